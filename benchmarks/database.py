@@ -1,0 +1,52 @@
+"""A database of their own for benchmarks: durable, on disk, migrated to head, gone afterwards."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from alembic import command
+from alembic.config import Config
+
+from services.local.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def scratch_database() -> Iterator[str]:
+    """Superuser's URL of a fresh database on an embedded server, or on PULSE_BENCH_URL's.
+
+    PULSE_BENCH_URL must name an empty database; it is left migrated and filled.
+    """
+    given = os.environ.get("PULSE_BENCH_URL")
+    if given:
+        _migrate(given)
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as home:
+        with EmbeddedPostgres(Path(home)) as server:
+            url = server.url()
+            _migrate(url)
+            yield url
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database as another role, where the server lets us in without a password."""
+    parts = urlsplit(url)
+    return url.replace(parts.netloc, f"{role}@", 1) if parts.username else url
+
+
+def _migrate(url: str) -> None:
+    config = Config(ROOT / "alembic.ini", stdout=io.StringIO())
+    config.attributes["url"] = url
+    command.upgrade(config, "head")
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which that share of the sorted values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,37 @@
+"""The exporter's HTTP side: every view of schema metrics at /metrics, and the health of the process."""
+
+import math
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from exporter.collector import ViewCollector
+from services.shared.server import Process, status_routes
+
+# Prometheus must have the answer before its own patience ends; what the network and rendering may take.
+MARGIN_SECONDS = 0.5
+
+
+def create_app(process: Process, collector: ViewCollector, *, longest_seconds: float) -> Starlette:
+    """The application; a pass takes at most longest_seconds, or less when the scraper says so."""
+
+    async def metrics(request: Request) -> Response:
+        patience = scrape_seconds(request.headers.get("x-prometheus-scrape-timeout-seconds"), longest=longest_seconds)
+        exposition = await collector.scrape(patience)
+        body, content_type = await exposition.render(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    return Starlette(routes=[Route("/metrics", metrics), *status_routes(process)])
+
+
+def scrape_seconds(header: str | None, *, longest: float) -> float:
+    """How long a pass may take: what the scraper says less a margin, never more than longest."""
+    try:
+        patience = float(header) if header is not None else math.inf
+    except ValueError:
+        patience = math.inf
+    if math.isnan(patience) or patience <= 0:
+        patience = math.inf
+    return min(longest, max(patience - MARGIN_SECONDS, patience / 2))

@@ -1,0 +1,115 @@
+"""Scrapes: who asks while a pass runs shares it, so that any number of scrapers costs the database one pass.
+
+scrape ─▶ a pass runs? ── yes ─▶ wait for it, at most until the own deadline ─▶ exposition
+              └── no ─▶ begin (on the connection kept, or a new one) ─▶ read ─▶ compose ─┘
+"""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from functools import partial
+
+import asyncpg
+from prometheus_client.core import Metric
+
+from exporter.exposition import Exposition, compose, compose_blind, names_of, offload
+from exporter.link import Link
+from exporter.shape import Refusal
+from exporter.snapshot import Limits, read_views
+from services.shared.db import UNAVAILABLE
+from services.shared.server import PROBE_SECONDS, Process
+from services.shared.settings import Exporter
+
+log = logging.getLogger(__name__)
+
+# A pass that is not over by then is ended from this side: not even the server's own timeouts came through.
+GRACE_SECONDS = 0.2
+
+
+class ViewCollector:
+    """The views of one database, read over one connection, one pass at a time."""
+
+    def __init__(self, settings: Exporter, process: Process) -> None:
+        self._process = process
+        self._limits = Limits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
+        self._link = Link(settings)
+        self._busy = asyncio.Lock()
+        self._running: asyncio.Task[Exposition] | None = None
+        self._cost: dict[str, float] = {}
+        self._refused: dict[str, str] = {}
+        self._blind: str | None = None
+
+    async def scrape(self, seconds: float) -> Exposition:
+        """The exposition of the pass that runs now or starts now, after at most so many seconds and a grace."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._pass(seconds), name="scrape")
+        running = self._running
+        # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
+        await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)
+        return running.result() if running.done() else compose_blind(process=self._families(), seconds=seconds)
+
+    async def fault(self) -> str | None:
+        """Why the database cannot be read now, or None; while a pass reads it, what was known before."""
+        if not self._busy.locked():
+            try:
+                async with asyncio.timeout(PROBE_SECONDS), self._busy:
+                    await self._link.begin("select 1", seconds=PROBE_SECONDS)
+                self._blind = None
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                self._lose_sight(error)
+        return self._blind
+
+    async def close(self) -> None:
+        """End the pass in hand, which nobody waits for any more, and the connection."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+        self._link.drop()
+
+    async def _pass(self, seconds: float) -> Exposition:
+        started = time.perf_counter()
+        process = self._families()
+        try:
+            async with asyncio.timeout(seconds + GRACE_SECONDS / 2), self._busy:
+                readings = await read_views(
+                    self._link, limits=self._limits, seconds=seconds, cost=self._cost, taken=names_of(process)
+                )
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            self._lose_sight(error)
+            self._process.counters["errors"] += 1
+            return compose_blind(process=process, seconds=time.perf_counter() - started)
+        took = time.perf_counter() - started
+        rows = sum(len(reading.rows) for reading in readings if not isinstance(reading.rows, Refusal))
+        work = partial(compose, readings, process=process, seconds=took, max_rows=self._limits.max_rows)
+        exposition = await offload(rows, work)
+        self._cost = {reading.view.name: reading.seconds for reading in readings if reading.seconds is not None}
+        self._blind = None
+        self._tell_refused(exposition)
+        self._note_pass(took, rows)
+        return exposition
+
+    def _families(self) -> list[Metric]:
+        return list(self._process.metrics.registry.collect())
+
+    def _note_pass(self, seconds: float, rows: int) -> None:
+        self._process.metrics.processing("scrape").observe(seconds)
+        self._process.counters["passes"] += 1
+        self._process.counters["rows"] += rows
+        self._process.last_pass_at = datetime.now(UTC)
+
+    def _lose_sight(self, error: BaseException) -> None:
+        self._link.drop()
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        if reason != self._blind:
+            log.warning("the database cannot be read", extra={"reason": reason})
+        self._blind = reason
+
+    def _tell_refused(self, exposition: Exposition) -> None:
+        """Log what changed since the last pass; a lasting fault is one line, and a gauge until it is mended."""
+        for view, reason in exposition.refused.items():
+            if self._refused.get(view) != reason:
+                log.warning("view left out", extra={"view": view, "reason": reason})
+        for view in self._refused.keys() - exposition.refused.keys():
+            log.info("view served again, or gone", extra={"view": view})
+        self._refused = dict(exposition.refused)

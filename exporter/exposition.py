@@ -1,0 +1,121 @@
+"""What one pass found, as families of metrics, and their text in the format that the scraper asks for."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from exporter.families import build_family
+from exporter.shape import Refusal, Shape
+from exporter.snapshot import Reading, taken_names
+
+T = TypeVar("T")
+
+# Rendering costs some 10 µs a sample: above this, at 5 ms and more, other requests should not have to wait for it.
+SAMPLES_IN_LOOP = 500
+
+_HELP = {
+    "pulse_exporter_up": "Whether this scrape could read the database; without it no view is served.",
+    "pulse_exporter_scrape_duration_seconds": "Time that the pass over all views took.",
+    "pulse_exporter_view_success": "Whether the view is served; the exporter's log says why it is not.",
+    "pulse_exporter_view_duration_seconds": "Time that the query of the view took.",
+    "pulse_exporter_view_rows": "Rows that the view gave.",
+}
+OWN_NAMES = taken_names([(name, "gauge") for name in _HELP])
+
+
+class Exposition(Collector):
+    """Families of one pass, for any number of requests; refused: reason by name of view."""
+
+    def __init__(self, families: Sequence[Metric], refused: Mapping[str, str] | None = None) -> None:
+        self.families = families
+        self.refused = refused or {}
+        self._texts: dict[str, asyncio.Task[bytes]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, as an encoder wants them."""
+        yield from self.families
+
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """Text and content type for an Accept header; each format is rendered once, however many ask for it."""
+        encode, content_type = choose_encoder(_understood(accept))
+        if content_type not in self._texts:
+            size = sum(len(family.samples) for family in self.families)
+            self._texts[content_type] = asyncio.create_task(offload(size, partial(encode, self)))
+        return await asyncio.shield(self._texts[content_type]), content_type
+
+
+async def offload(size: int, work: Callable[[], T]) -> T:
+    """The result of work, done in a thread when size samples are too many for the event loop."""
+    return await asyncio.to_thread(work) if size > SAMPLES_IN_LOOP else work()
+
+
+def compose(readings: Sequence[Reading], *, process: Sequence[Metric], seconds: float, max_rows: int) -> Exposition:
+    """The exposition of a pass that read the database."""
+    success, durations, rows = (_own(name, "view") for name in _PER_VIEW)
+    refused, families = {}, []
+    for reading in sorted(readings, key=lambda reading: reading.view.name):
+        family = _family(reading, max_rows=max_rows)
+        label = [reading.view.name]
+        if isinstance(family, Refusal):
+            refused[reading.view.name] = family.reason
+        else:
+            families.append(family)
+        success.add_metric(label, float(not isinstance(family, Refusal)))
+        if reading.seconds is not None:
+            durations.add_metric(label, reading.seconds)
+        if not isinstance(reading.rows, Refusal):
+            rows.add_metric(label, len(reading.rows))
+    own = [_up(1), _took(seconds), success, durations, rows]
+    return Exposition([*own, *process, *families], refused)
+
+
+def compose_blind(*, process: Sequence[Metric], seconds: float) -> Exposition:
+    """The exposition of a pass that could not read the database: nothing of it, and that it is so."""
+    return Exposition([_up(0), _took(seconds), *process])
+
+
+def names_of(families: Iterable[Metric]) -> frozenset[str]:
+    """Names that no view may have beside these families, the exporter's own included."""
+    return OWN_NAMES | taken_names([(family.name, family.type) for family in families])
+
+
+_PER_VIEW = ("pulse_exporter_view_success", "pulse_exporter_view_duration_seconds", "pulse_exporter_view_rows")
+# Formats the encoders really write; another version in the header would only be echoed.
+_WRITTEN = frozenset({"0.0.4", "1.0.0"})
+
+
+def _family(reading: Reading, *, max_rows: int) -> Metric | Refusal:
+    if isinstance(reading.shape, Shape) and not isinstance(reading.rows, Refusal):
+        return build_family(reading.shape, reading.rows, max_rows=max_rows)
+    refusal = reading.rows if isinstance(reading.shape, Shape) else reading.shape
+    assert isinstance(refusal, Refusal)
+    return refusal
+
+
+def _up(value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily("pulse_exporter_up", _HELP["pulse_exporter_up"], value=value)
+
+
+def _took(seconds: float) -> GaugeMetricFamily:
+    name = "pulse_exporter_scrape_duration_seconds"
+    return GaugeMetricFamily(name, _HELP[name], value=seconds)
+
+
+def _own(name: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, _HELP[name], labels=labels)
+
+
+def _understood(accept: str) -> str:
+    """The Accept header without formats that nobody here can write; an encoder fails on, or echoes, a strange version."""
+    kept = []
+    for part in accept.split(","):
+        version = re.search(r";\s*version=([^;]*)", part)
+        if version is None or version[1].strip() in _WRITTEN:
+            kept.append(part)
+    return ",".join(kept)

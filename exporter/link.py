@@ -1,0 +1,86 @@
+"""The exporter's one connection and its prepared statements, kept from pass to pass and made anew when it is lost."""
+
+import asyncio
+import logging
+from itertools import count
+from typing import Any
+
+import asyncpg
+
+from services.shared.db import UNAVAILABLE, Connection
+from services.shared.settings import Exporter
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """Runs the statements of passes, one pass at a time.
+
+    Every method raises what UNAVAILABLE holds when the connection is lost, and asyncpg.PostgresError when the server
+    refuses; after either of them drop() is the way on, unless a savepoint heals the transaction.
+    """
+
+    def __init__(self, settings: Exporter) -> None:
+        self._url = settings.database_url
+        self._connect_seconds = settings.exporter_connect_timeout_seconds
+        # Half of a small scrape is planning; a pooler in transaction mode, though, does not know our statements.
+        self._prepares = settings.statement_cache_size > 0
+        self._connection: Connection | None = None
+        self._statements: dict[str, Any] = {}
+        self._unused: set[str] = set()
+        self._names = count()
+
+    async def begin(self, statements: str, *, seconds: float) -> None:
+        """Run the statements that open a pass, on the connection that is kept or on a new one."""
+        patience = min(self._connect_seconds, seconds)
+        if self._connection is not None and not self._connection.is_closed():
+            try:
+                async with asyncio.timeout(patience):
+                    await self._connection.execute(statements)
+                return
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                # The server may have been restarted since the last pass; only a new connection can tell.
+                log.info("connection lost, making another", extra={"reason": f"{type(error).__name__}: {error}"})
+        self.drop()
+        self._connection = await asyncpg.connect(
+            self._url,
+            timeout=patience,
+            # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
+            statement_cache_size=0,
+            server_settings={"application_name": "pulse-exporter"},
+        )
+        await self._connection.execute(statements)
+
+    async def execute(self, statements: str) -> None:
+        """Run statements without result, in one round trip."""
+        await self._open().execute(statements)
+
+    async def fetch(self, query: str) -> list[Any]:
+        """The rows of a query, whose plan is kept for the next pass; the server plans anew what DDL has changed."""
+        connection = self._open()
+        if not self._prepares:
+            return list(await connection.fetch(query))
+        self._unused.discard(query)
+        if query not in self._statements:
+            self._statements[query] = await connection.prepare(query, name=f"pulse_{next(self._names)}")
+        return list(await self._statements[query].fetch())
+
+    async def commit(self) -> None:
+        """End the pass, and forget the statements that it did not use: their views are gone or were changed."""
+        for query in self._unused:
+            del self._statements[query]
+        self._unused = set(self._statements)
+        await self.execute("commit")
+
+    def drop(self) -> None:
+        """Close the connection at once, whatever state it is in."""
+        self._statements.clear()
+        self._unused.clear()
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise asyncpg.InterfaceError("no pass was begun")
+        return self._connection

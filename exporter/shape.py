@@ -1,0 +1,142 @@
+"""From a view's name and columns to the metric it is, or to the reason why it is none.
+
+text, enum, uuid columns    labels
+value                       the sample: numbers, boolean (0 or 1), interval (seconds), timestamptz (seconds since 1970)
+le                          makes it a gauge histogram: one row a bucket, value counts cumulatively
+sum                         only beside le, optional: the sum of what was measured, read from the +Inf row
+name ends in _total         makes it a counter
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from exporter.catalog import Column, View
+
+LONGEST_LABEL = 1024
+"""Characters of a label's value; what is longer is a document, not a dimension."""
+
+# What every Prometheus accepts; colons are legal but reserved for recording rules.
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_TEXT = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "enum"})
+_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
+
+
+class Kind(Enum):
+    """The types of metric that a view can be."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    HISTOGRAM = "gaugehistogram"
+
+
+# What the formats may append to a family's name: no other family may be called so. In the text format a gauge histogram
+# is announced as a histogram, whose suffixes are taken too.
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "gauge": ("",),
+    "counter": ("", "_total", "_created"),
+    "gaugehistogram": ("", "_bucket", "_gcount", "_gsum", "_count", "_sum", "_created"),
+    "histogram": ("", "_bucket", "_count", "_sum", "_created"),
+    "summary": ("", "_count", "_sum", "_created"),
+    "info": ("", "_info"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a view is not served; what was found, in words for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A metric to be: its rows are labels, then le (histograms), then the sum (if it has one), then the value."""
+
+    name: str
+    help: str
+    kind: Kind
+    labels: tuple[str, ...]
+    has_sum: bool
+    query: str
+
+    def names(self) -> frozenset[str]:
+        """Every name the family takes for itself."""
+        return family_names(self.name, self.kind.value)
+
+
+def family_names(name: str, kind: str) -> frozenset[str]:
+    """Names that a family of a type occupies; name is without _total."""
+    return frozenset(name + suffix for suffix in _SUFFIXES.get(kind, ("",)))
+
+
+def shape_of(view: View, *, max_rows: int) -> Shape | Refusal:
+    """The metric that a view is; its query reads one row more than is allowed, to tell too many from enough."""
+    if not _NAME.fullmatch(view.name):
+        return Refusal("its name is not a metric's name")
+    if not view.readable:
+        return Refusal("the exporter's role may not select from it")
+    columns = {column.name: column for column in view.columns}
+    if "value" not in columns:
+        return Refusal("it has no column value")
+    histogram = "le" in columns
+    if histogram and view.name.endswith("_total"):
+        return Refusal("a counter cannot have a column le")
+    special = {"value", "le", "sum"} if histogram else {"value"}
+    labels = [column for column in view.columns if column.name not in special]
+    found = _refuse_labels(labels) or _refuse_special([columns[name] for name in special if name in columns])
+    if found is not None:
+        return found
+    counter = view.name.endswith("_total")
+    return Shape(
+        name="pulse_" + view.name.removesuffix("_total"),
+        help=view.comment,
+        kind=Kind.HISTOGRAM if histogram else Kind.COUNTER if counter else Kind.GAUGE,
+        labels=tuple(column.name for column in labels),
+        has_sum=histogram and "sum" in columns,
+        query=_query(
+            view.name, labels, [columns[name] for name in ("le", "sum", "value") if name in columns], max_rows
+        ),
+    )
+
+
+def _refuse_labels(labels: Iterable[Column]) -> Refusal | None:
+    for column in labels:
+        if column.type not in _TEXT:
+            return Refusal(f"its column {column.name} of type {column.type} is no label")
+        if not _NAME.fullmatch(column.name) or column.name.startswith("__"):
+            return Refusal(f"{column.name!r} is not a label's name")
+    return None
+
+
+def _refuse_special(columns: Iterable[Column]) -> Refusal | None:
+    allowed = {"value": _NUMBERS | {"bool", "interval", "timestamptz"}, "le": _NUMBERS | _TEXT, "sum": _NUMBERS}
+    for column in columns:
+        if column.type not in allowed[column.name]:
+            return Refusal(f"its column {column.name} cannot be of type {column.type}")
+    return None
+
+
+def _query(view: str, labels: list[Column], special: list[Column], max_rows: int) -> str:
+    """Casts in the server leave two types for the driver: text and double precision."""
+    parts = [f"left({_quoted(column.name)}::text, {LONGEST_LABEL + 1})" for column in labels]
+    parts += [_cast(column) for column in special]
+    return f"select {', '.join(parts)} from metrics.{_quoted(view)} limit {max_rows + 1}"
+
+
+def _cast(column: Column) -> str:
+    name = _quoted(column.name)
+    if column.name == "le":
+        return f"{name}::text"
+    match column.type:
+        case "bool":
+            return f"{name}::integer::double precision"
+        case "interval" | "timestamptz":
+            return f"extract(epoch from {name})::double precision"
+        case _:
+            return f"{name}::double precision"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,129 @@
+"""Runs Alembic's commands: revisions and SQL layer in one transaction, or nothing at all.
+
+`alembic -x layer=rebuild upgrade head` applies sql/ again though nothing changed, after somebody altered it by hand.
+"""
+
+from pathlib import Path
+
+import psycopg
+from alembic import context
+from alembic.runtime.migration import MigrationInfo
+from alembic.util import CommandError
+from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
+
+from migrations.database_url import NoDatabase, database_url
+from migrations.layer_catalog import OWNER, LayerError, Session, drop_layer, find_objects, one_line
+from migrations.roles import RolesMissing, ensure_roles
+from migrations.sql_layer import current_layer, read_layer, settle_layer
+
+# Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
+MIGRATION_LOCK = 4865765586851406717
+# Waiting for another migration is normal, waiting behind somebody's query stops every insert queued behind us.
+QUEUE_SECONDS = 60
+LOCK_SECONDS = 4
+
+say = context.config.print_stdout
+rebuild = context.get_x_argument(as_dictionary=True).get("layer") == "rebuild"
+checkout = read_layer(Path(context.config.attributes.get("sql_directory", Path(__file__).parents[1] / "sql")))
+
+
+def configure(connection: Connection) -> None:
+    """Tie Alembic to a connection whose transaction we hold."""
+    context.configure(
+        connection=connection,
+        target_metadata=MetaData(),
+        include_name=lambda name, kind, parents: False,
+        on_version_apply=lambda step, **_: say(describe(step)),
+        process_revision_directives=lambda *_: compare_layer(raw(connection)),
+    )
+
+
+def describe(step: MigrationInfo) -> str:
+    """One line about a revision that ran."""
+    verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
+    before, after = (", ".join(ids) or "base" for ids in (step.source_revision_ids, step.destination_revision_ids))
+    return f"{verb} {before} -> {after}"
+
+
+def compare_layer(session: Session) -> None:
+    """What `alembic check` adds to the comparison of revisions; it compares no tables, they are written by hand."""
+    current = current_layer(session)
+    if current is None or current[1] != checkout.sha256:
+        raise CommandError("the database's SQL layer differs from sql/: run alembic upgrade head")
+
+
+def look(connection: Connection) -> None:
+    """Commands that only look, such as `current`, leave nothing behind."""
+    configure(connection)
+    context.run_migrations()
+    connection.rollback()
+
+
+def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -> None:
+    """Steps 1 to 4 of the layer in the transaction that the caller commits."""
+    session = raw(connection)
+    queue(session)
+    session.execute(f"set local role {OWNER}".encode())
+    configure(connection)
+    head = context.get_head_revision()
+    current = context.get_context().get_current_revision()
+    unchanged = current == destination == head and current_layer(session) == (head, checkout.sha256)
+    if unchanged and not rebuild:
+        say(f"nothing to do: revision {head}, SQL layer {checkout.sha256[:12]}")
+        return
+    dropped = drop_layer(session)
+    context.run_migrations()
+    revision = context.get_context().get_current_revision()
+    if settle_layer(session, checkout, revision=revision, head=str(head), say=say):
+        for thing in sorted(dropped.difference(find_objects(session))):
+            say(f"dropped {thing}: this SQL layer does not have it")
+
+
+def queue(session: Session) -> None:
+    """Wait for other migrations, then be impatient with everybody else."""
+    session.execute(f"set local lock_timeout = '{QUEUE_SECONDS}s'".encode())
+    try:
+        session.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+    except psycopg.errors.LockNotAvailable:
+        raise CommandError(f"another migration has been running for {QUEUE_SECONDS} s; nothing was changed") from None
+    session.execute(f"set local lock_timeout = '{LOCK_SECONDS}s'".encode())
+
+
+def raw(connection: Connection) -> Session:
+    """The psycopg connection, on which SQL text is run as it stands."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def run() -> None:
+    """Open the database and do what the command asks for."""
+    url = context.config.attributes.get("url") or database_url()
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    try:
+        destination = context.get_revision_argument()
+    except KeyError:  # a command that goes nowhere
+        with engine.connect() as connection:
+            look(connection)
+        return
+    with psycopg.connect(url, autocommit=True) as session:
+        ensure_roles(session)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("select 1")  # the driver opens its transaction, as the raw connection needs
+        migrate(connection, destination)
+
+
+if context.is_offline_mode():
+    raise CommandError("--sql is refused: the SQL layer is dropped by what the catalog holds, so there must be a database")
+try:
+    run()
+except psycopg.errors.LockNotAvailable as error:
+    raise CommandError(f"gave up after {LOCK_SECONDS} s behind a lock, nothing was changed: {one_line(error)}") from error
+except psycopg.Error as error:
+    raise CommandError(f"nothing was changed: {one_line(error)}") from error
+except exc.DBAPIError as error:
+    raise CommandError(f"nothing was changed: {' '.join(str(error.orig).split())}") from error
+except LayerError as error:
+    raise CommandError(f"nothing was changed: {error}") from error
+except (NoDatabase, RolesMissing) as error:
+    raise CommandError(str(error)) from error

@@ -1,0 +1,126 @@
+"""What of the SQL layer stands in a database, found in its catalog, and how to drop it without cascading."""
+
+import textwrap
+from graphlib import TopologicalSorter
+from typing import Any, TypeAlias
+
+from psycopg import Connection, Error
+from psycopg.rows import tuple_row
+
+Session: TypeAlias = Connection[Any]
+Names: TypeAlias = dict[str, str | list[str]]
+
+OWNER = "pulse_owner"
+CALLERS = ("pulse_app", "pulse_auditor", "pulse_exporter")
+# Views and routines of these schemas belong to sql/. In public, where extensions and people keep things too, only
+# triggers and policies on the owner's tables do.
+SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "metrics", "api")
+
+# Each statement drops one thing that stands alone: attached to a table, and nothing depends on it.
+_ATTACHED = """
+select format('drop trigger %%I on %%I.%%I', t.tgname, n.nspname, c.relname)
+  from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+ where not t.tgisinternal and t.tgparentid = 0
+   and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relowner = %(owner)s::regrole)
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_trigger'::regclass, t.oid, 'e'))
+union all
+select format('drop policy %%I on %%I.%%I', p.polname, n.nspname, c.relname)
+  from pg_policy p join pg_class c on c.oid = p.polrelid join pg_namespace n on n.oid = c.relnamespace
+ where (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relowner = %(owner)s::regrole)
+"""
+
+# Grants go with the layer that made them, so that rolling back does not keep a newer layer's grants on the tables.
+_GRANTS = """
+select format('revoke all on %%s %%I.%%I from public, %%s',
+              case c.relkind when 'S' then 'sequence' else 'table' end, n.nspname, c.relname, %(callers)s::text)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relowner = %(owner)s::regrole and c.relkind in ('r', 'p', 'S')
+   and (n.nspname = any(%(schemas)s) or n.nspname = 'public')
+   and (c.relacl is not null or exists (select from pg_attribute a where a.attrelid = c.oid and a.attacl is not null))
+union all
+select format('revoke all on schema %%I from public, %%s', n.nspname, %(callers)s::text)
+  from pg_namespace n where n.nspname = any(%(schemas)s) and n.nspacl is not null
+union all
+select format('alter default privileges for role %%I in schema %%I revoke all on %%s from public, %%s', %(owner)s::text,
+              n.nspname, case d.defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' else 'routines' end,
+              %(callers)s::text)
+  from pg_default_acl d join pg_namespace n on n.oid = d.defaclnamespace
+ where d.defaclrole = %(owner)s::regrole and n.nspname = any(%(schemas)s) and d.defaclobjtype in ('r', 'S', 'f')
+union all
+select format('alter default privileges for role %%I grant execute on routines to public', %(owner)s::text)
+  from pg_default_acl d
+ where d.defaclrole = %(owner)s::regrole and d.defaclnamespace = 0 and d.defaclobjtype = 'f'
+"""
+
+_OBJECTS = """
+select 'pg_class'::regclass::oid::text || ':' || c.oid, format('view %%I.%%I', n.nspname, c.relname)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'v' and n.nspname = any(%(schemas)s)
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_class'::regclass, c.oid, 'e'))
+union all
+select 'pg_proc'::regclass::oid::text || ':' || p.oid,
+       format('routine %%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+ where n.nspname = any(%(schemas)s)
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
+"""
+
+# A view depends on others through its rewrite rule, others on it also through its row type or that type's array.
+_EDGES = """
+with part (classid, objid, whole) as (
+  select 'pg_proc'::regclass::oid, oid, 'pg_proc'::regclass::oid::text || ':' || oid from pg_proc
+  union all
+  select 'pg_class'::regclass, oid, 'pg_class'::regclass::oid::text || ':' || oid from pg_class where relkind = 'v'
+  union all
+  select 'pg_rewrite'::regclass, oid, 'pg_class'::regclass::oid::text || ':' || ev_class from pg_rewrite
+  union all
+  select 'pg_type'::regclass, t.oid, 'pg_class'::regclass::oid::text || ':' || c.oid
+    from pg_class c join pg_type r on r.oid = c.reltype join pg_type t on t.oid in (r.oid, r.typarray)
+   where c.relkind = 'v'
+)
+select distinct user_part.whole, used_part.whole
+  from pg_depend d
+  join part user_part on (user_part.classid, user_part.objid) = (d.classid, d.objid)
+  join part used_part on (used_part.classid, used_part.objid) = (d.refclassid, d.refobjid)
+ where user_part.whole <> used_part.whole
+"""
+
+
+class LayerError(Exception):
+    """The SQL layer could not be dropped or applied; the message names the object, or the file and line."""
+
+
+def drop_layer(session: Session) -> frozenset[str]:
+    """Drop every trigger, policy, view and routine of ours and take back their grants; gives the dropped names.
+
+    Never cascades: a table that came to depend on the layer fails here, loudly, before anything is lost.
+    """
+    names: Names = {"schemas": list(SCHEMAS), "owner": OWNER, "callers": ", ".join(CALLERS)}
+    attached = [statement for query in (_ATTACHED, _GRANTS) for (statement,) in _rows(session, query, names)]
+    objects = find_objects(session)
+    for statement in [*attached, *(f"drop {thing}" for thing in objects)]:
+        try:
+            session.execute(statement.encode())
+        except Error as error:
+            raise LayerError(f"{statement}: {one_line(error)}") from error
+    return frozenset(objects)
+
+
+def find_objects(session: Session) -> list[str]:
+    """Views and routines of ours as `view api.alerts`, `routine core.now()`; each before those it depends on."""
+    objects = {key: thing for key, thing in _rows(session, _OBJECTS, {"schemas": list(SCHEMAS)})}
+    order: TopologicalSorter[str] = TopologicalSorter({key: () for key in objects})
+    for user, used in _rows(session, _EDGES, {}):
+        if user in objects and used in objects:
+            order.add(used, user)
+    return [objects[key] for key in order.static_order()]
+
+
+def one_line(error: Error) -> str:
+    """What the server said, without line breaks; cut, because an unclosed quote is reported with all that follows it."""
+    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
+    return " ".join(textwrap.shorten(part, width=300) for part in parts if part)
+
+
+def _rows(session: Session, query: str, names: Names) -> list[tuple[str, ...]]:
+    return session.cursor(row_factory=tuple_row).execute(query.encode(), names).fetchall()

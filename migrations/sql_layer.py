@@ -1,0 +1,122 @@
+"""The SQL layer: every function, procedure, view, trigger, policy and grant, as files in sql/.
+
+A migration drops the layer, runs the revisions and creates the layer anew, in one transaction, so that nothing of it
+stands in a revision's way and the database never shows half of it:
+
+    at head, sql/ unchanged ──────────────────────────────────────────────▶ nothing to do
+    otherwise: drop ─▶ revisions ─┬─ at head ─▶ apply sql/, record it in public.sql_layer
+                                  ├─ elsewhere, a layer recorded there ─▶ apply the recorded one
+                                  └─ elsewhere, none recorded (or base) ─▶ leave none, say so
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import Error
+from psycopg.rows import tuple_row
+
+from migrations.layer_catalog import LayerError, Session, one_line
+
+_HEADER = re.compile(r"^-- file: (\S+)\n", re.MULTILINE)
+
+_TABLE = """
+create table public.sql_layer (
+  layer_id bigint generated always as identity,
+  revision text not null,
+  sha256 text not null,
+  body text not null,
+  applied_at timestamptz not null default clock_timestamp(),
+  constraint sql_layer_pkey primary key (layer_id)
+);
+comment on table public.sql_layer is 'Every SQL layer this database has run, newest last: which text wrote which rows.';
+comment on column public.sql_layer.layer_id is 'Order of application.';
+comment on column public.sql_layer.revision is 'Revision of the tables it was applied to.';
+comment on column public.sql_layer.sha256 is 'SHA-256 of body.';
+comment on column public.sql_layer.body is 'All files of sql/, each behind a line with its path.';
+comment on column public.sql_layer.applied_at is 'When it was applied.';
+comment on table public.alembic_version is 'Revision the tables are at.';
+comment on column public.alembic_version.version_num is 'The revision; no row before the first.';
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """All files of a layer in one text, each behind a line `-- file: path`."""
+
+    body: str
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the layer, in hex."""
+        return hashlib.sha256(self.body.encode()).hexdigest()
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Path and text of each file, in the order they are applied."""
+        parts = _HEADER.split(self.body)
+        return zip(parts[1::2], parts[2::2], strict=True)
+
+
+def read_layer(directory: Path) -> Layer:
+    """The layer of a checkout: every *.sql below directory, in order of path."""
+    paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*.sql")}
+    texts = ((name, paths[name].read_text(encoding="utf-8")) for name in sorted(paths))
+    return Layer("".join(f"-- file: {name}\n{text.rstrip()}\n" for name, text in texts))
+
+
+def current_layer(session: Session) -> tuple[str, str] | None:
+    """Revision and fingerprint of the layer applied last, None when there never was one."""
+    if not _exists(session, "public.sql_layer"):
+        return None
+    query = "select revision, sha256 from public.sql_layer order by layer_id desc limit 1"
+    return session.cursor(row_factory=tuple_row).execute(query).fetchone()
+
+
+def recorded_layer(session: Session, revision: str) -> Layer | None:
+    """The layer that last ran at a revision, None when none ever did."""
+    query = "select body from public.sql_layer where revision = %s order by layer_id desc limit 1"
+    row = session.cursor(row_factory=tuple_row).execute(query, [revision]).fetchone()
+    return Layer(row[0]) if row else None
+
+
+def apply_layer(session: Session, layer: Layer, *, revision: str) -> None:
+    """Create the layer file by file and record that it ran at this revision."""
+    for name, text in layer.files():
+        try:
+            session.execute(text.encode())
+        except Error as error:
+            raise LayerError(f"sql/{name}{_line(error, text)}: {one_line(error)}") from error
+    session.execute(
+        "insert into public.sql_layer (revision, sha256, body) values (%s, %s, %s)",
+        [revision, layer.sha256, layer.body],
+    )
+
+
+def settle_layer(
+    session: Session, checkout: Layer, *, revision: str | None, head: str, say: Callable[[str], None]
+) -> bool:
+    """After the revisions: give the tables the layer that belongs to the revision they are at now, if there is one."""
+    if not _exists(session, "public.sql_layer"):
+        session.execute(_TABLE)
+    if revision is None:
+        return False
+    layer = checkout if revision == head else recorded_layer(session, revision)
+    if layer is None:
+        say(f"no SQL layer is recorded for revision {revision}: the database has none until the next upgrade head")
+        return False
+    apply_layer(session, layer, revision=revision)
+    say(f"SQL layer {layer.sha256[:12]} applied at revision {revision} ({sum(1 for _ in layer.files())} files)")
+    return True
+
+
+def _exists(session: Session, table: str) -> bool:
+    row = session.cursor(row_factory=tuple_row).execute("select to_regclass(%s) is not null", [table]).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _line(error: Error, text: str) -> str:
+    """`:12` when the server said where in the text it failed."""
+    position = error.diag.statement_position
+    return f":{text.count(chr(10), 0, int(position) - 1) + 1}" if position else ""

@@ -1,0 +1,47 @@
+"""Alert events to notification jobs: each pass is one call; routing is decided and stored in the database."""
+
+import logging
+
+from services.shared import settings as shared_settings
+from services.shared import tracing
+from services.shared.db import Pool
+from services.shared.server import Process
+from services.shared.worker import Loop
+
+log = logging.getLogger(__name__)
+
+_LOGGED = ("tenant_id", "alert_id", "event_id", "channel_id", "job_id", "reason")
+
+
+class Dispatcher:
+    """Turns alert events into jobs and recorded suppressions."""
+
+    def __init__(self, *, batch_events: int) -> None:
+        self._batch_events = batch_events
+
+    async def step(self, pool: Pool) -> int:
+        """One pass; returns the alert events decided, 0 when idle."""
+        row = await pool.fetchrow("select * from dispatcher.dispatch($1)", self._batch_events)
+        for decision in row["decisions"]:
+            with tracing.use_trace_id(decision["trace_id"]):
+                log.info(
+                    "notification %s",
+                    decision["decision"],
+                    extra={name: decision[name] for name in _LOGGED if name in decision},
+                )
+        return int(row["events"])
+
+
+def build(process: Process) -> list[Loop]:
+    """The loops of the process."""
+    settings = process.settings
+    assert isinstance(settings, shared_settings.Dispatcher)
+    dispatcher = Dispatcher(batch_events=settings.dispatcher_batch_events)
+    return [
+        Loop(
+            "dispatch",
+            dispatcher.step,
+            wake_on="pulse_dispatcher",
+            poll_seconds=settings.poll_seconds,
+        )
+    ]

@@ -1,0 +1,63 @@
+"""The database of the local stack: whose it is, and how to reach it as which role."""
+
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from services.local.errors import LocalError
+from services.local.home import Home
+from services.local.state_file import running_state
+from services.shared import db
+from services.shared.settings import Port, Settings
+
+
+class LocalStack(Settings):
+    """The connections of `pulse` itself, not of a service."""
+
+    service = "local_stack"
+    port: Port = 8080
+
+
+def given_url() -> str | None:
+    """PULSE_DATABASE_URL: with it, no server of ours."""
+    return os.environ.get("PULSE_DATABASE_URL") or None
+
+
+def migration_url(home: Home) -> str:
+    """URL to migrate with: the user's, or the running embedded server's. Raises NotRunningError."""
+    url = os.environ.get("PULSE_MIGRATION_URL") or given_url() or running_state(home).migration_url
+    if url is None:
+        raise LocalError("the running stack has a database of its own: set PULSE_DATABASE_URL")
+    return url
+
+
+def app_url(home: Home) -> str:
+    """URL of the services."""
+    return given_url() or as_role(migration_url(home), "pulse_app")
+
+
+def as_role(url: str, role: str) -> str:
+    """The same server and database of an embedded server as another role; it asks for no password."""
+    return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role}@", url)
+
+
+def may_migrate(url: str) -> bool:
+    """Whether the URL's login is one that people migrate with, not the one that services run as."""
+    return urlsplit(url).username != "pulse_app"
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[db.Pool]:
+    """A small pool; LocalError in one line when the database does not answer."""
+    try:
+        pool = await db.open_pool(LocalStack(database_url=url, pool_min_size=0, pool_max_size=2))
+        async with pool.acquire():
+            pass
+    except db.UNAVAILABLE as error:
+        raise LocalError(f"the database does not answer: {error or type(error).__name__}") from error
+    try:
+        yield pool
+    finally:
+        await pool.close()

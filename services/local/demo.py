@@ -1,0 +1,79 @@
+"""What the demo consists of: a small factory whose furnace gets too hot now and then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TENANT_ID = "demo"
+TENANT_NAME = "Demo factory"
+SENSORS_PER_GATEWAY = 50
+HALLS = ("north", "south", "yard")
+
+HOT_DEVICE = "furnace-1"
+"""The fleet heats it; it reports for itself."""
+FREE_DEVICE = "probe-1"
+"""Nobody drives it: for readings sent by hand, under the same rule as the furnace."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoDevice:
+    """A device of the demo; `gateway` is who reports for it, None when it reports for itself."""
+
+    device_id: str
+    name: str
+    tags: Sequence[str] = ()
+    is_gateway: bool = False
+    gateway: str | None = None
+
+
+def devices(count: int) -> list[DemoDevice]:
+    """The furnace and count - 1 sensors, gateways for the sensors, and the device that is driven by hand."""
+    sensors = [
+        DemoDevice(
+            device_id=f"sensor-{number:03}",
+            name=f"Sensor {number}",
+            tags=[HALLS[number % len(HALLS)]],
+            gateway=f"gateway-{(number - 1) // SENSORS_PER_GATEWAY + 1}",
+        )
+        for number in range(1, count)
+    ]
+    gateways = [
+        DemoDevice(device_id=name, name=name.replace("-", " ").capitalize(), is_gateway=True)
+        for name in dict.fromkeys(sensor.gateway for sensor in sensors if sensor.gateway)
+    ]
+    return [
+        DemoDevice(device_id=HOT_DEVICE, name="Furnace 1", tags=["furnace"]),
+        DemoDevice(device_id=FREE_DEVICE, name="Hand-held probe", tags=["furnace"]),
+        *gateways,
+        *sensors,
+    ]
+
+
+RULES: Sequence[dict[str, object]] = (
+    {
+        "name": "Furnace too hot",
+        "metric": "temperature",
+        "operator": ">",
+        "threshold": 80.0,
+        "severity": "critical",
+        "tag": "furnace",
+    },
+    {
+        "name": "Vibration stays high",
+        "metric": "vibration",
+        "operator": ">=",
+        "threshold": 8.0,
+        "for_seconds": 30,
+        "severity": "error",
+    },
+    {
+        "name": "Battery low",
+        "metric": "battery",
+        "operator": "<",
+        "threshold": 15.0,
+        "severity": "warning",
+    },
+)
+
+CHANNEL_NAME = "Local sink"
+ROUTE_NAME = "Everything from warning"
+ROUTE_SEVERITY = "warning"

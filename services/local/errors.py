@@ -1,0 +1,5 @@
+"""The one error of the local stack; its text is the line a person reads."""
+
+
+class LocalError(Exception):
+    """Something on this machine is not as the local stack needs it."""

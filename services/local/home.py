@@ -1,0 +1,50 @@
+"""Where a checkout keeps what it makes at run time: .pulse, or the directory that PULSE_HOME names."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The files below one home directory."""
+
+    root: Path
+
+    @classmethod
+    def find(cls) -> Self:
+        """The home of this checkout."""
+        named = os.environ.get("PULSE_HOME")
+        return cls(Path(named).expanduser().resolve() if named else CHECKOUT / ".pulse")
+
+    @property
+    def lock(self) -> Path:
+        """Held by `pulse up` while it runs."""
+        return self.root / "stack.lock"
+
+    @property
+    def state(self) -> Path:
+        """What runs now, as JSON; only true while the lock is held."""
+        return self.root / "stack.json"
+
+    @property
+    def postgres(self) -> Path:
+        """Home of the embedded server."""
+        return self.root / "postgres"
+
+    @property
+    def keys(self) -> Path:
+        """Secrets of this machine, closed to others."""
+        return self.root / "keys"
+
+    @property
+    def fleet(self) -> Path:
+        """Tokens of the demo's devices."""
+        return self.keys / "fleet.json"
+
+    def log(self, name: str) -> Path:
+        """Log file of a process."""
+        return self.root / "log" / f"{name}.log"

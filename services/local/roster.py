@@ -1,0 +1,129 @@
+"""The processes of the stack: what each runs, on which port, in which environment, and when it counts as ready."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from services.local import postgres
+from services.local.command import Command
+from services.local.home import CHECKOUT, Home
+from services.local.keys import AUDIENCE, ISSUER, SigningKey
+from services.local.pg_leftovers import STOP_SIGNALS
+from services.local.supervise import Spec
+from services.local.tether import tethered
+
+DEFAULT_PORT_BASE = 8080
+SERVICES = {
+    "ui_iot": "services.ui_iot",
+    "evaluator_iot": "services.evaluator_iot",
+    "dispatcher": "services.dispatcher",
+    "delivery_worker": "services.delivery_worker",
+    "ops_worker": "services.ops_worker",
+    "exporter": "exporter",
+}
+SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
+MODULES = {**SERVICES, SINK: "services.local.sink", FLEET: "services.local.fleet"}
+PROBE_TIMEOUT_SECONDS = 2.0
+_OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
+"""With one of these, tokens come from the user's identity provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one stack: services in their order from base + 1, then the sink."""
+
+    base: int
+    host: str = "127.0.0.1"
+
+    def __getitem__(self, name: str) -> int:
+        return self.base + 1 + [*SERVICES, SINK].index(name)
+
+    def url(self, name: str) -> str:
+        """Address of a process for callers on this machine."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self[name]}"
+
+
+class Roster:
+    """Makes the specs of one stack. `embedded` says that the database is ours, so the caller's PG* variables are not."""
+
+    def __init__(self, home: Home, ports: Ports, client: httpx.AsyncClient, *, embedded: bool) -> None:
+        self._home = home
+        self._ports = ports
+        self._client = client
+        self._embedded = embedded
+
+    def service(self, name: str, *, database_url: str, demo: bool) -> Spec:
+        """One of the six services."""
+        extra = {
+            "PULSE_DATABASE_URL": database_url,
+            "PULSE_PORT": str(self._ports[name]),
+            "PULSE_PORT_BASE": str(self._ports.base),
+        }
+        if self._embedded:
+            extra["PULSE_LISTEN_URL"] = database_url
+        if demo:
+            # The demo's webhooks go to the sink on this machine.
+            extra["PULSE_ALLOW_PRIVATE_DESTINATIONS"] = "true"
+        if uses_own_keys():
+            extra |= {
+                "PULSE_JWKS_FILE": str(SigningKey(self._home.keys).jwks_file),
+                "PULSE_JWT_ISSUER": ISSUER,
+                "PULSE_OIDC_AUDIENCE": AUDIENCE,
+            }
+        return self._spec(name, [], extra=extra, ready_path="/readyz")
+
+    def sink(self, *, secret: str) -> Spec:
+        """The receiver of the demo's webhooks."""
+        arguments = ["--port", str(self._ports[SINK])]
+        return self._spec(SINK, arguments, extra={"PULSE_SINK_SECRET": secret}, ready_path="/readyz")
+
+    def fleet(self, *, rate: float) -> Spec:
+        """The simulated devices."""
+        arguments = ["--url", self._ports.url("ui_iot"), "--rate", str(rate), "--file", str(self._home.fleet)]
+        return self._spec(FLEET, arguments, extra={}, ready_path=None)
+
+    def postgres(self, server: "postgres.EmbeddedPostgres") -> Spec:
+        """The embedded server; after a crash its restart first clears away what the crash left."""
+
+        async def command() -> Command:
+            return server.prepare()
+
+        async def is_ready(pid: int) -> bool:
+            return server.is_ready(pid)
+
+        return Spec(POSTGRES, None, self._home.log(POSTGRES), command, is_ready, STOP_SIGNALS)
+
+    def environment(self) -> dict[str, str]:
+        """What every child inherits: ours without what would change the embedded database's clients."""
+        return {
+            **{name: value for name, value in os.environ.items() if not (self._embedded and name.startswith("PG"))},
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _spec(self, name: str, arguments: list[str], *, extra: Mapping[str, str], ready_path: str | None) -> Spec:
+        argv = [sys.executable, "-P", "-m", MODULES[name], *arguments]
+        env = {**self.environment(), **extra, "PYTHONPATH": str(CHECKOUT)}
+
+        async def command() -> Command:
+            return Command(tethered(argv), env, cwd=str(CHECKOUT))
+
+        async def is_ready(_pid: int) -> bool:
+            if ready_path is None:
+                return True
+            try:
+                answer = await self._client.get(self._ports.url(name) + ready_path, timeout=PROBE_TIMEOUT_SECONDS)
+            except httpx.HTTPError:
+                return False
+            return answer.status_code == 200
+
+        port = None if ready_path is None else self._ports[name]
+        return Spec(name, port, self._home.log(name), command, is_ready)
+
+
+def uses_own_keys() -> bool:
+    """Whether user tokens are signed by this stack, because no identity provider is configured."""
+    return not any(os.environ.get(name) for name in _OWN_KEYS_UNLESS)

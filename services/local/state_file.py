@@ -1,0 +1,64 @@
+"""What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from services.local.errors import LocalError
+from services.local.home import Home
+from services.local.lock import holder
+from services.local.secret_file import replace
+
+
+class NotRunningError(LocalError):
+    """The stack does not run; start it with ./pulse up."""
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process; `module` is what its command line runs, None for Postgres."""
+
+    name: str
+    pid: int | None
+    port: int | None
+    ready: bool
+    restarts: int
+    module: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """The whole stack; the last two are None with a database of the user's own."""
+
+    pid: int
+    port_base: int
+    processes: Sequence[ProcessState]
+    migration_url: str | None = None
+    bin_dir: str | None = None
+
+
+def write_state(home: Home, state: StackState) -> None:
+    """Write the state in one step."""
+    replace(home.state, orjson.dumps(asdict(state)))
+
+
+def read_state(home: Home) -> StackState | None:
+    """The state as it was last written, also by a stack that no longer runs."""
+    try:
+        document = orjson.loads(home.state.read_bytes())
+        document["processes"] = [ProcessState(**process) for process in document["processes"]]
+        return StackState(**document)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def running_state(home: Home) -> StackState:
+    """The state of the running stack. Raises NotRunningError."""
+    state = read_state(home) if holder(home.lock) is not None else None
+    if state is None:
+        raise NotRunningError
+    return state

@@ -1,0 +1,70 @@
+"""The timers of Pulse: escalation, health, metrics history, partitions, retention, lease reaping."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+
+from services.ops_worker.health_monitor import HealthMonitor
+from services.ops_worker.metrics_collector import MetricsCollector
+from services.ops_worker.workers.escalation_worker import EscalationWorker
+from services.ops_worker.workers.lease_reaper import LeaseReaper
+from services.ops_worker.workers.partition_worker import PartitionWorker
+from services.ops_worker.workers.retention_worker import RetentionWorker
+from services.shared.http_client import traced_client
+from services.shared.server import Process
+from services.shared.settings import OpsWorker
+from services.shared.worker import Loop, run_worker
+
+
+def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
+    """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
+    urls = settings.status_urls
+    escalation = EscalationWorker(batch=settings.escalation_batch)
+    reaper = LeaseReaper(batch=settings.lease_reap_batch)
+    monitor = HealthMonitor(
+        client=client,
+        urls=urls,
+        failures_to_alert=settings.health_failures_to_alert,
+        round_seconds=settings.health_seconds,
+        concurrency=settings.health_concurrency,
+    )
+    collector = MetricsCollector(
+        client=client,
+        urls=urls,
+        round_seconds=settings.service_metrics_seconds,
+        concurrency=settings.health_concurrency,
+    )
+    partitions = PartitionWorker(
+        ahead_days=settings.partition_ahead_days, ahead_months=settings.partition_ahead_months
+    )
+    retention = RetentionWorker(
+        telemetry_days=settings.telemetry_retention_days,
+        alert_days=settings.alert_retention_days,
+        service_metrics_days=settings.service_metrics_retention_days,
+        batch=settings.retention_batch,
+    )
+    return [
+        Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
+        Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
+        Loop("check_health", monitor.check, poll_seconds=settings.health_seconds),
+        Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds),
+        Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds),
+        Loop("prune", retention.prune, poll_seconds=settings.retention_seconds),
+    ]
+
+
+@asynccontextmanager
+async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
+    """The loops, with the client they ask the services through."""
+    assert isinstance(process.settings, OpsWorker)
+    # The services are the operator's own addresses, and by default on this machine.
+    async with traced_client(
+        allow_private=True, timeout_seconds=process.settings.health_timeout_seconds
+    ) as client:
+        yield loops(process.settings, client)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    run_worker(OpsWorker, build)

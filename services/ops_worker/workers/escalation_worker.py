@@ -1,0 +1,37 @@
+"""Takes the escalation steps that are due.
+
+   waiting ── due, open ──▶ told ── another step ──▶ waiting
+      │  ▲                   └──── last step ──▶ gone
+      │  └─ due, silenced: waits for the end of the silence
+      └── acknowledged or closed ──▶ gone
+"""
+
+import logging
+from dataclasses import dataclass
+
+from services.shared import tracing
+from services.shared.db import Pool
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationWorker:
+    """A pass handles at most batch escalations."""
+
+    batch: int
+
+    async def run(self, pool: Pool) -> int:
+        """One pass; the number of escalations handled, each logged in the trace of its alert."""
+        rows = await pool.fetch(
+            "select tenant_id, alert_id, outcome, step_number, channel_id, trace_id from ops.run_escalations($1)",
+            self.batch,
+        )
+        for row in rows:
+            with tracing.use_trace_id(row["trace_id"]):
+                log.info(
+                    "escalation %s",
+                    row["outcome"],
+                    extra={name: row[name] for name in ("tenant_id", "alert_id", "step_number", "channel_id")},
+                )
+        return len(rows)

@@ -1,0 +1,41 @@
+"""Removes what is older than its retention."""
+
+import logging
+from dataclasses import dataclass
+
+from asyncpg import LockNotAvailableError
+
+from services.ops_worker.acting import act_as_system
+from services.shared import tracing
+from services.shared.db import Pool
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionWorker:
+    """Days that things are kept; a pass removes at most batch alerts and batch samples."""
+
+    telemetry_days: int
+    alert_days: int
+    service_metrics_days: int
+    batch: int
+
+    async def prune(self, pool: Pool) -> int:
+        """One pass; the rows removed, 0 when nothing is old or a lock was not free in time."""
+        with tracing.use_trace_id(None):
+            try:
+                async with act_as_system(pool) as connection:
+                    rows = await connection.fetch(
+                        "select what, removed from ops.prune($1, $2, $3, $4)",
+                        self.telemetry_days,
+                        self.alert_days,
+                        self.service_metrics_days,
+                        self.batch,
+                    )
+            except LockNotAvailableError:
+                log.info("retention waits for the next pass: a lock was not free in time")
+                return 0
+            if rows:
+                log.info("old rows removed", extra={"removed": {row["what"]: row["removed"] for row in rows}})
+        return sum(row["removed"] for row in rows)

@@ -1,0 +1,108 @@
+"""The door of the audit trail: whatever a client sent becomes text that can be stored, is short, and holds no secret.
+
+Most events need nothing of it. One cheap look at all texts of an event together decides; only an event that looks
+odd is taken apart.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+LONGEST_MESSAGE = 2000
+LONGEST_NAME = 256  # characters; four bytes each still fit an index entry, which ends at 2,704 bytes
+LONGEST_TENANT = 63
+LONGEST_WORD = 64
+LONGEST_TEXT = 1024
+LONGEST_DETAILS = 8192
+DEEPEST = 6
+MOST_ITEMS = 50
+
+REDACTED = "[redacted]"
+
+# Each stands in every text and key that the patterns below match, in lower case; a backslash is an escape in JSON.
+SUSPECTS = (
+    "\\", "token", "passw", "secret", "cookie", "authori", "credential", "key", "signature",
+    "bearer", "basic", "digest", "eyj", "pdt_", "whsec_", "xox", "://", "sig=", "pwd",
+)  # fmt: skip
+
+_SECRET_KEY = re.compile(
+    r"token|passw|pwd|secret|cookie|authori[sz]ation|credential|signature|api_?key|(?:^|[_.-])key$", re.IGNORECASE
+)
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\b(bearer|basic|digest)\s+(?!realm)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(r"eyJ[\w-]{6,}(?:\.[\w-]*)*"), REDACTED),
+    (re.compile(r"\b(?:pdt_|whsec_|xox[a-z]-)[\w+/=-]+"), REDACTED),
+    (re.compile(r"://[^/\s@]*@"), f"://{REDACTED}@"),
+    (re.compile(r"(hooks\.slack\.com/)[^\s\"']+", re.IGNORECASE), rf"\1{REDACTED}"),
+    (re.compile(r"\b((?:set-)?cookie|authorization)\s*:[^\r\n]*", re.IGNORECASE), rf"\1: {REDACTED}"),
+    (re.compile(r"((?:token|passw\w*|pwd|secret|key|sig|signature)=)[^\s&;,\"']+", re.IGNORECASE), rf"\1{REDACTED}"),
+)
+
+
+def is_clean(text: str) -> bool:
+    """Whether nothing in the text can need redaction, escaping or cutting."""
+    if len(text) > LONGEST_TEXT or not text.isprintable():
+        return False
+    text = text.lower()
+    for suspect in SUSPECTS:  # noqa: SIM110  # a generator would double the cost of an event
+        if suspect in text:
+            return False
+    return True
+
+
+def clean_text(text: str, longest: int) -> str:
+    """The text on one line, secrets redacted, controls, bidi marks and lone surrogates escaped, cut to a length."""
+    # Patterns see more than is kept, so that the cut cannot hide a secret from them.
+    text = text[: 2 * longest + 256]
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else _escape(char) for char in text[:longest])
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def clean_value(value: object, depth: int = 0) -> Any:
+    """A copy of a JSON-like value that orjson can encode; whatever is too deep, long or odd is cut or named."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)[:LONGEST_WORD]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping | list | tuple | Set) and depth >= DEEPEST:
+        return "…"
+    if isinstance(value, Mapping):
+        return _clean_mapping(value, depth)
+    if isinstance(value, list | tuple | Set):
+        kept = [clean_value(item, depth + 1) for item, _ in zip(value, range(MOST_ITEMS), strict=False)]
+        return kept if len(value) <= MOST_ITEMS else [*kept, f"… {len(value) - MOST_ITEMS} more"]
+    return clean_text(say(value), LONGEST_TEXT)
+
+
+def _clean_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        if len(kept) == MOST_ITEMS:
+            kept["…"] = f"{len(value) - MOST_ITEMS} more"
+            break
+        name = clean_text(say(key), LONGEST_WORD)
+        # Whether a token was there is worth recording, and no secret is a truth value or nothing.
+        secret = _SECRET_KEY.search(name) and item is not None and not isinstance(item, bool)
+        kept[name] = REDACTED if secret else clean_value(item, depth + 1)
+    return kept
+
+
+def say(value: object) -> str:
+    """Any value as text; bytes as ASCII."""
+    if isinstance(value, str):
+        return value
+    try:
+        return ascii(value) if isinstance(value, bytes | bytearray) else str(value)
+    except Exception:  # somebody else's __str__ must not cost the event
+        return f"<{type(value).__name__}>"
+
+
+def _escape(char: str) -> str:
+    number = ord(char)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

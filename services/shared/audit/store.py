@@ -1,0 +1,131 @@
+"""Puts rows into audit_log, each exactly once, whatever the connection, the server or a single row does.
+
+    first try: COPY, or CALL for refused logins ── ok ──▶ stored
+         └─ anything else: nobody knows what was stored
+              ▼
+    audit.append of the same rows ── ok ──▶ stored; what was there already stayed
+         ├─ database away ──▶ wait, again
+         └─ a row is refused ──▶ halve until it stands alone, store an audit.quarantined row in its place
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+
+from services.shared import db
+from services.shared.audit.record import COLUMNS, Record, is_quarantine, make_quarantine
+
+log = logging.getLogger(__name__)
+
+Send: TypeAlias = Callable[[db.Connection, Sequence[Record]], Awaitable[Any]]
+
+ACQUIRE_SECONDS = 10.0
+RELEASE_SECONDS = 5.0
+LONGEST_BACKOFF_SECONDS = 5.0
+LOG_EVERY_FAILURES = 20
+
+# Data exception, constraint violation, program limit exceeded: the row is at fault, not the moment.
+_POISON_CLASSES = ("22", "23", "54")
+
+
+async def copy(connection: db.Connection, records: Sequence[Record]) -> None:
+    """Store rows by COPY: the fast way, which fails as a whole and knows no duplicates."""
+    await connection.copy_records_to_table("audit_log", schema_name="public", columns=COLUMNS, records=records)
+
+
+async def call(connection: db.Connection, records: Sequence[Record]) -> None:
+    """Store refused logins through audit.record_auth_failure, all calls in one transaction."""
+    await connection.executemany(
+        "call audit.record_auth_failure($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [_make_arguments(dict(zip(COLUMNS, record, strict=True))) for record in records],
+    )
+
+
+def _make_arguments(row: dict[str, Any]) -> tuple[Any, ...]:
+    reason = orjson.loads(orjson.dumps(row["details"])).get("reason") or row["action"]
+    return (
+        row["event_id"],
+        row["timestamp"],
+        row["tenant_id"],
+        str(reason),
+        row["ip_address"],
+        row["actor_type"],
+        row["actor_id"],
+        row["actor_name"],
+        row["message"],
+        row["details"],
+        row["source_service"],
+        row["trace_id"],
+        row["duration_ms"],
+    )
+
+
+async def _append(connection: db.Connection, records: Sequence[Record]) -> None:
+    rows = [dict(zip(COLUMNS, record, strict=True)) for record in records]
+    await connection.execute("select audit.append($1)", rows)
+
+
+def is_poison(error: BaseException) -> bool:
+    """Whether the same rows would fail again: a row is at fault, not the connection or the server."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in _POISON_CLASSES
+    return isinstance(error, TypeError | ValueError | OverflowError | AttributeError)
+
+
+class Store:
+    """Writes batches of rows over a pool. quarantined counts the rows that were replaced."""
+
+    def __init__(self, pool: db.Pool, send: Send) -> None:
+        self._pool = pool
+        self._send = send
+        self.quarantined = 0
+        self.failures = 0
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Return when every row is stored or stands in quarantine, which may take as long as the database is away."""
+        error = await self._try(self._send, records)
+        if error is None:
+            return
+        pieces = [records]
+        failures = 0
+        while pieces:
+            piece = pieces.pop()
+            error = await self._try(_append, piece)
+            if error is None:
+                failures = 0
+            elif not is_poison(error) or (len(piece) == 1 and is_quarantine(piece[0])):
+                # A quarantine row holds plain ASCII: when even that is refused, the table is at fault, not the row.
+                pieces.append(piece)
+                failures += 1
+                await self._wait(failures, error)
+            elif len(piece) == 1:
+                log.error("audit event quarantined: %s", type(error).__name__)
+                self.quarantined += 1
+                pieces.append([make_quarantine(piece[0], error)])
+            else:
+                half = len(piece) // 2
+                pieces += [piece[half:], piece[:half]]
+
+    async def _try(self, send: Send, records: Sequence[Record]) -> Exception | None:
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+            try:
+                await send(connection, records)
+            finally:
+                # Bounded: after a timeout asyncpg waits for a server that may never answer.
+                await self._pool.release(connection, timeout=RELEASE_SECONDS)
+        except Exception as error:
+            return error
+        return None
+
+    async def _wait(self, failures: int, error: Exception) -> None:
+        self.failures += 1
+        if failures % LOG_EVERY_FAILURES == 1:
+            log.warning("audit events wait for the database: %s", type(error).__name__, extra={"failures": failures})
+        longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 16))
+        await asyncio.sleep(longest * (0.5 + random.random() / 2))

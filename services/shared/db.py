@@ -1,0 +1,127 @@
+"""The only door to Postgres: pools, transactions with an actor, selects over views, the revision check."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+
+from services.shared import tracing
+from services.shared.settings import Settings
+
+Pool: TypeAlias = asyncpg.Pool
+Connection: TypeAlias = asyncpg.Connection
+
+# What a lost, refused or restarting server raises; anything else is a fault of ours.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
+
+_REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
+_DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects untyped
+
+
+class SchemaMismatch(Exception):
+    """The database does not have the revision this program was written for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who causes a change. type: user, device, service or anonymous."""
+
+    type: str
+    id: str
+    name: str | None = None
+
+
+async def _prepare(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        # The binary form of jsonb is the text after one version byte.
+        encoder=lambda value: b"\x01" + orjson.dumps(value, default=str),
+        decoder=lambda data: orjson.loads(data[1:]),
+        format="binary",
+    )
+
+
+async def _keep(connection: Connection) -> None:
+    """Nothing of ours outlives a transaction, so a returned connection needs no round trip to reset it."""
+
+
+async def open_pool(settings: Settings) -> Pool:
+    """A pool on PULSE_DATABASE_URL whose jsonb values are Python values."""
+    return await asyncpg.create_pool(
+        settings.database_url,
+        min_size=min(settings.pool_min_size, settings.pool_max_size),
+        max_size=settings.pool_max_size,
+        command_timeout=settings.command_timeout_seconds,
+        timeout=10,
+        init=_prepare,
+        server_settings={"application_name": f"pulse-{settings.service}"},
+        statement_cache_size=settings.statement_cache_size,
+        reset=_keep,
+    )
+
+
+@asynccontextmanager
+async def act(pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "") -> AsyncIterator[Connection]:
+    """One transaction on behalf of an actor; functions read tenant, actor, reason and trace from its settings."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "select core.act($1, $2, $3, $4, $5, $6, $7)",
+            tenant_id,
+            actor.type,
+            actor.id,
+            actor.name or "",
+            reason,
+            tracing.current_trace_id() or "",
+            service,
+        )
+        yield connection
+
+
+@asynccontextmanager
+async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
+    """One read-only transaction in which the api views show the tenant's rows and no others."""
+    async with pool.acquire() as connection, connection.transaction(readonly=True):
+        await connection.execute("select set_config('pulse.tenant_id', $1, true)", tenant_id)
+        yield connection
+
+
+async def select(connection: Connection, statement: Select[Any]) -> list[dict[str, Any]]:
+    """Run a SQLAlchemy Core select and return its rows as dictionaries."""
+    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    values = [compiled.params[name] for name in compiled.positiontup or ()]
+    return [dict(row) for row in await connection.fetch(str(compiled), *values)]
+
+
+def expected_revision() -> str:
+    """The newest revision this checkout has."""
+    return max(match[1] for path in _REVISIONS.glob("*.py") if (match := re.match(r"(\d{4})_", path.name)))
+
+
+async def check_revision(connection: Connection) -> None:
+    """Raise SchemaMismatch when the database is older than this program, or was never migrated."""
+    expected = expected_revision()
+    try:
+        found = await connection.fetchval("select core.revision()")
+    except (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
+        found = None
+    if found is None or found < expected:
+        raise SchemaMismatch(
+            f"the database is at revision {found or 'none'}, this program needs {expected}: run alembic upgrade head"
+        )

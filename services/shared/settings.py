@@ -1,0 +1,201 @@
+"""Every setting of every process, read from PULSE_* variables once, at start."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, HttpUrl, Json, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _split(value: object) -> object:
+    """The parts of a list written with commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+
+SERVICES = (
+    "ui_iot",
+    "evaluator_iot",
+    "dispatcher",
+    "delivery_worker",
+    "ops_worker",
+    "exporter",
+)
+"""In the order of their ports: the first is the port base plus 1."""
+
+
+class Settings(BaseSettings):
+    """What every process needs; each process has its own subclass and sees only its own fields."""
+
+    model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
+    service: ClassVar[str]
+
+    database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")]
+    """Where queries go; may be a pooler in transaction mode."""
+    listen_url: str | None = None
+    """A direct connection for LISTEN; the database_url when unset."""
+    port: Port
+    host: str = "127.0.0.1"
+    """Address that /metrics, the health endpoints and the API are bound to."""
+    log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    pool_min_size: Annotated[int, Field(ge=0)] = 1
+    pool_max_size: Annotated[int, Field(ge=1)] = 4
+    command_timeout_seconds: Seconds = 30.0
+    """Longest that one statement may take."""
+    statement_cache_size: Annotated[int, Field(ge=0)] = 100
+    """Prepared statements kept a connection; 0 behind a pooler in transaction mode."""
+    poll_seconds: Seconds = 5.0
+    """Longest that a worker waits when nothing wakes it."""
+
+    @property
+    def listen_dsn(self) -> str:
+        """URL of the connection that listens."""
+        return self.listen_url or self.database_url
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment; on a bad value print one line a fault and exit with status 2."""
+        try:
+            return cls()  # type: ignore[call-arg]  # the fields come from the environment
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_input=False):
+                name = "PULSE_" + "_".join(str(part) for part in fault["loc"]).upper().removeprefix("PULSE_")
+                print(f"{cls.service}: {name}: {fault['msg']}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+class UiIot(Settings):
+    """The HTTP API."""
+
+    service = "ui_iot"
+    port: Port = 8081
+    pool_max_size: Annotated[int, Field(ge=1)] = 10
+    oidc_issuer: str | None = None
+    """Issuer of user tokens; its keys and token endpoint are found by discovery."""
+    oidc_audience: str = "pulse"
+    oidc_client_id: str = "pulse"
+    oidc_client_secret: SecretStr | None = None
+    jwks_url: str | None = None
+    """Keys of user tokens, instead of discovery; or jwks_file."""
+    jwks_file: Path | None = None
+    jwt_issuer: str | None = None
+    """Issuer that tokens must name when their keys come from jwks_url or jwks_file; the oidc_issuer when unset."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
+    auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
+    """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
+    device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
+    """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
+    audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
+    """Audit events kept while the database is away."""
+    ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    ingest_max_age_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = 7 * 86400.0
+    ingest_max_future_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    allow_private_destinations: bool = False
+    """Whether a channel may point to this machine, by plain http too: for the demo."""
+
+
+class EvaluatorIot(Settings):
+    """Readings to alerts."""
+
+    service = "evaluator_iot"
+    port: Port = 8082
+    poll_seconds: Seconds = 1.0
+    """Also how late an alert may open that waited for for_seconds and got no further reading."""
+    evaluator_batch_readings: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    """Most readings one pass takes."""
+
+
+class Dispatcher(Settings):
+    """Alert events to notification jobs."""
+
+    service = "dispatcher"
+    port: Port = 8083
+    dispatcher_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most alert events one pass takes."""
+
+
+class DeliveryWorker(Settings):
+    """Notification jobs to requests."""
+
+    service = "delivery_worker"
+    port: Port = 8084
+
+
+class OpsWorker(Settings):
+    """Timers: escalation, health, metrics history, partitions, retention."""
+
+    service = "ops_worker"
+    port: Port = 8085
+    port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
+    """The services are asked on the six ports that follow it, unless health_targets names them."""
+    health_targets: Json[Annotated[dict[ServiceName, HttpUrl], Field(min_length=1, max_length=1000)]] | None = None
+    """Who is asked, as JSON: {"ui_iot": "http://10.0.0.7:8081", …}; /health is added to each address."""
+    health_seconds: Seconds = 10.0
+    """Time between two rounds of health checks."""
+    health_timeout_seconds: Seconds = 3.0
+    """A service that has not answered by then has failed its check."""
+    health_failures_to_alert: Annotated[int, Field(ge=1)] = 3
+    """Failed checks in a row that open an alert."""
+    health_concurrency: Annotated[int, Field(ge=1)] = 8
+    """Services asked at the same time."""
+    service_metrics_seconds: Seconds = 60.0
+    """Time between two samples of the services' counters."""
+    escalation_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Most escalations one pass handles."""
+    lease_reap_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Most expired leases one pass ends."""
+    partition_seconds: Seconds = 600.0
+    """Time between two looks for missing partitions."""
+    partition_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
+    """Daily partitions of telemetry made before they are needed."""
+    partition_ahead_months: Annotated[int, Field(ge=1, le=24)] = 2
+    """Monthly partitions of audit_log made before they are needed."""
+    retention_seconds: Seconds = 3600.0
+    """Time between two removals of old rows."""
+    retention_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most alerts, or samples, one pass removes."""
+    telemetry_retention_days: Annotated[int, Field(ge=9, le=36500)] = 30
+    """Age at which readings are removed; readings are taken up to 7 days back, so 9 is the least."""
+    alert_retention_days: Annotated[int, Field(ge=1, le=36500)] = 365
+    """Time after its end at which an alert is removed with its notifications; the audit trail keeps what happened."""
+    service_metrics_retention_days: Annotated[int, Field(ge=1, le=36500)] = 30
+    """Age at which samples of the services' counters are removed."""
+
+    @property
+    def status_urls(self) -> dict[str, str]:
+        """Address of each service's /health."""
+        targets: Mapping[str, HttpUrl | str] = self.health_targets or {
+            service: f"http://127.0.0.1:{self.port_base + offset}" for offset, service in enumerate(SERVICES, start=1)
+        }
+        return {service: str(url).rstrip("/") + "/health" for service, url in targets.items()}
+
+
+class Exporter(Settings):
+    """Views to metrics."""
+
+    model_config = SettingsConfigDict(populate_by_name=True)
+    service = "exporter"
+    port: Port = 8086
+    database_url: Annotated[
+        str,
+        Field(
+            pattern=r"^postgres(ql)?://",
+            validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"),
+        ),
+    ]
+    """Where the views are, as a role that may read nothing else."""
+    exporter_view_timeout_seconds: Seconds = 1.0
+    """Longest that one view may take; it waits for a lock at most half of that."""
+    exporter_deadline_seconds: Seconds = 9.5
+    """Longest that all views together may take, for their snapshot holds back vacuum; less when the scraper says so."""
+    exporter_connect_timeout_seconds: Seconds = 2.0
+    exporter_max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most rows, and so most samples, of one view."""

@@ -1,0 +1,75 @@
+"""The address a request came from, as far as our own proxies vouch for it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# The text of an IPv6 address with scope, brackets and port is below 80 characters.
+_LONGEST_ENTRY = 80
+# More hops than any chain of proxies; the rest is a client's invention.
+_MOST_HOPS = 32
+
+
+def parse_networks(networks: Sequence[str]) -> tuple[Network, ...]:
+    """Networks in CIDR form; a bare address is a network of one. Raises ValueError."""
+    return tuple(ip_network(network, strict=False) for network in networks)
+
+
+@lru_cache(maxsize=4096)
+def parse_address(text: str) -> Address | None:
+    """The address in `text`, without port, brackets and scope, IPv4 inside IPv6 as IPv4; None when it is none."""
+    text = text.strip(" \t")
+    if len(text) > _LONGEST_ENTRY:
+        return None
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or not (port == "" or _is_port(port.removeprefix(":")) and port.startswith(":")):
+            return None
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+        if not _is_port(port):
+            return None
+    else:
+        host = text
+    try:
+        # Postgres' inet has no scope, and a scope means nothing on another machine.
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65535
+
+
+class ClientAddress:
+    """Walks X-Forwarded-For from the right, over trusted proxies only: what stands left of a stranger is hearsay."""
+
+    def __init__(self, trusted_proxies: Sequence[str]) -> None:
+        self._trusted = parse_networks(trusted_proxies)
+
+    def of(self, peer: str | None, forwarded_for: Sequence[str]) -> Address | None:
+        """The client's address. peer: the socket's other end; forwarded_for: the header's lines in order.
+
+        Something that is no address ends the walk at the last proxy that was believed. None without a peer address
+        (a Unix socket).
+        """
+        address = parse_address(peer) if peer else None
+        if address is None or not self._is_trusted(address):
+            return address
+        hops = ",".join(forwarded_for).rsplit(",", _MOST_HOPS)[-_MOST_HOPS:] if forwarded_for else []
+        for hop in reversed(hops):
+            previous = parse_address(hop)
+            if previous is None:
+                break
+            address = previous
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)

@@ -1,0 +1,66 @@
+"""The route a request was answered by, as the application declares it: never a byte of the request itself."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import routing as fastapi_routing
+from starlette.routing import BaseRoute, Match, Mount
+from starlette.types import Scope
+
+UNMATCHED = "__unmatched__"
+
+
+class PathTemplates:
+    """Finds the template of a request after the application has answered it."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes = routes
+
+    def of(self, scope: Scope) -> str:
+        """The template, prefixes and mounts included; UNMATCHED when no route took the request."""
+        if "endpoint" not in scope:
+            return UNMATCHED
+        if "app_root_path" not in scope:
+            # An included router's route does not know its prefix, its context does (FastAPI 0.137 and newer).
+            context = scope.get("fastapi", _EMPTY).get("effective_route_context")
+            selected = context if context is not None else scope.get("route")
+            template = getattr(selected, "path_format", None)
+            if template:
+                return str(template)
+        return self._search(scope)
+
+    def _search(self, scope: Scope) -> str:
+        """Match again: for mounted applications, whose root_path holds client bytes, and plain Starlette routes."""
+        fresh = {
+            "type": "http",
+            "method": scope["method"],
+            "path": scope["path"],
+            "root_path": scope.get("app_root_path", scope.get("root_path", "")),
+            "headers": [],
+        }
+        return _find(self._routes, fresh) or UNMATCHED
+
+
+_EMPTY: dict[str, Any] = {}
+
+
+def _find(routes: Iterable[BaseRoute], scope: Scope) -> str | None:
+    partial: str | None = None
+    for route in _effective(routes):
+        match, child_scope = route.matches(dict(scope))
+        if match is Match.NONE:
+            continue
+        if isinstance(route, Mount):
+            inside = _find(route.routes, {**scope, **child_scope})
+            return route.path_format.removesuffix("/{path}") + (inside or "/{path}")
+        template: str | None = getattr(route, "path_format", None)
+        if match is Match.FULL:
+            return template
+        partial = partial or template
+    return partial
+
+
+def _effective(routes: Iterable[BaseRoute]) -> Iterable[Any]:
+    """The routes with the prefixes of the routers they were included by."""
+    contexts = getattr(fastapi_routing, "iter_route_contexts", None)
+    return routes if contexts is None else contexts(list(routes))

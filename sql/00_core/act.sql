@@ -1,0 +1,23 @@
+create function core.act(
+  p_tenant_id text,
+  p_actor_type text,
+  p_actor_id text,
+  p_actor_name text,
+  p_reason text,
+  p_trace_id text,
+  p_service text
+) returns void
+language sql volatile
+begin atomic
+  select
+    set_config('pulse.tenant_id', p_tenant_id, true),
+    set_config('pulse.actor_type', p_actor_type, true),
+    set_config('pulse.actor_id', p_actor_id, true),
+    set_config('pulse.actor_name', p_actor_name, true),
+    set_config('pulse.reason', p_reason, true),
+    set_config('pulse.trace_id', p_trace_id, true),
+    set_config('pulse.service', p_service, true);
+end;
+
+comment on function core.act(text, text, text, text, text, text, text) is
+  'Say who acts for which tenant, why and in which trace, until the end of the transaction.';

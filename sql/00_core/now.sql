@@ -1,0 +1,7 @@
+create function core.now() returns timestamptz
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+return now();
+
+comment on function core.now() is
+  'The time that decides whether something is due; audit rows are stamped by clock_timestamp() instead.';

@@ -1,0 +1,8 @@
+create function core.revision() returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select version_num from public.alembic_version;
+end;
+
+comment on function core.revision() is 'Revision of the database; services compare it with their own at start.';

@@ -1,0 +1,67 @@
+-- Writes a set of events in the caller's transaction: a fact and its evidence commit together or not at all.
+create function audit.write(p_events public.audit_log[])
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_application text := current_setting('application_name');
+  v_service text := coalesce(core.current_service(), nullif(regexp_replace(v_application, '^pulse-', ''), ''), 'sql');
+  -- Without a context a Pulse process acts for itself; anyone else is named by the role that logged in.
+  v_is_pulse boolean := core.current_service() is not null or v_application like 'pulse-%';
+  v_actor_type text := coalesce(core.current_actor_type(), case when v_is_pulse then 'service' else 'user' end);
+  v_actor_id text := coalesce(core.current_actor_id(), case when v_is_pulse then v_service else session_user end);
+  v_actor_name text := core.current_actor_name();
+  v_trace_id text := core.current_trace_id();
+  v_tenant_id text := coalesce(core.current_tenant(), 'system');
+  v_reason jsonb := jsonb_strip_nulls(jsonb_build_object('reason', core.current_reason()));
+  v_count integer;
+begin
+  insert into public.audit_log (
+    tenant_id, timestamp, event_id, event_type, category, severity, entity_type, entity_id, entity_name, action, message,
+    details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms
+  )
+  select
+    coalesce(e.tenant_id, v_tenant_id),
+    coalesce(e.timestamp, clock_timestamp()),
+    coalesce(e.event_id, core.uuid_v7()),
+    e.event_type,
+    split_part(e.event_type, '.', 1),
+    coalesce(e.severity, t.severity),
+    e.entity_type,
+    -- The index of entity_id holds no value over 2,704 bytes; a longer one must not cost the caller's transaction.
+    left(e.entity_id, 256),
+    audit._printable(e.entity_name, 256),
+    split_part(e.event_type, '.', 2),
+    coalesce(audit._printable(e.message, 2000), t.description),
+    v_reason || coalesce(e.details, '{}'),
+    coalesce(e.source_service, v_service),
+    -- An actor is one thing: its parts never come half from the event and half from the context.
+    case when e.actor_id is null and e.actor_type is null then v_actor_type else e.actor_type end,
+    case when e.actor_id is null and e.actor_type is null then v_actor_id else left(e.actor_id, 256) end,
+    case when e.actor_id is null and e.actor_type is null then v_actor_name else audit._printable(e.actor_name, 256) end,
+    e.ip_address,
+    left(coalesce(e.trace_id, v_trace_id), 64),
+    e.duration_ms
+  from unnest(p_events) with ordinality as e
+  join audit.event_types t on t.event_type = e.event_type
+  order by e.ordinality;
+  get diagnostics v_count = row_count;
+  if v_count <> cardinality(p_events) then
+    raise exception using
+      errcode = 'PU500',
+      message = format('event type %L is not in audit.event_types', (
+        select e.event_type
+        from unnest(p_events) as e
+        where not exists (select from audit.event_types t where t.event_type = e.event_type)
+        limit 1
+      ));
+  end if;
+  return v_count;
+end
+$$;
+
+comment on function audit.write is
+  'Writes the events made by audit.event and returns how many; PU500 when one of them has a type outside the registry.';

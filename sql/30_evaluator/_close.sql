@@ -1,0 +1,35 @@
+create function evaluator._close(p_closures jsonb) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_closed jsonb;
+begin
+  with closure as (
+    select *
+    from jsonb_to_recordset(p_closures)
+      as c (tenant_id text, fingerprint text, at timestamptz, reason text, actor_type text, actor text,
+        value double precision, trace_id text)
+  ), closed as (
+    update public.alerts a
+    set status = 'closed', closed_at = c.at, close_reason = c.reason
+    from closure c
+    where a.tenant_id = c.tenant_id and a.fingerprint = c.fingerprint and a.status <> 'closed'
+    returning a.tenant_id, a.alert_id, c.at, c.reason, c.actor_type, c.actor, c.value, coalesce(c.trace_id, a.trace_id) as trace_id
+  ), calmed as (
+    delete from ops.escalations e
+    using closed c
+    where e.tenant_id = c.tenant_id and e.alert_id = c.alert_id
+  )
+  select jsonb_agg(to_jsonb(c) || '{"kind": "closed"}' order by c.at, c.alert_id) into v_closed from closed c;
+  if v_closed is null then
+    return 0;
+  end if;
+  perform evaluator._publish(v_closed);
+  return jsonb_array_length(v_closed);
+end
+$$;
+
+comment on function evaluator._close(jsonb) is
+  'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, trace_id}], '
+  'end their escalation, and return how many there were.';

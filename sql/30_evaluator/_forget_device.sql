@@ -1,0 +1,16 @@
+create function evaluator._forget_device(p_tenant_id text, p_device_id text, p_reason text) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform evaluator._lock_shards(array[core.shard_of(p_tenant_id, p_device_id)]);
+  delete from public.rule_state s where s.tenant_id = p_tenant_id and s.device_id = p_device_id;
+  return evaluator.close_alerts(p_tenant_id,
+    array(select a.alert_id from public.alerts a
+      where a.tenant_id = p_tenant_id and a.device_id = p_device_id and a.status <> 'closed'),
+    p_reason, core.current_actor_id(), core.current_trace_id());
+end
+$$;
+
+comment on function evaluator._forget_device(text, text, text) is
+  'Close a device''s alerts and drop its state, before it changes groups, is disabled or goes.';

@@ -1,0 +1,55 @@
+create function evaluator._open(p_openings jsonb) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_opened jsonb;
+begin
+  with opening as (
+    select *
+    from rows from (jsonb_to_recordset(p_openings)
+      as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, metric text, severity text,
+        message text, value double precision, at timestamptz, closed_at timestamptz, policy_id bigint, trace_id text,
+        close_value double precision, close_trace_id text)) with ordinality as o
+  ), stored as (
+    insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, metric, severity, message, value,
+      opened_at, status, closed_at, close_reason, trace_id)
+    select o.tenant_id, o.fingerprint, o.rule_id, o.rule_name, o.device_id, o.metric, o.severity, o.message, o.value,
+      o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
+      case when o.closed_at is not null then 'resolved' end, o.trace_id
+    from opening o
+    order by o.ordinality
+    on conflict (tenant_id, fingerprint) where status <> 'closed' do nothing
+    returning tenant_id, alert_id, fingerprint, opened_at, closed_at
+  )
+  select jsonb_agg(to_jsonb(o) || jsonb_build_object('alert_id', s.alert_id) order by o.ordinality)
+  into v_opened
+  from stored s
+  -- An alert that opens twice in one pass has two rows; the times tell them apart.
+  join opening o on o.tenant_id = s.tenant_id and o.fingerprint = s.fingerprint and o.at = s.opened_at
+    and o.closed_at is not distinct from s.closed_at;
+  if v_opened is null then
+    return '[]';
+  end if;
+  perform evaluator._publish((
+    select jsonb_agg(e.event order by o.position, e.step)
+    from jsonb_array_elements(v_opened) with ordinality as o (alert, position)
+    cross join lateral (values
+      (1, o.alert || '{"kind": "opened"}'),
+      (2, o.alert || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
+        'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'), 'reason', 'resolved'))
+    ) as e (step, event)
+    where e.step = 1 or o.alert ->> 'closed_at' is not null));
+  perform ops._start_escalations(
+      array_agg(o.tenant_id), array_agg(o.alert_id), array_agg(o.policy_id), array_agg(core.now()), array_agg(o.trace_id))
+  from jsonb_to_recordset(v_opened)
+    as o (tenant_id text, alert_id bigint, policy_id bigint, at timestamptz, closed_at timestamptz, trace_id text)
+  where o.policy_id is not null and o.closed_at is null
+  having count(*) > 0;
+  return v_opened;
+end
+$$;
+
+comment on function evaluator._open(jsonb) is
+  'Insert alerts, those that already ended as closed, publish their events in order, start their escalation, and return '
+  'those inserted with their alert_id; a fingerprint that has an alert that is not closed gets no second one.';

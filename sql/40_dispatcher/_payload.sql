@@ -1,0 +1,32 @@
+create function dispatcher._payload(p_event public.alert_events, p_alert public.alerts, p_device_name text) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'kind', p_event.kind,
+    'tenant_id', p_event.tenant_id,
+    'event_id', p_event.event_id,
+    'occurred_at', p_event.occurred_at,
+    'step_number', p_event.step_number,
+    'trace_id', p_event.trace_id,
+    'alert', jsonb_build_object(
+      'alert_id', p_alert.alert_id,
+      'fingerprint', p_alert.fingerprint,
+      'rule_id', p_alert.rule_id,
+      'rule_name', p_alert.rule_name,
+      'device_id', p_alert.device_id,
+      'device_name', p_device_name,
+      'metric', p_alert.metric,
+      'severity', p_alert.severity,
+      -- As of the event: the alert itself may be further by now.
+      'status', case p_event.kind when 'closed' then 'closed' when 'acknowledged' then 'acknowledged' else 'open' end,
+      'message', p_alert.message,
+      'value', coalesce(p_event.value, p_alert.value),
+      'opened_at', p_alert.opened_at,
+      'acknowledged_by', case when p_event.kind in ('acknowledged', 'closed') then p_alert.acknowledged_by end,
+      'closed_at', case when p_event.kind = 'closed' then p_alert.closed_at end,
+      'close_reason', case when p_event.kind = 'closed' then p_alert.close_reason end))
+$$;
+
+comment on function dispatcher._payload(public.alert_events, public.alerts, text) is
+  'What a notification tells, as of the event; every channel renders this one object.';

@@ -1,0 +1,83 @@
+-- A lane is a channel's pending jobs. Lanes are found by hopping from one to the next over the lane index, so that the
+-- backlog of a paused or hanging channel is one index probe and not a heap of rows to step over. Lanes are visited, the
+-- least busy and longest waiting first, only until there are jobs enough; none gives more than its share, so that a long
+-- lane does not crowd out the short ones.
+create function delivery._candidates(p_now timestamptz, p_limit integer, p_channel_limit integer)
+returns table (
+  tenant_id text,
+  channel_id bigint,
+  job_id bigint,
+  place bigint,
+  fate text
+)
+language sql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive lane as (
+    (
+      select j.tenant_id, j.channel_id, j.run_at
+      from public.notification_jobs j
+      where j.state = 'pending'
+      order by j.tenant_id, j.channel_id, j.run_at
+      limit 1
+    )
+    union all
+    select n.tenant_id, n.channel_id, n.run_at
+    from lane l
+    cross join lateral (
+      select j.tenant_id, j.channel_id, j.run_at
+      from public.notification_jobs j
+      where j.state = 'pending' and (j.tenant_id, j.channel_id) > (l.tenant_id, l.channel_id)
+      order by j.tenant_id, j.channel_id, j.run_at
+      limit 1
+    ) n
+  ), in_flight as materialized (
+    select j.tenant_id, j.channel_id, count(*) as jobs
+    from public.notification_jobs j
+    where j.state = 'leased'
+    group by j.tenant_id, j.channel_id
+  ), due_lane as materialized (
+    select
+      l.tenant_id,
+      l.channel_id,
+      case when c.channel_id is null then 'channel_deleted' when not c.enabled then 'channel_disabled' end as fate,
+      p_channel_limit - coalesce(f.jobs, 0) as room,
+      ceil(p_limit::numeric / count(*) over ()) as share
+    from lane l
+    left join public.notification_channels c on c.tenant_id = l.tenant_id and c.channel_id = l.channel_id
+    left join in_flight f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
+    where l.run_at <= p_now
+      and (not coalesce(c.enabled, false) or coalesce(f.jobs, 0) < p_channel_limit)
+      and not exists (
+        select
+        from delivery.lanes p
+        where p.tenant_id = l.tenant_id and p.channel_id = l.channel_id and p.paused_until > p_now
+      )
+    order by coalesce(f.jobs, 0), l.run_at
+  )
+  select d.tenant_id, d.channel_id, q.job_id, q.place, d.fate
+  from due_lane d
+  cross join lateral (
+    select j.job_id, row_number() over (order by j.run_at, j.job_id) as place
+    from public.notification_jobs j
+    where j.tenant_id = d.tenant_id and j.channel_id = d.channel_id and j.state = 'pending' and j.run_at <= p_now
+      and (
+        d.fate is not null
+        or not exists (
+          select
+          from public.notification_jobs e
+          where e.tenant_id = j.tenant_id and e.alert_id = j.alert_id and e.channel_id = j.channel_id
+            and e.job_id < j.job_id and e.state in ('pending', 'leased')
+        )
+      )
+    order by j.run_at, j.job_id
+    limit case when d.fate is null then least(d.room, d.share) else d.share end
+  ) q
+  limit p_limit
+$$;
+
+comment on function delivery._candidates(timestamptz, integer, integer) is
+  'Due jobs that may go now, the oldest live one of each alert and channel, with their place in their lane; fate is null, '
+  'or why the job can never be sent.';

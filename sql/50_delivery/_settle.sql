@@ -1,0 +1,106 @@
+-- Attempt, new state, pause and audit event in one statement: they are one fact.
+create function delivery._settle(
+  p_tenant_ids text[],
+  p_job_ids bigint[],
+  p_lease_epochs integer[],
+  p_outcomes text[],
+  p_status_codes integer[],
+  p_errors text[],
+  p_started_ats timestamptz[],
+  p_durations_ms double precision[],
+  p_retry_after_seconds double precision[],
+  p_backoff_base_seconds double precision,
+  p_backoff_max_seconds double precision,
+  out tenant_ids text[],
+  out job_ids bigint[],
+  out alert_ids bigint[],
+  out channel_ids bigint[],
+  out states text[],
+  out run_ats timestamptz[]
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+-- The table is empty one moment and long the next, so its statistics are never right.
+set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := core.now();
+  v_events public.audit_log[];
+begin
+  with held as materialized (
+    select
+      j, r.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
+      case
+        when r.outcome = 'delivered' then 'delivered'
+        when r.outcome = 'refused' or j.attempts >= j.max_attempts then 'dead'
+        else 'pending'
+      end as next_state,
+      case
+        when r.outcome in ('retry', 'unknown') and j.attempts < j.max_attempts then v_now + make_interval(
+          secs => greatest(
+            delivery._backoff_seconds(j.attempts, p_backoff_base_seconds, p_backoff_max_seconds), r.retry_after_seconds
+          )
+        )
+      end as next_run_at
+    from unnest(
+      p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
+      p_retry_after_seconds
+    ) as r (
+      tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
+    )
+    join public.notification_jobs j
+      on j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch
+    where j.state = 'leased'
+    for update of j
+  ), settled as (
+    update public.notification_jobs j
+    set
+      state = h.next_state,
+      run_at = coalesce(h.next_run_at, j.run_at),
+      lease_until = null,
+      leased_by = null,
+      finished_at = case when h.next_state <> 'pending' then clock_timestamp() end,
+      last_error = coalesce(h.error, j.last_error)
+    from held h
+    where j.tenant_id = (h.j).tenant_id and j.job_id = (h.j).job_id
+  ), attempt as (
+    insert into public.delivery_attempts (
+      tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, status_code, error, started_at, duration_ms,
+      trace_id
+    )
+    -- Leases are counted for ever, attempts since the last redrive: so it is the lease that numbers a job's attempts.
+    select
+      (h.j).tenant_id, (h.j).job_id, (h.j).channel_id, (h.j).lease_epoch, (h.j).lease_epoch, (h.j).leased_by, h.outcome,
+      h.status_code, h.error, h.started_at, h.duration_ms, (h.j).trace_id
+    from held h
+  ), pause as (
+    insert into delivery.lanes as p (tenant_id, channel_id, paused_until)
+    select (h.j).tenant_id, (h.j).channel_id, v_now + make_interval(secs => max(h.retry_after_seconds))
+    from held h
+    where h.retry_after_seconds > 0
+    group by (h.j).tenant_id, (h.j).channel_id
+    order by (h.j).tenant_id, (h.j).channel_id
+    on conflict (tenant_id, channel_id) do update set paused_until = greatest(p.paused_until, excluded.paused_until)
+  )
+  select
+    array_agg((h.j).tenant_id), array_agg((h.j).job_id), array_agg((h.j).alert_id), array_agg((h.j).channel_id),
+    array_agg(h.next_state), array_agg(h.next_run_at),
+    array_agg(delivery._outcome_event(
+      h.j, n.name, h.outcome, h.next_state, h.next_run_at, h.status_code, h.error, h.duration_ms
+    ))
+  into tenant_ids, job_ids, alert_ids, channel_ids, states, run_ats, v_events
+  from held h
+  left join public.notification_channels n on n.tenant_id = (h.j).tenant_id and n.channel_id = (h.j).channel_id;
+  if job_ids is not null then
+    perform audit.write(v_events);
+  end if;
+end
+$$;
+
+comment on function delivery._settle(
+  text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
+  double precision, double precision
+) is
+  'Records the outcomes of attempts whose lease is still the current one, and returns those jobs in parallel arrays, all '
+  'null when there are none; run_at is null for a job that ended.';

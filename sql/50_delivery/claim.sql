@@ -1,0 +1,124 @@
+-- Three statements, each with a snapshot of its own: look, lock the lanes, then take under the locks. In one statement the
+-- count of a channel's jobs in flight would be older than the lock that protects it, and two claimers together would
+-- exceed the channel's limit.
+create function delivery.claim(
+  p_worker text,
+  p_limit integer,
+  p_lease_seconds double precision,
+  p_channel_limit integer default 8
+) returns table (
+  tenant_id text,
+  job_id bigint,
+  lease_epoch integer,
+  attempt smallint,
+  max_attempts smallint,
+  alert_id bigint,
+  channel_id bigint,
+  channel_name text,
+  channel_kind text,
+  config jsonb,
+  kind text,
+  idempotency_key uuid,
+  payload jsonb,
+  trace_id text
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+-- The table is empty one moment and long the next, so its statistics are never right.
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := core.now();
+  v_tenant_ids text[];
+  v_channel_ids bigint[];
+  v_job_ids bigint[];
+  v_places bigint[];
+  v_fates text[];
+  v_lane_tenant_ids text[];
+  v_lane_channel_ids bigint[];
+  v_buried integer := 0;
+  v_claimed integer;
+begin
+  select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
+  into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
+  from delivery._candidates(v_now, p_limit, p_channel_limit) c;
+  if v_job_ids is null then
+    return;
+  end if;
+
+  if array_remove(v_fates, null) <> '{}' then
+    v_buried := (
+      select delivery._bury(array_agg(c.tenant_id), array_agg(c.job_id), array_agg(c.fate))
+      from unnest(v_tenant_ids, v_job_ids, v_fates) as c (tenant_id, job_id, fate)
+      where c.fate is not null
+    );
+  end if;
+
+  select array_agg(l.tenant_id), array_agg(l.channel_id)
+  into v_lane_tenant_ids, v_lane_channel_ids
+  from (
+    select n.tenant_id, n.channel_id
+    from public.notification_channels n
+    join (
+      select distinct c.tenant_id, c.channel_id
+      from unnest(v_tenant_ids, v_channel_ids) as c (tenant_id, channel_id)
+    ) c on c.tenant_id = n.tenant_id and c.channel_id = n.channel_id
+    where n.enabled
+    for no key update of n skip locked
+  ) l;
+
+  return query
+  with in_flight as materialized (
+    select j.tenant_id, j.channel_id, count(*) as jobs
+    from public.notification_jobs j
+    where j.state = 'leased'
+    group by j.tenant_id, j.channel_id
+  ), candidate as materialized (
+    select j.tenant_id, j.job_id
+    from unnest(v_lane_tenant_ids, v_lane_channel_ids) as l (tenant_id, channel_id)
+    join unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
+      on c.tenant_id = l.tenant_id and c.channel_id = l.channel_id
+    join public.notification_jobs j on j.tenant_id = c.tenant_id and j.job_id = c.job_id
+    left join in_flight f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
+    where j.state = 'pending'
+      and j.run_at <= v_now
+      and c.place <= p_channel_limit - coalesce(f.jobs, 0)
+      and not exists (
+        select
+        from delivery.lanes p
+        where p.tenant_id = l.tenant_id and p.channel_id = l.channel_id and p.paused_until > v_now
+      )
+    for update of j skip locked
+  ), claimed as (
+    update public.notification_jobs j
+    set
+      state = 'leased',
+      attempts = j.attempts + 1,
+      lease_epoch = j.lease_epoch + 1,
+      lease_until = v_now + make_interval(secs => p_lease_seconds),
+      leased_by = p_worker
+    from candidate c
+    where j.tenant_id = c.tenant_id and j.job_id = c.job_id
+    returning j.*
+  )
+  select
+    j.tenant_id, j.job_id, j.lease_epoch, j.attempts, j.max_attempts, j.alert_id, j.channel_id,
+    n.name, n.kind, n.config, j.kind, j.idempotency_key, j.payload, j.trace_id
+  from claimed j
+  join public.notification_channels n on n.tenant_id = j.tenant_id and n.channel_id = j.channel_id
+  order by j.run_at, j.job_id;
+  get diagnostics v_claimed = row_count;
+  -- There may be more: for another worker that found these lanes locked, or for the next call.
+  if v_claimed = p_limit or v_buried > 0 then
+    perform pg_notify('pulse_delivery', '');
+  end if;
+end
+$$;
+
+comment on function delivery.claim(text, integer, double precision, integer) is
+  'Leases at most p_limit due jobs to the worker for p_lease_seconds and returns them with their channel, secrets included. '
+  'Only the oldest live job of an alert and channel goes; a channel has at most p_channel_limit jobs in flight over all '
+  'workers; a paused channel gets nothing; jobs of a disabled or deleted channel die.';

@@ -1,0 +1,76 @@
+-- Only the holder of the current lease changes anything: a worker that was away past its lease gets fewer ids back.
+create function delivery.finish(
+  p_tenant_ids text[],
+  p_job_ids bigint[],
+  p_lease_epochs integer[],
+  p_outcomes text[],
+  p_status_codes integer[],
+  p_errors text[],
+  p_started_ats timestamptz[],
+  p_durations_ms double precision[],
+  p_retry_after_seconds double precision[],
+  p_backoff_base_seconds double precision default 5,
+  p_backoff_max_seconds double precision default 1800
+) returns table (
+  job_id bigint,
+  state text,
+  run_at timestamptz
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+-- The table is empty one moment and long the next, so its statistics are never right.
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_now timestamptz := core.now();
+  v_settled record;
+begin
+  v_settled := delivery._settle(
+    p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
+    p_retry_after_seconds, p_backoff_base_seconds, p_backoff_max_seconds
+  );
+  if v_settled.job_ids is null then
+    return;
+  end if;
+
+  -- Later notifications of the same alert wait with the one that is tried again, instead of standing due in their lane
+  -- where every claim would step over them.
+  if 'pending' = any (v_settled.states) then
+    update public.notification_jobs j
+    set run_at = s.run_at
+    from unnest(
+      v_settled.tenant_ids, v_settled.job_ids, v_settled.alert_ids, v_settled.channel_ids, v_settled.run_ats
+    ) as s (tenant_id, job_id, alert_id, channel_id, run_at)
+    where j.tenant_id = s.tenant_id and j.alert_id = s.alert_id and j.channel_id = s.channel_id
+      and j.job_id > s.job_id and j.state = 'pending' and j.run_at < s.run_at;
+  end if;
+
+  -- An end makes room in its lane and may be what a later notification of the alert waited for.
+  if exists (
+    select
+    from (
+      select distinct s.tenant_id, s.channel_id
+      from unnest(v_settled.tenant_ids, v_settled.channel_ids) as s (tenant_id, channel_id)
+    ) l
+    join public.notification_jobs j on j.tenant_id = l.tenant_id and j.channel_id = l.channel_id
+    where j.state = 'pending' and j.run_at <= v_now
+  ) then
+    perform pg_notify('pulse_delivery', '');
+  end if;
+
+  return query
+  select s.job_id, s.state, s.run_at
+  from unnest(v_settled.job_ids, v_settled.states, v_settled.run_ats) as s (job_id, state, run_at);
+end
+$$;
+
+comment on function delivery.finish(
+  text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
+  double precision, double precision
+) is
+  'Records how attempts ended (outcome delivered, retry, refused or unknown, in parallel arrays) for the jobs whose lease '
+  'is still the one named by lease_epoch, and returns those with their new state: delivered, dead, or pending until '
+  'run_at. Retry-After seconds delay the job and pause its channel.';

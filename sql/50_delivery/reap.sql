@@ -1,0 +1,61 @@
+create function delivery.reap(
+  p_limit integer,
+  p_backoff_base_seconds double precision default 5,
+  p_backoff_max_seconds double precision default 1800
+) returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+-- The table is empty one moment and long the next, so its statistics are never right.
+set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := core.now();
+  v_tenant_ids text[];
+  v_job_ids bigint[];
+  v_lease_epochs integer[];
+  v_outcomes text[];
+  v_errors text[];
+  v_count integer;
+begin
+  delete from delivery.lanes where paused_until < v_now;
+  with expired as materialized (
+    select j.tenant_id, j.job_id, j.lease_epoch
+    from public.notification_jobs j
+    where j.state = 'leased' and j.lease_until < v_now
+    order by j.lease_until
+    limit p_limit
+    for update skip locked
+  )
+  select
+    array_agg(e.tenant_id), array_agg(e.job_id), array_agg(e.lease_epoch), array_agg('unknown'::text),
+    array_agg('the worker vanished; whether the request was sent is unknown'::text)
+  into v_tenant_ids, v_job_ids, v_lease_epochs, v_outcomes, v_errors
+  from expired e;
+  if v_job_ids is null then
+    return 0;
+  end if;
+  -- Shorter arrays are filled up with nulls: nobody knows the status, the times or a Retry-After.
+  select count(*)
+  into v_count
+  from delivery.finish(
+    p_tenant_ids => v_tenant_ids,
+    p_job_ids => v_job_ids,
+    p_lease_epochs => v_lease_epochs,
+    p_outcomes => v_outcomes,
+    p_status_codes => '{}',
+    p_errors => v_errors,
+    p_started_ats => '{}',
+    p_durations_ms => '{}',
+    p_retry_after_seconds => '{}',
+    p_backoff_base_seconds => p_backoff_base_seconds,
+    p_backoff_max_seconds => p_backoff_max_seconds
+  );
+  return v_count;
+end
+$$;
+
+comment on function delivery.reap(integer, double precision, double precision) is
+  'Ends at most p_limit leases that ran out: the attempt is recorded as unknown, the job is tried again or, with its '
+  'attempts used up, dies. Any worker may call it. Returns how many.';

@@ -1,0 +1,64 @@
+create function delivery.redrive(p_job_id bigint)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_job public.notification_jobs;
+begin
+  select j.*
+  into v_job
+  from public.notification_jobs j
+  where j.tenant_id = v_tenant_id and j.job_id = p_job_id
+  for update;
+  if not found then
+    raise exception using errcode = 'PU404', message = format('there is no notification job %s', p_job_id);
+  end if;
+  if v_job.state <> 'dead' then
+    raise exception using errcode = 'PU409', message = format('notification job %s is %s, not dead', p_job_id, v_job.state);
+  end if;
+  -- An opening that comes after its end would raise an incident that nothing closes.
+  if exists (
+    select
+    from public.notification_jobs j
+    where j.tenant_id = v_tenant_id and j.alert_id = v_job.alert_id and j.channel_id = v_job.channel_id
+      and j.job_id > p_job_id and j.state = 'delivered'
+  ) then
+    raise exception using
+      errcode = 'PU409',
+      message = format('a later notification of alert %s was delivered to this channel already', v_job.alert_id);
+  end if;
+
+  -- The idempotency key stays: a receiver that got the notification after all may drop it.
+  update public.notification_jobs j
+  set
+    state = 'pending',
+    run_at = core.now(),
+    attempts = 0,
+    finished_at = null
+  where j.tenant_id = v_tenant_id and j.job_id = p_job_id;
+  perform audit.write(array[
+    audit.event(
+      p_tenant_id => v_tenant_id,
+      p_event_type => 'delivery.redriven',
+      p_entity_type => 'job',
+      p_entity_id => p_job_id::text,
+      p_message => format('%s notification of alert %s was put back in the queue', v_job.kind, v_job.alert_id),
+      p_details => jsonb_build_object(
+        'alert_id', v_job.alert_id, 'event_id', v_job.event_id, 'channel_id', v_job.channel_id, 'kind', v_job.kind,
+        'last_error', v_job.last_error
+      ),
+      -- The act is traced to the request that asked for it, when there is one.
+      p_trace_id => coalesce(core.current_trace_id(), v_job.trace_id)
+    )
+  ]);
+  perform pg_notify('pulse_delivery', '');
+end
+$$;
+
+comment on function delivery.redrive(bigint) is
+  'Puts a dead job of the current tenant back in the queue with all its attempts; PU404 when there is no such job, PU409 '
+  'when it is not dead or a later notification of its alert was delivered to the channel already.';

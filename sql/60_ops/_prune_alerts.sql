@@ -1,0 +1,43 @@
+create function ops._prune_alerts(p_before timestamptz, p_limit integer) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_ids text[];
+  v_alert_ids bigint[];
+begin
+  with old as materialized (
+    select alert.tenant_id, alert.alert_id
+    from public.alerts alert
+    where alert.status = 'closed'
+      and alert.closed_at < p_before
+      and ops._is_settled(p_tenant_id => alert.tenant_id, p_alert_id => alert.alert_id)
+    order by alert.closed_at
+    limit p_limit
+    for update skip locked
+  )
+  select array_agg(old.tenant_id), array_agg(old.alert_id)
+  into v_tenant_ids, v_alert_ids
+  from old;
+
+  -- Somebody may be redriving a dead notification of one of them: wait for the end of that, then look again.
+  perform
+  from unnest(v_tenant_ids, v_alert_ids) as old (tenant_id, alert_id)
+  join public.notification_jobs job
+    on job.tenant_id = old.tenant_id
+    and job.alert_id = old.alert_id
+  order by job.tenant_id, job.job_id
+  for update of job;
+
+  select array_agg(old.tenant_id), array_agg(old.alert_id)
+  into v_tenant_ids, v_alert_ids
+  from unnest(v_tenant_ids, v_alert_ids) as old (tenant_id, alert_id)
+  where ops._is_settled(p_tenant_id => old.tenant_id, p_alert_id => old.alert_id);
+
+  return ops._delete_alerts(p_tenant_ids => v_tenant_ids, p_alert_ids => v_alert_ids);
+end
+$$;
+
+comment on function ops._prune_alerts(timestamptz, integer) is
+  'Delete the oldest alerts that closed before the time, at most p_limit, with their events, notifications, attempts and '
+  'suppressions; an alert with anything still to tell stays. Gives {table: rows deleted}.';

@@ -1,0 +1,45 @@
+create function ops.ensure_partitions(p_ahead_days integer default 7, p_ahead_months integer default 2)
+returns table (partition_name text, outcome text, rows_moved bigint)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+-- Behind a waiting lock every writer waits too: better try again at the next pass.
+set lock_timeout = '300ms'
+as $$
+declare
+  v_partition record;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('pulse ops partitions', 0));
+  for v_partition in
+    select plan.*
+    from ops._partition_plan(p_ahead_days => p_ahead_days, p_ahead_months => p_ahead_months) plan
+    where to_regclass(format('public.%I', plan.name)) is null
+  loop
+    partition_name := v_partition.name;
+    begin
+      rows_moved := ops._create_partition(
+        p_parent => v_partition.parent,
+        p_name => v_partition.name,
+        p_lower_bound => v_partition.lower_bound,
+        p_upper_bound => v_partition.upper_bound
+      );
+      perform ops._audit(
+        p_event_type => 'system.partition_created',
+        p_entity_type => 'partition',
+        p_entity_id => v_partition.name,
+        p_message => format('Partition %s was created, %s rows moved into it.', v_partition.name, rows_moved),
+        p_details => jsonb_build_object('parent', v_partition.parent, 'rows_moved', rows_moved)
+      );
+      outcome := 'created';
+    exception when lock_not_available then
+      outcome := 'busy';
+      rows_moved := 0;
+    end;
+    return next;
+  end loop;
+end
+$$;
+
+comment on function ops.ensure_partitions(integer, integer) is
+  'Make the partitions of telemetry (days) and audit_log (months) that are missing, up to so many ahead. Gives each one '
+  'with its outcome: created, or busy when its locks were not free in time. Any number of copies may call it at once; '
+  'raises 55P03 when another one is at it for long.';

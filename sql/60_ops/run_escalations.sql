@@ -1,0 +1,60 @@
+create function ops.run_escalations(p_limit integer)
+returns table (tenant_id text, alert_id bigint, outcome text, step_number integer, channel_id bigint, trace_id text)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_ids text[];
+  v_alert_ids bigint[];
+  v_decisions ops._escalation_decisions[];
+begin
+  -- Everybody else locks the alert first and its escalation second. Here the order does not matter, for nothing waits:
+  -- a pair that somebody holds is left to the next pass, and with both locked the alert cannot change until commit.
+  with due as materialized (
+    select escalation.tenant_id, escalation.alert_id
+    from ops.escalations escalation
+    join public.alerts alert
+      on alert.tenant_id = escalation.tenant_id
+      and alert.alert_id = escalation.alert_id
+    where escalation.due_at <= core.now()
+    order by escalation.due_at
+    limit p_limit
+    for no key update of alert skip locked
+    for update of escalation skip locked
+  )
+  select array_agg(due.tenant_id), array_agg(due.alert_id)
+  into v_tenant_ids, v_alert_ids
+  from due;
+
+  -- A statement of its own: its snapshot sees what was committed up to the moment of locking.
+  select array_agg(decision order by decision.due_at, decision.alert_id)
+  into v_decisions
+  from unnest(v_tenant_ids, v_alert_ids) as due (tenant_id, alert_id)
+  join ops._escalation_decisions decision
+    on decision.tenant_id = due.tenant_id
+    and decision.alert_id = due.alert_id;
+
+  perform ops._tell_escalations(v_decisions);
+
+  update ops.escalations escalation
+  set step_number = decision.next_step_number, due_at = decision.next_due_at
+  from unnest(v_decisions) decision
+  where escalation.tenant_id = decision.tenant_id
+    and escalation.alert_id = decision.alert_id
+    and decision.next_step_number is not null;
+
+  delete from ops.escalations escalation
+  using unnest(v_decisions) decision
+  where escalation.tenant_id = decision.tenant_id
+    and escalation.alert_id = decision.alert_id
+    and decision.next_step_number is null;
+
+  return query
+    select d.tenant_id, d.alert_id, d.outcome, d.step_number, d.channel_id, d.trace_id
+    from unnest(v_decisions) d;
+end
+$$;
+
+comment on function ops.run_escalations(integer) is
+  'One pass over at most p_limit due escalations: tell the step''s channel while the alert is open and not silenced, '
+  'then schedule the next step. Gives a row for each escalation handled, told or not; no row means nothing is due.';

@@ -1,0 +1,4 @@
+create view metrics.database_connections_limit as
+select current_setting('max_connections')::integer as value;
+
+comment on view metrics.database_connections_limit is 'Connections that the server takes in all.';

@@ -1,0 +1,80 @@
+-- Who may do what. Nothing is granted to PUBLIC and nothing on partitions; a name that starts with an underscore is
+-- internal and granted to nobody. Runs last, over whatever the files before it made, in an order that does not depend on
+-- chance; an extension's objects belong to somebody else and are left alone.
+
+do $grants$
+declare
+  v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,metrics,api}';
+  v_routine record;
+  v_view record;
+begin
+  -- A new function belongs to everybody until this is taken away.
+  for v_routine in
+    select p.oid::regprocedure as name, p.proname like '\_%' or p.prorettype = 'trigger'::regtype as internal
+    from pg_proc p
+    where p.pronamespace = any (v_schemas::regnamespace[]) and p.proowner = current_user::regrole
+    order by p.oid::regprocedure::text
+  loop
+    execute format('revoke all on routine %s from public', v_routine.name);
+    if not v_routine.internal then
+      execute format('grant execute on routine %s to pulse_app', v_routine.name);
+    end if;
+  end loop;
+
+  for v_view in
+    select c.oid::regclass as name, r.role
+    from pg_class c
+    join (values
+      ('api', 'pulse_app'),
+      ('metrics', 'pulse_app'),
+      ('metrics', 'pulse_exporter'),
+      ('audit', 'pulse_auditor')
+    ) as r (schema, role) on c.relnamespace = r.schema::regnamespace
+    where c.relkind = 'v' and c.relowner = current_user::regrole
+    order by c.oid::regclass::text, r.role
+  loop
+    execute format('grant select on %s to %I', v_view.name, v_view.role);
+  end loop;
+
+  -- Tables inside a view are read as its owner, but functions inside it run as the reader, who needs EXECUTE on them.
+  -- Without USAGE on their schema the reader still cannot call them by name.
+  for v_routine in
+    with recursive reads (role, view) as (
+      select a.grantee::regrole, c.oid
+      from pg_class c
+      cross join aclexplode(c.relacl) a
+      where c.relkind = 'v'
+        and a.privilege_type = 'SELECT'
+        and a.grantee <> 0
+        and c.relnamespace = any (v_schemas::regnamespace[])
+      union
+      select reads.role, d.refobjid
+      from reads
+      join pg_rewrite w on w.ev_class = reads.view
+      join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
+      join pg_class c on c.oid = d.refobjid and c.relkind = 'v'
+    )
+    select distinct p.oid::regprocedure::text as name, reads.role::text
+    from reads
+    join pg_rewrite w on w.ev_class = reads.view
+    join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
+    join pg_proc p on p.oid = d.refobjid and p.pronamespace = any (v_schemas::regnamespace[])
+    where reads.role <> current_user::regrole and p.proowner = current_user::regrole
+    order by 1, 2
+  loop
+    execute format('grant execute on routine %s to %s', v_routine.name, v_routine.role);
+  end loop;
+end
+$grants$;
+
+grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
+grant usage on schema audit to pulse_auditor;
+grant usage on schema metrics to pulse_exporter;
+
+-- The audit writer's COPY; rows are read through api views.
+grant insert on public.audit_log to pulse_app;
+grant select on public.audit_log to pulse_auditor;
+
+-- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
+alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;
+alter default privileges revoke execute on routines from public;

@@ -1,0 +1,133 @@
+"""The database of the tests: one server a test process, one migrated template, one clone a test.
+
+The server is the embedded one, on memory and without durability, or the one that PULSE_TEST_URL names (a superuser's
+URL; Postgres 15 or newer), of which only databases with names of our own are touched, and the roles of Pulse.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pytest_postgresql import factories
+
+from services.local.postgres import EmbeddedPostgres
+from services.shared import db
+from services.shared.settings import UiIot
+from tests.migrating import Migrator
+
+PASSWORD = "only-for-tests"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the tests' server is; the attributes are those that pytest-postgresql asks for."""
+
+    host: str
+    port: str
+    user: str
+    password: str | None
+    options: str = ""
+    maintenance_dbname: str = "postgres"
+    template_dbname: str = "template1"
+
+    def url(self, *, database: str, user: str | None = None) -> str:
+        """URL of a database as the superuser, or as a role of Pulse."""
+        password = PASSWORD if user else self.password
+        login = quote(user or self.user, safe="") + (f":{quote(password, safe='')}" if password else "")
+        return f"postgresql://{login}@/{database}?host={quote(self.host, safe='')}&port={self.port}"
+
+
+@pytest.fixture(scope="session")
+def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server: PULSE_TEST_URL, or an embedded one that lives as long as this process."""
+    given = os.environ.get("PULSE_TEST_URL")
+    if given:
+        parts = {name: str(value) for name, value in conninfo_to_dict(given).items() if value is not None}
+        yield Server(
+            host=parts.get("host", "localhost"),
+            port=parts.get("port", "5432"),
+            user=parts.get("user", "postgres"),
+            password=parts.get("password"),
+        )
+        return
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        yield Server(host=str(server.socket_dir), port=str(server.port), user="postgres", password=None)
+
+
+def _migrate(*, host: str, port: str, user: str, dbname: str, password: str | None, **_: Any) -> None:
+    """Bring the template to head, with passwords for the roles: a server of PULSE_TEST_URL may ask for them."""
+    with pytest.MonkeyPatch.context() as environment:
+        for role in ("PULSE_APP", "PULSE_AUDITOR", "PULSE_EXPORTER"):
+            environment.setenv(f"{role}_PASSWORD", PASSWORD)
+        Migrator(Server(host, port, user, password).url(database=dbname)).upgrade()
+
+
+# The pid keeps two runs on one PULSE_TEST_URL apart.
+migrated_template = factories.postgresql_noproc(
+    dbname=f"pulse_test_{os.getpid()}_", depends_on="pg_server", load=[_migrate]
+)
+_clone = factories.postgresql("migrated_template")
+empty_template = factories.postgresql_noproc(dbname=f"pulse_empty_{os.getpid()}_", depends_on="pg_server")
+_empty = factories.postgresql("empty_template")
+
+
+@pytest.fixture
+def database_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> str:
+    """Superuser's URL of a fresh clone of the migrated template."""
+    return pg_server.url(database=_clone.info.dbname)
+
+
+@pytest.fixture
+def app_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> str:
+    """URL of the same clone as pulse_app, the role of the services."""
+    return pg_server.url(database=_clone.info.dbname, user="pulse_app")
+
+
+@pytest.fixture
+def role_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> Callable[[str], str]:
+    """URL of the same clone as any role of Pulse that may log in."""
+    return lambda role: pg_server.url(database=_clone.info.dbname, user=role)
+
+
+@pytest.fixture
+def empty_url(pg_server: Server, _empty: psycopg.Connection[Any]) -> str:
+    """Superuser's URL of a database in which nothing was ever done."""
+    return pg_server.url(database=_empty.info.dbname)
+
+
+@pytest.fixture
+async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Connection to the clone as superuser."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
+    """Pool of the services, as pulse_app, with their codecs."""
+    pool = await db.open_pool(UiIot(database_url=app_url))
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def require() -> Callable[[str], str]:
+    """Gives the path of a program from outside Python; where it is missing the test is skipped, or fails in CI."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is not None:
+            return path
+        if os.environ.get("PULSE_TEST_REQUIRE") == "all":
+            pytest.fail(f"{program} is not installed and PULSE_TEST_REQUIRE=all")
+        pytest.skip(f"{program} is not installed: what needs it is NOT tested")
+
+    return find
