@@ -12,11 +12,14 @@ import time
 
 import asyncpg
 
-from benchmarks.database import scratch_database
+from benchmarks._database import scratch_database
 
 REFERENCE = """
-with batch as (delete from evaluator.inbox where ctid = any (array(select ctid from evaluator.inbox limit $1)) returning *)
-select count(*), count(*) filter (where case r.operator when '>' then b.value > r.threshold else b.value < r.threshold end)
+with batch as (
+  delete from evaluator.inbox where ctid = any (array(select ctid from evaluator.inbox limit $1)) returning *
+)
+select count(*),
+  count(*) filter (where case r.operator when '>' then b.value > r.threshold else b.value < r.threshold end)
 from batch b join alert_rules r on r.tenant_id = b.tenant_id and r.metric = b.metric and r.enabled
 """
 FILL = """
@@ -64,7 +67,9 @@ async def run(options: argparse.Namespace) -> None:
         alerts = await connection.fetchval("select count(*) from alerts")
         await connection.close()
     for name, values in rates.items():
-        print(f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}")
+        print(
+            f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}"
+        )
     ratios = sorted(mine / theirs for mine, theirs in zip(rates["pulse"], rates["reference"], strict=True))
     print(f"ratio      {ratios[len(ratios) // 2]:>10.2f} x the reference (median of {len(ratios)} rounds)")
     print(f"{options.rules} rules, {options.breaching:.1%} of the readings breach, {alerts} alerts opened")

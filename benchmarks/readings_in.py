@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from benchmarks.database import as_role, scratch_database
+from benchmarks._database import as_role, scratch_database
 
 DEVICES = 1000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,7 +93,9 @@ async def run(options: argparse.Namespace) -> None:
             " select 'acme', 'd' || n, 'd' || n from generate_series(0, $1) n",
             DEVICES - 1,
         )
-        await owner.execute("create table telemetry_bench partition of telemetry for values from ('2026-01-01') to ('2027-01-01')")
+        await owner.execute(
+            "create table telemetry_bench partition of telemetry for values from ('2026-01-01') to ('2027-01-01')"
+        )
         rates: dict[str, list[float]] = {"reference": [], "pulse": []}
         first = 0
         for _ in range(options.rounds):
@@ -107,7 +109,9 @@ async def run(options: argparse.Namespace) -> None:
         )
         await owner.close()
     for name, values in rates.items():
-        print(f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}")
+        print(
+            f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}"
+        )
     ratios = sorted(mine / theirs for mine, theirs in zip(rates["pulse"], rates["reference"], strict=True))
     print(f"ratio      {ratios[len(ratios) // 2]:>10.2f} x the reference (median of {len(ratios)} rounds)")
     print(f"device_state updates that were HOT: {updates['n_tup_hot_upd'] / max(updates['n_tup_upd'], 1):.0%}")

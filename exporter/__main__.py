@@ -2,44 +2,38 @@
 
 import asyncio
 import logging
-import signal
 
 from exporter.app import create_app
 from exporter.collector import ViewCollector
-from services.shared import logging as json_logging
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, serve
+from services.shared.server import Process, run_process, serve, stop_on_signals
 from services.shared.settings import Exporter
 
 log = logging.getLogger("exporter")
 
 
 async def run(settings: Exporter) -> None:
-    """Serve until the process is told to stop, then let requests end."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    """Serve until the process is told to stop."""
+    stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     process.metrics.processing("scrape")
     collector = ViewCollector(settings, process)
     process.probe = collector.fault
     process.ready = True
     log.info("started", extra={"port": settings.port})
+    app = create_app(process, collector, longest_seconds=settings.exporter_deadline_seconds)
+    server = asyncio.create_task(serve(app, host=settings.host, port=settings.port, stop=stop), name="http-server")
+    server.add_done_callback(lambda _task: stop.set())
     try:
-        app = create_app(process, collector, longest_seconds=settings.exporter_deadline_seconds)
-        await serve(app, host=settings.host, port=settings.port, stop=stop)
-    finally:
+        await stop.wait()
         process.stopping = True
+        # First, so that a request in hand need not wait for views that hang.
+        await collector.close()
+        await server
+    finally:
         await collector.close()
         log.info("stopped")
 
 
-def main() -> None:
-    """Read the settings and run."""
-    settings = Exporter.load()
-    json_logging.configure(settings.service, settings.log_level)
-    asyncio.run(run(settings))
-
-
 if __name__ == "__main__":
-    main()
+    run_process(Exporter, run)

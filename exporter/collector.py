@@ -47,7 +47,9 @@ class ViewCollector:
         running = self._running
         # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
         await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)
-        return running.result() if running.done() else compose_blind(process=self._families(), seconds=seconds)
+        if running.done() and not running.cancelled():
+            return running.result()
+        return compose_blind(process=self._families(), seconds=seconds)
 
     async def fault(self) -> str | None:
         """Why the database cannot be read now, or None; while a pass reads it, what was known before."""
@@ -61,7 +63,7 @@ class ViewCollector:
         return self._blind
 
     async def close(self) -> None:
-        """End the pass in hand, which nobody waits for any more, and the connection."""
+        """End the pass in hand, whose scrapers are told that the database was not read, and the connection."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})

@@ -112,7 +112,7 @@ def _own(name: str, *labels: str) -> GaugeMetricFamily:
 
 
 def _understood(accept: str) -> str:
-    """The Accept header without formats that nobody here can write; an encoder fails on, or echoes, a strange version."""
+    """The Accept header without formats that nobody here can write: an encoder fails on a strange one, or echoes it."""
     kept = []
     for part in accept.split(","):
         version = re.search(r";\s*version=([^;]*)", part)

@@ -27,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a pass got from one view: rows, or why there are none. seconds: time in the database, None if never asked."""
+    """What a pass got from one view: rows, or why there are none; seconds in the database, None if never asked."""
 
     view: View
     shape: Shape | Refusal

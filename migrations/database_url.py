@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 class NoDatabase(Exception):
-    """No database is named: set PULSE_MIGRATION_URL or PULSE_DATABASE_URL, or start the embedded one with ./pulse up."""
+    """No database is named: set PULSE_MIGRATION_URL or PULSE_DATABASE_URL, or start one with ./pulse up."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)

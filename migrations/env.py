@@ -21,7 +21,6 @@ MIGRATION_LOCK = 4865765586851406717
 # Waiting for another migration is normal, waiting behind somebody's query stops every insert queued behind us.
 QUEUE_SECONDS = 60
 LOCK_SECONDS = 4
-
 say = context.config.print_stdout
 rebuild = context.get_x_argument(as_dictionary=True).get("layer") == "rebuild"
 checkout = read_layer(Path(context.config.attributes.get("sql_directory", Path(__file__).parents[1] / "sql")))
@@ -32,7 +31,7 @@ def configure(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=MetaData(),
-        include_name=lambda name, kind, parents: False,
+        include_name=lambda *_: False,
         on_version_apply=lambda step, **_: say(describe(step)),
         process_revision_directives=lambda *_: compare_layer(raw(connection)),
     )
@@ -114,11 +113,11 @@ def run() -> None:
 
 
 if context.is_offline_mode():
-    raise CommandError("--sql is refused: the SQL layer is dropped by what the catalog holds, so there must be a database")
+    raise CommandError("--sql is refused: what to drop of the SQL layer is found in the catalog of a database")
 try:
     run()
 except psycopg.errors.LockNotAvailable as error:
-    raise CommandError(f"gave up after {LOCK_SECONDS} s behind a lock, nothing was changed: {one_line(error)}") from error
+    raise CommandError(f"nothing was changed, {LOCK_SECONDS} s behind a lock: {one_line(error)}") from error
 except psycopg.Error as error:
     raise CommandError(f"nothing was changed: {one_line(error)}") from error
 except exc.DBAPIError as error:

@@ -108,8 +108,8 @@ def drop_layer(session: Session) -> frozenset[str]:
 
 def find_objects(session: Session) -> list[str]:
     """Views and routines of ours as `view api.alerts`, `routine core.now()`; each before those it depends on."""
-    objects = {key: thing for key, thing in _rows(session, _OBJECTS, {"schemas": list(SCHEMAS)})}
-    order: TopologicalSorter[str] = TopologicalSorter({key: () for key in objects})
+    objects = {row[0]: row[1] for row in _rows(session, _OBJECTS, {"schemas": list(SCHEMAS)})}
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(objects, ()))
     for user, used in _rows(session, _EDGES, {}):
         if user in objects and used in objects:
             order.add(used, user)
@@ -117,7 +117,7 @@ def find_objects(session: Session) -> list[str]:
 
 
 def one_line(error: Error) -> str:
-    """What the server said, without line breaks; cut, because an unclosed quote is reported with all that follows it."""
+    """What the server said, in one line; cut, because an unclosed quote is reported with all that follows it."""
     parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
     return " ".join(textwrap.shorten(part, width=300) for part in parts if part)
 

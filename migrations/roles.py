@@ -43,6 +43,14 @@ alter role pulse_exporter set search_path = pg_catalog;
 """,
 }
 
+_DATABASE_RIGHTS = """
+select coalesce(r.rolname, ''), a.privilege_type
+  from pg_database d
+  cross join aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+  left join pg_roles r on r.oid = a.grantee
+ where d.datname = current_database()
+"""
+
 
 class RolesMissing(Exception):
     """The login may not make the roles, grants or memberships that Pulse needs; the message holds the SQL."""
@@ -109,18 +117,15 @@ def _database_grants(server: _Server) -> Iterator[sql.Composed]:
 def _look(session: Session) -> _Server:
     cursor = session.cursor(row_factory=tuple_row)
     roles = frozenset(name for (name,) in cursor.execute("select rolname from pg_roles").fetchall())
-    acl = cursor.execute(
-        "select coalesce(r.rolname, ''), a.privilege_type from pg_database d"
-        " cross join aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a left join pg_roles r on r.oid = a.grantee"
-        " where d.datname = current_database()"
-    ).fetchall()
-    row = cursor.execute("select current_user, current_database(), current_setting('server_version_num')::int").fetchone()
+    acl = cursor.execute(_DATABASE_RIGHTS).fetchall()
+    row = cursor.execute("select current_user, current_database()").fetchone()
     assert row is not None
-    login, database, version = row
+    login, database = row
     if OWNER in roles:
         may = "select pg_has_role(current_user, %s, %s), has_schema_privilege(%s, 'public', 'create')"
         # Since 16 whoever makes a role is a member that may hand it on but not act as it.
-        row = cursor.execute(may, [OWNER, "SET" if version >= 160000 else "MEMBER", OWNER]).fetchone()
+        membership = "SET" if session.info.server_version >= 160000 else "MEMBER"
+        row = cursor.execute(may, [OWNER, membership, OWNER]).fetchone()
     else:
         row = cursor.execute("select rolsuper, false from pg_roles where rolname = current_user").fetchone()
     assert row is not None
@@ -148,7 +153,7 @@ def main() -> int:
     """Make the roles, or print what is missing."""
     parser = argparse.ArgumentParser(prog="python -m migrations.roles", description=__doc__)
     parser.add_argument("--print", action="store_true", help="print the missing statements instead of running them")
-    parser.add_argument("--url", help="database to look at (default: PULSE_MIGRATION_URL, PULSE_DATABASE_URL, embedded)")
+    parser.add_argument("--url", help="which database (default: PULSE_MIGRATION_URL, PULSE_DATABASE_URL, embedded)")
     arguments = parser.parse_args()
     try:
         with psycopg.connect(arguments.url or database_url(), autocommit=True) as session:

@@ -42,6 +42,6 @@ class Migrator:
 
 def dump_schema(url: str) -> str:
     """Everything in the database but its rows, as pg_dump writes it, without what differs from run to run."""
-    pg_dump = [carried_binaries() / "pg_dump", "--schema-only", "--no-password", f"--dbname={url}"]
+    pg_dump = [str(carried_binaries() / "pg_dump"), "--schema-only", "--no-password", f"--dbname={url}"]
     text = subprocess.run(pg_dump, check=True, capture_output=True, text=True).stdout
     return "\n".join(line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))

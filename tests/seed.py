@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -105,6 +106,4 @@ async def readings(
         [float(row[1]) for row in rows],
         trace_id,
     )
-    import orjson
-
     return row["accepted"], row["duplicates"], orjson.loads(row["refused"])

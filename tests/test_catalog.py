@@ -47,7 +47,7 @@ async def column(conn: asyncpg.Connection, query: str) -> list[str]:
 
 
 async def test_everything_has_a_comment(conn: asyncpg.Connection) -> None:
-    """`\\d+` explains the database; a partition is explained by its parent."""
+    """Psql's own commands explain the database; a partition is explained by its parent."""
     assert await column(conn, UNCOMMENTED) == []
 
 
@@ -60,7 +60,7 @@ async def test_definer_functions_fix_their_search_path(conn: asyncpg.Connection)
     assert await column(conn, query) == []
 
 
-async def test_functions_that_services_call_are_definers_or_read_no_table(conn: asyncpg.Connection) -> None:
+async def test_what_services_call_is_definer_or_reads_no_table(conn: asyncpg.Connection) -> None:
     """pulse_app has no rights on tables, so what it calls and is not definer must be free of them."""
     query = f"""
       select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -73,12 +73,14 @@ async def test_tenant_id_leads_every_key(conn: asyncpg.Connection) -> None:
     """Primary, unique and foreign keys, unique indexes included; the exceptions are explained above."""
     query = f"""
       select coalesce(k.conname, i.indexrelid::regclass::text)
-        from (select conname, conrelid as relation, conkey[1] as first from pg_constraint where contype in ('p', 'u', 'f')
+        from (select conname, conrelid as relation, conkey[1] as first
+                from pg_constraint where contype in ('p', 'u', 'f')
               union all
               select null, x.indrelid, x.indkey[0] from pg_index x where x.indisunique) k (conname, relation, first)
         join pg_class c on c.oid = k.relation and not c.relispartition
         join pg_namespace n on n.oid = c.relnamespace
-        left join pg_index i on k.conname is null and i.indrelid = k.relation and i.indisunique and i.indkey[0] = k.first
+        left join pg_index i
+          on k.conname is null and i.indrelid = k.relation and i.indisunique and i.indkey[0] = k.first
         join pg_attribute a on a.attrelid = k.relation and a.attnum = k.first
        where {OURS} and a.attname <> 'tenant_id'"""
     found = {name.rpartition(".")[2] for name in await column(conn, query)}
@@ -99,8 +101,9 @@ async def test_no_table_depends_on_the_layer(conn: asyncpg.Connection) -> None:
         from pg_depend d
         left join pg_proc p on d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid
         left join pg_type t on d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid
-        left join pg_class v on v.oid = coalesce(t.typrelid, case d.refclassid when 'pg_class'::regclass then d.refobjid end)
-                            and v.relkind = 'v'
+        left join pg_class v
+          on v.relkind = 'v'
+         and v.oid = coalesce(t.typrelid, case d.refclassid when 'pg_class'::regclass then d.refobjid end)
         join pg_namespace n on n.oid = coalesce(p.pronamespace, v.relnamespace)
         left join pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
        where n.nspname <> 'information_schema' and n.nspname not like 'pg\\_%'

@@ -193,7 +193,7 @@ async def test_two_dispatchers_do_the_work_of_one(conn: asyncpg.Connection, app_
         total = 0
         while True:
             done = await app_pool.fetchval("select events from dispatcher.dispatch($1)", limit)
-            total += done
+            total += int(done)
             if done == 0 and await is_drained():
                 return total
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.local import pg_binaries, pg_places, postgres
+from services.local import pg_binaries, pg_places, pids, postgres
 from services.local.errors import LocalError
 from services.local.pg_account import Account
 from services.local.postgres import EmbeddedPostgres
@@ -26,7 +26,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to ano
 
 @pytest.fixture(autouse=True)
 def no_client_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """libpq obeys the PG* variables of whoever runs the tests."""
+    """Clients obey the PG* variables of whoever runs the tests."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         monkeypatch.delenv(name)
 
@@ -34,7 +34,7 @@ def no_client_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A directory that every user can enter, unlike pytest's own."""
-    parent = Path(tempfile.mkdtemp(prefix="pulse-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    parent = Path(tempfile.mkdtemp(prefix="pulse-test-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     parent.chmod(0o755)
     yield parent / "postgres"
     shutil.rmtree(parent)
@@ -52,7 +52,8 @@ def test_data_is_there_at_the_second_start(home: Path) -> None:
     with EmbeddedPostgres(home) as server:
         run(server, "create table kept as select 7 as value")
         pid = server.pid
-    assert pid is not None and not Path(f"/proc/{pid}").exists()
+    assert pid is not None
+    assert not pids.exists(pid)
     with EmbeddedPostgres(home) as server:
         assert run(server, "select value from kept") == [(7,)]
 
@@ -95,9 +96,12 @@ def test_it_starts_again_after_kill_9_while_a_backend_computes(home: Path) -> No
     server = EmbeddedPostgres(home)
     server.start()
     run(server, "create table kept as select 7 as value")
-    busy = threading.Thread(
-        target=lambda: pytest.raises(psycopg.Error, run, server, "do $$ begin loop end loop; end $$")
-    )
+
+    def compute() -> None:
+        with pytest.raises(psycopg.Error):
+            run(server, "do $$ begin loop end loop; end $$")
+
+    busy = threading.Thread(target=compute)
     busy.start()
     until_now(
         lambda: run(
@@ -140,7 +144,7 @@ def test_a_pid_file_that_names_a_stranger_does_not_block_the_start(home: Path) -
 
 
 def test_the_server_ends_with_the_process_that_started_it(home: Path) -> None:
-    """kill -9 of the owner leaves no server behind."""
+    """Killing the owner leaves no server behind."""
     script = (
         "import sys; from pathlib import Path; from services.local.postgres import EmbeddedPostgres\n"
         "server = EmbeddedPostgres(Path(sys.argv[1])); server.start(); print(server.pid, flush=True); sys.stdin.read()"
@@ -154,10 +158,10 @@ def test_the_server_ends_with_the_process_that_started_it(home: Path) -> None:
     )
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
-    assert Path(f"/proc/{pid}").exists()
+    assert pids.is_running(pid)
     owner.kill()
     owner.communicate()
-    until_now(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    until_now(lambda: not pids.is_running(pid))
     with EmbeddedPostgres(home) as server:
         assert run(server, "select 1") == [(1,)]
 
@@ -215,7 +219,7 @@ def test_a_throw_away_server_leaves_nothing(home: Path) -> None:
 
 def test_the_files_of_a_killed_throw_away_server_are_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory would fill up otherwise; what a living process holds stays."""
-    monkeypatch.setattr(pg_places, "SHM_ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr(pg_places, "MEMORY_ROOM_BYTES", 1 << 62)
     home.mkdir(parents=True)
     abandoned = home / "pulse-pg-abandoned"
     abandoned.mkdir()
@@ -223,7 +227,7 @@ def test_the_files_of_a_killed_throw_away_server_are_removed(home: Path, monkeyp
     with EmbeddedPostgres(home, durable=False) as living:
         assert not abandoned.exists()
         assert living.places.data.is_relative_to(home)
-        pg_places._remove_abandoned(home)
+        pg_places.remove_abandoned(home)
         assert run(living, "select 1") == [(1,)]
 
 
@@ -266,8 +270,13 @@ def test_a_copied_checkout_does_not_share_its_data_and_a_new_one_removes_the_old
     assert pg_places.find_places(copy, account, durable=True).data.parent != first
     shutil.rmtree(original)
     original.mkdir()
-    assert pg_places.find_places(original, account, durable=True).data.parent != first
+    anew = pg_places.find_places(original, account, durable=True).data.parent
+    assert anew != first
     assert not first.exists()
+    shutil.rmtree(original)
+    of_copy = pg_places.find_places(copy, account, durable=True).data.parent
+    assert not anew.exists()
+    assert of_copy.exists()
 
 
 @as_root

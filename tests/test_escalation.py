@@ -1,8 +1,7 @@
 """An open alert tells the steps of its policy in their time, each once, until somebody acts or it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,23 +11,16 @@ import pytest
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.shared.db import Pool
 from tests import seed
+from tests.connections import Connect, connections, is_blocked
 from tests.wait import until
 
 TRACE = "7e" * 16
-
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
 @pytest.fixture
 async def connect(database_url: str) -> AsyncIterator[Connect]:
     """Opens further connections to the clone."""
-    async with AsyncExitStack() as opened:
-
-        async def open_one() -> asyncpg.Connection:
-            connection = await asyncpg.connect(database_url)
-            opened.push_async_callback(connection.close)
-            return connection
-
+    async with connections(database_url) as open_one:
         yield open_one
 
 
@@ -96,28 +88,17 @@ async def waiting(conn: asyncpg.Connection) -> list[int]:
 
 
 async def silence(conn: asyncpg.Connection, alert_id: int, minutes: float | None) -> None:
-    """Silence the alert for so long from now, or no longer; then let its escalation follow."""
-    await conn.execute(
-        "update alerts set silenced_until = clock_timestamp() + $2 * interval '1 minute' where alert_id = $1",
-        alert_id,
-        minutes,
-    )
+    """Silence the alert as a person does, for so long from now, or no longer."""
+    async with conn.transaction():
+        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
+        await conn.execute("select evaluator.silence_alert($1, now() + $2 * interval '1 minute')", alert_id, minutes)
 
 
 async def acknowledge(conn: asyncpg.Connection, alert_id: int) -> None:
-    """Take the alert as a person does: the alert first, its escalation second, in one transaction."""
+    """Take the alert as a person does."""
     async with conn.transaction():
-        await conn.execute(
-            "update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'ann'"
-            " where alert_id = $1",
-            alert_id,
-        )
-        await conn.execute(
-            "insert into alert_events (tenant_id, alert_id, kind, occurred_at, actor)"
-            " values ('acme', $1, 'acknowledged', now(), 'ann')",
-            alert_id,
-        )
-        await conn.execute("delete from ops.escalations where alert_id = $1", alert_id)
+        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
+        await conn.execute("select evaluator.acknowledge_alert($1)", alert_id)
 
 
 async def test_steps_are_told_in_their_time_and_once(conn: asyncpg.Connection) -> None:
@@ -146,7 +127,9 @@ async def test_the_first_step_counts_from_the_recorded_opening(conn: asyncpg.Con
     """A reading that arrives late opens an alert that is young: nobody had the chance to act on it yet."""
     await open_alert(conn, await policy(conn, (5, "team")))
 
-    row = await conn.fetchrow("select e.due_at, a.opened_at, a.recorded_at from ops.escalations e join alerts a using (alert_id)")
+    row = await conn.fetchrow(
+        "select e.due_at, a.opened_at, a.recorded_at from ops.escalations e join alerts a using (alert_id)"
+    )
     assert row["opened_at"] == seed.NOON
     assert (row["due_at"] - row["recorded_at"]).total_seconds() == pytest.approx(300, abs=5)
 
@@ -164,9 +147,25 @@ async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncp
         " from audit_log where event_type = 'alert.escalated'"
     )
     assert (audited["tenant_id"], audited["entity_id"], audited["trace_id"]) == ("acme", str(alert_id), TRACE)
-    assert (audited["source_service"], audited["actor_id"], audited["severity"]) == ("ops_worker", "ops_worker", "warning")
+    assert (audited["source_service"], audited["actor_id"]) == ("ops_worker", "ops_worker")
+    assert audited["severity"] == "warning"
     assert (audited["step"], audited["next_step"]) == ("1", "2")
     assert audited["message"] == f"Alert {alert_id} is still open: escalation step 1 tells channel team."
+
+
+async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncpg.Connection) -> None:
+    """The dispatcher sends it to the step's channel, with the step, and to no other."""
+    await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
+    await seed.route(conn, await seed.channel(conn, "everyone"))
+    await let_pass(conn, 6)
+    await run(conn)
+
+    await conn.execute("select dispatcher.dispatch(100)")
+    jobs = await conn.fetch(
+        "select j.kind, c.name, j.trace_id, j.payload->>'step_number' as step from notification_jobs j"
+        " join notification_channels c using (tenant_id, channel_id) order by job_id"
+    )
+    assert [tuple(job) for job in jobs] == [("opened", "everyone", TRACE, None), ("escalated", "team", TRACE, "1")]
 
 
 async def test_the_dispatcher_is_woken_once_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
@@ -256,28 +255,41 @@ async def test_a_silence_postpones(conn: asyncpg.Connection) -> None:
     """A silenced alert waits for the end of the silence and then goes on with the same step."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await silence(conn, alert_id, 30)
-    await let_pass(conn, 6)
 
-    assert await run(conn) == [("postponed", 1)]
-    assert await conn.fetchval("select e.due_at = a.silenced_until from ops.escalations e join alerts a using (alert_id)")
+    await let_pass(conn, 29)
     assert await run(conn) == []
-    await let_pass(conn, 25)
+    await let_pass(conn, 2)
     assert await run(conn) == [("escalated", 1)]
     assert await run(conn) == [("escalated", 2)]
     assert await told(conn, alert_id) == [(1, "team"), (2, "lead")]
 
 
-async def test_a_silence_without_end_and_its_end(conn: asyncpg.Connection) -> None:
-    """Lifting a silence puts the step back to its own time, however far it was postponed."""
-    alert_id = await open_alert(conn, await policy(conn, (5, "team")))
-    await conn.execute("update alerts set silenced_until = 'infinity'")
+async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Connection) -> None:
+    """Whatever silenced the alert, the pass looks itself and waits for the end of the silence."""
+    await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
-    assert await run(conn) == [("postponed", 1)]
+    await conn.execute("update alerts set silenced_until = now() + interval '1 hour'")
 
-    await conn.execute("update alerts set silenced_until = null")
+    assert await run(conn) == [("postponed", 1)]
+    due_at, silenced_until = await conn.fetchrow("select due_at, silenced_until from ops.escalations, alerts")
+    assert due_at == silenced_until
     assert await run(conn) == []
-    assert await conn.fetchval("select ops._reschedule_escalations('acme', array[$1::bigint])", alert_id) == 1
+
+
+async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connection) -> None:
+    """Lifting a silence puts the step back to its own time and wakes the worker, however far it was postponed."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (60, "lead")))
+    await silence(conn, alert_id, 43000)
+    await let_pass(conn, 6)
+    assert await run(conn) == []
+
+    await silence(conn, alert_id, None)
     assert await run(conn) == [("escalated", 1)]
+    await silence(conn, alert_id, 10)
+    await let_pass(conn, 53)
+    assert await run(conn) == []
+    await let_pass(conn, 2)
+    assert await run(conn) == [("escalated", 2)]
 
 
 async def test_nothing_is_skipped_when_nobody_ran(conn: asyncpg.Connection) -> None:
@@ -336,7 +348,8 @@ async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Conn
     handled += len(await run(conn, limit=1000))  # what another copy held when the last one looked
     assert handled == 240
     rows = await conn.fetch(
-        "select array_agg(step_number order by event_id) as steps from alert_events where kind = 'escalated' group by alert_id"
+        "select array_agg(step_number order by event_id) as steps from alert_events"
+        " where kind = 'escalated' group by alert_id"
     )
     assert [row["steps"] for row in rows] == [[1, 2]] * 120
 
@@ -388,11 +401,6 @@ async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, con
     assert await waiting(conn) == []
 
 
-async def is_blocked(conn: asyncpg.Connection, other: asyncpg.Connection) -> bool:
-    """Whether the other connection waits for a lock."""
-    return bool(await conn.fetchval("select pg_blocking_pids($1) <> '{}'", other.get_server_pid()))
-
-
 @pytest.mark.parametrize("ending", ["acknowledge", "close"])
 async def test_passes_and_people_at_once_never_deadlock(
     conn: asyncpg.Connection, connect: Connect, ending: str
@@ -408,13 +416,15 @@ async def test_passes_and_people_at_once_never_deadlock(
             if ending == "acknowledge":
                 await acknowledge(person, alert_id)
             else:
-                await person.execute("select evaluator.close_alerts('acme', array[$1::bigint], 'done', 'ann', null)", alert_id)
-    
+                await person.execute(
+                    "select evaluator.close_alerts('acme', array[$1::bigint], 'done', 'ann', null)", alert_id
+                )
+
     async def drain() -> None:
         copy = await connect()
         while await copy.fetchval("select count(*) from ops.escalations"):
             await run(copy, limit=5)
-    
+
     await asyncio.gather(drain(), drain(), end(alerts[::2]), end(alerts[1::2]))
     late = await conn.fetchval(
         "select count(*) from alert_events e join alert_events done using (alert_id)"

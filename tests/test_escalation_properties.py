@@ -62,7 +62,8 @@ def _open(session: Session, steps: list[int]) -> int:
     session.execute(
         "insert into escalation_steps (tenant_id, policy_id, step_number, after_minutes, channel_id)"
         " select 'acme', p.policy_id, s.number, s.minutes, c.channel_id"
-        " from unnest(%s::float8[]) with ordinality s (minutes, number), escalation_policies p, notification_channels c",
+        " from unnest(%s::float8[]) with ordinality s (minutes, number)"
+        " cross join escalation_policies p cross join notification_channels c",
         [steps],
     )
     row = session.execute(
@@ -102,7 +103,9 @@ def _act(session: Session, model: Model, alert_id: int, act: str, value: float |
                 session.execute("select ops._reschedule_escalations('acme', array[%s::bigint])", [alert_id])
         case "acknowledge":
             if model.live:
-                session.execute("update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'a'")
+                session.execute(
+                    "update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'a'"
+                )
                 session.execute("delete from ops.escalations")
             model.live = False
         case "close":

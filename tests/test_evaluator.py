@@ -1,6 +1,7 @@
 """Readings become alerts: no reading skipped, each evaluated once, in order, at a cost that follows the readings."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,9 +18,17 @@ async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
     total = 0
     while True:
         row = await conn.fetchrow("select readings, transitions::text from evaluator.evaluate($1)", limit)
-        total += row["readings"]
+        total += int(row["readings"])
         if row["readings"] == 0 and row["transitions"] == "[]":
             return total
+
+
+async def set_clock(conn: asyncpg.Connection, time_of_day: str) -> None:
+    """Make the database decide as if it were that time on NOON's day."""
+    await conn.execute(
+        "create or replace function core.now() returns timestamptz language sql stable"
+        f" as $$ select '2026-01-05 {time_of_day}+00'::timestamptz $$"
+    )
 
 
 async def story(conn: asyncpg.Connection) -> list[tuple[str, float]]:
@@ -101,9 +110,7 @@ async def test_for_seconds_over_batches(conn: asyncpg.Connection) -> None:
     """A breach opens once it has lasted for_seconds without a quiet reading, counted over batches."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 12:00:30+00'::timestamptz $$"
-    )
+    await set_clock(conn, "12:00:30")
 
     for batch in ([(0, 90)], [(30, 90), (40, 20), (50, 91)], [(100, 92)]):
         await seed.readings(conn, *batch)
@@ -121,16 +128,12 @@ async def test_for_seconds_ends_without_a_further_reading(
     """A silent device's breach opens when for_seconds ran out: nothing has contradicted it."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 12:00:59+00'::timestamptz $$"
-    )
+    await set_clock(conn, "12:00:59")
     await seed.readings(conn, (0, 90), trace_id="b" * 32)
     await evaluate(conn)
     assert await story(conn) == []
 
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 12:01:00+00'::timestamptz $$"
-    )
+    await set_clock(conn, "12:01:00")
     await evaluate(conn)
 
     assert await story(conn) == [("opened", 60)]
@@ -147,14 +150,10 @@ async def test_a_timer_waits_for_readings_that_have_arrived(
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
     await seed.readings(conn, (0, 90))
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 12:00:30+00'::timestamptz $$"
-    )
+    await set_clock(conn, "12:00:30")
     await evaluate(conn)
     await seed.readings(conn, (10, 95), (20, 20))
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 13:00:00+00'::timestamptz $$"
-    )
+    await set_clock(conn, "13:00:00")
 
     await evaluate(conn, limit=1)  # the first pass consumes only one of the two
 
@@ -295,13 +294,9 @@ def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> lis
 @pytest.mark.parametrize("seed_number", range(6))
 async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_number: int) -> None:
     """Random readings, cut into random batches and passes, open and close as the plain state machine does."""
-    import random
-
     chance = random.Random(seed_number)
     for_seconds = chance.choice([0, 0, 5, 20])
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable as $$ select '2026-01-05 11:00:00+00'::timestamptz $$"
-    )
+    await set_clock(conn, "11:00:00")
     devices = [f"d{number}" for number in range(4)]
     rule_id = await seed.rule(conn, for_seconds=for_seconds)
     for device_id in devices:
@@ -354,7 +349,7 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
         while True:
             finished = done.is_set()
             row = await app_pool.fetchrow("select * from evaluator.evaluate(500)")
-            total += row["readings"]
+            total += int(row["readings"])
             if finished and row["readings"] == 0:
                 return total
 
@@ -391,10 +386,13 @@ async def test_cost_follows_new_readings_not_the_fleet(
     """With 20,000 quiet devices, a pass over ten readings reads about ten devices' rows; an idle one reads none."""
     await seed.tenant(conn)
     await conn.execute(
-        "insert into devices (tenant_id, device_id, name, tags) select 'acme', 'd' || n, 'd' || n, '{all}' from generate_series(1, 20000) n"
+        "insert into devices (tenant_id, device_id, name, tags)"
+        " select 'acme', 'd' || n, 'd' || n, '{all}' from generate_series(1, 20000) n"
     )
     await conn.execute(
-        "insert into telemetry (tenant_id, timestamp, device_id, metric, value) select 'acme', $1::timestamptz - interval '1 hour', 'd' || n, 'temperature', 20 from generate_series(1, 20000) n",
+        "insert into telemetry (tenant_id, timestamp, device_id, metric, value)"
+        " select 'acme', $1::timestamptz - interval '1 hour', 'd' || n, 'temperature', 20"
+        " from generate_series(1, 20000) n",
         seed.NOON,
     )
     await seed.rule(conn, tag="all")

@@ -26,7 +26,8 @@ with object (name, acl, owner) as (
   union all
   select case c.relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end || c.oid::regclass,
          coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's'::"char" else 'r' end, c.relowner)), c.relowner
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace where {ours} and c.relkind in ('r', 'p', 'v', 'S', 'm')
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where {ours} and c.relkind in ('r', 'p', 'v', 'S', 'm')
   union all
   select 'column ' || c.oid::regclass || '.' || a.attname, a.attacl, c.relowner
     from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
@@ -36,12 +37,12 @@ with object (name, acl, owner) as (
          coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace where {ours}
   union all
-  select 'future ' || case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' else d.defaclobjtype::text end
-         || coalesce(' in ' || n.nspname, ''), d.defaclacl, d.defaclrole
+  select 'future ' || case d.defaclobjtype when 'r' then 'tables' when 'f' then 'functions' else 'others' end ||
+         coalesce(' in ' || n.nspname, ''), d.defaclacl, d.defaclrole
     from pg_default_acl d left join pg_namespace n on n.oid = d.defaclnamespace
 )
 select distinct coalesce(r.rolname, 'PUBLIC') || '  ' || o.name || '  ' ||
-       string_agg(distinct lower(a.privilege_type) || case when a.is_grantable then ' with grant option' else '' end, ', ')
+       string_agg(distinct lower(a.privilege_type) || case when a.is_grantable then ' (grantable)' else '' end, ', ')
   from object o cross join aclexplode(o.acl) a left join pg_roles r on r.oid = a.grantee
  where a.grantee <> o.owner
  group by r.rolname, o.name
@@ -60,7 +61,8 @@ async def test_rights_are_those_of_the_matrix(conn: asyncpg.Connection) -> None:
 async def test_internal_functions_are_nobodys(conn: asyncpg.Connection) -> None:
     """A name with a leading underscore is called by the layer alone; a view's reader may need it, by view only."""
     rows = await conn.fetch(
-        "select p.oid::regprocedure::text from pg_proc p where p.proname like '\\_%' and p.pronamespace = any ($1::regnamespace[])"
+        "select p.oid::regprocedure::text from pg_proc p"
+        " where p.proname like '\\_%' and p.pronamespace = any ($1::regnamespace[])"
         " and has_function_privilege('pulse_app', p.oid, 'execute') and not exists (select from pg_depend d"
         " where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid)",
         list(SCHEMAS),
@@ -80,7 +82,7 @@ async def test_nothing_is_granted_on_partitions(conn: asyncpg.Connection) -> Non
 async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> None:
     """No role of Pulse is a superuser, makes roles or databases, replicates, or belongs to another."""
     rows = await conn.fetch(
-        "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls as special, rolcanlogin,"
+        "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls, rolcanlogin,"
         " exists (select from pg_auth_members m where m.member = r.oid) as member"
         " from pg_roles r where rolname like 'pulse\\_%' order by rolname"
     )
@@ -119,7 +121,8 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
 ) -> None:
     """Tables are reached through functions and views; audit_log alone takes rows from pulse_app."""
     tables = await conn.fetch(
-        "select c.oid::regclass::text as name from pg_class c where relkind in ('r', 'p') and relowner = 'pulse_owner'::regrole"
+        "select oid::regclass::text as name from pg_class"
+        " where relkind in ('r', 'p') and relowner = 'pulse_owner'::regrole"
     )
     may = {
         ("pulse_app", "public.audit_log"): {"insert"},
@@ -158,9 +161,12 @@ async def test_every_metric_and_audit_view_runs_for_its_reader(
     conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
     """A view is read as its owner, its functions run as the reader: both rights must be there."""
-    for role, schema in (("pulse_exporter", "metrics"), ("pulse_auditor", "audit"), ("pulse_app", "api"), ("pulse_app", "metrics")):
+    readers = {"pulse_exporter": ["metrics"], "pulse_auditor": ["audit"], "pulse_app": ["api", "metrics"]}
+    for role, schemas in readers.items():
         names = await conn.fetch(
-            "select oid::regclass::text as name from pg_class where relkind = 'v' and relnamespace = $1::regnamespace", schema
+            "select oid::regclass::text as name from pg_class"
+            " where relkind = 'v' and relnamespace = any ($1::regnamespace[])",
+            schemas,
         )
         assert names != []
         reader = await asyncpg.connect(role_url(role))

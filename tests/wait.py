@@ -26,3 +26,8 @@ async def until(predicate: Callable[[], object], *, seconds: float = 10.0) -> ob
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {seconds} s: {inspect.getsource(predicate).strip()}")
         await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def until_now(predicate: Callable[[], T], *, seconds: float = 10.0) -> T:
+    """The same for a test that has no event loop."""
+    return asyncio.run(until(predicate, seconds=seconds))

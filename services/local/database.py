@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -41,6 +41,11 @@ def app_url(home: Home) -> str:
 def as_role(url: str, role: str) -> str:
     """The same server and database of an embedded server as another role; it asks for no password."""
     return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role}@", url)
+
+
+def without_client_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what libpq obeys, such as an empty PGTZ that ends every connection."""
+    return {name: value for name, value in env.items() if not name.startswith("PG")}
 
 
 def may_migrate(url: str) -> bool:

@@ -88,7 +88,7 @@ def build_senders(fleet: Sequence[DemoDevice], tokens: Mapping[str, str]) -> lis
     return [
         Sender(
             token=tokens[gateway],
-            turns=cycle((device_id, metric) for metric in METRICS for device_id in members),
+            turns=cycle([(device_id, metric) for metric in METRICS for device_id in members]),
             share=len(members) / len(sensors),
         )
         for gateway, members in groups.items()
@@ -109,6 +109,8 @@ async def post(client: httpx.AsyncClient, token: str, readings: list[dict[str, A
         return False
     if answer.is_error:
         log.error("batch refused: %s", answer.text[:500], extra={"status_code": answer.status_code})
+    elif refused := answer.json().get("refused"):
+        log.warning("readings refused", extra={"refused": len(refused), "first": refused[0]})
     return True
 
 

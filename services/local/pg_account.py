@@ -64,7 +64,7 @@ def find_account() -> Account:
             return _account(pwd.getpwuid(uid), switch=False)
         except KeyError:
             raise LocalError(
-                f"user id {uid} has no entry in the password database, which Postgres needs; add one or set PULSE_DATABASE_URL"
+                f"user id {uid} has no name on this machine, which Postgres needs; name it or set PULSE_DATABASE_URL"
             ) from None
     wanted = os.environ.get("PULSE_PG_USER")
     for name in [wanted] if wanted else ["postgres", CREATED_USER]:
@@ -85,7 +85,7 @@ def _account(entry: pwd.struct_passwd, *, switch: bool) -> Account:
 
 
 def _create_account() -> Account:
-    shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if os.path.exists(path)), "/bin/false")
+    shell = next((path for path in ("/usr/sbin/nologin", "/sbin/nologin") if Path(path).exists()), "/bin/false")
     options = ["--system", "--no-create-home", "--shell", shell]
     try:
         grp.getgrnam(CREATED_USER)
@@ -98,7 +98,7 @@ def _create_account() -> Account:
         )
     except FileNotFoundError:
         raise LocalError(
-            "Postgres refuses to run as root and there is no useradd to make a user for it; set PULSE_PG_USER to an existing user"
+            "Postgres refuses to run as root and there is no useradd to make a user for it; set PULSE_PG_USER to one"
         ) from None
     if done.returncode != 0:
         raise LocalError(f"cannot make the user {CREATED_USER} for Postgres: {done.stderr.strip()}")

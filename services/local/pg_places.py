@@ -22,8 +22,10 @@ from services.local.pg_binaries import SHARED, open_directory
 
 # sun_path has 108 bytes on Linux, 104 on macOS, and holds a final zero.
 LONGEST_SOCKET_PATH = 103
+SHORT = Path("/tmp")  # noqa: S108  the directory made in it has a random name, our owner and mode 0700
+MEMORY = Path("/dev/shm")  # noqa: S108  likewise
 SOCKET_NAME = ".s.PGSQL.5432.lock"
-SHM_ROOM_BYTES = 1 << 30
+MEMORY_ROOM_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def find_places(home: Path, account: Account, *, durable: bool) -> Places:
         raise LocalError(f"user {account.name} cannot enter {base}; set PULSE_PG_USER or PULSE_DATABASE_URL")
     sockets = base / "socket"
     if len(os.fsencode(sockets / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
-        sockets = Path("/tmp") / f"pulse-{home_id(home)}"
+        sockets = SHORT / f"pulse-{home_id(home)}"
     _private_directory(sockets, account)
     return Places(base / "data", sockets, None if durable else base)
 
@@ -58,22 +60,22 @@ def home_id(home: Path) -> str:
 
 def _throwaway_base(home: Path, account: Account) -> Path:
     """A fresh directory in memory when there is room, else below the home; its owner removes it."""
-    shm = Path("/dev/shm")
+    shm = MEMORY
     try:
         room = os.statvfs(shm)
-        in_memory = room.f_bavail * room.f_frsize >= SHM_ROOM_BYTES and os.access(shm, os.W_OK | os.X_OK)
+        in_memory = room.f_bavail * room.f_frsize >= MEMORY_ROOM_BYTES and os.access(shm, os.W_OK | os.X_OK)
     except OSError:
         in_memory = False
     # The other temporary directory is for a home that the server's user cannot enter.
     parent = shm if in_memory else home if account.can_enter(home) else Path(tempfile.gettempdir())
-    _remove_abandoned(parent)
+    remove_abandoned(parent)
     base = Path(tempfile.mkdtemp(prefix="pulse-pg-", dir=parent))
     base.chmod(0o755)
     (base / "home").write_text(str(home))
     return base
 
 
-def _remove_abandoned(parent: Path) -> None:
+def remove_abandoned(parent: Path) -> None:
     """Remove throw-away servers' files whose home is gone or no longer locked: their process was killed."""
     for base in parent.glob("pulse-pg-*"):
         try:
@@ -95,9 +97,17 @@ def _outside_base(home: Path) -> Path:
         return _outside_base(home)
     owner.write_text(str(home))
     for other in root.iterdir():
-        if other != base and (other / "home").exists() and (other / "home").read_text() == str(home):
+        if other != base and (other / "home").exists() and _is_orphan(Path((other / "home").read_text()), home):
             shutil.rmtree(other, ignore_errors=True)
     return base
+
+
+def _is_orphan(owner: Path, home: Path) -> bool:
+    """Whether data of another id has no home any more: it is ours that started anew, or one that was deleted.
+
+    One whose parent is gone as well may lie on a disk that is not mounted now.
+    """
+    return owner == home or (owner.parent.is_dir() and not owner.exists())
 
 
 def _read_id(home: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Looking at processes that may not be our children, and signalling them by pid."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,10 +41,8 @@ def command_line(pid: int) -> list[str]:
 
 def send(pid: int, number: signal.Signals) -> None:
     """Signal the process; one that is gone is fine."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def wait_gone(pids: Sequence[int], *, seconds: float) -> bool:

@@ -24,7 +24,7 @@ def check_free(ports: Mapping[str, int], *, host: str) -> None:
 
 
 def bind_fault(host: str, port: int) -> int | None:
-    """errno of an attempt to listen, None when it works."""
+    """The errno of an attempt to listen, None when it works."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As the servers do: connections that linger from an earlier run are no obstacle.

@@ -139,7 +139,7 @@ class EmbeddedPostgres:
         return pg_cluster.is_ready(self.places.data, pid)
 
     def ensure_database(self, name: str) -> None:
-        """Create the database when it does not exist. Our own psql does it: libpq would obey the caller's PG* variables."""
+        """Create the database when it does not exist; by psql, since libpq would obey the caller's PG* variables."""
         psql = [str(self.bin_dir / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", f"name={name}", "-f", "-"]
         done = subprocess.run(
             [*psql, self.url(database="postgres")],

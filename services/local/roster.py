@@ -1,5 +1,6 @@
 """The processes of the stack: what each runs, on which port, in which environment, and when it counts as ready."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
@@ -7,15 +8,17 @@ from dataclasses import dataclass
 
 import httpx
 
-from services.local import postgres
 from services.local.command import Command
+from services.local.database import without_client_variables
 from services.local.home import CHECKOUT, Home
 from services.local.keys import AUDIENCE, ISSUER, SigningKey
 from services.local.pg_leftovers import STOP_SIGNALS
+from services.local.postgres import EmbeddedPostgres
 from services.local.supervise import Spec
 from services.local.tether import tethered
 
 DEFAULT_PORT_BASE = 8080
+HIGHEST_PORT_BASE = 65_528
 SERVICES = {
     "ui_iot": "services.ui_iot",
     "evaluator_iot": "services.evaluator_iot",
@@ -27,6 +30,7 @@ SERVICES = {
 SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
 MODULES = {**SERVICES, SINK: "services.local.sink", FLEET: "services.local.fleet"}
 PROBE_TIMEOUT_SECONDS = 2.0
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
 """With one of these, tokens come from the user's identity provider."""
 
@@ -43,12 +47,12 @@ class Ports:
 
     def url(self, name: str) -> str:
         """Address of a process for callers on this machine."""
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        host = "127.0.0.1" if self.host in ANY_ADDRESS else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self[name]}"
 
 
 class Roster:
-    """Makes the specs of one stack. `embedded` says that the database is ours, so the caller's PG* variables are not."""
+    """Makes the specs of one stack. `embedded`: the database is ours and the caller's PG* variables are not for it."""
 
     def __init__(self, home: Home, ports: Ports, client: httpx.AsyncClient, *, embedded: bool) -> None:
         self._home = home
@@ -86,11 +90,11 @@ class Roster:
         arguments = ["--url", self._ports.url("ui_iot"), "--rate", str(rate), "--file", str(self._home.fleet)]
         return self._spec(FLEET, arguments, extra={}, ready_path=None)
 
-    def postgres(self, server: "postgres.EmbeddedPostgres") -> Spec:
+    def postgres(self, server: EmbeddedPostgres) -> Spec:
         """The embedded server; after a crash its restart first clears away what the crash left."""
 
         async def command() -> Command:
-            return server.prepare()
+            return await asyncio.to_thread(server.prepare)
 
         async def is_ready(pid: int) -> bool:
             return server.is_ready(pid)
@@ -99,10 +103,8 @@ class Roster:
 
     def environment(self) -> dict[str, str]:
         """What every child inherits: ours without what would change the embedded database's clients."""
-        return {
-            **{name: value for name, value in os.environ.items() if not (self._embedded and name.startswith("PG"))},
-            "PYTHONUNBUFFERED": "1",
-        }
+        ours = without_client_variables(os.environ) if self._embedded else os.environ
+        return {**ours, "PYTHONUNBUFFERED": "1"}
 
     def _spec(self, name: str, arguments: list[str], *, extra: Mapping[str, str], ready_path: str | None) -> Spec:
         argv = [sys.executable, "-P", "-m", MODULES[name], *arguments]

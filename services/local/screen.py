@@ -1,6 +1,6 @@
 """What `pulse up` shows: a live table on a terminal, a line for each change elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from services.local.state_file import ProcessState
 from services.local.supervise import Child
 
 
@@ -42,9 +43,10 @@ class Screen:
         elif not self.console.is_terminal:
             for child in children:
                 line = describe(child)
-                if line != self._shown.get(child.spec.name):
+                # Neither running nor failed: there is nothing to say yet.
+                if (child.pid or child.fault) and line != self._shown.get(child.spec.name):
                     self._shown[child.spec.name] = line
-                    self.note(f"{datetime.now():%H:%M:%S} {line}")
+                    self.note(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
 
 def describe(child: Child) -> str:
@@ -52,19 +54,37 @@ def describe(child: Child) -> str:
     where = f", port {child.spec.port}" if child.spec.port else ""
     again = f", restart {child.restarts}" if child.restarts else ""
     if child.pid is None:
-        return f"{child.spec.name}: not running ({child.fault or 'starting'}){again}"
-    return f"{child.spec.name}: {'ready' if child.ready else 'starting'}, pid {child.pid}{where}{again}"
+        return f"{child.spec.name}: not running ({child.fault}){again}"
+    return f"{child.spec.name}: {progress(child)}, pid {child.pid}{where}{again}"
+
+
+def progress(child: Child) -> str:
+    """One word or two about a process that has a pid."""
+    if child.stopping.is_set():
+        return "stopping"
+    return "ready" if child.ready else "not ready" if child.was_ready else "starting"
 
 
 def table(children: Sequence[Child]) -> Table:
-    """All processes: name, pid, port, ready, restarts."""
+    """The kept processes, with the reason when one is not ready."""
+    return _table(
+        (one.spec.name, one.pid, one.spec.port, progress(one) if one.pid else one.fault or "starting", one.restarts)
+        for one in children
+    )
+
+
+def state_table(processes: Sequence[ProcessState]) -> Table:
+    """The same for processes that another process keeps."""
+    return _table(
+        (one.name, one.pid, one.port, "ready" if one.ready else "not ready", one.restarts) for one in processes
+    )
+
+
+def _table(rows: Iterable[tuple[str, int | None, int | None, str, int]]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("process", "pid", "port", "ready", "restarts"):
-        made.add_column(
-            title, justify="left" if title in ("process", "ready") else "right", style="" if title != "pid" else "dim"
-        )
-    for child in children:
-        ready = Text("ready", "green") if child.ready else Text(child.fault or "starting", "yellow")
-        pid = str(child.pid) if child.pid else "-"
-        made.add_row(child.spec.name, pid, str(child.spec.port or "-"), ready, str(child.restarts))
+        made.add_column(title, justify="left" if title in ("process", "ready") else "right")
+    for name, pid, port, state, restarts in rows:
+        colour = "green" if state == "ready" else "yellow"
+        made.add_row(name, str(pid or "-"), str(port or "-"), Text(state, colour), str(restarts))
     return made

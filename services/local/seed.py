@@ -1,8 +1,10 @@
 """Makes the demo's tenant, devices, rules, channel and route, once; a second start finds them."""
 
 import base64
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -20,20 +22,22 @@ ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")
 
 
 def sink_secret(home: Home) -> str:
-    """The secret that the demo's channel signs with, made on first use; 32 random bytes as Standard Webhooks writes them."""
+    """The secret that the demo's channel signs with, made on first use and written as Standard Webhooks does."""
     return write_once(home.keys / "sink.secret", b"whsec_" + base64.b64encode(secrets.token_bytes(32))).decode()
 
 
 async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> None:
     """Make what is missing and write the fleet's file. Raises LocalError in one line."""
     wanted = demo.devices(devices)
+    known = _known_tokens(home)
+    tokens = {device.device_id: known.get(device.device_id) or _new_token() for device in wanted if not device.gateway}
+    # Before the database knows them: a token that only the database knew would be lost.
+    replace(home.fleet, orjson.dumps({"devices": [asdict(device) for device in wanted], "tokens": {**known, **tokens}}))
     try:
         with tracing.use(tracing.from_headers(None, None)):
-            await _make_tenant(pool)
-            tokens = await _make_devices(pool, wanted, known=_known_tokens(home))
-            # Written before anything else can fail: the tokens are shown only once.
-            fleet = {"devices": [asdict(device) for device in wanted], "tokens": tokens}
-            replace(home.fleet, orjson.dumps(fleet))
+            async with _acting(pool) as connection:
+                await connection.execute("select ingest.create_tenant($1, $2)", demo.TENANT_ID, demo.TENANT_NAME)
+            await _make_devices(pool, wanted, tokens=tokens)
             await _make_rules(pool)
             await _make_channel(pool, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
     except asyncpg.PostgresError as error:
@@ -58,39 +62,42 @@ def _known_tokens(home: Home) -> Mapping[str, str]:
     return tokens
 
 
-async def _make_tenant(pool: db.Pool) -> None:
-    async with db.act(pool, tenant_id=demo.TENANT_ID, actor=ACTOR, service="local_stack") as connection:
-        await connection.execute("select ingest.create_tenant($1, $2)", demo.TENANT_ID, demo.TENANT_NAME)
+def _new_token() -> str:
+    return f"pdt_{demo.TENANT_ID}_{secrets.token_urlsafe(32)}"
 
 
-async def _make_devices(
-    pool: db.Pool, wanted: Sequence[demo.DemoDevice], *, known: Mapping[str, str]
-) -> dict[str, str]:
-    """Tokens of all devices that report; a device whose token was lost gets a new one."""
+def _acting(pool: db.Pool) -> AbstractAsyncContextManager[db.Connection]:
+    return db.act(pool, tenant_id=demo.TENANT_ID, actor=ACTOR, service="local_stack")
+
+
+async def _make_devices(pool: db.Pool, wanted: Sequence[demo.DemoDevice], *, tokens: Mapping[str, str]) -> None:
+    """Create what is missing; a device whose token was lost gets the new one."""
     there = {row["device_id"] for row in await _list(pool, "devices", "device_id")}
-    tokens: dict[str, str] = {}
-    async with db.act(pool, tenant_id=demo.TENANT_ID, actor=ACTOR, service="local_stack") as connection:
+    async with _acting(pool) as connection:
         for device in wanted:
+            token = tokens.get(device.device_id)
+            token_hash = hashlib.sha256(token.encode()).digest() if token else None
             if device.device_id not in there:
                 body = {
                     "device_id": device.device_id,
                     "name": device.name,
                     "tags": list(device.tags),
                     "is_gateway": device.is_gateway,
+                    "token_hash": token_hash.hex() if token_hash else None,
                 }
-                made = await connection.fetchval("select ingest.create_device($1)", body)
-                tokens[device.device_id] = made["token"]
-            elif device.device_id in known:
-                tokens[device.device_id] = known[device.device_id]
-            elif device.gateway is None:
-                made = await connection.fetchval("select ingest.rotate_device_token($1)", device.device_id)
-                tokens[device.device_id] = made["token"]
-    return tokens
+                await connection.execute("select ingest.create_device($1)", body)
+            elif token_hash and not await _is_current(connection, token_hash):
+                await connection.execute("select ingest.rotate_device_token($1, $2)", device.device_id, token_hash)
+
+
+async def _is_current(connection: db.Connection, token_hash: bytes) -> bool:
+    query = "select device_id from ingest.authenticate_device($1, $2)"
+    return await connection.fetchval(query, demo.TENANT_ID, token_hash) is not None
 
 
 async def _make_rules(pool: db.Pool) -> None:
     there = {row["name"] for row in await _list(pool, "rules", "name")}
-    async with db.act(pool, tenant_id=demo.TENANT_ID, actor=ACTOR, service="local_stack") as connection:
+    async with _acting(pool) as connection:
         for rule in demo.RULES:
             if rule["name"] not in there:
                 await connection.execute("select evaluator.create_rule($1)", rule)
@@ -101,7 +108,7 @@ async def _make_channel(pool: db.Pool, *, url: str, secret: str) -> None:
     config = {"url": url, "secret": secret}
     channels = {row["name"]: row for row in await _list(pool, "channels", "name", "channel_id", "config")}
     routes = {row["name"] for row in await _list(pool, "routes", "name")}
-    async with db.act(pool, tenant_id=demo.TENANT_ID, actor=ACTOR, service="local_stack") as connection:
+    async with _acting(pool) as connection:
         found = channels.get(demo.CHANNEL_NAME)
         if found is None:
             body = {"name": demo.CHANNEL_NAME, "kind": "webhook", "config": config}

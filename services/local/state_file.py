@@ -1,13 +1,16 @@
 """What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import orjson
 
 from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.lock import holder
+from services.local.postgres import EmbeddedPostgres
 from services.local.secret_file import replace
 
 
@@ -28,6 +31,7 @@ class ProcessState:
     ready: bool
     restarts: int
     module: str | None = None
+    public: ClassVar = ("name", "pid", "port", "ready", "restarts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,17 @@ class StackState:
     bin_dir: str | None = None
 
 
-def write_state(home: Home, state: StackState) -> None:
-    """Write the state in one step."""
+def write_state(
+    home: Home, port_base: int, *, processes: Sequence[ProcessState], server: EmbeddedPostgres | None
+) -> None:
+    """Write the state of this process's stack in one step; `server` is None until it has its places."""
+    state = StackState(
+        pid=os.getpid(),
+        port_base=port_base,
+        processes=processes,
+        migration_url=server.url() if server else None,
+        bin_dir=str(server.bin_dir) if server else None,
+    )
     replace(home.state, orjson.dumps(asdict(state)))
 
 

@@ -29,7 +29,7 @@ def ensure_venv(root: Path) -> None:
 def _install(venv: Path, lock: Path) -> None:
     wanted = lock.read_bytes()
     stamp, marker, python = venv / STAMP, venv / MARKER, venv / "bin" / "python"
-    if _works(python) and not marker.exists():
+    if _runs(python, "") and not marker.exists():
         if stamp.exists() and stamp.read_bytes() == wanted:
             return
     else:
@@ -38,16 +38,19 @@ def _install(venv: Path, lock: Path) -> None:
     venv.mkdir(exist_ok=True)
     marker.touch()
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    if not _runs(python, "import pip"):
+        # Other tools make environments without it.
+        subprocess.run([str(python), "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
     subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
     stamp.write_bytes(wanted)
     marker.unlink()
 
 
-def _works(python: Path) -> bool:
+def _runs(python: Path, code: str) -> bool:
     try:
-        return subprocess.run([python, "-c", "import pip"], check=False, capture_output=True).returncode == 0
+        return subprocess.run([python, "-c", code], check=False, capture_output=True).returncode == 0
     except OSError:
         return False
 
@@ -58,7 +61,7 @@ def main(root: Path) -> int:
         ensure_venv(root)
     except subprocess.CalledProcessError as error:
         # The program has said why; its last words may be far from the cause, so say what was being done.
-        step = "make a virtual environment" if "venv" in error.cmd else "install the packages of requirements.lock"
+        step = "install the packages of requirements.lock" if "install" in error.cmd else "make a virtual environment"
         print(f"pulse: cannot {step} in {root}", file=sys.stderr)
         return 1
     except OSError as error:

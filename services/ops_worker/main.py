@@ -35,9 +35,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
         round_seconds=settings.service_metrics_seconds,
         concurrency=settings.health_concurrency,
     )
-    partitions = PartitionWorker(
-        ahead_days=settings.partition_ahead_days, ahead_months=settings.partition_ahead_months
-    )
+    partitions = PartitionWorker(ahead_days=settings.partition_ahead_days, ahead_months=settings.partition_ahead_months)
     retention = RetentionWorker(
         telemetry_days=settings.telemetry_retention_days,
         alert_days=settings.alert_retention_days,
@@ -59,9 +57,7 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
     assert isinstance(process.settings, OpsWorker)
     # The services are the operator's own addresses, and by default on this machine.
-    async with traced_client(
-        allow_private=True, timeout_seconds=process.settings.health_timeout_seconds
-    ) as client:
+    async with traced_client(allow_private=True, timeout_seconds=process.settings.health_timeout_seconds) as client:
         yield loops(process.settings, client)
 
 

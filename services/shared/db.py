@@ -28,6 +28,7 @@ UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg says when the server's farewell reached it between two statements
 )
 
 _REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"

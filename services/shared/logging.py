@@ -14,6 +14,8 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None
     "asctime",
     "taskName",
 }
+_FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id")
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 # One record must stay one readable line, however long what was logged is.
 _LONGEST_TEXT = 2000
 _LONGEST_LINE = 8000
@@ -60,27 +62,32 @@ class JsonFormatter(logging.Formatter):
 def _dump(line: dict[str, Any]) -> str:
     text = _encode(line)
     if len(text) > _LONGEST_LINE:
-        kept = (
-            "timestamp",
-            "level",
-            "logger",
-            "service",
-            "message",
-            "trace_id",
-            "span_id",
-        )
-        text = _encode({**{key: line[key] for key in kept}, "truncated_bytes": len(text)})
+        kept = {key: line[key] for key in _FIXED_KEYS}
+        # One character may take six bytes.
+        kept["message"] = kept["message"][: _LONGEST_LINE // 8]
+        text = _encode({**kept, "truncated_bytes": len(text)})
     return text.decode()
 
 
 def _encode(line: dict[str, Any]) -> bytes:
-    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
     try:
-        return orjson.dumps(line, default=str, option=option)
-    except (TypeError, orjson.JSONEncodeError):
-        # Lone surrogates and integers over 64 bits: the record is kept, its odd values as ASCII text.
-        safe = {key: value if value is None else ascii(value) for key, value in line.items()}
-        return orjson.dumps(safe, option=option)
+        return orjson.dumps(line, default=str, option=_OPTIONS)
+    except TypeError:
+        safe = {_ascii(key): _safe(value) for key, value in line.items()}
+        return orjson.dumps(safe, default=str, option=_OPTIONS)
+
+
+def _safe(value: Any) -> Any:
+    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits."""
+    try:
+        orjson.dumps(value, default=str, option=_OPTIONS)
+    except TypeError:
+        return _ascii(value)
+    return value
+
+
+def _ascii(value: object) -> str:
+    return str(value).encode("ascii", "backslashreplace").decode()
 
 
 def configure(service: str, level: str = "INFO") -> None:

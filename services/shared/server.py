@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import signal
+import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import uvicorn
@@ -22,11 +24,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from services.shared import logging as json_logging
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, check_revision
 from services.shared.metrics import ProcessMetrics
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Settings)
 
 # A probe must answer before the one who asks gives up; Kubernetes' default is 1 s.
 PROBE_SECONDS = 0.9
@@ -38,6 +43,10 @@ def program_version() -> str:
         return version("pulse")
     except PackageNotFoundError:
         return "0.1.0"
+
+
+class CannotListen(Exception):
+    """The address is taken or not this machine's."""
 
 
 @dataclass(slots=True)
@@ -177,10 +186,23 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket on the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listening
+
+
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:
     """Serve until stop is set, then let running requests end (at most 5 s).
 
-    Raises SystemExit with one logged line when the port cannot be bound.
+    Raises CannotListen when the port is taken.
     """
     config = uvicorn.Config(
         app,
@@ -194,7 +216,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(), name="http-server")
+    serving = asyncio.create_task(server.serve(sockets=[_bind(host, port)]), name="http-server")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -206,3 +228,22 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
             await stopping
     if not stop.is_set():
         raise RuntimeError(f"the server on {host}:{port} ended by itself")
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, None]]) -> None:
+    """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
+    settings = settings_class.load()
+    json_logging.configure(settings.service, settings.log_level)
+    try:
+        asyncio.run(run(settings))
+    except (SchemaMismatch, CannotListen) as reason:
+        log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
+        raise SystemExit(1) from None

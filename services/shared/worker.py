@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -22,9 +21,8 @@ import asyncpg
 from starlette.applications import Starlette
 
 from services.shared import db
-from services.shared import logging as json_logging
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, serve, status_routes
+from services.shared.server import Process, run_process, serve, status_routes, stop_on_signals
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,6 +47,13 @@ Build = Callable[[Process], Sequence[Loop] | AbstractAsyncContextManager[Sequenc
 def backoff_seconds(failures: int) -> float:
     """Seconds to wait after so many failures in a row: doubling from 0.2 to 30, each between half and whole."""
     return min(LONGEST_BACKOFF_SECONDS, 0.1 * 2.0 ** min(failures, 16)) * (0.5 + random.random() / 2)
+
+
+def entered(
+    built: Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]],
+) -> AbstractAsyncContextManager[Sequence[Loop]]:
+    """What a build returned, as a context manager."""
+    return contextlib.nullcontext(built) if isinstance(built, Sequence) else built
 
 
 async def run_loop(loop: Loop, process: Process, woken: asyncio.Event, stop: asyncio.Event) -> None:
@@ -176,8 +181,7 @@ async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
 
 
 async def _run(settings: Settings, build: Build) -> None:
-    stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     server = asyncio.create_task(
         serve(
@@ -193,8 +197,7 @@ async def _run(settings: Settings, build: Build) -> None:
         process.pool = await connect(settings, stop)
         if process.pool is not None:
             process.metrics.watch_pool(process.pool)
-            built = build(process)
-            async with contextlib.nullcontext(built) if isinstance(built, Sequence) else built as loops:
+            async with entered(build(process)) as loops:
                 await _run_loops(process, loops, stop)
     finally:
         process.stopping = True
@@ -230,19 +233,6 @@ async def _close(pool: db.Pool) -> None:
         pool.terminate()
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set stop at SIGTERM and SIGINT."""
-    running = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        running.add_signal_handler(number, stop.set)
-
-
 def run_worker(settings_class: type[Settings], build: Build) -> None:
     """Run a worker process until SIGTERM; exits 0 after a clean stop, 1 with one line when it cannot start."""
-    settings = settings_class.load()
-    json_logging.configure(settings.service, settings.log_level)
-    try:
-        asyncio.run(_run(settings, build))
-    except db.SchemaMismatch as mismatch:
-        log.error("cannot start: %s", mismatch)
-        raise SystemExit(1) from None
+    run_process(settings_class, lambda settings: _run(settings, build))

@@ -39,22 +39,33 @@ def read_claims(claims: dict[str, Any], *, issuer: str, audience: str, now: floa
 
 def _find_fault(claims: dict[str, Any], *, issuer: str, audience: str, now: float) -> str | None:
     """What is wrong with the claims of a token whose signature is right; an expired one is not at fault."""
+    aud, role = claims.get("aud"), claims.get("role")
+    faults = (
+        _find_time_fault(claims, now),
+        None if claims.get("iss") == issuer else "The token comes from another issuer.",
+        None
+        if aud == audience or (isinstance(aud, list) and audience in aud)
+        else "The token is meant for another audience.",
+        None if _is_subject(claims.get("sub")) else f"sub must be text of 1 to {LONGEST_SUBJECT} characters.",
+        None if _is_tenant(claims.get("tenant_id")) else "tenant_id is missing or not a tenant's name.",
+        None if isinstance(role, str) and role in ROLES else f"role must be one of {', '.join(sorted(ROLES))}.",
+    )
+    return next(filter(None, faults), None)
+
+
+def _find_time_fault(claims: dict[str, Any], now: float) -> str | None:
     exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
-    aud, subject, tenant_id = claims.get("aud"), claims.get("sub"), claims.get("tenant_id")
     # bool is an int to isinstance, and a time as text or fraction was never meant.
     if type(exp) is not int or type(iat) is not int or type(nbf) is not int:
         return "exp and iat must be whole seconds."
     if iat > now + LEEWAY_SECONDS or nbf > now + LEEWAY_SECONDS or exp <= iat:
         return "The token is not valid yet, or ends before it begins."
-    if claims.get("iss") != issuer:
-        return "The token comes from another issuer."
-    if aud != audience and not (isinstance(aud, list) and audience in aud):
-        return "The token is meant for another audience."
-    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT or not subject.isprintable():
-        return "sub must be text of 1 to 255 characters."
-    if not isinstance(tenant_id, str) or _TENANT.fullmatch(tenant_id) is None:
-        return "tenant_id is missing or not a tenant's name."
-    role = claims.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        return f"role must be one of {', '.join(sorted(ROLES))}."
     return None
+
+
+def _is_subject(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_SUBJECT and value.isprintable()
+
+
+def _is_tenant(value: object) -> bool:
+    return isinstance(value, str) and _TENANT.fullmatch(value) is not None

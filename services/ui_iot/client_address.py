@@ -26,7 +26,7 @@ def parse_address(text: str) -> Address | None:
         return None
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
-        if not bracket or not (port == "" or _is_port(port.removeprefix(":")) and port.startswith(":")):
+        if not bracket or (port and not (port.startswith(":") and _is_port(port[1:]))):
             return None
     elif text.count(":") == 1:
         host, _, port = text.partition(":")

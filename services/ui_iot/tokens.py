@@ -149,9 +149,7 @@ class TokenVerifier:
             return Refusal("unknown_key", "The token is signed with a key that the issuer does not publish.")
         if key.verify(token[: match.end(2)].encode(), _decode(match[3])) is not True:
             return Refusal("invalid_token", "The token's signature is wrong.")
-        return read_claims(
-            _decode_object(match[2]), issuer=self._issuer, audience=self._audience, now=self._clock()
-        )
+        return read_claims(_decode_object(match[2]), issuer=self._issuer, audience=self._audience, now=self._clock())
 
 
 def _type_of(header: dict[str, Any]) -> str:

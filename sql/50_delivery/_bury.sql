@@ -11,7 +11,8 @@ begin
     select j.tenant_id, j.job_id, d.fate
     from unnest(p_tenant_ids, p_job_ids, p_fates) as d (tenant_id, job_id, fate)
     join public.notification_jobs j on j.tenant_id = d.tenant_id and j.job_id = d.job_id
-    where j.state = 'pending'
+    -- Pending, said so that no index on the state offers itself instead of the key.
+    where d.fate is not null and j.lease_until is null and j.finished_at is null
     for update of j skip locked
   ), dead as (
     update public.notification_jobs j

@@ -1,7 +1,8 @@
 -- A lane is a channel's pending jobs. Lanes are found by hopping from one to the next over the lane index, so that the
 -- backlog of a paused or hanging channel is one index probe and not a heap of rows to step over. Lanes are visited, the
 -- least busy and longest waiting first, only until there are jobs enough; none gives more than its share, so that a long
--- lane does not crowd out the short ones.
+-- lane does not crowd out the short ones. Rows are compared and ordered by all columns of the lane index, which leaves
+-- the planner no other index to choose, whatever its statistics say of a table that is empty one moment and long the next.
 create function delivery._candidates(p_now timestamptz, p_limit integer, p_channel_limit integer)
 returns table (
   tenant_id text,
@@ -14,6 +15,9 @@ language sql
 stable
 rows 100
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_incremental_sort = off
+set enable_sort = off
 as $$
   with recursive lane as (
     (
@@ -33,11 +37,6 @@ as $$
       order by j.tenant_id, j.channel_id, j.run_at
       limit 1
     ) n
-  ), in_flight as materialized (
-    select j.tenant_id, j.channel_id, count(*) as jobs
-    from public.notification_jobs j
-    where j.state = 'leased'
-    group by j.tenant_id, j.channel_id
   ), due_lane as materialized (
     select
       l.tenant_id,
@@ -47,9 +46,9 @@ as $$
       ceil(p_limit::numeric / count(*) over ()) as share
     from lane l
     left join public.notification_channels c on c.tenant_id = l.tenant_id and c.channel_id = l.channel_id
-    left join in_flight f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
+    left join delivery._busy_channels() f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
     where l.run_at <= p_now
-      and (not coalesce(c.enabled, false) or coalesce(f.jobs, 0) < p_channel_limit)
+      and (c.enabled is not true or coalesce(f.jobs, 0) < p_channel_limit)
       and not exists (
         select
         from delivery.lanes p
@@ -60,9 +59,11 @@ as $$
   select d.tenant_id, d.channel_id, q.job_id, q.place, d.fate
   from due_lane d
   cross join lateral (
-    select j.job_id, row_number() over (order by j.run_at, j.job_id) as place
+    select j.job_id, row_number() over (order by j.tenant_id, j.channel_id, j.run_at, j.job_id) as place
     from public.notification_jobs j
-    where j.tenant_id = d.tenant_id and j.channel_id = d.channel_id and j.state = 'pending' and j.run_at <= p_now
+    where j.state = 'pending'
+      and (j.tenant_id, j.channel_id) >= (d.tenant_id, d.channel_id)
+      and (j.tenant_id, j.channel_id, j.run_at) <= (d.tenant_id, d.channel_id, p_now)
       and (
         d.fate is not null
         or not exists (
@@ -72,7 +73,7 @@ as $$
             and e.job_id < j.job_id and e.state in ('pending', 'leased')
         )
       )
-    order by j.run_at, j.job_id
+    order by j.tenant_id, j.channel_id, j.run_at, j.job_id
     limit case when d.fate is null then least(d.room, d.share) else d.share end
   ) q
   limit p_limit

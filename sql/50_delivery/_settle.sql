@@ -21,8 +21,8 @@ create function delivery._settle(
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
--- The table is empty one moment and long the next, so its statistics are never right.
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := core.now();
@@ -51,7 +51,8 @@ begin
     )
     join public.notification_jobs j
       on j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch
-    where j.state = 'leased'
+    -- Leased, said so that the index on the state does not offer itself instead of the key.
+    where j.lease_until is not null
     for update of j
   ), settled as (
     update public.notification_jobs j

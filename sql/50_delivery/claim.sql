@@ -10,7 +10,7 @@ create function delivery.claim(
   tenant_id text,
   job_id bigint,
   lease_epoch integer,
-  attempt smallint,
+  attempts smallint,
   max_attempts smallint,
   alert_id bigint,
   channel_id bigint,
@@ -26,8 +26,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
--- The table is empty one moment and long the next, so its statistics are never right.
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -37,10 +37,8 @@ declare
   v_job_ids bigint[];
   v_places bigint[];
   v_fates text[];
-  v_lane_tenant_ids text[];
-  v_lane_channel_ids bigint[];
   v_buried integer := 0;
-  v_claimed integer;
+  v_claimed integer := 0;
 begin
   select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
@@ -48,48 +46,34 @@ begin
   if v_job_ids is null then
     return;
   end if;
-
   if array_remove(v_fates, null) <> '{}' then
-    v_buried := (
-      select delivery._bury(array_agg(c.tenant_id), array_agg(c.job_id), array_agg(c.fate))
-      from unnest(v_tenant_ids, v_job_ids, v_fates) as c (tenant_id, job_id, fate)
-      where c.fate is not null
-    );
+    v_buried := delivery._bury(v_tenant_ids, v_job_ids, v_fates);
   end if;
 
-  select array_agg(l.tenant_id), array_agg(l.channel_id)
-  into v_lane_tenant_ids, v_lane_channel_ids
+  select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place)
+  into v_tenant_ids, v_channel_ids, v_job_ids, v_places
   from (
-    select n.tenant_id, n.channel_id
-    from public.notification_channels n
-    join (
-      select distinct c.tenant_id, c.channel_id
-      from unnest(v_tenant_ids, v_channel_ids) as c (tenant_id, channel_id)
-    ) c on c.tenant_id = n.tenant_id and c.channel_id = n.channel_id
+    select c.tenant_id, c.channel_id, c.job_id, c.place
+    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
+    join public.notification_channels n on n.tenant_id = c.tenant_id and n.channel_id = c.channel_id
     where n.enabled
     for no key update of n skip locked
-  ) l;
+  ) c;
 
   return query
-  with in_flight as materialized (
-    select j.tenant_id, j.channel_id, count(*) as jobs
-    from public.notification_jobs j
-    where j.state = 'leased'
-    group by j.tenant_id, j.channel_id
-  ), candidate as materialized (
+  with candidate as materialized (
     select j.tenant_id, j.job_id
-    from unnest(v_lane_tenant_ids, v_lane_channel_ids) as l (tenant_id, channel_id)
-    join unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
-      on c.tenant_id = l.tenant_id and c.channel_id = l.channel_id
+    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
     join public.notification_jobs j on j.tenant_id = c.tenant_id and j.job_id = c.job_id
-    left join in_flight f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
-    where j.state = 'pending'
+    left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
+    -- Pending, said so that no index on the state offers itself instead of the key.
+    where j.lease_until is null and j.finished_at is null
       and j.run_at <= v_now
       and c.place <= p_channel_limit - coalesce(f.jobs, 0)
       and not exists (
         select
         from delivery.lanes p
-        where p.tenant_id = l.tenant_id and p.channel_id = l.channel_id and p.paused_until > v_now
+        where p.tenant_id = c.tenant_id and p.channel_id = c.channel_id and p.paused_until > v_now
       )
     for update of j skip locked
   ), claimed as (

@@ -20,8 +20,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
--- The table is empty one moment and long the next, so its statistics are never right.
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -45,7 +45,7 @@ begin
       v_settled.tenant_ids, v_settled.job_ids, v_settled.alert_ids, v_settled.channel_ids, v_settled.run_ats
     ) as s (tenant_id, job_id, alert_id, channel_id, run_at)
     where j.tenant_id = s.tenant_id and j.alert_id = s.alert_id and j.channel_id = s.channel_id
-      and j.job_id > s.job_id and j.state = 'pending' and j.run_at < s.run_at;
+      and j.job_id > s.job_id and j.state in ('pending', 'leased') and j.lease_until is null and j.run_at < s.run_at;
   end if;
 
   -- An end makes room in its lane and may be what a later notification of the alert waited for.
@@ -55,8 +55,15 @@ begin
       select distinct s.tenant_id, s.channel_id
       from unnest(v_settled.tenant_ids, v_settled.channel_ids) as s (tenant_id, channel_id)
     ) l
-    join public.notification_jobs j on j.tenant_id = l.tenant_id and j.channel_id = l.channel_id
-    where j.state = 'pending' and j.run_at <= v_now
+    cross join lateral (
+      select
+      from public.notification_jobs j
+      where j.state = 'pending'
+        and (j.tenant_id, j.channel_id) >= (l.tenant_id, l.channel_id)
+        and (j.tenant_id, j.channel_id, j.run_at) <= (l.tenant_id, l.channel_id, v_now)
+      order by j.tenant_id, j.channel_id, j.run_at
+      limit 1
+    ) due
   ) then
     perform pg_notify('pulse_delivery', '');
   end if;

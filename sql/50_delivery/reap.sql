@@ -7,8 +7,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
--- The table is empty one moment and long the next, so its statistics are never right.
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := core.now();

@@ -21,14 +21,21 @@ select
   (
     select count(*)
     from (
-      select from evaluator.shards s join public.rule_state r on r.shard = s.shard and r.due_at <= core.now() limit 1000000
+      select
+      from evaluator.shards s
+      join public.rule_state r on r.shard = s.shard and r.due_at <= core.now()
+      limit 1000000
     ) waiting
   ),
   (
     select min(first.due_at)
     from evaluator.shards s
     cross join lateral (
-      select r.due_at from public.rule_state r where r.shard = s.shard and r.due_at <= core.now() order by r.due_at limit 1
+      select r.due_at
+      from public.rule_state r
+      where r.shard = s.shard and r.due_at <= core.now()
+      order by r.due_at
+      limit 1
     ) first
   )
 union all
@@ -46,7 +53,13 @@ select
     from (select from public.notification_jobs where state in ('pending', 'leased') limit 1000000) waiting
   ),
   least(
-    (select run_at from public.notification_jobs where state = 'pending' and run_at <= core.now() order by run_at limit 1),
+    (
+      select run_at
+      from public.notification_jobs
+      where state = 'pending' and run_at <= core.now()
+      order by run_at
+      limit 1
+    ),
     (select min(run_at) from public.notification_jobs where state = 'leased')
   )
 union all

@@ -5,10 +5,11 @@ create function ops.record_health(
   p_errors text[],
   p_failures_to_alert integer default 3,
   p_min_seconds double precision default 0
-) returns table (service text, status text, failures integer, opened_alert_id bigint, closed_alerts integer)
+) returns table (service text, status text, failures integer, error text, opened_alert_id bigint, closed_alerts integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 declare
   v_now timestamptz := core.now();
   v_check public.service_health;
@@ -44,6 +45,7 @@ begin
     service := v_check.service;
     status := v_check.status;
     failures := v_check.failures;
+    error := v_check.error;
     opened_alert_id := null;
     closed_alerts := 0;
     if v_check.status = 'up' and v_check.changed_at = v_now then

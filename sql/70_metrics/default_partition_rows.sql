@@ -1,11 +1,11 @@
 create view metrics.default_partition_rows as
 select
   'telemetry' as table_name,
-  (select count(*) from (select from public.telemetry_default limit 100000) rows) as value
+  (select count(*) from (select from public.telemetry_default limit 10000) rows) as value
 union all
 select
   'audit_log',
-  (select count(*) from (select from public.audit_log_default limit 100000) rows);
+  (select count(*) from (select from public.audit_log_default limit 10000) rows);
 
 comment on view metrics.default_partition_rows is
-  'Rows whose own partition does not exist, by table, counted up to 100,000; they wait for ops_worker to make it.';
+  'Rows whose own partition does not exist, by table, counted up to 10,000; they wait for ops_worker to make it.';

@@ -1,9 +1,9 @@
 """Takes the escalation steps that are due.
 
-   waiting ── due, open ──▶ told ── another step ──▶ waiting
-      │  ▲                   └──── last step ──▶ gone
-      │  └─ due, silenced: waits for the end of the silence
-      └── acknowledged or closed ──▶ gone
+waiting ── due, open ──▶ told ── another step ──▶ waiting
+   │  ▲                   └──── last step ──▶ gone
+   │  └─ due, silenced: waits for the end of the silence
+   └── acknowledged or closed ──▶ gone
 """
 
 import logging

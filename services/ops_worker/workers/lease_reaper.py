@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from services.shared import tracing
 from services.shared.db import Pool
 
 log = logging.getLogger(__name__)
@@ -16,4 +17,8 @@ class LeaseReaper:
 
     async def reap(self, pool: Pool) -> int:
         """One pass; the number of leases ended."""
-        raise NotImplementedError
+        with tracing.use_trace_id(None):
+            ended = int(await pool.fetchval("select delivery.reap($1)", self.batch))
+            if ended:
+                log.warning("leases ended: their worker vanished", extra={"leases": ended})
+        return ended

@@ -10,20 +10,17 @@ from datetime import datetime
 from typing import Protocol
 
 from services.shared.audit.event import AuditEvent
-from services.shared.audit.record import COLUMNS, Record, make_record
+from services.shared.audit.record import Line, make_line, read_line
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_SECONDS = 10.0
 
-_TYPE = COLUMNS.index("event_type")
-_TIMESTAMP = COLUMNS.index("timestamp")
-
 
 class Writer(Protocol):
     """Where batches go."""
 
-    async def write(self, records: Sequence[Record]) -> None:
+    async def write(self, lines: Sequence[Line]) -> None:
         """Return when every row is stored."""
 
 
@@ -35,17 +32,18 @@ class Gap:
         self._first_at: datetime | None = None
         self._last_at: datetime | None = None
 
-    def add(self, record: Record) -> None:
+    def add(self, line: Line) -> None:
         """Count one lost event."""
-        at: datetime = record[_TIMESTAMP]
-        self._by_type[record[_TYPE]] += 1
-        self._first_at = at if self._first_at is None else min(self._first_at, at)
-        self._last_at = at if self._last_at is None else max(self._last_at, at)
+        row = read_line(line)
+        at = datetime.fromisoformat(row["timestamp"] or "")
+        self._by_type[row["event_type"] or ""] += 1
+        self._first_at = min(self._first_at or at, at)
+        self._last_at = max(self._last_at or at, at)
 
-    def make_record(self, *, service: str, lane: str) -> Record:
+    def make_line(self, *, service: str, lane: str) -> Line:
         """The audit.gap row that stands for them."""
         count = self._by_type.total()
-        return make_record(
+        return make_line(
             AuditEvent(
                 event_type="audit.gap",
                 severity="error",
@@ -81,7 +79,7 @@ class Lane:
         self._service = service
         self._limit = limit
         self._batch_size = batch_size
-        self._buffer: list[Record] = []
+        self._buffer: list[Line] = []
         self._gap: Gap | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -92,12 +90,12 @@ class Lane:
         """Rows not known to be stored yet."""
         return len(self._buffer)
 
-    def put(self, record: Record) -> bool:
+    def put(self, line: Line) -> bool:
         """Take a row; False when it is lost because the lane is full or has stopped."""
         if len(self._buffer) >= self._limit or (self._stopping and self._task is None):
-            self._drop(record)
+            self._drop(line)
             return False
-        self._buffer.append(record)
+        self._buffer.append(line)
         if not self._wake.is_set():
             self._wake.set()
         return True
@@ -118,7 +116,7 @@ class Lane:
             self._task = None
         left = len(self._buffer)
         if left:
-            by_type = Counter(row[_TYPE] for row in self._buffer)
+            by_type = Counter(read_line(line)["event_type"] for line in self._buffer)
             log.error("audit events lost at stop", extra={"buffer": self.name, "lost": left, "by_type": by_type})
             self.dropped += left
             self._buffer.clear()
@@ -130,7 +128,7 @@ class Lane:
             taken = len(batch)
             gap, self._gap = self._gap, None
             if gap is not None:
-                batch.append(gap.make_record(service=self._service, lane=self.name))
+                batch.append(gap.make_line(service=self._service, lane=self.name))
             if batch:
                 await self._writer.write(batch)
                 # Only now: until a row is stored it counts against the limit.
@@ -140,11 +138,11 @@ class Lane:
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _drop(self, record: Record) -> None:
+    def _drop(self, line: Line) -> None:
         self.dropped += 1
         if self._gap is None:
             self._gap = Gap()
-        self._gap.add(record)
+        self._gap.add(line)
         now = time.monotonic()
         if now - self._logged_at > LOG_EVERY_SECONDS:
             self._logged_at = now

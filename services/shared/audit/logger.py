@@ -11,7 +11,7 @@ from services.shared import db
 from services.shared.audit.collector import LaneCollector
 from services.shared.audit.event import AuditEvent
 from services.shared.audit.lane import Lane
-from services.shared.audit.record import Address, make_record
+from services.shared.audit.record import Address, make_line
 from services.shared.audit.store import Store, call, copy
 from services.shared.settings import Settings
 
@@ -60,7 +60,7 @@ class AuditLogger:
     def log(self, event: AuditEvent) -> bool:
         """Take an event, from the event loop's thread; False when the buffer is full and the event is lost."""
         lane = self._refusals if event.event_type in _REFUSALS else self._events
-        return lane.put(make_record(event, self._service))
+        return lane.put(make_line(event, self._service))
 
     def auth_success(self, **facts: Unpack[Facts]) -> bool:
         """A caller was let in."""

@@ -1,12 +1,17 @@
-"""From an event to the row that is stored: cleaned at the door, so that what waits in a buffer is small and safe."""
+"""From an event to the line of text that COPY stores, cleaned at the door: what waits in a buffer is small and safe.
+
+A line costs a tenth of what asyncpg needs to encode the same nineteen values, and the server reads either as fast.
+"""
 
 import ipaddress
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, TypeAlias
+from typing import Any, NewType, TypeAlias
 
 import orjson
 
@@ -14,46 +19,60 @@ from services.shared.audit import cleaning
 from services.shared.audit.cleaning import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_TENANT, LONGEST_WORD
 from services.shared.audit.event import AuditEvent
 
-Record: TypeAlias = tuple[Any, ...]
+Line = NewType("Line", str)
 Address: TypeAlias = IPv4Address | IPv6Address
 
+# What clients have no hand in comes first, so that only the rest need be searched for secrets.
 COLUMNS = (
-    "tenant_id",
+    "event_type",
     "timestamp",
     "event_id",
-    "event_type",
     "category",
+    "action",
     "severity",
+    "source_service",
+    "ip_address",
+    "duration_ms",
+    "tenant_id",
     "entity_type",
     "entity_id",
     "entity_name",
-    "action",
-    "message",
-    "details",
-    "source_service",
     "actor_type",
     "actor_id",
     "actor_name",
-    "ip_address",
     "trace_id",
-    "duration_ms",
+    "message",
+    "details",
 )
+SEPARATOR = "\x1f"  # a control character, so no cleaned value holds it; an empty value is null
+_SEPARATORS = len(COLUMNS) - 1
+
+_EVENT_TYPE = re.compile(r"[a-z]+\.[a-z_]+", re.ASCII)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_SEVERITIES = frozenset({"debug", "info", "warning", "error", "critical"})
 
 
-def make_record(event: AuditEvent, service: str) -> Record:
-    """The row of an event: values in the order of COLUMNS, details encoded already. Never raises."""
+def make_line(event: AuditEvent, service: str) -> Line:
+    """The event as COPY wants it: the values of COLUMNS in one line. Never raises."""
     try:
         details = orjson.dumps(event.details, default=str, option=orjson.OPT_NON_STR_KEYS) if event.details else b"{}"
         address = parse_address(event.ip_address)
-        if _is_clean(event, details.decode()) and (address is not None or event.ip_address is None):
-            return _make_row(event, service, address, details)
-    except Exception:  # whatever an odd value broke here, the thorough way copes with it
+        line, text = _join(event, service, address, details.decode())
+        if (address is not None or event.ip_address is None) and _is_clean(event, line, text):
+            return line
+    except Exception:  # noqa: BLE001, S110  # whatever an odd value broke here, the thorough way copes with it
         pass
-    return _make_clean_record(event, service)
+    return _make_clean_line(event, service)
 
 
-def parse_address(value: str | Address | None) -> Address | None:
-    """The address, an IPv4 address inside IPv6 as IPv4; None for what is none."""
+def read_line(line: Line) -> dict[str, str | None]:
+    """The values of a line by column, as text; null as None."""
+    values = line.replace("\\\\", "\\").split(SEPARATOR)
+    return {name: value or None for name, value in zip(COLUMNS, values, strict=True)}
+
+
+def parse_address(value: str | Address | None) -> str | None:
+    """The address in text, an IPv4 address inside IPv6 as IPv4; None for what is none."""
     # The length is checked before the cache, which must not keep what a client made long.
     if value is None or (isinstance(value, str) and len(value) > LONGEST_WORD):
         return None
@@ -61,64 +80,73 @@ def parse_address(value: str | Address | None) -> Address | None:
 
 
 @lru_cache(maxsize=4096)
-def _parse_address(value: str | Address) -> Address | None:
+def _parse_address(value: str | Address) -> str | None:
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
         return None
     # Rebuilt from its bytes, an IPv6 address loses a scope, which Postgres does not know.
-    return getattr(address, "ipv4_mapped", None) or ipaddress.ip_address(address.packed)
+    return str(getattr(address, "ipv4_mapped", None) or ipaddress.ip_address(address.packed))
 
 
-def _is_clean(event: AuditEvent, details: str) -> bool:
-    # One look at everything a client may have had a hand in; a None is as harmless as any other word.
+@lru_cache(maxsize=256)
+def _is_well_formed(event_type: str, severity: str) -> bool:
+    return _EVENT_TYPE.fullmatch(event_type) is not None and severity in _SEVERITIES
+
+
+def _join(event: AuditEvent, service: str, address: str | None, details: str) -> tuple[Line, str]:
+    """The line and, once more, its second half: everything that a client may have had a hand in."""
+    category, _, action = event.event_type.partition(".")
+    duration = event.duration_ms
+    text = (
+        f"{event.tenant_id}\x1f{event.entity_type or ''}\x1f{event.entity_id or ''}\x1f{event.entity_name or ''}\x1f"
+        f"{event.actor_type or ''}\x1f{event.actor_id or ''}\x1f{event.actor_name or ''}\x1f{event.trace_id or ''}\x1f"
+        f"{event.message}\x1f{details}"
+    )
+    line = (
+        f"{event.event_type}\x1f{event.timestamp.isoformat()}\x1f{event.event_id}\x1f{category}\x1f{action}\x1f"
+        f"{event.severity}\x1f{service}\x1f{address or ''}\x1f{'' if duration is None else duration}\x1f{text}"
+    )
+    return Line(line), text
+
+
+def _is_clean(event: AuditEvent, line: str, text: str) -> bool:
     return (
         len(event.tenant_id) <= LONGEST_TENANT
         and (event.entity_id is None or len(event.entity_id) <= LONGEST_NAME)
-        and event.timestamp.tzinfo is not None
         and (event.duration_ms is None or math.isfinite(event.duration_ms))
-        and cleaning.is_clean(
-            f"{event.message} {event.tenant_id} {event.entity_type} {event.entity_id} {event.entity_name} "
-            f"{event.actor_type} {event.actor_id} {event.actor_name} {event.trace_id} {details}"
-        )
+        and event.timestamp.tzinfo is not None
+        and bool(event.message and event.tenant_id)
+        and _is_well_formed(event.event_type, event.severity)
+        and line.count(SEPARATOR) == _SEPARATORS
+        and len(text) <= cleaning.LONGEST_TEXT
+        and "\\" not in text
+        and text.replace(SEPARATOR, "").isprintable()
+        and not cleaning.may_hold_secret(text)
+        and _are_plain(event.details)
     )
 
 
-def _make_row(event: AuditEvent, service: str, address: Address | None, details: bytes) -> Record:
-    category, _, action = event.event_type.partition(".")
-    return (
-        event.tenant_id,
-        event.timestamp,
-        event.event_id,
-        event.event_type,
-        category,
-        event.severity,
-        event.entity_type,
-        event.entity_id,
-        event.entity_name,
-        action,
-        event.message,
-        orjson.Fragment(details),
-        service,
-        event.actor_type,
-        event.actor_id,
-        event.actor_name,
-        address,
-        event.trace_id,
-        event.duration_ms,
-    )
+def _are_plain(details: Mapping[str, Any]) -> bool:
+    for key, value in details.items():  # noqa: SIM110  # a generator would cost twice as much
+        if type(value) not in _PLAIN or cleaning.names_secret(key):
+            return False
+    return True
 
 
-def _make_clean_record(event: AuditEvent, service: str) -> Record:
+def _make_clean_line(event: AuditEvent, service: str) -> Line:
     found = cleaning.clean_value(event.details)
     details = found if isinstance(found, dict) else {"value": found}
     address = parse_address(event.ip_address) if isinstance(event.ip_address, str | IPv4Address | IPv6Address) else None
     if address is None and event.ip_address is not None:
         details["invalid_ip_address"] = _clean(event.ip_address, LONGEST_WORD)
+    duration = event.duration_ms
     cleaned = replace(
         event,
-        message=_clean(event.message, LONGEST_MESSAGE) or "",
+        event_type=_clean(event.event_type, LONGEST_WORD),
+        message=_clean(event.message, LONGEST_MESSAGE) or "(no message)",
         tenant_id=_clean(event.tenant_id, LONGEST_TENANT) or "system",
+        severity=_clean(event.severity, LONGEST_WORD),
         entity_type=_clean(event.entity_type, LONGEST_WORD),
         entity_id=_clean(event.entity_id, LONGEST_NAME),
         entity_name=_clean(event.entity_name, LONGEST_NAME),
@@ -126,43 +154,20 @@ def _make_clean_record(event: AuditEvent, service: str) -> Record:
         actor_id=_clean(event.actor_id, LONGEST_NAME),
         actor_name=_clean(event.actor_name, LONGEST_NAME),
         trace_id=_clean(event.trace_id, LONGEST_WORD),
-        duration_ms=event.duration_ms if event.duration_ms is not None and math.isfinite(event.duration_ms) else None,
+        duration_ms=duration if isinstance(duration, int | float) and math.isfinite(duration) else None,
         timestamp=event.timestamp if event.timestamp.tzinfo else event.timestamp.replace(tzinfo=UTC),
     )
-    return _make_row(cleaned, service, address, _encode(details))
+    line, _ = _join(cleaned, service, address, _encode(details))
+    return Line(line.replace("\\", "\\\\"))
 
 
-def _clean(value: object, longest: int) -> str | None:
-    return None if value is None else cleaning.clean_text(cleaning.say(value), longest)
+def _clean(value: object, longest: int) -> str:
+    return "" if value is None else cleaning.clean_text(cleaning.say(value), longest)
 
 
-def _encode(details: dict[str, Any]) -> bytes:
-    encoded = orjson.dumps(details)
+def _encode(details: dict[str, Any]) -> str:
+    encoded = orjson.dumps(details).decode()
     if len(encoded) <= cleaning.LONGEST_DETAILS:
         return encoded
-    start = cleaning.clean_text(encoded.decode(), LONGEST_MESSAGE)
-    return orjson.dumps({"truncated_bytes": len(encoded), "start": start})
-
-
-def make_quarantine(record: Record, error: BaseException) -> Record:
-    """The row for an event the database refused: same id and time, nothing of it but an ASCII rendering in details."""
-    event = dict(zip(COLUMNS, record, strict=True))
-    event["details"] = orjson.dumps(event["details"]).decode()
-    rendering = {name: ascii(value)[:LONGEST_NAME] for name, value in event.items() if value is not None}
-    quarantined = AuditEvent(
-        event_type="audit.quarantined",
-        severity="error",
-        message="an event could not be stored as it was",
-        details={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None), "event": rendering},
-        actor_type="service",
-        actor_id=event["source_service"],
-        trace_id=None,
-        timestamp=event["timestamp"],
-        event_id=event["event_id"],
-    )
-    return make_record(quarantined, event["source_service"])
-
-
-def is_quarantine(record: Record) -> bool:
-    """Whether the row is one that make_quarantine made."""
-    return bool(record[COLUMNS.index("event_type")] == "audit.quarantined")
+    start = cleaning.clean_text(encoded, LONGEST_MESSAGE)
+    return orjson.dumps({"truncated_characters": len(encoded), "start": start}).decode()

@@ -1,28 +1,30 @@
 """Puts rows into audit_log, each exactly once, whatever the connection, the server or a single row does.
 
-    first try: COPY, or CALL for refused logins ── ok ──▶ stored
-         └─ anything else: nobody knows what was stored
-              ▼
-    audit.append of the same rows ── ok ──▶ stored; what was there already stayed
-         ├─ database away ──▶ wait, again
-         └─ a row is refused ──▶ halve until it stands alone, store an audit.quarantined row in its place
+first try: COPY, or CALL for refused logins ── ok ──▶ stored
+  └─ anything else: nobody knows what was stored
+       ▼
+audit.append of the same rows ── ok ──▶ stored; what was there already stayed
+  ├─ database away ──▶ wait, again
+  └─ a row is refused ──▶ halve until it stands alone, store an audit.quarantined row in its place
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import asyncpg
 import orjson
 
 from services.shared import db
-from services.shared.audit.record import COLUMNS, Record, is_quarantine, make_quarantine
+from services.shared.audit.quarantine import is_quarantine, make_quarantine_line
+from services.shared.audit.record import COLUMNS, SEPARATOR, Line, read_line
 
 log = logging.getLogger(__name__)
 
-Send: TypeAlias = Callable[[db.Connection, Sequence[Record]], Awaitable[Any]]
+Send: TypeAlias = Callable[[db.Connection, Sequence[Line]], Awaitable[Any]]
 
 ACQUIRE_SECONDS = 10.0
 RELEASE_SECONDS = 5.0
@@ -33,40 +35,49 @@ LOG_EVERY_FAILURES = 20
 _POISON_CLASSES = ("22", "23", "54")
 
 
-async def copy(connection: db.Connection, records: Sequence[Record]) -> None:
+async def copy(connection: db.Connection, lines: Sequence[Line]) -> None:
     """Store rows by COPY: the fast way, which fails as a whole and knows no duplicates."""
-    await connection.copy_records_to_table("audit_log", schema_name="public", columns=COLUMNS, records=records)
-
-
-async def call(connection: db.Connection, records: Sequence[Record]) -> None:
-    """Store refused logins through audit.record_auth_failure, all calls in one transaction."""
-    await connection.executemany(
-        "call audit.record_auth_failure($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        [_make_arguments(dict(zip(COLUMNS, record, strict=True))) for record in records],
+    await connection.copy_to_table(
+        "audit_log",
+        schema_name="public",
+        columns=COLUMNS,
+        # Not bytes: those asyncpg would take for the name of a file.
+        source=memoryview("\n".join([*lines, ""]).encode()),
+        delimiter=SEPARATOR,
+        null="",
     )
 
 
-def _make_arguments(row: dict[str, Any]) -> tuple[Any, ...]:
-    reason = orjson.loads(orjson.dumps(row["details"])).get("reason") or row["action"]
+async def call(connection: db.Connection, lines: Sequence[Line]) -> None:
+    """Store refused logins through audit.record_auth_failure, all calls in one transaction."""
+    await connection.executemany(
+        "call audit.record_auth_failure($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [_make_arguments(read_line(line)) for line in lines],
+    )
+
+
+def _make_arguments(row: dict[str, str | None]) -> tuple[Any, ...]:
+    details = orjson.loads(row["details"] or "{}")
+    duration = row["duration_ms"]
     return (
         row["event_id"],
-        row["timestamp"],
+        datetime.fromisoformat(row["timestamp"] or ""),
         row["tenant_id"],
-        str(reason),
+        details.get("reason") or row["action"],
         row["ip_address"],
         row["actor_type"],
         row["actor_id"],
         row["actor_name"],
         row["message"],
-        row["details"],
+        details,
         row["source_service"],
         row["trace_id"],
-        row["duration_ms"],
+        None if duration is None else float(duration),
     )
 
 
-async def _append(connection: db.Connection, records: Sequence[Record]) -> None:
-    rows = [dict(zip(COLUMNS, record, strict=True)) for record in records]
+async def _append(connection: db.Connection, lines: Sequence[Line]) -> None:
+    rows = [{**row, "details": orjson.Fragment(row["details"] or "{}")} for row in map(read_line, lines)]
     await connection.execute("select audit.append($1)", rows)
 
 
@@ -86,12 +97,12 @@ class Store:
         self.quarantined = 0
         self.failures = 0
 
-    async def write(self, records: Sequence[Record]) -> None:
+    async def write(self, lines: Sequence[Line]) -> None:
         """Return when every row is stored or stands in quarantine, which may take as long as the database is away."""
-        error = await self._try(self._send, records)
+        error = await self._try(self._send, lines)
         if error is None:
             return
-        pieces = [records]
+        pieces = [lines]
         failures = 0
         while pieces:
             piece = pieces.pop()
@@ -106,20 +117,20 @@ class Store:
             elif len(piece) == 1:
                 log.error("audit event quarantined: %s", type(error).__name__)
                 self.quarantined += 1
-                pieces.append([make_quarantine(piece[0], error)])
+                pieces.append([make_quarantine_line(piece[0], error)])
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
 
-    async def _try(self, send: Send, records: Sequence[Record]) -> Exception | None:
+    async def _try(self, send: Send, lines: Sequence[Line]) -> Exception | None:
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
             try:
-                await send(connection, records)
+                await send(connection, lines)
             finally:
                 # Bounded: after a timeout asyncpg waits for a server that may never answer.
                 await self._pool.release(connection, timeout=RELEASE_SECONDS)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was, it decides how the rows are tried again
             return error
         return None
 
@@ -128,4 +139,4 @@ class Store:
         if failures % LOG_EVERY_FAILURES == 1:
             log.warning("audit events wait for the database: %s", type(error).__name__, extra={"failures": failures})
         longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 16))
-        await asyncio.sleep(longest * (0.5 + random.random() / 2))
+        await asyncio.sleep(longest * (0.5 + random.random() / 2))  # jitter

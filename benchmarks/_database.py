@@ -27,11 +27,10 @@ def scratch_database() -> Iterator[str]:
         _migrate(given)
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as home:
-        with EmbeddedPostgres(Path(home)) as server:
-            url = server.url()
-            _migrate(url)
-            yield url
+    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as home, EmbeddedPostgres(Path(home)) as server:
+        url = server.url()
+        _migrate(url)
+        yield url
 
 
 def as_role(url: str, role: str) -> str:

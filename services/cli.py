@@ -1,0 +1,186 @@
+"""`pulse`: the one command of a checkout. Each command does its work in services.local and fails with one line."""
+
+import asyncio
+import os
+import sys
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from services.local import database, keys, seed
+from services.local.bench import become_benchmark, benchmark_names
+from services.local.checks import run_checks
+from services.local.errors import LocalError
+from services.local.home import Home
+from services.local.journey import read_timeline, timeline_table
+from services.local.lock import AlreadyHeldError
+from services.local.migrate import migrate as run_migration
+from services.local.postgres import EmbeddedPostgres
+from services.local.psql import become_psql
+from services.local.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, Ports
+from services.local.screen import Screen, state_table
+from services.local.stack import Options, run_stack
+from services.local.state_file import NotRunningError, running_state
+from services.shared.tracing import from_headers
+
+app = typer.Typer(
+    help="Alerting for fleets of IoT devices, on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command()
+def up(
+    *,
+    port_base: Annotated[
+        int, typer.Option(min=1, max=HIGHEST_PORT_BASE, help="Services use the ports that follow this one.")
+    ] = DEFAULT_PORT_BASE,
+    demo: Annotated[bool, typer.Option(help="Seed a tenant and run a simulated fleet.")] = True,
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the simulated fleet.")] = 20,
+    rate: Annotated[float, typer.Option(min=0, max=1_000_000, help="Readings a second of the whole fleet.")] = 20.0,
+) -> None:
+    """Start everything on this machine and run until Ctrl-C.
+
+    Without PULSE_DATABASE_URL an embedded Postgres is used, for trying Pulse out and developing it, not for production.
+    """
+    ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1")
+    options = Options(ports, demo=demo and database.given_url() is None, devices=devices, rate=rate)
+    run_stack(Home.find(), options, Screen(Console()))
+
+
+@app.command()
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the processes of the running stack.
+
+    Exits with 1 when it does not run or one of them is not ready.
+    """
+    processes = running_state(Home.find()).processes
+    if as_json:
+        shown = [{name: getattr(process, name) for name in process.public} for process in processes]
+        print(orjson.dumps({"processes": shown}).decode())
+    else:
+        Console().print(state_table(processes))
+    if not all(process.ready for process in processes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def token(
+    *,
+    tenant: Annotated[str, typer.Option(help="Tenant the token is for.")] = "demo",
+    role: Annotated[keys.Role, typer.Option(help="What its holder may do.")] = "viewer",
+    expired: Annotated[bool, typer.Option("--expired", help="A token that ended an hour ago.")] = False,
+    device: Annotated[str | None, typer.Option(help="The API token of this device of the demo instead.")] = None,
+) -> None:
+    """Print a bearer token for the local stack."""
+    home = Home.find()
+    if device is not None:
+        print(seed.device_token(home, device))
+    else:
+        print(keys.SigningKey(home.keys).token(tenant_id=tenant, role=role, expired=expired))
+
+
+@app.command(context_settings=_PASS_ON)
+def psql(context: typer.Context) -> None:
+    """Open psql as the owner of the tables.
+
+    Arguments after -- go to psql.
+    """
+    become_psql(Home.find(), context.args)
+
+
+@app.command()
+def trace(
+    trace_id: Annotated[str, typer.Argument(metavar="ID", help="32 hex digits, or a UUID.")],
+    *,
+    tenant: Annotated[str, typer.Option(help="Tenant whose rows are shown.")] = "demo",
+) -> None:
+    """Tell the story of one trace id, from reading to webhook."""
+    canonical = from_headers(None, trace_id).trace_id
+    if canonical != trace_id.strip().lower().replace("-", ""):
+        raise LocalError(f"{trace_id} is no trace id: it takes 32 hex digits, or a UUID")
+
+    async def read() -> list[dict[str, object]]:
+        async with database.open_database(database.app_url(Home.find())) as pool:
+            return await read_timeline(pool, tenant_id=tenant, trace_id=canonical)
+
+    rows = asyncio.run(read())
+    if not rows:
+        raise LocalError(f"tenant {tenant} has nothing with trace id {canonical}")
+    Console(soft_wrap=True).print(timeline_table(rows))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to this checkout.
+
+    Makes the roles, runs the revisions, applies the SQL layer.
+    """
+    home = Home.find()
+    env = dict(os.environ)
+    try:
+        url = database.migration_url(home)
+    except NotRunningError:
+        with EmbeddedPostgres(home.postgres) as server:
+            asyncio.run(run_migration(server.url(), database.without_client_variables(env), say=print))
+        return
+    asyncio.run(run_migration(url, env, say=print))
+
+
+@app.command(context_settings=_PASS_ON)
+def test(context: typer.Context) -> None:
+    """Run ruff, mypy, import-linter and pytest.
+
+    Arguments after -- go to pytest. Every tool runs; the exit status is that of the first that failed.
+    """
+    raise typer.Exit(run_checks(context.args))
+
+
+@app.command(context_settings=_PASS_ON)
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(benchmark_names())}.")],
+) -> None:
+    """Measure Pulse beside a reference in the same run.
+
+    Arguments after the name go to the benchmark; NAME -- --help shows them.
+    """
+    become_benchmark(name, context.args)
+
+
+def main() -> None:
+    """Run a command; whatever goes wrong is one line, and a traceback only with PULSE_DEBUG=1."""
+    try:
+        app(prog_name="pulse")
+    except AlreadyHeldError as error:
+        _fail(f"already running, process {error.pid}: ./pulse status shows it", status=2)
+    except LocalError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        # Whoever read our output has read enough; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("PULSE_DEBUG"):
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error} (PULSE_DEBUG=1 shows where)")
+
+
+def _fail(message: str, *, status: int = 1) -> None:
+    print(f"pulse: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The tools that every change must pass, run one after the other."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from services.local.database import without_client_variables
+from services.local.home import CHECKOUT
+
+TOOLS: Sequence[tuple[str, Sequence[str]]] = (
+    ("ruff check", ("-m", "ruff", "check")),
+    ("ruff format", ("-m", "ruff", "format", "--check", "--quiet")),
+    ("mypy", ("-m", "mypy", "--strict")),
+    (
+        "import-linter",
+        ("-c", "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"),
+    ),
+)
+PYTEST = ("pytest", ("-m", "pytest", "-n", "2"))
+
+
+def run_checks(pytest_arguments: Sequence[str]) -> int:
+    """Run all tools, also after one failed; returns the first bad exit status, 0 when all is well."""
+    inherited = without_client_variables(os.environ).items()
+    env = {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}
+    statuses: dict[str, int] = {}
+    for name, arguments in (*TOOLS, (PYTEST[0], (*PYTEST[1], *pytest_arguments))):
+        print(f"── {name}", flush=True)
+        started = time.monotonic()
+        statuses[name] = subprocess.run([sys.executable, *arguments], check=False, cwd=CHECKOUT, env=env).returncode
+        print(f"   {_verdict(statuses[name])} in {time.monotonic() - started:.1f} s", flush=True)
+    print("   ".join(f"{name}: {_verdict(status)}" for name, status in statuses.items()))
+    return next((status for status in statuses.values() if status), 0)
+
+
+def _is_setting(name: str) -> bool:
+    """Settings of a running stack must not reach the tests; settings of the tests must."""
+    return name.startswith("PULSE_") and not name.startswith("PULSE_TEST_")
+
+
+def _verdict(status: int) -> str:
+    return "ok" if status == 0 else f"FAILED ({status})"

@@ -1,0 +1,188 @@
+"""`pulse up`: everything on one machine, from an empty directory to the first delivered alert, until Ctrl-C.
+
+The order of the start, and below it of the stop:
+    database ─▶ roles and migrations ─▶ seed ─▶ services ready ─▶ fleet ─▶ first journey ─▶ hints ─▶ wait
+    fleet ─▶ services ─▶ sink ─▶ database
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from services.local import database, hints, ports
+from services.local.errors import LocalError
+from services.local.first_journey import first_journey
+from services.local.home import Home
+from services.local.journey import journey_table
+from services.local.keys import SigningKey
+from services.local.leftovers import stop_leftovers
+from services.local.lock import hold
+from services.local.log_files import last_message, trim
+from services.local.migrate import migrate
+from services.local.postgres import EmbeddedPostgres
+from services.local.roster import FLEET, MODULES, POSTGRES, SERVICES, SINK, Ports, Roster, uses_own_keys
+from services.local.screen import Screen
+from services.local.seed import seed, sink_secret
+from services.local.state_file import ProcessState, write_state
+from services.local.supervise import Child, Supervisor
+
+READY_SECONDS = 90.0
+SHORT_RUNS_THAT_MEAN_NEVER = 4
+JOURNEY_SECONDS = 15.0
+TRIM_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller of `pulse up` chose; rate in readings a second."""
+
+    ports: Ports
+    demo: bool
+    devices: int
+    rate: float
+
+
+def run_stack(home: Home, options: Options, screen: Screen) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP. Raises AlreadyHeldError when it runs already, LocalError when it cannot."""
+    with hold(home.lock):
+        stop_leftovers(home)
+        names = [*SERVICES, *([SINK] if options.demo else [])]
+        ports.check_free({name: options.ports[name] for name in names}, host=options.ports.host)
+        asyncio.run(Stack(home, options, screen).run())
+
+
+class Stack:
+    """One run of the stack."""
+
+    def __init__(self, home: Home, options: Options, screen: Screen) -> None:
+        self._home = home
+        self._options = options
+        self._screen = screen
+        self._server = EmbeddedPostgres(home.postgres) if database.given_url() is None else None
+        self._supervisor = Supervisor(self._changed)
+
+    async def run(self) -> None:
+        """Start, wait for a signal, stop."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            roster = Roster(self._home, self._options.ports, client, embedded=self._server is not None)
+            work = asyncio.create_task(self._work(roster, client))
+            trimming = asyncio.create_task(self._trim_logs())
+            self._stop_on_signals(work)
+            self._screen.open()
+            try:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
+            finally:
+                trimming.cancel()
+                await self._shut_down()
+                self._screen.close()
+
+    async def _work(self, roster: Roster, client: httpx.AsyncClient) -> None:
+        url = await self._start_database(roster)
+        if self._server is not None or database.may_migrate(url):
+            await migrate(url, roster.environment(), say=lambda line: self._screen.note(f"migrate: {line}"))
+        app_url = database.as_role(url, "pulse_app") if self._server else url
+        children = []
+        if self._options.demo:
+            async with database.open_database(app_url) as pool:
+                sink_url = self._options.ports.url(SINK)
+                await seed(pool, self._home, sink_url=sink_url, devices=self._options.devices)
+            children.append(self._supervisor.start(roster.sink(secret=sink_secret(self._home))))
+        for name in SERVICES:
+            role_url = database.as_role(url, "pulse_exporter") if self._server and name == "exporter" else app_url
+            spec = roster.service(name, database_url=role_url, demo=self._options.demo)
+            children.append(self._supervisor.start(spec))
+        await self._until_ready(children)
+        self._screen.note("Pulse is ready.")
+        if self._options.demo:
+            self._supervisor.start(roster.fleet(rate=self._options.rate))
+            await self._show_first_journey(app_url, client)
+        self._show_hints()
+        await asyncio.Event().wait()
+
+    async def _start_database(self, roster: Roster) -> str:
+        """URL to migrate with."""
+        if self._server is None:
+            return database.migration_url(self._home)
+        await self._until_ready([self._supervisor.start(roster.postgres(self._server))])
+        await asyncio.to_thread(self._server.ensure_database, "pulse")
+        self._changed()
+        return self._server.url()
+
+    async def _until_ready(self, children: Sequence[Child]) -> None:
+        """Wait for all; LocalError with a process's last words when one cannot start."""
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        while waiting := [child for child in children if not child.was_ready]:
+            for child in waiting:
+                if child.restarts >= SHORT_RUNS_THAT_MEAN_NEVER or asyncio.get_running_loop().time() > deadline:
+                    said = last_message(child.spec.log) or child.fault or "it says nothing"
+                    raise LocalError(f"{child.spec.name} does not become ready: {said} (see {child.spec.log})")
+            await asyncio.sleep(0.05)
+
+    async def _show_first_journey(self, app_url: str, client: httpx.AsyncClient) -> None:
+        sink_url = self._options.ports.url(SINK)
+        async with database.open_database(app_url) as pool:
+            found = await first_journey(pool, client, sink_url=sink_url, seconds=JOURNEY_SECONDS)
+        if found is None:
+            self._screen.note(f"No alert was delivered within {JOURNEY_SECONDS:.0f} s; see {self._home.root}/log.")
+            return
+        trace_id, steps = found
+        self._screen.note(f"\nThe first alert's journey, trace {trace_id}:")
+        self._screen.note(journey_table(steps))
+
+    def _show_hints(self) -> None:
+        demo = self._options.demo
+        self._screen.note()
+        for label, url in hints.addresses(self._options.ports, demo=demo):
+            self._screen.note(f"{label:<18} {url}")
+        if demo and uses_own_keys():
+            token = SigningKey(self._home.keys).token(tenant_id="demo", role="admin")
+            self._screen.note(f"{'Token (12 hours)':<18} {token}")
+        for number, (title, commands) in enumerate(hints.checks(self._options.ports, self._home, demo=demo), start=1):
+            self._screen.note("\n".join([f"\n{number}. {title}:", *(f"   {command}" for command in commands)]))
+        self._screen.note("\nCtrl-C stops everything; the data stays.")
+
+    def _stop_on_signals(self, work: "asyncio.Task[None]") -> None:
+        def stop() -> None:
+            if not work.cancel():
+                self._supervisor.hurry()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+
+    async def _shut_down(self) -> None:
+        """Those that bring work first, the database last."""
+        self._screen.note("Stopping.")
+        await self._supervisor.stop([FLEET])
+        await self._supervisor.stop([*SERVICES])
+        await self._supervisor.stop([SINK])
+        await self._supervisor.stop([POSTGRES])
+        if self._server is not None:
+            self._server.release()
+        self._home.state.unlink(missing_ok=True)
+
+    def _changed(self) -> None:
+        children = self._supervisor.children
+        self._screen.show(children)
+        started = self._server is not None and any(child.was_ready for child in children)
+        write_state(
+            self._home,
+            self._options.ports.base,
+            processes=[_state(child) for child in children],
+            server=self._server if started else None,
+        )
+
+    async def _trim_logs(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            for child in self._supervisor.children:
+                await asyncio.to_thread(trim, child.spec.log)
+
+
+def _state(child: Child) -> ProcessState:
+    name = child.spec.name
+    return ProcessState(name, child.pid, child.spec.port, child.ready, child.restarts, MODULES.get(name))

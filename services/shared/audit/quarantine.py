@@ -1,0 +1,36 @@
+"""What is stored in place of an event that the database refuses."""
+
+from datetime import datetime
+from uuid import UUID
+
+from services.shared.audit.cleaning import LONGEST_NAME
+from services.shared.audit.event import AuditEvent
+from services.shared.audit.record import Line, make_line, read_line
+
+_EVENT_TYPE = "audit.quarantined"
+
+
+def make_quarantine_line(line: Line, error: BaseException) -> Line:
+    """A row with the same id and time, and of the event nothing but an ASCII rendering in its details."""
+    event = read_line(line)
+    service = event["source_service"] or ""
+    rendering = {name: ascii(value)[:LONGEST_NAME] for name, value in event.items() if value is not None}
+    return make_line(
+        AuditEvent(
+            event_type=_EVENT_TYPE,
+            severity="error",
+            message="an event could not be stored as it was",
+            details={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None), "event": rendering},
+            actor_type="service",
+            actor_id=service,
+            trace_id=None,
+            timestamp=datetime.fromisoformat(event["timestamp"] or ""),
+            event_id=UUID(event["event_id"]),
+        ),
+        service,
+    )
+
+
+def is_quarantine(line: Line) -> bool:
+    """Whether make_quarantine_line made it."""
+    return line.startswith(_EVENT_TYPE)

@@ -1,0 +1,79 @@
+"""The HTTP API as an ASGI application, put together from its parts."""
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from services.shared.server import program_version, status_routes
+from services.ui_iot.backend import Backend
+from services.ui_iot.middleware.auth import PROBE_PATHS, AuthMiddleware
+from services.ui_iot.middleware.body_limit import BodyLimitMiddleware
+from services.ui_iot.middleware.path_template import PathTemplates
+from services.ui_iot.middleware.trace import TraceMiddleware
+from services.ui_iot.openapi import install_openapi
+from services.ui_iot.problems import install_problem_handlers
+from services.ui_iot.routes import (
+    alert_story,
+    alerts,
+    audit,
+    auth,
+    channels,
+    deliveries,
+    devices,
+    escalation_policies,
+    ingest,
+    notification_routes,
+    rules,
+    traces,
+)
+
+ROUTERS = (
+    ingest.router,
+    alerts.router,
+    alert_story.router,
+    devices.router,
+    rules.router,
+    channels.router,
+    notification_routes.router,
+    escalation_policies.router,
+    deliveries.router,
+    audit.router,
+    traces.router,
+    auth.router,
+)
+
+
+def create_api(backend: Backend) -> FastAPI:
+    """The routes behind authentication, without trace ids and measurement.
+
+    /docs loads its scripts from a public CDN; /openapi.json needs nothing from outside.
+    """
+    api = FastAPI(redoc_url=None, generate_unique_id_function=_operation_id)
+    api.state.backend = backend
+    # The last one added is the first one met.
+    api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes)
+    api.add_middleware(
+        AuthMiddleware,
+        authenticator=backend.authenticator,
+        audit=backend.audit,
+        metrics=backend.process.metrics,
+    )
+    install_problem_handlers(api)
+    for router in ROUTERS:
+        api.include_router(router)
+    api.router.routes.extend(status_routes(backend.process))
+    install_openapi(api, version=program_version())
+    return api
+
+
+def create_app(backend: Backend) -> ASGIApp:
+    """The whole application. Tracing wraps it from outside: the response made for a crash has its trace id too."""
+    api = create_api(backend)
+    return TraceMiddleware(
+        api, metrics=backend.process.metrics, templates=PathTemplates(api.routes), unmeasured=PROBE_PATHS
+    )
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The function's name: stable while paths and methods move."""
+    return route.name

@@ -1,0 +1,71 @@
+"""What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from sqlalchemy import Select
+from starlette.requests import Request
+
+from services.shared.audit import AuditLogger
+from services.shared.db import Connection, Pool, act, read_as, select
+from services.shared.server import Process
+from services.shared.settings import UiIot
+from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.oidc import Issuer
+from services.ui_iot.paging import Order, PageQuery, fetch_page
+from services.ui_iot.principal import Principal
+from services.ui_iot.problems import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One for the process. issuer: None when tokens cannot be refreshed through it."""
+
+    settings: UiIot
+    process: Process
+    audit: AuditLogger
+    authenticator: Authenticator
+    issuer: Issuer | None
+
+    def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
+        """A transaction in which the caller changes something."""
+        return act(pool_of(self.process), tenant_id=caller.tenant_id, actor=caller.actor, service=self.process.service)
+
+    def reading(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
+        """A read-only transaction that sees the caller's tenant."""
+        return read_as(pool_of(self.process), tenant_id=caller.tenant_id)
+
+    async def call(self, caller: Principal, query: str, *arguments: Any) -> Any:
+        """The one value of one function call, made by the caller in a transaction of its own."""
+        async with self.acting(caller) as connection:
+            return await connection.fetchval(query, *arguments)
+
+    async def find(self, caller: Principal, statement: Select[Any], *, what: str) -> dict[str, Any]:
+        """The one row of a select over an api view; raises NotFound, naming what was looked for."""
+        async with self.reading(caller) as connection:
+            rows = await select(connection, statement)
+        if not rows:
+            raise NotFound(f"There is no {what}.")
+        return rows[0]
+
+    async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:
+        """A page of a select over an api view."""
+        async with self.reading(caller) as connection:
+            return await fetch_page(connection, statement, order=order, page=page)
+
+
+def pool_of(process: Process) -> Pool:
+    """The process's pool; raises ConnectionError until the database was reached for the first time."""
+    if process.pool is None:
+        raise ConnectionError("the database has not been reached yet")
+    return process.pool
+
+
+def _backend(request: Request) -> Backend:
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+Api = Annotated[Backend, Depends(_backend)]

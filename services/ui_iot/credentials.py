@@ -1,0 +1,76 @@
+"""What a request shows to be let in: a bearer token in its header, or one in the session cookie."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from services.ui_iot.refusals import Refusal
+
+COOKIE = "pulse_session"
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+
+_MISSING = Refusal("missing_token", "Send a token: Authorization: Bearer …")
+_AMBIGUOUS = Refusal("invalid_token", "The request shows more than one token.")
+_FOREIGN = Refusal("forbidden", "A request with the session cookie must come from a page of this site.")
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The few headers that matter here, each line as it came."""
+
+    authorization: tuple[str, ...]
+    cookie: tuple[str, ...]
+    forwarded_for: tuple[str, ...]
+    host: str
+    origin: str | None
+    fetch_site: str | None
+
+
+def read_headers(scope: Scope) -> Headers:
+    """Pick the headers out of the request in one pass."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name in _NAMES:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    return Headers(
+        authorization=tuple(found.get(b"authorization", ())),
+        cookie=tuple(found.get(b"cookie", ())),
+        forwarded_for=tuple(found.get(b"x-forwarded-for", ())),
+        host=next(iter(found.get(b"host", ())), ""),
+        origin=next(iter(found.get(b"origin", ())), None),
+        fetch_site=next(iter(found.get(b"sec-fetch-site", ())), None),
+    )
+
+
+_NAMES = frozenset((b"authorization", b"cookie", b"x-forwarded-for", b"host", b"origin", b"sec-fetch-site"))
+
+
+def find_token(headers: Headers, method: str) -> str | Refusal:
+    """The one token the request shows. The header wins over the cookie, which a browser adds by itself."""
+    if headers.authorization:
+        if len(headers.authorization) > 1:
+            return _AMBIGUOUS
+        scheme, _, token = headers.authorization[0].strip().partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token.strip() else _MISSING
+    sessions = {value for line in headers.cookie for value in _cookies(line)}
+    if not sessions:
+        return _MISSING
+    if len(sessions) > 1:
+        # Another host of the same domain can set a cookie of this name.
+        return _AMBIGUOUS
+    if method not in _SAFE_METHODS and not _is_same_site(headers):
+        return _FOREIGN
+    return sessions.pop()
+
+
+def _cookies(line: str) -> list[str]:
+    pairs = (part.strip().partition("=") for part in line.split(";"))
+    return [value.strip('"') for name, _, value in pairs if name == COOKIE and value]
+
+
+def _is_same_site(headers: Headers) -> bool:
+    """Whether the page that sent the request is ours: browsers let no page forge either header."""
+    if headers.fetch_site is not None:
+        return headers.fetch_site == "same-origin"
+    return headers.origin is not None and headers.host != "" and urlsplit(headers.origin).netloc == headers.host

@@ -1,0 +1,40 @@
+"""No request makes this process hold more of its body than its address takes."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.ui_iot.problems import TooLarge, problem
+
+# The longest thing a person configures is a policy of 20 steps: 2 KB.
+SMALL_BYTES = 64 * 1024
+INGEST_PREFIX = "/ingest/"
+
+
+class BodyLimitMiddleware:
+    """Refuses a body by its announced length, or while it arrives when the length is not announced or wrong."""
+
+    def __init__(self, app: ASGIApp, *, ingest_bytes: int) -> None:
+        self.app = app
+        self._ingest_bytes = ingest_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a bounded body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = self._ingest_bytes if scope["path"].startswith(INGEST_PREFIX) else SMALL_BYTES
+        detail = f"The body may have {most} bytes."
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if announced.isdigit() and int(announced[:20]) > most:
+            await problem(413, detail, headers={"Connection": "close"})(scope, receive, send)
+            return
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > most:
+                raise TooLarge(detail)
+            return message
+
+        await self.app(scope, bounded, send)

@@ -1,0 +1,170 @@
+"""Every error as RFC 9457 problem+json with the trace id, and the one table from SQLSTATE to HTTP."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from services.shared import tracing
+from services.shared.db import UNAVAILABLE
+from services.ui_iot.refusals import STATUS, Refusal
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+
+# Our own states carry a message written for the caller; of the others only the kind of fault is told.
+_STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
+_CLASSES: dict[str, tuple[int, str]] = {
+    "22": (422, "A value cannot be stored as it is."),
+    "23": (422, "A value is outside of what is allowed."),
+    "40": (503, "Another change came between; try again."),
+    "53": (503, "The database has no room left for this request."),
+    "55": (503, "Something else holds what this request needs."),
+    "57": (503, "The database gave up on this request."),
+    "08": (503, "The database is not available."),
+    "0A": (503, "The database was changed meanwhile; try again."),
+}
+_CONSTRAINTS: dict[str, tuple[int, str]] = {
+    "devices_pkey": (409, "A device with this device_id exists."),
+    "notification_channels_tenant_id_name_key": (409, "A channel with this name exists."),
+    "escalation_policies_tenant_id_name_key": (409, "An escalation policy with this name exists."),
+    "notification_routes_channel_id_fkey": (422, "channel_id names no channel."),
+    "notification_routes_rule_id_fkey": (422, "rule_id names no rule."),
+    "escalation_steps_channel_id_fkey": (422, "channel_id of a step names no channel."),
+    "alert_rules_policy_id_fkey": (422, "policy_id names no escalation policy."),
+    "alert_rules_scope_check": (422, "A rule watches one device or one tag, not both."),
+}
+_NO_TENANT = (403, "The tenant of the token does not exist.")
+
+
+class Refused(Exception):
+    """The caller may not do this."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class NotFound(HTTPException):
+    """There is no such thing among the tenant's."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(404, detail)
+
+
+class Unprocessable(HTTPException):
+    """The request is well formed and makes no sense."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(422, detail)
+
+
+class TooLarge(HTTPException):
+    """The request is larger than what is read."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(413, detail)
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """A response that says what is wrong; members stand beside the standard ones."""
+    title = HTTPStatus(status).phrase
+    body = {
+        "type": f"urn:pulse:problem:{title.lower().replace(' ', '-')}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "trace_id": tracing.current_trace_id(),
+        **members,
+    }
+    if status == 503 and not (headers and "Retry-After" in headers):
+        headers = {**(headers or {}), "Retry-After": str(RETRY_SECONDS)}
+    return Response(orjson.dumps(body), status, headers, media_type=MEDIA_TYPE)
+
+
+def refusal_problem(refusal: Refusal) -> Response:
+    """The response to a caller that is not let in."""
+    status = STATUS[refusal.reason]
+    headers: dict[str, str] = {}
+    if status == 401:
+        error = "" if refusal.reason == "missing_token" else ', error="invalid_token"'
+        headers["WWW-Authenticate"] = f'Bearer realm="pulse"{error}'
+    if refusal.retry_after_seconds is not None:
+        headers["Retry-After"] = str(refusal.retry_after_seconds)
+    return problem(status, refusal.detail, headers=headers, reason=refusal.reason)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(asyncpg.PostgresError, _on_postgres_error)
+    for kind in UNAVAILABLE:
+        app.add_exception_handler(kind, _on_database_away)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+async def _on_refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal_problem(error.refusal)
+
+
+async def _on_http_exception(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else _describe(error.status_code)
+    return problem(error.status_code, detail, headers=error.headers)
+
+
+def _describe(status: int) -> str:
+    match status:
+        case 404:
+            return "There is nothing at this address."
+        case 405:
+            return "This address does not answer this method."
+        case _:
+            return HTTPStatus(status).phrase
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # Pydantic's errors quote what was sent, which may be a secret.
+    errors = [{"pointer": _point_to(fault["loc"]), "detail": fault["msg"]} for fault in error.errors()]
+    return problem(422, "The request does not have the form that is expected.", errors=errors[:50])
+
+
+def _point_to(location: Sequence[str | int]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)[:300]
+
+
+async def _on_postgres_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, asyncpg.PostgresError)
+    state = error.sqlstate or ""
+    if state in _STATES:
+        return problem(_STATES[state], str(error.message))
+    constraint = getattr(error, "constraint_name", None) or ""
+    known = _NO_TENANT if constraint.endswith("_tenant_id_fkey") else _CONSTRAINTS.get(constraint)
+    status, detail = known or _CLASSES.get(state[:2], (500, ""))
+    if status == 500:
+        return await _on_fault(_request, error)
+    log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
+    return problem(status, detail)
+
+
+async def _on_database_away(_request: Request, error: Exception) -> Response:
+    log.warning("database away: %s", type(error).__name__)
+    return problem(503, "The database is not available.")
+
+
+async def _on_fault(_request: Request, error: Exception) -> Response:
+    log.error("request failed: %s", type(error).__name__, exc_info=error)
+    return problem(500, "Something went wrong here; the trace id finds it in our log.")

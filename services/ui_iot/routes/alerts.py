@@ -1,0 +1,148 @@
+"""Alerts: /api/v1/alerts."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
+from sqlalchemy import BigInteger, Column, DateTime, Text, table
+
+from services.ui_iot.backend import Api
+from services.ui_iot.fields import DeviceId, Metric, Name, PathId, QueryId, Severity, TraceId, example, shown
+from services.ui_iot.guard import OPERATORS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+
+router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
+
+_ALERT_COLUMNS = (
+    *(
+        "alert_id",
+        "fingerprint",
+        "rule_id",
+        "rule_name",
+        "device_id",
+        "metric",
+        "severity",
+        "status",
+        "message",
+        "value",
+    ),
+    *("opened_at", "acknowledged_at", "acknowledged_by", "closed_at", "close_reason", "silenced_until", "trace_id"),
+)
+_TYPES: dict[str, Any] = {"alert_id": BigInteger, "rule_id": BigInteger, "opened_at": DateTime(timezone=True)}
+ALERTS = table("alerts", *(Column(name, _TYPES.get(name, Text)) for name in _ALERT_COLUMNS), schema="api")
+_ORDER = Order("alerts", ((ALERTS.c.alert_id, ID),), descending=True)
+SHOWN: dict[str, Any] = {
+    "alert_id": 42,
+    "fingerprint": "rule:7:boiler-1",
+    "rule_id": 7,
+    "rule_name": "Boiler too hot",
+    "device_id": "boiler-1",
+    "metric": "temperature",
+    "severity": "critical",
+    "status": "open",
+    "message": "temperature is 81.5, above 80",
+    "value": 81.5,
+    "opened_at": "2026-01-05T12:00:00Z",
+    "acknowledged_at": None,
+    "acknowledged_by": None,
+    "closed_at": None,
+    "close_reason": None,
+    "silenced_until": None,
+    "trace_id": "0af7651916cd43dd8448eb211c80319c",
+}
+
+
+class Alert(BaseModel):
+    """An alert."""
+
+    model_config = shown(**SHOWN)
+    alert_id: int
+    fingerprint: str
+    rule_id: int | None
+    rule_name: str
+    device_id: str | None
+    metric: str | None
+    severity: str
+    status: str
+    message: str
+    value: float | None
+    opened_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    closed_at: datetime | None
+    close_reason: str | None
+    silenced_until: datetime | None
+    trace_id: str | None
+
+
+class AlertPage(BaseModel):
+    """A page of alerts."""
+
+    model_config = shown(items=[SHOWN], next_cursor=None)
+    items: list[Alert]
+    next_cursor: str | None
+
+
+class AlertQuery(PageQuery):
+    """Which alerts."""
+
+    status: Annotated[list[Literal["open", "acknowledged", "closed"]], Field(default_factory=list, max_length=3)]
+    severity: Annotated[list[Severity], Field(default_factory=list, max_length=4)]
+    rule_id: QueryId | None = None
+    device_id: DeviceId | None = None
+    metric: Metric | None = None
+    trace_id: TraceId | None = None
+    opened_since: AwareDatetime | None = None
+    opened_until: AwareDatetime | None = None
+
+
+class Closing(BaseModel):
+    """Why a person closes an alert."""
+
+    model_config = example(reason="Valve replaced")
+    reason: Name
+
+
+class Silence(BaseModel):
+    """Until when an alert sends nothing; null ends the silence."""
+
+    model_config = example(until="2026-01-06T08:00:00Z")
+    until: AwareDatetime | None
+
+
+@router.get("", response_model=AlertPage, responses=problems(), openapi_extra=allow(READERS))
+async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Query()]) -> dict[str, Any]:
+    """List the alerts, newest first."""
+    statement = where_equal(ALERTS, query, "status", "severity", "rule_id", "device_id", "metric", "trace_id")
+    if query.opened_since is not None:
+        statement = statement.where(ALERTS.c.opened_at >= query.opened_since)
+    if query.opened_until is not None:
+        statement = statement.where(ALERTS.c.opened_at < query.opened_until)
+    return await api.page(caller, statement, order=_ORDER, page=query)
+
+
+@router.post(
+    "/{alert_id}/acknowledge", response_model=Alert, responses=problems(404, 409), openapi_extra=allow(OPERATORS)
+)
+async def acknowledge_alert(api: Api, caller: Caller, alert_id: PathId) -> Any:
+    """Take an alert: it escalates no further, and the channels that were told of it are told of this."""
+    return await api.call(caller, "select evaluator.acknowledge_alert($1)", alert_id)
+
+
+@router.post(
+    "/{alert_id}/close", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
+)
+async def close_alert(api: Api, caller: Caller, alert_id: PathId, body: Closing) -> Any:
+    """Close an alert. The next reading that still breaches its rule opens a new one."""
+    return await api.call(caller, "select evaluator.close_alert($1, $2)", alert_id, body.reason)
+
+
+@router.post(
+    "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
+)
+async def silence_alert(api: Api, caller: Caller, alert_id: PathId, body: Silence) -> Any:
+    """Send nothing of an alert's opening or escalation until a time, at most 30 days ahead."""
+    return await api.call(caller, "select evaluator.silence_alert($1, $2)", alert_id, body.until)

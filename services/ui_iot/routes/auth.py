@@ -1,0 +1,73 @@
+"""A new access token for a refresh token, from the issuer: POST /auth/refresh."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from services.ui_iot.attempt import Attempt
+from services.ui_iot.authenticator import limited
+from services.ui_iot.backend import Api, Backend
+from services.ui_iot.client_address import Address
+from services.ui_iot.fields import example, shown
+from services.ui_iot.oidc import Granted
+from services.ui_iot.openapi import problems
+from services.ui_iot.principal import Principal
+from services.ui_iot.problems import Refused
+from services.ui_iot.refusals import STATUS, Refusal
+
+router = APIRouter(prefix="/auth", tags=["auth"])
+
+_NO_ISSUER = Refusal("auth_unavailable", "No issuer that gives out tokens is configured.", retry_after_seconds=60)
+
+
+class RefreshRequest(BaseModel):
+    """A refresh token of the issuer."""
+
+    model_config = example(refresh_token="the refresh token of the session")  # noqa: S106  # an example
+    refresh_token: Annotated[str, Field(min_length=1, max_length=8192)]
+
+
+class Tokens(BaseModel):
+    """The issuer's answer, as it came."""
+
+    model_config = shown(access_token="eyJhbGciOi…", token_type="Bearer", expires_in=300)  # noqa: S106  # an example
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105  # its kind, not the token
+    expires_in: int | None = None
+    refresh_token: str | None = None
+
+
+@router.post("/refresh", response_model=Tokens, responses=problems(413))
+async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Response:
+    """Exchange a refresh token for a new access token at the issuer; needs no other token."""
+    attempt: Attempt = request.scope["pulse.attempt"]
+    result = await _refresh(api, body.refresh_token, address=attempt.address)
+    if isinstance(result, Refusal):
+        attempt.refuse(result)
+        raise Refused(result)
+    caller = await _identify(api, result)
+    attempt.refresh(caller)
+    return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _refresh(api: Backend, token: str, *, address: Address | None) -> Granted | Refusal:
+    limit = api.authenticator.limit
+    wait_seconds = limit.wait_seconds(address)
+    if wait_seconds:
+        return limited(wait_seconds)
+    if api.issuer is None:
+        return _NO_ISSUER
+    result = await api.issuer.refresh(token)
+    if isinstance(result, Refusal) and STATUS[result.reason] == 401:
+        limit.record_failure(address)
+    return result
+
+
+async def _identify(api: Backend, granted: Granted) -> Principal | None:
+    """Whose session it is, as the new token proves; an issuer may also give out tokens meant for others."""
+    users = api.authenticator.users
+    result = await users.check(granted.answer["access_token"]) if users is not None else None
+    return result if isinstance(result, Principal) else None

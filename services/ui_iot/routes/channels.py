@@ -1,0 +1,173 @@
+"""Notification channels: /api/v1/channels. Secrets go in and never come out."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+
+from services.ui_iot.backend import Api
+from services.ui_iot.channel_config import (
+    ConfigChanges,
+    Kind,
+    PagerDuty,
+    Slack,
+    Teams,
+    Webhook,
+    check_destination,
+)
+from services.ui_iot.fields import Flag, Name, PathId, changes, example, shown, unset
+from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+
+router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
+
+_CHANNELS = table(
+    "channels",
+    Column("channel_id", BigInteger),
+    Column("name", Text),
+    Column("kind", Text),
+    Column("config"),
+    Column("enabled", Boolean),
+    Column("created_at"),
+    Column("updated_at"),
+    schema="api",
+)
+_ORDER = Order("channels", ((_CHANNELS.c.channel_id, ID),))
+_SHOWN: dict[str, Any] = {
+    "channel_id": 3,
+    "name": "On call",
+    "kind": "webhook",
+    "config": {"url": "https://hooks.example.com/pulse"},
+    "enabled": True,
+    "created_at": "2026-01-01T09:00:00Z",
+    "updated_at": "2026-01-01T09:00:00Z",
+}
+
+
+class _NewChannel(BaseModel):
+    name: Name
+    enabled: Flag = True
+
+
+class NewWebhook(_NewChannel):
+    """A webhook to be added."""
+
+    model_config = example(
+        name="On call",
+        kind="webhook",
+        config={
+            "url": "https://hooks.example.com/pulse",
+            "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+        },
+    )
+    kind: Literal["webhook"]
+    config: Webhook
+
+
+class NewSlack(_NewChannel):
+    """A Slack channel to be added."""
+
+    model_config = example(
+        name="#alerts", kind="slack", config={"url": "https://hooks.slack.com/services/T000/B000/XXXX"}
+    )
+    kind: Literal["slack"]
+    config: Slack
+
+
+class NewTeams(_NewChannel):
+    """A Teams channel to be added."""
+
+    model_config = example(name="Alerts", kind="teams", config={"url": "https://example.logic.azure.com/workflows/1"})
+    kind: Literal["teams"]
+    config: Teams
+
+
+class NewPagerDuty(_NewChannel):
+    """A PagerDuty service to be added."""
+
+    model_config = example(
+        name="PagerDuty", kind="pagerduty", config={"routing_key": "0123456789abcdef0123456789abcdef"}
+    )
+    kind: Literal["pagerduty"]
+    config: PagerDuty
+
+
+NewChannel = Annotated[NewWebhook | NewSlack | NewTeams | NewPagerDuty, Body(discriminator="kind")]
+
+
+class ChannelChanges(BaseModel):
+    """What is to change; what is left out stays, members of config too. The kind stays for good."""
+
+    model_config = example(config={"url": "https://hooks.example.com/pulse-2"}, enabled=True)
+    name: Name = unset()
+    config: ConfigChanges = unset()
+    enabled: Flag = unset()
+
+
+class Channel(BaseModel):
+    """A channel, without its secrets."""
+
+    model_config = shown(**_SHOWN)
+    channel_id: int
+    name: str
+    kind: str
+    config: dict[str, str]
+    """The address, without the part that is a secret."""
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class ChannelPage(BaseModel):
+    """A page of channels."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[Channel]
+    next_cursor: str | None
+
+
+class ChannelQuery(PageQuery):
+    """Which channels."""
+
+    kind: Kind | None = None
+    enabled: bool | None = None
+
+
+@router.get("", response_model=ChannelPage, responses=problems(), openapi_extra=allow(READERS))
+async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery, Query()]) -> dict[str, Any]:
+    """List the channels in the order of their making."""
+    return await api.page(caller, where_equal(_CHANNELS, query, "kind", "enabled"), order=_ORDER, page=query)
+
+
+@router.post("", status_code=201, response_model=Channel, responses=problems(409, 413), openapi_extra=allow(ADMINS))
+async def create_channel(api: Api, caller: Caller, body: NewChannel, response: Response) -> Any:
+    """Add a channel; a route or an escalation policy leads alerts to it."""
+    check_destination(body.config.url, allow_private=api.settings.allow_private_destinations)
+    channel = await api.call(caller, "select delivery.create_channel($1)", body.model_dump(exclude_none=True))
+    response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
+    return channel
+
+
+@router.get("/{channel_id}", response_model=Channel, responses=problems(404), openapi_extra=allow(READERS))
+async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str, Any]:
+    """Show one channel."""
+    statement = select(_CHANNELS).where(_CHANNELS.c.channel_id == channel_id)
+    return await api.find(caller, statement, what=f"channel {channel_id}")
+
+
+@router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
+async def update_channel(api: Api, caller: Caller, channel_id: PathId, body: ChannelChanges) -> Any:
+    """Change a channel; send of config what is to change."""
+    patch = changes(body)
+    check_destination(patch.get("config", {}).get("url"), allow_private=api.settings.allow_private_destinations)
+    return await api.call(caller, "select delivery.update_channel($1, $2)", channel_id, patch)
+
+
+@router.delete("/{channel_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
+async def delete_channel(api: Api, caller: Caller, channel_id: PathId) -> None:
+    """Remove a channel. While routes or escalation policies lead to it, it stays."""
+    await api.call(caller, "select delivery.delete_channel($1)", channel_id)

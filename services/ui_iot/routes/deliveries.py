@@ -1,0 +1,158 @@
+"""Deliveries: /api/v1/deliveries."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Column, Text, select, table
+
+from services.shared.db import select as fetch
+from services.ui_iot.backend import Api, Backend
+from services.ui_iot.fields import PathId, QueryId, TraceId, shown
+from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.problems import NotFound
+
+router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
+
+_DELIVERIES = table(
+    "deliveries",
+    *(Column(name, BigInteger) for name in ("job_id", "event_id", "alert_id", "channel_id")),
+    *(Column(name, Text) for name in ("channel_name", "kind", "state", "last_error", "trace_id")),
+    *(Column(name) for name in ("run_at", "attempts", "max_attempts", "idempotency_key", "created_at", "finished_at")),
+    schema="api",
+)
+_ATTEMPTS = table(
+    "delivery_attempts",
+    Column("job_id", BigInteger),
+    Column("attempt_id", BigInteger),
+    *(Column(name) for name in ("attempt", "outcome", "status_code", "error", "started_at", "finished_at")),
+    Column("duration_ms"),
+    schema="api",
+)
+_ORDER = Order("deliveries", ((_DELIVERIES.c.job_id, ID),), descending=True)
+_SHOWN: dict[str, Any] = {
+    "job_id": 9,
+    "event_id": 77,
+    "alert_id": 42,
+    "channel_id": 3,
+    "channel_name": "On call",
+    "kind": "opened",
+    "state": "delivered",
+    "run_at": "2026-01-05T12:00:00Z",
+    "attempts": 1,
+    "max_attempts": 8,
+    "idempotency_key": "0190b5a2-7c3e-4d7a-9f5b-0c8f3d2a1b4c",
+    "created_at": "2026-01-05T12:00:00Z",
+    "finished_at": "2026-01-05T12:00:00.2Z",
+    "last_error": None,
+    "trace_id": "0af7651916cd43dd8448eb211c80319c",
+}
+_ATTEMPT_SHOWN: dict[str, Any] = {
+    "attempt": 1,
+    "outcome": "delivered",
+    "status_code": 200,
+    "error": None,
+    "started_at": "2026-01-05T12:00:00.1Z",
+    "finished_at": "2026-01-05T12:00:00.2Z",
+    "duration_ms": 93.2,
+}
+
+
+class Delivery(BaseModel):
+    """A notification: one alert event for one channel."""
+
+    model_config = shown(**_SHOWN)
+    job_id: int
+    event_id: int
+    alert_id: int
+    channel_id: int
+    channel_name: str | None
+    """Null when the channel is gone."""
+    kind: str
+    state: str
+    run_at: datetime
+    """Not tried before then."""
+    attempts: int
+    max_attempts: int
+    idempotency_key: UUID
+    """Sent with every attempt, so that the receiver can drop a repeat."""
+    created_at: datetime
+    finished_at: datetime | None
+    last_error: str | None
+    trace_id: str | None
+
+
+class Attempt(BaseModel):
+    """One try to deliver; the outcome unknown means that a worker vanished with it."""
+
+    model_config = shown(**_ATTEMPT_SHOWN)
+    attempt: int
+    outcome: str
+    status_code: int | None
+    error: str | None
+    started_at: datetime | None
+    finished_at: datetime
+    duration_ms: float | None
+
+
+class DeliveryWithAttempts(Delivery):
+    """A notification and every try to deliver it."""
+
+    model_config = shown(**_SHOWN, tries=[_ATTEMPT_SHOWN])
+    tries: list[Attempt]
+
+
+class DeliveryPage(BaseModel):
+    """A page of deliveries."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[Delivery]
+    next_cursor: str | None
+
+
+class DeliveryQuery(PageQuery):
+    """Which deliveries."""
+
+    state: Literal["pending", "leased", "delivered", "dead"] | None = None
+    channel_id: QueryId | None = None
+    alert_id: QueryId | None = None
+    trace_id: TraceId | None = None
+
+
+@router.get("", response_model=DeliveryPage, responses=problems(), openapi_extra=allow(READERS))
+async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQuery, Query()]) -> dict[str, Any]:
+    """List the notifications, newest first."""
+    statement = where_equal(_DELIVERIES, query, "state", "channel_id", "alert_id", "trace_id")
+    return await api.page(caller, statement, order=_ORDER, page=query)
+
+
+@router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
+async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
+    """Show one notification and every try to deliver it."""
+    return await _show(api, caller, job_id)
+
+
+@router.post(
+    "/{job_id}/redrive",
+    response_model=DeliveryWithAttempts,
+    responses=problems(404, 409),
+    openapi_extra=allow(ADMINS),
+)
+async def redrive_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
+    """Put a dead notification back in the queue with all its attempts."""
+    await api.call(caller, "select delivery.redrive($1)", job_id)
+    return await _show(api, caller, job_id)
+
+
+async def _show(api: Backend, caller: Principal, job_id: int) -> dict[str, Any]:
+    async with api.reading(caller) as connection:
+        jobs = await fetch(connection, select(_DELIVERIES).where(_DELIVERIES.c.job_id == job_id))
+        if not jobs:
+            raise NotFound(f"There is no delivery {job_id}.")
+        tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
+        return {**jobs[0], "tries": await fetch(connection, tries)}

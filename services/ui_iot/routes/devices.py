@@ -1,0 +1,162 @@
+"""Devices: /api/v1/devices."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import ARRAY, Boolean, Column, Text, select, table
+
+from services.ui_iot.backend import Api
+from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, changes, example, shown, unset
+from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import NAME, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+
+router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=GuardedRoute)
+
+_DEVICES = table(
+    "devices",
+    Column("device_id", Text),
+    Column("name", Text),
+    Column("tags", ARRAY(Text)),
+    Column("is_gateway", Boolean),
+    Column("enabled", Boolean),
+    Column("has_token", Boolean),
+    Column("last_seen_at"),
+    Column("created_at"),
+    Column("updated_at"),
+    schema="api",
+)
+_ORDER = Order("devices", ((_DEVICES.c.device_id, NAME),))
+_EXAMPLE: dict[str, Any] = {
+    "device_id": "boiler-1",
+    "name": "Boiler in the cellar",
+    "tags": ["cellar", "boilers"],
+    "is_gateway": False,
+    "enabled": True,
+}
+_SHOWN: dict[str, Any] = {
+    **_EXAMPLE,
+    "has_token": True,
+    "last_seen_at": "2026-01-05T12:00:00Z",
+    "created_at": "2026-01-01T09:00:00Z",
+    "updated_at": "2026-01-01T09:00:00Z",
+}
+
+
+class NewDevice(BaseModel):
+    """A device to be added."""
+
+    model_config = example(**_EXAMPLE)
+    device_id: DeviceId
+    """What the device calls itself in its readings."""
+    name: Name = unset()
+    tags: list[Tag] = Field(default=[], max_length=32)
+    is_gateway: Flag = False
+    """Whether its token may report readings of the tenant's other devices."""
+    enabled: Flag = True
+
+
+class DeviceChanges(BaseModel):
+    """What is to change; what is left out stays."""
+
+    model_config = example(tags=["attic"], enabled=False)
+    name: Name = unset()
+    tags: list[Tag] = Field(default_factory=list, max_length=32)
+    is_gateway: Flag = unset()
+    enabled: Flag = unset()
+
+
+class Device(BaseModel):
+    """A device."""
+
+    model_config = shown(**_SHOWN)
+    device_id: str
+    name: str
+    tags: list[str]
+    is_gateway: bool
+    enabled: bool
+    has_token: bool
+    last_seen_at: datetime | None
+    """When its newest reading arrived."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class DeviceWithToken(Device):
+    """A device and its API token, which is shown this once."""
+
+    model_config = shown(**_SHOWN, token="pdt_acme_4f0ZkqYvXb1f9qJp8mQeWc2RkL7sTnU3aVdHgXyZiBo")  # noqa: S106  # an example
+    token: str
+
+
+class DevicePage(BaseModel):
+    """A page of devices."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[Device]
+    next_cursor: str | None
+
+
+class DeviceQuery(PageQuery):
+    """Which devices."""
+
+    tag: Annotated[Tag | None, Field(description="Only devices with this tag.")] = None
+    enabled: bool | None = None
+    is_gateway: bool | None = None
+
+
+@router.get("", response_model=DevicePage, responses=problems(), openapi_extra=allow(READERS))
+async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Query()]) -> dict[str, Any]:
+    """List the devices by device_id."""
+    statement = where_equal(_DEVICES, query, "enabled", "is_gateway")
+    if query.tag is not None:
+        statement = statement.where(_DEVICES.c.tags.contains([query.tag]))
+    return await api.page(caller, statement, order=_ORDER, page=query)
+
+
+@router.post(
+    "", status_code=201, response_model=DeviceWithToken, responses=problems(409, 413), openapi_extra=allow(ADMINS)
+)
+async def create_device(api: Api, caller: Caller, body: NewDevice, response: Response) -> dict[str, Any]:
+    """Add a device. Its API token is in the answer and nowhere else."""
+    token, digest = new_device_token(caller.tenant_id)
+    device = await api.call(caller, "select ingest.create_device($1)", {**changes(body), "token_hash": digest.hex()})
+    response.headers["Location"] = f"/api/v1/devices/{body.device_id}"
+    response.headers["Cache-Control"] = "no-store"
+    return {**device, "token": token}
+
+
+@router.get("/{device_id}", response_model=Device, responses=problems(404), openapi_extra=allow(READERS))
+async def get_device(api: Api, caller: Caller, device_id: PathDeviceId) -> dict[str, Any]:
+    """Show one device."""
+    statement = select(_DEVICES).where(_DEVICES.c.device_id == device_id)
+    return await api.find(caller, statement, what="such device")
+
+
+@router.patch("/{device_id}", response_model=Device, responses=problems(404, 413), openapi_extra=allow(ADMINS))
+async def update_device(api: Api, caller: Caller, device_id: PathDeviceId, body: DeviceChanges) -> Any:
+    """Change a device. Disabling it closes its alerts and refuses its token and readings."""
+    device = await api.call(caller, "select ingest.update_device($1, $2)", device_id, changes(body))
+    api.authenticator.devices.forget(caller.tenant_id, device_id)
+    return device
+
+
+@router.post("/{device_id}/token", response_model=DeviceWithToken, responses=problems(404), openapi_extra=allow(ADMINS))
+async def rotate_device_token(api: Api, caller: Caller, device_id: PathDeviceId, response: Response) -> dict[str, Any]:
+    """Give a device a new API token; the old one stops working."""
+    token, digest = new_device_token(caller.tenant_id)
+    device = await api.call(caller, "select ingest.rotate_device_token($1, $2)", device_id, digest)
+    api.authenticator.devices.forget(caller.tenant_id, device_id)
+    response.headers["Cache-Control"] = "no-store"
+    return {**device, "token": token}
+
+
+@router.delete("/{device_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
+async def delete_device(api: Api, caller: Caller, device_id: PathDeviceId) -> None:
+    """Remove a device and close its alerts. Its readings stay until their retention ends."""
+    await api.call(caller, "select ingest.delete_device($1)", device_id)
+    api.authenticator.devices.forget(caller.tenant_id, device_id)

@@ -1,0 +1,158 @@
+"""Readings in: POST /ingest/v1/readings."""
+
+import logging
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from services.shared import tracing
+from services.ui_iot.backend import Api, Backend
+from services.ui_iot.fields import shown
+from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.problems import TooLarge, Unprocessable
+from services.ui_iot.readings import Batch, Limits, check_readings, decode_readings
+
+log = logging.getLogger(__name__)
+
+# As many refused readings stand in the audit event; the counts by reason are complete.
+AUDITED_REFUSALS = 20
+
+router = APIRouter(prefix="/ingest/v1", tags=["ingest"], route_class=GuardedRoute)
+
+
+class RefusedReading(BaseModel):
+    """A reading that was not stored."""
+
+    index: int
+    """Its place in the request, from 0."""
+    reason: str
+    detail: str
+
+
+class ReadingsResult(BaseModel):
+    """What became of the readings of a request."""
+
+    model_config = shown(
+        accepted=1,
+        duplicates=0,
+        refused=[{"index": 1, "reason": "unknown_device", "detail": "The tenant has no device with this device_id."}],
+        trace_id="0af7651916cd43dd8448eb211c80319c",
+    )
+    accepted: int
+    duplicates: int
+    """Readings that were stored before: same device, metric and timestamp."""
+    refused: list[RefusedReading]
+    trace_id: str
+
+
+_READING = {
+    "type": "object",
+    "required": ["device_id", "metric", "value"],
+    "additionalProperties": False,
+    "properties": {
+        "device_id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"},
+        "metric": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"},
+        "value": {"type": "number"},
+        "timestamp": {
+            "description": "RFC 3339 text or seconds since 1970; the time of the request when it is left out.",
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}],
+        },
+    },
+}
+_READINGS = {"type": "array", "items": _READING, "maxItems": 10_000}
+_REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    {"type": "object", "required": ["readings"], "properties": {"readings": _READINGS}},
+                    _READINGS,
+                    _READING,
+                ]
+            },
+            "example": {
+                "readings": [
+                    {"device_id": "boiler-1", "metric": "heat", "value": 81.5, "timestamp": "2026-01-05T12:00:00Z"},
+                    {"device_id": "boiler-9", "metric": "heat", "value": 20},
+                ]
+            },
+        }
+    },
+}
+
+
+@router.post(
+    "/readings",
+    status_code=202,
+    response_model=ReadingsResult,
+    responses=problems(413),
+    openapi_extra={**allow(REPORTERS), "requestBody": _REQUEST_BODY},
+)
+async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
+    """Send readings: an object with `readings`, a bare array, or one reading.
+
+    Each reading is stored or refused by itself; a reading sent again is counted as duplicate and stored once.
+    A device's token reports that device only, unless the device is a gateway.
+    """
+    items = decode_readings(await request.body())
+    if items is None:
+        raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
+    most = api.settings.ingest_max_readings
+    if len(items) > most:
+        raise TooLarge(f"A request may carry {most} readings.")
+    batch = check_readings(items, _limits(api, caller))
+    accepted, duplicates = await _store(api, caller, batch)
+    counts = {"accepted": accepted, "duplicates": duplicates, "refused": len(batch.refused)}
+    log.info("readings received", extra={**counts, "tenant_id": caller.tenant_id})
+    if batch.refused:
+        _audit_refused(api, caller, batch, address=request.scope["pulse.client_address"])
+    body = {**counts, "refused": batch.refused, "trace_id": tracing.current_trace_id()}
+    return Response(orjson.dumps(body), 202, media_type="application/json")
+
+
+def _limits(api: Backend, caller: Principal) -> Limits:
+    return Limits(
+        now=datetime.now(UTC),
+        max_age_seconds=api.settings.ingest_max_age_seconds,
+        max_future_seconds=api.settings.ingest_max_future_seconds,
+        only_device=caller.actor.id if caller.role == "device" and not caller.is_gateway else None,
+    )
+
+
+async def _store(api: Backend, caller: Principal, batch: Batch) -> tuple[int, int]:
+    """Store the good readings; how many were new and how many were there already."""
+    if not batch.device_ids:
+        return 0, 0
+    async with api.acting(caller) as connection:
+        row = await connection.fetchrow(
+            "select accepted, duplicates, refused from ingest.record_readings($1, $2, $3, $4, $5, $6)",
+            caller.tenant_id,
+            batch.device_ids,
+            batch.metrics,
+            batch.timestamps,
+            batch.values,
+            tracing.current_trace_id(),
+        )
+    batch.refuse_stored(row["refused"])
+    return row["accepted"], row["duplicates"]
+
+
+def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: str | None) -> None:
+    first: list[dict[str, Any]] = [
+        {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
+    ]
+    api.audit.device_rejected(
+        reasons=Counter(entry["reason"] for entry in batch.refused),
+        tenant_id=caller.tenant_id,
+        actor=caller.actor,
+        ip_address=address,
+        details={"first": first},
+    )

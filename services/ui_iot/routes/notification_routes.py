@@ -1,0 +1,136 @@
+"""Notification routes: /api/v1/routes."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+
+from services.ui_iot.backend import Api
+from services.ui_iot.fields import Flag, Id, Name, PathId, QueryId, Severity, Tag, changes, example, shown, unset
+from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+
+router = APIRouter(prefix="/api/v1/routes", tags=["routes"], route_class=GuardedRoute)
+
+_ROUTES = table(
+    "routes",
+    Column("route_id", BigInteger),
+    Column("name", Text),
+    Column("channel_id", BigInteger),
+    Column("min_severity", Text),
+    Column("rule_id", BigInteger),
+    Column("tag", Text),
+    Column("enabled", Boolean),
+    Column("created_at"),
+    Column("updated_at"),
+    schema="api",
+)
+_ORDER = Order("routes", ((_ROUTES.c.route_id, ID),))
+_EXAMPLE: dict[str, Any] = {
+    "name": "Errors to on call",
+    "channel_id": 3,
+    "min_severity": "error",
+    "rule_id": None,
+    "tag": "boilers",
+    "enabled": True,
+}
+_SHOWN: dict[str, Any] = {
+    "route_id": 5,
+    **_EXAMPLE,
+    "created_at": "2026-01-01T09:00:00Z",
+    "updated_at": "2026-01-01T09:00:00Z",
+}
+
+
+class NewRoute(BaseModel):
+    """A route to be added; every condition that is set must hold."""
+
+    model_config = example(**_EXAMPLE)
+    name: Name
+    channel_id: Id
+    min_severity: Severity = "info"
+    rule_id: Id | None = None
+    """Only alerts of this rule; the route goes with the rule."""
+    tag: Tag | None = None
+    """Only alerts of devices with this tag."""
+    enabled: Flag = True
+
+
+class RouteChanges(BaseModel):
+    """What is to change; what is left out stays, null clears rule_id and tag."""
+
+    model_config = example(min_severity="critical", tag=None)
+    name: Name = unset()
+    channel_id: Id = unset()
+    min_severity: Severity = unset()
+    rule_id: Id | None = unset()
+    tag: Tag | None = unset()
+    enabled: Flag = unset()
+
+
+class Route(BaseModel):
+    """A route."""
+
+    model_config = shown(**_SHOWN)
+    route_id: int
+    name: str
+    channel_id: int
+    min_severity: str
+    rule_id: int | None
+    tag: str | None
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class RoutePage(BaseModel):
+    """A page of routes."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[Route]
+    next_cursor: str | None
+
+
+class RouteQuery(PageQuery):
+    """Which routes."""
+
+    channel_id: QueryId | None = None
+    rule_id: QueryId | None = None
+    enabled: bool | None = None
+
+
+@router.get("", response_model=RoutePage, responses=problems(), openapi_extra=allow(READERS))
+async def list_routes(api: Api, caller: Caller, query: Annotated[RouteQuery, Query()]) -> dict[str, Any]:
+    """List the routes in the order of their making."""
+    statement = where_equal(_ROUTES, query, "channel_id", "rule_id", "enabled")
+    return await api.page(caller, statement, order=_ORDER, page=query)
+
+
+@router.post("", status_code=201, response_model=Route, responses=problems(413), openapi_extra=allow(ADMINS))
+async def create_route(api: Api, caller: Caller, body: NewRoute, response: Response) -> Any:
+    """Add a route; it is taken by alerts that open from now on."""
+    route = await api.call(caller, "select dispatcher.create_route($1)", changes(body))
+    response.headers["Location"] = f"/api/v1/routes/{route['route_id']}"
+    return route
+
+
+@router.get("/{route_id}", response_model=Route, responses=problems(404), openapi_extra=allow(READERS))
+async def get_route(api: Api, caller: Caller, route_id: PathId) -> dict[str, Any]:
+    """Show one route."""
+    return await api.find(caller, select(_ROUTES).where(_ROUTES.c.route_id == route_id), what=f"route {route_id}")
+
+
+@router.patch("/{route_id}", response_model=Route, responses=problems(404, 413), openapi_extra=allow(ADMINS))
+async def update_route(api: Api, caller: Caller, route_id: PathId, body: RouteChanges) -> Any:
+    """Change a route."""
+    return await api.call(caller, "select dispatcher.update_route($1, $2)", route_id, changes(body))
+
+
+@router.delete("/{route_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
+async def delete_route(api: Api, caller: Caller, route_id: PathId) -> None:
+    """Remove a route."""
+    await api.call(caller, "select dispatcher.delete_route($1)", route_id)

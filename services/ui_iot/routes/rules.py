@@ -1,0 +1,178 @@
+"""Alert rules: /api/v1/rules."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+
+from services.ui_iot.backend import Api
+from services.ui_iot.fields import (
+    DeviceId,
+    Flag,
+    Id,
+    Metric,
+    Name,
+    Number,
+    Operator,
+    PathId,
+    QueryId,
+    Severity,
+    Tag,
+    changes,
+    example,
+    shown,
+    unset,
+)
+from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+
+router = APIRouter(prefix="/api/v1/rules", tags=["rules"], route_class=GuardedRoute)
+
+ForSeconds = Annotated[int, Field(strict=True, ge=0, le=604_800)]
+
+_RULES = table(
+    "rules",
+    Column("rule_id", BigInteger),
+    Column("name", Text),
+    Column("metric", Text),
+    Column("operator", Text),
+    Column("threshold"),
+    Column("for_seconds"),
+    Column("severity", Text),
+    Column("device_id", Text),
+    Column("tag", Text),
+    Column("policy_id", BigInteger),
+    Column("enabled", Boolean),
+    Column("created_at"),
+    Column("updated_at"),
+    schema="api",
+)
+_ORDER = Order("rules", ((_RULES.c.rule_id, ID),))
+_EXAMPLE: dict[str, Any] = {
+    "name": "Boiler too hot",
+    "metric": "temperature",
+    "operator": ">",
+    "threshold": 80.0,
+    "for_seconds": 60,
+    "severity": "critical",
+    "device_id": None,
+    "tag": "boilers",
+    "policy_id": None,
+    "enabled": True,
+}
+_SHOWN: dict[str, Any] = {
+    "rule_id": 7,
+    **_EXAMPLE,
+    "created_at": "2026-01-01T09:00:00Z",
+    "updated_at": "2026-01-01T09:00:00Z",
+}
+
+
+class NewRule(BaseModel):
+    """A rule to be added: an alert opens while `metric operator threshold` has held for `for_seconds`."""
+
+    model_config = example(**_EXAMPLE)
+    name: Name
+    metric: Metric
+    operator: Operator
+    threshold: Number
+    for_seconds: ForSeconds = 0
+    severity: Severity = "warning"
+    device_id: DeviceId | None = None
+    """The one device it watches; without device and tag it watches all."""
+    tag: Tag | None = None
+    """The group it watches."""
+    policy_id: Id | None = None
+    """Escalation policy of its alerts."""
+    enabled: Flag = True
+
+
+class RuleChanges(BaseModel):
+    """What is to change; what is left out stays, null clears device_id, tag and policy_id."""
+
+    model_config = example(threshold=85.5, tag=None)
+    name: Name = unset()
+    metric: Metric = unset()
+    operator: Operator = unset()
+    threshold: Number = unset()
+    for_seconds: ForSeconds = unset()
+    severity: Severity = unset()
+    device_id: DeviceId | None = unset()
+    tag: Tag | None = unset()
+    policy_id: Id | None = unset()
+    enabled: Flag = unset()
+
+
+class Rule(BaseModel):
+    """A rule."""
+
+    model_config = shown(**_SHOWN)
+    rule_id: int
+    name: str
+    metric: str
+    operator: str
+    threshold: float
+    for_seconds: int
+    severity: str
+    device_id: str | None
+    tag: str | None
+    policy_id: int | None
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class RulePage(BaseModel):
+    """A page of rules."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[Rule]
+    next_cursor: str | None
+
+
+class RuleQuery(PageQuery):
+    """Which rules."""
+
+    metric: Metric | None = None
+    severity: Severity | None = None
+    device_id: Annotated[DeviceId | None, Field(description="Only rules for this one device.")] = None
+    tag: Annotated[Tag | None, Field(description="Only rules for this group.")] = None
+    policy_id: QueryId | None = None
+    enabled: bool | None = None
+
+
+@router.get("", response_model=RulePage, responses=problems(), openapi_extra=allow(READERS))
+async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query()]) -> dict[str, Any]:
+    """List the rules in the order of their making."""
+    statement = where_equal(_RULES, query, "metric", "severity", "device_id", "tag", "policy_id", "enabled")
+    return await api.page(caller, statement, order=_ORDER, page=query)
+
+
+@router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
+async def create_rule(api: Api, caller: Caller, body: NewRule, response: Response) -> Any:
+    """Add a rule; it is applied to the readings that arrive from now on."""
+    rule = await api.call(caller, "select evaluator.create_rule($1)", changes(body))
+    response.headers["Location"] = f"/api/v1/rules/{rule['rule_id']}"
+    return rule
+
+
+@router.get("/{rule_id}", response_model=Rule, responses=problems(404), openapi_extra=allow(READERS))
+async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
+    """Show one rule."""
+    return await api.find(caller, select(_RULES).where(_RULES.c.rule_id == rule_id), what=f"rule {rule_id}")
+
+
+@router.patch("/{rule_id}", response_model=Rule, responses=problems(404, 413), openapi_extra=allow(ADMINS))
+async def update_rule(api: Api, caller: Caller, rule_id: PathId, body: RuleChanges) -> Any:
+    """Change a rule. A new condition, or disabling it, closes the alerts that it opened."""
+    return await api.call(caller, "select evaluator.update_rule($1, $2)", rule_id, changes(body))
+
+
+@router.delete("/{rule_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
+async def delete_rule(api: Api, caller: Caller, rule_id: PathId) -> None:
+    """Remove a rule with the routes that were only for it, and close its alerts."""
+    await api.call(caller, "select evaluator.delete_rule($1)", rule_id)

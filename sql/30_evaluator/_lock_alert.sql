@@ -1,0 +1,23 @@
+create function evaluator._lock_alert(p_tenant_id text, p_alert_id bigint) returns public.alerts
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_alert public.alerts;
+begin
+  select a.* into v_alert
+  from public.alerts a
+  where a.tenant_id = p_tenant_id and a.alert_id = p_alert_id
+  for no key update;
+  if not found then
+    raise exception using errcode = 'PU404', message = format('there is no alert %s', p_alert_id);
+  end if;
+  if v_alert.status = 'closed' then
+    raise exception using errcode = 'PU409', message = format('alert %s is closed', p_alert_id);
+  end if;
+  return v_alert;
+end
+$$;
+
+comment on function evaluator._lock_alert(text, bigint) is
+  'The alert, locked until the transaction ends; PU404 when there is none, PU409 when it is closed.';

@@ -1,0 +1,31 @@
+create function evaluator.create_rule(p_body jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_new public.alert_rules := jsonb_populate_record(null::public.alert_rules, p_body);
+begin
+  perform evaluator._require_device(v_tenant_id, v_new.device_id);
+  insert into public.alert_rules as r (
+    tenant_id, name, metric, operator, threshold, for_seconds, severity, device_id, tag, policy_id, enabled
+  )
+  values (
+    v_tenant_id, v_new.name, v_new.metric, v_new.operator, v_new.threshold, coalesce(v_new.for_seconds, 0),
+    coalesce(v_new.severity, 'warning'), v_new.device_id, v_new.tag, v_new.policy_id, coalesce(v_new.enabled, true)
+  )
+  returning r.* into v_new;
+  perform audit.write(array[audit.event(
+    p_tenant_id => v_tenant_id,
+    p_event_type => 'rule.created',
+    p_entity_type => 'rule',
+    p_entity_id => v_new.rule_id::text,
+    p_entity_name => v_new.name,
+    p_message => format('rule %s created: %s %s %s', v_new.rule_id, v_new.metric, v_new.operator, v_new.threshold),
+    p_details => to_jsonb(v_new) - array['tenant_id', 'created_at', 'updated_at'])]);
+  return (select to_jsonb(r) from api.rules r where r.rule_id = v_new.rule_id);
+end
+$$;
+
+comment on function evaluator.create_rule(jsonb) is
+  'Add a rule with the members of alert_rules and return it as the API shows it; PU422 when it names an unknown device.';

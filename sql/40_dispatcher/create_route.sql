@@ -1,0 +1,28 @@
+create function dispatcher.create_route(p_body jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_new public.notification_routes := jsonb_populate_record(null::public.notification_routes, p_body);
+begin
+  insert into public.notification_routes as r (tenant_id, name, channel_id, min_severity, rule_id, tag, enabled)
+  values (
+    v_tenant_id, v_new.name, v_new.channel_id, coalesce(v_new.min_severity, 'info'), v_new.rule_id, v_new.tag,
+    coalesce(v_new.enabled, true)
+  )
+  returning r.* into v_new;
+  perform audit.write(array[audit.event(
+    p_tenant_id => v_tenant_id,
+    p_event_type => 'config.route_created',
+    p_entity_type => 'route',
+    p_entity_id => v_new.route_id::text,
+    p_entity_name => v_new.name,
+    p_message => format('route %s to channel %s created', v_new.route_id, v_new.channel_id),
+    p_details => to_jsonb(v_new) - array['tenant_id', 'created_at', 'updated_at'])]);
+  return (select to_jsonb(r) from api.routes r where r.route_id = v_new.route_id);
+end
+$$;
+
+comment on function dispatcher.create_route(jsonb) is
+  'Add a route with the members of notification_routes and return it as the API shows it.';

@@ -1,0 +1,39 @@
+create function dispatcher.update_route(p_route_id bigint, p_patch jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_old public.notification_routes;
+  v_new public.notification_routes;
+  v_changes jsonb;
+begin
+  select r.* into v_old
+  from public.notification_routes r
+  where r.tenant_id = v_tenant_id and r.route_id = p_route_id
+  for no key update;
+  if not found then
+    raise exception using errcode = 'PU404', message = format('there is no route %s', p_route_id);
+  end if;
+  v_new := jsonb_populate_record(v_old, p_patch - array['tenant_id', 'route_id', 'created_at', 'updated_at']);
+  v_changes := core._changes(to_jsonb(v_old), to_jsonb(v_new));
+  if v_changes <> '{}' then
+    update public.notification_routes r
+    set (name, channel_id, min_severity, rule_id, tag, enabled, updated_at) = (
+      v_new.name, v_new.channel_id, v_new.min_severity, v_new.rule_id, v_new.tag, v_new.enabled, clock_timestamp())
+    where r.tenant_id = v_tenant_id and r.route_id = p_route_id;
+    perform audit.write(array[audit.event(
+      p_tenant_id => v_tenant_id,
+      p_event_type => 'config.route_updated',
+      p_entity_type => 'route',
+      p_entity_id => p_route_id::text,
+      p_entity_name => v_new.name,
+      p_message => format('route %s changed', p_route_id),
+      p_details => jsonb_build_object('changes', v_changes))]);
+  end if;
+  return (select to_jsonb(r) from api.routes r where r.route_id = p_route_id);
+end
+$$;
+
+comment on function dispatcher.update_route(bigint, jsonb) is
+  'Change the members that p_patch names and return the route; PU404 when there is none.';

@@ -1,0 +1,38 @@
+-- What a channel needs, whoever writes it: the API, a seed or a person in psql. The API says the same more kindly first.
+create function delivery._check_config(p_kind text, p_config jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_allowed constant text[] := case p_kind
+    when 'webhook' then array['url', 'secret']
+    when 'pagerduty' then array['url', 'routing_key']
+    else array['url']
+  end;
+  v_required constant text[] := case p_kind when 'pagerduty' then array['routing_key'] else array['url'] end;
+  v_fault text := (
+    select case
+      when e.key <> all (v_allowed) then format('%s channels have no %s', p_kind, e.key)
+      when jsonb_typeof(e.value) <> 'string' then e.key || ' must be text'
+      -- Plain http is for this machine only; where a connection may go is checked again when it is made.
+      when e.key = 'url' and (e.value #>> '{}') !~ '^(https://[^/?#@[:space:]]+|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?)([/?][!-~]*)?$'
+        then 'url must be an https address without user name'
+      when e.key = 'secret' and (e.value #>> '{}') !~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'
+        then 'secret must be whsec_ and the base64 of 24 to 64 bytes'
+      when e.key = 'routing_key' and (e.value #>> '{}') !~ '^[A-Za-z0-9]{32}$'
+        then 'routing_key must be 32 letters and digits'
+    end
+    from jsonb_each(p_config) e
+    order by 1 nulls last
+    limit 1
+  );
+begin
+  v_fault := coalesce(v_fault, (
+    select format('%s channels need %s', p_kind, r.key) from unnest(v_required) as r (key) where not p_config ? r.key limit 1));
+  if v_fault is not null then
+    raise exception using errcode = 'PU422', message = v_fault;
+  end if;
+end
+$$;
+
+comment on function delivery._check_config(text, jsonb) is 'Raise PU422 when a channel of this kind cannot work with this configuration.';

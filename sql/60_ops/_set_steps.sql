@@ -1,0 +1,25 @@
+create function ops._set_steps(p_tenant_id text, p_policy_id bigint, p_steps jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select
+    from (
+      select (s.step ->> 'after_minutes')::double precision - lag((s.step ->> 'after_minutes')::double precision)
+        over (order by s.number)
+      from jsonb_array_elements(p_steps) with ordinality as s (step, number)
+    ) as g (gap)
+    where g.gap < 0
+  ) then
+    raise exception using errcode = 'PU422', message = 'after_minutes must not fall from one step to the next';
+  end if;
+  delete from public.escalation_steps s where s.tenant_id = p_tenant_id and s.policy_id = p_policy_id;
+  insert into public.escalation_steps (tenant_id, policy_id, step_number, after_minutes, channel_id)
+  select p_tenant_id, p_policy_id, s.number, (s.step ->> 'after_minutes')::double precision, (s.step ->> 'channel_id')::bigint
+  from jsonb_array_elements(p_steps) with ordinality as s (step, number);
+end
+$$;
+
+comment on function ops._set_steps(text, bigint, jsonb) is
+  'Replace a policy''s steps by [{after_minutes, channel_id}], numbered in this order; PU422 when a time falls.';

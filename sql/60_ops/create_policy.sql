@@ -1,0 +1,26 @@
+create function ops.create_policy(p_body jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_policy_id bigint;
+begin
+  insert into public.escalation_policies as p (tenant_id, name)
+  values (v_tenant_id, p_body ->> 'name')
+  returning p.policy_id into v_policy_id;
+  perform ops._set_steps(v_tenant_id, v_policy_id, p_body -> 'steps');
+  perform audit.write(array[audit.event(
+    p_tenant_id => v_tenant_id,
+    p_event_type => 'config.policy_created',
+    p_entity_type => 'policy',
+    p_entity_id => v_policy_id::text,
+    p_entity_name => p_body ->> 'name',
+    p_message => format('escalation policy %s created', v_policy_id),
+    p_details => jsonb_build_object('steps', p_body -> 'steps'))]);
+  return (select to_jsonb(p) from api.escalation_policies p where p.policy_id = v_policy_id);
+end
+$$;
+
+comment on function ops.create_policy(jsonb) is
+  'Add a policy {name, steps: [{after_minutes, channel_id}]} and return it as the API shows it.';

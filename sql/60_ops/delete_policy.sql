@@ -1,0 +1,36 @@
+create function ops.delete_policy(p_policy_id bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_name text;
+  v_rules text;
+begin
+  select p.name into v_name
+  from public.escalation_policies p
+  where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id
+  for update;
+  if not found then
+    raise exception using errcode = 'PU404', message = format('there is no escalation policy %s', p_policy_id);
+  end if;
+  select string_agg(format('rule %s (%s)', r.rule_id, r.name), ', ' order by r.rule_id) into v_rules
+  from public.alert_rules r
+  where r.tenant_id = v_tenant_id and r.policy_id = p_policy_id;
+  if v_rules is not null then
+    raise exception using errcode = 'PU409', message = format('escalation policy %s is used by %s', p_policy_id, v_rules);
+  end if;
+  delete from ops.escalations e where e.tenant_id = v_tenant_id and e.policy_id = p_policy_id;
+  delete from public.escalation_policies p where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
+  perform audit.write(array[audit.event(
+    p_tenant_id => v_tenant_id,
+    p_event_type => 'config.policy_deleted',
+    p_entity_type => 'policy',
+    p_entity_id => p_policy_id::text,
+    p_entity_name => v_name,
+    p_message => format('escalation policy %s deleted', p_policy_id))]);
+end
+$$;
+
+comment on function ops.delete_policy(bigint) is
+  'Remove a policy with its steps; PU404 when there is none, PU409 naming them when rules use it.';

@@ -1,0 +1,46 @@
+create function ops.update_policy(p_policy_id bigint, p_patch jsonb) returns jsonb
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tenant_id text := core.require_tenant();
+  v_old jsonb;
+  v_new jsonb;
+  v_changes jsonb;
+begin
+  perform from public.escalation_policies p
+  where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id
+  for no key update;
+  if not found then
+    raise exception using errcode = 'PU404', message = format('there is no escalation policy %s', p_policy_id);
+  end if;
+  select to_jsonb(p) into v_old from api.escalation_policies p where p.policy_id = p_policy_id;
+  update public.escalation_policies p
+  set name = coalesce(p_patch ->> 'name', p.name)
+  where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
+  if p_patch ? 'steps' then
+    perform ops._set_steps(v_tenant_id, p_policy_id, p_patch -> 'steps');
+  end if;
+  select to_jsonb(p) into v_new from api.escalation_policies p where p.policy_id = p_policy_id;
+  v_changes := core._changes(v_old, v_new);
+  if v_changes = '{}' then
+    return v_old;
+  end if;
+  update public.escalation_policies p
+  set updated_at = clock_timestamp()
+  where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
+  perform audit.write(array[audit.event(
+    p_tenant_id => v_tenant_id,
+    p_event_type => 'config.policy_updated',
+    p_entity_type => 'policy',
+    p_entity_id => p_policy_id::text,
+    p_entity_name => v_new ->> 'name',
+    p_message => format('escalation policy %s changed', p_policy_id),
+    p_details => jsonb_build_object('changes', v_changes))]);
+  return (select to_jsonb(p) from api.escalation_policies p where p.policy_id = p_policy_id);
+end
+$$;
+
+comment on function ops.update_policy(bigint, jsonb) is
+  'Change the name, replace the steps, or both, and return the policy; PU404 when there is none. An alert that escalates '
+  'already goes on at the step with the number it had reached.';

@@ -1,0 +1,25 @@
+create view api.audit_events with (security_barrier) as
+select
+  l.event_id,
+  l.timestamp,
+  l.recorded_at,
+  l.event_type,
+  l.category,
+  l.severity,
+  l.entity_type,
+  l.entity_id,
+  l.entity_name,
+  l.action,
+  l.message,
+  l.details,
+  l.source_service,
+  l.actor_type,
+  l.actor_id,
+  l.actor_name,
+  host(l.ip_address) as ip_address,
+  l.trace_id,
+  l.duration_ms
+from public.audit_log l
+where l.tenant_id = core.current_tenant();
+
+comment on view api.audit_events is 'The audit trail of the current tenant.';

@@ -1,0 +1,13 @@
+create view api.channels with (security_barrier) as
+select
+  c.channel_id,
+  c.name,
+  c.kind,
+  delivery._public_config(c.kind, c.config) as config,
+  c.enabled,
+  c.created_at,
+  c.updated_at
+from public.notification_channels c
+where c.tenant_id = core.current_tenant();
+
+comment on view api.channels is 'Notification channels of the current tenant, without their secrets.';

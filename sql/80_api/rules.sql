@@ -1,0 +1,19 @@
+create view api.rules with (security_barrier) as
+select
+  r.rule_id,
+  r.name,
+  r.metric,
+  r.operator,
+  r.threshold,
+  r.for_seconds,
+  r.severity,
+  r.device_id,
+  r.tag,
+  r.policy_id,
+  r.enabled,
+  r.created_at,
+  r.updated_at
+from public.alert_rules r
+where r.tenant_id = core.current_tenant();
+
+comment on view api.rules is 'Alert rules of the current tenant.';

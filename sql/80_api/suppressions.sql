@@ -1,0 +1,13 @@
+create view api.suppressions with (security_barrier) as
+select
+  s.alert_id,
+  s.suppression_id,
+  s.event_id,
+  s.channel_id,
+  s.reason,
+  s.recorded_at,
+  s.trace_id
+from public.suppressions s
+where s.tenant_id = core.current_tenant();
+
+comment on view api.suppressions is 'Why nobody was told: alert events of the current tenant that did not become a notification, with the reason.';

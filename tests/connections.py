@@ -1,0 +1,26 @@
+"""Further connections to the clone of a test, for what happens when two are at it at once."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
+
+
+@asynccontextmanager
+async def connections(url: str) -> AsyncIterator[Connect]:
+    """A function that opens one more connection; all are closed at the end."""
+    async with AsyncExitStack() as opened:
+
+        async def open_one() -> asyncpg.Connection:
+            connection = await asyncpg.connect(url)
+            opened.push_async_callback(connection.close)
+            return connection
+
+        yield open_one
+
+
+async def is_blocked(conn: asyncpg.Connection, other: asyncpg.Connection) -> bool:
+    """Whether the other connection waits for a lock, asked on the first."""
+    return bool(await conn.fetchval("select pg_blocking_pids($1) <> '{}'", other.get_server_pid()))

@@ -1,0 +1,52 @@
+"""A database with a past: 400,000 finished rows over all tables that grow."""
+
+import asyncpg
+
+DEVICES = 200
+PAST = 50_000
+"""Rows of each kind that are over and done with."""
+
+# Foreign keys rest meanwhile: checking 400,000 rows is not what is tested.
+_STATEMENTS = f"""
+select ops.ensure_partitions();
+set session_replication_role = replica;
+insert into public.tenants (tenant_id, name) values ('acme', 'Acme'), ('other', 'Other');
+insert into public.devices (tenant_id, device_id, name)
+select 'acme', 'device-' || i, 'Device' from generate_series(1, {DEVICES}) i;
+insert into public.device_state (tenant_id, device_id, metric, timestamp, value, received_at)
+select 'acme', 'device-' || i, m, now(), 1, now()
+from generate_series(1, {DEVICES}) i, unnest(array['temperature', 'humidity']) m;
+insert into public.telemetry (tenant_id, timestamp, device_id, metric, value, trace_id, received_at)
+select 'acme', now() - interval '1 day' - i * interval '5 seconds', 'device-' || i % {DEVICES}, 'temperature', 1,
+       md5((i / 10)::text), now() - interval '1 day'
+from generate_series(1, {PAST}) i;
+insert into public.alert_rules (tenant_id, name, metric, operator, threshold) values ('acme', 'hot', 'temperature', '>', 1);
+insert into public.alerts
+  (tenant_id, fingerprint, rule_id, rule_name, severity, status, message, opened_at, closed_at, close_reason, trace_id)
+select 'acme', 'rule:1:' || i, 1, 'hot', 'warning', 'closed', 'hot', now(), now(), 'resolved', md5(i::text)
+from generate_series(1, {PAST}) i;
+insert into public.alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at, trace_id)
+select 'acme', i, 'opened', now(), now(), md5(i::text) from generate_series(1, {PAST}) i;
+insert into public.notification_channels (tenant_id, name, kind, config) values ('acme', 'sink', 'webhook', '{{}}');
+insert into public.notification_jobs
+  (tenant_id, event_id, alert_id, channel_id, kind, state, payload, run_at, finished_at, trace_id)
+select 'acme', i, i, 1, 'opened', 'delivered', '{{}}', now(), now(), md5(i::text) from generate_series(1, {PAST}) i;
+insert into public.delivery_attempts
+  (tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, started_at, finished_at, trace_id)
+select 'acme', i, 1, 1, 1, 'w', 'delivered', now() - interval '30 days', now() - interval '30 days', md5(i::text)
+from generate_series(1, {PAST}) i;
+insert into public.suppressions (tenant_id, event_id, alert_id, reason, trace_id)
+select 'acme', i, i, 'no_route', md5(i::text) from generate_series(1, {PAST}) i;
+insert into public.audit_log
+  (tenant_id, timestamp, event_id, event_type, category, action, message, source_service, trace_id)
+select 'acme', now() - interval '2 hours' - i * interval '10 seconds', gen_random_uuid(), 'alert.opened', 'alert', 'opened',
+       'hot', 'evaluator_iot', md5((i / 4)::text)
+from generate_series(1, 2 * {PAST}) i;
+reset session_replication_role;
+analyze;
+"""
+
+
+async def make_history(conn: asyncpg.Connection) -> None:
+    """Fill the clone; conn is the superuser's."""
+    await conn.execute(_STATEMENTS)

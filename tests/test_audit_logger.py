@@ -1,0 +1,313 @@
+"""AuditLogger against a real Postgres: nothing lost, nothing twice, whatever the connection or the server does."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.shared import db, tracing
+from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
+from services.shared.settings import UiIot
+from tests.cutting_proxy import Cut, CuttingProxy
+from tests.wait import until
+
+
+class Trail:
+    """An AuditLogger with what a test asks about it."""
+
+    def __init__(self, pool: db.Pool, *, buffer_size: int = 100_000) -> None:
+        self.registry = CollectorRegistry()
+        self.logger = AuditLogger(pool, service="ui_iot", buffer_size=buffer_size, registry=self.registry)
+        self.sent = 0
+
+    def metric(self, name: str, buffer: str = "events") -> float:
+        """A sample of pulse_audit_<name>."""
+        value = self.registry.get_sample_value(f"pulse_audit_{name}", {"buffer": buffer})
+        assert value is not None
+        return value
+
+    def send(self, count: int) -> None:
+        """Log so many numbered events, every third of them a refused login."""
+        for _ in range(count):
+            actor = db.Actor("user", f"user-{self.sent}")
+            if self.sent % 3:
+                self.logger.auth_success(tenant_id="acme", actor=actor, ip_address="10.1.2.3")
+            else:
+                self.logger.auth_failure(reason="expired", tenant_id="acme", actor=actor, ip_address="10.1.2.3")
+            self.sent += 1
+
+
+@pytest.fixture
+async def trail(app_pool: db.Pool) -> AsyncIterator[Trail]:
+    """A trail that is writing."""
+    trail = Trail(app_pool)
+    await trail.logger.start()
+    yield trail
+    await trail.logger.stop()
+
+
+async def stored(conn: asyncpg.Connection) -> list[str]:
+    """The actors of all stored auth events, sorted by their number; one twice stands here twice."""
+    rows = await conn.fetch("select actor_id from audit_log where category = 'auth'")
+    return sorted((row[0] for row in rows), key=lambda name: int(name.removeprefix("user-")))
+
+
+def expected(count: int) -> list[str]:
+    """Each of so many events once."""
+    return [f"user-{number}" for number in range(count)]
+
+
+async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Connection) -> None:
+    """Both ways into the table, COPY and the procedure, keep every field."""
+    with tracing.use_trace_id("ab" * 16):
+        alice = db.Actor("user", "alice", "Alice")
+        trail.logger.auth_success(
+            tenant_id="acme", actor=alice, ip_address="10.1.2.3", duration_ms=1.5, details={"n": 1}
+        )
+        trail.logger.auth_failure(
+            reason="expired",
+            tenant_id="acme",
+            actor=alice,
+            ip_address="::ffff:10.1.2.4",
+            duration_ms=2.5,
+            details={"n": 2},
+        )
+    await trail.logger.stop()
+    rows = await conn.fetch("select * from audit_log order by duration_ms")
+    common = {"tenant_id": "acme", "category": "auth", "source_service": "ui_iot", "trace_id": "ab" * 16}
+    common |= {"actor_type": "user", "actor_id": "alice", "actor_name": "Alice", "entity_id": None}
+    for row, kept in zip(
+        rows,
+        (
+            {"event_type": "auth.login_success", "severity": "info", "details": '{"n": 1}', "duration_ms": 1.5},
+            {"event_type": "auth.login_failure", "severity": "warning", "details": '{"n": 2, "reason": "expired"}'},
+        ),
+        strict=True,
+    ):
+        assert {name: row[name] for name in (*common, *kept)} == {**common, **kept}
+    assert [str(row["ip_address"]) for row in rows] == ["10.1.2.3", "10.1.2.4"]
+    assert rows[1]["message"] == "caller turned away: expired"
+
+
+async def test_each_helper_writes_its_type(trail: Trail, conn: asyncpg.Connection) -> None:
+    """The typed helpers and the registry agree on types and severities."""
+    device = db.Actor("device", "boiler-1")
+    trail.logger.auth_success(actor=device)
+    trail.logger.auth_token_refresh(tenant_id="acme")
+    trail.logger.auth_rate_limited(ip_address="10.1.2.3")
+    for reason in ("expired", "forbidden"):
+        trail.logger.auth_failure(reason=reason)
+    trail.logger.device_rejected(reasons={"not_finite": 2, "too_old": 1}, actor=device, tenant_id="acme")
+    await trail.logger.stop()
+    found = await conn.fetch(
+        "select a.event_type, a.severity = t.severity as agrees, a.details, a.entity_id"
+        " from audit_log a left join audit.event_types t using (event_type) order by 1"
+    )
+    assert all(row["agrees"] for row in found)
+    assert [row["event_type"] for row in found] == [
+        "auth.forbidden",
+        "auth.login_failure",
+        "auth.login_success",
+        "auth.rate_limited",
+        "auth.token_refresh",
+        "device.readings_refused",
+    ]
+    assert found[-1]["details"] == '{"reasons": {"too_old": 1, "not_finite": 2}, "refused": 3}'
+    assert [row["entity_id"] for row in found] == [None, None, "boiler-1", None, None, "boiler-1"]
+
+
+async def test_an_idle_logger_writes_at_once_and_then_sleeps(trail: Trail, conn: asyncpg.Connection) -> None:
+    """No timer stands between an event and its row, and nothing runs while nothing happens."""
+    for number in range(1, 4):
+        trail.send(1)
+        await until(lambda number=number: trail.metric("events_written_total") + trail.metric(
+            "events_written_total", "auth_failures") == number)  # fmt: skip
+        assert await stored(conn) == expected(number)
+    await until(lambda: trail.metric("buffer_events") == 0)
+
+
+async def test_a_clean_stop_loses_nothing(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
+    """Ten thousand events logged before the first is written are all there after stop()."""
+    trail = Trail(app_pool)
+    trail.send(10_000)
+    await trail.logger.start()
+    assert await trail.logger.stop() == 0
+    assert await stored(conn) == expected(10_000)
+    assert trail.metric("events_written_total") + trail.metric("events_written_total", "auth_failures") == 10_000
+
+
+def cuts(seed: int) -> Iterator[Cut]:
+    """Forty outcomes of commits, most of them bad."""
+    random_ = random.Random(seed)
+    return iter(random_.choices(("before", "after", "pass"), k=40))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_cut_connections_lose_and_repeat_nothing(app_url: str, conn: asyncpg.Connection, seed: int) -> None:
+    """Connections are cut before a commit reaches the server, and after it was done with the answer lost."""
+    async with CuttingProxy(app_url, cuts(seed)) as proxy:
+        pool = await db.open_pool(UiIot(database_url=proxy.url, pool_min_size=0, pool_max_size=2))
+        trail = Trail(pool)
+        await trail.logger.start()
+        while len(proxy.cuts) < 40:
+            trail.send(100)
+            seen = len(proxy.cuts)
+            await until(lambda seen=seen: len(proxy.cuts) > seen)
+        assert await trail.logger.stop(seconds=30) == 0
+        assert proxy.cuts.count("before") >= 5
+        assert proxy.cuts.count("after") >= 5
+        assert trail.metric("write_failures_total") >= 5
+        await pool.close()
+    assert await stored(conn) == expected(trail.sent)
+
+
+async def test_killed_backends_lose_and_repeat_nothing(trail: Trail, conn: asyncpg.Connection) -> None:
+    """The server ends the writer's connections again and again, in the middle of whatever they do."""
+    kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'pulse_app'"
+    killed = 0
+    while killed < 20:
+        trail.send(500)
+        await asyncio.sleep(0)  # lets the writer begin
+        killed += await conn.fetchval(kill)
+    assert await trail.logger.stop(seconds=30) == 0
+    assert await stored(conn) == expected(trail.sent)
+
+
+async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Connection) -> None:
+    """Rows the table refuses are found by halving and stand in quarantine; all others are stored."""
+    await conn.execute("alter table audit_log add constraint poison check (actor_name <> 'poison')")
+    for number in range(2000):
+        name = "poison" if number in {0, 777, 1999} else "fine"
+        trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", f"user-{number}", name))
+        trail.logger.auth_failure(reason="expired", tenant_id="acme", actor=db.Actor("user", f"user-{number}", name))
+    trail.logger.log(AuditEvent(event_type="no dot", message="a type that is none"))
+    await trail.logger.stop()
+    assert await conn.fetchval("select count(*) from audit_log where category = 'auth'") == 2 * 1997
+    quarantined = await conn.fetch(
+        "select details #>> '{event,actor_id}' as actor, details ->> 'sqlstate' as sqlstate, severity from audit_log"
+        " where event_type = 'audit.quarantined' order by 1 nulls last"
+    )
+    poisoned = [repr(f"user-{number}") for number in (0, 1999, 777)]
+    assert [row["actor"] for row in quarantined] == [actor for actor in poisoned for _ in range(2)] + [None]
+    assert {row["sqlstate"] for row in quarantined} <= {"23514", "23502"}
+    assert trail.metric("events_quarantined_total") == 4
+    assert trail.metric("events_quarantined_total", "auth_failures") == 3
+
+
+async def test_a_row_sent_twice_costs_no_neighbour(trail: Trail, conn: asyncpg.Connection) -> None:
+    """COPY knows no ON CONFLICT; a duplicate in a batch fails it, and still each event is stored once."""
+    event = AuditEvent(event_type="auth.token_refresh", message="caller got a fresh session")
+    for _ in range(3):
+        trail.logger.log(event)
+    trail.send(300)
+    await trail.logger.stop()
+    assert await conn.fetchval("select count(*) from audit_log where event_id = $1", event.event_id) == 1
+    assert await conn.fetchval("select count(*) from audit_log") == 301
+
+
+async def test_a_broken_table_is_waited_for(trail: Trail, conn: asyncpg.Connection) -> None:
+    """When even quarantine rows are refused, the table is at fault: events wait until it is repaired."""
+    await conn.execute("alter table audit_log add constraint poison check (false) not valid")
+    trail.send(30)
+    await until(lambda: trail.metric("write_failures_total") >= 2)
+    await conn.execute("alter table audit_log drop constraint poison")
+    await trail.logger.stop(seconds=30)
+    assert await conn.fetchval("select count(*) from audit_log") == 30
+
+
+async def test_a_full_buffer_drops_the_newest_and_says_so(
+    app_pool: db.Pool, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is lost is counted in a metric, logged once, and stands as one row with count and bounds of time."""
+    trail = Trail(app_pool, buffer_size=100)
+    accepted = [
+        trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", f"user-{number}")) for number in range(130)
+    ]
+    assert accepted == [True] * 100 + [False] * 30
+    assert trail.metric("events_dropped_total") == 30
+    assert trail.metric("buffer_events") == 100
+    assert [record.message for record in caplog.records] == ["audit buffer full, events are lost"]
+    await trail.logger.start()
+    await trail.logger.stop()
+    assert await stored(conn) == expected(100)
+    gap = await conn.fetchrow(
+        "select *, details ->> 'count' as lost, (details ->> 'first_at')::timestamptz as first_at,"
+        " (details ->> 'last_at')::timestamptz as last_at, details -> 'by_type' as types"
+        " from audit_log where event_type = 'audit.gap'"
+    )
+    assert (gap["lost"], gap["types"], gap["severity"]) == ("30", '{"auth.login_success": 30}', "error")
+    newest = await conn.fetchval("select max(timestamp) from audit_log where category = 'auth'")
+    assert newest <= gap["first_at"] <= gap["last_at"] <= gap["timestamp"]
+
+
+async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
+    """Refused logins have a buffer of their own: an attacker cannot displace what else happens."""
+    trail = Trail(app_pool, buffer_size=100)
+    for _ in range(500):
+        trail.logger.auth_failure(reason="expired")
+    assert trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", "user-0"))
+    await trail.logger.start()
+    await trail.logger.stop()
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'auth.login_success'") == 1
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'auth.login_failure'") == 100
+    assert await conn.fetchval("select details ->> 'count' from audit_log where event_type = 'audit.gap'") == "400"
+
+
+async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
+    app_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database is away for good: stop() returns after its deadline with the number of events lost."""
+    url = app_url.replace("/pulse_test", "/no_such_database")
+    assert url != app_url
+    pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0))
+    trail = Trail(pool)
+    await trail.logger.start()
+    trail.send(30)
+    assert await trail.logger.stop(seconds=0.3) == 30
+    lost = [record for record in caplog.records if record.message == "audit events lost at stop"]
+    assert sum(record.__dict__["lost"] for record in lost) == 30
+    assert trail.metric("events_dropped_total") + trail.metric("events_dropped_total", "auth_failures") == 30
+    assert not trail.logger.auth_failure(reason="expired")
+    pool.terminate()
+
+
+async def test_no_secret_reaches_row_or_log(
+    trail: Trail, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token in a user name is in neither, also when its row is refused and named in quarantine."""
+    await conn.execute("alter table audit_log add constraint poison check (category <> 'auth')")
+    token = "pdt_acme_" + "x" * 43
+    trail.logger.auth_success(
+        actor=db.Actor("user", token, f"Bearer {token}"), details={"password": "hunter2", "u": token}
+    )
+    trail.logger.auth_failure(reason="expired", actor=db.Actor("user", token), details={"u": f"https://x:{token}@y"})
+    await trail.logger.stop()
+    rows = await conn.fetch("select a::text from audit_log a")
+    assert len(rows) == 2
+    for text in [*(row[0] for row in rows), caplog.text, *(str(record.__dict__) for record in caplog.records)]:
+        assert "xxxx" not in text
+        assert "hunter2" not in text
+
+
+async def test_the_logger_has_connections_of_its_own(app_url: str, conn: asyncpg.Connection) -> None:
+    """open_audit_logger takes none of the requests' pool, writes on two at most, and ends with nothing left behind."""
+    await conn.execute("begin")
+    await conn.execute("lock table audit_log in access exclusive mode")
+    registry = CollectorRegistry()
+    async with open_audit_logger(UiIot(database_url=app_url), buffer_size=1000, registry=registry) as logger:
+        for _ in range(50):
+            logger.auth_success(actor=db.Actor("user", "user-1"))
+            logger.auth_failure(reason="expired")
+        blocked = "select count(*) from pg_stat_activity where usename = 'pulse_app' and wait_event_type = 'Lock'"
+        await until(lambda: _is(conn, blocked, 2))
+        await conn.execute("commit")
+    assert await conn.fetchval("select count(*) from audit_log") == 100
+    gone = "select count(*) from pg_stat_activity where usename = 'pulse_app'"
+    await until(lambda: _is(conn, gone, 0))
+
+
+async def _is(conn: asyncpg.Connection, query: str, value: object) -> bool:
+    return bool(await conn.fetchval(query) == value)

@@ -1,0 +1,343 @@
+"""The exporter and its database: away, hanging, restarted, asked by many at once, changing while it is read."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import asyncpg
+import pytest
+
+from tests.conftest import PASSWORD, Server
+from tests.scraping import as_owner, exporting
+from tests.wait import until
+
+RoleUrl = Callable[[str], str]
+
+SESSIONS = "from pg_stat_activity where application_name = 'pulse-exporter' and datname = current_database()"
+GATE = 7_318_008
+
+
+@asynccontextmanager
+async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A TCP relay to the server: its own URL for the exporter's role, and an event that lets bytes pass while set."""
+    flowing = asyncio.Event()
+    flowing.set()
+    pipes: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await flowing.wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if server.host.startswith("/"):
+            there = await asyncio.open_unix_connection(f"{server.host}/.s.PGSQL.{server.port}")
+        else:
+            there = await asyncio.open_connection(server.host, int(server.port))
+        pipes.append(asyncio.create_task(pump(reader, there[1])))
+        pipes.append(asyncio.create_task(pump(there[0], writer)))
+
+    listener = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    try:
+        yield f"postgresql://pulse_exporter:{PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable", flowing
+    finally:
+        listener.close()
+        for pipe in pipes:
+            pipe.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
+
+
+@asynccontextmanager
+async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
+    """While it lasts, the view `gate` waits; reads of public.counted are counted by the server."""
+    await conn.execute("create table public.counted (n integer); grant select on public.counted to pulse_owner")
+    await as_owner(
+        conn,
+        f"""create view metrics.gate as
+              select count(*) as value from public.counted
+              where (select pg_advisory_xact_lock_shared({GATE})) is not null or n is null""",
+    )
+    await conn.execute("insert into public.counted values (null)")
+    await conn.execute("select pg_advisory_lock($1)", GATE)
+    try:
+        yield
+    finally:
+        await conn.execute("select pg_advisory_unlock($1)", GATE)
+
+
+async def waiting_at_gate(conn: asyncpg.Connection) -> bool:
+    """Whether somebody waits for the gate to open."""
+    query = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+    return bool(await conn.fetchval(query))
+
+
+async def test_a_missing_database_is_said_and_nothing_else(
+    role_url: RoleUrl, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP 200, pulse_exporter_up 0, no view; the process's own metrics and a reason in the log, once."""
+    url = f"postgresql://pulse_exporter@127.0.0.1:{unused_tcp_port}/pulse"
+    async with exporting(url) as scraper:
+        for _ in range(2):
+            found = await scraper.scrape()
+            assert found.value("pulse_exporter_up") == 0
+            assert found.views() == {}
+            assert "pulse_queue_depth" not in found.names()
+            assert "pulse_exporter_scrape_duration_seconds" in found.names()
+            assert found.value("process_open_fds") is not None
+        assert (await scraper.client.get("/livez")).status_code == 200
+        assert (await scraper.client.get("/readyz")).status_code == 503
+        health = (await scraper.client.get("/health")).json()
+        assert (health["status"], health["service"], health["counters"]["errors"]) == ("degraded", "exporter", 2)
+    assert [record.message for record in caplog.records if record.name == "exporter.collector"] == [
+        "the database cannot be read"
+    ]
+
+
+async def test_a_refused_login_is_a_missing_database(role_url: RoleUrl) -> None:
+    """A role that may not log in: up 0, not an error page."""
+    async with exporting(role_url("pulse_owner")) as scraper:
+        found = await scraper.scrape()
+        assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
+
+
+async def test_a_lost_connection_costs_no_scrape(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """After a restart of the server the first scrape already connects anew; nothing is remembered meanwhile."""
+    async with exporting(role_url("pulse_exporter")) as scraper:
+        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
+        first = await conn.fetchval(f"select pid {SESSIONS}")
+        await conn.execute("select pg_terminate_backend($1)", first)
+        await until(lambda: conn.fetchval(f"select not exists (select {SESSIONS})"))
+        found = await scraper.scrape()
+        assert found.value("pulse_exporter_up") == 1
+        assert all(found.views().values())
+        assert await conn.fetchval(f"select pid {SESSIONS}") != first
+
+
+async def test_a_hanging_network_is_bounded(conn: asyncpg.Connection, pg_server: Server) -> None:
+    """Bytes that never arrive, neither on the open connection nor on a new one, end in up 0 within the deadline."""
+    database = await conn.fetchval("select current_database()")
+    async with (
+        relaying(pg_server, database) as (url, flowing),
+        exporting(url, exporter_connect_timeout_seconds=0.3, exporter_deadline_seconds=2.0) as scraper,
+    ):
+        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
+        flowing.clear()
+        before = asyncio.get_running_loop().time()
+        found = await scraper.scrape()
+        assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
+        assert asyncio.get_running_loop().time() - before < 2.5
+        assert (await scraper.client.get("/readyz")).status_code == 503
+        flowing.set()
+        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
+        assert (await scraper.client.get("/readyz")).status_code == 200
+
+
+async def test_a_network_that_hangs_within_a_pass_is_bounded(conn: asyncpg.Connection, pg_server: Server) -> None:
+    """The client's own clock ends a pass that the server's timeouts cannot end, and half of a pass is not served."""
+    database = await conn.fetchval("select current_database()")
+    async with (
+        relaying(pg_server, database) as (url, flowing),
+        exporting(url, exporter_deadline_seconds=0.8, exporter_view_timeout_seconds=20) as scraper,
+        closed_gate(conn),
+    ):
+        pending = asyncio.create_task(scraper.scrape())
+        await until(lambda: waiting_at_gate(conn))
+        flowing.clear()
+        found = await pending
+        assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
+        flowing.set()
+
+
+async def test_fifty_scrapes_at_once_are_one_pass(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """Whoever comes while a pass runs gets its answer: the server counts one read of the table, not fifty."""
+    reads = "select seq_scan from pg_stat_user_tables where relname = 'counted'"
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
+        async with closed_gate(conn):
+            await conn.execute("select pg_stat_clear_snapshot()")
+            scrapes = [asyncio.create_task(scraper.client.get("/metrics")) for _ in range(50)]
+            await until(lambda: waiting_at_gate(conn))
+        answers = await asyncio.gather(*scrapes)
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.text for answer in answers}) == 1
+        assert "pulse_gate 1.0" in answers[0].text
+        assert scraper.process.counters["passes"] == 1
+    # A session hands its counts in when it ends.
+    await until(lambda: conn.fetchval(f"select not exists (select {SESSIONS})"))
+    assert await until(lambda: conn.fetchval(reads)) == 1
+
+
+async def test_a_scraper_that_leaves_does_not_end_the_pass_of_the_others(
+    conn: asyncpg.Connection, role_url: RoleUrl
+) -> None:
+    """The request that began the pass is cancelled; the one that joined it is answered."""
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
+        async with closed_gate(conn):
+            first, second = (asyncio.create_task(scraper.scrape()) for _ in range(2))
+            await until(lambda: waiting_at_gate(conn))
+            first.cancel()
+        assert (await second).value("pulse_gate") == 1
+        assert scraper.process.counters["passes"] == 1
+
+
+async def test_a_joined_pass_cannot_hold_an_impatient_scraper(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """Who joins a long pass with less time than it has gets up 0 in time; the pass goes on for the others."""
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
+        async with closed_gate(conn):
+            patient = asyncio.create_task(scraper.scrape())
+            await until(lambda: waiting_at_gate(conn))
+            hasty = await scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.7"})
+            assert (hasty.value("pulse_exporter_up"), hasty.views()) == (0, {})
+        assert (await patient).value("pulse_exporter_up") == 1
+
+
+async def test_one_scrape_is_one_snapshot(conn: asyncpg.Connection, role_url: RoleUrl, database_url: str) -> None:
+    """Rows that move between two tables are never counted twice or not at all, however often they move."""
+    await as_owner(
+        conn,
+        "create table public.left_side (n integer)",
+        "create table public.right_side (n integer)",
+        "insert into public.left_side select generate_series(1, 100)",
+        "create view metrics.left_rows as select count(*) as value from public.left_side",
+        "create view metrics.nap as select 1 as value, pg_sleep(0.002)::text as slept",
+        "create view metrics.right_rows as select count(*) as value from public.right_side",
+    )
+    move = (
+        "with gone as (delete from public.{0} where n % 7 = $1 returning n) insert into public.{1} select n from gone"
+    )
+    stop = asyncio.Event()
+
+    async def move_rows() -> int:
+        writer = await asyncpg.connect(database_url)
+        moves = 0
+        while not stop.is_set():
+            sides = ("left_side", "right_side") if moves % 2 == 0 else ("right_side", "left_side")
+            await writer.execute(move.format(*sides), moves // 2 % 7)
+            moves += 1
+        await writer.close()
+        return moves
+
+    async with exporting(role_url("pulse_exporter")) as scraper:
+        writer = asyncio.create_task(move_rows())
+        seen = []
+        for _ in range(100):
+            found = await scraper.scrape()
+            seen.append((found.value("pulse_left_rows"), found.value("pulse_right_rows")))
+        stop.set()
+        moves = await writer
+    assert {(left or 0) + (right or 0) for left, right in seen} == {100}
+    # Without these the sums would prove nothing: rows did move, and scrapes saw them on different sides.
+    assert moves > 100
+    assert len(set(seen)) > 1
+
+
+async def test_nothing_is_left_open_after_a_scrape(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """Between scrapes one idle session, no transaction that would hold back vacuum, also after views failed."""
+    await as_owner(
+        conn,
+        "create view metrics.broken as select 1 / 0 as value",
+        "create view metrics.slow as select 1 as value, pg_sleep(60)::text as slept",
+    )
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=0.1) as scraper:
+        for _ in range(3):
+            await scraper.scrape()
+            assert await conn.fetch(f"select state {SESSIONS}") == [("idle",)]
+
+
+async def test_statements_of_views_that_are_gone_are_forgotten(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """A view that changes its columns a hundred times leaves no hundred prepared statements behind."""
+    counting = "create view metrics.prepared as select count(*) as value from pg_prepared_statements"
+    await as_owner(conn, counting)
+    async with exporting(role_url("pulse_exporter")) as scraper:
+        before = [(await scraper.scrape()).value("pulse_prepared") for _ in range(3)][-1]
+        for turn in range(20):
+            await as_owner(conn, f"create view metrics.turn as select 'x' as label_{turn}, 1 as value")
+            assert (await scraper.scrape()).series("pulse_turn", f"label_{turn}") == {("x",): 1}
+            await as_owner(conn, "drop view metrics.turn")
+        after = [(await scraper.scrape()).value("pulse_prepared") for _ in range(3)][-1]
+        assert before is not None
+        assert after is not None
+        assert after <= before + 2
+
+
+async def test_without_prepared_statements(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """Behind a pooler in transaction mode nothing is prepared, and everything is served all the same."""
+    counting = "create view metrics.prepared as select count(*) as value from pg_prepared_statements"
+    await as_owner(conn, counting)
+    async with exporting(role_url("pulse_exporter"), statement_cache_size=0) as scraper:
+        for found in [await scraper.scrape() for _ in range(3)]:
+            assert all(found.views().values())
+            assert found.value("pulse_prepared") == 0
+
+
+async def test_a_large_answer_does_not_stall_the_loop(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """While 60,000 samples are composed and rendered, other tasks of the process get their turns."""
+    await as_owner(
+        conn,
+        *(
+            f"create view metrics.wide_{n} as select 'label ' || i as label, i as value from generate_series(1, 5000) i"
+            for n in range(12)
+        ),
+    )
+    turns: list[float] = []
+    loop = asyncio.get_running_loop()
+    async with exporting(role_url("pulse_exporter"), exporter_max_rows=5000) as scraper:
+        scrape = asyncio.create_task(scraper.client.get("/metrics"))
+        started = loop.time()
+        while not scrape.done():
+            turns.append(loop.time())
+            await asyncio.sleep(0)
+        took = loop.time() - started
+        assert (await scrape).text.count("\npulse_wide_") == 60_000
+    longest = max(later - earlier for earlier, later in pairwise(turns))
+    # Done in the loop, composing or rendering alone would be one pause of about a third of the whole.
+    assert longest < max(0.1, took / 5)
+
+
+async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """No table, no other view, no function by name, no write: proven for every object of the database."""
+    readable = """
+      select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and n.nspname not in ('pg_catalog', 'information_schema')
+         and n.nspname !~ '^pg_(toast|temp)'
+         and has_schema_privilege('pulse_exporter', n.oid, 'usage')
+         and has_any_column_privilege('pulse_exporter', c.oid, 'select, insert, update, references')
+       order by 1"""
+    views = "select 'metrics.' || relname from pg_class where relnamespace = 'metrics'::regnamespace order by 1"
+    found = [row[0] for row in await conn.fetch(readable)]
+    assert found == [row[0] for row in await conn.fetch(views)]
+    assert len(found) >= 10
+    exporter = await asyncpg.connect(role_url("pulse_exporter"))
+    try:
+        for statement in (
+            "select * from public.tenants",
+            "select * from public.audit_log",
+            "select * from api.queues",
+            "select core.now()",
+            "create table metrics.mine (n integer)",
+            "create temp table mine (n integer)",
+        ):
+            with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError)):
+                await exporter.execute(statement)
+    finally:
+        await exporter.close()
+
+
+async def test_the_exporter_logs_what_is_wrong_and_what_is_mended(
+    conn: asyncpg.Connection, role_url: RoleUrl, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line when a view starts to fail, one when it is well again."""
+    await as_owner(conn, "create view metrics.moody as select 1 / 0 as value")
+    async with exporting(role_url("pulse_exporter")) as scraper:
+        with caplog.at_level(logging.INFO, logger="exporter"):
+            await scraper.scrape()
+            await scraper.scrape()
+            await as_owner(conn, "create or replace view metrics.moody as select 1 / 1 as value")
+            await scraper.scrape()
+    lines = [(record.levelname, record.message) for record in caplog.records if record.name == "exporter.collector"]
+    assert lines == [("WARNING", "view left out"), ("INFO", "view served again, or gone")]

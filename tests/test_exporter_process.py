@@ -1,0 +1,75 @@
+"""The exporter as the process it is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import asyncpg
+import httpx
+
+from tests.processes import ROOT, free_port, ready_service, service
+from tests.scraping import as_owner
+from tests.wait import until
+
+RoleUrl = Callable[[str], str]
+
+
+async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """Ready with the database, /health as every process has it, exit 0 on SIGTERM also with a pass in hand."""
+    await as_owner(conn, "create view metrics.gate as select 1 as value, pg_advisory_lock(1)::text")
+    await conn.execute("select pg_advisory_lock(1)")
+    settings = {"exporter_database_url": role_url("pulse_exporter"), "exporter_view_timeout_seconds": "60"}
+    async with ready_service("exporter", "postgresql://nobody@127.0.0.1:1/nowhere", **settings) as exporter:
+        health = (await exporter.get("/health")).json()
+        assert (health["status"], health["service"], health["queues"]) == ("ok", "exporter", [])
+        hanging = asyncio.create_task(exporter.get("/metrics"))
+        waiting = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+        await until(lambda: conn.fetchval(waiting))
+        assert await exporter.stop(signal.SIGTERM) == 0
+        assert "pulse_exporter_up 0.0" in (await hanging).text
+        assert [line["message"] for line in exporter.lines] == ["started", "stopped"]
+    sessions = "from pg_stat_activity where application_name = 'pulse-exporter' and datname = current_database()"
+    await until(lambda: conn.fetchval(f"select not exists (select {sessions})"))
+
+
+async def test_it_starts_without_a_database() -> None:
+    """It is alive but not ready, and scrapes say so."""
+    away = f"postgresql://pulse_exporter@127.0.0.1:{free_port()}/pulse"
+    async with service("exporter", away) as exporter:
+        await until(lambda: any(line.get("message") == "started" for line in exporter.lines))
+
+        async def scrape() -> str:
+            try:
+                return (await exporter.get("/metrics")).text
+            except httpx.TransportError:
+                return ""
+
+        assert "pulse_exporter_up 0.0" in await until(scrape)
+        assert (await exporter.get("/livez")).status_code == 200
+        assert (await exporter.get("/readyz")).status_code == 503
+        assert await exporter.stop(signal.SIGINT) == 0
+
+
+def test_a_bad_setting_is_one_line() -> None:
+    """Exit 2 and the variable's name, no traceback."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
+    cases = {
+        "exporter: PULSE_EXPORTER_DATABASE_URL: Field required": {},
+        "exporter: PULSE_EXPORTER_MAX_ROWS: Input should be greater than or equal to 1": {
+            "PULSE_DATABASE_URL": "postgresql://somewhere/pulse",
+            "PULSE_EXPORTER_MAX_ROWS": "0",
+        },
+    }
+    for message, environment in cases.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "exporter"],
+            env=base | environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")

@@ -1,0 +1,126 @@
+"""Rules of the house that the files themselves can answer."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.migrating import ROOT
+
+MODULES = [path for room in ("services", "exporter", "migrations") for path in (ROOT / room).rglob("*.py")]
+LONGEST_MODULE = 200
+LONGEST_FUNCTION = 40
+VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
+SHARED = {"audit", "db", "http_client", "logging", "metrics", "server", "settings", "tracing", "worker"}
+
+# The two places where Python holds SQL of more than one call or one select, and why:
+SQL_IN_PYTHON = {
+    "migrations": "it is what migrations are",
+    "services/shared/audit.py": "COPY has no form of a function call",
+}
+_KINDS = "table|view|index|schema|function|procedure|trigger|role|sequence|type|policy|extension"
+STATEMENT = re.compile(
+    r"\s*(insert into|update [\w.]+ set|delete from|merge into|with \w+ as|truncate table|"
+    rf"(create|alter|drop) ({_KINDS}))\b",
+    re.IGNORECASE,
+)
+
+
+def code_lines(node: ast.AST) -> set[int]:
+    """Numbers of the lines that hold code: no blank lines, comments or docstrings."""
+    docstrings: set[int] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant) and isinstance(inner.value.value, str):
+            docstrings.update(range(inner.lineno, (inner.end_lineno or inner.lineno) + 1))
+    lines = {
+        line
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.expr | ast.stmt)
+        for line in (inner.lineno, inner.end_lineno or inner.lineno)
+    }
+    return lines - docstrings
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def name(path: Path) -> str:
+    """Path as people write it."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_modules_are_small() -> None:
+    """A module that needs more than 200 lines of code is two modules."""
+    sizes = {name(path): len(code_lines(ast.parse(path.read_text(encoding="utf-8")))) for path in MODULES}
+    assert {path: size for path, size in sizes.items() if size > LONGEST_MODULE} == {}
+
+
+def test_functions_are_small() -> None:
+    """Decide in one function, act in another."""
+    sizes = {f"{name(path)}:{node.name}": len(code_lines(node)) for path in MODULES for node in functions(path)}
+    assert {where: size for where, size in sizes.items() if size > LONGEST_FUNCTION} == {}
+
+
+def test_modules_are_named_for_the_one_thing_in_them() -> None:
+    """A name that says nothing collects everything."""
+    assert [name(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
+
+
+def test_shared_is_a_closed_list() -> None:
+    """A thing enters services/shared only when two services use it, and then this list changes in review."""
+    assert {path.stem for path in (ROOT / "services" / "shared").glob("*.py")} - {"__init__"} == SHARED
+
+
+def test_python_holds_no_sql_beyond_a_call_or_a_select() -> None:
+    """Every write is a function of sql/."""
+    found = [
+        f"{name(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.match(node.value)
+        if not any(name(path).startswith(place) for place in SQL_IN_PYTHON)
+    ]
+    assert found == []
+
+
+def test_tests_never_sleep() -> None:
+    """A test waits for a signal, polls with a deadline, or sets the clock; sleep(0) only lets others run."""
+    sleeps = re.compile(r"\b(asyncio|time)\.sleep\((?!0\))")
+    found = {name(path) for path in (ROOT / "tests").rglob("*.py") if sleeps.search(path.read_text(encoding="utf-8"))}
+    assert found == {"tests/wait.py"}
+
+
+def test_the_lock_names_no_registry() -> None:
+    """Where packages come from is the machine's business; what they are is fixed by hashes."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in lock
+    requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+    assert [line for line in requirements if "==" not in line] == []
+    assert lock.count("--hash=sha256:") >= len(requirements)
+
+
+def test_a_missing_program_skips_loudly_and_fails_in_ci(
+    require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left out in silence, and in CI nothing is left out."""
+    assert require("sh").endswith("/sh")
+    monkeypatch.delenv("PULSE_TEST_REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed: .* NOT tested"):
+        require("no-such-program")
+    monkeypatch.setenv("PULSE_TEST_REQUIRE", "all")
+    with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed and PULSE_TEST_REQUIRE=all"):
+        require("no-such-program")
+
+
+def test_scripts_parse() -> None:
+    """The entry script is plain sh, CI is bash."""
+    for shell, script in (("sh", ROOT / "pulse"), ("bash", ROOT / ".ci" / "run")):
+        subprocess.run([shell, "-n", str(script)], check=True)
+        assert script.stat().st_mode & 0o111

@@ -1,0 +1,70 @@
+"""Every record is one JSON line with the trace, whatever was logged."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.shared import tracing
+from services.shared.logging import JsonFormatter
+
+FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span_id"}
+
+
+def line(message: str, *args: Any, extra: dict[str, Any] | None = None, exc_info: Any = None) -> dict[str, Any]:
+    """The record as it is written, parsed again."""
+    record = logging.getLogger("test").makeRecord(
+        "test", logging.INFO, __file__, 1, message, args, exc_info, extra=extra
+    )
+    text = JsonFormatter("dispatcher").format(record)
+    assert "\n" not in text
+    assert len(text.encode()) < 8192
+    parsed: dict[str, Any] = orjson.loads(text)
+    return parsed
+
+
+def test_the_fixed_keys_and_the_trace() -> None:
+    """Service, level, logger, message and the ids of the running task stand at the top level."""
+    with tracing.use_trace_id("a" * 32) as context:
+        written = line("job %s", 7, extra={"job_id": 7, "at": datetime(2026, 1, 5, tzinfo=UTC)})
+    assert written["message"] == "job 7"
+    assert (written["trace_id"], written["span_id"]) == ("a" * 32, context.span_id)
+    assert (written["service"], written["level"], written["logger"]) == ("dispatcher", "info", "test")
+    assert (written["job_id"], written["at"]) == (7, "2026-01-05T00:00:00Z")
+
+
+def test_extras_never_replace_the_fixed_keys() -> None:
+    """An extra with a fixed key's name is dropped."""
+    with tracing.use_trace_id("a" * 32):
+        written = line("true", extra={"trace_id": "forged", "service": "forged", "level": "forged", "span_id": "x"})
+    assert "forged" not in orjson.dumps(written).decode()
+
+
+def test_an_exception_is_part_of_the_line() -> None:
+    """The traceback is kept, its end first when it is long."""
+    try:
+        int("x" * 5000 + " the end")
+    except ValueError:
+        written = line("failed", exc_info=sys.exc_info())
+    assert written["exception"].endswith("the end")
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud800", 2**200, object(), {"a": {1: "\ud800"}}, b"\xff", float("nan"), "x" * 100_000]
+)
+def test_odd_values_cost_no_record(value: Any) -> None:
+    """What JSON cannot hold is written as text."""
+    assert line("odd", extra={"value": value})["message"] == "odd"
+
+
+@given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.floats() | st.binary() | st.none()))
+def test_anything_gives_one_valid_line(message: str, extra: dict[str, Any]) -> None:
+    """Arbitrary messages and extras never break a line or lose its fixed keys."""
+    reserved = {"message", "asctime", *vars(logging.makeLogRecord({}))}
+    written = line("%s", message, extra={key: value for key, value in extra.items() if key not in reserved})
+    assert written.keys() >= FIXED

@@ -1,0 +1,133 @@
+"""The ops worker as the process it is: every timer runs, one that fails stops no other, SIGTERM ends it cleanly."""
+
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from services.shared.settings import OpsWorker
+from tests.health_target import HealthTarget
+from tests.processes import Running, ready_service
+from tests.test_escalation import TRACE, let_pass, open_alert, policy
+from tests.wait import until
+
+OPERATIONS = ("run_escalations", "reap_leases", "check_health", "collect_metrics", "ensure_partitions", "prune")
+
+
+MODULE = "services.ops_worker"
+TIMERS = ("health_seconds", "service_metrics_seconds", "partition_seconds", "retention_seconds", "poll_seconds")
+OFTEN = dict.fromkeys(TIMERS, "0.05")
+
+
+def only(target: HealthTarget) -> str:
+    """The setting that lets the monitor ask this service and no other."""
+    return orjson.dumps({"dispatcher": target.url.removesuffix("/health")}).decode()
+
+
+def lines(worker: Running, start: str) -> list[dict[str, Any]]:
+    """The log lines whose message starts like this, so far."""
+    return [line for line in worker.lines if line.get("message", "").startswith(start)]
+
+
+async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, app_url: str) -> None:
+    """From one start: partitions, health, samples, an escalation and a lease; then a clean end."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team")))
+    await let_pass(conn, 6)
+    async with (
+        HealthTarget() as target,
+        ready_service(MODULE, app_url, health_targets=only(target), **OFTEN) as worker,
+    ):
+        await until(lambda: conn.fetchval("select count(*) from service_health where status = 'up'"))
+        await until(lambda: conn.fetchval("select count(*) from service_metrics"))
+        await until(lambda: conn.fetchval("select to_regclass('telemetry_' || to_char(now(), 'YYYYMMDD'))"))
+        await until(lambda: lines(worker, "escalation escalated"))
+        metrics = (await worker.get("/metrics")).text
+        health = (await worker.get("/health")).json()
+        assert await worker.stop() == 0
+
+    line = lines(worker, "escalation escalated")[0]
+    assert (line["trace_id"], line["alert_id"], line["service"]) == (TRACE, alert_id, "ops_worker")
+    for operation in OPERATIONS:
+        series = f'pulse_processing_duration_seconds_count{{operation="{operation}",service="ops_worker"}}'
+        assert series in metrics
+    assert 'pulse_db_pool_size{service="ops_worker"}' in metrics
+    assert 'pulse_queue_depth{queue_name="escalations",service="ops_worker"}' in metrics
+    assert (health["status"], health["service"], health["counters"]["errors"]) == ("ok", "ops_worker", 0)
+    assert {request[":request"] for request in target.requests} == {"GET /health HTTP/1.1"}
+
+
+async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, app_url: str) -> None:
+    """Samples, partitions and retention are broken; health and escalation go on, and the failures are logged."""
+    for broken in ("record_service_metrics", "ensure_partitions", "prune"):
+        await conn.execute(f"alter function ops.{broken} rename to {broken}_is_gone")
+    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (7, "lead")))
+    async with (
+        HealthTarget() as target,
+        ready_service(MODULE, app_url, health_targets=only(target), **OFTEN) as worker,
+    ):
+        await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(OPERATIONS[3:]))
+        checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
+        await until(lambda: conn.fetchval("select checked_at > $1 from service_health", checked_at))
+        await let_pass(conn, 10)
+        await until(lambda: conn.fetchval("select count(*) = 2 from alert_events where kind = 'escalated'"))
+        assert await worker.is_ready()
+
+    assert await conn.fetchval("select count(*) from alert_events where alert_id = $1", alert_id) == 3
+
+
+async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: str) -> None:
+    """A notification whose delivery worker vanished is pending again within a poll."""
+    alert_id = await open_alert(conn, None)
+    await conn.execute(
+        "insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, payload, attempts,"
+        " lease_epoch, lease_until, leased_by) select tenant_id, event_id, alert_id, 1, 'opened', 'leased', '{}', 1, 1,"
+        " now() - interval '1 second', 'gone' from alert_events where alert_id = $1",
+        alert_id,
+    )
+    async with ready_service(MODULE, app_url, **OFTEN) as worker:
+        await until(lambda: conn.fetchval("select state = 'pending' from notification_jobs"))
+        await until(lambda: lines(worker, "leases ended: their worker vanished"))
+    assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
+    """The settings of an environment."""
+    for name, value in {"database_url": "postgresql://x/y", **variables}.items():
+        monkeypatch.setenv(f"PULSE_{name.upper()}", value)
+    return OpsWorker.load()
+
+
+def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the six services behind the port base, otherwise exactly those named."""
+    services = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
+    assert load(monkeypatch).status_urls == {
+        name: f"http://127.0.0.1:{port}/health" for port, name in enumerate(services, start=8081)
+    }
+    assert load(monkeypatch, port_base="9000").status_urls["exporter"] == "http://127.0.0.1:9006/health"
+    named = load(monkeypatch, health_targets='{"ui_iot": "http://10.0.0.7:81/", "other": "https://pulse.example/x"}')
+    assert named.status_urls == {"ui_iot": "http://10.0.0.7:81/health", "other": "https://pulse.example/x/health"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("health_targets", "{"),
+        ("health_targets", "{}"),
+        ("health_targets", '{"ui_iot": "file:///etc/passwd"}'),
+        ("health_targets", '{"UI iot": "http://10.0.0.7"}'),
+        ("health_seconds", "0"),
+        ("telemetry_retention_days", "8"),
+        ("port_base", "65535"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    """It names the variable and ends the process before anything was started."""
+    with pytest.raises(SystemExit) as ended:
+        load(monkeypatch, **{name: value})
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"ops_worker: PULSE_{name.upper()}")
+    assert message.count("\n") == 1

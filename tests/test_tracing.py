@@ -1,0 +1,82 @@
+"""Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.shared import tracing
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SPAN = "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", TRACE),
+        (f"00-{TRACE}-{SPAN}-ff", TRACE),
+        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", TRACE),
+        (f"cc-{TRACE}-{SPAN}-01", TRACE),
+        (f"00-{TRACE}-{SPAN}-01-more", None),
+        (f"cc-{TRACE}-{SPAN}-01.more", None),
+        (f"ff-{TRACE}-{SPAN}-01", None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-{SPAN}-01", None),
+        (f"00-{TRACE}-{SPAN}-0", None),
+        (f"00-{TRACE}-{SPAN}-01\n", None),
+        (f" 00-{TRACE}-{SPAN}-01", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_traceparent(header: str | None, expected: str | None) -> None:
+    """Only what W3C Trace Context calls valid is continued."""
+    assert tracing.parse_traceparent(header) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (TRACE, TRACE),
+        ("4BF92F35-77B3-4DA6-A3CE-929D0E0E4736", TRACE),
+        (TRACE.upper(), None),
+        ("0" * 32, None),
+        ("00000000-0000-0000-0000-000000000000", None),
+        ("{4bf92f35-77b3-4da6-a3ce-929d0e0e4736}", None),
+        ("urn:uuid:4bf92f35-77b3-4da6-a3ce-929d0e0e4736", None),
+        ("4bf92f3577b34da6a3ce929d0e0e473\uff16", None),
+        (TRACE + "\n", None),
+        ("-" * 5000, None),
+    ],
+)
+def test_x_trace_id(value: str, expected: str | None) -> None:
+    """32 lower-case hex digits or a UUID, nothing else."""
+    assert tracing.parse_trace_id(value) == expected
+
+
+@given(st.none() | st.text(), st.none() | st.text())
+def test_any_headers_give_a_valid_context(traceparent: str | None, x_trace_id: str | None) -> None:
+    """Whatever comes in, what goes out is well-formed."""
+    context = tracing.from_headers(traceparent, x_trace_id)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", tracing.format_traceparent(context))
+
+
+def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
+    """The traceparent header comes before X-Trace-ID; each step has a span of its own."""
+    context = tracing.from_headers(f"00-{TRACE}-{SPAN}-01", "a" * 32)
+    assert context.trace_id == TRACE
+    assert context.span_id != SPAN
+
+
+def test_a_block_has_its_trace_and_gives_it_back() -> None:
+    """use_trace_id nests and restores; a row without a trace starts a new one."""
+    assert tracing.current() is None
+    with tracing.use_trace_id(TRACE) as outer:
+        with tracing.use_trace_id(None) as inner:
+            assert tracing.current() is inner
+            assert inner.trace_id != outer.trace_id
+        assert tracing.current_trace_id() == TRACE
+    assert tracing.current() is None

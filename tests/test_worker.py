@@ -1,0 +1,174 @@
+"""The loop all workers share, run as the real process of a real worker."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from services.shared import worker
+from services.shared.db import Pool
+from services.shared.metrics import ProcessMetrics
+from services.shared.server import Process
+from services.shared.settings import EvaluatorIot
+from services.shared.worker import Loop
+from tests import seed
+from tests.processes import free_port, ready_service, service
+from tests.wait import until
+
+EVALUATOR = "services.evaluator_iot"
+
+
+async def open_alerts(conn: asyncpg.Connection) -> int:
+    """Alerts that are open."""
+    return int(await conn.fetchval("select count(*) from alerts where status = 'open'"))
+
+
+async def test_a_notification_wakes_it_and_sigterm_ends_it(conn: asyncpg.Connection, app_url: str) -> None:
+    """Work is found at once, not at the next poll; the stop is clean; the lines carry the reading's trace."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    async with ready_service(EVALUATOR, app_url, poll_seconds="3600") as evaluator:
+        await seed.readings(conn, (0, 90), trace_id="e" * 32)
+        await until(lambda: open_alerts(conn), seconds=10)
+        assert await evaluator.stop() == 0
+        opened = [line for line in evaluator.lines if line.get("message") == "alert opens"]
+        assert [(line["trace_id"], line["service"]) for line in opened] == [("e" * 32, "evaluator_iot")]
+        assert not [line for line in evaluator.lines if "not_json" in line or line["level"] in ("warning", "error")]
+
+
+async def test_its_metrics_and_health(conn: asyncpg.Connection, app_url: str) -> None:
+    """Every known series is there from the start; queue depth comes from the database."""
+    await seed.device(conn)
+    async with ready_service(EVALUATOR, app_url) as evaluator:
+        text = (await evaluator.get("/metrics")).text
+        assert (
+            'pulse_processing_duration_seconds_bucket{le="0.005",operation="evaluate",service="evaluator_iot"}' in text
+        )
+        assert 'pulse_db_pool_size{service="evaluator_iot"}' in text
+        assert 'pulse_db_pool_free{service="evaluator_iot"}' in text
+        assert 'pulse_queue_depth{queue_name="inbox",service="evaluator_iot"} 0.0' in text
+        async with conn.transaction():
+            await conn.execute("select from evaluator.shards for update")  # keeps the evaluator from taking it
+            other = await asyncpg.connect(app_url)
+            await seed.readings(other, (0, 20))
+            await other.close()
+            text = (await evaluator.get("/metrics")).text
+            assert 'pulse_queue_depth{queue_name="inbox",service="evaluator_iot"} 1.0' in text
+        health = (await evaluator.get("/health")).json()
+        assert (health["status"], health["service"]) == ("ok", "evaluator_iot")
+        assert {"passes", "rows", "errors"} <= health["counters"].keys()
+        assert {queue["queue_name"] for queue in health["queues"]} == {"inbox", "pending_timers"}
+        openmetrics = await evaluator.get("/metrics", accept="application/openmetrics-text; version=1.0.0")
+        assert openmetrics.text.endswith("# EOF\n")
+
+
+async def test_lost_connections_are_replaced(conn: asyncpg.Connection, app_url: str) -> None:
+    """With every backend of its terminated, the worker reconnects, listens again and goes on."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    async with ready_service(EVALUATOR, app_url, poll_seconds="3600") as evaluator:
+        await conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pulse-evaluator_iot%'"
+            " and datname = current_database()"
+        )
+
+        async def listens() -> bool:
+            return bool(
+                await conn.fetchval(
+                    "select exists (select from pg_stat_activity where datname = current_database()"
+                    " and application_name = 'pulse-evaluator_iot-listen' and query ilike 'listen%')"
+                )
+            )
+
+        await until(listens, seconds=20)
+        await seed.readings(conn, (0, 90))
+        await until(lambda: open_alerts(conn), seconds=20)
+        assert await evaluator.stop() == 0
+
+
+async def test_an_old_database_is_refused_in_one_line(empty_url: str) -> None:
+    """Without the revision it needs, a service says what to do and exits 1."""
+    async with service(EVALUATOR, empty_url) as evaluator:
+        assert await asyncio.wait_for(evaluator.process.wait(), 30) == 1
+    last = evaluator.lines[-1]
+    assert "run alembic upgrade head" in last["message"]
+    assert "exception" not in last
+
+
+async def test_a_taken_port_is_said_in_one_line(app_url: str) -> None:
+    """Two services on one port: the second says so and exits with an error."""
+    async with ready_service(EVALUATOR, app_url) as first:
+        async with service(EVALUATOR, app_url, port=str(first.port)) as second:
+            assert await asyncio.wait_for(second.process.wait(), 30) == 1
+        assert any("address already in use" in str(line.get("message")).lower() for line in second.lines)
+        assert not [line for line in second.lines if "not_json" in line or "exception" in line]
+
+
+async def test_bad_settings_are_named(app_url: str) -> None:
+    """A bad value is named with its variable; no traceback."""
+    async with service(EVALUATOR, app_url, evaluator_batch_readings="many") as evaluator:
+        assert await asyncio.wait_for(evaluator.process.wait(), 30) == 2
+    assert ["PULSE_EVALUATOR_BATCH_READINGS" in line["not_json"] for line in evaluator.lines] == [True]
+
+
+async def test_it_waits_for_a_database_that_is_away() -> None:
+    """A server that does not answer is waited for, /livez answers meanwhile, and SIGTERM still ends it."""
+    async with service(EVALUATOR, f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse") as evaluator:
+        await until(lambda: [line for line in evaluator.lines if line.get("failures", 0) >= 2], seconds=20)
+        assert (await evaluator.get("/livez")).status_code == 200
+        assert (await evaluator.get("/readyz")).status_code == 503
+        assert await evaluator.stop(signal.SIGINT) == 0
+
+
+async def test_a_failing_step_backs_off_and_costs_the_others_nothing(app_pool: Pool, app_url: str) -> None:
+    """One loop that raises is retried later while another one works on."""
+    process = Process(settings=EvaluatorIot(database_url=app_url), metrics=ProcessMetrics("test"), pool=app_pool)
+    stop = asyncio.Event()
+    passes = {"bad": 0, "good": 0}
+
+    async def bad(_pool: Pool) -> int:
+        passes["bad"] += 1
+        raise RuntimeError("always")
+
+    async def good(_pool: Pool) -> int:
+        passes["good"] += 1
+        if passes["good"] == 50 and passes["bad"]:
+            stop.set()
+        await asyncio.sleep(0)
+        return 1
+
+    await asyncio.wait_for(
+        asyncio.gather(
+            *(worker.run_loop(Loop(step.__name__, step), process, asyncio.Event(), stop) for step in (bad, good))
+        ),
+        30,
+    )
+    assert process.counters["errors"] == passes["bad"] < 5
+    assert passes["good"] >= 50
+
+
+def test_backoff_grows_is_bounded_and_jittered() -> None:
+    """Never 0, never over 30 s, not the same for two copies."""
+    assert all(0 < worker.backoff_seconds(failures) <= worker.LONGEST_BACKOFF_SECONDS for failures in range(1, 2000))
+    assert len({worker.backoff_seconds(5) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize("as_context", [True, False])
+async def test_build_may_be_a_list_or_a_context(app_pool: Pool, as_context: bool) -> None:
+    """Both forms of build run their loops."""
+    ran = asyncio.Event()
+
+    async def step(_pool: Pool) -> int:
+        ran.set()
+        return 0
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Sequence[Loop]]:
+        yield [Loop("step", step)]
+
+    async with worker.entered(opened() if as_context else [Loop("step", step)]) as loops:
+        assert await loops[0].step(app_pool) == 0
+    assert ran.is_set()
