@@ -1,18 +1,17 @@
 """What one pass found, as families of metrics, and their text in the format that the scraper asks for."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from exporter.families import build_family
 from exporter.shape import Refusal, Shape
 from exporter.snapshot import Reading, taken_names
+from services.shared.metrics import choose_format
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ class Exposition(Collector):
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Text and content type for an Accept header; each format is rendered once, however many ask for it."""
-        encode, content_type = choose_encoder(_understood(accept))
+        encode, content_type = choose_format(accept)
         if content_type not in self._texts:
             size = sum(len(family.samples) for family in self.families)
             self._texts[content_type] = asyncio.create_task(offload(size, partial(encode, self)))
@@ -86,8 +85,6 @@ def names_of(families: Iterable[Metric]) -> frozenset[str]:
 
 
 _PER_VIEW = ("pulse_exporter_view_success", "pulse_exporter_view_duration_seconds", "pulse_exporter_view_rows")
-# Formats the encoders really write; another version in the header would only be echoed.
-_WRITTEN = frozenset({"0.0.4", "1.0.0"})
 
 
 def _family(reading: Reading, *, max_rows: int) -> Metric | Refusal:
@@ -109,13 +106,3 @@ def _took(seconds: float) -> GaugeMetricFamily:
 
 def _own(name: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, _HELP[name], labels=labels)
-
-
-def _understood(accept: str) -> str:
-    """The Accept header without formats that nobody here can write: an encoder fails on a strange one, or echoes it."""
-    kept = []
-    for part in accept.split(","):
-        version = re.search(r";\s*version=([^;]*)", part)
-        if version is None or version[1].strip() in _WRITTEN:
-            kept.append(part)
-    return ",".join(kept)

@@ -12,6 +12,10 @@ from services.shared.settings import Exporter
 
 log = logging.getLogger(__name__)
 
+# A connection that the network swallowed must not use up the role's connection limit of 2 until the server's own
+# keepalive, by default after 2 hours, finds it.
+_KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+
 
 class Link:
     """Runs the statements of passes, one pass at a time.
@@ -23,8 +27,9 @@ class Link:
     def __init__(self, settings: Exporter) -> None:
         self._url = settings.database_url
         self._connect_seconds = settings.exporter_connect_timeout_seconds
-        # Half of a small scrape is planning; a pooler in transaction mode, though, does not know our statements.
-        self._prepares = settings.statement_cache_size > 0
+        # Half of a small scrape is planning; a pooler in transaction mode, though, knows neither our statements nor
+        # our session's settings.
+        self._direct = settings.statement_cache_size > 0
         self._connection: Connection | None = None
         self._statements: dict[str, Any] = {}
         self._unused: set[str] = set()
@@ -47,7 +52,7 @@ class Link:
             timeout=patience,
             # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
             statement_cache_size=0,
-            server_settings={"application_name": "pulse-exporter"},
+            server_settings={"application_name": "pulse-exporter", **(_KEEPALIVE if self._direct else {})},
         )
         await self._connection.execute(statements)
 
@@ -58,7 +63,7 @@ class Link:
     async def fetch(self, query: str) -> list[Any]:
         """The rows of a query, whose plan is kept for the next pass; the server plans anew what DDL has changed."""
         connection = self._open()
-        if not self._prepares:
+        if not self._direct:
             return list(await connection.fetch(query))
         self._unused.discard(query)
         if query not in self._statements:

@@ -52,7 +52,7 @@ def up(
     """
     ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1")
     options = Options(ports, demo=demo and database.given_url() is None, devices=devices, rate=rate)
-    run_stack(Home.find(), options, Screen(Console()))
+    run_stack(Home.find(), options, Screen(_console()))
 
 
 @app.command()
@@ -66,7 +66,7 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         shown = [{name: getattr(process, name) for name in process.public} for process in processes]
         print(orjson.dumps({"processes": shown}).decode())
     else:
-        Console().print(state_table(processes))
+        _console().print(state_table(processes))
     if not all(process.ready for process in processes):
         raise typer.Exit(1)
 
@@ -114,7 +114,7 @@ def trace(
     rows = asyncio.run(read())
     if not rows:
         raise LocalError(f"tenant {tenant} has nothing with trace id {canonical}")
-    Console(soft_wrap=True).print(timeline_table(rows))
+    _console().print(timeline_table(rows))
 
 
 @app.command()
@@ -175,6 +175,11 @@ def main() -> None:
         if os.environ.get("PULSE_DEBUG"):
             raise
         _fail(f"internal error: {type(error).__name__}: {error} (PULSE_DEBUG=1 shows where)")
+
+
+def _console() -> Console:
+    """The terminal, or a file or pipe that takes long lines."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _fail(message: str, *, status: int = 1) -> None:

@@ -1,5 +1,6 @@
 """The HTTP API for tests: an issuer of tokens, and the whole application over a clone of the database."""
 
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jose import jwk, jws
@@ -81,7 +81,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 def sign(payload: dict[str, Any] | bytes, *, key: SigningKey = EC, headers: dict[str, Any] | None = None) -> str:
     """A token over any payload, signed by the key."""
-    body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return str(jws.sign(body, key.pem, headers={"kid": key.kid, **(headers or {})}, algorithm=key.algorithm))
 
 

@@ -9,8 +9,10 @@ Cut = Literal["before", "after", "pass"]
 
 
 class CuttingProxy:
-    """Passes bytes between clients and the server. At each message of a client that makes the server commit, `plan` says
-    what happens: "pass" it, cut "before" it reaches the server, or cut "after" the server has answered, the answer lost.
+    """Passes bytes between clients and the server; what happens around a commit is up to the plan.
+
+    At each message that makes the server commit, the plan says: "pass" it, cut "before" it reaches the server, or cut
+    "after" the server has committed, so that its answer is lost.
     """
 
     def __init__(self, url: str, plan: Iterator[Cut]) -> None:
@@ -63,8 +65,8 @@ class CuttingProxy:
                 await asyncio.wait({answers})
                 while await upstream.read(65536):
                     pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # one of the two went away by itself
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # one of the two went away by itself, or the test is over
         finally:
             answers.cancel()
             server.close()
@@ -83,7 +85,7 @@ class CuttingProxy:
             # CopyDone, or the Sync after an Execute: with it the server commits.
             if kind == b"c" or (kind == b"S" and executed):
                 executed = False
-                cut = next(self._plan, "pass")
+                cut: Cut = next(self._plan, "pass")
                 self.cuts.append(cut)
                 if cut != "pass":
                     return message if cut == "after" else b""

@@ -20,7 +20,8 @@ insert into public.telemetry (tenant_id, timestamp, device_id, metric, value, tr
 select 'acme', now() - interval '1 day' - i * interval '5 seconds', 'device-' || i % {DEVICES}, 'temperature', 1,
        md5((i / 10)::text), now() - interval '1 day'
 from generate_series(1, {PAST}) i;
-insert into public.alert_rules (tenant_id, name, metric, operator, threshold) values ('acme', 'hot', 'temperature', '>', 1);
+insert into public.alert_rules (tenant_id, name, metric, operator, threshold)
+values ('acme', 'hot', 'temperature', '>', 1);
 insert into public.alerts
   (tenant_id, fingerprint, rule_id, rule_name, severity, status, message, opened_at, closed_at, close_reason, trace_id)
 select 'acme', 'rule:1:' || i, 1, 'hot', 'warning', 'closed', 'hot', now(), now(), 'resolved', md5(i::text)
@@ -39,8 +40,8 @@ insert into public.suppressions (tenant_id, event_id, alert_id, reason, trace_id
 select 'acme', i, i, 'no_route', md5(i::text) from generate_series(1, {PAST}) i;
 insert into public.audit_log
   (tenant_id, timestamp, event_id, event_type, category, action, message, source_service, trace_id)
-select 'acme', now() - interval '2 hours' - i * interval '10 seconds', gen_random_uuid(), 'alert.opened', 'alert', 'opened',
-       'hot', 'evaluator_iot', md5((i / 4)::text)
+select 'acme', now() - interval '2 hours' - i * interval '10 seconds', gen_random_uuid(), 'alert.opened', 'alert',
+       'opened', 'hot', 'evaluator_iot', md5((i / 4)::text)
 from generate_series(1, 2 * {PAST}) i;
 reset session_replication_role;
 analyze;

@@ -1,96 +1,119 @@
-"""A webhook receiver on loopback that keeps what it got and verifies it as Standard Webhooks prescribes."""
+"""A real HTTP server on a loopback port that keeps every request and answers as it is told."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 
 import orjson
 
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+Answer: TypeAlias = int | bytes | tuple[int, dict[str, str], bytes] | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
-    """One request; header names are lower-case."""
+class Request:
+    """What arrived. headers: names in lower case, in the order they came."""
 
-    headers: dict[str, str]
+    line: str
+    headers: tuple[tuple[str, str], ...]
     body: bytes
+    arrived_at: float
 
-    @property
-    def json(self) -> dict[str, Any]:
-        """The body."""
-        parsed: dict[str, Any] = orjson.loads(self.body)
-        return parsed
+    def header(self, name: str) -> str | None:
+        """The one value of a header; fails when it came twice."""
+        values = [value for known, value in self.headers if known == name]
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
 
-    def is_signed(self) -> bool:
-        """Whether one of the signatures is that of id, timestamp and body under the secret."""
-        key = base64.b64decode(SECRET.removeprefix("whsec_"))
-        signed = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
-        expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-        return expected in self.headers["webhook-signature"].split(" ")
+    def json(self) -> Any:
+        """The body, parsed."""
+        return orjson.loads(self.body)
 
 
-@dataclass(slots=True)
 class Receiver:
-    """What arrived. While `hold` is not set, answers are kept back."""
+    """Answers 200 unless answers or default says otherwise.
 
-    port: int = 0
-    got: list[Got] = field(default_factory=list)
-    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    An answer is a status, a status with headers and body, raw bytes, or a function that writes.
+    hold: while it is cleared, requests are read and get no answer.  at_once: most requests that were in hand together.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.host = host
+        self.port = port
+        self.answers: deque[Answer] = deque()
+        self.default: Answer = 200
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.at_once = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_hand = 0
 
     @property
     def url(self) -> str:
-        """Address for a channel's config."""
-        return f"http://127.0.0.1:{self.port}/hook"
+        """Where it serves."""
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
-    @property
-    def distinct(self) -> list[Got]:
-        """What a receiver that drops repeats of a webhook-id keeps, in order."""
-        return list({got.headers["webhook-id"]: got for got in reversed(self.got)}.values())[::-1]
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer 204 to every request of a connection."""
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-                self.got.append(Got(headers, await reader.readexactly(int(headers.get("content-length", "0")))))
-                await self.hold.wait()
-                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
 
-
-@asynccontextmanager
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on a free port that answers at once."""
-    state = Receiver()
-    state.hold.set()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        connections.add(task)
+        self._tasks.add(task)
+        self.connections += 1
         try:
-            await state.serve(reader, writer)
+            while await self._serve_one(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
         finally:
-            connections.discard(task)
+            self._tasks.discard(task)
+            writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    state.port = server.sockets[0].getsockname()[1]
-    try:
-        yield state
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = [line.split(": ", 1) for line in head[1:] if line]
+        headers = tuple((name.lower(), value) for name, value in fields)
+        length = next((int(value) for name, value in headers if name == "content-length"), 0)
+        body = await reader.readexactly(length)
+        self._in_hand += 1
+        self.at_once = max(self.at_once, self._in_hand)
+        try:
+            self.requests.append(Request(head[0], headers, body, asyncio.get_running_loop().time()))
+            await self.hold.wait()
+            answer = self.answers.popleft() if self.answers else self.default
+        finally:
+            self._in_hand -= 1
+        if isinstance(answer, bytes):
+            writer.write(answer)
+            await writer.drain()
+            return False
+        if callable(answer):
+            await answer(writer)
+            return False
+        status, extra, content = answer if isinstance(answer, tuple) else (answer, {}, b"ok")
+        lines = [f"HTTP/1.1 {status} said", f"content-length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in extra.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        await writer.drain()
+        return True

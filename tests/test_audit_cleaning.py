@@ -76,8 +76,8 @@ def test_a_harmless_event_is_stored_as_it_is() -> None:
 
 
 TEXT_FIELDS = (
-    "tenant_id", "entity_type", "entity_id", "entity_name", "actor_type", "actor_id", "actor_name", "trace_id", "message",
-    "ip_address", "event_type", "severity",
+    "tenant_id", "entity_type", "entity_id", "entity_name", "actor_type", "actor_id", "actor_name", "trace_id",
+    "message", "ip_address", "event_type", "severity",
 )  # fmt: skip
 
 

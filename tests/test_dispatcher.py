@@ -57,7 +57,7 @@ async def test_open_and_close_become_jobs_in_order(conn: asyncpg.Connection) -> 
     assert await conn.fetchval("select count(*) from notification_jobs where trace_id = $1", "d" * 32) == 2
     payloads = await conn.fetch("select payload #>> '{alert,status}' as status from notification_jobs order by job_id")
     assert [row["status"] for row in payloads] == ["open", "closed"]
-    audited = await conn.fetch("select event_type from audit_log where category = 'delivery' order by event_id")
+    audited = await conn.fetch("select event_type from audit_log where category = 'delivery' order by timestamp")
     assert [row["event_type"] for row in audited] == [
         "delivery.queued",
         "delivery.queued",
@@ -115,10 +115,7 @@ async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
     await evaluate(conn)
     await breach(conn, at=4)
     await dispatch(conn)
-    assert (await reasons(conn))[4:] == [
-        ("channel_disabled", off),
-        ("not_notified", None),
-    ]
+    assert (await reasons(conn))[4:] == [("not_notified", None), ("channel_disabled", off)]
     assert await jobs(conn) == [("opened", on)]
     suppressed = await conn.fetchval("select count(*) from audit_log where event_type = 'delivery.suppressed'")
     assert suppressed == len(await reasons(conn))
@@ -144,6 +141,18 @@ async def test_the_end_goes_to_whoever_was_told_of_the_beginning(
     await dispatch(conn)
 
     assert await jobs(conn) == [("opened", told), ("closed", told)]
+
+
+async def test_jobs_follow_the_order_of_events_over_alerts(conn: asyncpg.Connection) -> None:
+    """In one batch, the end of one alert comes before the beginning of the next for the same device."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    channel_id = await seed.channel(conn)
+    await seed.route(conn, channel_id)
+    await seed.readings(conn, (0, 90), (1, 20), (2, 90), (3, 20), (4, 90))
+    await evaluate(conn)
+    await dispatch(conn)
+    assert [kind for kind, _ in await jobs(conn)] == ["opened", "closed", "opened", "closed", "opened"]
 
 
 async def test_an_escalation_goes_to_its_channel(conn: asyncpg.Connection) -> None:

@@ -1,6 +1,8 @@
 """One reading from a device to a webhook through the real processes, and the same while each of them is killed."""
 
+import base64
 import hashlib
+import hmac
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,10 +17,11 @@ import pytest
 
 from tests import seed
 from tests.processes import Running, ready_service
-from tests.receiver import SECRET, Receiver, receiver
+from tests.receiver import Receiver, Request
 from tests.wait import until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 TOKEN = "pdt_acme_" + "t" * 43
 UI, EVALUATOR, DISPATCHER, DELIVERY = (
     "services.ui_iot",
@@ -29,6 +32,7 @@ UI, EVALUATOR, DISPATCHER, DELIVERY = (
 SETTINGS = {
     "allow_private_destinations": "true",
     "delivery_lease_seconds": "2",
+    "delivery_timeout_seconds": "0.9",
     "poll_seconds": "0.5",
     "auth_rate_limit_per_minute": "0",
 }
@@ -63,6 +67,24 @@ class Stack:
             )
 
 
+def is_signed(got: Request) -> bool:
+    """Whether one of the signatures is that of id, timestamp and body under the secret, as Standard Webhooks has it."""
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    signed = f"{got.header('webhook-id')}.{got.header('webhook-timestamp')}.".encode() + got.body
+    expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    return expected in str(got.header("webhook-signature")).split(" ")
+
+
+def told(got: Request) -> str:
+    """The kind of alert event that the request tells of."""
+    return str(got.json()["type"]).removeprefix("alert.")
+
+
+def distinct(receiver: Receiver) -> list[Request]:
+    """What a receiver that drops repeats of a webhook-id keeps, in order."""
+    return list({got.header("webhook-id"): got for got in reversed(receiver.requests)}.values())[::-1]
+
+
 def reading(value: float, *, seconds_ago: float = 0) -> dict[str, Any]:
     """A reading of the device."""
     at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
@@ -73,11 +95,11 @@ def reading(value: float, *, seconds_ago: float = 0) -> dict[str, Any]:
 async def running_stack(conn: asyncpg.Connection, app_url: str, copies: int) -> AsyncIterator[Stack]:
     """The four services of the flow, so many copies each, with one device, one rule and one webhook."""
     async with AsyncExitStack() as exits:
-        sink = await exits.enter_async_context(receiver())
+        sink = await exits.enter_async_context(Receiver())
         await seed.device(conn)
         await conn.execute("update devices set token_hash = $1", hashlib.sha256(TOKEN.encode()).digest())
         await seed.rule(conn)
-        config = orjson.dumps({"url": sink.url, "secret": SECRET}).decode()
+        config = orjson.dumps({"url": sink.url + "/hook", "secret": SECRET}).decode()
         await seed.route(conn, await seed.channel(conn, config=config))
         stack = Stack(sink, {}, exits, app_url)
         await stack.start(UI)
@@ -93,13 +115,13 @@ async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Con
         answer = await stack.post(reading(95), trace_id=TRACE)
         assert (answer.status_code, answer.headers["x-trace-id"]) == (202, TRACE)
         assert answer.json()["accepted"] == 1
-        await until(lambda: stack.receiver.got, seconds=15)
-        got = stack.receiver.got[0]
+        await until(lambda: stack.receiver.requests, seconds=15)
+        got = stack.receiver.requests[0]
 
-        assert got.is_signed()
-        assert got.headers["x-trace-id"] == TRACE
-        assert got.headers["traceparent"].split("-")[1] == TRACE
-        assert (got.json["kind"], got.json["alert"]["device_id"]) == ("opened", "boiler-1")
+        assert is_signed(got)
+        assert got.header("x-trace-id") == TRACE
+        assert str(got.header("traceparent")).split("-")[1] == TRACE
+        assert (told(got), got.json()["data"]["alert"]["device_id"]) == ("opened", "boiler-1")
 
         async def is_audited() -> bool:
             kinds = await conn.fetch("select event_type from audit_log where trace_id = $1", TRACE)
@@ -127,7 +149,7 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
     async with running_stack(conn, app_url, 1) as stack:
         assert (await stack.post(reading(95, seconds_ago=3))).status_code == 202
         if module == UI:
-            await until(lambda: stack.receiver.got, seconds=15)
+            await until(lambda: stack.receiver.requests, seconds=15)
         await stack.kill(module)
         if module != UI:
             assert (await stack.post(reading(20, seconds_ago=2), reading(96, seconds_ago=1))).status_code == 202
@@ -135,7 +157,7 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
         if module == UI:
             assert (await stack.post(reading(20, seconds_ago=2), reading(96, seconds_ago=1))).status_code == 202
 
-        await until(lambda: len(stack.receiver.distinct) >= 3, seconds=30)
+        await until(lambda: len(distinct(stack.receiver)) >= 3, seconds=30)
 
         async def is_drained() -> bool:
             return bool(
@@ -145,9 +167,9 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
             )
 
         await until(is_drained, seconds=30)
-        assert [got.json["kind"] for got in stack.receiver.distinct] == ["opened", "closed", "opened"]
+        assert [told(got) for got in distinct(stack.receiver)] == ["opened", "closed", "opened"]
         # Only a worker that died between request and record may have told something twice.
-        assert len(stack.receiver.got) == 3 or module == DELIVERY
+        assert len(stack.receiver.requests) == 3 or module == DELIVERY
 
 
 async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connection, app_url: str) -> None:
@@ -155,7 +177,7 @@ async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connecti
     async with running_stack(conn, app_url, 1) as stack:
         stack.receiver.hold.clear()
         await stack.post(reading(95), trace_id=TRACE)
-        await until(lambda: stack.receiver.got, seconds=15)
+        await until(lambda: stack.receiver.requests, seconds=15)
         await stack.kill(DELIVERY)
         stack.receiver.hold.set()
         await stack.start(DELIVERY)
@@ -164,8 +186,8 @@ async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connecti
             return bool(await conn.fetchval("select exists (select from notification_jobs where state = 'delivered')"))
 
         await until(is_delivered, seconds=30)
-        assert len({got.headers["webhook-id"] for got in stack.receiver.got}) == 1
-        assert {got.headers["x-trace-id"] for got in stack.receiver.got} == {TRACE}
+        assert len({got.header("webhook-id") for got in stack.receiver.requests}) == 1
+        assert {got.header("x-trace-id") for got in stack.receiver.requests} == {TRACE}
         outcomes = await conn.fetch("select outcome from delivery_attempts order by attempt")
         assert [row["outcome"] for row in outcomes] == ["unknown", "delivered"]
 
@@ -176,7 +198,7 @@ async def test_two_copies_of_each_tell_the_same_as_one(conn: asyncpg.Connection,
         spikes = [reading(95 if number % 2 else 20, seconds_ago=60 - number) for number in range(40)]
         for number in range(0, 40, 4):
             assert (await stack.post(*spikes[number : number + 4])).status_code == 202
-        await until(lambda: len(stack.receiver.got) >= 39, seconds=40)
+        await until(lambda: len(stack.receiver.requests) >= 39, seconds=40)
 
         async def is_drained() -> bool:
             return bool(
@@ -188,8 +210,8 @@ async def test_two_copies_of_each_tell_the_same_as_one(conn: asyncpg.Connection,
             )
 
         await until(is_drained, seconds=30)
-        assert len(stack.receiver.got) == len(stack.receiver.distinct) == 39
+        assert len(stack.receiver.requests) == len(distinct(stack.receiver)) == 39
         by_alert: dict[int, list[str]] = {}
-        for got in stack.receiver.got:
-            by_alert.setdefault(got.json["alert"]["alert_id"], []).append(got.json["kind"])
+        for got in stack.receiver.requests:
+            by_alert.setdefault(got.json()["data"]["alert"]["alert_id"], []).append(told(got))
         assert sorted(by_alert.values()) == [["opened"]] + [["opened", "closed"]] * 19

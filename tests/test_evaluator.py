@@ -57,7 +57,7 @@ async def test_a_spike_inside_a_batch_opens_and_closes(
     assert alert["message"] == "temperature of boiler-1 is 90 (> 80)"
     assert await conn.fetchval("select count(*) from rule_state") == 0
     assert await conn.fetchval("select count(*) from evaluator.inbox") == 0
-    audited = await conn.fetch("select event_type, trace_id from audit_log where category = 'alert' order by event_id")
+    audited = await conn.fetch("select event_type, trace_id from audit_log where category = 'alert' order by timestamp")
     assert [tuple(row) for row in audited] == [
         ("alert.opened", "a" * 32),
         ("alert.closed", "a" * 32),

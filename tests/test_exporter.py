@@ -10,6 +10,8 @@ import asyncpg
 import pytest
 
 from exporter.app import scrape_seconds
+from tests import seed
+from tests.migrating import ROOT
 from tests.scraping import as_owner, exporting
 
 RoleUrl = Callable[[str], str]
@@ -46,6 +48,22 @@ async def test_create_view_is_the_whole_api(conn: asyncpg.Connection, role_url: 
 
         await as_owner(conn, "drop view metrics.boilers")
         assert "boilers" not in (await scraper.scrape()).views()
+
+
+async def test_the_examples_of_the_documentation_work(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
+    """What docs/metrics.md shows can be pasted."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    shell = re.findall(r"<<'SQL'\n(.*?)\nSQL\n", page, re.DOTALL)
+    plain = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert (len(shell), len(plain)) == (1, 1)
+    await seed.rule(conn, severity="critical")
+    for example in (*shell, *plain):
+        await conn.execute(f"set role pulse_owner; {example}; reset role")
+    async with exporting(role_url("pulse_exporter")) as scraper:
+        found = await scraper.scrape()
+    assert found.value("pulse_rules_enabled", severity="critical") == 1
+    assert found.value("pulse_alert_age_seconds_bucket", le="+Inf") == 0
+    assert f"# HELP pulse_rules_enabled {found.families['pulse_rules_enabled'].documentation}" in page
 
 
 async def test_types_become_labels_and_samples(conn: asyncpg.Connection, role_url: RoleUrl) -> None:

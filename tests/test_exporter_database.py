@@ -19,38 +19,66 @@ SESSIONS = "from pg_stat_activity where application_name = 'pulse-exporter' and 
 GATE = 7_318_008
 
 
-@asynccontextmanager
-async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A TCP relay to the server: its own URL for the exporter's role, and an event that lets bytes pass while set."""
-    flowing = asyncio.Event()
-    flowing.set()
-    pipes: list[asyncio.Task[None]] = []
+class Relay:
+    """A TCP relay to the server, whose connections can be made to hang without anybody being told."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._flows: list[asyncio.Event] = []
+        self._pipes: list[asyncio.Task[None]] = []
+        self._open = True
+
+    def hang(self, *, new_ones: bool) -> None:
+        """Let no more bytes through on the connections there are, and on new ones too if asked for."""
+        for flow in self._flows:
+            flow.clear()
+        self._open = not new_ones
+
+    def resume(self) -> None:
+        """Let all bytes through again."""
+        self._open = True
+        for flow in self._flows:
+            flow.set()
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join a client's connection to one of the server."""
+        if self._server.host.startswith("/"):
+            there = await asyncio.open_unix_connection(f"{self._server.host}/.s.PGSQL.{self._server.port}")
+        else:
+            there = await asyncio.open_connection(self._server.host, int(self._server.port))
+        flow = asyncio.Event()
+        if self._open:
+            flow.set()
+        self._flows.append(flow)
+        self._pipes.append(asyncio.create_task(self._pump(reader, there[1], flow)))
+        self._pipes.append(asyncio.create_task(self._pump(there[0], writer, flow)))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
         try:
             while data := await reader.read(65536):
-                await flowing.wait()
+                await flow.wait()
                 writer.write(data)
         finally:
             writer.close()
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if server.host.startswith("/"):
-            there = await asyncio.open_unix_connection(f"{server.host}/.s.PGSQL.{server.port}")
-        else:
-            there = await asyncio.open_connection(server.host, int(server.port))
-        pipes.append(asyncio.create_task(pump(reader, there[1])))
-        pipes.append(asyncio.create_task(pump(there[0], writer)))
 
-    listener = await asyncio.start_server(relay, "127.0.0.1", 0)
+@asynccontextmanager
+async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, Relay]]:
+    """A relay and the URL by which the exporter's role reaches the database through it."""
+    relay = Relay(server)
+    listener = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     try:
-        yield f"postgresql://pulse_exporter:{PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable", flowing
+        yield f"postgresql://pulse_exporter:{PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable", relay
     finally:
         listener.close()
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.gather(*pipes, return_exceptions=True)
+        await relay.close()
 
 
 @asynccontextmanager
@@ -123,35 +151,53 @@ async def test_a_hanging_network_is_bounded(conn: asyncpg.Connection, pg_server:
     """Bytes that never arrive, neither on the open connection nor on a new one, end in up 0 within the deadline."""
     database = await conn.fetchval("select current_database()")
     async with (
-        relaying(pg_server, database) as (url, flowing),
-        exporting(url, exporter_connect_timeout_seconds=0.3, exporter_deadline_seconds=2.0) as scraper,
+        relaying(pg_server, database) as (url, relay),
+        exporting(url, exporter_connect_timeout_seconds=0.3, exporter_deadline_seconds=5.0) as scraper,
     ):
         assert (await scraper.scrape()).value("pulse_exporter_up") == 1
-        flowing.clear()
+        relay.hang(new_ones=True)
         before = asyncio.get_running_loop().time()
         found = await scraper.scrape()
         assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
+        # Two waits for an answer, of the open connection and of a new one, and not the whole deadline.
         assert asyncio.get_running_loop().time() - before < 2.5
         assert (await scraper.client.get("/readyz")).status_code == 503
-        flowing.set()
-        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
+        relay.resume()
+
+        async def sees() -> bool:
+            return (await scraper.scrape()).value("pulse_exporter_up") == 1
+
+        await until(sees)
         assert (await scraper.client.get("/readyz")).status_code == 200
+
+
+async def test_a_silently_dead_connection_costs_no_scrape(conn: asyncpg.Connection, pg_server: Server) -> None:
+    """A firewall forgot the open connection: the scrape notices, makes a new one and is answered."""
+    database = await conn.fetchval("select current_database()")
+    async with (
+        relaying(pg_server, database) as (url, relay),
+        exporting(url, exporter_connect_timeout_seconds=0.3, exporter_deadline_seconds=5.0) as scraper,
+    ):
+        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
+        relay.hang(new_ones=False)
+        assert (await scraper.scrape()).value("pulse_exporter_up") == 1
 
 
 async def test_a_network_that_hangs_within_a_pass_is_bounded(conn: asyncpg.Connection, pg_server: Server) -> None:
     """The client's own clock ends a pass that the server's timeouts cannot end, and half of a pass is not served."""
     database = await conn.fetchval("select current_database()")
     async with (
-        relaying(pg_server, database) as (url, flowing),
+        relaying(pg_server, database) as (url, relay),
         exporting(url, exporter_deadline_seconds=0.8, exporter_view_timeout_seconds=20) as scraper,
         closed_gate(conn),
     ):
         pending = asyncio.create_task(scraper.scrape())
         await until(lambda: waiting_at_gate(conn))
-        flowing.clear()
+        relay.hang(new_ones=True)
         found = await pending
         assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
-        flowing.set()
+        # Not only the scraper was let go: the pass itself is over.
+        await until(lambda: scraper.process.counters["errors"] == 1, seconds=2)
 
 
 async def test_fifty_scrapes_at_once_are_one_pass(conn: asyncpg.Connection, role_url: RoleUrl) -> None:

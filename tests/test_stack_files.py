@@ -50,7 +50,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 
 def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
-    """What a killed stack left behind is no state."""
+    """What a killed stack left behind is no state, also while the next one starts."""
     home = Home(tmp_path)
     with pytest.raises(NotRunningError, match=r"start it with \./pulse up"):
         running_state(home)
@@ -58,6 +58,9 @@ def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
     with hold(home.lock):
         write_state(home, 8080, processes=processes, server=None)
         assert running_state(home).processes == processes
+        home.state.write_bytes(home.state.read_bytes().replace(str(os.getpid()).encode(), b"1"))
+        with pytest.raises(NotRunningError):
+            running_state(home)
         home.state.write_text("{")
         with pytest.raises(NotRunningError):
             running_state(home)

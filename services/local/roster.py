@@ -2,17 +2,18 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
+import orjson
 
 from services.local.command import Command
 from services.local.database import without_client_variables
 from services.local.home import CHECKOUT, Home
 from services.local.keys import AUDIENCE, ISSUER, SigningKey
-from services.local.pg_leftovers import STOP_SIGNALS
 from services.local.postgres import EmbeddedPostgres
 from services.local.supervise import Spec
 from services.local.tether import tethered
@@ -30,6 +31,12 @@ SERVICES = {
 SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
 MODULES = {**SERVICES, SINK: "services.local.sink", FLEET: "services.local.fleet"}
 PROBE_TIMEOUT_SECONDS = 2.0
+# Fleet, services, sink and database are stopped one after the other, within 10 s even when all of them hang.
+SERVICE_STOP = ((signal.SIGTERM, 4.5), (signal.SIGKILL, 0.5))
+DEMO_STOP = ((signal.SIGTERM, 0.4), (signal.SIGKILL, 0.2))
+POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
+MIGRATION_SECRETS = ("PULSE_MIGRATION_URL", "PULSE_APP_PASSWORD", "PULSE_AUDITOR_PASSWORD", "PULSE_EXPORTER_PASSWORD")
+"""Not for the services, which run with the least privilege."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
 """With one of these, tokens come from the user's identity provider."""
@@ -65,7 +72,7 @@ class Roster:
         extra = {
             "PULSE_DATABASE_URL": database_url,
             "PULSE_PORT": str(self._ports[name]),
-            "PULSE_PORT_BASE": str(self._ports.base),
+            "PULSE_HEALTH_TARGETS": orjson.dumps({other: self._ports.url(other) for other in SERVICES}).decode(),
         }
         if self._embedded:
             extra["PULSE_LISTEN_URL"] = database_url
@@ -99,7 +106,7 @@ class Roster:
         async def is_ready(pid: int) -> bool:
             return server.is_ready(pid)
 
-        return Spec(POSTGRES, None, self._home.log(POSTGRES), command, is_ready, STOP_SIGNALS)
+        return Spec(POSTGRES, None, self._home.log(POSTGRES), command, is_ready, POSTGRES_STOP)
 
     def environment(self) -> dict[str, str]:
         """What every child inherits: ours without what would change the embedded database's clients."""
@@ -108,7 +115,8 @@ class Roster:
 
     def _spec(self, name: str, arguments: list[str], *, extra: Mapping[str, str], ready_path: str | None) -> Spec:
         argv = [sys.executable, "-P", "-m", MODULES[name], *arguments]
-        env = {**self.environment(), **extra, "PYTHONPATH": str(CHECKOUT)}
+        inherited = {key: value for key, value in self.environment().items() if key not in MIGRATION_SECRETS}
+        env = {**inherited, **extra, "PYTHONPATH": str(CHECKOUT)}
 
         async def command() -> Command:
             return Command(tethered(argv), env, cwd=str(CHECKOUT))
@@ -123,7 +131,8 @@ class Roster:
             return answer.status_code == 200
 
         port = None if ready_path is None else self._ports[name]
-        return Spec(name, port, self._home.log(name), command, is_ready)
+        stop_signals = SERVICE_STOP if name in SERVICES else DEMO_STOP
+        return Spec(name, port, self._home.log(name), command, is_ready, stop_signals)
 
 
 def uses_own_keys() -> bool:

@@ -54,23 +54,27 @@ def describe(child: Child) -> str:
     where = f", port {child.spec.port}" if child.spec.port else ""
     again = f", restart {child.restarts}" if child.restarts else ""
     if child.pid is None:
-        return f"{child.spec.name}: not running ({child.fault}){again}"
+        return f"{child.spec.name}: {progress(child)} ({child.fault}){again}"
     return f"{child.spec.name}: {progress(child)}, pid {child.pid}{where}{again}"
 
 
 def progress(child: Child) -> str:
-    """One word or two about a process that has a pid."""
+    """One word or two about a process."""
     if child.stopping.is_set():
-        return "stopping"
+        return "stopping" if child.pid else "stopped"
+    if child.pid is None:
+        return "not running"
     return "ready" if child.ready else "not ready" if child.was_ready else "starting"
 
 
 def table(children: Sequence[Child]) -> Table:
     """The kept processes, with the reason when one is not ready."""
-    return _table(
-        (one.spec.name, one.pid, one.spec.port, progress(one) if one.pid else one.fault or "starting", one.restarts)
-        for one in children
-    )
+    return _table((one.spec.name, one.pid, one.spec.port, _state(one), one.restarts) for one in children)
+
+
+def _state(child: Child) -> str:
+    waits = child.pid is None and not child.stopping.is_set()
+    return (child.fault or "starting") if waits else progress(child)
 
 
 def state_table(processes: Sequence[ProcessState]) -> Table:

@@ -119,8 +119,7 @@ class Stack:
         while waiting := [child for child in children if not child.was_ready]:
             for child in waiting:
                 if child.restarts >= SHORT_RUNS_THAT_MEAN_NEVER or asyncio.get_running_loop().time() > deadline:
-                    said = last_message(child.spec.log) or child.fault or "it says nothing"
-                    raise LocalError(f"{child.spec.name} does not become ready: {said} (see {child.spec.log})")
+                    raise LocalError(f"{child.spec.name} does not become ready: {_reason(child)}")
             await asyncio.sleep(0.05)
 
     async def _show_first_journey(self, app_url: str, client: httpx.AsyncClient) -> None:
@@ -181,6 +180,11 @@ class Stack:
             await asyncio.sleep(TRIM_SECONDS)
             for child in self._supervisor.children:
                 await asyncio.to_thread(trim, child.spec.log)
+
+
+def _reason(child: Child) -> str:
+    said = last_message(child.spec.log) if child.ran or not child.fault else ""
+    return f"{said} (see {child.spec.log})" if said else child.fault or "it does not answer"
 
 
 def _state(child: Child) -> ProcessState:

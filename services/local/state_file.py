@@ -70,8 +70,8 @@ def read_state(home: Home) -> StackState | None:
 
 
 def running_state(home: Home) -> StackState:
-    """The state of the running stack. Raises NotRunningError."""
-    state = read_state(home) if holder(home.lock) is not None else None
-    if state is None:
+    """The state of the running stack, not of one that was killed before it. Raises NotRunningError."""
+    state = read_state(home)
+    if state is None or state.pid != holder(home.lock):
         raise NotRunningError
     return state

@@ -48,6 +48,8 @@ class Child:
     restarts: int = 0
     fault: str | None = None
     """Why it is not running, or why its last run ended."""
+    ran: bool = False
+    """Whether fault is the end of a run, of which the log may say more."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -91,9 +93,9 @@ class Supervisor:
         while not child.stopping.is_set():
             started = time.monotonic()
             try:
-                child.fault = await self._run(child)
+                child.fault, child.ran = await self._run(child), True
             except (OSError, LocalError) as error:
-                child.fault = str(error)
+                child.fault, child.ran = str(error), False
             if child.stopping.is_set():
                 break
             failures = 1 if time.monotonic() - started >= STABLE_SECONDS else failures + 1

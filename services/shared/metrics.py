@@ -1,16 +1,21 @@
 """The metrics a process keeps itself; what SQL knows is served from views instead."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 # OpenTelemetry's boundaries for http.server.request.duration, seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+# Formats that the encoders really write.
+_VERSIONS = frozenset({"0.0.4", "1.0.0"})
 
 AUTH_FAILURE_REASONS = (
     "missing_token",
@@ -22,6 +27,19 @@ AUTH_FAILURE_REASONS = (
     "rate_limited",
     "forbidden",
 )
+
+
+def choose_format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """The encoder and the content type for an Accept header.
+
+    Of a version that it does not know, prometheus_client's own choice fails or echoes what the client sent.
+    """
+    kept = []
+    for part in accept.split(","):
+        version = re.search(r";\s*version=([^;]*)", part)
+        if version is None or version[1].strip() in _VERSIONS:
+            kept.append(part)
+    return choose_encoder(",".join(kept))
 
 
 class SizedPool(Protocol):

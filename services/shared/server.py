@@ -17,7 +17,6 @@ import asyncpg
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -26,7 +25,7 @@ from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, check_revision
-from services.shared.metrics import ProcessMetrics
+from services.shared.metrics import ProcessMetrics, choose_format
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ def status_routes(process: Process) -> list[Route]:
 
     async def metrics(request: Request) -> Response:
         gauges = _QueueGauges(process.service, await process.queues())
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = choose_format(request.headers.get("accept", ""))
         body = encode(_Merged(process.metrics.registry, gauges))
         return Response(body, headers={"content-type": content_type})
 

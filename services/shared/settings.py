@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, HttpUrl, Json, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    Json,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -127,6 +137,34 @@ class DeliveryWorker(Settings):
 
     service = "delivery_worker"
     port: Port = 8084
+    poll_seconds: Seconds = 1.0
+    """Also how late a retry may start that nothing else wakes the worker for."""
+    delivery_concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Requests that one worker has in hand at a time."""
+    delivery_channel_concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Requests that one channel gets at a time from all workers, so that one that hangs leaves room for the others."""
+    delivery_lease_seconds: Seconds = 30.0
+    """Time after which a vanished worker's notifications are sent by another."""
+    delivery_timeout_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 10.0
+    """Longest that one request may take in all; less than half of the lease."""
+    delivery_stop_seconds: Seconds = 5.0
+    """Longest that a stopping worker waits for the requests it has in hand."""
+    delivery_backoff_seconds: Seconds = 5.0
+    """Pause after a first failed attempt; each further one triples it."""
+    delivery_backoff_max_seconds: Seconds = 1800.0
+    """Longest pause between two attempts."""
+    delivery_reap_seconds: Seconds = 5.0
+    """Time between two looks for leases that ran out."""
+    allow_private_destinations: bool = False
+    """Whether notifications may go to this machine itself, over http too; other private addresses never."""
+
+    @field_validator("delivery_timeout_seconds")
+    @classmethod
+    def _fits_the_lease(cls, seconds: float, info: ValidationInfo) -> float:
+        lease_seconds = info.data.get("delivery_lease_seconds")
+        if lease_seconds is not None and seconds >= lease_seconds / 2:
+            raise ValueError(f"must be less than half of PULSE_DELIVERY_LEASE_SECONDS ({lease_seconds:g})")
+        return seconds
 
 
 class OpsWorker(Settings):

@@ -6,11 +6,11 @@ Whatever is not a valid token comes back as a Refusal; nothing is raised.
 """
 
 import base64
-import hashlib
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import orjson
@@ -109,7 +109,7 @@ class TokenVerifier:
             return None
         if len(token) > LONGEST_TOKEN_BYTES:
             return None
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        digest = sha256(token.encode("utf-8", "replace")).digest()
         claims = self._verified.get(digest)
         if claims is None:
             return None
@@ -129,7 +129,7 @@ class TokenVerifier:
         except Exception:  # noqa: BLE001  # whatever a hostile token breaks in jose or here, it is not a valid token
             return Refusal("invalid_token", "The token is malformed.")
         if isinstance(result, Claims):
-            self._verified[hashlib.sha256(token.encode()).digest()] = result
+            self._verified[sha256(token.encode()).digest()] = result
             if len(self._verified) > self._remembered_tokens:
                 self._verified.popitem(last=False)
         return result

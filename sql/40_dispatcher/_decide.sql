@@ -11,20 +11,42 @@ begin
     join public.alert_events e on e.tenant_id = i.tenant_id and e.event_id = i.event_id
     join public.alerts a on a.tenant_id = e.tenant_id and a.alert_id = e.alert_id
     left join public.devices d on d.tenant_id = a.tenant_id and d.device_id = a.device_id
-  ), target as materialized (
+  ), begun as materialized (
     select x.event, x.alert, x.device_name, t.channel_id,
       case
-        when t.channel_id is null then
-          case when (x.event).kind = 'opened' then 'no_route' else 'not_notified' end
-        when (x.event).kind in ('opened', 'escalated') and (x.alert).silenced_until > core.now() then 'silenced'
-        when c.channel_id is null then 'channel_deleted'
-        when not c.enabled then 'channel_disabled'
+        when t.channel_id is null then 'no_route'
+        when (x.alert).silenced_until > core.now() then 'silenced'
+        else dispatcher._closed_channel((x.event).tenant_id, t.channel_id)
       end as suppressed_because
     from event x
     left join lateral dispatcher._targets(x.event, x.alert) as t (channel_id) on true
-    left join public.notification_channels c
-      on c.tenant_id = (x.event).tenant_id and c.channel_id = t.channel_id
+    where (x.event).kind in ('opened', 'escalated')
+  ), ended as (
+    -- Who was told of the trouble is told of its end, whatever the routes say by now; nobody else is.
+    select x.event, x.alert, x.device_name, t.channel_id,
+      case
+        when t.channel_id is null then 'not_notified'
+        else dispatcher._closed_channel((x.event).tenant_id, t.channel_id)
+      end as suppressed_because
+    from event x
+    left join lateral (
+      select j.channel_id
+      from public.notification_jobs j
+      where j.tenant_id = (x.event).tenant_id and j.alert_id = (x.event).alert_id and j.event_id < (x.event).event_id
+      union
+      select b.channel_id
+      from begun b
+      where b.suppressed_because is null
+        and (b.event).tenant_id = (x.event).tenant_id and (b.event).alert_id = (x.event).alert_id
+        and (b.event).event_id < (x.event).event_id
+    ) t on true
+    where (x.event).kind in ('acknowledged', 'closed')
+  ), target as materialized (
+    select * from begun
+    union all
+    select * from ended
   ), job as (
+    -- In the order of the events: that is the order in which one channel hears of one rule and device.
     insert into public.notification_jobs as j (tenant_id, event_id, alert_id, channel_id, kind, payload, trace_id)
     select (t.event).tenant_id, (t.event).event_id, (t.event).alert_id, t.channel_id, (t.event).kind,
       dispatcher._payload(t.event, t.alert, t.device_name), (t.event).trace_id

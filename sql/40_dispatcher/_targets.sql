@@ -11,17 +11,10 @@ as $$
     and (r.tag is null or exists (
       select from public.devices d
       where d.tenant_id = p_alert.tenant_id and d.device_id = p_alert.device_id and r.tag = any (d.tags)))
-  union
+  union all
   select p_event.channel_id
   where p_event.kind = 'escalated'
-  union
-  -- Who was told of the trouble is told of its end, whatever the routes say by now; nobody else is.
-  select j.channel_id
-  from public.notification_jobs j
-  where p_event.kind in ('acknowledged', 'closed')
-    and j.tenant_id = p_alert.tenant_id and j.alert_id = p_alert.alert_id and j.event_id < p_event.event_id
 $$;
 
 comment on function dispatcher._targets(public.alert_events, public.alerts) is
-  'Channels an alert event is meant for: by routes when the alert opens, the step''s channel when it escalates, and '
-  'whoever was told before when it is acknowledged or closed.';
+  'Channels that are told of a beginning: by routes when the alert opens, the step''s channel when it escalates.';

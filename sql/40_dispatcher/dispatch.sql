@@ -5,7 +5,6 @@ as $$
 declare
   v_tenant_ids text[];
   v_event_ids bigint[];
-  v_kinds text[];
 begin
   events := 0;
   decisions := '[]';
@@ -16,7 +15,7 @@ begin
     return;
   end if;
   with pending as materialized (
-    select e.tenant_id, e.event_id, e.kind
+    select e.tenant_id, e.event_id
     from public.alert_events e
     where e.dispatched_at is null
     order by e.event_id
@@ -26,16 +25,13 @@ begin
     set dispatched_at = clock_timestamp()
     from pending p
     where e.tenant_id = p.tenant_id and e.event_id = p.event_id
-    returning e.tenant_id, e.event_id, e.kind
+    returning e.tenant_id, e.event_id
   )
-  select array_agg(t.tenant_id order by t.event_id), array_agg(t.event_id order by t.event_id),
-    array_agg(t.kind order by t.event_id), count(*)
-  into v_tenant_ids, v_event_ids, v_kinds, events
+  select array_agg(t.tenant_id order by t.event_id), array_agg(t.event_id order by t.event_id), count(*)
+  into v_tenant_ids, v_event_ids, events
   from taken t;
   if events > 0 then
-    -- Beginnings before ends: an end goes to whoever has a job for the beginning, which may be in this batch.
-    decisions := dispatcher._decide_kinds(v_tenant_ids, v_event_ids, v_kinds, array['opened', 'escalated'])
-      || dispatcher._decide_kinds(v_tenant_ids, v_event_ids, v_kinds, array['acknowledged', 'closed']);
+    decisions := dispatcher._decide(v_tenant_ids, v_event_ids);
     perform dispatcher._record(decisions);
   end if;
   return next;

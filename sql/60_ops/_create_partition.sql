@@ -41,6 +41,6 @@ end
 $$;
 
 comment on function ops._create_partition(text, text, timestamptz, timestamptz) is
-  'Make one partition and move the rows of its range out of the default partition, unseen from outside; gives the number '
-  'of rows moved. Locks the parent against writers and its default partition against everybody until commit, which takes '
-  'as long as the move: partitions made ahead have nothing to move.';
+  'Make one partition and move the rows of its range out of the default partition, unseen from outside; gives the '
+  'number of rows moved. Locks the parent against writers and its default partition against everybody until commit, '
+  'which takes as long as the move: partitions made ahead have nothing to move.';

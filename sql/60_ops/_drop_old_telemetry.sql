@@ -28,5 +28,5 @@ end
 $$;
 
 comment on function ops._drop_old_telemetry(timestamptz) is
-  'Drop the daily partitions of telemetry that end before the time, oldest first, until a lock is not free; gives their '
-  'names.';
+  'Drop the daily partitions of telemetry that end before the time, oldest first, until a lock is not free; gives '
+  'their names.';

@@ -26,5 +26,5 @@ end
 $$;
 
 comment on function ops._move_rows(text, text, timestamptz, timestamptz) is
-  'Move the rows of a range of timestamps from a default partition, locked by the caller, to a table of the same shape; '
-  'gives their number.';
+  'Move the rows of a range of timestamps from a default partition, locked by the caller, to a table of the same '
+  'shape; gives their number.';

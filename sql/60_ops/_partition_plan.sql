@@ -31,5 +31,5 @@ as $$
 $$;
 
 comment on function ops._partition_plan(integer, integer) is
-  'The partitions that should exist now: telemetry by UTC day from 8 days back, audit_log by UTC month from the previous '
-  'one, both to so many ahead, and those of rows that ended up in a default partition.';
+  'The partitions that should exist now: telemetry by UTC day from 8 days back, audit_log by UTC month from the '
+  'previous one, both to so many ahead, and those of rows that ended up in a default partition.';

@@ -39,5 +39,5 @@ end
 $$;
 
 comment on function ops._prune_alerts(timestamptz, integer) is
-  'Delete the oldest alerts that closed before the time, at most p_limit, with their events, notifications, attempts and '
-  'suppressions; an alert with anything still to tell stays. Gives {table: rows deleted}.';
+  'Delete the oldest alerts that closed before the time, at most p_limit, with their events, notifications, attempts '
+  'and suppressions; an alert with anything still to tell stays. Gives {table: rows deleted}.';

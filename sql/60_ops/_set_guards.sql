@@ -17,7 +17,12 @@ begin
       execute format(
         'alter table public.%I %s trigger %I',
         p_table,
-        case v_guard.wanted when 'D' then 'disable' when 'A' then 'enable always' when 'R' then 'enable replica' else 'enable' end,
+        case v_guard.wanted
+          when 'D' then 'disable'
+          when 'A' then 'enable always'
+          when 'R' then 'enable replica'
+          else 'enable'
+        end,
         v_guard.name
       );
     end if;

@@ -40,6 +40,6 @@ end
 $$;
 
 comment on function ops.ensure_partitions(integer, integer) is
-  'Make the partitions of telemetry (days) and audit_log (months) that are missing, up to so many ahead. Gives each one '
-  'with its outcome: created, or busy when its locks were not free in time. Any number of copies may call it at once; '
-  'raises 55P03 when another one is at it for long.';
+  'Make the partitions of telemetry (days) and audit_log (months) that are missing, up to so many ahead. Gives each '
+  'one with its outcome: created, or busy when its locks were not free in time. Any number of copies may call it at '
+  'once; raises 55P03 when another one is at it for long.';

@@ -20,7 +20,10 @@ begin
   end if;
   perform pg_advisory_xact_lock(hashtextextended('pulse ops partitions', 0));
   v_partitions := array(select ops._drop_old_telemetry(p_before => v_now - make_interval(days => p_telemetry_days)));
-  v_strays := ops._prune_stray_telemetry(p_before => v_now - make_interval(days => p_telemetry_days), p_limit => p_limit);
+  v_strays := ops._prune_stray_telemetry(
+    p_before => v_now - make_interval(days => p_telemetry_days),
+    p_limit => p_limit
+  );
   v_removed := ops._prune_alerts(p_before => v_now - make_interval(days => p_alert_days), p_limit => p_limit)
     || ops._prune_service_history(p_before => v_now - make_interval(days => p_service_metrics_days), p_limit => p_limit)
     || jsonb_build_object('telemetry', v_strays, 'telemetry_partitions', cardinality(v_partitions));
@@ -40,6 +43,7 @@ end
 $$;
 
 comment on function ops.prune(integer, integer, integer, integer) is
-  'Remove what is older than its retention in days: daily partitions of telemetry, closed alerts with all that was sent '
-  'about them, samples of service counters; of everything but partitions at most p_limit a call. Gives the rows removed '
-  'for each table, nothing when done. The audit trail is not touched. Raises 55P03 when a lock is not free in time.';
+  'Remove what is older than its retention in days: daily partitions of telemetry, closed alerts with all that was '
+  'sent about them, samples of service counters; of everything but partitions at most p_limit a call. Gives the rows '
+  'removed for each table, nothing when done. The audit trail is not touched. Raises 55P03 when a lock is not free '
+  'in time.';

@@ -31,5 +31,5 @@ end
 $$;
 
 comment on function ops.record_service_metrics(text[], text[], double precision[], double precision) is
-  'Store counters as they were read, element by element; a counter with a sample younger than p_min_seconds is left out, '
-  'so that several copies store one series. Gives the number of samples stored.';
+  'Store counters as they were read, element by element; a counter with a sample younger than p_min_seconds is left '
+  'out, so that several copies store one series. Gives the number of samples stored.';

@@ -23,6 +23,9 @@ class Writer(Protocol):
     async def write(self, lines: Sequence[Line]) -> None:
         """Return when every row is stored."""
 
+    async def settle(self, lines: Sequence[Line]) -> None:
+        """The same for rows of another kind than the lane's."""
+
 
 class Gap:
     """Events that were lost: how many of which type, between which times."""
@@ -124,17 +127,15 @@ class Lane:
 
     async def _run(self) -> None:
         while self._buffer or self._gap is not None or not self._stopping:
-            batch = self._buffer[: self._batch_size]
-            taken = len(batch)
-            gap, self._gap = self._gap, None
-            if gap is not None:
-                batch.append(gap.make_line(service=self._service, lane=self.name))
-            if batch:
+            if batch := self._buffer[: self._batch_size]:
                 await self._writer.write(batch)
                 # Only now: until a row is stored it counts against the limit.
-                del self._buffer[:taken]
+                del self._buffer[: len(batch)]
                 self.written += len(batch)
-            elif not self._stopping:
+            gap, self._gap = self._gap, None
+            if gap is not None:
+                await self._writer.settle([gap.make_line(service=self._service, lane=self.name)])
+            elif not batch and not self._stopping:
                 self._wake.clear()
                 await self._wake.wait()
 

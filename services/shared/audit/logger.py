@@ -23,6 +23,9 @@ _REFUSAL_TYPES = {"forbidden": "auth.forbidden", "rate_limited": "auth.rate_limi
 _REFUSALS = frozenset({"auth.login_failure", *_REFUSAL_TYPES.values()})
 
 
+_ANONYMOUS = db.Actor("anonymous", "")
+
+
 class Facts(TypedDict, total=False):
     """What is known about a request: all of it optional."""
 
@@ -88,20 +91,21 @@ class AuditLogger:
     def _log(
         self, event_type: str, severity: str, message: str, facts: Facts, details: Mapping[str, Any] | None = None
     ) -> bool:
-        actor = facts.get("actor")
-        device_id = actor.id if actor is not None and actor.type == "device" else None
+        actor = facts.get("actor") or _ANONYMOUS
+        is_device = actor.type == "device"
+        given = facts.get("details")
         return self.log(
             AuditEvent(
                 event_type=event_type,
                 severity=severity,
                 message=message,
                 tenant_id=facts.get("tenant_id") or "system",
-                entity_type="device" if device_id else None,
-                entity_id=device_id,
-                details={**facts.get("details", {}), **(details or {})},
-                actor_type=actor.type if actor is not None else "anonymous",
-                actor_id=actor.id if actor is not None else None,
-                actor_name=actor.name if actor is not None else None,
+                entity_type="device" if is_device else None,
+                entity_id=actor.id if is_device else None,
+                details={**given, **details} if given and details else given or details or {},
+                actor_type=actor.type,
+                actor_id=actor.id,
+                actor_name=actor.name,
                 ip_address=facts.get("ip_address"),
                 duration_ms=facts.get("duration_ms"),
             )

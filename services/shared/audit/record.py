@@ -45,7 +45,7 @@ COLUMNS = (
     "details",
 )
 SEPARATOR = "\x1f"  # a control character, so no cleaned value holds it; an empty value is null
-_SEPARATORS = len(COLUMNS) - 1
+_TEXT_SEPARATORS = len(COLUMNS) - 1 - COLUMNS.index("tenant_id")
 
 _EVENT_TYPE = re.compile(r"[a-z]+\.[a-z_]+", re.ASCII)
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -57,9 +57,9 @@ def make_line(event: AuditEvent, service: str) -> Line:
     try:
         details = orjson.dumps(event.details, default=str, option=orjson.OPT_NON_STR_KEYS) if event.details else b"{}"
         address = parse_address(event.ip_address)
-        line, text = _join(event, service, address, details.decode())
-        if (address is not None or event.ip_address is None) and _is_clean(event, line, text):
-            return line
+        text = _join_text(event, details.decode())
+        if (address is not None or event.ip_address is None) and _is_clean(event, text):
+            return Line(_join_head(event, service, address) + text)
     except Exception:  # noqa: BLE001, S110  # whatever an odd value broke here, the thorough way copes with it
         pass
     return _make_clean_line(event, service)
@@ -94,23 +94,25 @@ def _is_well_formed(event_type: str, severity: str) -> bool:
     return _EVENT_TYPE.fullmatch(event_type) is not None and severity in _SEVERITIES
 
 
-def _join(event: AuditEvent, service: str, address: str | None, details: str) -> tuple[Line, str]:
-    """The line and, once more, its second half: everything that a client may have had a hand in."""
+def _join_head(event: AuditEvent, service: str, address: str | None) -> str:
     category, _, action = event.event_type.partition(".")
     duration = event.duration_ms
-    text = (
+    return (
+        f"{event.event_type}\x1f{event.timestamp.isoformat()}\x1f{event.event_id}\x1f{category}\x1f{action}\x1f"
+        f"{event.severity}\x1f{service}\x1f{address or ''}\x1f{'' if duration is None else duration}\x1f"
+    )
+
+
+def _join_text(event: AuditEvent, details: str) -> str:
+    """The second half of a line: everything that a client may have had a hand in."""
+    return (
         f"{event.tenant_id}\x1f{event.entity_type or ''}\x1f{event.entity_id or ''}\x1f{event.entity_name or ''}\x1f"
         f"{event.actor_type or ''}\x1f{event.actor_id or ''}\x1f{event.actor_name or ''}\x1f{event.trace_id or ''}\x1f"
         f"{event.message}\x1f{details}"
     )
-    line = (
-        f"{event.event_type}\x1f{event.timestamp.isoformat()}\x1f{event.event_id}\x1f{category}\x1f{action}\x1f"
-        f"{event.severity}\x1f{service}\x1f{address or ''}\x1f{'' if duration is None else duration}\x1f{text}"
-    )
-    return Line(line), text
 
 
-def _is_clean(event: AuditEvent, line: str, text: str) -> bool:
+def _is_clean(event: AuditEvent, text: str) -> bool:
     return (
         len(event.tenant_id) <= LONGEST_TENANT
         and (event.entity_id is None or len(event.entity_id) <= LONGEST_NAME)
@@ -118,8 +120,8 @@ def _is_clean(event: AuditEvent, line: str, text: str) -> bool:
         and event.timestamp.tzinfo is not None
         and bool(event.message and event.tenant_id)
         and _is_well_formed(event.event_type, event.severity)
-        and line.count(SEPARATOR) == _SEPARATORS
         and len(text) <= cleaning.LONGEST_TEXT
+        and text.count(SEPARATOR) == _TEXT_SEPARATORS
         and "\\" not in text
         and text.replace(SEPARATOR, "").isprintable()
         and not cleaning.may_hold_secret(text)
@@ -157,7 +159,7 @@ def _make_clean_line(event: AuditEvent, service: str) -> Line:
         duration_ms=duration if isinstance(duration, int | float) and math.isfinite(duration) else None,
         timestamp=event.timestamp if event.timestamp.tzinfo else event.timestamp.replace(tzinfo=UTC),
     )
-    line, _ = _join(cleaned, service, address, _encode(details))
+    line = _join_head(cleaned, service, address) + _join_text(cleaned, _encode(details))
     return Line(line.replace("\\", "\\\\"))
 
 

@@ -89,7 +89,7 @@ def is_poison(error: BaseException) -> bool:
 
 
 class Store:
-    """Writes batches of rows over a pool. quarantined counts the rows that were replaced."""
+    """Writes batches of rows over a pool; counts rows that went to quarantine and writes that had to be repeated."""
 
     def __init__(self, pool: db.Pool, send: Send) -> None:
         self._pool = pool
@@ -99,9 +99,12 @@ class Store:
 
     async def write(self, lines: Sequence[Line]) -> None:
         """Return when every row is stored or stands in quarantine, which may take as long as the database is away."""
-        error = await self._try(self._send, lines)
-        if error is None:
-            return
+        if await self._try(self._send, lines) is not None:
+            self.failures += 1
+            await self.settle(lines)
+
+    async def settle(self, lines: Sequence[Line]) -> None:
+        """The same for rows of any kind that may be stored already; slower."""
         pieces = [lines]
         failures = 0
         while pieces:

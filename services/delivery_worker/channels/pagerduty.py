@@ -1,0 +1,90 @@
+"""An event for PagerDuty's Events API v2: trigger, acknowledge or resolve of one incident an alert."""
+
+from datetime import datetime
+from typing import Annotated
+
+import httpx
+import orjson
+from pydantic import AfterValidator, SecretStr
+
+from services.delivery_worker.channels.config import ChannelConfig, Url
+from services.delivery_worker.channels.outcome import Outcome
+from services.delivery_worker.channels.request import Parts, post
+from services.delivery_worker.channels.wording import clip, headline
+from services.delivery_worker.notification import Kind, Notification
+
+# Limits of the Events API v2 reference, in characters.
+_SUMMARY = 1024
+_DEDUP_KEY = 255
+# No limit is documented for the single fields; an event may have 512,000 bytes in all.
+_TEXT = 1024
+
+# An escalation is the same incident once more: PagerDuty adds it to the incident's log.
+_ACTIONS: dict[Kind, str] = {
+    "opened": "trigger",
+    "escalated": "trigger",
+    "acknowledged": "acknowledge",
+    "closed": "resolve",
+}
+
+
+def _check_routing_key(key: SecretStr) -> SecretStr:
+    value = key.get_secret_value()
+    if len(value) != 32 or not (value.isascii() and value.isalnum()):
+        raise ValueError("must be 32 letters and digits")
+    return key
+
+
+class Config(ChannelConfig):
+    """url is for the European service region and for relays."""
+
+    routing_key: Annotated[SecretStr, AfterValidator(_check_routing_key)]
+    url: Url = SecretStr("https://events.pagerduty.com/v2/enqueue")
+
+
+def dedup_key(notification: Notification) -> str:
+    """The same for every notification of one alert, different for the next alert of the same rule and device."""
+    return f"pulse/{notification.tenant_id}/{notification.alert.alert_id}"[:_DEDUP_KEY]
+
+
+def _payload(notification: Notification) -> dict[str, object]:
+    alert = notification.alert
+    details = alert.model_dump(mode="json", include={"fingerprint", "rule_id", "metric", "value", "message"})
+    told = {"trace_id": notification.trace_id, "step_number": notification.step_number, **details}
+    return {
+        "summary": clip(f"{headline(notification)}: {alert.message}", _SUMMARY),
+        "source": clip(alert.device_id or "pulse", _TEXT),
+        "severity": alert.severity,  # PagerDuty's four are ours
+        "timestamp": alert.opened_at.isoformat(),
+        "component": clip(alert.metric, _TEXT) if alert.metric else None,
+        "class": clip(alert.rule_name, _TEXT),
+        "custom_details": {
+            name: clip(value, _TEXT) if isinstance(value, str) else value for name, value in told.items()
+        },
+    }
+
+
+def render(notification: Notification, config: Config) -> Parts:
+    """The request; only a trigger describes the incident."""
+    action = _ACTIONS[notification.kind]
+    event: dict[str, object] = {
+        "routing_key": config.routing_key.get_secret_value(),
+        "event_action": action,
+        "dedup_key": dedup_key(notification),
+    }
+    if action == "trigger":
+        event |= {"client": "Pulse", "payload": _payload(notification)}
+    headers = {"content-type": "application/json"}
+    return Parts(url=config.url.get_secret_value(), body=orjson.dumps(event), headers=headers)
+
+
+async def send(
+    client: httpx.AsyncClient,
+    config: Config,
+    notification: Notification,
+    *,
+    idempotency_key: str,  # noqa: ARG001  # the dedup key makes a repeat harmless
+    sent_at: datetime,
+) -> Outcome:
+    """Send one notification; 202 means accepted, not processed."""
+    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at)

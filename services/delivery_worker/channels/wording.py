@@ -1,0 +1,34 @@
+"""The words that the channels for people share."""
+
+from services.delivery_worker.notification import Notification
+
+_KINDS = {"opened": "Opened", "acknowledged": "Acknowledged", "escalated": "Escalated", "closed": "Closed"}
+
+
+def clip(text: str, limit: int) -> str:
+    """At most limit characters, the last an ellipsis when something is missing."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+def headline(notification: Notification) -> str:
+    """What happened, in one line: "Closed · critical · too hot · Boiler 1"."""
+    alert = notification.alert
+    about = alert.device_name or alert.device_id
+    return " · ".join((_KINDS[notification.kind], alert.severity, alert.rule_name, *((about,) if about else ())))
+
+
+def facts(notification: Notification) -> list[tuple[str, str]]:
+    """The particulars that are known, as name and value."""
+    alert = notification.alert
+    value = f"{alert.value:g}" if alert.value is not None else None
+    named = [
+        ("Device", alert.device_id),
+        (alert.metric or "Value", value),
+        ("Opened at", alert.opened_at.isoformat()),
+        ("Acknowledged by", alert.acknowledged_by),
+        ("Escalation step", str(notification.step_number) if notification.step_number is not None else None),
+        ("Closed at", alert.closed_at.isoformat() if alert.closed_at else None),
+        ("Closed because", alert.close_reason),
+        ("Alert", str(alert.alert_id)),
+    ]
+    return [(name, told) for name, told in named if told]

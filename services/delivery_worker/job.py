@@ -1,0 +1,84 @@
+"""A leased notification job, and how an attempt at it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from services.delivery_worker.channels.outcome import Delivered, Outcome, Refused, Retry
+from services.shared.tracing import TraceContext
+
+Key: TypeAlias = tuple[int, int]
+"""A job and the lease under which it is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of delivery.claim. attempts counts this one; config holds the channel's secrets."""
+
+    tenant_id: str
+    job_id: int
+    lease_epoch: int
+    attempts: int
+    max_attempts: int
+    alert_id: int
+    channel_id: int
+    channel_name: str
+    channel_kind: str
+    config: Mapping[str, Any] = field(repr=False)
+    kind: str
+    idempotency_key: UUID
+    payload: Mapping[str, Any] = field(repr=False)
+    trace_id: str | None
+
+    @property
+    def key(self) -> Key:
+        """What tells this lease from every other."""
+        return (self.job_id, self.lease_epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The attempt was cut off: whether the request arrived, nobody knows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An attempt that ended, not recorded yet. context: the trace the request was sent with."""
+
+    job: Job
+    outcome: Outcome | Unknown
+    context: TraceContext
+    started_at: datetime
+    duration_ms: float
+
+    @property
+    def name(self) -> str:
+        """The outcome as delivery_attempts stores it."""
+        match self.outcome:
+            case Delivered():
+                return "delivered"
+            case Retry():
+                return "retry"
+            case Refused():
+                return "refused"
+            case Unknown():
+                return "unknown"
+
+    @property
+    def status_code(self) -> int | None:
+        """HTTP status, when there was an answer."""
+        return None if isinstance(self.outcome, Unknown) else self.outcome.status_code
+
+    @property
+    def reason(self) -> str | None:
+        """What went wrong, without secrets."""
+        return None if isinstance(self.outcome, Delivered) else self.outcome.reason
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """The pause the receiver asked for."""
+        return self.outcome.retry_after_seconds if isinstance(self.outcome, Retry) else None

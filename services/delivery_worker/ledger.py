@@ -1,0 +1,145 @@
+"""Records how attempts ended: whatever ended while the last batch was being written is the next batch."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from prometheus_client import Histogram
+
+from services.delivery_worker.job import Job, Result
+from services.shared import tracing
+from services.shared.db import UNAVAILABLE, Pool
+from services.shared.worker import backoff_seconds
+
+log = logging.getLogger(__name__)
+
+_LARGEST_BATCH = 1000
+
+
+class Ledger:
+    """Results on their way into the database; none is given up while the process runs."""
+
+    def __init__(
+        self, pool: Pool, *, duration: Histogram, backoff_base_seconds: float, backoff_max_seconds: float
+    ) -> None:
+        self._pool = pool
+        self._duration = duration
+        self._backoff = (backoff_base_seconds, backoff_max_seconds)
+        self._waiting: deque[Result] = deque()
+        self._writing: Sequence[Result] = ()
+        self._arrived = asyncio.Event()
+        self._recorded = asyncio.Event()
+        self._recorded.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._write_forever(), name="ledger")
+
+    async def stop(self, *, seconds: float) -> None:
+        """Write what is left; what cannot be written in time is left to the reaper."""
+        assert self._task is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._recorded.wait()
+        except TimeoutError:
+            log.warning("stopped with outcomes unrecorded", extra={"jobs": len(self.unrecorded())})
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def record(self, result: Result) -> None:
+        """Take one result; returns at once."""
+        self._waiting.append(result)
+        self._recorded.clear()
+        self._arrived.set()
+
+    def unrecorded(self) -> Sequence[Job]:
+        """Jobs whose lease is still needed."""
+        return [result.job for result in (*self._writing, *self._waiting)]
+
+    async def _write_forever(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                self._writing = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+                await self._write_until_done(self._writing)
+                self._writing = ()
+            self._recorded.set()
+
+    async def _write_until_done(self, results: Sequence[Result]) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._write(results)
+                return
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+                if len(results) == 1:
+                    log.exception("outcome cannot be recorded", extra={"job_id": results[0].job.job_id})
+                    return
+                break  # one that cannot be stored must not keep the others from it
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                failures += 1
+                log.warning("outcomes not recorded yet: %s", type(error).__name__, extra={"jobs": len(results)})
+            await asyncio.sleep(backoff_seconds(failures))
+        for result in results:
+            await self._write_until_done([result])
+
+    async def _write(self, results: Sequence[Result]) -> None:
+        with self._duration.time():
+            rows = await self._pool.fetch(
+                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                *_columns(results),
+                *self._backoff,
+            )
+        settled = {row["job_id"]: row for row in rows}
+        for result in results:
+            _tell(result, settled.get(result.job.job_id))
+
+
+def _columns(results: Sequence[Result]) -> tuple[list[Any], ...]:
+    rows = [
+        (
+            result.job.tenant_id,
+            result.job.job_id,
+            result.job.lease_epoch,
+            result.name,
+            result.status_code,
+            result.reason,
+            result.started_at,
+            result.duration_ms,
+            result.retry_after_seconds,
+        )
+        for result in results
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def _tell(result: Result, settled: asyncpg.Record | None) -> None:
+    """The one log line of an attempt."""
+    job = result.job
+    extra = {
+        "tenant_id": job.tenant_id,
+        "job_id": job.job_id,
+        "alert_id": job.alert_id,
+        "channel_id": job.channel_id,
+        "channel_kind": job.channel_kind,
+        "kind": job.kind,
+        "attempt": job.lease_epoch,
+        "outcome": result.name,
+        "state": settled["state"] if settled else "lost",
+        "status_code": result.status_code,
+        "error": result.reason,
+        "duration_ms": round(result.duration_ms, 1),
+    }
+    if settled and settled["run_at"]:
+        extra["next_attempt_at"] = settled["run_at"].isoformat()
+    levels = {"delivered": logging.INFO, "dead": logging.ERROR}
+    with tracing.use(result.context):
+        if settled is None:
+            log.warning("attempt ended after its lease was lost", extra=extra)
+        else:
+            log.log(levels.get(settled["state"], logging.WARNING), "notification %s", result.name, extra=extra)

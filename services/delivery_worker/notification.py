@@ -1,0 +1,45 @@
+"""What a channel tells: the payload of a notification job, checked."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["opened", "acknowledged", "escalated", "closed"]
+Severity = Literal["info", "warning", "error", "critical"]
+
+
+class Alert(BaseModel):
+    """The alert as of the event."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    alert_id: int
+    fingerprint: str
+    rule_id: int | None = None
+    rule_name: str
+    device_id: str | None = None
+    device_name: str | None = None
+    metric: str | None = None
+    severity: Severity
+    status: Literal["open", "acknowledged", "closed"]
+    message: str
+    value: float | None = None
+    opened_at: datetime
+    closed_at: datetime | None = None
+    close_reason: str | None = None
+    acknowledged_by: str | None = None
+
+
+class Notification(BaseModel):
+    """One alert event, told to one channel. occurred_at: when it happened, in the device's time."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    kind: Kind
+    tenant_id: str
+    event_id: int
+    alert: Alert
+    occurred_at: datetime
+    step_number: int | None = None
+    trace_id: str | None = None

@@ -1,0 +1,71 @@
+"""Sends one leased job and says how it ended; whatever happens, it returns a result."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+import httpx
+from prometheus_client import Histogram
+from pydantic import ValidationError
+
+from services.delivery_worker.channels import CHANNELS, faults
+from services.delivery_worker.channels.outcome import Outcome, Refused, Retry
+from services.delivery_worker.job import Job, Result, Unknown
+from services.delivery_worker.notification import Notification
+from services.shared import tracing
+
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """The way out: one client for all channels."""
+
+    def __init__(self, client: httpx.AsyncClient, *, allow_private: bool, duration: Histogram) -> None:
+        self._client = client
+        self._allow_private = allow_private
+        self._duration = duration
+
+    async def send(self, job: Job) -> Result:
+        """Make one attempt; being cancelled is an outcome too, for the request may have arrived."""
+        started_at = datetime.now(UTC)
+        started = time.perf_counter()
+        with tracing.use_trace_id(job.trace_id) as context:
+            outcome: Outcome | Unknown
+            try:
+                outcome = await self._attempt(job, started_at)
+            except asyncio.CancelledError:
+                outcome = Unknown("cut off in mid-send; whether the request arrived is unknown")
+            except Exception as error:  # noqa: BLE001  # the loop over jobs: one must not end the others
+                outcome = Retry(f"internal error: {type(error).__name__}")
+                # Neither message nor traceback: either may hold what was being sent.
+                log.error("send failed: %s", _place(error), extra={"job_id": job.job_id})  # noqa: TRY400
+        seconds = time.perf_counter() - started
+        self._duration.observe(seconds)
+        return Result(job, outcome, context, started_at, seconds * 1000)
+
+    async def _attempt(self, job: Job, sent_at: datetime) -> Outcome:
+        channel = CHANNELS.get(job.channel_kind)
+        if channel is None:
+            return Refused(f"there is no channel of kind {job.channel_kind}")
+        try:
+            notification = Notification.model_validate(job.payload)
+        except ValidationError as error:
+            return Refused(f"the notification cannot be told: {faults(error)}")
+        return await channel(
+            self._client,
+            job.config,
+            notification,
+            idempotency_key=str(job.idempotency_key),
+            sent_at=sent_at,
+            allow_private=self._allow_private,
+        )
+
+
+def _place(error: BaseException) -> str:
+    """Type of the error and the line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "nowhere"
+    return f"{type(error).__name__} at {where}"

@@ -1,0 +1,172 @@
+"""Notification jobs to requests: claim under a lease, send, record under the fence.
+
+            ┌───────────── slot free ◀──────────────┐
+            ▼                                       │
+   wait ─▶ claim ─▶ send (a task a job) ─▶ ledger ─▶ delivered │ dead │ pending again
+            │           │                              ▲
+            │           └── leases renewed meanwhile   │
+            └── worker vanished: the lease runs out ─▶ reap
+
+Claiming never waits for sending, and recording never for the slowest: a receiver that hangs holds its own slot only.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from services.delivery_worker.job import Job, Key
+from services.delivery_worker.ledger import Ledger
+from services.delivery_worker.sender import Sender
+from services.shared import settings as shared_settings
+from services.shared.db import UNAVAILABLE, Pool
+from services.shared.http_client import Resolver, resolve_name, traced_client
+from services.shared.server import Process
+from services.shared.worker import Loop
+
+log = logging.getLogger(__name__)
+
+_REAPED_AT_ONCE = 1000
+# Only as long as this may a stop go unnoticed while every slot is taken.
+_STOP_CHECK_SECONDS = 0.1
+# Recording takes milliseconds; without a database the stop must not wait for it.
+_LEDGER_STOP_SECONDS = 2.0
+
+
+class DeliveryWorker:
+    """The jobs one process has in hand."""
+
+    def __init__(self, process: Process, sender: Sender, ledger: Ledger) -> None:
+        assert isinstance(process.settings, shared_settings.DeliveryWorker)
+        self._process = process
+        self._settings = process.settings
+        self._sender = sender
+        self._ledger = ledger
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._sending: dict[Key, tuple[Job, asyncio.Task[None]]] = {}
+        self._slot_freed = asyncio.Event()
+
+    async def claim(self, pool: Pool) -> int:
+        """One pass: claim up to the free slots and start sending; returns the jobs claimed, 0 when idle."""
+        free = await self._free_slots()
+        if free == 0:
+            return 0
+        rows = await pool.fetch(
+            "select * from delivery.claim($1, $2, $3, $4)",
+            self._name,
+            free,
+            self._settings.delivery_lease_seconds,
+            self._settings.delivery_channel_concurrency,
+        )
+        for row in rows:
+            job = Job(**row)
+            self._sending[job.key] = (job, asyncio.create_task(self._send(job), name=f"send-{job.job_id}"))
+        return len(rows)
+
+    async def reap(self, pool: Pool) -> int:
+        """One pass: end leases that ran out, whoever held them; returns how many."""
+        reaped = await pool.fetchval(
+            "select delivery.reap($1, $2, $3)",
+            _REAPED_AT_ONCE,
+            self._settings.delivery_backoff_seconds,
+            self._settings.delivery_backoff_max_seconds,
+        )
+        if reaped:
+            log.warning("leases ran out", extra={"jobs": reaped})
+        return int(reaped)
+
+    async def _free_slots(self) -> int:
+        """Slots free now; waits for one, and gives 0 only when the process stops meanwhile."""
+        while (free := self._settings.delivery_concurrency - len(self._sending)) <= 0 and not self._process.stopping:
+            self._slot_freed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._slot_freed.wait(), _STOP_CHECK_SECONDS)
+        return 0 if self._process.stopping else free
+
+    async def _send(self, job: Job) -> None:
+        try:
+            self._ledger.record(await self._sender.send(job))
+        finally:
+            del self._sending[job.key]
+            self._slot_freed.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Record and renew while inside; at the end let requests end, cut off the rest and record all."""
+        self._ledger.start()
+        renewal = asyncio.create_task(self._renew_forever(), name="renew")
+        try:
+            yield
+        finally:
+            await self._drain()
+            await self._ledger.stop(seconds=_LEDGER_STOP_SECONDS)
+            renewal.cancel()
+            await asyncio.wait([renewal])
+
+    async def _drain(self) -> None:
+        tasks = [task for _job, task in self._sending.values()]
+        if not tasks:
+            return
+        _done, late = await asyncio.wait(tasks, timeout=self._settings.delivery_stop_seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("requests cut off", extra={"jobs": len(late)})
+            await asyncio.wait(late)
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.delivery_lease_seconds / 3)
+            try:
+                await self._renew()
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                log.warning("leases not renewed: %s", type(error).__name__)
+
+    async def _renew(self) -> None:
+        """Renew every lease still needed; a request whose lease another worker has now is cut off."""
+        jobs = [*(job for job, _task in self._sending.values()), *self._ledger.unrecorded()]
+        if not jobs:
+            return
+        assert self._process.pool is not None
+        rows = await self._process.pool.fetch(
+            "select job_id from delivery.extend($1, $2, $3, $4) as job_id",
+            [job.tenant_id for job in jobs],
+            [job.job_id for job in jobs],
+            [job.lease_epoch for job in jobs],
+            self._settings.delivery_lease_seconds,
+        )
+        kept = {row["job_id"] for row in rows}
+        for job in jobs:
+            if job.job_id not in kept and job.key in self._sending:
+                log.warning("lease lost", extra={"job_id": job.job_id})
+                self._sending[job.key][1].cancel()
+
+
+@asynccontextmanager
+async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncIterator[Sequence[Loop]]:
+    """The loops of the process, with what they need open around them."""
+    settings = process.settings
+    assert isinstance(settings, shared_settings.DeliveryWorker)
+    assert process.pool is not None
+    allow_private = settings.allow_private_destinations
+    async with traced_client(
+        allow_private=allow_private, timeout_seconds=settings.delivery_timeout_seconds, resolve=resolve
+    ) as client:
+        sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
+        ledger = Ledger(
+            process.pool,
+            duration=process.metrics.processing("finish"),
+            backoff_base_seconds=settings.delivery_backoff_seconds,
+            backoff_max_seconds=settings.delivery_backoff_max_seconds,
+        )
+        worker = DeliveryWorker(process, sender, ledger)
+        async with worker.running():
+            yield [
+                Loop("claim", worker.claim, wake_on="pulse_delivery", poll_seconds=settings.poll_seconds),
+                Loop("reap", worker.reap, poll_seconds=settings.delivery_reap_seconds),
+            ]

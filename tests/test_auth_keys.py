@@ -1,0 +1,278 @@
+"""The issuer's keys: fetched, renewed, shared, and kept while the issuer is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks
+from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl, ProviderError
+from services.ui_iot.principal import Principal
+from services.ui_iot.refusals import Refusal
+from services.ui_iot.tokens import TokenVerifier
+from services.ui_iot.user_tokens import UserTokens
+from tests.api_client import EC, ISSUER, RSA, KeyServer, claims, ec_key, sign, token
+
+
+class Clock:
+    """Seconds that only the test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def users_of(source: KeyServer, clock: Clock) -> UserTokens:
+    return UserTokens(Jwks(source, clock=clock), TokenVerifier(issuer=ISSUER, audience="pulse"))
+
+
+async def reason(users: UserTokens, text: str) -> str | None:
+    result = await users.check(text)
+    return result.reason if isinstance(result, Refusal) else None
+
+
+async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
+    """A rotated key is found; forged ids do not hammer the issuer."""
+    source, clock = KeyServer(), Clock()
+    users = users_of(source, clock)
+    assert await reason(users, token()) is None
+    assert source.asked == 1
+    rotated = ec_key("ec-2")
+    fresh = sign(claims(), key=rotated)
+    source.document = {"keys": [EC.public(), rotated.public()]}
+    # The first look was just now.
+    assert await reason(users, fresh) == "unknown_key"
+    clock.now += RETRY_SECONDS
+    assert await reason(users, fresh) is None
+    assert source.asked == 2
+    for number in range(100):
+        assert await reason(users, sign(claims(), key=EC, headers={"kid": f"forged-{number}"})) == "unknown_key"
+    assert source.asked == 2
+    assert await reason(users, token()) is None
+
+
+async def test_concurrent_requests_share_one_look() -> None:
+    source, clock = KeyServer(), Clock()
+    entered, release = asyncio.Event(), asyncio.Event()
+    fetch = source.fetch_keys
+
+    async def slow() -> object:
+        entered.set()
+        await release.wait()
+        return await fetch()
+
+    source.fetch_keys = slow  # type: ignore[method-assign]  # this source answers when the test says so
+    users = users_of(source, clock)
+    checks = [asyncio.create_task(reason(users, token(sub=f"user-{number}"))) for number in range(50)]
+    await entered.wait()
+    checks[0].cancel()  # one that gives up takes the answer from nobody
+    release.set()
+    results = await asyncio.gather(*checks, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [None] * 49
+    assert source.asked == 1
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("away"), ProviderError("HTTP 500"), ValueError("not JSON"), OSError()]
+)
+async def test_known_keys_stay_while_the_issuer_is_away(error: Exception) -> None:
+    source, clock = KeyServer(), Clock()
+    users = users_of(source, clock)
+    assert await reason(users, token()) is None
+    source.error = error
+    clock.now += 100 * FRESH_SECONDS
+    assert await reason(users, token(sub="bob")) is None
+    # A key we do not know may be a new one: the caller is asked to come back, not told that it is wrong.
+    assert await reason(users, sign(claims(), key=ec_key("new"))) == "auth_unavailable"
+    source.error = None
+    clock.now += RETRY_SECONDS
+    assert await reason(users, sign(claims(), key=ec_key("new"))) == "unknown_key"
+
+
+async def test_without_any_keys_authentication_is_unavailable_until_the_issuer_answers() -> None:
+    source, clock = KeyServer(error=httpx.ConnectError("away")), Clock()
+    users = users_of(source, clock)
+    assert await reason(users, token()) == "auth_unavailable"
+    source.error = None
+    assert await reason(users, token()) == "auth_unavailable"
+    clock.now += 1.0
+    assert await reason(users, token()) is None
+
+
+async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() -> None:
+    source, clock = KeyServer(), Clock()
+    jwks = Jwks(source, clock=clock)
+    users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse"))
+    text = token()
+    assert await reason(users, text) is None
+    source.document = {"keys": [RSA.public()]}
+    clock.now += FRESH_SECONDS + 1
+    assert await reason(users, text) is None  # remembered, and the look goes on behind
+    await jwks.newer()
+    assert users.remembered(text) is None
+    assert await reason(users, text) == "unknown_key"
+
+
+async def test_the_same_keys_again_keep_the_verified_tokens() -> None:
+    source, clock = KeyServer(), Clock()
+    jwks = Jwks(source, clock=clock)
+    users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse"))
+    text = token()
+    await users.check(text)
+    clock.now += FRESH_SECONDS + 1
+    await jwks.newer()
+    assert source.asked == 2
+    assert isinstance(users.remembered(text), Principal)
+
+
+async def test_a_look_under_way_is_given_up_at_the_end() -> None:
+    never = asyncio.Event()
+
+    class Silent(KeyServer):
+        async def fetch_keys(self) -> object:
+            await never.wait()
+            return None
+
+    jwks = Jwks(Silent())
+    look = asyncio.create_task(jwks.newer())
+    await asyncio.sleep(0)
+    await jwks.close()
+    with pytest.raises(asyncio.CancelledError):
+        await look
+
+
+async def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_bytes(orjson.dumps({"keys": [EC.public()]}))
+    assert await KeyFile(path).fetch_keys() == {"keys": [EC.public()]}
+    jwks = Jwks(KeyFile(tmp_path / "missing.json"))
+    assert await jwks.newer() is None
+    assert jwks.failing
+
+
+class Provider:
+    """An OpenID Connect issuer in forty lines; what it answers can be bent."""
+
+    def __init__(self, url: str = "http://issuer.test") -> None:
+        self.url = url
+        self.description: dict[str, Any] = {
+            "issuer": url,
+            "jwks_uri": f"{url}/jwks",
+            "token_endpoint": f"{url}/token",
+        }
+        self.forms: list[dict[str, str]] = []
+        self.token_answer: Response = JSONResponse({"access_token": "new", "token_type": "Bearer", "expires_in": 300})
+        self.app = Starlette(
+            routes=[
+                Route("/.well-known/openid-configuration", self._describe),
+                Route("/jwks", self._keys),
+                Route("/token", self._token, methods=["POST"]),
+            ]
+        )
+
+    async def _describe(self, _request: Request) -> Response:
+        return JSONResponse(self.description)
+
+    async def _keys(self, _request: Request) -> Response:
+        return JSONResponse({"keys": [EC.public(), RSA.public()]})
+
+    async def _token(self, request: Request) -> Response:
+        body = (await request.body()).decode()
+        self.forms.append(dict(httpx.QueryParams(body)))
+        return self.token_answer
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[tuple[Provider, Issuer]]:
+    made = Provider()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app)) as client:
+        yield made, Issuer(client, made.url, client_id="pulse", client_secret="hush")
+
+
+async def test_keys_are_found_by_discovery(provider: tuple[Provider, Issuer]) -> None:
+    """A mixed RSA and EC document serves both."""
+    _, issuer = provider
+    users = UserTokens(Jwks(issuer), TokenVerifier(issuer=ISSUER, audience="pulse"))
+    assert await reason(users, token()) is None
+    assert await reason(users, sign(claims(), key=RSA)) is None
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        {"issuer": "http://other.test"},
+        {"issuer": None},
+        {"jwks_uri": None},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": 7},
+    ],
+)
+async def test_a_description_that_does_not_fit_is_refused(
+    provider: tuple[Provider, Issuer], bend: dict[str, Any]
+) -> None:
+    """Another issuer's description could point us to other keys."""
+    server, issuer = provider
+    server.description |= bend
+    with pytest.raises(ProviderError):
+        await issuer.fetch_keys()
+
+
+async def test_an_https_issuer_may_not_send_us_to_plain_http() -> None:
+    server = Provider("https://issuer.test")
+    server.description["jwks_uri"] = "http://issuer.test/jwks"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        with pytest.raises(ProviderError):
+            await Issuer(client, server.url, client_id="pulse").fetch_keys()
+
+
+async def test_an_address_that_answers_with_an_error_gives_no_keys(provider: tuple[Provider, Issuer]) -> None:
+    server, _ = provider
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        with pytest.raises(ProviderError, match="HTTP 404"):
+            await KeyUrl(client, f"{server.url}/nowhere").fetch_keys()
+        assert orjson.dumps(await KeyUrl(client, f"{server.url}/jwks").fetch_keys()).startswith(b'{"keys"')
+
+
+async def test_a_refresh_token_is_exchanged_at_the_token_endpoint(provider: tuple[Provider, Issuer]) -> None:
+    server, issuer = provider
+    result = await issuer.refresh("r1")
+    assert isinstance(result, Granted)
+    assert result.answer == {"access_token": "new", "token_type": "Bearer", "expires_in": 300}
+    assert server.forms == [
+        {"grant_type": "refresh_token", "refresh_token": "r1", "client_id": "pulse", "client_secret": "hush"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (JSONResponse({"error": "invalid_grant"}, 400), "invalid_token"),
+        (JSONResponse({"error": "invalid_grant"}, 401), "invalid_token"),
+        (JSONResponse({"error": "invalid_client"}, 401), "auth_unavailable"),
+        (JSONResponse({"error": "server_error"}, 500), "auth_unavailable"),
+        (JSONResponse({"token_type": "Bearer"}, 200), "auth_unavailable"),
+        (JSONResponse(["access_token"], 200), "auth_unavailable"),
+        (Response("<html>", 200), "auth_unavailable"),
+        (Response("", 302, {"location": "http://elsewhere.test"}), "auth_unavailable"),
+    ],
+)
+async def test_what_the_issuer_refuses_and_what_it_fails_at_are_told_apart(
+    provider: tuple[Provider, Issuer], answer: Response, expected: str
+) -> None:
+    server, issuer = provider
+    server.token_answer = answer
+    result = await issuer.refresh("r1")
+    assert isinstance(result, Refusal)
+    assert result.reason == expected
