@@ -85,7 +85,11 @@ class ViewCollector:
         rows = sum(len(reading.rows) for reading in readings if not isinstance(reading.rows, Refusal))
         work = partial(compose, readings, process=process, seconds=took, max_rows=self._limits.max_rows)
         exposition = await offload(rows, work)
-        self._cost = {reading.view.name: reading.seconds for reading in readings if reading.seconds is not None}
+        # Whose turn did not come stays where it was in the order; otherwise the slow ones would be first next time.
+        self._cost = {
+            reading.view.name: self._cost.get(reading.view.name, 0.0) if reading.seconds is None else reading.seconds
+            for reading in readings
+        }
         self._blind = None
         self._tell_refused(exposition)
         self._note_pass(took, rows)

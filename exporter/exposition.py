@@ -25,6 +25,7 @@ _HELP = {
     "pulse_exporter_view_duration_seconds": "Time that the query of the view took.",
     "pulse_exporter_view_rows": "Rows that the view gave.",
 }
+_PER_VIEW = ("pulse_exporter_view_success", "pulse_exporter_view_duration_seconds", "pulse_exporter_view_rows")
 OWN_NAMES = taken_names([(name, "gauge") for name in _HELP])
 
 
@@ -82,9 +83,6 @@ def compose_blind(*, process: Sequence[Metric], seconds: float) -> Exposition:
 def names_of(families: Iterable[Metric]) -> frozenset[str]:
     """Names that no view may have beside these families, the exporter's own included."""
     return OWN_NAMES | taken_names([(family.name, family.type) for family in families])
-
-
-_PER_VIEW = ("pulse_exporter_view_success", "pulse_exporter_view_duration_seconds", "pulse_exporter_view_rows")
 
 
 def _family(reading: Reading, *, max_rows: int) -> Metric | Refusal:

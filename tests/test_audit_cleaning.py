@@ -62,7 +62,7 @@ def test_a_harmless_event_is_stored_as_it_is() -> None:
         "severity": "info",
         "source_service": "ui_iot",
         "ip_address": "10.1.2.3",
-        "duration_ms": "1.5",
+        "duration_ms": "1.500",
         "tenant_id": "acme",
         "entity_type": "device",
         "entity_id": "boiler-1",

@@ -5,7 +5,8 @@ import os
 import random
 import signal
 import string
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from prometheus_client import CollectorRegistry
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db, tracing
 from services.shared.audit import AuditEvent, AuditLogger, Facts, open_audit_logger
+from services.shared.audit.lane import Lane
+from services.shared.audit.record import Line, make_line
 from services.shared.settings import UiIot
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.migrating import Migrator
@@ -126,6 +129,7 @@ async def test_each_helper_writes_its_type(trail: Trail, conn: asyncpg.Connectio
     """The typed helpers and the registry agree on types and severities."""
     device = db.Actor("device", "boiler-1")
     trail.logger.auth_success(actor=device)
+    trail.logger.auth_success(actor=db.Actor("user", "alice"))
     trail.logger.auth_token_refresh(tenant_id="acme")
     trail.logger.auth_rate_limited(ip_address="10.1.2.3")
     for reason in ("expired", "forbidden"):
@@ -143,10 +147,11 @@ async def test_each_helper_writes_its_type(trail: Trail, conn: asyncpg.Connectio
         "auth.login_success",
         "auth.rate_limited",
         "auth.token_refresh",
+        "device.authenticated",
         "device.readings_refused",
     ]
     assert found[-1]["details"] == '{"reasons": {"too_old": 1, "not_finite": 2}, "refused": 3}'
-    assert [row["entity_id"] for row in found] == [None, None, "boiler-1", None, None, "boiler-1"]
+    assert [row["entity_id"] for row in found] == [None, None, None, None, None, "boiler-1", "boiler-1"]
 
 
 async def test_an_idle_logger_writes_at_once_and_then_sleeps(trail: Trail, conn: asyncpg.Connection) -> None:
@@ -204,9 +209,17 @@ async def test_killed_backends_lose_and_repeat_nothing(trail: Trail, conn: async
     assert await stored(conn) == expected(trail.sent)
 
 
-async def test_a_killed_server_loses_and_repeats_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that the server's user can enter, unlike pytest's own, so that all of the server stays in it."""
+    with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory) / "postgres"
+
+
+async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
     """The whole server dies in mid-write, is away for a while and comes back; every event is there once."""
-    with EmbeddedPostgres(tmp_path) as server:
+    with EmbeddedPostgres(home) as server:
         Migrator(server.url()).upgrade()
         pool = await db.open_pool(UiIot(database_url=server.url("pulse_app"), pool_min_size=0, pool_max_size=2))
         trail = Trail(pool)
@@ -304,7 +317,7 @@ async def test_a_full_buffer_drops_the_newest_and_says_so(
     assert accepted == [True] * 100 + [False] * 30
     assert trail.metric("events_dropped_total") == 30
     assert trail.metric("buffer_events") == 100
-    assert [record.message for record in caplog.records] == ["audit buffer full, events are lost"]
+    assert [record.message for record in caplog.records] == ["audit events are lost: the buffer is full"]
     await trail.logger.start()
     await trail.logger.stop()
     assert await stored(conn) == expected(100)
@@ -347,6 +360,22 @@ async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
     assert trail.metric("events_dropped_total") + trail.metric("events_dropped_total", "auth_failures") == 30
     assert not trail.logger.auth_failure(reason="expired")
     pool.terminate()
+
+
+async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A fault in the writer itself does not end in silence with a buffer that nobody empties."""
+
+    class Faulty:
+        async def write(self, lines: Sequence[Line]) -> None:
+            raise AssertionError(len(lines))
+
+        settle = write
+
+    lane = Lane("events", Faulty(), service="ui_iot", limit=10, batch_size=10)
+    lane.start()
+    lane.put(make_line(AuditEvent(event_type="auth.token_refresh", message="m"), "ui_iot"))
+    await until(lambda: "the audit writer has crashed" in caplog.text)
+    assert await lane.stop(seconds=1) == 1
 
 
 async def test_no_secret_reaches_row_or_log(

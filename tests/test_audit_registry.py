@@ -11,19 +11,13 @@ CATEGORIES = "auth|device|rule|alert|delivery|config|audit|system"
 _LITERAL = re.compile(rf"""['"]((?:{CATEGORIES})\.[a-z_]+)['"]""")
 _PUT_TOGETHER = re.compile(rf"""p_event_type => '((?:{CATEGORIES})\.)' \|\|""")
 
-# Types that nothing writes yet, and why they are listed.
-UNUSED = {
-    "system.started": "a process says so itself once the worker loop writes audit events",
-    "system.stopped": "the same",
-}
-
 
 def sources() -> list[str]:
     """The text of every file that may write an event."""
     files = [
         *(ROOT / "services").rglob("*.py"),
         *(ROOT / "exporter").rglob("*.py"),
-        *(path for path in (ROOT / "sql").rglob("*.sql") if "10_audit" not in path.parts),
+        *(path for path in (ROOT / "sql").rglob("*.sql") if path.name != "event_types.sql"),
     ]
     return [path.read_text() for path in files]
 
@@ -40,14 +34,14 @@ async def test_every_type_in_the_code_is_registered(conn: asyncpg.Connection) ->
 
 
 async def test_no_registered_type_is_dead(conn: asyncpg.Connection) -> None:
-    """A type that nothing writes is removed, or its reason stands above.
+    """A type that nothing writes is removed.
 
     A type put together from an alert event's kind or a dispatcher's decision is known by its prefix only.
     """
     used = {name for text in sources() for name in _LITERAL.findall(text)}
     prefixes = tuple(prefix for text in sources() for prefix in _PUT_TOGETHER.findall(text))
     unused = {name for name in await registry(conn) if name not in used and not name.startswith(prefixes)}
-    assert unused == set(UNUSED)
+    assert unused == set()
 
 
 async def test_every_entry_is_well_formed(conn: asyncpg.Connection) -> None:

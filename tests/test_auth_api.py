@@ -51,7 +51,7 @@ async def events(conn: asyncpg.Connection, count: int) -> list[dict[str, Any]]:
         rows = [dict(row) | {"details": orjson.loads(row["details"])} for row in await conn.fetch(query)]
         return rows if len(rows) >= count else []
 
-    found = await until(enough)
+    found: list[dict[str, Any]] = await until(enough)
     assert len(found) == count
     return found
 

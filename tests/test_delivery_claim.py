@@ -239,6 +239,15 @@ async def test_a_limit_is_a_limit_after_the_queue_was_empty(conn: asyncpg.Connec
     await conn.execute("vacuum analyze notification_jobs")
     for _ in range(40):
         await job(conn, channel)
+    naive = conn.transaction()  # the control: what the trap does to a plain sub-query in this very state
+    await naive.start()
+    taken = await conn.execute(
+        "update notification_jobs set state = 'leased', lease_until = now(), leased_by = 'naive'"
+        " where (tenant_id, job_id) in (select tenant_id, job_id from notification_jobs where state = 'pending'"
+        " order by run_at, job_id limit 2 for update skip locked)"
+    )
+    await naive.rollback()
+    assert int(taken.removeprefix("UPDATE ")) > 2
     assert len(await claim(conn, 2)) == 2
     assert list((await states(conn)).values()).count("leased") == 2
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.local import pg_binaries, pg_places, pids, postgres
+from services.local import pg_account, pg_binaries, pg_places, pids, postgres
 from services.local.errors import LocalError
 from services.local.pg_account import Account
 from services.local.postgres import EmbeddedPostgres
@@ -306,6 +306,41 @@ def test_a_plain_user_runs_the_server_as_himself(home: Path) -> None:
 
 
 @as_root
+def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user named postgres that comes later, or sudo in a plain user's checkout, changes nothing."""
+    monkeypatch.setenv("PULSE_PG_USER", "nobody")
+    with EmbeddedPostgres(home) as server:
+        assert server.places.data.owner() == "nobody"
+    monkeypatch.delenv("PULSE_PG_USER")
+    with EmbeddedPostgres(home) as server:
+        assert run(server, "select 1") == [(1,)]
+        assert server.places.data.owner() == "nobody"
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    with pytest.raises(LocalError, match="belongs to nobody: start as that user or as root"):
+        EmbeddedPostgres(home).start()
+
+
+@as_root
+def test_a_moved_checkout_keeps_its_data(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of a closed directory, where its data was outside; into one it is told that its data is out of reach."""
+    monkeypatch.setattr(pg_places, "SHARED", home.parent / "shared")
+    closed = tmp_path / "checkout"
+    tmp_path.chmod(0o700)
+    with EmbeddedPostgres(closed) as server:
+        run(server, "create table kept as select 7 as value")
+    shutil.move(closed, home)
+    with EmbeddedPostgres(home) as server:
+        assert run(server, "select value from kept") == [(7,)]
+        assert not (home / "data").exists()
+    inside = home.parent / "inside"
+    with EmbeddedPostgres(inside):
+        pass
+    shutil.move(inside, tmp_path / "inside")
+    with pytest.raises(LocalError, match="cannot enter"):
+        EmbeddedPostgres(tmp_path / "inside").start()
+
+
+@as_root
 @pytest.mark.parametrize(
     ("wanted", "message"), [("root", "must not be root"), ("no-such-user", "which is no user of this machine")]
 )
@@ -315,6 +350,19 @@ def test_an_unusable_user_is_refused_in_one_line(
     """PULSE_PG_USER must name a user that Postgres accepts."""
     monkeypatch.setenv("PULSE_PG_USER", wanted)
     with pytest.raises(LocalError, match=message):
+        EmbeddedPostgres(home).start()
+
+
+@as_root
+def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no user can be made either, such as in a distribution without useradd."""
+    monkeypatch.delenv("PULSE_PG_USER", raising=False)
+    monkeypatch.setattr(pg_account, "CANDIDATES", ("no-such-user",))
+    monkeypatch.setattr(pg_account, "USERADD", "/no/such/useradd")
+    with pytest.raises(LocalError, match="set PULSE_PG_USER"):
+        EmbeddedPostgres(home).start()
+    monkeypatch.setattr(pg_account, "USERADD", "/bin/false")
+    with pytest.raises(LocalError, match="cannot make the user pulse-pg"):
         EmbeddedPostgres(home).start()
 
 

@@ -126,7 +126,7 @@ async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Con
         async def is_audited() -> bool:
             kinds = await conn.fetch("select event_type from audit_log where trace_id = $1", TRACE)
             return {row["event_type"] for row in kinds} >= {
-                "auth.login_success",
+                "device.authenticated",
                 "device.readings_accepted",
                 "alert.opened",
                 "delivery.queued",

@@ -1,7 +1,6 @@
 """Every record is one JSON line with the trace, whatever was logged."""
 
 import logging
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,10 +46,10 @@ def test_extras_never_replace_the_fixed_keys() -> None:
 
 def test_an_exception_is_part_of_the_line() -> None:
     """The traceback is kept, its end first when it is long."""
-    try:
-        _ = {}["x" * 5000 + " the end"]
-    except KeyError:
-        written = line("failed", exc_info=sys.exc_info())
+    nothing: dict[str, int] = {}
+    with pytest.raises(KeyError) as raised:
+        _ = nothing["x" * 5000 + " the end"]
+    written = line("failed", exc_info=(raised.type, raised.value, raised.tb))
     assert written["exception"].endswith("the end'")
 
 

@@ -588,6 +588,7 @@ create table public.audit_log (
   constraint audit_log_event_type_check check (event_type = category || '.' || action)
 ) partition by range (timestamp);
 create index audit_log_timestamp_idx on public.audit_log (timestamp);
+create index audit_log_auth_timestamp_idx on public.audit_log (timestamp) where event_type like 'auth.%';
 create index audit_log_tenant_id_event_type_idx on public.audit_log (tenant_id, event_type, timestamp);
 create index audit_log_tenant_id_entity_idx on public.audit_log (tenant_id, entity_type, entity_id, timestamp) where entity_id is not null;
 create index audit_log_trace_id_idx on public.audit_log (trace_id) where trace_id is not null;

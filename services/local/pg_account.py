@@ -12,6 +12,8 @@ from services.local.command import SpawnOptions
 from services.local.errors import LocalError
 
 CREATED_USER = "pulse-pg"
+USERADD = "/usr/sbin/useradd"
+CANDIDATES = ("postgres", CREATED_USER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +58,21 @@ class Account:
         return done.returncode == 0
 
 
-def find_account() -> Account:
-    """The account for the server: ourselves, or as root $PULSE_PG_USER, `postgres`, or a system user made now."""
+def find_account(data: Path | None = None) -> Account:
+    """The account for the server: who owns the data that is there already, else see _choose. Raises LocalError."""
     uid = os.geteuid()
-    if uid != 0:
-        try:
-            return _account(pwd.getpwuid(uid), switch=False)
-        except KeyError:
-            raise LocalError(
-                f"user id {uid} has no name on this machine, which Postgres needs; name it or set PULSE_DATABASE_URL"
-            ) from None
+    owner = data.stat().st_uid if data is not None else None
+    if uid == 0:
+        return _choose() if owner in (None, 0) else _by_uid(owner, switch=True)
+    if owner not in (None, uid):
+        raise LocalError(f"{data} belongs to {_by_uid(owner, switch=True).name}: start as that user or as root")
+    return _by_uid(uid, switch=False)
+
+
+def _choose() -> Account:
+    """What root takes for new data: $PULSE_PG_USER, `postgres`, or a system user made now."""
     wanted = os.environ.get("PULSE_PG_USER")
-    for name in [wanted] if wanted else ["postgres", CREATED_USER]:
+    for name in (wanted,) if wanted else CANDIDATES:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -78,6 +83,15 @@ def find_account() -> Account:
     if wanted:
         raise LocalError(f"PULSE_PG_USER names {wanted}, which is no user of this machine")
     return _create_account()
+
+
+def _by_uid(uid: int, *, switch: bool) -> Account:
+    try:
+        return _account(pwd.getpwuid(uid), switch=switch)
+    except KeyError:
+        raise LocalError(
+            f"user id {uid} has no name on this machine, which Postgres needs; name it or set PULSE_DATABASE_URL"
+        ) from None
 
 
 def _account(entry: pwd.struct_passwd, *, switch: bool) -> Account:
@@ -93,9 +107,7 @@ def _create_account() -> Account:
     except KeyError:
         options.append("--user-group")
     try:
-        done = subprocess.run(
-            ["/usr/sbin/useradd", *options, CREATED_USER], check=False, capture_output=True, text=True
-        )
+        done = subprocess.run([USERADD, *options, CREATED_USER], check=False, capture_output=True, text=True)
     except FileNotFoundError:
         raise LocalError(
             "Postgres refuses to run as root and there is no useradd to make a user for it; set PULSE_PG_USER to one"

@@ -25,24 +25,8 @@ def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) 
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     account.own(draft, mode=0o700)
-    locale = (
-        ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else ["--locale=C.UTF-8"]
-    )
-    safety = ["--data-checksums"] if durable else ["--no-sync"]
     made = subprocess.run(
-        [
-            bin_dir / "initdb",
-            "-D",
-            draft,
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--auth=peer",
-            "--no-instructions",
-            *locale,
-            *safety,
-        ],
+        [bin_dir / "initdb", "-D", draft, *_initdb_options(major, durable=durable)],
         check=False,
         cwd="/",
         env=ENVIRONMENT,
@@ -55,6 +39,16 @@ def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) 
     if made.returncode != 0:
         raise LocalError(f"initdb failed: {_last_line(made.stderr)}")
     draft.rename(data)
+
+
+def _initdb_options(major: int, *, durable: bool) -> list[str]:
+    """Options that make every cluster the same, whatever locales the machine has; before 17 none is built in."""
+    locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return [
+        *("-U", "postgres", "-E", "UTF8", "--auth=peer", "--no-instructions"),
+        *(locale if major >= 17 else ["--locale=C.UTF-8"]),
+        "--data-checksums" if durable else "--no-sync",
+    ]
 
 
 def write_access_rules(data: Path, *, account: Account, major: int) -> None:

@@ -37,9 +37,15 @@ class Places:
     temporary: Path | None
 
 
+def existing_data(home: Path) -> Path | None:
+    """The data of this home, wherever an earlier start put it."""
+    found = (data for data in (home / "data", _outside(home) / "data") if data.exists())
+    return next(found, None)
+
+
 def find_places(home: Path, account: Account, *, durable: bool) -> Places:
     """The places of the server with this home, made when they are missing; the caller holds the home's lock."""
-    base = _throwaway_base(home, account) if not durable else home if account.can_enter(home) else _outside_base(home)
+    base = _durable_base(home, account) if durable else _throwaway_base(home, account)
     if not account.can_enter(base):
         raise LocalError(f"user {account.name} cannot enter {base}; set PULSE_PG_USER or PULSE_DATABASE_URL")
     sockets = base / "socket"
@@ -47,6 +53,18 @@ def find_places(home: Path, account: Account, *, durable: bool) -> Places:
         sockets = SHORT / f"pulse-{home_id(home)}"
     _private_directory(sockets, account)
     return Places(base / "data", sockets, None if durable else base)
+
+
+def _durable_base(home: Path, account: Account) -> Path:
+    """Where the data is, else the home when the account can enter it. A checkout that was moved keeps its data."""
+    inside = (home / "data").exists()
+    if inside or (account.can_enter(home) and not (_outside(home) / "data").exists()):
+        return home
+    return _outside_base(home)
+
+
+def _outside(home: Path) -> Path:
+    return SHARED / "data" / (_read_id(home) or "none")
 
 
 def home_id(home: Path) -> str:

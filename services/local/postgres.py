@@ -22,7 +22,7 @@ from services.local.errors import LocalError
 from services.local.lock import AlreadyHeldError, hold
 from services.local.pg_account import Account, find_account
 from services.local.pg_binaries import major_version, reachable_binaries
-from services.local.pg_places import Places, find_places
+from services.local.pg_places import Places, existing_data, find_places
 from services.local.tether import tethered
 
 PORT = 5432
@@ -170,7 +170,7 @@ class EmbeddedPostgres:
                 raise LocalError(f"the embedded Postgres in {self.home} is run by process {held.pid}") from None
 
     def _prepare(self) -> Command:
-        account = self._account = self._account or find_account()
+        account = self._account = self._account or find_account(existing_data(self.home) if self._durable else None)
         bin_dir = self._bin_dir = self._bin_dir or self._given_bin_dir or reachable_binaries(account)
         places = self._places = self._places or find_places(self.home, account, durable=self._durable)
         pg_cluster.make_cluster(places.data, bin_dir=bin_dir, account=account, durable=self._durable)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -157,6 +158,19 @@ def status_routes(process: Process) -> list[Route]:
         Route("/readyz", readyz, include_in_schema=False),
         Route("/health", health, include_in_schema=False),
     ]
+
+
+async def record_process(process: Process, event: str) -> None:
+    """Write to the audit trail that this process started or stopped; a database that is away costs only the row."""
+    if process.pool is None:
+        return
+    instance = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        await process.pool.execute(
+            "select audit.record_process($1, $2, $3)", process.service, instance, event, timeout=PROBE_SECONDS
+        )
+    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+        log.warning("%s is not in the audit trail: %s", event, type(error).__name__)
 
 
 async def readiness_fault(process: Process) -> str | None:

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, run_process, serve, status_routes, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve, status_routes, stop_on_signals
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -219,10 +219,12 @@ async def _run_loops(process: Process, loops: Sequence[Loop], stop: asyncio.Even
         if channels:
             tasks.create_task(listen(process.settings, dict(channels), stop), name="listener")
         process.ready = True
+        await record_process(process, "started")
         log.info("started", extra={"operations": [loop.operation for loop in loops]})
         await stop.wait()
         process.stopping = True
         log.info("stopping")
+    await record_process(process, "stopped")
 
 
 async def _close(pool: db.Pool) -> None:

@@ -11,7 +11,7 @@ from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, run_process, serve, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve, stop_on_signals
 from services.shared.settings import UiIot
 from services.ui_iot.app import create_app
 from services.ui_iot.authenticator import Authenticator
@@ -108,9 +108,11 @@ async def _work(process: Process, settings: UiIot, stop: asyncio.Event) -> None:
         return
     process.metrics.watch_pool(process.pool)
     process.ready = True
+    await record_process(process, "started")
     log.info("started")
     await stop.wait()
     log.info("stopping")
+    await record_process(process, "stopped")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def where_equal(view: TableClause, query: PageQuery, *names: str) -> Select[Any]
 
 def write_cursor(order: Order, values: Sequence[Any]) -> str:
     """The opaque text that stands for a row's place."""
-    return base64.urlsafe_b64encode(orjson.dumps([order.resource, *values])).rstrip(b"=").decode()
+    # The driver's UUID is not the library's.
+    return base64.urlsafe_b64encode(orjson.dumps([order.resource, *values], default=str)).rstrip(b"=").decode()
 
 
 def read_cursor(order: Order, cursor: str) -> tuple[Any, ...]:

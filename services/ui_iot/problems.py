@@ -19,6 +19,8 @@ from services.ui_iot.refusals import STATUS, Refusal
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# By RFC 9110; Python's own words for these two change with its version.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
 
 # Our own states carry a message written for the caller; of the others only the kind of fault is told.
@@ -77,7 +79,7 @@ class TooLarge(HTTPException):
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
     """A response that says what is wrong; members stand beside the standard ones."""
-    title = HTTPStatus(status).phrase
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
     body = {
         "type": f"urn:pulse:problem:{title.lower().replace(' ', '-')}",
         "title": title,

@@ -3,11 +3,12 @@ create view audit.event_types as
 select t.event_type, t.severity, t.description
 from (
   values
-    ('auth.login_success', 'info', 'A bearer token or device token was accepted.'),
+    ('auth.login_success', 'info', 'A user''s bearer token was accepted.'),
     ('auth.login_failure', 'warning', 'A request was turned away with 401; details.reason says why.'),
     ('auth.forbidden', 'warning', 'A known caller asked for what its role or tenant does not allow.'),
     ('auth.rate_limited', 'warning', 'An address was turned away because of too many failures.'),
     ('auth.token_refresh', 'info', 'A refresh token was exchanged for a new access token.'),
+    ('device.authenticated', 'debug', 'A device''s token was accepted; refused ones are auth.login_failure.'),
     ('device.created', 'info', 'A device was added.'),
     ('device.updated', 'info', 'A device was changed.'),
     ('device.deleted', 'info', 'A device was removed.'),

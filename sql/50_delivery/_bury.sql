@@ -3,17 +3,21 @@ returns integer
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   v_count integer;
 begin
   with doomed as materialized (
-    select j.tenant_id, j.job_id, d.fate
+    select l.place, d.fate
     from unnest(p_tenant_ids, p_job_ids, p_fates) as d (tenant_id, job_id, fate)
-    join public.notification_jobs j on j.tenant_id = d.tenant_id and j.job_id = d.job_id
-    -- Pending, said so that no index on the state offers itself instead of the key.
-    where d.fate is not null and j.lease_until is null and j.finished_at is null
-    for update of j skip locked
+    cross join lateral (
+      select j.ctid as place
+      from public.notification_jobs j
+      where j.tenant_id = d.tenant_id and j.job_id = d.job_id and j.lease_until is null and j.finished_at is null
+      for update skip locked
+    ) l
+    where d.fate is not null
   ), dead as (
     update public.notification_jobs j
     set
@@ -21,7 +25,7 @@ begin
       finished_at = clock_timestamp(),
       last_error = replace(d.fate, '_', ' ')
     from doomed d
-    where j.tenant_id = d.tenant_id and j.job_id = d.job_id
+    where j.ctid = d.place
     returning j.tenant_id, j.job_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.trace_id, d.fate
   ), suppressed as (
     insert into public.suppressions (tenant_id, event_id, alert_id, channel_id, reason, trace_id)

@@ -30,30 +30,37 @@ declare
 begin
   with held as materialized (
     select
-      j, r.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
+      l.j, l.place, r.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
       case
         when r.outcome = 'delivered' then 'delivered'
-        when r.outcome = 'refused' or j.attempts >= j.max_attempts then 'dead'
+        when r.outcome = 'refused' or (l.j).attempts >= (l.j).max_attempts then 'dead'
         else 'pending'
       end as next_state,
       case
-        when r.outcome in ('retry', 'unknown') and j.attempts < j.max_attempts then v_now + make_interval(
+        when r.outcome in ('retry', 'unknown') and (l.j).attempts < (l.j).max_attempts then v_now + make_interval(
           secs => greatest(
-            delivery._backoff_seconds(j.attempts, p_backoff_base_seconds, p_backoff_max_seconds), r.retry_after_seconds
+            delivery._backoff_seconds((l.j).attempts, p_backoff_base_seconds, p_backoff_max_seconds), r.retry_after_seconds
           )
         )
       end as next_run_at
-    from unnest(
-      p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
-      p_retry_after_seconds
-    ) as r (
-      tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
-    )
-    join public.notification_jobs j
-      on j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch
-    -- Leased, said so that the index on the state does not offer itself instead of the key.
-    where j.lease_until is not null
-    for update of j
+    from (
+      select *
+      from unnest(
+        p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
+        p_retry_after_seconds
+      ) as r (
+        tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
+      )
+      order by r.tenant_id, r.job_id  -- the order in which delivery.extend locks too
+    ) r
+    -- One look-up by key a result. As a join it would be at the mercy of statistics, which know no leased row.
+    cross join lateral (
+      select j, j.ctid as place
+      from public.notification_jobs j
+      where j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch
+        and j.lease_until is not null
+      for update
+    ) l
   ), settled as (
     update public.notification_jobs j
     set
@@ -64,7 +71,7 @@ begin
       finished_at = case when h.next_state <> 'pending' then clock_timestamp() end,
       last_error = coalesce(h.error, j.last_error)
     from held h
-    where j.tenant_id = (h.j).tenant_id and j.job_id = (h.j).job_id
+    where j.ctid = h.place  -- locked, so it cannot have moved
   ), attempt as (
     insert into public.delivery_attempts (
       tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, status_code, error, started_at, duration_ms,

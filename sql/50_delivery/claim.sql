@@ -62,20 +62,23 @@ begin
 
   return query
   with candidate as materialized (
-    select j.tenant_id, j.job_id
+    select l.place
     from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
-    join public.notification_jobs j on j.tenant_id = c.tenant_id and j.job_id = c.job_id
     left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
-    -- Pending, said so that no index on the state offers itself instead of the key.
-    where j.lease_until is null and j.finished_at is null
-      and j.run_at <= v_now
-      and c.place <= p_channel_limit - coalesce(f.jobs, 0)
+    -- One look-up by key a candidate. As a join it would be at the mercy of statistics.
+    cross join lateral (
+      select j.ctid as place
+      from public.notification_jobs j
+      where j.tenant_id = c.tenant_id and j.job_id = c.job_id
+        and j.lease_until is null and j.finished_at is null and j.run_at <= v_now
+      for update skip locked
+    ) l
+    where c.place <= p_channel_limit - coalesce(f.jobs, 0)
       and not exists (
         select
         from delivery.lanes p
         where p.tenant_id = c.tenant_id and p.channel_id = c.channel_id and p.paused_until > v_now
       )
-    for update of j skip locked
   ), claimed as (
     update public.notification_jobs j
     set
@@ -85,7 +88,7 @@ begin
       lease_until = v_now + make_interval(secs => p_lease_seconds),
       leased_by = p_worker
     from candidate c
-    where j.tenant_id = c.tenant_id and j.job_id = c.job_id
+    where j.ctid = c.place  -- locked, so it cannot have moved
     returning j.*
   )
   select

@@ -8,11 +8,27 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 begin atomic
+  with held as materialized (
+    select j.place
+    from (
+      select *
+      from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
+      order by l.tenant_id, l.job_id  -- the order in which delivery.finish locks too
+    ) l
+    cross join lateral (
+      select j.ctid as place
+      from public.notification_jobs j
+      where j.tenant_id = l.tenant_id and j.job_id = l.job_id and j.lease_epoch = l.lease_epoch
+        and j.lease_until is not null
+      for update
+    ) j
+  )
   update public.notification_jobs j
   set lease_until = core.now() + make_interval(secs => p_lease_seconds)
-  from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
-  where j.tenant_id = l.tenant_id and j.job_id = l.job_id and j.lease_epoch = l.lease_epoch and j.state = 'leased'
+  from held h
+  where j.ctid = h.place
   returning j.job_id;
 end;
 

@@ -49,22 +49,7 @@ begin
   end if;
 
   -- An end makes room in its lane and may be what a later notification of the alert waited for.
-  if exists (
-    select
-    from (
-      select distinct s.tenant_id, s.channel_id
-      from unnest(v_settled.tenant_ids, v_settled.channel_ids) as s (tenant_id, channel_id)
-    ) l
-    cross join lateral (
-      select
-      from public.notification_jobs j
-      where j.state = 'pending'
-        and (j.tenant_id, j.channel_id) >= (l.tenant_id, l.channel_id)
-        and (j.tenant_id, j.channel_id, j.run_at) <= (l.tenant_id, l.channel_id, v_now)
-      order by j.tenant_id, j.channel_id, j.run_at
-      limit 1
-    ) due
-  ) then
+  if delivery._has_due_jobs(v_now, v_settled.tenant_ids, v_settled.channel_ids) then
     perform pg_notify('pulse_delivery', '');
   end if;
 

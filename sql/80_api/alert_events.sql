@@ -1,4 +1,4 @@
-create view api.alert_events with (security_barrier) as
+create view api.alert_events as
 select
   e.alert_id,
   e.event_id,

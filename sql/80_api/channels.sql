@@ -1,4 +1,4 @@
-create view api.channels with (security_barrier) as
+create view api.channels as
 select
   c.channel_id,
   c.name,

@@ -1,4 +1,4 @@
-create view api.deliveries with (security_barrier) as
+create view api.deliveries as
 select
   j.job_id,
   j.event_id,

@@ -1,4 +1,4 @@
-create view api.delivery_attempts with (security_barrier) as
+create view api.delivery_attempts as
 select
   a.job_id,
   a.attempt_id,

@@ -1,4 +1,4 @@
-create view api.devices with (security_barrier) as
+create view api.devices as
 select
   d.device_id,
   d.name,

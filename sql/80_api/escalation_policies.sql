@@ -1,4 +1,4 @@
-create view api.escalation_policies with (security_barrier) as
+create view api.escalation_policies as
 select
   p.policy_id,
   p.name,

@@ -1,4 +1,4 @@
-create view api.routes with (security_barrier) as
+create view api.routes as
 select
   r.route_id,
   r.name,

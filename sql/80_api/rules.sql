@@ -1,4 +1,4 @@
-create view api.rules with (security_barrier) as
+create view api.rules as
 select
   r.rule_id,
   r.name,

@@ -1,4 +1,4 @@
-create view api.suppressions with (security_barrier) as
+create view api.suppressions as
 select
   s.alert_id,
   s.suppression_id,

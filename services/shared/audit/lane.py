@@ -106,6 +106,7 @@ class Lane:
     def start(self) -> None:
         """Begin to write."""
         self._task = asyncio.create_task(self._run(), name=f"audit-{self.name}")
+        self._task.add_done_callback(_report_crash)
 
     async def stop(self, *, seconds: float) -> int:
         """Write what is left, but no longer than that; returns how many rows could not be written."""
@@ -147,4 +148,11 @@ class Lane:
         now = time.monotonic()
         if now - self._logged_at > LOG_EVERY_SECONDS:
             self._logged_at = now
-            log.error("audit buffer full, events are lost", extra={"buffer": self.name, "dropped": self.dropped})
+            reason = "the writer has stopped" if self._task is None and self._stopping else "the buffer is full"
+            log.error("audit events are lost: %s", reason, extra={"buffer": self.name, "dropped": self.dropped})
+
+
+def _report_crash(task: asyncio.Task[None]) -> None:
+    # The writer copes with every failure of the database; what ends it is a fault of ours and must not pass in silence.
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the audit writer has crashed", exc_info=error)

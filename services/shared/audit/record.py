@@ -96,10 +96,10 @@ def _is_well_formed(event_type: str, severity: str) -> bool:
 
 def _join_head(event: AuditEvent, service: str, address: str | None) -> str:
     category, _, action = event.event_type.partition(".")
-    duration = event.duration_ms
+    duration = "" if event.duration_ms is None else f"{event.duration_ms:.3f}"
     return (
         f"{event.event_type}\x1f{event.timestamp.isoformat()}\x1f{event.event_id}\x1f{category}\x1f{action}\x1f"
-        f"{event.severity}\x1f{service}\x1f{address or ''}\x1f{'' if duration is None else duration}\x1f"
+        f"{event.severity}\x1f{service}\x1f{address or ''}\x1f{duration}\x1f"
     )
 
 

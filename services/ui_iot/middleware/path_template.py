@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import routing as fastapi_routing
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 UNMATCHED = "__unmatched__"
@@ -50,10 +50,12 @@ def _find(routes: Iterable[BaseRoute], scope: Scope) -> str | None:
         match, child_scope = route.matches(dict(scope))
         if match is Match.NONE:
             continue
-        if isinstance(route, Mount):
-            inside = _find(route.routes, {**scope, **child_scope})
-            return route.path_format.removesuffix("/{path}") + (inside or "/{path}")
         template: str | None = getattr(route, "path_format", None)
+        # Only what is mounted has routes of its own; as FastAPI's context of a route it is no Mount to isinstance.
+        mounted = getattr(route, "routes", None)
+        if mounted is not None and template is not None:
+            inside = _find(mounted, {**scope, **child_scope})
+            return template.removesuffix("/{path}") + (inside or "/{path}")
         if match is Match.FULL:
             return template
         partial = partial or template

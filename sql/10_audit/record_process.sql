@@ -1,0 +1,20 @@
+create function audit.record_process(p_service text, p_instance text, p_event text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform audit.write(array[audit.event(
+    p_tenant_id => 'system',
+    p_event_type => case p_event when 'started' then 'system.started' when 'stopped' then 'system.stopped' end,
+    p_entity_type => 'service',
+    p_entity_id => p_instance,
+    p_entity_name => p_service,
+    p_message => format('%s %s %s', p_service, p_instance, p_event),
+    p_source_service => p_service,
+    p_actor_type => 'service',
+    p_actor_id => p_service)]);
+end
+$$;
+
+comment on function audit.record_process(text, text, text) is
+  'Record that a process (instance: host and process id) started or stopped cleanly; a start without a stop is a crash.';

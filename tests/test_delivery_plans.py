@@ -1,0 +1,143 @@
+"""What claiming, finishing and reaping cost: rows touched, whatever the planner believes of the table."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from tests import seed
+from tests.delivering import claim, finish, job
+
+BACKLOG = 20_000
+
+
+class Touched:
+    """Rows of notification_jobs that a transaction read by index or from end to end."""
+
+    rows = 0
+
+
+@asynccontextmanager
+async def counting(conn: asyncpg.Connection) -> AsyncIterator[Touched]:
+    """Count in a transaction of its own."""
+    query = (
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
+        " where relname = 'notification_jobs'"
+    )
+    touched = Touched()
+    async with conn.transaction():
+        before = await conn.fetchval(query)
+        yield touched
+        touched.rows = await conn.fetchval(query) - before
+
+
+async def backlog(conn: asyncpg.Connection, channel_id: int, *, state: str = "pending", count: int = BACKLOG) -> None:
+    """Many jobs of one channel, each of an alert of its own."""
+    await conn.execute(
+        """
+        with a as (
+          insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)
+          select 'acme', gen_random_uuid()::text, 'r', 'info', 'm', now() from generate_series(1, $2) returning alert_id
+        ), e as (
+          insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at)
+          select 'acme', alert_id, 'opened', now(), now() from a returning event_id, alert_id
+        )
+        insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload, state, finished_at)
+        select 'acme', event_id, alert_id, $1, 'opened', '{}', $3, case when $3 = 'delivered' then now() end from e
+        """,
+        channel_id,
+        count,
+        state,
+    )
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+async def test_a_claim_costs_what_it_takes(conn: asyncpg.Connection, analyzed: str) -> None:
+    """Backlogs of a paused and of a hanging channel and the history cost nothing; stale statistics change nothing."""
+    paused, hanging, quiet = [await seed.channel(conn, name) for name in ("paused", "hanging", "quiet")]
+    if analyzed == "empty":
+        await conn.execute("vacuum analyze notification_jobs")
+    for channel in (paused, hanging):
+        await backlog(conn, channel)
+    await backlog(conn, quiet, state="delivered")
+    await conn.execute("insert into delivery.lanes values ('acme', $1, now() + interval '1 hour')", paused)
+    assert len(await claim(conn, 8, channel_limit=8)) == 8
+    for _ in range(5):
+        await job(conn, quiet)
+    if analyzed == "full":
+        await conn.execute("vacuum analyze notification_jobs")
+    for _ in range(7):  # often enough for the generic plans of a long-lived connection
+        async with counting(conn) as touched:
+            rows = await claim(conn, 5, channel_limit=8)
+        assert len(rows) == 5
+        assert touched.rows < 100
+        async with counting(conn) as touched:
+            await finish(conn, rows, "retry")
+        assert touched.rows < 100
+        await conn.execute(
+            "update notification_jobs set run_at = now(), attempts = 0 where channel_id = $1 and state = 'pending'",
+            quiet,
+        )
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+async def test_a_batch_costs_its_size(conn: asyncpg.Connection, analyzed: str) -> None:
+    """A thousand jobs from a long lane: a few rows touched for each, in claim and in finish."""
+    channel = await seed.channel(conn)
+    if analyzed == "empty":
+        await conn.execute("vacuum analyze notification_jobs")
+    await backlog(conn, channel)
+    if analyzed == "full":
+        await conn.execute("vacuum analyze notification_jobs")
+    for _ in range(7):
+        async with counting(conn) as touched:
+            rows = await claim(conn, 1000, channel_limit=1000)
+        assert len(rows) == 1000
+        assert touched.rows < 8_000
+        async with counting(conn) as touched:
+            assert len(await finish(conn, rows, "delivered")) == 1000
+        assert touched.rows < 5_000
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+async def test_an_idle_pass_costs_nothing(conn: asyncpg.Connection, analyzed: str) -> None:
+    """Nothing due, nothing expired: a claim and a reap touch next to no rows of a long table."""
+    channel = await seed.channel(conn)
+    if analyzed == "empty":
+        await conn.execute("vacuum analyze notification_jobs")
+    await backlog(conn, channel, state="delivered")
+    await backlog(conn, channel)
+    await conn.execute("update notification_jobs set run_at = now() + interval '1 hour' where state = 'pending'")
+    if analyzed == "full":
+        await conn.execute("vacuum analyze notification_jobs")
+    for _ in range(7):
+        async with counting(conn) as touched:
+            assert await claim(conn, 100) == []
+            assert await conn.fetchval("select delivery.reap(100)") == 0
+        assert touched.rows < 10
+
+
+async def test_jobs_that_wait_for_their_order_are_not_stepped_over(conn: asyncpg.Connection) -> None:
+    """When the beginnings are tried again later, their ends wait with them."""
+    channel = await seed.channel(conn)
+    await backlog(conn, channel, count=500)
+    await conn.execute(
+        """
+        with e as (
+          insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at)
+          select tenant_id, alert_id, 'closed', now(), now() from alerts returning event_id, alert_id
+        )
+        insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload)
+        select 'acme', event_id, alert_id, $1, 'closed', '{}' from e
+        """,
+        channel,
+    )
+    rows = await claim(conn, 500, channel_limit=500)
+    assert {row["kind"] for row in rows} == {"opened"}
+    async with counting(conn) as touched:
+        await finish(conn, rows, "retry")
+    assert touched.rows < 5_000
+    async with counting(conn) as touched:
+        assert await claim(conn, 500, channel_limit=500) == []
+    assert touched.rows < 10
