@@ -1,8 +1,6 @@
 """Errors over HTTP: one form, the trace id, nothing of the inside and nothing of what was sent."""
 
-import asyncio
-import os
-import signal
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from services.ui_iot.backend import Backend
 from tests import seed
 from tests.api_client import Api, open_api, token
-from tests.processes import service
 
 PROBLEM = {"type", "title", "status", "detail", "trace_id"}
 
@@ -200,28 +197,6 @@ MEMBERS = st.sampled_from(
 )
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 async def test_no_body_makes_a_fault_of_ours(api: Api, path: str, body: Any, method: str) -> None:
-    import json  # noqa: PLC0415
-
     text = json.dumps(body).encode("utf-8", "replace")
     response = await api.call(method, f"/api/v1/{path}", content=text, headers={"Content-Type": "application/json"})
     assert response.status_code < 500, (path, text, response.text)
-
-
-async def test_the_process_serves_stops_and_says_what_is_missing(app_url: str, conn: asyncpg.Connection) -> None:
-    """`python -m services.ui_iot`: without an issuer it says so once, and SIGTERM ends it with 0."""
-    await seed.device(conn)
-    async with service("services.ui_iot", app_url) as running:
-        async with httpx.AsyncClient(base_url=running.url) as client:
-            response = await client.get("/api/v1/devices", headers={"Authorization": f"Bearer {token()}"})
-            assert_problem(response, 503)
-            assert (await client.get("/readyz")).status_code == 200
-            metrics = (await client.get("/metrics")).text
-            assert 'pulse_http_request_duration_seconds_bucket{le="0.005"' in metrics
-            assert 'pulse_auth_failures_total{reason="auth_unavailable"} 1.0' in metrics
-        os.kill(running.process.pid, signal.SIGTERM)
-        assert await asyncio.wait_for(running.process.wait(), 10) == 0
-    told = [line for line in running.lines if "no issuer of user tokens" in line.get("message", "")]
-    assert len(told) == 1
-    row = await conn.fetchrow("select event_type, details::text d from audit_log where category = 'auth'")
-    assert row["event_type"] == "auth.login_failure"
-    assert "auth_unavailable" in row["d"]

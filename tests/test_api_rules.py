@@ -238,6 +238,21 @@ async def test_a_channel_that_could_never_work_is_refused(
     assert await conn.fetchval("select count(*) from notification_channels") == 0
 
 
+async def test_a_secret_is_changed_over_in_the_receivers_time(api: Api, conn: asyncpg.Connection) -> None:
+    """Both sign until the old one is taken out; neither is ever shown."""
+    newer = "whsec_OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2"
+    path = f"/api/v1/channels/{(await api.make('/api/v1/channels', WEBHOOK))['channel_id']}"
+    changed = await api.call("PATCH", path, json={"config": {"secret": newer, "previous_secrets": [SECRET]}})
+    assert changed.status_code == 200, changed.text
+    assert list(changed.json()["config"]) == ["url"]
+    stored = orjson.loads(await conn.fetchval("select config::text from notification_channels"))
+    assert (stored["secret"], stored["previous_secrets"]) == (newer, [SECRET])
+    assert (await api.call("PATCH", path, json={"config": {"previous_secrets": []}})).status_code == 200
+    for wrong in (["short"], [SECRET] * 5, SECRET, [7]):
+        response = await api.call("PATCH", path, json={"config": {"previous_secrets": wrong}})
+        assert response.status_code == 422, wrong
+
+
 async def test_the_demo_may_deliver_to_this_machine(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     async with open_api(app_url, allow_private_destinations=True) as api:
@@ -251,7 +266,13 @@ async def test_the_database_holds_the_same_line_for_those_who_come_past_the_api(
     await seed.tenant(conn)
     async with conn.transaction():
         await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
-        for config in ('{"url": "http://a.example"}', '{"url": 7}', '{"url": "https://a.example", "x": "y"}', "{}"):
+        for config in (
+            '{"url": "http://a.example"}',
+            '{"url": 7}',
+            '{"url": "https://a.example", "x": "y"}',
+            '{"url": "https://a.example", "previous_secrets": []}',
+            "{}",
+        ):
             with pytest.raises(asyncpg.PostgresError) as caught:
                 async with conn.transaction():
                     await conn.execute(

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from services.shared.http_client import AddressRefused, traced_client
 from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks
 from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl, ProviderError
 from services.ui_iot.principal import Principal
@@ -20,6 +21,8 @@ from services.ui_iot.refusals import Refusal
 from services.ui_iot.tokens import TokenVerifier
 from services.ui_iot.user_tokens import UserTokens
 from tests.api_client import EC, ISSUER, RSA, KeyServer, claims, ec_key, sign, token
+
+from tests.receiver import Receiver
 
 
 class Clock:
@@ -276,3 +279,19 @@ async def test_what_the_issuer_refuses_and_what_it_fails_at_are_told_apart(
     result = await issuer.refresh("r1")
     assert isinstance(result, Refusal)
     assert result.reason == expected
+
+
+async def test_an_issuer_may_stand_at_a_private_address() -> None:
+    """The operator chose it; a channel's address, which a tenant chose, may not."""
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1", "10.0.0.1"]
+
+    async with Receiver() as receiver:
+        receiver.default = (200, {}, b'{"keys": []}')
+        url = f"http://issuer.internal:{receiver.port}/jwks"
+        async with traced_client(trusted=True, resolve=resolve) as client:
+            assert await KeyUrl(client, url).fetch_keys() == {"keys": []}
+        async with traced_client(allow_private=True, resolve=resolve) as client:
+            with pytest.raises(AddressRefused):
+                await KeyUrl(client, url).fetch_keys()

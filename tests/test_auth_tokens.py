@@ -57,9 +57,9 @@ def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
         ({"exp": True}, "invalid_claims"),
         ({"exp": 10**30}, "invalid_claims"),
         ({"iat": None}, "invalid_claims"),
-        ({"iat": int(time.time()) + 120, "exp": int(time.time()) + 600}, "invalid_claims"),
+        ({"iat": int(time.time()) + 7200, "exp": int(time.time()) + 7800}, "invalid_claims"),
         ({"iat": int(time.time()) + 30}, None),  # within the leeway
-        ({"nbf": int(time.time()) + 120}, "invalid_claims"),
+        ({"nbf": int(time.time()) + 7200}, "invalid_claims"),
         ({"nbf": "soon"}, "invalid_claims"),
         ({"nbf": int(time.time())}, None),
         ({"sub": None}, "invalid_claims"),

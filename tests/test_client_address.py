@@ -1,6 +1,6 @@
 """Which address a request counts for, and how many failures it may have."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.ui_iot.client_address import ClientAddress, parse_address
 from services.ui_iot.rate_limit import FailureLimit
 
-TRUSTED = ("10.0.0.0/8", "fd00::/8", "192.0.2.1")
+TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2.1"))
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,6 @@ def test_a_long_chain_is_walked_so_far_and_no_further() -> None:
     """32 hops are more than any chain of proxies."""
     chain = ["198.51.100.7", *(["10.0.0.2"] * 100_000)]
     assert str(ClientAddress(TRUSTED).of("10.0.0.1", [",".join(chain)])) == "10.0.0.2"
-
-
-def test_networks_that_are_none_are_refused_at_start() -> None:
-    with pytest.raises(ValueError, match="not appear to be"):
-        ClientAddress(["proxy.example.com"])
 
 
 class Clock:

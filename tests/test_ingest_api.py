@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.ui_iot.device_tokens import new_device_token
 from services.ui_iot.readings import Limits, check_readings, decode_readings
 from tests import seed
-from tests.api_client import Api, open_api
+from tests.api_client import Api, open_api, token
 from tests.wait import until
 
 PATH = "/ingest/v1/readings"
@@ -242,6 +242,39 @@ async def test_a_body_is_refused_by_its_announced_length_before_it_is_read(api: 
     endless = await api.call("POST", PATH, content=stream())
     assert endless.status_code == 413
     assert most < read <= most + 65536
+
+
+async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
+    api: Api, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted as gone, stores nothing and makes no error line."""
+    messages: list[Any] = [
+        {"type": "http.request", "body": b'[{"device_id": "boi', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PATH,
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token()}".encode())],
+        "client": ("203.0.113.9", 1),
+    }
+    await api.client._transport.app(scope, receive, send)  # type: ignore[attr-defined]  # noqa: SLF001  # past httpx
+    labels = {"method": "POST", "path_template": PATH, "status_code": "499"}
+    name = "pulse_http_request_duration_seconds_count"
+    assert api.process.metrics.registry.get_sample_value(name, labels) == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert await conn.fetchval("select count(*) from telemetry") == 0
 
 
 @pytest.fixture

@@ -20,12 +20,22 @@ _LARGEST_BATCH = 1000
 
 
 class Ledger:
-    """Results on their way into the database; none is given up while the process runs."""
+    """Results on their way into the database; none is given up while the process runs.
+
+    slot_freed is set whenever some were recorded: until then a job is still in hand.
+    """
 
     def __init__(
-        self, pool: Pool, *, duration: Histogram, backoff_base_seconds: float, backoff_max_seconds: float
+        self,
+        pool: Pool,
+        *,
+        slot_freed: asyncio.Event,
+        duration: Histogram,
+        backoff_base_seconds: float,
+        backoff_max_seconds: float,
     ) -> None:
         self._pool = pool
+        self._slot_freed = slot_freed
         self._duration = duration
         self._backoff = (backoff_base_seconds, backoff_max_seconds)
         self._waiting: deque[Result] = deque()
@@ -68,6 +78,7 @@ class Ledger:
                 self._writing = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
                 await self._write_until_done(self._writing)
                 self._writing = ()
+                self._slot_freed.set()
             self._recorded.set()
 
     async def _write_until_done(self, results: Sequence[Result]) -> None:

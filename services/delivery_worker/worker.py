@@ -41,7 +41,7 @@ _LEDGER_STOP_SECONDS = 2.0
 class DeliveryWorker:
     """The jobs one process has in hand."""
 
-    def __init__(self, process: Process, sender: Sender, ledger: Ledger) -> None:
+    def __init__(self, process: Process, sender: Sender, ledger: Ledger, slot_freed: asyncio.Event) -> None:
         assert isinstance(process.settings, shared_settings.DeliveryWorker)
         self._process = process
         self._settings = process.settings
@@ -49,7 +49,7 @@ class DeliveryWorker:
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sending: dict[Key, tuple[Job, asyncio.Task[None]]] = {}
-        self._slot_freed = asyncio.Event()
+        self._slot_freed = slot_freed
 
     async def claim(self, pool: Pool) -> int:
         """One pass: claim up to the free slots and start sending; returns the jobs claimed, 0 when idle."""
@@ -81,19 +81,22 @@ class DeliveryWorker:
         return int(reaped)
 
     async def _free_slots(self) -> int:
-        """Slots free now; waits for one, and gives 0 only when the process stops meanwhile."""
-        while (free := self._settings.delivery_concurrency - len(self._sending)) <= 0 and not self._process.stopping:
+        """Slots free now; waits for one, and gives 0 only when the process stops meanwhile.
+
+        A job holds its slot until its outcome is recorded, so that a crash leaves no more unknown than there are slots.
+        """
+        while not self._process.stopping:
+            free = self._settings.delivery_concurrency - len(self._sending) - len(self._ledger.unrecorded())
+            if free > 0:
+                return free
             self._slot_freed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._slot_freed.wait(), _STOP_CHECK_SECONDS)
-        return 0 if self._process.stopping else free
+        return 0
 
     async def _send(self, job: Job) -> None:
-        try:
-            self._ledger.record(await self._sender.send(job))
-        finally:
-            del self._sending[job.key]
-            self._slot_freed.set()
+        self._ledger.record(await self._sender.send(job))
+        del self._sending[job.key]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -158,13 +161,15 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
         allow_private=allow_private, timeout_seconds=settings.delivery_timeout_seconds, resolve=resolve
     ) as client:
         sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
+        slot_freed = asyncio.Event()
         ledger = Ledger(
             process.pool,
+            slot_freed=slot_freed,
             duration=process.metrics.processing("finish"),
             backoff_base_seconds=settings.delivery_backoff_seconds,
             backoff_max_seconds=settings.delivery_backoff_max_seconds,
         )
-        worker = DeliveryWorker(process, sender, ledger)
+        worker = DeliveryWorker(process, sender, ledger, slot_freed)
         async with worker.running():
             yield [
                 Loop("claim", worker.claim, wake_on="pulse_delivery", poll_seconds=settings.poll_seconds),

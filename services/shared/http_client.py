@@ -89,6 +89,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
     resolve: Resolver
     allow_private: bool
+    trusted: bool
     inner: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
 
     async def connect_tcp(
@@ -113,7 +114,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
             addresses = []
         if not addresses:
             raise httpcore.ConnectError("the name does not resolve")
-        if not all(is_admitted(address, allow_private=self.allow_private) for address in addresses):
+        if not self.trusted and not all(is_admitted(found, allow_private=self.allow_private) for found in addresses):
             raise AddressRefused(str(AddressRefused.__doc__))
         return addresses
 
@@ -175,21 +176,23 @@ def _outgoing(request: httpx.Request) -> httpcore.Request:
 def traced_client(
     *,
     allow_private: bool = False,
+    trusted: bool = False,
     timeout_seconds: float = 10.0,
     max_body_bytes: int = 65536,
     resolve: Resolver = resolve_name,
     ssl_context: ssl.SSLContext | None = None,
 ) -> httpx.AsyncClient:
-    """A client for requests to addresses that others chose; raises AddressRefused and httpx.TransportError.
+    """A client for requests that leave the machine; raises AddressRefused and httpx.TransportError.
 
     timeout_seconds: from the first byte of the request to the last of the answer.  max_body_bytes: what is read of an
-    answer; the rest is dropped.  allow_private: loopback is admitted too, no other private address.
+    answer; the rest is dropped.  allow_private: loopback is admitted too, no other private address.  trusted: any
+    address is admitted, for those that the operator configured (an issuer, our own services) and nobody else chose.
     """
     pool = httpcore.AsyncConnectionPool(
         ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
         max_connections=None,
         keepalive_expiry=_KEEP_ALIVE_SECONDS,
-        network_backend=_CheckedBackend(resolve, allow_private),
+        network_backend=_CheckedBackend(resolve, allow_private, trusted),
     )
     return httpx.AsyncClient(
         transport=_Transport(pool, timeout_seconds, max_body_bytes),

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     HttpUrl,
+    IPvAnyNetwork,
     Json,
     SecretStr,
     ValidationError,
@@ -51,11 +52,15 @@ class Settings(BaseSettings):
     listen_url: str | None = None
     """A direct connection for LISTEN; the database_url when unset."""
     port: Port
+    """Where the process serves /metrics and the health endpoints; each has a default of its own."""
     host: str = "127.0.0.1"
     """Address that /metrics, the health endpoints and the API are bound to."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
     pool_min_size: Annotated[int, Field(ge=0)] = 1
+    """Database connections kept open."""
     pool_max_size: Annotated[int, Field(ge=1)] = 4
+    """Most database connections, not counting the one that listens."""
     command_timeout_seconds: Seconds = 30.0
     """Longest that one statement may take."""
     statement_cache_size: Annotated[int, Field(ge=0)] = 100
@@ -89,14 +94,18 @@ class UiIot(Settings):
     oidc_issuer: str | None = None
     """Issuer of user tokens; its keys and token endpoint are found by discovery."""
     oidc_audience: str = "pulse"
+    """Audience that user tokens must name."""
     oidc_client_id: str = "pulse"
+    """Client that /auth/refresh shows the issuer."""
     oidc_client_secret: SecretStr | None = None
+    """Its secret, when it has one."""
     jwks_url: str | None = None
     """Keys of user tokens, instead of discovery; or jwks_file."""
     jwks_file: Path | None = None
-    jwt_issuer: str | None = None
+    """Keys of user tokens in a file, read again when it names a new key."""
+    jwt_issuer: Annotated[str | None, Field(validate_default=True)] = None
     """Issuer that tokens must name when their keys come from jwks_url or jwks_file; the oidc_issuer when unset."""
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
     """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
     auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
     """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
@@ -105,11 +114,24 @@ class UiIot(Settings):
     audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
     """Audit events kept while the database is away."""
     ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Most readings in one request."""
     ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    """Longest request with readings."""
     ingest_max_age_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = 7 * 86400.0
+    """Oldest reading that is taken."""
     ingest_max_future_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """How far a device's clock may be ahead."""
     allow_private_destinations: bool = False
     """Whether a channel may point to this machine, by plain http too: for the demo."""
+
+    @field_validator("jwt_issuer")
+    @classmethod
+    def _names_the_issuer(cls, issuer: str | None, info: ValidationInfo) -> str | None:
+        """Keys alone would let in tokens of anybody who uses the same keys."""
+        keys = info.data.get("jwks_url") or info.data.get("jwks_file")
+        if keys and not issuer and not info.data.get("oidc_issuer"):
+            raise ValueError("needed with PULSE_JWKS_URL and PULSE_JWKS_FILE")
+        return issuer
 
 
 class EvaluatorIot(Settings):
@@ -235,5 +257,6 @@ class Exporter(Settings):
     exporter_deadline_seconds: Seconds = 9.5
     """Longest that all views together may take, for their snapshot holds back vacuum; less when the scraper says so."""
     exporter_connect_timeout_seconds: Seconds = 2.0
+    """Longest that a scrape waits for a connection."""
     exporter_max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Most rows, and so most samples, of one view."""

@@ -84,7 +84,7 @@ async def run(settings: UiIot) -> None:
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     async with (
-        traced_client(allow_private=True) as client,
+        traced_client(trusted=True) as client,
         open_audit_logger(settings, buffer_size=settings.audit_buffer_size, registry=process.metrics.registry) as audit,
     ):
         issuer = make_issuer(settings, client)

@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.client_address import Address, ClientAddress
-from services.ui_iot.credentials import find_token, read_headers
+from services.ui_iot.credentials import Headers, find_token
 from services.ui_iot.device_tokens import PREFIX, DeviceTokens
 from services.ui_iot.principal import Principal
 from services.ui_iot.rate_limit import FailureLimit
@@ -27,20 +27,19 @@ class Authenticator:
     devices: DeviceTokens
     users: UserTokens | None
 
-    def address_of(self, scope: Scope) -> Address | None:
+    def address_of(self, scope: Scope, headers: Headers) -> Address | None:
         """Where the request comes from."""
         client = scope.get("client")
-        return self.addresses.of(client[0] if client else None, read_headers(scope).forwarded_for)
+        return self.addresses.of(client[0] if client else None, headers.forwarded_for)
 
-    async def authenticate(self, scope: Scope, address: Address | None) -> Principal | Refusal:
+    async def authenticate(self, headers: Headers, address: Address | None, *, method: str) -> Principal | Refusal:
         """Who the request comes from. Its failure is charged to the address."""
-        result = await self._identify(scope, address)
+        result = await self._identify(find_token(headers, method), address)
         if isinstance(result, Refusal) and STATUS[result.reason] == 401:
             self.limit.record_failure(address)
         return result
 
-    async def _identify(self, scope: Scope, address: Address | None) -> Principal | Refusal:
-        token = find_token(read_headers(scope), scope["method"])
+    async def _identify(self, token: str | Refusal, address: Address | None) -> Principal | Refusal:
         wait_seconds = self.limit.wait_seconds(address)
         if isinstance(token, Refusal):
             return limited(wait_seconds) if wait_seconds else token

@@ -58,6 +58,7 @@ def _check_secret(secret: str) -> str:
 
 Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(_check_url)]
 Secret = Annotated[str, Field(max_length=128), AfterValidator(_check_secret)]
+OldSecrets = Annotated[list[Secret], Field(max_length=4)]
 RoutingKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{32}$")]
 
 Kind = Literal["webhook", "slack", "teams", "pagerduty"]
@@ -72,6 +73,8 @@ class Webhook(_Config):
 
     url: Url
     secret: Secret
+    previous_secrets: OldSecrets = []
+    """Secrets that go out of use; while they stand here, each request is signed with them too."""
 
 
 class Slack(_Config):
@@ -98,4 +101,5 @@ class ConfigChanges(_Config):
 
     url: Url = unset()
     secret: Secret = unset()
+    previous_secrets: OldSecrets = unset()
     routing_key: RoutingKey = unset()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -11,11 +11,6 @@ Network = IPv4Network | IPv6Network
 _LONGEST_ENTRY = 80
 # More hops than any chain of proxies; the rest is a client's invention.
 _MOST_HOPS = 32
-
-
-def parse_networks(networks: Sequence[str]) -> tuple[Network, ...]:
-    """Networks in CIDR form; a bare address is a network of one. Raises ValueError."""
-    return tuple(ip_network(network, strict=False) for network in networks)
 
 
 @lru_cache(maxsize=4096)
@@ -49,8 +44,8 @@ def _is_port(text: str) -> bool:
 class ClientAddress:
     """Walks X-Forwarded-For from the right, over trusted proxies only: what stands left of a stranger is hearsay."""
 
-    def __init__(self, trusted_proxies: Sequence[str]) -> None:
-        self._trusted = parse_networks(trusted_proxies)
+    def __init__(self, trusted_proxies: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted_proxies)
 
     def of(self, peer: str | None, forwarded_for: Sequence[str]) -> Address | None:
         """The client's address. peer: the socket's other end; forwarded_for: the header's lines in order.

@@ -10,6 +10,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from services.shared import tracing
@@ -22,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 # By RFC 9110; Python's own words for these two change with its version.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
+# What a request counts as whose client left before it was answered; nginx's number for it.
+CLIENT_GONE = 499
 
 # Our own states carry a message written for the caller; of the others only the kind of fault is told.
 _STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
@@ -113,6 +116,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(asyncpg.PostgresError, _on_postgres_error)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _on_database_away)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_fault)
 
 
@@ -160,6 +164,11 @@ async def _on_postgres_error(_request: Request, error: Exception) -> Response:
         return await _on_fault(_request, error)
     log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
     return problem(status, detail)
+
+
+async def _on_client_gone(_request: Request, _error: Exception) -> Response:
+    # Nobody reads it; it ends the request as what it is, and not as a fault of ours.
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_database_away(_request: Request, error: Exception) -> Response:

@@ -38,6 +38,8 @@ begin
     p_entity_id => p_channel_id::text,
     p_entity_name => v_channel.name,
     p_message => format('%s channel %s deleted', v_channel.kind, p_channel_id))]);
+  -- What still waits for it is given up now and not at the next poll.
+  perform pg_notify('pulse_delivery', '');
 end
 $$;
 

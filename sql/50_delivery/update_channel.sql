@@ -36,6 +36,7 @@ begin
       p_entity_name => v_new.name,
       p_message => format('%s channel %s changed', v_new.kind, p_channel_id),
       p_details => jsonb_build_object('changes', v_changes))]);
+    perform pg_notify('pulse_delivery', '');
   end if;
   return (select to_jsonb(c) from api.channels c where c.channel_id = p_channel_id);
 end

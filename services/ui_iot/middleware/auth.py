@@ -8,7 +8,7 @@ from services.shared.audit import AuditLogger
 from services.shared.metrics import ProcessMetrics
 from services.ui_iot.attempt import Attempt
 from services.ui_iot.authenticator import Authenticator
-from services.ui_iot.client_address import Address
+from services.ui_iot.credentials import read_headers
 from services.ui_iot.problems import refusal_problem
 from services.ui_iot.refusals import Refusal
 
@@ -37,24 +37,20 @@ class AuthMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        address = self._authenticator.address_of(scope)
+        headers = read_headers(scope)
+        address = self._authenticator.address_of(scope, headers)
         scope["pulse.client_address"] = str(address) if address is not None else None
+        scope["pulse.attempt"] = attempt = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
         if scope["path"] in OPEN_PATHS:
-            scope["pulse.attempt"] = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
             await self.app(scope, receive, send)
             return
-        await self._let_in(scope, receive, send, address)
-
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send, address: Address | None) -> None:
-        attempt = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
-        result = await self._authenticator.authenticate(scope, address)
+        result = await self._authenticator.authenticate(headers, address, method=scope["method"])
         if isinstance(result, Refusal):
             attempt.refuse(result)
             await refusal_problem(result)(scope, receive, send)
             return
         attempt.identify(result)
         scope["pulse.principal"] = result
-        scope["pulse.attempt"] = attempt
         try:
             await self.app(scope, receive, send)
         finally:

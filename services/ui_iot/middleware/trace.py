@@ -14,13 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.shared import tracing
 from services.shared.metrics import ProcessMetrics
 from services.ui_iot.middleware.path_template import PathTemplates
+from services.ui_iot.problems import CLIENT_GONE
 
 log = logging.getLogger(__name__)
 
 # OpenTelemetry's known methods; any other is counted as _OTHER, so that a client cannot make series.
 KNOWN_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
-# What the client was sent when the connection ended before a response did; nginx's number for it.
-CLIENT_GONE = 499
 LONGEST_LOGGED_PATH = 256
 
 Observe = Callable[[float], None]

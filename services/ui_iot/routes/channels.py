@@ -147,7 +147,8 @@ async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery,
 async def create_channel(api: Api, caller: Caller, body: NewChannel, response: Response) -> Any:
     """Add a channel; a route or an escalation policy leads alerts to it."""
     check_destination(body.config.url, allow_private=api.settings.allow_private_destinations)
-    channel = await api.call(caller, "select delivery.create_channel($1)", body.model_dump(exclude_none=True))
+    made = body.model_dump(exclude_none=True, exclude_unset=True)
+    channel = await api.call(caller, "select delivery.create_channel($1)", made)
     response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
     return channel
 

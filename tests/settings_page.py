@@ -1,0 +1,81 @@
+"""docs/settings.md, made from services/shared/settings.py: PULSE_TEST_REGENERATE=1 writes it anew."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from services.shared import settings
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "settings.md"
+HEAD = """\
+# Settings
+
+Every setting is an environment variable, read once at start; a bad value is named in one line and the process exits
+with 2.
+Each process has its own class in `services/shared/settings.py` and sees only its own variables.
+"""
+LOCAL = """\
+## The local stack
+
+| Variable | Default | |
+|---|---|---|
+| `PULSE_HOME` | `.pulse` | Where `./pulse` keeps its data, keys, logs and state. |
+| `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
+| `PULSE_APP_PASSWORD`, `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Passwords a migration sets. |
+| `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
+| `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |
+| `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
+| `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
+| `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
+"""
+
+
+def render() -> str:
+    """The page."""
+    classes = (
+        settings.Settings,
+        settings.UiIot,
+        settings.EvaluatorIot,
+        settings.Dispatcher,
+        settings.DeliveryWorker,
+        settings.OpsWorker,
+        settings.Exporter,
+    )
+    return "\n".join([HEAD, *(_section(each) for each in classes), LOCAL])
+
+
+def _section(each: type[settings.Settings]) -> str:
+    title = "Every process" if each is settings.Settings else f"{each.service}: {(each.__doc__ or '').strip()}"
+    texts = _field_texts(each.__name__)
+    own = [name for name in each.model_fields if name in texts]
+    rows = [f"| `{_variable(each, name)}` | {_default(each, name)} | {texts[name]} |" for name in own]
+    return "\n".join([f"## {title}", "", "| Variable | Default | |", "|---|---|---|", *rows, ""])
+
+
+def _variable(each: type[settings.Settings], name: str) -> str:
+    alias: Any = each.model_fields[name].validation_alias
+    return str(alias.choices[0]) if alias is not None else f"PULSE_{name.upper()}"
+
+
+def _default(each: type[settings.Settings], name: str) -> str:
+    default = each.model_fields[name].default
+    if default is PydanticUndefined:
+        return "required" if name == "database_url" else ""
+    return "" if default in (None, ()) else f"`{default}`"
+
+
+def _field_texts(class_name: str) -> dict[str, str]:
+    """The string below each field of a class; empty where there is none."""
+    tree = ast.parse((ROOT / "services" / "shared" / "settings.py").read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    texts: dict[str, str] = {}
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" not in ast.dump(node):
+            is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            text = following.value.value if is_text else ""  # type: ignore[union-attr]
+            texts[node.target.id] = " ".join(str(text).split())
+    return texts
