@@ -41,7 +41,9 @@ async def job(
         alert_id,
         kind,
     )
-    told = payload(kind, alert={"alert_id": alert_id}, tenant_id=tenant_id, event_id=event_id)
+    fingerprint = await conn.fetchval("select fingerprint from alerts where alert_id = $1", alert_id)
+    about = {"alert_id": alert_id, "fingerprint": fingerprint}
+    told = payload(kind, alert=about, tenant_id=tenant_id, event_id=event_id)
     values = {
         "tenant_id": tenant_id,
         "event_id": event_id,

@@ -21,7 +21,6 @@ from services.ui_iot.refusals import Refusal
 from services.ui_iot.tokens import TokenVerifier
 from services.ui_iot.user_tokens import UserTokens
 from tests.api_client import EC, ISSUER, RSA, KeyServer, claims, ec_key, sign, token
-
 from tests.receiver import Receiver
 
 

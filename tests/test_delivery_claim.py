@@ -286,3 +286,20 @@ async def test_whatever_happens_the_order_holds(conn: asyncpg.Connection, moves:
         assert kinds.count("l") <= 1
         ends = [row["finished_at"] for row in mine if row["finished_at"]]
         assert ends == sorted(ends)
+
+
+async def test_a_channel_hears_of_one_rule_and_device_in_order(conn: asyncpg.Connection) -> None:
+    """The next alert of the same fingerprint is told of after the end of the one before."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute(
+        "update alerts set status = 'closed', closed_at = now(), close_reason = 'resolved' where alert_id = $1", before
+    )
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    end = await job(conn, channel, alert_id=before, kind="closed")
+    beginning = await job(conn, channel, alert_id=after)
+
+    rows = await claim(conn)
+    assert ids(rows) == [end]
+    await finish(conn, rows)
+    assert ids(await claim(conn)) == [beginning]

@@ -141,3 +141,13 @@ async def test_jobs_that_wait_for_their_order_are_not_stepped_over(conn: asyncpg
     async with counting(conn) as touched:
         assert await claim(conn, 500, channel_limit=500) == []
     assert touched.rows < 10
+
+
+async def test_functions_that_forbid_plans_forbid_jit_too(conn: asyncpg.Connection) -> None:
+    """Before Postgres 18 a forbidden plan that must be taken costs 1e10, and is compiled at each call for that."""
+    rows = await conn.fetch(
+        "select oid::regprocedure::text as name, proconfig from pg_proc"
+        " where pronamespace = 'delivery'::regnamespace and array_to_string(proconfig, ' ') like '%enable_%'"
+    )
+    assert rows
+    assert [row["name"] for row in rows if "jit=off" not in row["proconfig"]] == []

@@ -7,7 +7,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -22,6 +22,7 @@ from services.shared.logging import JsonFormatter
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import DeliveryWorker
+from services.shared.worker import Loop, run_loop
 from tests import seed
 from tests.delivering import alert, expire_leases, job, make_due, states
 from tests.receiver import Receiver
@@ -39,9 +40,19 @@ class Worker:
     """One worker and its two loops' passes."""
 
     process: Process
-    claim: Callable[[], Awaitable[int]]
-    reap: Callable[[], Awaitable[int]]
+    claim_loop: Loop
+    reap_loop: Loop
     stop: Callable[[], Awaitable[None]]
+
+    async def claim(self) -> int:
+        """One pass of the claim loop."""
+        assert self.process.pool is not None
+        return await self.claim_loop.step(self.process.pool)
+
+    async def reap(self) -> int:
+        """One pass of the reap loop."""
+        assert self.process.pool is not None
+        return await self.reap_loop.step(self.process.pool)
 
     def observed(self, operation: str) -> float:
         """Observations of an operation's duration."""
@@ -66,7 +77,7 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
             process.stopping = True
             await own.aclose()
 
-        return Worker(process, lambda: claim.step(app_pool), lambda: reap.step(app_pool), stop)
+        return Worker(process, claim, reap, stop)
 
     async with AsyncExitStack() as stack:
         yield start_one
@@ -74,20 +85,16 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
 
 @asynccontextmanager
 async def claiming(*workers: Worker) -> AsyncIterator[None]:
-    """Let workers claim again and again, as their loops do when each pass is woken at once."""
-
-    async def loop(worker: Worker) -> None:
-        while not worker.process.stopping:
-            if await worker.claim() == 0:
-                await asyncio.sleep(0.01)
-
-    tasks = [asyncio.create_task(loop(worker)) for worker in workers]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    """Run the claim loops of workers, polling fast."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for worker in workers:
+            loop = replace(worker.claim_loop, poll_seconds=0.01)
+            tasks.create_task(run_loop(loop, worker.process, asyncio.Event(), stop))
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:

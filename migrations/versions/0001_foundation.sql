@@ -443,6 +443,7 @@ create table public.notification_jobs (
   leased_by text,
   idempotency_key uuid not null default gen_random_uuid(),
   payload jsonb not null,
+  subject text not null generated always as (coalesce(payload #>> '{alert,fingerprint}', 'alert:' || alert_id::text)) stored,
   created_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   last_error text,
@@ -459,7 +460,7 @@ create index notification_jobs_pending_idx on public.notification_jobs (run_at, 
 create index notification_jobs_lane_idx on public.notification_jobs (tenant_id, channel_id, run_at, job_id)
   where state = 'pending';
 create index notification_jobs_leased_idx on public.notification_jobs (lease_until) where state = 'leased';
-create index notification_jobs_live_idx on public.notification_jobs (tenant_id, alert_id, channel_id, job_id)
+create index notification_jobs_live_idx on public.notification_jobs (tenant_id, subject, channel_id, job_id)
   where state in ('pending', 'leased');
 create index notification_jobs_alert_id_idx on public.notification_jobs (tenant_id, alert_id, channel_id);
 create index notification_jobs_trace_id_idx on public.notification_jobs (trace_id) where trace_id is not null;
@@ -467,7 +468,7 @@ create index notification_jobs_finished_at_idx on public.notification_jobs (fini
 create index notification_jobs_dead_idx on public.notification_jobs (tenant_id, job_id) where state = 'dead';
 comment on table public.notification_jobs is 'One notification: one alert event for one channel, exactly once.';
 comment on column public.notification_jobs.tenant_id is 'Owner.';
-comment on column public.notification_jobs.job_id is 'Number of the job; jobs of one alert and channel are sent in this order.';
+comment on column public.notification_jobs.job_id is 'Number of the job; jobs of one subject and channel are sent in this order.';
 comment on column public.notification_jobs.event_id is 'Alert event it tells of.';
 comment on column public.notification_jobs.alert_id is 'Alert it tells of.';
 comment on column public.notification_jobs.channel_id is 'Channel it goes to.';
@@ -481,6 +482,7 @@ comment on column public.notification_jobs.lease_until is 'End of the current le
 comment on column public.notification_jobs.leased_by is 'Worker that holds the lease.';
 comment on column public.notification_jobs.idempotency_key is 'Sent with every attempt, so that the receiver can drop a repeat.';
 comment on column public.notification_jobs.payload is 'What is told, as of the event.';
+comment on column public.notification_jobs.subject is 'What it is about, the alert''s fingerprint: a channel hears of one rule and device in order, over all their alerts.';
 comment on column public.notification_jobs.created_at is 'When the dispatcher made it.';
 comment on column public.notification_jobs.finished_at is 'When it was delivered or died.';
 comment on column public.notification_jobs.last_error is 'What went wrong last.';

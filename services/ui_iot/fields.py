@@ -1,6 +1,5 @@
 """The types of the API's members, with the same bounds that the tables have."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
@@ -20,8 +19,6 @@ Operator = Literal[">", ">=", "<", "<=", "=", "!="]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Id = Annotated[int, Field(strict=True, ge=1, le=GREATEST_ID)]
-# A time without zone would mean another one on every machine.
-Time = Annotated[datetime, Field(examples=["2026-01-05T12:00:00Z"])]
 
 # In a query every number is text, so these two take text.
 QueryId = Annotated[int, Field(ge=1, le=GREATEST_ID)]

@@ -107,9 +107,9 @@ class TokenVerifier:
             self._verified.clear()
             self._keys = keys
             return None
-        if len(token) > LONGEST_TOKEN_BYTES:
+        if len(token) > LONGEST_TOKEN_BYTES or not token.isascii():
             return None
-        digest = sha256(token.encode("utf-8", "replace")).digest()
+        digest = sha256(token.encode()).digest()
         claims = self._verified.get(digest)
         if claims is None:
             return None

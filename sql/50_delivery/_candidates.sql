@@ -15,6 +15,7 @@ language sql
 stable
 rows 100
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_incremental_sort = off
 set enable_sort = off
@@ -69,7 +70,7 @@ as $$
         or not exists (
           select
           from public.notification_jobs e
-          where e.tenant_id = j.tenant_id and e.alert_id = j.alert_id and e.channel_id = j.channel_id
+          where e.tenant_id = j.tenant_id and e.subject = j.subject and e.channel_id = j.channel_id
             and e.job_id < j.job_id and e.state in ('pending', 'leased')
         )
       )
@@ -80,5 +81,5 @@ as $$
 $$;
 
 comment on function delivery._candidates(timestamptz, integer, integer) is
-  'Due jobs that may go now, the oldest live one of each alert and channel, with their place in their lane; fate is null, '
+  'Due jobs that may go now, the oldest live one of each subject and channel, with their place in their lane; fate is null, '
   'or why the job can never be sent.';

@@ -4,6 +4,7 @@ returns boolean
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_incremental_sort = off
 set enable_sort = off

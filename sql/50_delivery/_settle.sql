@@ -13,7 +13,7 @@ create function delivery._settle(
   p_backoff_max_seconds double precision,
   out tenant_ids text[],
   out job_ids bigint[],
-  out alert_ids bigint[],
+  out subjects text[],
   out channel_ids bigint[],
   out states text[],
   out run_ats timestamptz[]
@@ -21,6 +21,7 @@ create function delivery._settle(
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -92,12 +93,12 @@ begin
     on conflict (tenant_id, channel_id) do update set paused_until = greatest(p.paused_until, excluded.paused_until)
   )
   select
-    array_agg((h.j).tenant_id), array_agg((h.j).job_id), array_agg((h.j).alert_id), array_agg((h.j).channel_id),
+    array_agg((h.j).tenant_id), array_agg((h.j).job_id), array_agg((h.j).subject), array_agg((h.j).channel_id),
     array_agg(h.next_state), array_agg(h.next_run_at),
     array_agg(delivery._outcome_event(
       h.j, n.name, h.outcome, h.next_state, h.next_run_at, h.status_code, h.error, h.duration_ms
     ))
-  into tenant_ids, job_ids, alert_ids, channel_ids, states, run_ats, v_events
+  into tenant_ids, job_ids, subjects, channel_ids, states, run_ats, v_events
   from held h
   left join public.notification_channels n on n.tenant_id = (h.j).tenant_id and n.channel_id = (h.j).channel_id;
   if job_ids is not null then

@@ -26,6 +26,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -107,5 +108,5 @@ $$;
 
 comment on function delivery.claim(text, integer, double precision, integer) is
   'Leases at most p_limit due jobs to the worker for p_lease_seconds and returns them with their channel, secrets included. '
-  'Only the oldest live job of an alert and channel goes; a channel has at most p_channel_limit jobs in flight over all '
+  'Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs in flight over all '
   'workers; a paused channel gets nothing; jobs of a disabled or deleted channel die.';

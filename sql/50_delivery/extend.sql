@@ -8,6 +8,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 begin atomic
   with held as materialized (

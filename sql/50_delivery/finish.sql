@@ -20,6 +20,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -36,19 +37,19 @@ begin
     return;
   end if;
 
-  -- Later notifications of the same alert wait with the one that is tried again, instead of standing due in their lane
+  -- Later notifications of the same subject wait with the one that is tried again, instead of standing due in their lane
   -- where every claim would step over them.
   if 'pending' = any (v_settled.states) then
     update public.notification_jobs j
     set run_at = s.run_at
     from unnest(
-      v_settled.tenant_ids, v_settled.job_ids, v_settled.alert_ids, v_settled.channel_ids, v_settled.run_ats
-    ) as s (tenant_id, job_id, alert_id, channel_id, run_at)
-    where j.tenant_id = s.tenant_id and j.alert_id = s.alert_id and j.channel_id = s.channel_id
+      v_settled.tenant_ids, v_settled.job_ids, v_settled.subjects, v_settled.channel_ids, v_settled.run_ats
+    ) as s (tenant_id, job_id, subject, channel_id, run_at)
+    where j.tenant_id = s.tenant_id and j.subject = s.subject and j.channel_id = s.channel_id
       and j.job_id > s.job_id and j.state in ('pending', 'leased') and j.lease_until is null and j.run_at < s.run_at;
   end if;
 
-  -- An end makes room in its lane and may be what a later notification of the alert waited for.
+  -- An end makes room in its lane and may be what a later notification of the subject waited for.
   if delivery._has_due_jobs(v_now, v_settled.tenant_ids, v_settled.channel_ids) then
     perform pg_notify('pulse_delivery', '');
   end if;
