@@ -57,7 +57,7 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
     assert isinstance(process.settings, OpsWorker)
     # The services are the operator's own addresses, and by default on this machine.
-    async with traced_client(allow_private=True, timeout_seconds=process.settings.health_timeout_seconds) as client:
+    async with traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client:
         yield loops(process.settings, client)
 
 
