@@ -102,15 +102,16 @@ async def measure(url: str, receiver: Receiver, options: argparse.Namespace) -> 
     """Milliseconds of every alert: each device breaches or clears in turn, at the rate."""
     connection = await asyncpg.connect(as_role(url, "pulse_app"))
     committed: dict[str, float] = {}
+    first = len(receiver.arrived)
     total = int(options.seconds * options.rate)
     started = time.perf_counter()
     for number in range(total):
         await asyncio.sleep(max(0.0, started + number / options.rate - time.perf_counter()))
-        trace_id = f"{number + 1:032x}"
-        value = 90.0 if number // 1000 % 2 == 0 else 20.0
+        trace_id = f"{first + number + 1:032x}"
+        value = 90.0 if (first + number) // 1000 % 2 == 0 else 20.0
         await connection.execute(
             "select from ingest.record_readings('acme', $1, array['temperature'], $2, $3, $4)",
-            [f"d{number % 1000 + 1}"],
+            [f"d{(first + number) % 1000 + 1}"],
             [datetime.now(UTC)],
             [value],
             trace_id,
@@ -118,7 +119,7 @@ async def measure(url: str, receiver: Receiver, options: argparse.Namespace) -> 
         committed[trace_id] = time.perf_counter()
     await connection.close()
     deadline = time.perf_counter() + 30
-    while len(receiver.arrived) < total and time.perf_counter() < deadline:
+    while len(receiver.arrived) < first + total and time.perf_counter() < deadline:
         await asyncio.sleep(0.05)
     lost = committed.keys() - receiver.arrived.keys()
     assert not lost, f"{len(lost)} of {total} notifications did not arrive"
@@ -145,6 +146,26 @@ async def measure_reference(url: str, options: argparse.Namespace) -> list[float
     return times
 
 
+HOPS_IN_ROWS = """
+select hop, percentile_cont(0.5) within group (order by ms), percentile_cont(0.99) within group (order by ms)
+from (
+  select extract(epoch from e.recorded_at - t.received_at) * 1000 as evaluated,
+    extract(epoch from j.created_at - e.recorded_at) * 1000 as dispatched,
+    extract(epoch from a.started_at - j.created_at) * 1000 as claimed,
+    a.duration_ms as answered
+  from telemetry t
+  join alert_events e using (trace_id)
+  join notification_jobs j using (trace_id)
+  join delivery_attempts a using (trace_id)
+) rows
+cross join lateral (values
+  (1, 'evaluated', evaluated), (2, 'dispatched', dispatched), (3, 'sent', claimed), (4, 'answered', answered)
+) as hops (place, hop, ms)
+group by place, hop
+order by place
+"""
+
+
 async def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     receiver = Receiver()
@@ -158,7 +179,10 @@ async def run(options: argparse.Namespace) -> None:
                     "select exists (select from pg_stat_activity where application_name = $1)", f"pulse-{name}-listen"
                 ):
                     await asyncio.sleep(0.05)
+            await measure(url, receiver, argparse.Namespace(seconds=1.0, rate=options.rate))  # warms plans and sockets
+            await owner.execute("delete from delivery_attempts")
             times = await measure(url, receiver, options)
+        hops = await owner.fetch(HOPS_IN_ROWS)
         reference = await measure_reference(url, options)
         await owner.close()
     server.close()
@@ -167,6 +191,8 @@ async def run(options: argparse.Namespace) -> None:
             f"{name:10} p50 {percentile(values, 0.5):7.1f} ms   p99 {percentile(values, 0.99):7.1f} ms"
             f"   max {max(values):7.1f} ms   of {len(values)}"
         )
+    for hop, middle, late in hops:
+        print(f"  {hop:10} p50 {middle:7.1f} ms   p99 {late:7.1f} ms   by the rows' own times")
     print(
         f"ratio      p50 {percentile(times, 0.5) / percentile(reference, 0.5):.1f} x   at {options.rate:g} readings/s"
     )

@@ -1,6 +1,9 @@
 """delivery.claim: which jobs go, in which order, to whom, and which never will."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -8,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import seed
-from tests.connections import connections
+from tests.connections import connections, is_blocked
 from tests.delivering import alert, claim, expire_leases, finish, ids, job, make_due, states
+from tests.wait import until
 
 
 async def test_a_claimed_job_comes_with_all_that_sending_needs(conn: asyncpg.Connection) -> None:
@@ -191,6 +195,51 @@ async def test_two_claimers_never_get_the_same_job(conn: asyncpg.Connection, dat
             assert not set(ids(first)) & set(ids(second))
         rest = await claim(two, 100)
     assert sorted([*ids(first), *ids(second), *ids(rest)]) == sorted(numbers)
+
+
+@asynccontextmanager
+async def claim_stopped_after_looking(
+    conn: asyncpg.Connection, slow: asyncpg.Connection, holder: asyncpg.Connection
+) -> AsyncIterator[asyncio.Task[list[asyncpg.Record]]]:
+    """A claim with limit 2 that has chosen its jobs and goes on to take them when the block ends."""
+    off = await seed.channel(conn, "off", enabled=False)
+    await job(conn, off)
+    async with holder.transaction():
+        await holder.execute("lock table audit_log in share mode")  # burying the job of `off` waits for it
+        claiming = asyncio.create_task(claim(slow, channel_limit=2))
+        await until(lambda: is_blocked(conn, slow))
+        yield claiming
+    await claiming
+
+
+async def test_the_limit_counts_what_was_claimed_meanwhile(conn: asyncpg.Connection, database_url: str) -> None:
+    """Between looking and taking another may have filled the channel: the count is taken anew, under the lock."""
+    channel = await seed.channel(conn)
+    for _ in range(6):
+        await job(conn, channel)
+    last_two = (
+        "update notification_jobs set state = 'leased', lease_until = now() + interval '1 minute', leased_by = 'w2'"
+        " where job_id in (select job_id from notification_jobs where channel_id = $1 order by job_id desc limit 2)"
+    )
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            await conn.execute(last_two, channel)
+        assert await claiming == []
+
+
+async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connection, database_url: str) -> None:
+    """What the other took is not to be seen before it commits, so how much room is left is not known."""
+    channel = await seed.channel(conn)
+    for _ in range(3):
+        await job(conn, channel)
+    async with connections(database_url) as connect:
+        other = await connect()
+        async with other.transaction():
+            async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+                for _ in range(2):  # redriven, say: older than what the first has chosen
+                    await job(conn, channel, run_at=datetime.now(UTC) - timedelta(hours=1))
+                assert len(await claim(other, channel_limit=2)) == 2
+            assert await claiming == []
 
 
 @pytest.mark.parametrize("limit", [1, 3])

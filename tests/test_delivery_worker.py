@@ -24,6 +24,7 @@ from services.shared.server import Process
 from services.shared.settings import DeliveryWorker
 from services.shared.worker import Loop, run_loop
 from tests import seed
+from tests.connections import connections
 from tests.delivering import alert, expire_leases, job, make_due, states
 from tests.receiver import Receiver
 from tests.wait import until
@@ -314,6 +315,27 @@ async def test_a_full_worker_waits_for_a_slot(conn: asyncpg.Connection, start: S
         assert await asyncio.wait_for(waiting, 5) == 0
 
 
+async def test_a_job_holds_its_slot_until_its_outcome_is_recorded(
+    conn: asyncpg.Connection, start: Start, database_url: str
+) -> None:
+    """So that a crash leaves no more unknown than there are slots, however slow the database is."""
+    async with Receiver() as receiver, connections(database_url) as connect:
+        channel = await webhook(conn, receiver)
+        for _ in range(4):
+            await job(conn, channel)
+        worker = await start(delivery_concurrency=2)
+        holder = await connect()
+        async with claiming(worker):
+            async with holder.transaction():
+                await holder.execute("lock table delivery_attempts in share mode")
+                waiting = "select count(*) from pg_locks where not granted and locktype = 'relation'"
+                await until(lambda: conn.fetchval(waiting))
+                await until(lambda: worker.observed("send") == 2)
+                assert len(receiver.requests) == 2
+            await until(lambda: settled(conn, "delivered"))
+        assert len(receiver.requests) == 4
+
+
 async def test_no_transaction_is_open_while_a_receiver_thinks(conn: asyncpg.Connection, start: Start) -> None:
     """A slow receiver must not hold rows, snapshots or connections."""
     async with Receiver() as receiver:
@@ -378,7 +400,10 @@ async def test_a_request_whose_lease_another_has_is_cut_off(
         await worker.claim()
         await until(lambda: len(receiver.requests) == 1)
         await conn.execute("update notification_jobs set lease_epoch = lease_epoch + 1")
-        await until(lambda: [r for r in caplog.records if r.message == "attempt ended after its lease was lost"])
+        (record,) = await until(
+            lambda: [r for r in caplog.records if r.message == "attempt ended after its lease was lost"]
+        )
+        assert vars(record)["outcome"] == "unknown"  # before its own deadline, that is
     assert await outcomes(conn) == []
 
 

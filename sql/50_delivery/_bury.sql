@@ -34,7 +34,7 @@ begin
     from dead d
     order by d.job_id
   )
-  select count(*), audit.write(coalesce(array_agg(
+  select count(*), case when count(*) > 0 then audit.write(array_agg(
     audit.event(
       p_tenant_id => d.tenant_id,
       p_event_type => 'delivery.dead',
@@ -50,7 +50,7 @@ begin
       p_trace_id => d.trace_id
     )
     order by d.job_id
-  ), '{}'))
+  )) end
   into v_count
   from dead d;
   return v_count;
