@@ -193,6 +193,8 @@ def test_test_runs_every_tool_and_fails_with_the_first_that_failed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One bad tool does not hide the next; settings of a running stack do not reach the tests."""
+    for name in [name for name in os.environ if name.startswith("PULSE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PULSE_DATABASE_URL", NOWHERE)
     monkeypatch.setenv("PULSE_TEST_URL", "kept")
     show = "import os, sys; print(sorted(n for n in os.environ if n.startswith('PULSE_')), sys.argv[1:])"

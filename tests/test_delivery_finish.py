@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from tests import seed
-from tests.connections import connections
+from tests.connections import connections, is_blocked
 from tests.delivering import alert, claim, expire_leases, finish, ids, job, make_due, states
+from tests.wait import until
 
 EVENTS = "select event_type from audit_log order by timestamp, event_id"
 
@@ -383,3 +384,66 @@ async def test_a_beginning_is_not_redriven_after_its_end(conn: asyncpg.Connectio
     with pytest.raises(asyncpg.PostgresError, match="a later notification") as refused:
         await redrive(conn, opened)
     assert refused.value.sqlstate == "PU409"
+
+
+async def test_a_renewal_in_flight_does_not_leave_a_job_half_finished(
+    conn: asyncpg.Connection, database_url: str
+) -> None:
+    """A finish that waits for a renewal's lock ends the job it then finds, and the reaper finds nothing."""
+    channel = await seed.channel(conn)
+    number = await job(conn, channel)
+    (row,) = await claim(conn)
+    async with connections(database_url) as connect:
+        renewing, finishing = await connect(), await connect()
+        transaction = renewing.transaction()
+        await transaction.start()
+        await renewing.fetch("select delivery.extend($1, $2, $3, 30)", ["acme"], [number], [row["lease_epoch"]])
+        ending = asyncio.create_task(finish(finishing, [row]))
+        await until(lambda: is_blocked(conn, finishing))
+        await transaction.commit()
+        assert await ending == {number: "delivered"}
+    assert await states(conn) == {number: "delivered"}
+    await expire_leases(conn)
+    assert await conn.fetchval("select delivery.reap(10)") == 0
+
+
+@pytest.mark.parametrize("later", ["leased", "delivered"])
+async def test_what_went_out_later_is_not_overtaken_by_a_redrive(conn: asyncpg.Connection, later: str) -> None:
+    """A dead notification stays dead once a later one about the same rule and device is on its way."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute(
+        "update alerts set status = 'closed', closed_at = now(), close_reason = 'resolved' where alert_id = $1", before
+    )
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    end = await job(conn, channel, alert_id=before, kind="closed")
+    await finish(conn, await claim(conn), "refused")
+    await job(conn, channel, alert_id=after)
+    rows = await claim(conn)
+    if later == "delivered":
+        await finish(conn, rows)
+    with pytest.raises(asyncpg.PostgresError, match="a later notification about rule:1:boiler-1") as raised:
+        await redrive(conn, end)
+    assert raised.value.sqlstate == "PU409"
+
+
+async def test_reaping_waits_for_no_pause_that_is_being_made(conn: asyncpg.Connection, database_url: str) -> None:
+    """Pauses that are over go, in whatever order they lie on disk, but for one that a finishing worker holds."""
+    first, second = await seed.channel(conn), await seed.channel(conn, "second")
+    await conn.execute(
+        "insert into delivery.lanes select 'acme', unnest($1::bigint[]), now() - interval '1 s'", [second, first]
+    )
+    pause = (
+        "insert into delivery.lanes as l values ('acme', $1, now() + interval '1 h')"
+        " on conflict (tenant_id, channel_id) do update set paused_until = excluded.paused_until"
+    )
+    async with connections(database_url) as connect:
+        finishing, reaper = await connect(), await connect()
+        await reaper.execute("set lock_timeout = '5s'")
+        async with finishing.transaction():
+            await finishing.execute(pause, first)
+            assert await reaper.fetchval("select delivery.reap(10)") == 0
+            assert [row[0] for row in await conn.fetch("select channel_id from delivery.lanes")] == [first]
+            await finishing.execute(pause, second)
+        assert await reaper.fetchval("select delivery.reap(10)") == 0
+    assert await conn.fetchval("select count(*) from delivery.lanes where paused_until > now()") == 2

@@ -325,14 +325,17 @@ async def test_a_job_holds_its_slot_until_its_outcome_is_recorded(
             await job(conn, channel)
         worker = await start(delivery_concurrency=2)
         holder = await connect()
-        async with claiming(worker):
-            async with holder.transaction():
-                await holder.execute("lock table delivery_attempts in share mode")
-                waiting = "select count(*) from pg_locks where not granted and locktype = 'relation'"
-                await until(lambda: conn.fetchval(waiting))
-                await until(lambda: worker.observed("send") == 2)
-                assert len(receiver.requests) == 2
-            await until(lambda: settled(conn, "delivered"))
+        async with holder.transaction():
+            await holder.execute("lock table delivery_attempts in share mode")
+            assert await worker.claim() == 2
+            await until(lambda: worker.observed("send") == 2)
+            waiting = asyncio.ensure_future(worker.claim())
+            await asyncio.wait([waiting], timeout=0.3)
+            assert not waiting.done()
+        claimed = await waiting
+        while claimed < 2:
+            claimed += await worker.claim()
+        await until(lambda: settled(conn, "delivered"))
         assert len(receiver.requests) == 4
 
 

@@ -409,3 +409,34 @@ async def test_cost_follows_new_readings_not_the_fleet(
     assert all(after[table] - before[table] <= 200 for table in tables), (before, after)
     assert idle["telemetry_default"] == after["telemetry_default"]
     assert idle["devices"] == after["devices"]
+
+
+@pytest.mark.parametrize("change", ["delete from devices", "update devices set enabled = false"])
+async def test_a_device_that_is_gone_opens_nothing(conn: asyncpg.Connection, change: str) -> None:
+    """A reading that waited while its device was disabled or deleted is consumed and opens no alert."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await seed.readings(conn, (0, 90))
+    await conn.execute(change)
+    assert await evaluate(conn) == 1
+    assert await story(conn) == []
+
+
+async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Connection) -> None:
+    """A pass reads the rules of the devices that reported, not every rule of their tenant."""
+    await seed.tenant(conn)
+    await conn.execute(
+        "insert into devices (tenant_id, device_id, name) select 'acme', 'd' || n, 'd' || n from generate_series(1, 3000) n"
+    )
+    await conn.execute(
+        "insert into alert_rules (tenant_id, name, metric, operator, threshold, device_id)"
+        " select 'acme', 'r' || n, 'temperature', '>', 80, 'd' || n from generate_series(1, 3000) n"
+    )
+    await conn.execute("analyze alert_rules")
+    await seed.readings(conn, *[(second, 90 if second == 7 else 20, f"d{second}") for second in range(1, 2001)])
+    before = await rows_read(conn, ("alert_rules",))
+    assert await evaluate(conn) == 2000
+    after = await rows_read(conn, ("alert_rules",))
+    # All rules at most a few times, for each pass may build a hash of them; not all for each reading (6,000,000).
+    assert after["alert_rules"] - before["alert_rules"] < 40_000
+    assert await story(conn) == [("opened", 7)]

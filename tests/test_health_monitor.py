@@ -246,8 +246,8 @@ async def test_a_service_nobody_asks_about_any_more_is_forgotten(
     for _ in range(3):
         await watch.check(app_pool)
 
-    assert await conn.fetch("select * from ops.prune(30, 365, 1)") == []
+    assert await conn.fetch("select * from ops.prune(365, 1)") == []
     await conn.execute("update service_health set checked_at = checked_at - interval '25 hours'")
-    removed = await conn.fetch("select what, removed from ops.prune(30, 365, 1)")
+    removed = await conn.fetch("select what, removed from ops.prune(365, 1)")
     assert [tuple(row) for row in removed] == [("service_health", 1)]
     assert await conn.fetchval("select close_reason from alerts") == "no longer monitored"

@@ -1,6 +1,8 @@
 """The loop all workers share, run as the real process of a real worker."""
 
 import asyncio
+import os
+import re
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -172,3 +174,57 @@ async def test_build_may_be_a_list_or_a_context(app_pool: Pool, as_context: bool
     async with worker.entered(opened() if as_context else [Loop("step", step)]) as loops:
         assert await loops[0].step(app_pool) == 0
     assert ran.is_set()
+
+
+async def test_a_pass_that_waits_for_a_lock_does_not_hold_up_the_stop(conn: asyncpg.Connection, app_url: str) -> None:
+    """SIGTERM ends the process within 10 s, whatever its pass waits for; the pass is undone as a whole."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    async with ready_service(EVALUATOR, app_url) as evaluator:
+        async with conn.transaction():
+            await conn.execute("lock table alerts in access exclusive mode")
+            other = await asyncpg.connect(app_url)
+            await seed.readings(other, (0, 90))
+            await other.close()
+
+            async def waits() -> bool:
+                query = "select exists (select from pg_locks where not granted and relation = 'alerts'::regclass)"
+                return bool(await conn.fetchval(query))
+
+            await until(waits)
+            assert await asyncio.wait_for(evaluator.stop(), 10) == 0
+        assert await conn.fetchval("select count(*) from evaluator.inbox") == 1
+
+
+async def test_a_hung_server_leaves_the_probes_answering(conn: asyncpg.Connection, app_url: str) -> None:
+    """While backends are stopped, /metrics, /readyz and /health answer within seconds."""
+    async with ready_service(EVALUATOR, app_url, poll_seconds="3600") as evaluator:
+        backends = await conn.fetch(
+            "select pid from pg_stat_activity where application_name like 'pulse-evaluator_iot%'"
+            " and datname = current_database()"
+        )
+        pids = [row["pid"] for row in backends]
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            paths = ("/metrics", "/readyz", "/health", "/livez")
+            answers = await asyncio.wait_for(asyncio.gather(*(evaluator.get(path) for path in paths)), 4)
+            assert [answer.status_code for answer in answers] == [200, 503, 200, 200]
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("variable", ["database_url", "listen_url"])
+async def test_a_database_that_is_not_there(app_url: str, variable: str) -> None:
+    """A wrong PULSE_DATABASE_URL is one line and exit 1; a wrong PULSE_LISTEN_URL costs only the wake-ups."""
+    missing = re.sub(r"/[^/?]+(?=\?|$)", "/no_such_database", app_url, count=1)
+    if variable == "database_url":
+        async with service(EVALUATOR, missing) as evaluator:
+            assert await asyncio.wait_for(evaluator.process.wait(), 30) == 1
+        assert "no_such_database" in evaluator.lines[-1]["message"]
+        assert "exception" not in evaluator.lines[-1]
+        return
+    async with ready_service(EVALUATOR, app_url, listen_url=missing) as evaluator:
+        await until(lambda: [line for line in evaluator.lines if line.get("failures", 0) >= 2])
+        assert await evaluator.stop() == 0

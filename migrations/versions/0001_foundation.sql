@@ -191,7 +191,7 @@ create table public.alert_rules (
   constraint alert_rules_severity_check check (severity in ('info', 'warning', 'error', 'critical')),
   constraint alert_rules_scope_check check (device_id is null or tag is null)
 );
-create index alert_rules_tenant_id_metric_idx on public.alert_rules (tenant_id, metric) where enabled;
+create index alert_rules_tenant_id_metric_idx on public.alert_rules (tenant_id, metric, device_id) where enabled;
 comment on table public.alert_rules is 'Threshold rules: an alert opens while metric <operator> threshold has held for for_seconds.';
 comment on column public.alert_rules.tenant_id is 'Owner.';
 comment on column public.alert_rules.rule_id is 'Number of the rule.';
@@ -224,6 +224,7 @@ create table public.rule_state (
     references public.alert_rules (tenant_id, rule_id) on delete cascade,
   constraint rule_state_due_at_check check (not firing or due_at is null)
 ) with (fillfactor = 70);
+create index rule_state_tenant_id_device_id_idx on public.rule_state (tenant_id, device_id);
 create index rule_state_shard_due_at_idx on public.rule_state (shard, due_at) where due_at is not null;
 comment on table public.rule_state is 'Rule and device pairs that are pending or firing; a quiet pair has no row.';
 comment on column public.rule_state.tenant_id is 'Owner.';
@@ -540,6 +541,7 @@ create table public.suppressions (
   constraint suppressions_reason_check check (reason in ('no_route', 'silenced', 'channel_disabled', 'channel_deleted', 'not_notified'))
 );
 create index suppressions_tenant_id_alert_id_idx on public.suppressions (tenant_id, alert_id);
+create index suppressions_tenant_id_event_id_idx on public.suppressions (tenant_id, event_id);
 create index suppressions_trace_id_idx on public.suppressions (trace_id) where trace_id is not null;
 comment on table public.suppressions is 'Why nobody was told: each alert event that did not become a job for a channel, with the reason.';
 comment on column public.suppressions.tenant_id is 'Owner.';

@@ -31,6 +31,10 @@ UNAVAILABLE = (
     asyncpg.InternalClientError,  # what asyncpg says when the server's farewell reached it between two statements
 )
 
+# Longest wait for a free connection. asyncpg bounds the release by it too, which otherwise waits for a hung server
+# without end.
+ACQUIRE_SECONDS = 10.0
+
 _REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects untyped
 
@@ -81,7 +85,7 @@ async def open_pool(settings: Settings) -> Pool:
 @asynccontextmanager
 async def act(pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "") -> AsyncIterator[Connection]:
     """One transaction on behalf of an actor; functions read tenant, actor, reason and trace from its settings."""
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
         await connection.execute(
             "select core.act($1, $2, $3, $4, $5, $6, $7)",
             tenant_id,
@@ -98,7 +102,7 @@ async def act(pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason:
 @asynccontextmanager
 async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
     """One read-only transaction in which the api views show the tenant's rows and no others."""
-    async with pool.acquire() as connection, connection.transaction(readonly=True):
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
         await connection.execute("select set_config('pulse.tenant_id', $1, true)", tenant_id)
         yield connection
 
@@ -115,11 +119,11 @@ def expected_revision() -> str:
     return max(match[1] for path in _REVISIONS.glob("*.py") if (match := re.match(r"(\d{4})_", path.name)))
 
 
-async def check_revision(connection: Connection) -> None:
+async def check_revision(connection: Connection, *, seconds: float = 10.0) -> None:
     """Raise SchemaMismatch when the database is older than this program, or was never migrated."""
     expected = expected_revision()
     try:
-        found = await connection.fetchval("select core.revision()")
+        found = await connection.fetchval("select core.revision()", timeout=seconds)
     except (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
         found = None
     if found is None or found < expected:

@@ -75,10 +75,12 @@ class Process:
         if self.pool is None:
             return []
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                rows = await self.pool.fetch(
+            # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
+            async with self.pool.acquire(timeout=PROBE_SECONDS) as connection:
+                rows = await connection.fetch(
                     "select queue_name, depth, oldest_age_seconds from api.queues where service = $1",
                     self.service,
+                    timeout=PROBE_SECONDS,
                 )
         except (*UNAVAILABLE, asyncpg.PostgresError):
             return []
@@ -166,9 +168,10 @@ async def record_process(process: Process, event: str) -> None:
         return
     instance = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        await process.pool.execute(
-            "select audit.record_process($1, $2, $3)", process.service, instance, event, timeout=PROBE_SECONDS
-        )
+        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
+            await connection.execute(
+                "select audit.record_process($1, $2, $3)", process.service, instance, event, timeout=PROBE_SECONDS
+            )
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
         log.warning("%s is not in the audit trail: %s", event, type(error).__name__)
 
@@ -182,8 +185,8 @@ async def readiness_fault(process: Process) -> str | None:
     if process.pool is None or not process.ready:
         return "starting"
     try:
-        async with asyncio.timeout(PROBE_SECONDS), process.pool.acquire() as connection:
-            await check_revision(connection)
+        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
+            await check_revision(connection, seconds=PROBE_SECONDS)
     except SchemaMismatch as mismatch:
         return str(mismatch)
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
@@ -257,6 +260,6 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
     json_logging.configure(settings.service, settings.log_level)
     try:
         asyncio.run(run(settings))
-    except (SchemaMismatch, CannotListen) as reason:
+    except (SchemaMismatch, CannotListen, asyncpg.PostgresError) as reason:
         log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
         raise SystemExit(1) from None

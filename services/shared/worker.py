@@ -28,6 +28,10 @@ from services.shared.settings import Settings
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_SECONDS = 30.0
+# A listener whose server has not answered by then is deaf and connects anew.
+LISTEN_TIMEOUT_SECONDS = 5.0
+# A stop may take 10 s in all: a pass that waits for a lock longer than this is cut off, and its transaction undone.
+PASS_GRACE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +117,12 @@ async def listen(
             connection = await asyncpg.connect(
                 settings.listen_dsn,
                 timeout=10,
+                command_timeout=LISTEN_TIMEOUT_SECONDS,
                 server_settings={"application_name": f"pulse-{settings.service}-listen"},
             )
-        except db.UNAVAILABLE as error:
+        except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
             failures += 1
-            log.warning(
-                "listener cannot connect: %s",
-                type(error).__name__,
-                extra={"failures": failures},
-            )
+            log.warning("listener cannot connect: %s", type(error).__name__, extra={"failures": failures})
             await _wait_for_any(backoff_seconds(failures), stop)
             continue
         try:
@@ -151,7 +152,7 @@ async def _wait_until_lost(connection: db.Connection, lost: asyncio.Event, stop:
     while not stop.is_set() and not lost.is_set():
         await _wait_for_any(5.0, stop, lost)
         if not stop.is_set() and not lost.is_set():
-            await connection.execute("select 1", timeout=5)
+            await connection.execute("select 1")
 
 
 async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
@@ -169,13 +170,15 @@ async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
             await _wait_for_any(backoff_seconds(failures), stop)
             continue
         try:
-            async with pool.acquire() as connection:
+            async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
                 await db.check_revision(connection)
             return pool
         except db.UNAVAILABLE:
-            await pool.close()
+            pool.terminate()
+            failures += 1
+            await _wait_for_any(backoff_seconds(failures), stop)
         except BaseException:
-            await pool.close()
+            pool.terminate()
             raise
     return None
 
@@ -210,20 +213,24 @@ async def _run(settings: Settings, build: Build) -> None:
 async def _run_loops(process: Process, loops: Sequence[Loop], stop: asyncio.Event) -> None:
     channels: dict[str, list[asyncio.Event]] = {}
     async with asyncio.TaskGroup() as tasks:
+        running = []
         for loop in loops:
             process.metrics.processing(loop.operation)
             woken = asyncio.Event()
             if loop.wake_on is not None:
                 channels.setdefault(loop.wake_on, []).append(woken)
-            tasks.create_task(run_loop(loop, process, woken, stop), name=loop.operation)
+            running.append(tasks.create_task(run_loop(loop, process, woken, stop), name=loop.operation))
         if channels:
-            tasks.create_task(listen(process.settings, dict(channels), stop), name="listener")
+            running.append(tasks.create_task(listen(process.settings, dict(channels), stop), name="listener"))
         process.ready = True
         await record_process(process, "started")
         log.info("started", extra={"operations": [loop.operation for loop in loops]})
         await stop.wait()
         process.stopping = True
         log.info("stopping")
+        for task in (await asyncio.wait(running, timeout=PASS_GRACE_SECONDS))[1]:
+            log.warning("cut off", extra={"operation": task.get_name()})
+            task.cancel()
     await record_process(process, "stopped")
 
 

@@ -48,7 +48,8 @@ def create_api(backend: Backend) -> FastAPI:
 
     /docs loads its scripts from a public CDN; /openapi.json needs nothing from outside.
     """
-    api = FastAPI(redoc_url=None, generate_unique_id_function=_operation_id)
+    # A redirect to the path without its slash would be built from the Host that the client claims.
+    api = FastAPI(redoc_url=None, redirect_slashes=False, generate_unique_id_function=_operation_id)
     api.state.backend = backend
     # The last one added is the first one met.
     api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes)

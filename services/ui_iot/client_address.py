@@ -13,12 +13,15 @@ _LONGEST_ENTRY = 80
 _MOST_HOPS = 32
 
 
-@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """The address in `text`, without port, brackets and scope, IPv4 inside IPv6 as IPv4; None when it is none."""
     text = text.strip(" \t")
-    if len(text) > _LONGEST_ENTRY:
-        return None
+    # Before the call that is remembered, which must not hold what a client makes as long as it likes.
+    return _parse(text) if len(text) <= _LONGEST_ENTRY else None
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Address | None:
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or (port and not (port.startswith(":") and _is_port(port[1:]))):

@@ -23,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 # By RFC 9110; Python's own words for these two change with its version.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
+UNREADABLE = "The body is not JSON that can be read."
 # What a request counts as whose client left before it was answered; nginx's number for it.
 CLIENT_GONE = 499
 
@@ -64,6 +65,13 @@ class NotFound(HTTPException):
 
     def __init__(self, detail: str) -> None:
         super().__init__(404, detail)
+
+
+class Unreadable(HTTPException):
+    """The body is not JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(400, UNREADABLE)
 
 
 class Unprocessable(HTTPException):

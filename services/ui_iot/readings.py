@@ -1,7 +1,9 @@
 """Readings as devices send them: checked one by one in plain code, for a model each would cost five times as much."""
 
+import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ import orjson
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_LONGEST_NAME = 128
 # Seconds since 1970 of the year 5138: what is greater was meant as milliseconds.
 _GREATEST_EPOCH = 1e11
 
@@ -75,16 +78,32 @@ class Batch:
 
 
 def decode_readings(body: bytes) -> list[Any] | None:
-    """The readings of {"readings": […]}, of a bare array, or the one that is an object itself; None when it is none."""
+    """The readings of {"readings": […]}, of a bare array, or the one that is an object itself; None when it is none.
+
+    Raises ValueError when the body is not JSON.
+    """
+    if not body:
+        return None
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
+        document = _decode_leniently(body)
     if isinstance(document, dict):
         if "readings" not in document:
             return [document]
         document = document["readings"] if len(document) == 1 else None
     return document if isinstance(document, list) else None
+
+
+def _decode_leniently(body: bytes) -> Any:
+    """What orjson refuses as a whole for one number or text of it, so that only that reading is lost.
+
+    1e999, NaN, Infinity and numbers of thousands of digits become floats that are refused later; a lone surrogate stays.
+    """
+    try:
+        return json.loads(body.decode(), parse_int=float)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def check_readings(items: Sequence[Any], limits: Limits) -> Batch:
@@ -123,12 +142,12 @@ def _find_fault(item: Any, only_device: str | None) -> Fault | None:
         return NOT_A_READING
     device_id, metric, value = item.get("device_id"), item.get("metric"), item.get("value")
     fault: Fault | None = None
-    if type(device_id) is not str or not _is_device_id(device_id):
+    # The length comes first: what is remembered must be short.
+    if type(device_id) is not str or len(device_id) > _LONGEST_NAME or not _is_device_id(device_id):
         fault = INVALID_DEVICE_ID
-    elif type(metric) is not str or not _is_metric(metric):
+    elif type(metric) is not str or len(metric) > _LONGEST_NAME or not _is_metric(metric):
         fault = INVALID_METRIC
-    # bool is an int to isinstance; orjson gives an integer over 64 bits as a float.
-    elif (type(value) is not float and type(value) is not int) or not math.isfinite(value):
+    elif not _is_finite(value):
         fault = INVALID_VALUE
     elif len(item) != 3 + ("timestamp" in item):
         # A misspelt timestamp must not become "now" without a word.
@@ -136,6 +155,11 @@ def _find_fault(item: Any, only_device: str | None) -> Fault | None:
     elif only_device is not None and device_id != only_device:
         fault = NOT_ALLOWED
     return fault
+
+
+def _is_finite(value: Any) -> bool:
+    # bool is an int to isinstance, and math.isfinite fails on an integer that no float holds.
+    return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) <= sys.float_info.max
 
 
 # The same few names come in every batch; remembering them halves the cost of a reading.

@@ -14,29 +14,45 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   with batch as materialized (
-    delete from evaluator.inbox i
-    using unnest(p_shards) as mine (shard)
-      cross join lateral (
-        select n.reading_id from evaluator.inbox n where n.shard = mine.shard order by n.reading_id limit p_limit
-      ) next
-    where i.shard = mine.shard and i.reading_id = next.reading_id
-    returning i.shard, i.tenant_id, i.device_id, i.metric, i.timestamp, i.value, i.trace_id
-  ), breaching as (
-    select b.tenant_id, r.rule_id, b.device_id, min(b.timestamp) as first_breach
+    select t.tenant_id, t.device_id, t.metric, t.timestamp, t.value, t.trace_id
+    from evaluator._take(p_shards, p_limit) t
+  ), live as materialized (
+    -- What came before its device was disabled or deleted opens nothing: nothing could close it again.
+    select b.*, d.tags
     from batch b
-    join public.alert_rules r on r.tenant_id = b.tenant_id and r.metric = b.metric and r.enabled
-      and (r.device_id is null or r.device_id = b.device_id)
-      and evaluator._breaches(r.operator, b.value, r.threshold)
-    where r.tag is null or exists (
-      select from public.devices d
-      where d.tenant_id = b.tenant_id and d.device_id = b.device_id and r.tag = any (d.tags))
-    group by b.tenant_id, r.rule_id, b.device_id
+    cross join lateral (
+      select d.tags
+      from public.devices d
+      where d.tenant_id = b.tenant_id and d.device_id = b.device_id and d.enabled
+      limit 1  -- keeps it a look-up by key, however large the fleet
+    ) d
+  ), breaching as (
+    select tenant_id, rule_id, device_id, min(timestamp) as first_breach
+    from (
+      -- Two joins, each on all it can be on: a fleet with a rule for every device costs no more than one with one rule.
+      select l.tenant_id, r.rule_id, l.device_id, l.timestamp
+      from live l
+      join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
+        and r.device_id = l.device_id
+        and evaluator._breaches(r.operator, l.value, r.threshold)
+      union all
+      select l.tenant_id, r.rule_id, l.device_id, l.timestamp
+      from live l
+      join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
+        and r.device_id is null and (r.tag is null or r.tag = any (l.tags))
+        and evaluator._breaches(r.operator, l.value, r.threshold)
+    ) breach
+    group by tenant_id, rule_id, device_id
   ), tracked as (
     select s.*
-    from public.rule_state s
-    join public.alert_rules r using (tenant_id, rule_id)
-    where exists (
-      select from batch b where b.tenant_id = s.tenant_id and b.device_id = s.device_id and b.metric = r.metric)
+    from (select distinct b.tenant_id, b.device_id, b.metric from batch b) series
+    cross join lateral (
+      select *
+      from public.rule_state s
+      where s.tenant_id = series.tenant_id and s.device_id = series.device_id
+      offset 0  -- keeps it a look-up: most of those that fire have sent nothing new
+    ) s
+    join public.alert_rules r on r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric
   ), pair as (
     select tenant_id, rule_id, device_id, b.first_breach, t.since, t.firing, t.last_timestamp
     from breaching b full join tracked t using (tenant_id, rule_id, device_id)

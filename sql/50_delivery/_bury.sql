@@ -26,7 +26,7 @@ begin
       finished_at = clock_timestamp(),
       last_error = replace(d.fate, '_', ' ')
     from doomed d
-    where j.ctid = d.place
+    where j.ctid = d.place  -- one that moved since this statement began is left to the next call
     returning j.tenant_id, j.job_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.trace_id, d.fate
   ), suppressed as (
     insert into public.suppressions (tenant_id, event_id, alert_id, channel_id, reason, trace_id)

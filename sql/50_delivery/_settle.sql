@@ -29,6 +29,8 @@ declare
   v_now timestamptz := core.now();
   v_events public.audit_log[];
 begin
+  perform delivery._lock_leased(p_tenant_ids, p_job_ids, p_lease_epochs);
+  -- A statement of its own: its snapshot was taken under the locks, so the rows are where it sees them.
   with held as materialized (
     select
       l.j, l.place, r.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
@@ -44,23 +46,20 @@ begin
           )
         )
       end as next_run_at
-    from (
-      select *
-      from unnest(
-        p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
-        p_retry_after_seconds
-      ) as r (
-        tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
-      )
-      order by r.tenant_id, r.job_id  -- the order in which delivery.extend locks too
-    ) r
-    -- One look-up by key a result. As a join it would be at the mercy of statistics, which know no leased row.
+    from unnest(
+      p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
+      p_retry_after_seconds
+    ) as r (
+      tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
+    )
+    -- One look-up by key a result; the limit keeps it one. As a join it would be at the mercy of statistics, which know
+    -- no leased row.
     cross join lateral (
       select j, j.ctid as place
       from public.notification_jobs j
       where j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch
         and j.lease_until is not null
-      for update
+      limit 1
     ) l
   ), settled as (
     update public.notification_jobs j

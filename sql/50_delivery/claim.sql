@@ -68,7 +68,7 @@ begin
     left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
     -- One look-up by key a candidate. As a join it would be at the mercy of statistics.
     cross join lateral (
-      select j.ctid as place
+      select j.ctid as place, j.subject
       from public.notification_jobs j
       where j.tenant_id = c.tenant_id and j.job_id = c.job_id
         and j.lease_until is null and j.finished_at is null and j.run_at <= v_now
@@ -80,6 +80,15 @@ begin
         from delivery.lanes p
         where p.tenant_id = c.tenant_id and p.channel_id = c.channel_id and p.paused_until > v_now
       )
+      -- Again, for a dead job may have been put back in between; who does that holds the channel's lock as well.
+      -- A limited sub-select is a probe for each candidate; not exists would become a join over all that waits.
+      and (
+        select true
+        from public.notification_jobs e
+        where e.tenant_id = c.tenant_id and e.subject = l.subject and e.channel_id = c.channel_id
+          and e.job_id < c.job_id and e.state in ('pending', 'leased')
+        limit 1
+      ) is null
   ), claimed as (
     update public.notification_jobs j
     set
@@ -89,7 +98,7 @@ begin
       lease_until = v_now + make_interval(secs => p_lease_seconds),
       leased_by = p_worker
     from candidate c
-    where j.ctid = c.place  -- locked, so it cannot have moved
+    where j.ctid = c.place  -- one that moved since this statement began is left to the next call
     returning j.*
   )
   select

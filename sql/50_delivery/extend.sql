@@ -4,34 +4,34 @@ create function delivery.extend(
   p_lease_epochs integer[],
   p_lease_seconds double precision
 ) returns setof bigint
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
-begin atomic
+as $$
+begin
+  perform delivery._lock_leased(p_tenant_ids, p_job_ids, p_lease_epochs);
+  return query
   with held as materialized (
     select j.place
-    from (
-      select *
-      from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
-      order by l.tenant_id, l.job_id  -- the order in which delivery.finish locks too
-    ) l
+    from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
     cross join lateral (
       select j.ctid as place
       from public.notification_jobs j
       where j.tenant_id = l.tenant_id and j.job_id = l.job_id and j.lease_epoch = l.lease_epoch
         and j.lease_until is not null
-      for update
+      limit 1  -- keeps it a look-up by key
     ) j
   )
   update public.notification_jobs j
   set lease_until = core.now() + make_interval(secs => p_lease_seconds)
   from held h
-  where j.ctid = h.place
+  where j.ctid = h.place  -- locked before this statement's snapshot, so it cannot have moved
   returning j.job_id;
-end;
+end
+$$;
 
 comment on function delivery.extend(text[], bigint[], integer[], double precision) is
   'Renews leases that are still the current ones and returns their job ids; a job that is missing was lost to another '

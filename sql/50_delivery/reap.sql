@@ -20,7 +20,18 @@ declare
   v_errors text[];
   v_count integer;
 begin
-  delete from delivery.lanes where paused_until < v_now;
+  -- Finishing workers lock the lanes they pause in the order of their key: a pause that one of them holds is left to the
+  -- next call.
+  with over as materialized (
+    select l.tenant_id, l.channel_id
+    from delivery.lanes l
+    where l.paused_until < v_now
+    order by l.tenant_id, l.channel_id
+    for update skip locked
+  )
+  delete from delivery.lanes l
+  using over
+  where l.tenant_id = over.tenant_id and l.channel_id = over.channel_id and l.paused_until < v_now;
   with expired as materialized (
     select j.tenant_id, j.job_id, j.lease_epoch
     from public.notification_jobs j

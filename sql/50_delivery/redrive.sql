@@ -9,6 +9,12 @@ declare
   v_tenant_id text := core.require_tenant();
   v_job public.notification_jobs;
 begin
+  -- The channel first, as delivery.claim does: no later notification is claimed while this one is put back.
+  perform
+  from public.notification_jobs j
+  join public.notification_channels n on n.tenant_id = j.tenant_id and n.channel_id = j.channel_id
+  where j.tenant_id = v_tenant_id and j.job_id = p_job_id
+  for no key update of n;
   select j.*
   into v_job
   from public.notification_jobs j
@@ -20,16 +26,17 @@ begin
   if v_job.state <> 'dead' then
     raise exception using errcode = 'PU409', message = format('notification job %s is %s, not dead', p_job_id, v_job.state);
   end if;
-  -- An opening that comes after its end would raise an incident that nothing closes.
+  -- An opening that comes after its end would raise an incident that nothing closes; an end that comes after the next
+  -- opening would hide one.
   if exists (
     select
     from public.notification_jobs j
-    where j.tenant_id = v_tenant_id and j.alert_id = v_job.alert_id and j.channel_id = v_job.channel_id
-      and j.job_id > p_job_id and j.state = 'delivered'
+    where j.tenant_id = v_tenant_id and j.subject = v_job.subject and j.channel_id = v_job.channel_id
+      and j.job_id > p_job_id and j.state in ('leased', 'delivered')
   ) then
     raise exception using
       errcode = 'PU409',
-      message = format('a later notification of alert %s was delivered to this channel already', v_job.alert_id);
+      message = format('a later notification about %s went to this channel already', v_job.subject);
   end if;
 
   -- The idempotency key stays: a receiver that got the notification after all may drop it.
@@ -61,4 +68,4 @@ $$;
 
 comment on function delivery.redrive(bigint) is
   'Puts a dead job of the current tenant back in the queue with all its attempts; PU404 when there is no such job, PU409 '
-  'when it is not dead or a later notification of its alert was delivered to the channel already.';
+  'when it is not dead or a later notification of its subject went to the channel already.';

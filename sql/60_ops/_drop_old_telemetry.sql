@@ -1,4 +1,4 @@
-create function ops._drop_old_telemetry(p_before timestamptz) returns setof text
+create function ops._drop_old_telemetry(p_before timestamptz) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -6,27 +6,26 @@ as $$
 declare
   v_partition text;
 begin
-  for v_partition in
-    select partition.relname
-    from pg_inherits
-    join pg_class partition on partition.oid = pg_inherits.inhrelid
-    where pg_inherits.inhparent = 'public.telemetry'::regclass
-      and partition.relname ~ '^telemetry_[0-9]{8}$'
-      -- The bounds are whole UTC days and stand in the name.
-      and to_timestamp(right(partition.relname, 8), 'YYYYMMDD') + interval '1 day' <= p_before
-    order by partition.relname
-  loop
-    begin
-      execute format('drop table public.%I', v_partition);
-    exception when lock_not_available then
-      -- A long query reads telemetry; the partition is as old at the next pass.
-      return;
-    end;
-    return next v_partition;
-  end loop;
+  select partition.relname
+  into v_partition
+  from pg_inherits
+  join pg_class partition on partition.oid = pg_inherits.inhrelid
+  where pg_inherits.inhparent = 'public.telemetry'::regclass
+    and partition.relname ~ '^telemetry_[0-9]{8}$'
+    -- The bounds are whole UTC days and stand in the name.
+    and to_timestamp(right(partition.relname, 8), 'YYYYMMDD') + interval '1 day' <= p_before
+  order by partition.relname
+  limit 1;
+  if found then
+    execute format('drop table public.%I', v_partition);
+  end if;
+  return v_partition;
+exception when lock_not_available then
+  -- A long query reads telemetry; the partition is as old at the next pass.
+  return null;
 end
 $$;
 
 comment on function ops._drop_old_telemetry(timestamptz) is
-  'Drop the daily partitions of telemetry that end before the time, oldest first, until a lock is not free; gives '
-  'their names.';
+  'Drop the oldest daily partition of telemetry that ends before the time; gives its name, null when there is none or '
+  'its lock is not free.';

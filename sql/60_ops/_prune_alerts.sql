@@ -1,6 +1,13 @@
 create function ops._prune_alerts(p_before timestamptz, p_limit integer) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Every look-up here is by key, so that the cost follows the batch. Which plan does that is not left to statistics: those
+-- of a table that grew since, or of alerts with very many events, lead to plans that read all of it.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
 declare
   v_tenant_ids text[];

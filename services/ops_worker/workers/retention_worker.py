@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetentionWorker:
-    """Days that things are kept; a pass removes at most batch alerts and batch samples."""
+    """Days that things are kept; a pass removes at most one day of readings, batch alerts and batch samples."""
 
     telemetry_days: int
     alert_days: int
@@ -22,20 +22,28 @@ class RetentionWorker:
     batch: int
 
     async def prune(self, pool: Pool) -> int:
-        """One pass; the rows removed, 0 when nothing is old or a lock was not free in time."""
+        """One pass; the rows and partitions removed, 0 when nothing is old or no lock was free in time."""
         with tracing.use_trace_id(None):
-            try:
-                async with act_as_system(pool) as connection:
-                    rows = await connection.fetch(
-                        "select what, removed from ops.prune($1, $2, $3, $4)",
-                        self.telemetry_days,
-                        self.alert_days,
-                        self.service_metrics_days,
-                        self.batch,
-                    )
-            except LockNotAvailableError:
-                log.info("retention waits for the next pass: a lock was not free in time")
-                return 0
-            if rows:
-                log.info("old rows removed", extra={"removed": {row["what"]: row["removed"] for row in rows}})
+            readings = await self._remove(
+                pool, "select what, removed from ops.prune_telemetry($1, $2)", self.telemetry_days, self.batch
+            )
+            # A transaction of its own: dropped partitions keep everybody out of telemetry until they are committed.
+            others = await self._remove(
+                pool,
+                "select what, removed from ops.prune($1, $2, $3)",
+                self.alert_days,
+                self.service_metrics_days,
+                self.batch,
+            )
+        return readings + others
+
+    async def _remove(self, pool: Pool, query: str, *arguments: int) -> int:
+        try:
+            async with act_as_system(pool) as connection:
+                rows = await connection.fetch(query, *arguments)
+        except LockNotAvailableError:
+            log.info("retention waits for the next pass: a lock was not free in time")
+            return 0
+        if rows:
+            log.info("old rows removed", extra={"removed": {row["what"]: row["removed"] for row in rows}})
         return sum(row["removed"] for row in rows)

@@ -15,11 +15,13 @@ class PathTemplates:
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._routes = routes
+        self._listed: tuple[Any, ...] | None = None
 
     def of(self, scope: Scope) -> str:
-        """The template, prefixes and mounts included; UNMATCHED when no route took the request."""
+        """The template, prefixes and mounts included; UNMATCHED when no route takes the request."""
         if "endpoint" not in scope:
-            return UNMATCHED
+            # The router leaves its mark before it looks: without it, the request was refused on the way there.
+            return UNMATCHED if "router" in scope else self._search(scope)
         if "app_root_path" not in scope:
             # An included router's route does not know its prefix, its context does (FastAPI 0.137 and newer).
             context = scope.get("fastapi", _EMPTY).get("effective_route_context")
@@ -38,15 +40,17 @@ class PathTemplates:
             "root_path": scope.get("app_root_path", scope.get("root_path", "")),
             "headers": [],
         }
-        return _find(self._routes, fresh) or UNMATCHED
+        if self._listed is None:
+            self._listed = tuple(_effective(self._routes))
+        return _find(self._listed, fresh) or UNMATCHED
 
 
 _EMPTY: dict[str, Any] = {}
 
 
-def _find(routes: Iterable[BaseRoute], scope: Scope) -> str | None:
+def _find(routes: Iterable[Any], scope: Scope) -> str | None:
     partial: str | None = None
-    for route in _effective(routes):
+    for route in routes:
         match, child_scope = route.matches(dict(scope))
         if match is Match.NONE:
             continue
@@ -54,7 +58,7 @@ def _find(routes: Iterable[BaseRoute], scope: Scope) -> str | None:
         # Only what is mounted has routes of its own; as FastAPI's context of a route it is no Mount to isinstance.
         mounted = getattr(route, "routes", None)
         if mounted is not None and template is not None:
-            inside = _find(mounted, {**scope, **child_scope})
+            inside = _find(_effective(mounted), {**scope, **child_scope})
             return template.removesuffix("/{path}") + (inside or "/{path}")
         if match is Match.FULL:
             return template

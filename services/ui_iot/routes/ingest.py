@@ -16,7 +16,7 @@ from services.ui_iot.fields import shown
 from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller, Principal
-from services.ui_iot.problems import TooLarge, Unprocessable
+from services.ui_iot.problems import TooLarge, Unprocessable, Unreadable
 from services.ui_iot.readings import Batch, Limits, check_readings, decode_readings
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,10 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     Each reading is stored or refused by itself; a reading sent again is counted as duplicate and stored once.
     A device's token reports that device only, unless the device is a gateway.
     """
-    items = decode_readings(await request.body())
+    try:
+        items = decode_readings(await request.body())
+    except ValueError:
+        raise Unreadable from None
     if items is None:
         raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
     most = api.settings.ingest_max_readings

@@ -1,0 +1,25 @@
+create function delivery._lock_leased(p_tenant_ids text[], p_job_ids bigint[], p_lease_epochs integer[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform
+  from (
+    select *
+    from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
+    order by l.tenant_id, l.job_id  -- whoever locks several does so in this order
+  ) l
+  -- One look-up by key a job. As a join it would be at the mercy of statistics, which know no leased row.
+  cross join lateral (
+    select
+    from public.notification_jobs j
+    where j.tenant_id = l.tenant_id and j.job_id = l.job_id and j.lease_epoch = l.lease_epoch
+      and j.lease_until is not null
+    for update
+  ) locked;
+end
+$$;
+
+comment on function delivery._lock_leased(text[], bigint[], integer[]) is
+  'Wait for and lock those of the jobs whose lease is still the one named.';
