@@ -12,7 +12,7 @@ import time
 
 import asyncpg
 
-from benchmarks._database import scratch_database
+from benchmarks._bench import print_comparison, scratch_database
 
 REFERENCE = """
 with batch as (
@@ -66,12 +66,7 @@ async def run(options: argparse.Namespace) -> None:
                 rates[name].append(options.readings / await work(connection, options.batch))
         alerts = await connection.fetchval("select count(*) from alerts")
         await connection.close()
-    for name, values in rates.items():
-        print(
-            f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}"
-        )
-    ratios = sorted(mine / theirs for mine, theirs in zip(rates["pulse"], rates["reference"], strict=True))
-    print(f"ratio      {ratios[len(ratios) // 2]:>10.2f} x the reference (median of {len(ratios)} rounds)")
+    print_comparison(rates)
     print(f"{options.rules} rules, {options.breaching:.1%} of the readings breach, {alerts} alerts opened")
 
 

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from benchmarks._database import ROOT, as_role, percentile, scratch_database
+from benchmarks._bench import ROOT, as_role, percentile, scratch_database
 
 SERVICES = ("services.evaluator_iot", "services.dispatcher", "services.delivery_worker")
 HOPS = 3
@@ -53,15 +54,22 @@ class Receiver:
             writer.close()
 
 
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def services(url: str) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The three workers, stopped by their process ids at the end."""
     processes = []
     try:
-        for number, module in enumerate(SERVICES):
+        for module in SERVICES:
             environment = os.environ | {
                 "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
-                "PULSE_PORT": str(18470 + number),
+                "PULSE_PORT": str(free_port()),
                 "PULSE_ALLOW_PRIVATE_DESTINATIONS": "true",
                 "PULSE_LOG_LEVEL": "INFO",
             }

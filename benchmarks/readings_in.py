@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from benchmarks._database import as_role, scratch_database
+from benchmarks._bench import as_role, print_comparison, scratch_database
 
 DEVICES = 1000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -108,12 +108,7 @@ async def run(options: argparse.Namespace) -> None:
             "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'device_state'"
         )
         await owner.close()
-    for name, values in rates.items():
-        print(
-            f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {[round(value) for value in values]}"
-        )
-    ratios = sorted(mine / theirs for mine, theirs in zip(rates["pulse"], rates["reference"], strict=True))
-    print(f"ratio      {ratios[len(ratios) // 2]:>10.2f} x the reference (median of {len(ratios)} rounds)")
+    print_comparison(rates)
     print(f"device_state updates that were HOT: {updates['n_tup_hot_upd'] / max(updates['n_tup_upd'], 1):.0%}")
 
 

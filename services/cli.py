@@ -23,7 +23,8 @@ from services.local.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, Ports
 from services.local.screen import Screen, state_table
 from services.local.stack import Options, run_stack
 from services.local.state_file import NotRunningError, running_state
-from services.shared.tracing import from_headers
+from services.local.tenants import app as tenant_app
+from services.shared.tracing import parse_trace_id
 
 app = typer.Typer(
     help="Alerting for fleets of IoT devices, on one machine.",
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(tenant_app, name="tenant")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -103,8 +105,8 @@ def trace(
     tenant: Annotated[str, typer.Option(help="Tenant whose rows are shown.")] = "demo",
 ) -> None:
     """Tell the story of one trace id, from reading to webhook."""
-    canonical = from_headers(None, trace_id).trace_id
-    if canonical != trace_id.strip().lower().replace("-", ""):
+    canonical = parse_trace_id(trace_id.strip().lower())
+    if canonical is None:
         raise LocalError(f"{trace_id} is no trace id: it takes 32 hex digits, or a UUID")
 
     async def read() -> list[dict[str, object]]:

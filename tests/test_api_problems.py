@@ -58,6 +58,49 @@ async def test_every_error_is_a_problem(api: Api, method: str, path: str, status
     assert body["detail"]
 
 
+@pytest.mark.parametrize("host", ["api.test", "evil.test"])
+async def test_no_address_sends_the_caller_elsewhere(api: Api, host: str) -> None:
+    """A redirect would be built from the Host that the client claims."""
+    response = await api.call("GET", "/api/v1/devices/", headers={"Host": host})
+    assert_problem(response, 404)
+    assert "location" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"not json", b'{"name": }', b"\xff\xfe", b"[" * 60_000, b'{"a":' * 10_000, b'{"a":' + b"9" * 5000 + b"}"],
+    ids=range(7),
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/devices"),
+        ("PATCH", "/api/v1/channels/1"),
+        ("POST", "/auth/refresh"),
+        ("POST", "/ingest/v1/readings"),
+    ],
+)
+async def test_a_body_that_is_not_json_is_400_wherever_it_is_sent(
+    api: Api, method: str, path: str, body: bytes
+) -> None:
+    response = await api.call(method, path, content=body, headers={"Content-Type": "application/json"})
+    if path == "/ingest/v1/readings" and body.startswith(b'{"a":9'):
+        # A number of any length is JSON; what of it is no reading is refused by itself.
+        assert (response.status_code, response.json()["accepted"]) == (202, 0)
+        return
+    assert assert_problem(response, 400)["detail"] == "The body is not JSON that can be read."
+
+
+@pytest.mark.parametrize("path", ["/api/v1/devices", "/ingest/v1/readings", "/auth/refresh"])
+async def test_a_packed_body_is_415(api: Api, path: str) -> None:
+    for coding in ("gzip", "br", "identity, gzip"):
+        response = await api.call("POST", path, json={}, headers={"Content-Encoding": coding})
+        assert_problem(response, 415)
+        assert response.headers["accept-encoding"] == "identity"
+    plain = await api.call("POST", path, json={}, headers={"Content-Encoding": "Identity"})
+    assert plain.status_code != 415
+
+
 async def test_a_405_names_what_is_allowed(api: Api) -> None:
     response = await api.call("PUT", "/api/v1/devices/boiler-1")
     assert response.status_code == 405

@@ -204,9 +204,13 @@ async def test_the_document_is_complete(api: Api) -> None:
             assert _has_example(good["content"]["application/json"], schemas), where
         if "requestBody" in what:
             assert _has_example(what["requestBody"]["content"]["application/json"], schemas), where
-            assert "413" in what["responses"], where
+            assert {"400", "413", "415", "422"} <= what["responses"].keys(), where
+        for parameter in what.get("parameters", ()):
+            assert parameter.get("description"), (where, parameter["name"])
     for name, schema in schemas.items():
         assert "title" in schema, name
+    for where in (("POST", "/api/v1/channels"), ("PATCH", "/api/v1/channels/{channel_id}")):
+        assert operations(api)[where]["requestBody"]["content"]["application/json"]["examples"], where
     orjson.dumps(document)
 
 

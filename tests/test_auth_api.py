@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.known_tokens import KNOWN_SECONDS, KnownTokens
 from services.ui_iot.oidc import Issuer
 from tests import seed
 from tests.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
@@ -123,7 +124,7 @@ async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncp
     [
         ("GET", "/api/v1/nowhere", None, 404, "auth.login_success"),
         ("PUT", PATH, None, 405, "auth.login_success"),
-        ("POST", PATH, b"{not json", 422, "auth.login_success"),
+        ("POST", PATH, b"{not json", 400, "auth.login_success"),
         ("GET", f"{PATH}?limit=0", None, 422, "auth.login_success"),
         ("POST", PATH, b"x" * 70_000, 413, "auth.login_success"),
     ],
@@ -131,7 +132,7 @@ async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncp
 async def test_an_attempt_is_one_event_however_the_request_ends(
     api: Api, conn: asyncpg.Connection, method: str, path: str, body: bytes | None, status: int, event_type: str
 ) -> None:
-    response = await api.call(method, path, content=body)
+    response = await api.call(method, path, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status
     assert [event["event_type"] for event in await events(conn, 1)] == [event_type]
 
@@ -263,6 +264,61 @@ async def test_an_address_that_fails_too_often_is_turned_away(app_url: str, conn
         assert failures(api) == {"invalid_token": 5, "rate_limited": 3}
 
 
+async def test_a_noisy_neighbour_locks_out_nobody_who_was_good_before(app_url: str, conn: asyncpg.Connection) -> None:
+    """Behind one address: what is remembered no more is looked up again, and strangers wait."""
+    known, stranger = await device_token(conn), await device_token(conn, "boiler-2")
+    # Nothing is remembered, as minutes after the last request.
+    async with open_api(app_url, auth_rate_limit_per_minute=3, device_cache_seconds=0.0) as api:
+
+        async def status(text: str) -> int:
+            response = await api.client.post(
+                "/ingest/v1/readings", json=[], headers={"Authorization": f"Bearer {text}"}
+            )
+            return int(response.status_code)
+
+        assert await status(known) == 202
+        assert [await status("pdt_acme_" + "A" * 43) for _ in range(4)] == [401, 401, 401, 429]
+        assert [await status(known), await status(stranger)] == [202, 429]
+        # Known or not, it is checked in full; and what stops being good is a stranger from then on.
+        await conn.execute("update devices set token_hash = null where device_id = 'boiler-1'")
+        assert [await status(known), await status(known)] == [401, 429]
+
+
+async def test_a_user_who_was_good_before_is_verified_again_behind_a_noisy_neighbour(
+    app_url: str, conn: asyncpg.Connection
+) -> None:
+    """After the issuer's keys changed, which makes every remembered token one to be verified."""
+    await seed.tenant(conn)
+    async with open_api(app_url, auth_rate_limit_per_minute=3) as api:
+
+        async def status(text: str) -> int:
+            response = await api.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
+            return int(response.status_code)
+
+        known, stranger = token(sub="known"), token(sub="stranger")
+        assert await status(known) == 200
+        assert [await status("rubbish") for _ in range(4)] == [401, 401, 401, 429]
+        users = api.backend.authenticator.users
+        assert users is not None
+        users._verifier._verified.clear()  # noqa: SLF001  # as when the keys changed
+        assert [await status(known), await status(stranger)] == [200, 429]
+
+
+def test_known_tokens_are_forgotten_after_an_hour_and_in_bounded_memory() -> None:
+    now = 0.0
+    known = KnownTokens(clock=lambda: now, most_tokens=3)
+    for name in ("a", "b", "c", "a", "d"):
+        known.note(name)
+    assert [name for name in "abcd" if known.is_known(name)] == ["a", "c", "d"]
+    now = KNOWN_SECONDS - 1
+    assert known.is_known("a")
+    known.note("c")
+    now += 1
+    assert [name for name in "acd" if known.is_known(name)] == ["c"]
+    known.forget("c")
+    assert not known.is_known("c")
+
+
 async def test_without_an_issuer_devices_work_and_users_are_told(app_url: str, conn: asyncpg.Connection) -> None:
     text = await device_token(conn)
     async with open_api(app_url, with_users=False) as api:
@@ -364,6 +420,42 @@ async def test_an_expired_token_is_refused_although_it_was_good_before(
     assert users is not None
     monkeypatch.setattr(users._verifier, "_clock", lambda: time.time() + 601)  # noqa: SLF001  # time passes
     assert (await api.client.get(PATH, headers=headers)).json()["reason"] == "expired"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "template"),
+    [
+        ("GET", f"{PATH}/boiler-1", None, 401, f"{PATH}/{{device_id}}"),
+        ("GET", PATH, None, 401, PATH),
+        ("PUT", f"{PATH}/boiler-1", None, 401, f"{PATH}/{{device_id}}"),
+        ("POST", "/ingest/v1/readings", None, 401, "/ingest/v1/readings"),
+        ("POST", "/auth/refresh", b"x" * 70_000, 413, "/auth/refresh"),
+        ("GET", f"{PATH}/a/b", None, 401, "__unmatched__"),
+        ("GET", f"{PATH}/", None, 401, "__unmatched__"),
+        ("GET", "/s3cret", None, 401, "__unmatched__"),
+    ],
+)
+async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
+    api: Api, caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes | None, status: int, template: str
+) -> None:
+    """Or nobody sees which part of the API a wrong token knocks at."""
+    caplog.set_level("INFO", logger="services.ui_iot.middleware.trace")
+    assert (await api.client.request(method, path, content=body)).status_code == status
+    labels = {"method": method, "path_template": template, "status_code": str(status)}
+    name = "pulse_http_request_duration_seconds_count"
+    assert api.process.metrics.registry.get_sample_value(name, labels) == 1
+    assert [record.__dict__["path_template"] for record in caplog.records if "path_template" in record.__dict__] == [
+        template
+    ]
+
+
+async def test_an_address_that_waits_is_measured_as_of_the_route_it_asks_for(app_url: str) -> None:
+    async with open_api(app_url, auth_rate_limit_per_minute=1) as api:
+        statuses = [(await api.client.get(f"{PATH}/x")).status_code for _ in range(2)]
+        assert statuses == [401, 429]
+        labels = {"method": "GET", "path_template": f"{PATH}/{{device_id}}", "status_code": "429"}
+        name = "pulse_http_request_duration_seconds_count"
+        assert api.process.metrics.registry.get_sample_value(name, labels) == 1
 
 
 async def test_a_websocket_is_turned_away(api: Api) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.shared.http_client import AddressRefused, traced_client
-from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks
+from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
 from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl, ProviderError
 from services.ui_iot.principal import Principal
 from services.ui_iot.refusals import Refusal
@@ -35,7 +35,7 @@ class Clock:
         return self.now
 
 
-def users_of(source: KeyServer, clock: Clock) -> UserTokens:
+def users_of(source: KeySource, clock: Clock) -> UserTokens:
     return UserTokens(Jwks(source, clock=clock), TokenVerifier(issuer=ISSUER, audience="pulse"))
 
 
@@ -153,6 +153,41 @@ async def test_a_look_under_way_is_given_up_at_the_end() -> None:
     await jwks.close()
     with pytest.raises(asyncio.CancelledError):
         await look
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://issuer.test:port/", "http://issuer.test:99999999/", "http://a\x00b/", "ftp://x/", ""]
+)
+async def test_an_address_that_is_none_makes_authentication_unavailable(url: str) -> None:
+    """Whoever mistypes it in the settings, or in the issuer's description, must not get a 500 or a dead process."""
+    server = Provider()
+    server.description |= {"jwks_uri": url, "token_endpoint": url}
+    async with traced_client(trusted=True) as client:
+        assert await reason(users_of(KeyUrl(client, url), Clock()), token()) == "auth_unavailable"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        issuer = Issuer(client, server.url, client_id="pulse")
+        assert await reason(users_of(issuer, Clock()), token()) == "auth_unavailable"
+        refused = await issuer.refresh("r1")
+        assert isinstance(refused, Refusal)
+        assert refused.reason == "auth_unavailable"
+
+
+class Torn(httpx.AsyncBaseTransport):
+    """A network where every one of a name's addresses fails in its own way."""
+
+    async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
+        """Nothing."""
+        raise ExceptionGroup("all addresses failed", [OSError("refused"), TimeoutError()])
+
+
+async def test_several_failures_at_once_make_authentication_unavailable() -> None:
+    async with httpx.AsyncClient(transport=Torn()) as client:
+        jwks = Jwks(KeyUrl(client, "http://issuer.test/jwks"))
+        assert await jwks.newer() is None
+        assert jwks.failing
+        refused = await Issuer(client, "http://issuer.test", client_id="pulse").refresh("r1")
+        assert isinstance(refused, Refusal)
+        assert refused.reason == "auth_unavailable"
 
 
 async def test_keys_come_from_a_file_too(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ async def test_tenant_id_leads_every_key(conn: asyncpg.Connection) -> None:
     assert found == set(KEYS_WITHOUT_TENANT)
 
 
+async def test_what_retention_deletes_is_found_by_key(conn: asyncpg.Connection) -> None:
+    """A foreign key to a table that retention deletes from has an index that begins with it."""
+    query = """
+      select conname from pg_constraint k
+       where contype = 'f' and confrelid = any(array['alerts', 'alert_events', 'notification_jobs']::regclass[])
+         and not exists (
+           select from pg_index i
+            where i.indrelid = k.conrelid and i.indpred is null
+              and (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] @> k.conkey
+         )"""
+    assert await column(conn, query) == []
+
+
 async def test_audit_log_has_no_foreign_keys(conn: asyncpg.Connection) -> None:
     """An event outlives what it tells of."""
     query = "select conname from pg_constraint where contype = 'f' and conrelid = 'public.audit_log'::regclass"

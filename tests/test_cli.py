@@ -19,7 +19,7 @@ from services.local.state_file import ProcessState, write_state
 from tests import seed
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("up", "status", "token", "psql", "trace", "migrate", "test", "bench")
+COMMANDS = ("up", "status", "token", "psql", "trace", "tenant", "migrate", "test", "bench")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 NOWHERE = "postgresql://pulse_app@127.0.0.1:1/pulse"
 
@@ -60,7 +60,7 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *, status: int = 1
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list"])
 def test_every_command_has_help(pulse: Run, command: str) -> None:
     """Also the program itself."""
     done = pulse(*command.split(), "--help")
@@ -80,7 +80,9 @@ def test_wrong_use_exits_with_2(pulse: Run, arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["psql"], ["trace", TRACE_ID]])
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["status", "--json"], ["psql"], ["trace", TRACE_ID], ["tenant", "list"]]
+)
 def test_without_a_stack_the_way_out_is_named(pulse: Run, arguments: list[str]) -> None:
     """Everything that needs the running stack says how to start it."""
     assert "./pulse up" in assert_one_line(pulse(*arguments))
@@ -158,6 +160,39 @@ def test_trace_takes_only_a_trace_id(pulse: Run, wrong: str) -> None:
     assert "is no trace id" in assert_one_line(pulse("trace", wrong))
 
 
+async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
+    """As the role of the services, with an audit event that says who; what cannot be is said in one line."""
+    url = {"PULSE_DATABASE_URL": app_url}
+    made = pulse("tenant", "create", "acme", "--name", "Acme Ltd", **url)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "Tenant acme is there" in made.stdout
+    assert pulse("tenant", "create", "plain", **url).returncode == 0
+    shown = pulse("tenant", "list", **url)
+    assert [line.split(maxsplit=1) for line in shown.stdout.splitlines()] == [
+        ["acme", "Acme Ltd"],
+        ["plain", "plain"],
+        ["system", "Pulse itself"],
+    ]
+    audited = await conn.fetchrow(
+        "select * from audit_log where event_type = 'config.tenant_created' and entity_id = 'acme'"
+    )
+    assert (audited["actor_name"], audited["source_service"]) == ("pulse tenant create", "local_stack")
+    assert audited["trace_id"] is not None
+
+    assert "is a tenant acme already" in assert_one_line(pulse("tenant", "create", "acme", "--name", "Other", **url))
+    for wrong in ("Acme", "-acme", "a" * 64, "a_b", "acme\n"):
+        assert "is no tenant id" in assert_one_line(pulse("tenant", "create", "--", wrong, **url))
+    for wrong in ("", " ", "two\nlines"):
+        assert "takes one line" in assert_one_line(pulse("tenant", "create", "new", "--name", wrong, **url))
+    assert await conn.fetchval("select count(*) from tenants") == 3
+
+
+def test_a_tenant_needs_a_migrated_database(pulse: Run, empty_url: str) -> None:
+    """The way out is named."""
+    for arguments in (["create", "acme"], ["list"]):
+        assert "./pulse migrate" in assert_one_line(pulse("tenant", *arguments, PULSE_DATABASE_URL=empty_url))
+
+
 async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
     """From the view that the API shows too; a tenant sees its own part only."""
     await seed.device(conn, "boiler-1", tenant_id="acme")
@@ -165,10 +200,10 @@ async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_u
         "select ingest.record_readings('acme', array['boiler-1'], array['temperature'], array[now()], array[81.5], $1)",
         TRACE_ID,
     )
-    as_uuid = "0af76519-16cd-43dd-8448-eb211c80319c"
-    done = pulse("trace", as_uuid, "--tenant", "acme", PULSE_DATABASE_URL=app_url)
-    assert done.returncode == 0, done.stderr
-    assert "temperature is 81.5" in done.stdout
+    for written in ("0af76519-16cd-43dd-8448-eb211c80319c", TRACE_ID.upper()):
+        done = pulse("trace", written, "--tenant", "acme", PULSE_DATABASE_URL=app_url)
+        assert done.returncode == 0, done.stderr
+        assert "temperature is 81.5" in done.stdout
     assert "has nothing" in assert_one_line(pulse("trace", TRACE_ID, "--tenant", "other", PULSE_DATABASE_URL=app_url))
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.ui_iot import client_address
 from services.ui_iot.client_address import ClientAddress, parse_address
 from services.ui_iot.rate_limit import FailureLimit
 
@@ -145,6 +146,13 @@ def test_zero_is_no_limit() -> None:
     for _ in range(1000):
         limit.record_failure(None)
     assert limit.wait_seconds(None) == 0
+
+
+def test_what_is_no_address_by_its_length_is_not_remembered() -> None:
+    before = client_address._parse.cache_info()  # noqa: SLF001  # its memory is what this is about
+    assert parse_address("1" * 81) is None
+    assert parse_address(" " * 1000 + "198.51.100.77" + " " * 1000) == ip_address("198.51.100.77")
+    assert client_address._parse.cache_info().misses == before.misses + 1  # noqa: SLF001
 
 
 @given(st.text(max_size=100))

@@ -426,7 +426,8 @@ async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Conne
     """A pass reads the rules of the devices that reported, not every rule of their tenant."""
     await seed.tenant(conn)
     await conn.execute(
-        "insert into devices (tenant_id, device_id, name) select 'acme', 'd' || n, 'd' || n from generate_series(1, 3000) n"
+        "insert into devices (tenant_id, device_id, name)"
+        " select 'acme', 'd' || n, 'd' || n from generate_series(1, 3000) n"
     )
     await conn.execute(
         "insert into alert_rules (tenant_id, name, metric, operator, threshold, device_id)"

@@ -47,6 +47,7 @@ insert into public.tenants (tenant_id, name) values ('acme', 'Acme');
 insert into public.devices (tenant_id, device_id, name, enabled)
 values ('acme', 'online', '', true), ('acme', 'late', '', true), ('acme', 'offline', '', true),
        ('acme', 'new', '', true), ('acme', 'off', '', false);
+insert into public.devices (tenant_id, device_id, name, is_gateway) values ('acme', 'gateway', '', true);
 insert into public.device_state (tenant_id, device_id, metric, timestamp, value, received_at)
 values ('acme', 'online', 'a', now(), 1, now() - interval '2 hours'), ('acme', 'online', 'b', now(), 1, now()),
        ('acme', 'late', 'a', now(), 1, now() - interval '10 minutes'),
@@ -134,7 +135,7 @@ async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url:
         "alerts_open": await _allowed(conn, "alerts_severity_check"),
         "delivery_attempts_last_hour": await _allowed(conn, "delivery_attempts_outcome_check"),
         "auth_failures_last_hour": {*AUTH_FAILURE_REASONS, "other"},
-        "devices": {"online", "late", "offline", "never_seen", "disabled"},
+        "devices": {"online", "late", "offline", "never_seen", "gateway", "disabled"},
         "notification_jobs": {"due", "scheduled", "leased"},
         "default_partition_rows": {"telemetry", "audit_log"},
     }
@@ -175,7 +176,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     seen = found.series("pulse_queue_oldest_age_seconds", "service", "queue_name")
     assert {queue: ages[queue] <= seen[queue] <= ages[queue] + late for queue in QUEUES} == dict.fromkeys(QUEUES, True)
     assert counted("alerts_open") == {"critical": 2, "info": 1}
-    assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "disabled": 1}
+    assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
     assert counted("notification_jobs") == {"due": 1, "scheduled": 1, "leased": 1}
     assert counted("delivery_attempts_last_hour") == {"retry": 1, "delivered": 1, "unknown": 1}
     assert counted("audit_events_last_hour") == {"auth": 4, "alert": 1}

@@ -50,16 +50,16 @@ def test_ports_are_those_of_the_settings() -> None:
 
 
 async def test_the_stop_takes_at_most_ten_seconds_even_when_everything_hangs(roster: Roster, tmp_path: Path) -> None:
-    """Fleet, then all services together, then sink, then database."""
+    """Fleet, then all services together, then sink and database; each has time to end by itself."""
     services = [roster.service(name, database_url=URL, demo=True) for name in SERVICES]
     groups = (
         [roster.fleet(rate=1)],
         services,
-        [roster.sink(secret="s")],
-        [roster.postgres(EmbeddedPostgres(tmp_path))],
+        [roster.sink(secret="s"), roster.postgres(EmbeddedPostgres(tmp_path))],
     )
     waits = [max(sum(seconds for _, seconds in spec.stop_signals) for spec in group) for group in groups]
     assert sum(waits) <= 10.0
+    assert min(spec.stop_signals[0][1] for group in groups for spec in group) >= 1.5
 
 
 async def test_a_service_gets_its_settings_and_nobody_elses_secrets(

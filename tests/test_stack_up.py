@@ -60,6 +60,10 @@ def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> No
         assert after[name]["pid"] != before[name]["pid"]
     assert stack.run("status").returncode == 0
 
+    commands = [line.split() for line in stack.output.splitlines() if line.startswith("   ./pulse t")]
+    assert [stack.run(*words[1:]).returncode for words in commands] == [0, 0], stack.output
+    assert "acme" in stack.run("tenant", "list").stdout
+
     left = stack.pids()
     stack.supervisor.kill()
     stack.supervisor.wait()

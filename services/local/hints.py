@@ -8,6 +8,9 @@ from services.local.home import Home
 from services.local.roster import SERVICES, SINK, Ports
 
 EXAMPLE_TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+FIRST_TENANT = """A tenant to begin with, and a token for it:
+   ./pulse tenant create acme --name "Acme"
+   ./pulse token --tenant acme --role admin"""
 
 
 def addresses(ports: Ports, *, demo: bool) -> Iterator[tuple[str, str]]:

@@ -31,9 +31,9 @@ SERVICES = {
 SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
 MODULES = {**SERVICES, SINK: "services.local.sink", FLEET: "services.local.fleet"}
 PROBE_TIMEOUT_SECONDS = 2.0
-# Fleet, services, sink and database are stopped one after the other, within 10 s even when all of them hang.
-SERVICE_STOP = ((signal.SIGTERM, 4.5), (signal.SIGKILL, 0.5))
-DEMO_STOP = ((signal.SIGTERM, 0.4), (signal.SIGKILL, 0.2))
+# Fleet, then services, then sink and database together are stopped, within 10 s even when all of them hang.
+SERVICE_STOP = ((signal.SIGTERM, 4.4), (signal.SIGKILL, 0.5))
+DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
 MIGRATION_SECRETS = ("PULSE_MIGRATION_URL", "PULSE_APP_PASSWORD", "PULSE_AUDITOR_PASSWORD", "PULSE_EXPORTER_PASSWORD")
 """Not for the services, which run with the least privilege."""

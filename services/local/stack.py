@@ -2,7 +2,7 @@
 
 The order of the start, and below it of the stop:
     database ─▶ roles and migrations ─▶ seed ─▶ services ready ─▶ fleet ─▶ first journey ─▶ hints ─▶ wait
-    fleet ─▶ services ─▶ sink ─▶ database
+    fleet ─▶ services ─▶ sink and database
 """
 
 import asyncio
@@ -141,6 +141,8 @@ class Stack:
         if demo and uses_own_keys():
             token = SigningKey(self._home.keys).token(tenant_id="demo", role="admin")
             self._screen.note(f"{'Token (12 hours)':<18} {token}")
+        if not demo:
+            self._screen.note(f"\n{hints.FIRST_TENANT}")
         for number, (title, commands) in enumerate(hints.checks(self._options.ports, self._home, demo=demo), start=1):
             self._screen.note("\n".join([f"\n{number}. {title}:", *(f"   {command}" for command in commands)]))
         self._screen.note("\nCtrl-C stops everything; the data stays.")
@@ -158,8 +160,7 @@ class Stack:
         self._screen.note("Stopping.")
         await self._supervisor.stop([FLEET])
         await self._supervisor.stop([*SERVICES])
-        await self._supervisor.stop([SINK])
-        await self._supervisor.stop([POSTGRES])
+        await self._supervisor.stop([SINK, POSTGRES])
         if self._server is not None:
             self._server.release()
         self._home.state.unlink(missing_ok=True)

@@ -83,11 +83,13 @@ async def open_pool(settings: Settings) -> Pool:
 
 
 @asynccontextmanager
-async def act(pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "") -> AsyncIterator[Connection]:
-    """One transaction on behalf of an actor; functions read tenant, actor, reason and trace from its settings."""
+async def act(
+    pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "", ip_address: str | None = None
+) -> AsyncIterator[Connection]:
+    """One transaction on behalf of an actor; functions read tenant, actor, reason, address and trace from settings."""
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
         await connection.execute(
-            "select core.act($1, $2, $3, $4, $5, $6, $7)",
+            "select core.act($1, $2, $3, $4, $5, $6, $7, $8)",
             tenant_id,
             actor.type,
             actor.id,
@@ -95,6 +97,7 @@ async def act(pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason:
             reason,
             tracing.current_trace_id() or "",
             service,
+            ip_address or "",
         )
         yield connection
 

@@ -19,6 +19,7 @@ from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.jwks import Jwks
+from services.ui_iot.known_tokens import KnownTokens
 from services.ui_iot.oidc import Issuer, KeyFile, KeyUrl
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.tokens import TokenVerifier
@@ -73,6 +74,7 @@ def make_backend(
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
         limit=FailureLimit(settings.auth_rate_limit_per_minute),
+        known=KnownTokens(),
         devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
         users=users,
     )

@@ -9,6 +9,7 @@ from services.shared.db import UNAVAILABLE
 from services.ui_iot.client_address import Address, ClientAddress
 from services.ui_iot.credentials import Headers, find_token
 from services.ui_iot.device_tokens import PREFIX, DeviceTokens
+from services.ui_iot.known_tokens import KnownTokens
 from services.ui_iot.principal import Principal
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refusals import STATUS, Refusal
@@ -24,6 +25,7 @@ class Authenticator:
 
     addresses: ClientAddress
     limit: FailureLimit
+    known: KnownTokens
     devices: DeviceTokens
     users: UserTokens | None
 
@@ -34,9 +36,15 @@ class Authenticator:
 
     async def authenticate(self, headers: Headers, address: Address | None, *, method: str) -> Principal | Refusal:
         """Who the request comes from. Its failure is charged to the address."""
-        result = await self._identify(find_token(headers, method), address)
-        if isinstance(result, Refusal) and STATUS[result.reason] == 401:
+        token = find_token(headers, method)
+        result = await self._identify(token, address)
+        if isinstance(result, Principal):
+            assert isinstance(token, str)
+            self.known.note(token)
+        elif STATUS[result.reason] == 401:
             self.limit.record_failure(address)
+            if isinstance(token, str):
+                self.known.forget(token)
         return result
 
     async def _identify(self, token: str | Refusal, address: Address | None) -> Principal | Refusal:
@@ -46,8 +54,8 @@ class Authenticator:
         known = self._remembered(token)
         if known is not None:
             return known
-        if wait_seconds:
-            # Who was good a moment ago passes: a neighbour behind the same address must not lock it out.
+        if wait_seconds and not self.known.is_known(token):
+            # Who was good lately is looked at again: a neighbour behind the same address must not lock it out.
             return limited(wait_seconds)
         if not token.startswith(PREFIX):
             return _NO_ISSUER if self.users is None else await self.users.check(token)

@@ -31,7 +31,13 @@ class Backend:
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A transaction in which the caller changes something."""
-        return act(pool_of(self.process), tenant_id=caller.tenant_id, actor=caller.actor, service=self.process.service)
+        return act(
+            pool_of(self.process),
+            tenant_id=caller.tenant_id,
+            actor=caller.actor,
+            service=self.process.service,
+            ip_address=caller.ip_address,
+        )
 
     def reading(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A read-only transaction that sees the caller's tenant."""

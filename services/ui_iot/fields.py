@@ -22,8 +22,8 @@ Id = Annotated[int, Field(strict=True, ge=1, le=GREATEST_ID)]
 
 # In a query every number is text, so these two take text.
 QueryId = Annotated[int, Field(ge=1, le=GREATEST_ID)]
-PathId = Annotated[int, Path(ge=1, le=GREATEST_ID)]
-PathDeviceId = Annotated[str, Path(max_length=128)]
+PathId = Annotated[int, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it.")]
+PathDeviceId = Annotated[str, Path(max_length=128, description="The device's own name, as its readings carry it.")]
 
 
 def unset() -> Any:

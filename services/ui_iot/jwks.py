@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import httpx
-
-from services.ui_iot.oidc import ProviderError
+from services.ui_iot.oidc import UNREACHABLE, ProviderError
 from services.ui_iot.tokens import KeySet
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ class Jwks:
         try:
             document = await self._source.fetch_keys()
             keys = KeySet.from_document(document)
-        except (httpx.HTTPError, ProviderError, OSError, ValueError) as error:
+        except (*UNREACHABLE, ProviderError, ValueError) as error:
             self.failing = True
             log.warning("keys of the issuer cannot be fetched: %s", type(error).__name__)
         else:

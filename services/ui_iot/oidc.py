@@ -16,6 +16,11 @@ from services.ui_iot.refusals import Refusal
 DISCOVERY_SECONDS = 600.0
 
 
+# How asking an address fails when nobody answers there, or when it is no address at all: httpx's InvalidURL is no
+# HTTPError, and a connection tried at several addresses may fail with all their errors at once.
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ExceptionGroup)
+
+
 class ProviderError(Exception):
     """The issuer did not answer as an OpenID Connect issuer does."""
 
@@ -46,7 +51,7 @@ class KeyUrl:
         self._url = url
 
     async def fetch_keys(self) -> object:
-        """The document. Raises ProviderError, httpx.HTTPError and ValueError."""
+        """The document. Raises ProviderError, ValueError and what UNREACHABLE lists."""
         return await _get_json(self._client, self._url)
 
 
@@ -70,7 +75,7 @@ class Issuer:
         self._description: tuple[float, dict[str, Any]] | None = None
 
     async def fetch_keys(self) -> object:
-        """The JWKS document the description names. Raises ProviderError, httpx.HTTPError and ValueError."""
+        """The JWKS document the description names. Raises ProviderError, ValueError and what UNREACHABLE lists."""
         return await _get_json(self._client, await self._endpoint("jwks_uri"))
 
     async def refresh(self, refresh_token: str) -> Granted | Refusal:
@@ -82,7 +87,7 @@ class Issuer:
             url = await self._endpoint("token_endpoint")
             response = await self._client.post(url, data=form, headers={"accept": "application/json"})
             answer = orjson.loads(response.content)
-        except (httpx.HTTPError, ProviderError, ValueError):
+        except (*UNREACHABLE, ProviderError, ValueError):
             return Refusal("auth_unavailable", "The issuer cannot be reached.", retry_after_seconds=5)
         if response.status_code == 200 and isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
             return Granted(answer)

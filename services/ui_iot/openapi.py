@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from services.ui_iot.guard import ROLES_MEMBER
-from services.ui_iot.problems import MEDIA_TYPE
+from services.ui_iot.problems import MEDIA_TYPE, UNREADABLE
 
 _DESCRIPTION = """
 Alerting for fleets of IoT devices.
@@ -55,12 +55,13 @@ _SECURITY_SCHEMES = {
 }
 
 _PROBLEMS: dict[int, tuple[str, str, str]] = {
-    400: ("Bad Request", "The body could not be read.", ""),
+    400: ("Bad Request", UNREADABLE, ""),
     401: ("Unauthorized", "The token has expired.", "expired"),
     403: ("Forbidden", "This needs one of the roles admin.", "forbidden"),
     404: ("Not Found", "There is no such thing.", ""),
     409: ("Conflict", "It exists already, or something still uses it.", ""),
     413: ("Content Too Large", "The body may have 65536 bytes.", ""),
+    415: ("Unsupported Media Type", "The body must come without Content-Encoding.", ""),
     422: ("Unprocessable Content", "The request does not have the form that is expected.", ""),
     429: ("Too Many Requests", "Too many failed attempts.", "rate_limited"),
     500: ("Internal Server Error", "Something went wrong here; the trace id finds it in our log.", ""),
@@ -68,6 +69,8 @@ _PROBLEMS: dict[int, tuple[str, str, str]] = {
 }
 # Any request that is let in can meet these.
 _COMMON = (401, 403, 422, 429, 500, 503)
+# Any request with a body can meet these too.
+_OF_BODIES = (400, 413, 415)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -102,6 +105,9 @@ def install_openapi(app: FastAPI, *, version: str) -> None:
             components.setdefault("schemas", {})["Problem"] = _PROBLEM_SCHEMA
             components["securitySchemes"] = _SECURITY_SCHEMES
             for operation in _operations(made):
+                if "requestBody" in operation:
+                    answers = {**operation["responses"], **{str(status): _describe(status) for status in _OF_BODIES}}
+                    operation["responses"] = dict(sorted(answers.items()))
                 roles = operation.get(ROLES_MEMBER)
                 if roles:
                     said = operation.get("description", "")

@@ -66,7 +66,7 @@ class Order:
 class PageQuery(BaseModel):
     """The query of a list; each list adds its filters. What is not listed is refused, so that no filter is misspelt."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     limit: Annotated[int, Field(ge=1, le=200, description="Most items of a page.")] = 50
     cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR, description="next_cursor of the page before.")] = (
         None

@@ -1,6 +1,6 @@
 """Who a request comes from, once that is proven."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends
@@ -19,11 +19,13 @@ class Principal:
     actor: Actor
     is_gateway: bool = False
     """Whether a device may report readings of the tenant's other devices."""
+    ip_address: str | None = None
+    """Where this one request comes from; not part of what is remembered."""
 
 
 def _principal(request: Request) -> Principal:
     principal: Principal = request.scope["pulse.principal"]
-    return principal
+    return replace(principal, ip_address=request.scope["pulse.client_address"])
 
 
 Caller = Annotated[Principal, Depends(_principal)]

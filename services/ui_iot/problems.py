@@ -23,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 # By RFC 9110; Python's own words for these two change with its version.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
+# What FastAPI says about a body that is not UTF-8 or nested too deep; the rest that is no JSON is json_invalid to it.
+_FASTAPI_UNREADABLE = "There was an error parsing the body"
 UNREADABLE = "The body is not JSON that can be read."
 # What a request counts as whose client left before it was answered; nginx's number for it.
 CLIENT_GONE = 499
@@ -135,12 +137,15 @@ async def _on_refused(_request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else _describe(error.status_code)
+    told = error.detail not in (HTTPStatus(error.status_code).phrase, _FASTAPI_UNREADABLE)
+    detail = error.detail if told else _describe(error.status_code)
     return problem(error.status_code, detail, headers=error.headers)
 
 
 def _describe(status: int) -> str:
     match status:
+        case 400:
+            return UNREADABLE
         case 404:
             return "There is nothing at this address."
         case 405:
@@ -151,6 +156,8 @@ def _describe(status: int) -> str:
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if any(fault["type"] == "json_invalid" for fault in error.errors()):
+        return problem(400, UNREADABLE)
     # Pydantic's errors quote what was sent, which may be a secret.
     errors = [{"pointer": _point_to(fault["loc"]), "detail": fault["msg"]} for fault in error.errors()]
     return problem(422, "The request does not have the form that is expected.", errors=errors[:50])
@@ -180,7 +187,7 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_database_away(_request: Request, error: Exception) -> Response:
-    log.warning("database away: %s", type(error).__name__)
+    log.warning("database away: %s: %s", type(error).__name__, error)
     return problem(503, "The database is not available.")
 
 

@@ -98,7 +98,7 @@ def decode_readings(body: bytes) -> list[Any] | None:
 def _decode_leniently(body: bytes) -> Any:
     """What orjson refuses as a whole for one number or text of it, so that only that reading is lost.
 
-    1e999, NaN, Infinity and numbers of thousands of digits become floats that are refused later; a lone surrogate stays.
+    1e999, NaN, Infinity and numbers of thousands of digits become floats, lone surrogates stay; both are refused later.
     """
     try:
         return json.loads(body.decode(), parse_int=float)

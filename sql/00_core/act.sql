@@ -5,7 +5,8 @@ create function core.act(
   p_actor_name text,
   p_reason text,
   p_trace_id text,
-  p_service text
+  p_service text,
+  p_ip_address text default ''
 ) returns void
 language sql volatile
 begin atomic
@@ -16,8 +17,9 @@ begin atomic
     set_config('pulse.actor_name', p_actor_name, true),
     set_config('pulse.reason', p_reason, true),
     set_config('pulse.trace_id', p_trace_id, true),
-    set_config('pulse.service', p_service, true);
+    set_config('pulse.service', p_service, true),
+    set_config('pulse.ip_address', p_ip_address, true);
 end;
 
-comment on function core.act(text, text, text, text, text, text, text) is
-  'Say who acts for which tenant, why and in which trace, until the end of the transaction.';
+comment on function core.act(text, text, text, text, text, text, text, text) is
+  'Say who acts for which tenant, why, in which trace and from which address, until the end of the transaction.';

@@ -14,6 +14,7 @@ declare
   v_actor_type text := coalesce(core.current_actor_type(), case when v_is_pulse then 'service' else 'user' end);
   v_actor_id text := coalesce(core.current_actor_id(), case when v_is_pulse then v_service else session_user end);
   v_actor_name text := core.current_actor_name();
+  v_ip_address inet := core.current_ip_address();
   v_trace_id text := core.current_trace_id();
   v_tenant_id text := coalesce(core.current_tenant(), 'system');
   v_reason jsonb := jsonb_strip_nulls(jsonb_build_object('reason', core.current_reason()));
@@ -42,7 +43,7 @@ begin
     case when e.actor_id is null and e.actor_type is null then v_actor_type else e.actor_type end,
     case when e.actor_id is null and e.actor_type is null then v_actor_id else left(e.actor_id, 256) end,
     case when e.actor_id is null and e.actor_type is null then v_actor_name else audit._printable(e.actor_name, 256) end,
-    e.ip_address,
+    coalesce(e.ip_address, v_ip_address),
     left(coalesce(e.trace_id, v_trace_id), 64),
     e.duration_ms
   from unnest(p_events) with ordinality as e

@@ -20,24 +20,19 @@ begin
     -- What came before its device was disabled or deleted opens nothing: nothing could close it again.
     select b.*, d.tags
     from batch b
-    cross join lateral (
-      select d.tags
-      from public.devices d
-      where d.tenant_id = b.tenant_id and d.device_id = b.device_id and d.enabled
-      limit 1  -- keeps it a look-up by key, however large the fleet
+    cross join lateral (  -- limited, so that it stays a look-up by key, however large the fleet
+      select d.tags from public.devices d
+      where d.tenant_id = b.tenant_id and d.device_id = b.device_id and d.enabled limit 1
     ) d
   ), breaching as (
     select tenant_id, rule_id, device_id, min(timestamp) as first_breach
     from (
       -- Two joins, each on all it can be on: a fleet with a rule for every device costs no more than one with one rule.
-      select l.tenant_id, r.rule_id, l.device_id, l.timestamp
-      from live l
+      select l.tenant_id, r.rule_id, l.device_id, l.timestamp from live l
       join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
-        and r.device_id = l.device_id
-        and evaluator._breaches(r.operator, l.value, r.threshold)
+        and r.device_id = l.device_id and evaluator._breaches(r.operator, l.value, r.threshold)
       union all
-      select l.tenant_id, r.rule_id, l.device_id, l.timestamp
-      from live l
+      select l.tenant_id, r.rule_id, l.device_id, l.timestamp from live l
       join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
         and r.device_id is null and (r.tag is null or r.tag = any (l.tags))
         and evaluator._breaches(r.operator, l.value, r.threshold)
@@ -46,11 +41,8 @@ begin
   ), tracked as (
     select s.*
     from (select distinct b.tenant_id, b.device_id, b.metric from batch b) series
-    cross join lateral (
-      select *
-      from public.rule_state s
-      where s.tenant_id = series.tenant_id and s.device_id = series.device_id
-      offset 0  -- keeps it a look-up: most of those that fire have sent nothing new
+    cross join lateral (  -- fenced, so that it stays a look-up: most of those that fire have sent nothing new
+      select * from public.rule_state s where s.tenant_id = series.tenant_id and s.device_id = series.device_id offset 0
     ) s
     join public.alert_rules r on r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric
   ), pair as (
@@ -68,8 +60,7 @@ begin
       select e.timestamp
       from public.telemetry e
       where p.since is null and e.tenant_id = p.tenant_id and e.device_id = p.device_id
-        and e.metric = r.metric and e.timestamp >= p.first_breach
-        and not exists (
+        and e.metric = r.metric and e.timestamp >= p.first_breach and not exists (
           select from evaluator.inbox i
           where i.shard = core.shard_of(e.tenant_id, e.device_id) and i.reading_id = e.reading_id)
       order by e.timestamp desc

@@ -4,7 +4,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_tenant_id text := core.require_tenant();
-  v_name text;
+  v_old public.alert_rules;
 begin
   perform evaluator._forget_rule(v_tenant_id, p_rule_id, 'rule deleted');
   perform dispatcher.delete_route(r.route_id)
@@ -12,7 +12,7 @@ begin
   where r.tenant_id = v_tenant_id and r.rule_id = p_rule_id;
   delete from public.alert_rules r
   where r.tenant_id = v_tenant_id and r.rule_id = p_rule_id
-  returning r.name into v_name;
+  returning r.* into v_old;
   if not found then
     raise exception using errcode = 'PU404', message = format('there is no rule %s', p_rule_id);
   end if;
@@ -21,8 +21,9 @@ begin
     p_event_type => 'rule.deleted',
     p_entity_type => 'rule',
     p_entity_id => p_rule_id::text,
-    p_entity_name => v_name,
-    p_message => format('rule %s deleted', p_rule_id))]);
+    p_entity_name => v_old.name,
+    p_message => format('rule %s deleted', p_rule_id),
+    p_details => to_jsonb(v_old) - array['tenant_id', 'created_at', 'updated_at'])]);
 end
 $$;
 

@@ -18,7 +18,8 @@ begin
     p_entity_type => 'route',
     p_entity_id => p_route_id::text,
     p_entity_name => v_route.name,
-    p_message => format('route %s to channel %s deleted', p_route_id, v_route.channel_id))]);
+    p_message => format('route %s to channel %s deleted', p_route_id, v_route.channel_id),
+    p_details => to_jsonb(v_route) - array['tenant_id', 'created_at', 'updated_at'])]);
 end
 $$;
 

@@ -37,7 +37,11 @@ begin
     p_entity_type => 'channel',
     p_entity_id => p_channel_id::text,
     p_entity_name => v_channel.name,
-    p_message => format('%s channel %s deleted', v_channel.kind, p_channel_id))]);
+    p_message => format('%s channel %s deleted', v_channel.kind, p_channel_id),
+    p_details => jsonb_build_object(
+      'kind', v_channel.kind,
+      'config', delivery._public_config(v_channel.kind, v_channel.config),
+      'enabled', v_channel.enabled))]);
   -- What still waits for it is given up now and not at the next poll.
   perform pg_notify('pulse_delivery', '');
 end

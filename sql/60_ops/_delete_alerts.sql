@@ -3,18 +3,25 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_job_tenant_ids text[];
+  v_job_ids bigint[];
   v_attempts integer;
   v_jobs integer;
   v_suppressions integer;
   v_events integer;
   v_alerts integer;
 begin
+  select array_agg(job.tenant_id), array_agg(job.job_id)
+  into v_job_tenant_ids, v_job_ids
+  from unnest(p_tenant_ids, p_alert_ids) as old (tenant_id, alert_id)
+  join public.notification_jobs job
+    on job.tenant_id = old.tenant_id
+    and job.alert_id = old.alert_id;
+
+  -- From the jobs' keys: in one join over all three tables the attempts may be read once for each alert.
   delete from public.delivery_attempts attempt
-  using unnest(p_tenant_ids, p_alert_ids) as old (tenant_id, alert_id), public.notification_jobs job
-  where job.tenant_id = old.tenant_id
-    and job.alert_id = old.alert_id
-    and attempt.tenant_id = job.tenant_id
-    and attempt.job_id = job.job_id;
+  using unnest(v_job_tenant_ids, v_job_ids) as job (tenant_id, job_id)
+  where attempt.tenant_id = job.tenant_id and attempt.job_id = job.job_id;
   get diagnostics v_attempts = row_count;
 
   delete from public.notification_jobs job

@@ -1,4 +1,5 @@
--- By the newest reading of any metric: online within 5 minutes, late within an hour, offline beyond.
+-- By the newest reading of any metric: online within 5 minutes, late within an hour, offline beyond. A gateway that only
+-- speaks for others has no reading of its own to tell by.
 -- The cost follows the size of the fleet, not its history.
 create view metrics.devices as
 with seen as (
@@ -10,6 +11,7 @@ counted as (
   select
     case
       when not d.enabled then 'disabled'
+      when s.received_at is null and d.is_gateway then 'gateway'
       when s.received_at is null then 'never_seen'
       when s.received_at > now() - interval '5 minutes' then 'online'
       when s.received_at > now() - interval '1 hour' then 'late'
@@ -21,8 +23,9 @@ counted as (
   group by 1
 )
 select known.status, coalesce(c.devices, 0) as value
-from (values ('online'), ('late'), ('offline'), ('never_seen'), ('disabled')) known (status)
+from (values ('online'), ('late'), ('offline'), ('never_seen'), ('gateway'), ('disabled')) known (status)
 left join counted c on c.status = known.status;
 
 comment on view metrics.devices is
-  'Devices by status: online (heard within 5 minutes), late (within an hour), offline, never_seen or disabled.';
+  'Devices by status: online (heard within 5 minutes), late (within an hour), offline, never_seen, disabled, or '
+  'gateway: one that sends no readings of its own.';

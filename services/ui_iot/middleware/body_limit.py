@@ -1,4 +1,4 @@
-"""No request makes this process hold more of its body than its address takes."""
+"""No request makes this process hold more of its body than its address takes, packed or not."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +20,13 @@ class BodyLimitMiddleware:
         """Pass the request on with a bounded body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        # Taken for what it is, a packed body would be "not JSON"; unpacked here, it could be a thousand times its size.
+        if any(
+            name == b"content-encoding" and value.strip().lower() != b"identity" for name, value in scope["headers"]
+        ):
+            detail = "The body must come without Content-Encoding."
+            await problem(415, detail, headers={"Accept-Encoding": "identity"})(scope, receive, send)
             return
         most = self._ingest_bytes if scope["path"].startswith(INGEST_PREFIX) else SMALL_BYTES
         detail = f"The body may have {most} bytes."

@@ -90,13 +90,21 @@ class AlertQuery(PageQuery):
     """Which alerts."""
 
     status: Annotated[list[Literal["open", "acknowledged", "closed"]], Field(default_factory=list, max_length=3)]
+    """Only alerts in one of these states."""
     severity: Annotated[list[Severity], Field(default_factory=list, max_length=4)]
+    """Only alerts of one of these severities."""
     rule_id: QueryId | None = None
+    """Only alerts that this rule opened."""
     device_id: DeviceId | None = None
+    """Only alerts of this device."""
     metric: Metric | None = None
+    """Only alerts about this metric."""
     trace_id: TraceId | None = None
+    """Only alerts that the request with this trace id opened."""
     opened_since: AwareDatetime | None = None
+    """Only alerts opened at this time or later."""
     opened_until: AwareDatetime | None = None
+    """Only alerts opened before this time."""
 
 
 class Closing(BaseModel):

@@ -97,16 +97,27 @@ class AuditQuery(PageQuery):
     """Which events. A time bound keeps the look at old months short."""
 
     event_type: Word | None = None
+    """Only events of this type, such as rule.updated."""
     category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
+    """Only events whose type begins with this word."""
     severity: Literal["debug", "info", "warning", "error", "critical"] | None = None
+    """Only events of this severity."""
     entity_type: Word | None = None
+    """Only events about this kind of thing, such as rule."""
     entity_id: Word | None = None
+    """Only events about the thing with this id."""
     actor_type: Literal["user", "device", "service", "anonymous"] | None = None
+    """Only what this kind of actor did."""
     actor_id: Word | None = None
+    """Only what this actor did."""
     ip_address: IPvAnyAddress | None = None
+    """Only what came from this address."""
     trace_id: TraceId | None = None
+    """Only what the request with this trace id caused."""
     since: AwareDatetime | None = None
+    """Only events at this time or later."""
     until: AwareDatetime | None = None
+    """Only events before this time."""
 
 
 _EQUAL = ("event_type", "category", "severity", "entity_type", "entity_id", "actor_type", "actor_id", "trace_id")

@@ -48,6 +48,31 @@ _SHOWN: dict[str, Any] = {
 }
 
 
+_EXAMPLES: dict[Kind, dict[str, Any]] = {
+    "webhook": {
+        "name": "On call",
+        "kind": "webhook",
+        "config": {"url": "https://hooks.example.com/pulse", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
+    },
+    "slack": {
+        "name": "#alerts",
+        "kind": "slack",
+        "config": {"url": "https://hooks.slack.com/services/T000/B000/XXXX"},
+    },
+    "teams": {
+        "name": "Alerts",
+        "kind": "teams",
+        "config": {"url": "https://example.logic.azure.com/workflows/1"},
+    },
+    "pagerduty": {
+        "name": "PagerDuty",
+        "kind": "pagerduty",
+        "config": {"routing_key": "0123456789abcdef0123456789abcdef"},
+    },
+}
+_CHANGES: dict[str, Any] = {"config": {"url": "https://hooks.example.com/pulse-2"}, "enabled": True}
+
+
 class _NewChannel(BaseModel):
     name: Name
     enabled: Flag = True
@@ -56,14 +81,7 @@ class _NewChannel(BaseModel):
 class NewWebhook(_NewChannel):
     """A webhook to be added."""
 
-    model_config = example(
-        name="On call",
-        kind="webhook",
-        config={
-            "url": "https://hooks.example.com/pulse",
-            "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
-        },
-    )
+    model_config = example(**_EXAMPLES["webhook"])
     kind: Literal["webhook"]
     config: Webhook
 
@@ -71,9 +89,7 @@ class NewWebhook(_NewChannel):
 class NewSlack(_NewChannel):
     """A Slack channel to be added."""
 
-    model_config = example(
-        name="#alerts", kind="slack", config={"url": "https://hooks.slack.com/services/T000/B000/XXXX"}
-    )
+    model_config = example(**_EXAMPLES["slack"])
     kind: Literal["slack"]
     config: Slack
 
@@ -81,7 +97,7 @@ class NewSlack(_NewChannel):
 class NewTeams(_NewChannel):
     """A Teams channel to be added."""
 
-    model_config = example(name="Alerts", kind="teams", config={"url": "https://example.logic.azure.com/workflows/1"})
+    model_config = example(**_EXAMPLES["teams"])
     kind: Literal["teams"]
     config: Teams
 
@@ -89,23 +105,27 @@ class NewTeams(_NewChannel):
 class NewPagerDuty(_NewChannel):
     """A PagerDuty service to be added."""
 
-    model_config = example(
-        name="PagerDuty", kind="pagerduty", config={"routing_key": "0123456789abcdef0123456789abcdef"}
-    )
+    model_config = example(**_EXAMPLES["pagerduty"])
     kind: Literal["pagerduty"]
     config: PagerDuty
 
 
-NewChannel = Annotated[NewWebhook | NewSlack | NewTeams | NewPagerDuty, Body(discriminator="kind")]
+NewChannel = Annotated[
+    NewWebhook | NewSlack | NewTeams | NewPagerDuty,
+    Body(discriminator="kind", openapi_examples={kind: {"value": value} for kind, value in _EXAMPLES.items()}),
+]
 
 
 class ChannelChanges(BaseModel):
     """What is to change; what is left out stays, members of config too. The kind stays for good."""
 
-    model_config = example(config={"url": "https://hooks.example.com/pulse-2"}, enabled=True)
+    model_config = example(**_CHANGES)
     name: Name = unset()
     config: ConfigChanges = unset()
     enabled: Flag = unset()
+
+
+SentChanges = Annotated[ChannelChanges, Body(openapi_examples={"move": {"value": _CHANGES}})]
 
 
 class Channel(BaseModel):
@@ -134,7 +154,9 @@ class ChannelQuery(PageQuery):
     """Which channels."""
 
     kind: Kind | None = None
+    """Only channels of this kind."""
     enabled: bool | None = None
+    """Only channels that are, or are not, in use."""
 
 
 @router.get("", response_model=ChannelPage, responses=problems(), openapi_extra=allow(READERS))
@@ -161,7 +183,7 @@ async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str,
 
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
-async def update_channel(api: Api, caller: Caller, channel_id: PathId, body: ChannelChanges) -> Any:
+async def update_channel(api: Api, caller: Caller, channel_id: PathId, body: SentChanges) -> Any:
     """Change a channel; send of config what is to change."""
     patch = changes(body)
     check_destination(patch.get("config", {}).get("url"), allow_private=api.settings.allow_private_destinations)

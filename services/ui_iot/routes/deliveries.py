@@ -119,9 +119,13 @@ class DeliveryQuery(PageQuery):
     """Which deliveries."""
 
     state: Literal["pending", "leased", "delivered", "dead"] | None = None
+    """Only deliveries in this state."""
     channel_id: QueryId | None = None
+    """Only deliveries to this channel."""
     alert_id: QueryId | None = None
+    """Only deliveries about this alert."""
     trace_id: TraceId | None = None
+    """Only deliveries that the request with this trace id caused."""
 
 
 @router.get("", response_model=DeliveryPage, responses=problems(), openapi_extra=allow(READERS))

@@ -106,7 +106,9 @@ class DeviceQuery(PageQuery):
 
     tag: Annotated[Tag | None, Field(description="Only devices with this tag.")] = None
     enabled: bool | None = None
+    """Only devices that are, or are not, in use."""
     is_gateway: bool | None = None
+    """Only devices that may, or may not, report for others."""
 
 
 @router.get("", response_model=DevicePage, responses=problems(), openapi_extra=allow(READERS))

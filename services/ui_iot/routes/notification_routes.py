@@ -99,8 +99,11 @@ class RouteQuery(PageQuery):
     """Which routes."""
 
     channel_id: QueryId | None = None
+    """Only routes to this channel."""
     rule_id: QueryId | None = None
+    """Only routes for this one rule."""
     enabled: bool | None = None
+    """Only routes that are, or are not, in use."""
 
 
 @router.get("", response_model=RoutePage, responses=problems(), openapi_extra=allow(READERS))

@@ -138,11 +138,15 @@ class RuleQuery(PageQuery):
     """Which rules."""
 
     metric: Metric | None = None
+    """Only rules about this metric."""
     severity: Severity | None = None
+    """Only rules of this severity."""
     device_id: Annotated[DeviceId | None, Field(description="Only rules for this one device.")] = None
     tag: Annotated[Tag | None, Field(description="Only rules for this group.")] = None
     policy_id: QueryId | None = None
+    """Only rules with this escalation policy."""
     enabled: bool | None = None
+    """Only rules that are, or are not, in use."""
 
 
 @router.get("", response_model=RulePage, responses=problems(), openapi_extra=allow(READERS))

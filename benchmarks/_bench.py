@@ -1,4 +1,4 @@
-"""A database of their own for benchmarks: durable, on disk, migrated to head, gone afterwards."""
+"""What benchmarks share: a database of their own (durable, on disk, migrated, gone afterwards) and their output."""
 
 import io
 import os
@@ -49,3 +49,12 @@ def percentile(values: list[float], share: float) -> float:
     """The value below which that share of the sorted values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def print_comparison(rates: dict[str, list[float]]) -> None:
+    """A line each for the rates of "reference" and "pulse", measured by turns, and the median of their ratios."""
+    for name, values in rates.items():
+        rounds = [round(value) for value in values]
+        print(f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {rounds}")
+    ratios = sorted(mine / theirs for mine, theirs in zip(rates["pulse"], rates["reference"], strict=True))
+    print(f"ratio      {ratios[len(ratios) // 2]:>10.2f} x the reference (median of {len(ratios)} rounds)")
