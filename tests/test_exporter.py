@@ -279,7 +279,7 @@ async def test_slow_views_come_last_and_the_deadline_holds(conn: asyncpg.Connect
             took = asyncio.get_running_loop().time() - before
             assert (found.value("pulse_exporter_up"), found.value("pulse_zebra")) == (1, 1)
             assert {name for name, success in found.views().items() if not success} == {f"slow_{n}" for n in range(5)}
-            assert took < 1.1
+            assert took < 2  # the margin is for a busy machine; that not all were asked shows the deadline
             # Not all five could be asked; the rest says so instead of being silently absent.
             asked = found.series("pulse_exporter_view_duration_seconds", "view")
             assert 0 < len([view for (view,) in asked if view.startswith("slow_")]) < 5
