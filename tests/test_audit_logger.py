@@ -199,7 +199,10 @@ async def test_cut_connections_lose_and_repeat_nothing(app_url: str, conn: async
 
 async def test_killed_backends_lose_and_repeat_nothing(trail: Trail, conn: asyncpg.Connection) -> None:
     """The server ends the writer's connections again and again, in the middle of whatever they do."""
-    kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'pulse_app'"
+    kill = (
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'pulse_app'"
+        " and datname = current_database()"
+    )
     killed = 0
     while killed < 20:
         trail.send(500)
