@@ -408,12 +408,12 @@ async def test_the_logger_has_connections_of_its_own(app_url: str, database_url:
         for _ in range(50):
             logger.auth_success(actor=db.Actor("user", "user-1"))
             logger.auth_failure(reason="expired")
-        blocked = "select count(*) from pg_stat_activity where usename = 'pulse_app' and wait_event_type = 'Lock'"
+        mine = "select count(*) from pg_stat_activity where usename = 'pulse_app' and datname = current_database()"
+        blocked = mine + " and wait_event_type = 'Lock'"
         await until(lambda: _is(conn, blocked, 2))
         await locker.close()
     assert await conn.fetchval("select count(*) from audit_log") == 100
-    gone = "select count(*) from pg_stat_activity where usename = 'pulse_app'"
-    await until(lambda: _is(conn, gone, 0))
+    await until(lambda: _is(conn, mine, 0))
 
 
 def _is_longer(cuts: list[Cut], length: int) -> bool:
