@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -441,3 +442,21 @@ async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Conne
     # All rules at most a few times, for each pass may build a hash of them; not all for each reading (6,000,000).
     assert after["alert_rules"] - before["alert_rules"] < 40_000
     assert await story(conn) == [("opened", 7)]
+
+
+async def test_a_fleet_that_breaches_at_once_costs_in_proportion(conn: asyncpg.Connection) -> None:
+    """Six times the alerts take about six times as long, not thirty-six."""
+    await seed.tenant(conn)
+    await conn.execute(
+        "insert into devices (tenant_id, device_id, name)"
+        " select 'acme', 'd' || n, 'd' || n from generate_series(1, 3500) n"
+    )
+    await seed.rule(conn)
+    seconds = []
+    for first, last in ((0, 500), (500, 3500)):
+        await seed.readings(conn, *[(0, 90, f"d{number + 1}") for number in range(first, last)])
+        before = time.perf_counter()
+        assert await evaluate(conn) == last - first
+        seconds.append(time.perf_counter() - before)
+    assert await conn.fetchval("select count(*) from alerts where status = 'open'") == 3500
+    assert seconds[1] < 18 * seconds[0]

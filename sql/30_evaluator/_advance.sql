@@ -1,16 +1,12 @@
--- The state machine of one rule and device, run over the new readings of a pass at once:
---
---   idle ── breach ─▶ pending ── breach has lasted for_seconds ─▶ firing (open)
---    ▲                  │                                           │
---    └── no breach ─────┴────────────── no breach (close) ──────────┘
---
--- Readings are cut into islands of equal breach; island 0 continues the state that was stored. State is sparse: only
--- pending and firing pairs have a row, so a quiet reading writes nothing.
--- A late reading (older than one already evaluated) never rewinds the state. It is not lost either: for a rule without
--- for_seconds a late breach opens an alert that the newer, quiet reading closes at once.
+-- The state machine that evaluate.sql draws, run over the new readings of a pass at once. Readings are cut into islands of
+-- equal breach; island 0 continues the state that was stored.
 create function evaluator._advance(p_shards smallint[], p_limit integer, out readings integer, out transitions jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- The planner expects one candidate; when a fleet breaches at once there are thousands, and a loop would be quadratic.
+-- What must stay a look-up by key says so with a limit.
+set enable_nestloop = off
+set jit = off
 as $$
 begin
   with batch as materialized (
@@ -44,16 +40,21 @@ begin
     cross join lateral (  -- fenced, so that it stays a look-up: most of those that fire have sent nothing new
       select * from public.rule_state s where s.tenant_id = series.tenant_id and s.device_id = series.device_id offset 0
     ) s
-    join public.alert_rules r on r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric
+    cross join lateral (
+      select from public.alert_rules r
+      where r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric limit 1
+    ) r
   ), pair as (
-    select tenant_id, rule_id, device_id, b.first_breach, t.since, t.firing, t.last_timestamp
-    from breaching b full join tracked t using (tenant_id, rule_id, device_id)
+    select tenant_id, rule_id, device_id, first_breach, t.since, t.firing, t.last_timestamp
+    from breaching full join tracked t using (tenant_id, rule_id, device_id)
   ), candidate as materialized (
     select p.tenant_id, p.rule_id, p.device_id, core.shard_of(p.tenant_id, p.device_id) as shard, r.metric, r.operator,
       r.threshold, make_interval(secs => r.for_seconds) as for_at_least, p.since, p.firing,
       coalesce(p.last_timestamp, evaluated.timestamp) as newest
     from pair p
-    join public.alert_rules r on r.tenant_id = p.tenant_id and r.rule_id = p.rule_id
+    cross join lateral (
+      select * from public.alert_rules r where r.tenant_id = p.tenant_id and r.rule_id = p.rule_id limit 1
+    ) r
     left join lateral (
       -- Rare: only a breach of a pair without state asks what was evaluated before. This statement's snapshot still
       -- shows the batch in the inbox, so a reading that is not in it has been evaluated.
@@ -63,14 +64,12 @@ begin
         and e.metric = r.metric and e.timestamp >= p.first_breach and not exists (
           select from evaluator.inbox i
           where i.shard = core.shard_of(e.tenant_id, e.device_id) and i.reading_id = e.reading_id)
-      order by e.timestamp desc
-      limit 1
+      order by e.timestamp desc limit 1
     ) evaluated on true
   ), sequence as (
     select c.*, b.timestamp, b.value, b.trace_id, false as is_quiet_mark,
       evaluator._breaches(c.operator, b.value, c.threshold) as breach
-    from candidate c
-    join batch b using (tenant_id, device_id, metric)
+    from candidate c join batch b using (tenant_id, device_id, metric)
     where c.newest is null or b.timestamp > c.newest or (c.since is null and c.for_at_least = interval '0')
     union all
     -- An idle pair whose newest evaluated reading is known: there it was quiet.
@@ -94,7 +93,7 @@ begin
       end as began
     from numbered n
   ), islands as (
-    select d.tenant_id, d.rule_id, d.device_id, d.shard, d.island, d.breach, d.began, d.for_at_least,
+    select d.tenant_id, d.rule_id, d.device_id, d.shard, d.island, d.breach, d.began, d.for_at_least, d.firing,
       d.island = 0 and d.firing as was_firing,
       max(d.timestamp) as last_timestamp,
       (array_agg(d.value order by d.timestamp desc))[1] as last_value,
@@ -104,14 +103,11 @@ begin
         order by d.timestamp, d.is_quiet_mark)
         filter (where not d.breach or d.timestamp >= d.began + d.for_at_least))[1] as edge
     from dated d
-    group by d.tenant_id, d.rule_id, d.device_id, d.shard, d.island, d.breach, d.began, d.for_at_least, was_firing
+    group by d.tenant_id, d.rule_id, d.device_id, d.shard, d.island, d.breach, d.began, d.for_at_least, d.firing
   ), judged as (
     select i.*,
       i.breach and (i.was_firing or i.edge is not null) as fires,
-      lag(i.breach and (i.was_firing or i.edge is not null), 1,
-        (select c.firing from candidate c
-          where c.tenant_id = i.tenant_id and c.rule_id = i.rule_id and c.device_id = i.device_id))
-        over pair as fired_before,
+      lag(i.breach and (i.was_firing or i.edge is not null), 1, i.firing) over pair as fired_before,
       lead(i.island) over pair is null as is_last
     from islands i
     window pair as (partition by i.tenant_id, i.rule_id, i.device_id order by i.island)
@@ -127,9 +123,14 @@ begin
       last_value = excluded.last_value, due_at = excluded.due_at, trace_id = excluded.trace_id
   ), forgotten as (
     delete from public.rule_state s
-    using judged j
-    where j.is_last and not j.breach
-      and s.tenant_id = j.tenant_id and s.rule_id = j.rule_id and s.device_id = j.device_id
+    where s.ctid = any (array(  -- nobody else moves them: the caller holds the shards
+      select old.place
+      from judged j
+      cross join lateral (
+        select o.ctid as place from public.rule_state o
+        where o.tenant_id = j.tenant_id and o.rule_id = j.rule_id and o.device_id = j.device_id limit 1
+      ) old
+      where j.is_last and not j.breach))
   )
   select
     (select count(*) from batch),

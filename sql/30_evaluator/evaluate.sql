@@ -1,3 +1,12 @@
+-- The state machine of one rule and device:
+--
+--   idle ── breach ─▶ pending ── breach has lasted for_seconds ─▶ firing (open)
+--    ▲                  │                                           │
+--    └── no breach ─────┴────────────── no breach (close) ──────────┘
+--
+-- State is sparse: only pending and firing pairs have a row, so a quiet reading writes nothing.
+-- A late reading (older than one already evaluated) never rewinds the state. It is not lost either: for a rule without
+-- for_seconds a late breach opens an alert that the newer, quiet reading closes at once.
 create function evaluator.evaluate(p_limit integer) returns table (readings integer, transitions jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
