@@ -211,7 +211,12 @@ async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     pid = int(await parent.stdout.readline())
-    await until(lambda: SLEEPS in pids.command_line(pid)[-1] and "prctl" not in " ".join(pids.command_line(pid)))
+
+    def is_itself() -> bool:
+        words = pids.command_line(pid)  # empty for a moment, between the two programs
+        return words[-1:] == [SLEEPS] and "prctl" not in " ".join(words)
+
+    await until(is_itself)
     parent.kill()
     await parent.wait()
     await until(lambda: not pids.is_running(pid))
