@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,8 +136,7 @@ def test_a_python_without_venv_is_one_line(bare: Path, tmp_path: Path) -> None:
     assert done.stderr == f"pulse: {lame} has no venv module; install it (on Debian: apt install python3-venv)\n"
 
 
-@pytest.mark.skipif(shutil.which("dash") is None, reason="no dash on this machine")
-def test_the_script_is_plain_sh(bare: Path) -> None:
+def test_the_script_is_plain_sh(bare: Path, require: Callable[[str], str]) -> None:
     """A stricter shell finds no fault."""
-    done = subprocess.run(["dash", "-n", bare / "pulse"], check=False, capture_output=True, text=True)
+    done = subprocess.run([require("dash"), "-n", bare / "pulse"], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
