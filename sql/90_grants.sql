@@ -71,8 +71,12 @@ grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops,
 grant usage on schema audit to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
--- The audit writer's COPY; rows are read through api views.
-grant insert on public.audit_log to pulse_app;
+-- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the
+-- database's to say.
+grant insert (
+  tenant_id, timestamp, event_id, event_type, category, severity, entity_type, entity_id, entity_name, action, message,
+  details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms
+) on public.audit_log to pulse_app;
 grant select on public.audit_log to pulse_auditor;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.

@@ -18,6 +18,16 @@ KEYS_WITHOUT_TENANT = {
     "sql_layer_pkey": "describes the database, not a tenant",
     "inbox_pkey": "work table of one machine; the key is the order of the evaluator's claim",
     "shards_pkey": "work table of one machine; sixteen rows that are only locks",
+    "blocks_pkey": "one log over all tenants: the order of the tree's leaves",
+    "blocks_first_position_key": "the same order, counted in rows",
+    "tree_nodes_pkey": "the place in the one tree",
+    "checkpoints_pkey": "one log over all tenants",
+    "sealer_pkey": "one row",
+    "signing_keys_pkey": "keys of the one log",
+    "tombstones_pkey": "months of the one log",
+    "holds_pkey": "holds keep months, of all tenants",
+    "tracked_tables_pkey": "describes tables, not tenants",
+    "attack_findings_pkey": "attacks cross tenants",
 }
 
 UNCOMMENTED = f"""

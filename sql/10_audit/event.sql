@@ -24,7 +24,7 @@ language sql immutable parallel safe
 return row(
   p_tenant_id, p_timestamp, p_event_id, null::timestamptz, p_event_type, null::text, p_severity,
   p_entity_type, p_entity_id, p_entity_name, null::text, p_message, p_details, p_source_service,
-  p_actor_type, p_actor_id, p_actor_name, p_ip_address, p_trace_id, p_duration_ms
+  p_actor_type, p_actor_id, p_actor_name, p_ip_address, p_trace_id, p_duration_ms, null::xid8
 )::public.audit_log;
 
 comment on function audit.event is
