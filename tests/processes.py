@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
     port = int(settings.pop("port", "0")) or free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
     environment |= {"PULSE_DATABASE_URL": database_url, "PULSE_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    kept = tempfile.TemporaryDirectory(prefix="pulse-audit-")
+    environment |= {"PULSE_AUDIT_KEY_FILE": f"{kept.name}/signing.key", "PULSE_AUDIT_ANCHOR_DIR": kept.name}
     environment |= {f"PULSE_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -88,6 +91,7 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
             process.kill()
             await process.wait()
         await reading
+        kept.cleanup()
 
 
 @asynccontextmanager

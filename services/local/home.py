@@ -41,6 +41,11 @@ class Home:
         return self.root / "keys"
 
     @property
+    def audit(self) -> Path:
+        """The sealer's key, and the checkpoints it signed."""
+        return self.root / "audit"
+
+    @property
     def fleet(self) -> Path:
         """Tokens of the demo's devices."""
         return self.keys / "fleet.json"

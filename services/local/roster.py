@@ -74,6 +74,11 @@ class Roster:
             "PULSE_PORT": str(self._ports[name]),
             "PULSE_HEALTH_TARGETS": orjson.dumps({other: self._ports.url(other) for other in SERVICES}).decode(),
         }
+        kept = {"KEY_FILE": "signing.key", "ANCHOR_DIR": "checkpoints"}
+        extra |= {
+            f"PULSE_AUDIT_{setting}": os.environ.get(f"PULSE_AUDIT_{setting}") or str(self._home.audit / place)
+            for setting, place in kept.items()
+        }
         if self._embedded:
             extra["PULSE_LISTEN_URL"] = database_url
         if demo:

@@ -1,5 +1,8 @@
-"""The timers of Pulse: escalation, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: sealing, escalation, health, metrics history, partitions, retention, lease reaping."""
 
+import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -7,6 +10,10 @@ import httpx
 
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
+from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
+from services.ops_worker.sealing.key_file import KeyFile
+from services.ops_worker.sealing.note import BadNote, open_checkpoint
+from services.ops_worker.sealing.sealer import Sealer
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
@@ -15,6 +22,8 @@ from services.shared.http_client import traced_client
 from services.shared.server import Process
 from services.shared.settings import OpsWorker
 from services.shared.worker import Loop, run_worker
+
+log = logging.getLogger(__name__)
 
 
 def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
@@ -52,13 +61,46 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     ]
 
 
+def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
+    """The sealer, which knows the newest checkpoint that was kept: a database that fell behind it is not sealed."""
+    keys = KeyFile(settings.audit_key_file, settings.audit_log_name)
+    keys.load()
+    sealer = Sealer(
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+        keys=keys,
+        rows_per_pass=settings.seal_batch,
+        lease_seconds=settings.seal_lease_seconds,
+    )
+    newest = kept.newest()
+    if newest is not None:
+        try:
+            sealer.seen = open_checkpoint(newest, keys.verifiers())
+        except BadNote as fault:
+            log.error("the newest checkpoint in %s is not ours: %s", settings.audit_anchor_dir, fault)  # noqa: TRY400
+    return sealer
+
+
+def sealing_loops(process: Process, settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
+    """Sealing, and handing out what was signed: apart, so that an anchor that hangs delays no block."""
+    file = FileAnchor(settings.audit_anchor_dir)
+    anchors: list[Anchor] = [file]
+    if settings.audit_anchor_url is not None:
+        anchors.append(HttpAnchor(client, str(settings.audit_anchor_url)))
+    sealer = make_sealer(settings, file)
+    keeper = Anchors(anchors, process.metrics.registry)
+    return [
+        Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds),
+        Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
+    ]
+
+
 @asynccontextmanager
 async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
     assert isinstance(process.settings, OpsWorker)
     # The services are the operator's own addresses, and by default on this machine.
     async with traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client:
-        yield loops(process.settings, client)
+        yield [*loops(process.settings, client), *sealing_loops(process, process.settings, client)]
 
 
 def main() -> None:

@@ -194,6 +194,7 @@ class OpsWorker(Settings):
 
     service = "ops_worker"
     port: Port = 8085
+    pool_max_size: Annotated[int, Field(ge=1)] = 8
     port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
     """The services are asked on the six ports that follow it, unless health_targets names them."""
     health_targets: Json[Annotated[dict[ServiceName, HttpUrl], Field(min_length=1, max_length=1000)]] | None = None
@@ -218,6 +219,20 @@ class OpsWorker(Settings):
     """Daily partitions of telemetry made before they are needed."""
     partition_ahead_months: Annotated[int, Field(ge=1, le=24)] = 2
     """Monthly partitions of audit_log made before they are needed."""
+    seal_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Time between two looks for audit events to seal; each look makes at most one block a month it finds events of."""
+    seal_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Audit events that one pass seals; more only when one transaction wrote more."""
+    seal_lease_seconds: Annotated[float, Field(ge=1)] = 10.0
+    """Time after which a vanished sealer is followed by another."""
+    audit_log_name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$")] = "pulse.local/audit"
+    """Name of the sealed log, in every checkpoint: a name of your own, like a URL without its scheme."""
+    audit_key_file: Path = Path(".pulse/audit/signing.key")
+    """Private key that signs checkpoints, mode 0600, made when missing; its public keys stand beside it in .pub."""
+    audit_anchor_dir: Path = Path(".pulse/audit/checkpoints")
+    """Where checkpoints are kept, a file a day; the proof is worth what this place is worth."""
+    audit_anchor_url: HttpUrl | None = None
+    """Webhook that gets each checkpoint as text."""
     retention_seconds: Seconds = 3600.0
     """Time between two removals of old rows."""
     retention_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -42,6 +42,7 @@ from (
     ('config.policy_deleted', 'info', 'An escalation policy was removed.'),
     ('audit.gap', 'error', 'Events were lost before they reached this table; details holds count, process and time bounds.'),
     ('audit.quarantined', 'error', 'An event could not be stored as it was; details holds a safe rendering of it.'),
+    ('audit.log_broken', 'critical', 'The sealed log contradicts what was signed: somebody altered it.'),
     ('audit.read', 'info', 'Someone read the audit trail; details holds the filter.'),
     ('system.started', 'info', 'A process of Pulse became ready.'),
     ('system.stopped', 'info', 'A process of Pulse stopped cleanly.'),

@@ -1,0 +1,122 @@
+"""Hands signed checkpoints to places outside the database, where nobody who rewrites the database can reach them."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from services.ops_worker.sealing.note import split_notes
+from services.shared import tracing
+from services.shared.db import Pool
+
+log = logging.getLogger(__name__)
+
+
+class Anchor(Protocol):
+    """A place for checkpoints. name: label of its metrics."""
+
+    name: str
+
+    async def keep(self, note: str) -> None:
+        """Return when the checkpoint is safe there; raises OSError or httpx.HTTPError when it is not."""
+
+
+class FileAnchor:
+    """A file a UTC day in a directory, each checkpoint appended and synced.
+
+    It proves something to those who trust that the database's administrators cannot write there.
+    """
+
+    name = "file"
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def keep(self, note: str) -> None:
+        """Append."""
+        await asyncio.to_thread(self._append, note)
+
+    def newest(self) -> str | None:
+        """The last checkpoint that was kept, None when there is none."""
+        for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
+            notes = split_notes(path.read_text(encoding="utf-8", errors="replace"))
+            if notes:
+                return notes[-1]
+        return None
+
+    def _append(self, note: str) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(note + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class HttpAnchor:
+    """A webhook that gets each checkpoint as text/plain; any answer below 300 means it is kept."""
+
+    name = "http"
+
+    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    async def keep(self, note: str) -> None:
+        """Post."""
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        answer = await self._client.post(self._url, content=note.encode(), headers=headers)
+        answer.raise_for_status()
+
+
+class Anchors:
+    """Every anchor gets each newest checkpoint; one that fails is tried again with whatever is the newest then."""
+
+    def __init__(self, anchors: Sequence[Anchor], registry: CollectorRegistry) -> None:
+        self._anchors = anchors
+        self._kept = dict.fromkeys((anchor.name for anchor in anchors), 0)
+        self._size = Gauge(
+            "pulse_audit_anchored_blocks",
+            "Blocks that the newest kept checkpoint covers.",
+            ["anchor"],
+            registry=registry,
+        )
+        self._failures = Counter(
+            "pulse_audit_anchor_failures", "Checkpoints that an anchor did not take.", ["anchor"], registry=registry
+        )
+        for anchor in anchors:
+            self._size.labels(anchor.name)
+            self._failures.labels(anchor.name)
+
+    async def keep_newest(self, pool: Pool) -> int:
+        """Hand out the newest checkpoint; 0, for the next one waits for its time."""
+        with tracing.use_trace_id(None):
+            newest = await pool.fetchrow("select tree_size, note from audit.newest_checkpoint()")
+            if newest is not None:
+                await asyncio.gather(
+                    *(self._keep(anchor, newest["tree_size"], newest["note"]) for anchor in self._anchors)
+                )
+        return 0
+
+    async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> None:
+        if tree_size == self._kept[anchor.name]:
+            return
+        try:
+            await anchor.keep(note)
+        except (OSError, httpx.HTTPError) as error:
+            self._failures.labels(anchor.name).inc()
+            log.error(  # noqa: TRY400  # the kind of failure is all an operator needs
+                "checkpoint not kept: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"anchor": anchor.name, "blocks": tree_size},
+            )
+            return
+        self._kept[anchor.name] = tree_size
+        self._size.labels(anchor.name).set(tree_size)

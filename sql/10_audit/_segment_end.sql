@@ -1,0 +1,5 @@
+create function audit._segment_end(p_segment date) returns timestamptz
+language sql immutable parallel safe
+return (p_segment + interval '1 month') at time zone 'UTC';
+
+comment on function audit._segment_end(date) is 'The first moment after a segment.';
