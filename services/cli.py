@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from services.local import database, keys, seed
+from services.local.audit.app import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
 from services.local.checks import run_checks
 from services.local.errors import LocalError
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tenant_app, name="tenant")
+app.add_typer(audit_app, name="audit")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 

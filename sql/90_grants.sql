@@ -78,6 +78,10 @@ grant insert (
   details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms
 ) on public.audit_log to pulse_app;
 grant select on public.audit_log to pulse_auditor;
+-- What the proof rests on is for everybody who checks it.
+grant select on
+  audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
+to pulse_auditor;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;

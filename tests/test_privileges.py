@@ -126,6 +126,10 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
     )
     may = {
         ("pulse_auditor", "public.audit_log"): {"select"},
+        **{
+            ("pulse_auditor", f"audit.{table}"): {"select"}
+            for table in ("blocks", "tree_nodes", "checkpoints", "signing_keys", "tombstones", "holds")
+        },
     }
     for name in [row["name"] for row in tables]:
         qualified = name if "." in name else f"public.{name}"

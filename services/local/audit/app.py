@@ -1,0 +1,42 @@
+"""`pulse audit`: its group of commands, and the database as the auditor sees it."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+import typer
+
+from services.local import database
+from services.local.errors import LocalError
+from services.local.home import Home
+from services.shared import db
+
+app = typer.Typer(help="Read the audit trail, prove it, keep it.", no_args_is_help=True)
+_Result = TypeVar("_Result")
+
+
+def auditor_url(home: Home) -> str:
+    """URL of the database as pulse_auditor: PULSE_AUDIT_DATABASE_URL, or that of the running embedded server."""
+    given = os.environ.get("PULSE_AUDIT_DATABASE_URL")
+    if given:
+        return given
+    if database.given_url() is not None:
+        raise LocalError("set PULSE_AUDIT_DATABASE_URL to the database as pulse_auditor")
+    return database.as_role(database.migration_url(home), "pulse_auditor")
+
+
+def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
+    """The result of work on the database; LocalError in one line when the database refuses."""
+
+    async def run() -> _Result:
+        async with database.open_database(auditor_url(Home.find())) as pool:
+            return await work(pool)
+
+    try:
+        return asyncio.run(run())
+    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
+        raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
+    except asyncpg.PostgresError as error:
+        raise LocalError(f"the database refuses: {error}") from error
