@@ -54,7 +54,8 @@ class FileAnchor:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log"
         with path.open("a", encoding="utf-8") as file:
-            file.write(note + "\n")
+            # The blank line keeps apart what an earlier crash left half written.
+            file.write("\n\n" + note)
             file.flush()
             os.fsync(file.fileno())
 

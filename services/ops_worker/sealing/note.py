@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 _ED25519 = b"\x01"
 _DASH = "\N{EM DASH} "
+# A paragraph, a blank line, signatures: 68 bytes each, so that one cut short is not taken for false.
+_WHOLE_NOTE = re.compile(rf"^(?:[^\n]+\n)+\n(?:{_DASH}\S+ [A-Za-z0-9+/=]{{92}}\n)+", re.MULTILINE)
 NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
 
 
@@ -156,17 +158,5 @@ def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
 
 
 def split_notes(text: str) -> list[str]:
-    """The notes of a file that holds several, one after the other."""
-    notes: list[str] = []
-    lines: list[str] = []
-    signed = False
-    for line in text.splitlines():
-        if signed and not line.startswith(_DASH):
-            notes.append("\n".join(lines) + "\n")
-            lines, signed = [], False
-            if not line:
-                continue
-        lines.append(line)
-        signed = line.startswith(_DASH)
-    # What does not end in a signature was cut off while it was written.
-    return [*notes, "\n".join(lines) + "\n"] if signed else notes
+    """The whole notes of a file that holds several; what a crash left half written is none."""
+    return _WHOLE_NOTE.findall(text)
