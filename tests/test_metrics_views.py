@@ -150,8 +150,8 @@ async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url:
 
 async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
     """Each view counts what it says, and nothing that is over, not due, too old or not its own."""
-    await conn.execute(SCENARIO)
     written = await conn.fetchval("select now()")
+    await conn.execute(SCENARIO)
     async with exporting(role_url("pulse_exporter")) as scraper:
         found = await scraper.scrape()
     late = (await conn.fetchval("select now()") - written).total_seconds()
@@ -179,9 +179,9 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
     assert counted("notification_jobs") == {"due": 1, "scheduled": 1, "leased": 1}
     assert counted("delivery_attempts_last_hour") == {"retry": 1, "delivered": 1, "unknown": 1}
-    assert counted("audit_events_last_hour") == {"auth": 4, "alert": 1}
+    assert counted("audit_events_last_hour") == {"auth": 4, "alert": 1, "config": 17}
     assert counted("auth_failures_last_hour") == {"expired": 1, "forbidden": 1, "other": 1}
-    assert counted("default_partition_rows") == {"telemetry": 2, "audit_log": 6}
+    assert counted("default_partition_rows") == {"telemetry": 2, "audit_log": 23}
     assert found.series("pulse_service_up", "service") == {("ui_iot",): 1, ("dispatcher",): 0}
     assert found.value("pulse_dead_letters") == 1
     assert found.value("pulse_database_connections_limit") == await conn.fetchval(
