@@ -59,7 +59,8 @@ async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Poo
     actor = db.Actor("user", "alice", "Alice")
     async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot") as connection:
         await connection.execute(
-            "select audit.write(array[audit.event(null, 'config.rule_updated', p_actor_type => 'device', p_actor_id => 'd1')])"
+            "select audit.write(array[audit.event(null, 'config.rule_updated',"
+            " p_actor_type => 'device', p_actor_id => 'd1')])"
         )
     row = await conn.fetchrow("select actor_type, actor_id, actor_name from audit_log")
     assert tuple(row) == ("device", "d1", None)
@@ -80,8 +81,8 @@ async def test_an_unknown_type_is_refused_and_takes_its_fact_along(conn: asyncpg
     with pytest.raises(asyncpg.PostgresError, match=r"'config\.rule_exploded' is not in audit\.event_types") as caught:
         await conn.execute(
             "with fact as (insert into tenants (tenant_id, name) values ('new', 'New') returning 1)"
-            " select audit.write(array[audit.event('new', 'config.rule_created'), audit.event('new', 'config.rule_exploded')])"
-            " from fact"
+            " select audit.write(array[audit.event('new', 'config.rule_created'),"
+            " audit.event('new', 'config.rule_exploded')]) from fact"
         )
     assert caught.value.sqlstate == "PU500"
     assert await conn.fetchval("select count(*) from audit_log") == 0

@@ -128,7 +128,7 @@ async def test_keys_of_several_columns_are_joined_and_cascades_are_told(conn: as
 
 
 async def test_any_name_and_any_type_will_do(conn: asyncpg.Connection) -> None:
-    """Quoted names, arrays, json that jsonb refuses, types without equality or of the path, NULL against JSON's null."""
+    """Quoted names, arrays, json that jsonb refuses, types without equality, NULL against JSON's null."""
     await conn.execute("create extension citext")
     columns = (
         '"Key One" citext, "key\'2" uuid, "Änd""ers" text[], doc jsonb, raw json, spot point, wide numeric,'

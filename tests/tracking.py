@@ -30,10 +30,11 @@ async def make_table(
 
 async def rows(conn: asyncpg.Connection) -> list[asyncpg.Record]:
     """Whole events about rows and TRUNCATE, in the order of their statements and then of entity_id."""
-    return await conn.fetch(
+    query = (
         "select * from audit_log where category = 'config' and event_type !~ '_(un)?tracked$'"
         " order by xid, entity_id, event_type, event_id"
     )
+    return list(await conn.fetch(query))
 
 
 async def events(conn: asyncpg.Connection) -> list[Event]:

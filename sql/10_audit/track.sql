@@ -18,7 +18,10 @@ begin
   if v_key is not null or cardinality(track.only_columns) = 0 then
     raise exception using
       errcode = 'PU422',
-      message = coalesce(format('%s of %s cannot be redacted: it names the row', v_key, v_name), 'only_columns names no column');
+      message = case
+        when v_key is null then 'only_columns names no column'
+        else format('%s of %s cannot be redacted: it names the row', v_key, v_name)
+      end;
   end if;
 
   -- Of two that track at once one waits for the other.
