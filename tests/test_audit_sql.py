@@ -186,6 +186,18 @@ async def test_views_tell_the_story(conn: asyncpg.Connection) -> None:
     assert [row["event"] for row in trace] == ["auth.login_success", "config.rule_updated"]
 
 
+async def test_what_an_older_release_called_a_change_is_still_shown(conn: asyncpg.Connection) -> None:
+    """Rows of the trail are never rewritten; the view knows their former types."""
+    for event_type in ("rule.updated", "device.token_rotated", "device.authenticated"):
+        await conn.execute(
+            "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service)"
+            " select now(), gen_random_uuid(), $1, split_part($1, '.', 1), split_part($1, '.', 2), 'm', 'ui_iot'",
+            event_type,
+        )
+    shown = await conn.fetch("select event_type from audit.config_changes order by event_type")
+    assert [row[0] for row in shown] == ["device.token_rotated", "rule.updated"]
+
+
 async def test_one_trace_is_followed_through_every_table(conn: asyncpg.Connection) -> None:
     """audit.trace shows what one request caused, hop by hop, found by index in each table."""
     trace_id = "cd" * 16

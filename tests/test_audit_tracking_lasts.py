@@ -31,12 +31,17 @@ async def test_a_table_that_is_gone_stops_no_migration(conn: asyncpg.Connection,
     """It is taken off the list, and an event says so: a rename must not end the trail in silence."""
     await make_table(conn)
     await make_table(conn, "public.other")
+    await make_table(conn, "public.part")
     await conn.execute("alter table gauge rename to renamed; drop table other; create view other as select 1 as id")
+    await conn.execute(
+        "create table whole (like part including all) partition by range (id); alter table whole owner to pulse_owner;"
+        "alter table whole attach partition part default"
+    )
     await conn.execute("insert into renamed values ('acme', 1)")  # until then it is tracked under any name
     Migrator(database_url).rebuild()
-    assert not {"public.gauge", "public.other"} & {row[0] for row in await conn.fetch(TRACKED)}
+    assert not {"public.gauge", "public.other", "public.part"} & {row[0] for row in await conn.fetch(TRACKED)}
     told = "select entity_id from audit_log where event_type = 'config.table_untracked' order by entity_id"
-    assert [row[0] for row in await conn.fetch(told)] == ["public.gauge", "public.other"]
+    assert [row[0] for row in await conn.fetch(told)] == ["public.gauge", "public.other", "public.part"]
     await conn.execute("insert into renamed values ('acme', 2)")
     assert [event.entity_id for event in await events(conn)] == ["1"]
 

@@ -1,5 +1,5 @@
--- Reads whatever the statement changed in the one form that does not depend on the client's settings, so that a number cut
--- by extra_float_digits is no change that hides. Sorting instead of hashing lets a large statement spill to disk.
+-- The settings make values read the same whatever the client's are, so that no number is cut and no change hides. Sorting
+-- instead of hashing lets a large statement spill to disk.
 create function audit._capture_changes() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

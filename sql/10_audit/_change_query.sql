@@ -1,8 +1,8 @@
 -- One text for every table and kind of statement, made from the catalog as it is now: a column that came after the table
 -- was tracked is in it, a dropped one is not, and a redacted one that was renamed stops the change instead of showing its
 -- values. Values are compared as text under collation "C": json has no equality, and a case-insensitive collation would
--- hide a change. Rows pair by primary key and tenant, so a new key is an end and a beginning, and a row that moves between
--- tenants shows each of them its own side.
+-- hide a change. Rows pair by primary key and tenant, so a new key is an end and a beginning, and a row that moves
+-- between tenants shows each of them its own side.
 create function audit._change_query(
   p_table regclass, p_old text, p_new text, p_redacted_columns text[], p_only_columns text[]
 ) returns text
@@ -10,10 +10,15 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_keys text[] := audit._key_columns(p_table);
-  v_missing text;
+  v_keys constant text[] := audit._key_columns(p_table);
   v_columns text[];
+  v_missing text;
   v_values text;
+  v_tenant_id text := quote_literal('system');
+  v_entity_id text;
+  v_name text := 'null';
+  v_old_key text;
+  v_new_key text;
 begin
   select
     array_agg(a.attname::text),
@@ -30,7 +35,8 @@ begin
   join pg_type t on t.oid = a.atttypid
   cross join lateral (
     select case
-      when a.attname = any (p_redacted_columns) then $f$case when num_nonnulls(%s.%I) = 1 then '"[redacted]"'::jsonb end$f$
+      when a.attname = any (p_redacted_columns)
+        then $value$case when num_nonnulls(%s.%I) = 1 then '"[redacted]"'::jsonb end$value$
       -- json may hold what jsonb refuses.
       when 'json'::regtype in (t.oid, t.typelem, t.typbasetype) then 'to_jsonb(%s.%I::text)'
       else 'to_jsonb(%s.%I)'
@@ -49,51 +55,54 @@ begin
       hint = 'If it was renamed or dropped: select audit.track(…) again, with the columns there are.';
   end if;
 
-  return (
-    select format(
-      $query$
-        select array_agg(audit.event(
-          p_tenant_id => e.tenant_id,
-          p_event_type => case e.act when 'created' then $2 when 'changed' then $3 else $4 end,
-          p_entity_type => $1,
-          p_entity_id => e.entity_id,
-          p_entity_name => e.name,
-          p_message => concat(replace($1, '_', ' '), ' ', e.entity_id, ' "' || e.name || '"', ' ', e.act, ': ' || e.columns),
-          p_details => jsonb_build_object(
-            case e.act when 'created' then 'new' when 'changed' then 'changes' else 'old' end, e.content)))
-        from (
-          select a.act, %1$s as tenant_id, %2$s as entity_id, %3$s as name, c.columns, c.content, row_number() over () as number
-          from %4$s o
-          full join %5$s n on array[%6$s] = array[%7$s]
-          cross join lateral (
-            select case when %8$s is null then 'created' when %9$s is null then 'deleted' else 'changed' end
-          ) as a (act)
-          cross join lateral (
-            select
-              string_agg(v.name, ', ') filter (where a.act = 'changed'),
-              jsonb_object_agg(v.name,
-                case a.act when 'created' then v.new when 'deleted' then v.old else jsonb_build_array(v.old, v.new) end)
-            from (values %10$s) as v (name, old, new, differs)
-            where v.differs or a.act <> 'changed'
-          ) as c (columns, content)
-          where c.content is not null
-        ) e
-        group by (e.number - 1) / 10000
-      $query$,
-      case when 'tenant_id' = any (v_columns) then 'coalesce(n.tenant_id::text, o.tenant_id::text, ''system'')' else '''system''' end,
-      format('concat_ws(''/'', %s)', string_agg(format('coalesce(n.%1$I, o.%1$I)::text', k.name), ', ' order by k.place)),
-      case when 'name' = any (v_columns) and 'name' <> all (p_redacted_columns) then 'coalesce(n.name, o.name)::text' else 'null' end,
-      p_old,
-      p_new,
-      string_agg(format('o.%I::text collate "C"', k.name), ', ' order by k.place)
-        || case when 'tenant_id' = any (v_columns) then ', o.tenant_id::text collate "C"' else '' end,
-      string_agg(format('n.%I::text collate "C"', k.name), ', ' order by k.place)
-        || case when 'tenant_id' = any (v_columns) then ', n.tenant_id::text collate "C"' else '' end,
-      format('o.%I::text', v_keys[1]),
-      format('n.%I::text', v_keys[1]),
-      v_values
-    )
-    from unnest(v_keys) with ordinality as k (name, place)
+  select
+    format('concat_ws(''/'', %s)', string_agg(format('coalesce(n.%1$I, o.%1$I)::text', k.name), ', ' order by k.place)),
+    string_agg(format('o.%I::text collate "C"', k.name), ', ' order by k.place),
+    string_agg(format('n.%I::text collate "C"', k.name), ', ' order by k.place)
+  into v_entity_id, v_old_key, v_new_key
+  from unnest(v_keys) with ordinality as k (name, place);
+  if 'tenant_id' = any (v_columns) then
+    v_tenant_id := 'coalesce(n.tenant_id::text, o.tenant_id::text, ''system'')';
+    v_old_key := v_old_key || ', o.tenant_id::text collate "C"';
+    v_new_key := v_new_key || ', n.tenant_id::text collate "C"';
+  end if;
+  if 'name' = any (v_columns) and 'name' <> all (p_redacted_columns) then
+    v_name := 'coalesce(n.name, o.name)::text';
+  end if;
+
+  return format(
+    $query$
+      select array_agg(audit.event(
+        p_tenant_id => e.tenant_id,
+        p_event_type => case e.act when 'created' then $2 when 'changed' then $3 else $4 end,
+        p_entity_type => $1,
+        p_entity_id => e.entity_id,
+        p_entity_name => e.name,
+        p_message =>
+          concat(replace($1, '_', ' '), ' ', e.entity_id, ' "' || e.name || '"', ' ', e.act, ': ' || e.columns),
+        p_details => jsonb_build_object(
+          case e.act when 'created' then 'new' when 'changed' then 'changes' else 'old' end, e.content)))
+      from (
+        select %1$s as tenant_id, %2$s as entity_id, %3$s as name, a.act, c.columns, c.content,
+          row_number() over () as number
+        from %4$s o
+        full join %5$s n on array[%6$s] = array[%7$s]
+        cross join lateral (
+          select case when o.%8$I::text is null then 'created' when n.%8$I::text is null then 'deleted' else 'changed' end
+        ) as a (act)
+        cross join lateral (
+          select
+            string_agg(v.name, ', ') filter (where a.act = 'changed'),
+            jsonb_object_agg(v.name,
+              case a.act when 'created' then v.new when 'deleted' then v.old else jsonb_build_array(v.old, v.new) end)
+          from (values %9$s) as v (name, old, new, differs)
+          where v.differs or a.act <> 'changed'
+        ) as c (columns, content)
+        where c.content is not null
+      ) e
+      group by (e.number - 1) / 10000
+    $query$,
+    v_tenant_id, v_entity_id, v_name, p_old, p_new, v_old_key, v_new_key, v_keys[1], v_values
   );
 end
 $$;

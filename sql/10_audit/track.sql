@@ -5,11 +5,18 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_name constant text := audit._trackable(p_table);
+  v_name text;
   v_old audit.tracked_tables;
   v_new audit.tracked_tables;
   v_key text;
 begin
+  select format('%I.%I', n.nspname, c.relname) into v_name
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  where c.oid = p_table;
+  if audit._tracking_fault(p_table) is not null then
+    raise exception using errcode = 'PU422', message = format('%s %s', v_name, audit._tracking_fault(p_table));
+  end if;
   -- The query checks that the columns are there.
   perform audit._change_query(p_table, 'old_rows', 'new_rows', coalesce(track.redact, '{}'), track.only_columns);
   select k.name into v_key
