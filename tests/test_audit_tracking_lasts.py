@@ -107,3 +107,21 @@ async def test_a_table_whose_key_is_dropped_takes_no_change(conn: asyncpg.Connec
     Migrator(database_url).rebuild()
     with pytest.raises(asyncpg.PostgresError, match=r"public\.gauge has no primary key"):
         await conn.execute("insert into gauge values ('acme', 1)")
+
+
+@pytest.mark.parametrize(
+    ("hole", "count"),
+    [
+        ("drop table gauge; create table gauge (id int primary key)", 1),
+        ("drop trigger track_update on gauge; drop trigger track_truncate on devices", 2),
+        ("alter table gauge disable trigger track_delete", 1),
+        ("alter table alerts disable trigger all; alter table devices enable always trigger track_insert", 1),
+        ("alter table gauge add column extra int", 0),
+    ],
+)
+async def test_a_hole_in_the_tracking_shows_as_a_metric(conn: asyncpg.Connection, hole: str, count: int) -> None:
+    """An owner can take a trigger away; that nobody notices is what can be prevented."""
+    await make_table(conn)
+    assert await conn.fetchval("select value from metrics.tracked_tables_unguarded") == 0
+    await conn.execute(hole)
+    assert await conn.fetchval("select value from metrics.tracked_tables_unguarded") == count

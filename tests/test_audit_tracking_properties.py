@@ -95,8 +95,7 @@ def _replayed(session: Session) -> dict[str, Row]:
     """The same, made anew from the events alone."""
     rows: dict[str, Row] = {}
     query = (
-        "select action, entity_id, details from audit_log where event_type like 'config.row%'"
-        " order by timestamp, ctid"
+        "select action, entity_id, details from audit_log where event_type like 'config.row%' order by timestamp, ctid"
     )
     for action, key, details in session.execute(query).fetchall():
         match action:

@@ -39,7 +39,8 @@ begin
   if v_new.entity_type = '' or exists (
     select from audit.tracked_tables t where t.entity_type = v_new.entity_type and t.table_name <> v_name
   ) then
-    raise exception using errcode = 'PU409', message = format('%L names the rows of another table', v_new.entity_type);
+    raise exception using errcode = 'PU409', message = format(
+      'the rows of another table are called %L: entity => another word', v_new.entity_type);
   end if;
   insert into audit.tracked_tables select v_new.*
   on conflict (table_name) do update
