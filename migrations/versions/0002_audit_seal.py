@@ -18,6 +18,7 @@ drop table
   audit.tombstones, audit.holds, audit.tracked_tables, audit.attack_findings;
 drop index public.audit_log_xid_idx;
 alter table public.audit_log drop column xid;
+alter table public.notification_channels drop column shown_url;
 """
 
 

@@ -159,6 +159,27 @@ comment on column audit.tracked_tables.table_name is 'Schema-qualified name.';
 comment on column audit.tracked_tables.entity_type is 'What a row is called in events: rule, device, channel, …';
 comment on column audit.tracked_tables.redacted_columns is 'Columns whose values are never written to an event.';
 comment on column audit.tracked_tables.only_columns is 'The only columns that matter; null: all.';
+insert into audit.tracked_tables (table_name, entity_type, redacted_columns, only_columns) values
+  ('public.devices', 'device', '{token_hash}', null),
+  ('public.alert_rules', 'rule', '{}', null),
+  ('public.notification_channels', 'channel', '{config}', null),
+  ('public.notification_routes', 'route', '{}', null),
+  ('public.escalation_policies', 'policy', '{}', null),
+  ('public.escalation_steps', 'policy_step', '{}', null),
+  ('public.alerts', 'alert', '{}', '{silenced_until}');
+
+-- A change of where notifications go must show in the trail, and the configuration it is part of must not. The addresses of
+-- Slack and Teams are secrets themselves: whoever knows one can post. A webhook's may carry one in its query.
+alter table public.notification_channels add column shown_url text generated always as (
+  case
+    when kind = 'webhook' then
+      substring(config ->> 'url' from '^(https?://[^/?#@[:space:]]+(?:/[^?#]*)?)(?:[?#].*)?$')
+      || case when config ->> 'url' ~ '[?#]' then '?…' else '' end
+    else substring(config ->> 'url' from '^(https?://[^/?#@[:space:]]+)(?:[/?#].*)?$') || '/…'
+  end
+) stored;
+comment on column public.notification_channels.shown_url is
+  'What of the address may be shown: without its secret part; null when there is none or it is no plain address.';
 
 create table audit.attack_findings (
   finding_id bigint generated always as identity,
