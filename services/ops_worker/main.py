@@ -1,4 +1,4 @@
-"""The timers of Pulse: escalation, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,6 +7,7 @@ import httpx
 
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
+from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
@@ -45,6 +46,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
         Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
+        Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds),
         Loop("check_health", monitor.check, poll_seconds=settings.health_seconds),
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds),
         Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds),
