@@ -102,7 +102,8 @@ values ('system', now(), gen_random_uuid(), 'auth.login_failure', 'auth', 'login
         '{"reason": "forbidden"}'),
        ('acme', now(), gen_random_uuid(), 'auth.login_success', 'auth', 'login_success', '', 'ui_iot', '{}'),
        ('acme', now(), gen_random_uuid(), 'alert.opened', 'alert', 'opened', '', 'evaluator_iot', '{}');
-insert into audit.attack_findings (kind, subject, first_at, last_at, failures, accounts, addresses, detected_at, closed_at)
+insert into audit.attack_findings
+  (kind, subject, first_at, last_at, failures, accounts, addresses, detected_at, closed_at)
 values ('brute_force', 'a', now(), now(), 1, 1, 1, now() - interval '2 days', null),
        ('brute_force', 'b', now(), now(), 1, 1, 1, now(), null),
        ('password_spraying', 'all', now(), now(), 1, 1, 1, now() - interval '23 hours', now()),

@@ -110,7 +110,8 @@ async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connectio
     async with ready_service(MODULE, app_url) as worker:
         await until(lambda: conn.fetchval("select checked_at > now() - interval '1 day' from audit.attack_detector"))
         await conn.execute(
-            "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service, details)"
+            "insert into audit_log"
+            " (timestamp, event_id, event_type, category, action, message, source_service, details)"
             " select clock_timestamp(), gen_random_uuid(), 'auth.login_failure', 'auth', 'login_failure', '', 'ui_iot',"
             ' \'{"reason": "invalid_token", "account": "acct_0123"}\' from generate_series(1, 30)'
         )
