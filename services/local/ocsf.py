@@ -98,18 +98,6 @@ def _put_together(
     details = _details(event)
     severity_id, severity = _SEVERITIES.get(event["severity"], (0, "Unknown"))
     caption = "Other" if activity.number == 99 else activity.name
-    metadata = {
-        "version": VERSION,
-        "product": {"name": "Pulse", "vendor_name": "Pulse"},
-        "log_name": "audit_log",
-        "uid": str(event["event_id"]),
-        "event_code": event["event_type"],
-        "tenant_uid": event["tenant_id"],
-        "original_time": _iso(event["timestamp"]),
-        "logged_time": _milliseconds(event.get("recorded_at")),
-        "correlation_uid": event.get("trace_id"),
-        "profiles": ["trace"] if "trace" in special else None,
-    }
     return _without_nulls(
         {
             "activity_id": activity.number,
@@ -129,10 +117,27 @@ def _put_together(
             "message": event["message"],
             "time": _milliseconds(event["timestamp"]),
             "duration": _whole(event.get("duration_ms")),
-            "metadata": _without_nulls(metadata),
+            "metadata": _metadata(event, profiles=["trace"] if "trace" in special else None),
             "unmapped": {name: value for name, value in event.items() if name not in _MAPPED and value is not None},
             **_aggregate(details),
             **special,
+        }
+    )
+
+
+def _metadata(event: Mapping[str, Any], *, profiles: list[str] | None) -> dict[str, Any]:
+    return _without_nulls(
+        {
+            "version": VERSION,
+            "product": {"name": "Pulse", "vendor_name": "Pulse"},
+            "log_name": "audit_log",
+            "uid": str(event["event_id"]),
+            "event_code": event["event_type"],
+            "tenant_uid": event["tenant_id"],
+            "original_time": _iso(event["timestamp"]),
+            "logged_time": _milliseconds(event.get("recorded_at")),
+            "correlation_uid": event.get("trace_id"),
+            "profiles": profiles,
         }
     )
 

@@ -1,4 +1,4 @@
--- A view that joins its rows to these days is read day by day, by the index of their timestamp, and a condition on day
+-- A view that counts within each of these days is read day by day, by the index of timestamp, and a condition on day
 -- leaves the other days out. The ends come from the same index; a stray row of another century is left to the table itself.
 create view audit._days as
 select d.day::date as day, d.day at time zone 'UTC' as starts_at, (d.day + interval '1 day') at time zone 'UTC' as ends_at
