@@ -8,6 +8,7 @@ from (
     ('auth.forbidden', 'warning', 'A known caller asked for what its role or tenant does not allow.'),
     ('auth.rate_limited', 'warning', 'An address was turned away because of too many failures.'),
     ('auth.token_refresh', 'info', 'A refresh token was exchanged for a new access token.'),
+    ('auth.attack_suspected', 'critical', 'Refused logins look like an attack on accounts; details say which kind and on what.'),
     ('device.authenticated', 'debug', 'A device''s token was accepted; refused ones are auth.login_failure.'),
     ('device.readings_accepted', 'debug', 'A request''s readings were stored; details holds the counts.'),
     ('device.readings_refused', 'warning', 'Some of a request''s readings were not stored; details says which and why.'),
