@@ -192,11 +192,13 @@ async def test_a_pass_of_the_detector_reads_its_window(conn: asyncpg.Connection,
     await conn.execute("select ops.ensure_partitions()")
     await conn.execute("vacuum audit_log")
     await conn.execute(
-        "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service, details)"
-        " select now() - interval '1 second' * (i / 2), gen_random_uuid(), 'auth.' || a, 'auth', a, '', 'ui_iot',"
+        "insert into audit_log"
+        " (timestamp, recorded_at, event_id, event_type, category, action, message, source_service, details)"
+        " select t.at, t.at, gen_random_uuid(), 'auth.' || a, 'auth', a, '', 'ui_iot',"
         " jsonb_build_object('reason', 'invalid_token', 'account', 'acct_' || i / 75 % 9)"
         " from generate_series(1, 3000) i,"
-        " lateral (select case when i % 75 = 0 then 'login_failure' else 'login_success' end as a) t"
+        " lateral (select now() - interval '1 second' * (i / 2) as at,"
+        " case when i % 75 = 0 then 'login_failure' else 'login_success' end as a) t"
     )
     if analyzed == "full":
         await conn.execute("analyze audit_log")
