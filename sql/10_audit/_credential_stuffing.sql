@@ -1,3 +1,4 @@
+-- An attack is there before its statistics are: a nested loop that was planned for a few pairs would take minutes.
 create function audit._credential_stuffing(p_at timestamptz)
 returns table (
   kind text, subject text, first_at timestamptz, last_at timestamptz, failures bigint, accounts bigint, addresses bigint
@@ -5,6 +6,8 @@ returns table (
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
+set enable_nestloop = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

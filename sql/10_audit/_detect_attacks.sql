@@ -12,6 +12,7 @@ declare
   v_since timestamptz;
   v_moment timestamptz;
   v_attack record;
+  v_deadline constant timestamptz := clock_timestamp() + interval '10 seconds';
 begin
   if not pg_try_advisory_xact_lock(hashtextextended('pulse audit detect_attacks', 0)) then
     return;
@@ -19,10 +20,10 @@ begin
   -- A row is stamped before its transaction commits, and becomes visible later: hence the minute.
   select greatest(d.checked_at, p_at - interval '1 day') - interval '1 minute' into strict v_since
   from audit.attack_detector d;
+  -- Now comes first, then the fullest minutes: what a long absence left must not keep the pass from its end.
   for v_moment in
-    select p_at
-    union
-    -- The fullest minutes first: a pass after a long absence must end within the timeout of its statement.
+    (select p_at)
+    union all
     (
       select max(l.timestamp)
       from public.audit_log l
@@ -35,8 +36,8 @@ begin
       order by sum(audit._occurrences(l.details)) desc
       limit 200
     )
-    order by 1
   loop
+    exit when clock_timestamp() > v_deadline;
     for v_attack in
       select * from audit._brute_force(v_moment)
       union all
