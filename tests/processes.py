@@ -67,6 +67,8 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
     port = int(settings.pop("port", "0")) or free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
     environment |= {"PULSE_DATABASE_URL": database_url, "PULSE_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    # The tests' server is fast, not durable; what one test spools is no business of the next.
+    environment |= {"PULSE_ALLOW_UNSAFE_DATABASE": "true", "PULSE_AUDIT_SPOOL_DIR": os.environ["PULSE_AUDIT_SPOOL_DIR"]}
     environment |= {f"PULSE_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable,

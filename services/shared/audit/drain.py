@@ -1,0 +1,131 @@
+"""Stores what the spool holds, in order, also what dead processes left in it."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from services.shared.audit import segment
+from services.shared.audit.event import AuditEvent
+from services.shared.audit.journal import Journal
+from services.shared.audit.ledger import read_remains
+from services.shared.audit.record import Line, make_line
+from services.shared.audit.segment import Damage
+from services.shared.audit.spool import Spool
+from services.shared.audit.spool_directory import SpoolDirectory, directories
+from services.shared.audit.store import Store
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+# Longer than a row that somebody waits for may take: a slow database is better than none.
+STORE_SECONDS = 10.0
+READ_SECONDS = 30.0
+
+
+class Drain:
+    """Empties directories of the spool into the database. Everything may be repeated: rows are stored once."""
+
+    def __init__(self, spool: Spool, journal: Journal, store: Store, *, service: str) -> None:
+        self.drained = 0
+        self.gaps = 0
+        self._spool = spool
+        self._journal = journal
+        self._store = store
+        self._service = service
+
+    async def drain_own(self) -> bool:
+        """Store what this process spooled; False while the database does not take it, or takes it too slowly."""
+        directory = self._spool.directory
+        if directory is not None and directory.records and not await self._drain(directory):
+            return False
+        if self._journal.is_away:
+            # Nothing is left to store by which it could show that it is back.
+            await self._store_rows([])
+        return not self._journal.is_away
+
+    async def adopt(self) -> bool:
+        """Store what dead processes left and what they lost; False when the database does not take it."""
+        await self._spool.measure_others()
+        for path in await self._spool.run(directories, self._spool.root, seconds=READ_SECONDS):
+            if self._spool.directory is not None and path == self._spool.directory.path:
+                continue
+            directory = await self._spool.run(SpoolDirectory.adopt, path)
+            if directory is None:
+                continue
+            try:
+                if not (await self._drain(directory) and await self._tell_remains(directory)):
+                    return False
+            finally:
+                await self._spool.run(directory.close)
+            log.info("adopted the audit spool of a dead process", extra={"directory": path.name})
+        return True
+
+    async def _tell_remains(self, directory: SpoolDirectory) -> bool:
+        remains = await self._spool.run(read_remains, directory.path)
+        if remains is not None:
+            if not await self._store_rows([remains.make_line()]):
+                return False
+            self.gaps += 1
+        await self._spool.run(directory.forget_ledger)
+        return True
+
+    async def _drain(self, directory: SpoolDirectory) -> bool:
+        for file in await self._spool.run(directory.segments):
+            contents = await self._spool.run(segment.read, file, seconds=READ_SECONDS)
+            for start in range(0, len(contents.lines), BATCH):
+                if not await self._store_rows(contents.lines[start : start + BATCH]):
+                    return False
+            if contents.damages and not await self._tell_damage(file, contents.damages):
+                return False
+            self.drained += len(contents.lines)
+            end = directory.set_aside if contents.damages else directory.remove
+            await self._spool.run(end, file, len(contents.lines))
+        return True
+
+    async def _store_rows(self, lines: Sequence[Line]) -> bool:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        stored = await self._store.settle(lines, deadline=started + STORE_SECONDS)
+        if stored and clock() - started < self._journal.database_seconds:
+            self._journal.is_away = False
+        return stored
+
+    async def _tell_damage(self, file: Path, damages: Sequence[Damage]) -> bool:
+        line = await self._spool.run(make_damage_line, file, damages, self._service)
+        log.error("an audit spool segment is damaged", extra={"file": file.name, "damages": len(damages)})
+        told = await self._store_rows([line])
+        self.gaps += told
+        return told
+
+
+def make_damage_line(file: Path, damages: Sequence[Damage], service: str) -> Line:
+    """The audit.gap row about unreadable bytes: always the same for the same file."""
+    written_at = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    digest = hashlib.sha256(file.name.encode() + file.read_bytes()).digest()
+    lost_bytes = sum(damage.length for damage in damages)
+    return make_line(
+        AuditEvent(
+            event_type="audit.gap",
+            severity="error",
+            message=f"{lost_bytes} bytes of the audit spool could not be read",
+            details={
+                # How many events they were nobody can tell; one at least for each place.
+                "count": len(damages),
+                "at_least": True,
+                "file": f"{file.parent.name}/{file.name}",
+                "bytes": lost_bytes,
+                "places": [{"offset": damage.offset, "length": damage.length} for damage in damages[:20]],
+                "last_at": written_at,
+            },
+            actor_type="service",
+            actor_id=service,
+            trace_id=None,
+            timestamp=written_at,
+            event_id=UUID(bytes=digest[:16], version=5),
+        ),
+        service,
+    )
