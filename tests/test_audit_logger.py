@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import orjson
@@ -18,59 +17,18 @@ from prometheus_client import CollectorRegistry
 
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db, tracing
-from services.shared.audit import AuditEvent, AuditLogger, Facts, open_audit_logger
+from services.shared.audit import AuditEvent, Facts, open_audit_logger
 from services.shared.audit.lane import Lane
 from services.shared.audit.ledger import Ledger
 from services.shared.audit.losses import Losses
 from services.shared.audit.record import Line, make_line
-from services.shared.audit.spool import Spool
 from services.shared.settings import UiIot
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.migrating import Migrator
+from tests.trail import Trail, expected, stored
 from tests.wait import until
 
 COMMITS = 25
-
-
-class Trail:
-    """An AuditLogger with what a test asks about it."""
-
-    def __init__(self, pool: db.Pool, **settings: Any) -> None:
-        self.registry = CollectorRegistry()
-        # Every refusal is a row of its own, and nothing is spooled before a test has had its way with the database.
-        chosen = {"audit_flood_rows_per_window": 0, "audit_database_seconds": 30, **settings}
-        values = UiIot(database_url="postgresql://", **chosen)
-        spool = Spool(values.audit_spool_dir, service="ui_iot", limit=values.audit_spool_bytes)
-        self.logger = AuditLogger(pool, settings=values, registry=self.registry, spool=spool)
-        self.sent = 0
-
-    def metric(self, name: str, buffer: str = "events") -> float:
-        """A sample of pulse_audit_<name>."""
-        value = self.registry.get_sample_value(f"pulse_audit_{name}", {"buffer": buffer})
-        assert value is not None
-        return value
-
-    def has_written(self, count: int) -> bool:
-        """Whether so many events are stored, by either way."""
-        return self.metric("events_written_total") + self.metric("events_written_total", "auth_failures") == count
-
-    def has_begun(self, count: int) -> bool:
-        """Whether some of so many events are stored, by either way."""
-        return self.metric("buffer_events") + self.metric("buffer_events", "auth_failures") < count
-
-    def has_failed_since(self, failures: float) -> bool:
-        """Whether writes failed since there had been so many failures."""
-        return self.metric("write_failures_total") > failures
-
-    def send(self, count: int) -> None:
-        """Log so many numbered events, every third of them a refused login."""
-        for _ in range(count):
-            actor = db.Actor("user", f"user-{self.sent}")
-            if self.sent % 3:
-                self.logger.auth_success(tenant_id="acme", actor=actor, ip_address="10.1.2.3")
-            else:
-                self.logger.auth_failure(reason="expired", tenant_id="acme", actor=actor, ip_address="10.1.2.3")
-            self.sent += 1
 
 
 @pytest.fixture
@@ -80,17 +38,6 @@ async def trail(app_pool: db.Pool) -> AsyncIterator[Trail]:
     await trail.logger.start()
     yield trail
     await trail.logger.stop()
-
-
-async def stored(conn: asyncpg.Connection) -> list[str]:
-    """The actors of all stored auth events, sorted by their number; one twice stands here twice."""
-    rows = await conn.fetch("select actor_id from audit_log where category = 'auth'")
-    return sorted((row[0] for row in rows), key=lambda name: int(name.removeprefix("user-")))
-
-
-def expected(count: int) -> list[str]:
-    """Each of so many events once."""
-    return [f"user-{number}" for number in range(count)]
 
 
 async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Connection) -> None:

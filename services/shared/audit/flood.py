@@ -1,6 +1,7 @@
 """Refused requests beyond a rate become one row a window with their exact number.
 
-An attacker can so neither fill the disk nor hide: the first of a window stand as rows of their own, the rest is counted.
+So an attacker can neither fill the disk nor hide: the first of a window stand as rows of their own, the rest is
+counted.
 """
 
 import time

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from services.shared.audit.losses import Keep
 from services.shared.audit.record import Line
-from services.shared.audit.spool import DISK_SECONDS, Spool
+from services.shared.audit.spool import Spool
 from services.shared.audit.store import Store
 
 
@@ -30,7 +30,7 @@ class Journal:
     @property
     def longest_seconds(self) -> float:
         """Longest that a row can wait: for the batch before it, then for its own."""
-        return 2 * (self.database_seconds + DISK_SECONDS) + 0.5
+        return 2 * (self.database_seconds + self._spool.seconds) + 0.5
 
     def through(self, store: Store) -> Keep:
         """What makes rows durable, trying this store first."""

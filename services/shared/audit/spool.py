@@ -24,8 +24,11 @@ DISK_SECONDS = 2.0
 class Spool:
     """This process's part of the spool, and the ledger beside it."""
 
-    def __init__(self, root: Path, *, service: str, limit: int, sync: Sync = os.fsync) -> None:
+    def __init__(
+        self, root: Path, *, service: str, limit: int, sync: Sync = os.fsync, seconds: float = DISK_SECONDS
+    ) -> None:
         self.root = root
+        self.seconds = seconds
         self.spooled = 0
         self.directory: SpoolDirectory | None = None
         self._limit = limit
@@ -73,10 +76,10 @@ class Spool:
         self.spooled += len(lines)
         return True
 
-    async def run(self, work: Callable[..., T], *arguments: object, seconds: float = DISK_SECONDS) -> T:
+    async def run(self, work: Callable[..., T], *arguments: object, seconds: float | None = None) -> T:
         """Do file work after all that was given before. Raises what it raises, TimeoutError when it takes too long."""
         future = asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
-        done, _ = await asyncio.wait({future}, timeout=seconds)
+        done, _ = await asyncio.wait({future}, timeout=seconds or self.seconds)
         if not done:
             future.add_done_callback(_forget)
             self._late = future

@@ -29,7 +29,8 @@ Send: TypeAlias = Callable[[db.Connection, Sequence[Line]], Awaitable[Any]]
 
 ACQUIRE_SECONDS = 10.0
 RELEASE_SECONDS = 5.0
-LONGEST_BACKOFF_SECONDS = 5.0
+# Events wait on the local disk or in memory meanwhile, so it is asked often.
+LONGEST_BACKOFF_SECONDS = 1.0
 LOG_EVERY_FAILURES = 20
 
 # Data exception, constraint violation, program limit exceeded: the row is at fault, not the moment.
