@@ -33,7 +33,7 @@ class Account:
     __slots__ = ("_at", "_outstanding", "_settled", "_taken", "_words")
 
     def __init__(self, words: "memoryview[int]", at: int) -> None:
-        self._words = words
+        self._words: memoryview[int] | list[int] = words
         self._at = at
         self._taken = self._settled = self._outstanding = 0
 
@@ -55,6 +55,10 @@ class Account:
             self._words[self._at + 2] = next_ns
         self._words[self._at + 1] = self._settled
 
+    def detach(self) -> None:
+        """Count on in plain memory: the file is closed."""
+        self._words = list(self._words)
+
     @property
     def outstanding(self) -> int:
         """Events that would be lost if the process died now."""
@@ -65,18 +69,24 @@ class Ledger:
     """The accounts of this process; in plain memory when the file cannot be made."""
 
     def __init__(self, directory: Path | None, service: str) -> None:
-        self.is_kept = directory is not None
         if directory is None:
             self._map = mmap.mmap(-1, _SIZE)
         else:
             self._map = _make_file(directory / FILE_NAME, service)
-        words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
-        self.accounts = {name: Account(words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
+        self._words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
+        self.accounts = {name: Account(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
 
     @property
     def outstanding(self) -> int:
         """Events that would be lost if the process died now."""
         return sum(account.outstanding for account in self.accounts.values())
+
+    def close(self) -> None:
+        """Let go of the file; what is counted later is counted in plain memory."""
+        for account in self.accounts.values():
+            account.detach()
+        self._words.release()
+        self._map.close()
 
 
 def _make_file(file: Path, service: str) -> mmap.mmap:

@@ -100,6 +100,7 @@ class Spool:
                 if not self.ledger.outstanding:
                     await self.run(directory.forget_ledger)
                 await self.run(directory.close)
+            self.ledger.close()
         self._disk.shutdown(wait=False)
 
 
