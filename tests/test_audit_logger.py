@@ -331,7 +331,7 @@ async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFix
         raise AssertionError(len(lines))
 
     accounts = Ledger(None, "ui_iot").accounts
-    losses = Losses("ui_iot", accounts["lost"])
+    losses = Losses("ui_iot", accounts["lost"], on_loss=lambda: None)
     lane = Lane("events", fail, limit=10, batch_size=10, account=accounts["events"], losses=losses)
     lane.start()
     lane.put(make_line(AuditEvent(event_type="auth.token_refresh", message="m"), "ui_iot"))

@@ -56,7 +56,7 @@ class Keeper:
                 # Their numbers live on in a gap.
                 self._losses.add(lines, buffer="auth_failures", cause="blocked", at_ns=time.time_ns())
             self._flood.settle(sum(count for _, count in due))
-        return not self._losses or await self._losses.tell(self._keep_events)
+        return await self._losses.tell(self._keep_events)
 
     async def _run(self) -> None:
         retry_seconds = SHORTEST_RETRY_SECONDS

@@ -59,7 +59,7 @@ class AuditLogger:
         self._is_stopped = False
         self.auth = AuthEvents(_make_pseudonyms(settings).of)
         self._journal = Journal(spool, database_seconds=settings.audit_database_seconds, on_away=self._wake)
-        self._losses = Losses(self._service, spool.ledger.accounts["lost"])
+        self._losses = Losses(self._service, spool.ledger.accounts["lost"], on_loss=self._wake)
         self._flood = Flood(
             rows=settings.audit_flood_rows_per_window,
             seconds=settings.audit_flood_window_seconds,

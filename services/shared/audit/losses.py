@@ -64,8 +64,9 @@ class Gap:
 class Losses:
     """The gaps not told yet. A gap's row is made once: repeated, it is the same row."""
 
-    def __init__(self, service: str, account: Account) -> None:
+    def __init__(self, service: str, account: Account, *, on_loss: Callable[[], None]) -> None:
         self.told = 0
+        self._on_loss = on_loss
         self._service = service
         self._account = account
         self._gaps: dict[tuple[str, str], Gap] = {}
@@ -81,16 +82,18 @@ class Losses:
         if gap is None:
             gap = self._gaps[buffer, cause] = Gap(buffer=buffer, cause=cause)
         self._account.take(at_ns, sum(gap.add(line) for line in lines))
+        self._on_loss()
 
     async def tell(self, keep: Keep) -> bool:
         """Write the rows; False when they must be told later."""
-        if not self._made:
-            gaps, self._gaps = self._gaps, {}
-            self._made = [(gap.make_line(self._service), gap.count) for gap in gaps.values()]
-        made = self._made
-        if made and not await keep([line for line, _ in made]):
-            return False
-        self._made = []
-        self._account.settle(sum(count for _, count in made))
-        self.told += len(made)
+        while self:
+            if not self._made:
+                gaps, self._gaps = self._gaps, {}
+                self._made = [(gap.make_line(self._service), gap.count) for gap in gaps.values()]
+            made = self._made
+            if not await keep([line for line, _ in made]):
+                return False
+            self._made = []
+            self._account.settle(sum(count for _, count in made))
+            self.told += len(made)
         return True

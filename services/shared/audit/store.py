@@ -157,12 +157,9 @@ class Store:
         connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         try:
             await send(connection, lines)
-        except asyncio.CancelledError:
-            # The statement is cancelled too: asyncpg asks the server to, over another connection.
-            connection.terminate()
-            raise
         finally:
-            # Bounded: after a timeout asyncpg waits for a server that may never answer.
+            # When this was given up, asyncpg first asks the server to cancel the statement, so that none is left that
+            # waits for a lock. Bounded, for the server may never answer.
             await self._pool.release(connection, timeout=RELEASE_SECONDS)
 
     async def _wait(self, failures: int, error: Exception, deadline: float) -> bool:
