@@ -245,7 +245,7 @@ def test_a_link_is_no_directory_of_the_spool(spool_dir: Path, tmp_path: Path) ->
     """Whoever can write beside it cannot make us empty another place."""
     spool_dir.mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
-    link = spool_dir / "ui_iot-1-0"
+    link = spool_dir / "ui_iot-1-00000000"
     link.symlink_to(tmp_path / "elsewhere")
     assert SpoolDirectory.adopt(link) is None
 
@@ -284,6 +284,7 @@ async def test_damage_is_a_row_and_its_file_is_kept(app_url: str, conn: asyncpg.
         await until(lambda: trail.total("events_drained_total") == 4)
     aside = file.with_name(file.name + ".corrupt")
     await until(aside.exists)
+    assert SpoolDirectory.adopt(file.parent) is None
     gap = await conn.fetchrow("select details from audit_log where event_type = 'audit.gap'")
     details = orjson.loads(gap["details"])
     assert details["file"] == f"{file.parent.name}/{file.name}"

@@ -39,13 +39,20 @@ class Drain:
 
     async def drain_own(self) -> bool:
         """Store what this process spooled; False while the database does not take it, or takes it too slowly."""
-        directory = self._spool.directory
-        if directory is not None and directory.records and not await self._drain(directory):
+        if self._journal.is_away and not await self._answers():
             return False
-        if self._journal.is_away:
-            # Nothing is left to store by which it could show that it is back.
-            await self._store_rows([])
+        directory = self._spool.directory
+        if directory is None or not directory.records:
+            # Nothing is left to store by which it could show better that it is back.
+            self._journal.is_away = False
+        elif not await self._drain(directory):
+            return False
         return not self._journal.is_away
+
+    async def _answers(self) -> bool:
+        """Whether the database takes rows at all; asked before a segment is ended for it in vain."""
+        deadline = asyncio.get_running_loop().time() + self._journal.database_seconds
+        return await self._store.settle([], deadline=deadline)
 
     async def adopt(self) -> bool:
         """Store what dead processes left and what they lost; False when the database does not take it."""

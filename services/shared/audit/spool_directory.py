@@ -12,6 +12,7 @@ Blocking: whoever has an event loop calls it in a thread.
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ SUFFIX = ".spool"
 CORRUPT_SUFFIX = ".corrupt"
 
 Sync = Callable[[int], None]
+
+_NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
 
 
 class SpoolFull(OSError):
@@ -59,12 +62,16 @@ class SpoolDirectory:
 
     @classmethod
     def adopt(cls, path: Path) -> "SpoolDirectory | None":
-        """The directory of a process that is dead, locked; None when it lives or somebody else was faster."""
+        """What a dead process left, locked; None when it lives, left nothing, or somebody else was faster."""
         lock = _lock(path)
         if lock is None:
             return None
         adopted = cls(path, lock)
-        adopted.size = sum(file.stat().st_size for file in adopted.segments())
+        segments = adopted.segments()
+        if not segments and not (path / LEDGER).exists():
+            adopted.close()
+            return None
+        adopted.size = sum(file.stat().st_size for file in segments)
         return adopted
 
     def append(self, lines: Sequence[Line], limit: int) -> None:
@@ -145,7 +152,7 @@ class SpoolDirectory:
 def directories(root: Path) -> list[Path]:
     """The directories of all processes, dead or alive."""
     try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir())
+        return sorted(entry for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
     except OSError:
         return []
 
