@@ -143,6 +143,26 @@ async def test_a_killed_process_that_had_stored_everything_leaves_no_gap(
     assert await gaps(conn) == []
 
 
+async def test_spooled_rows_that_vanish_are_missed(
+    app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
+) -> None:
+    """Cut off where a crash could have cut it: only the ledger knows that more had been acknowledged."""
+    async with victim(app_url, audit_database_seconds="0.1") as killed:
+        await killed.do("record 20")
+        await killed.kill()
+    [file] = segments(spool_dir)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    await locked.close()
+    async with open_trail(app_url) as trail:
+        await until(lambda: trail.total("gaps_total") == 1)
+    kept = await stored(conn)
+    assert kept == expected(len(kept))
+    assert 5 < len(kept) < 15
+    [gap] = await gaps(conn)
+    assert gap["by_buffer"] == {"spooled": 20 - len(kept)}
+
+
 async def test_a_living_process_is_left_alone(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
@@ -190,3 +210,8 @@ def _others(spool_dir: Path) -> list[Path]:
 
 async def _is(conn: asyncpg.Connection, query: str, value: object) -> bool:
     return bool(await conn.fetchval(query) == value)
+
+
+def segments(spool_dir: Path) -> list[Path]:
+    """All segments of all processes."""
+    return sorted(spool_dir.glob("*/*.spool"))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +27,20 @@ STORE_SECONDS = 10.0
 READ_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A segment that may go."""
+
+    file: Path
+    lines: int
+    damages: int
+
+    @property
+    def records(self) -> int:
+        """Events that the trail now knows of; where there is damage, one at least was."""
+        return self.lines + self.damages
+
+
 class Drain:
     """Empties directories of the spool into the database. Everything may be repeated: rows are stored once."""
 
@@ -45,9 +60,19 @@ class Drain:
         if directory is None or not directory.records:
             # Nothing is left to store by which it could show better that it is back.
             self._journal.is_away = False
-        elif not await self._drain(directory):
+        elif not await self._drain_own(directory):
             return False
         return not self._journal.is_away
+
+    async def _drain_own(self, directory: SpoolDirectory) -> bool:
+        for file in await self._spool.run(directory.segments):
+            found = await self._store_segment(file)
+            if found is None:
+                return False
+            # In this order: killed in between, the next process finds more than the ledger says, and no gap.
+            self._spool.ledger.accounts["spooled"].settle(found.records)
+            await self._end(directory, found)
+        return True
 
     async def _answers(self) -> bool:
         """Whether the database takes rows at all; asked before a segment is ended for it in vain."""
@@ -64,34 +89,46 @@ class Drain:
             if directory is None:
                 continue
             try:
-                if not (await self._drain(directory) and await self._tell_remains(directory)):
+                if not await self._drain_dead(directory):
                     return False
             finally:
                 await self._spool.run(directory.close)
             log.info("adopted the audit spool of a dead process", extra={"directory": path.name})
         return True
 
-    async def _tell_remains(self, directory: SpoolDirectory) -> bool:
+    async def _drain_dead(self, directory: SpoolDirectory) -> bool:
+        segments = []
+        for file in await self._spool.run(directory.segments):
+            found = await self._store_segment(file)
+            if found is None:
+                return False
+            segments.append(found)
         remains = await self._spool.run(read_remains, directory.path)
-        if remains is not None:
-            if not await self._store_rows([remains.make_line()]):
+        missing = remains.without_spooled(sum(found.records for found in segments)) if remains else None
+        if missing is not None:
+            if not await self._store_rows([missing.make_line()]):
                 return False
             self.gaps += 1
+        # Only now, and the ledger first: killed in between, all is stored again, which changes nothing.
         await self._spool.run(directory.forget_ledger)
+        for found in segments:
+            await self._end(directory, found)
         return True
 
-    async def _drain(self, directory: SpoolDirectory) -> bool:
-        for file in await self._spool.run(directory.segments):
-            contents = await self._spool.run(segment.read, file, seconds=READ_SECONDS)
-            for start in range(0, len(contents.lines), BATCH):
-                if not await self._store_rows(contents.lines[start : start + BATCH]):
-                    return False
-            if contents.damages and not await self._tell_damage(file, contents.damages):
-                return False
-            self.drained += len(contents.lines)
-            end = directory.set_aside if contents.damages else directory.remove
-            await self._spool.run(end, file, len(contents.lines))
-        return True
+    async def _store_segment(self, file: Path) -> "_Stored | None":
+        """Store what a segment holds, and what it should hold and does not; None when the database does not take it."""
+        contents = await self._spool.run(segment.read, file, seconds=READ_SECONDS)
+        for start in range(0, len(contents.lines), BATCH):
+            if not await self._store_rows(contents.lines[start : start + BATCH]):
+                return None
+        if contents.damages and not await self._tell_damage(file, contents.damages):
+            return None
+        return _Stored(file, len(contents.lines), len(contents.damages))
+
+    async def _end(self, directory: SpoolDirectory, found: "_Stored") -> None:
+        self.drained += found.lines
+        end = directory.set_aside if found.damages else directory.remove
+        await self._spool.run(end, found.file, found.records)
 
     async def _store_rows(self, lines: Sequence[Line]) -> bool:
         clock = asyncio.get_running_loop().time

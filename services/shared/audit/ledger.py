@@ -9,7 +9,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +18,7 @@ from services.shared.audit.event import AuditEvent, new_event_id
 from services.shared.audit.record import Line, make_line
 
 FILE_NAME = "ledger"
-ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated")
+ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled")
 
 _MAGIC = b"PULSLED1"
 _HEADER = struct.Struct("<8s16sQ64s")
@@ -111,6 +111,13 @@ class Remains:
     counts: dict[str, int]
     first_at: datetime
     last_at: datetime
+
+    def without_spooled(self, found: int) -> "Remains | None":
+        """The same when so many rows were found in the segments; None when nothing is missing."""
+        missing = max(0, self.counts.get("spooled", 0) - found)
+        others = {name: count for name, count in self.counts.items() if name != "spooled"}
+        counts = {**others, "spooled": missing} if missing else others
+        return replace(self, counts=counts) if counts else None
 
     def make_line(self) -> Line:
         """The audit.gap row about it: always the same, however often it is made."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,6 +75,7 @@ class Spool:
             return False
         self._failing = False
         self.spooled += len(lines)
+        self.ledger.accounts["spooled"].take(time.time_ns(), len(lines))
         return True
 
     async def run(self, work: Callable[..., T], *arguments: object, seconds: float | None = None) -> T:
