@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import asyncpg
 import orjson
 import pytest
 
+from services.local.postgres import EmbeddedPostgres
 from services.shared.audit.ledger import Ledger, read_remains
 from services.shared.audit.spool_directory import SpoolDirectory, directories
-from tests.migrating import ROOT
+from tests.migrating import ROOT, Migrator
 from tests.trail import expected, open_trail, stored
 from tests.wait import until
 
@@ -161,6 +164,43 @@ async def test_spooled_rows_that_vanish_are_missed(
     assert 5 < len(kept) < 15
     [gap] = await gaps(conn)
     assert gap["by_buffer"] == {"spooled": 20 - len(kept)}
+
+
+async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> None:
+    """All of Postgres stopped in mid-air: it refuses nothing, answers nothing, and cannot even be asked to cancel."""
+    with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
+        Path(directory).chmod(0o755)  # noqa: ASYNC240  # nobody waits for this one
+        with EmbeddedPostgres(Path(directory) / "postgres") as server:
+            Migrator(server.url()).upgrade()
+            async with open_trail(server.url("pulse_app"), audit_database_seconds=0.3) as trail:
+                await trail.record(3)
+                await until(lambda: trail.total("spool_records") == 0)
+                assert server.pid is not None
+                with standing_still(server.pid):
+                    started = time.monotonic()
+                    await trail.record(3)
+                    assert time.monotonic() - started < 3
+                    assert trail.total("spool_records") == 3
+                await until(lambda: trail.total("spool_records") == 0, seconds=30)
+                await trail.record()
+            conn = await asyncpg.connect(server.url())
+            assert await stored(conn) == expected(7)
+            assert await gaps(conn) == []
+            await conn.close()
+
+
+@contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """A process and its children, stopped."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pids = [pid, *map(int, children)]
+    for each in pids:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in pids:
+            os.kill(each, signal.SIGCONT)
 
 
 async def test_a_living_process_is_left_alone(

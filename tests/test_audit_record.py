@@ -137,6 +137,7 @@ async def test_a_database_that_is_away_and_comes_back(app_url: str, conn: asyncp
     """Connections refused, not only slow; what is logged without waiting is kept as well."""
     async with CuttingProxy(app_url) as proxy, open_trail(proxy.url, audit_database_seconds=0.2) as trail:
         await trail.record()
+        await until(lambda: trail.total("spool_records") == 0)
         proxy.go_down()
         await trail.record(5)
         trail.send(6)
@@ -180,7 +181,7 @@ async def test_with_neither_database_nor_spool_the_policy_decides(
 ) -> None:
     """Never a hang; counted; and once the database is back, a row says what is missing."""
     async with open_trail(
-        app_url, audit_database_seconds=0.2, audit_spool_dir=NOWHERE, audit_when_blocked=policy
+        app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE, audit_when_blocked=policy
     ) as trail:
         for _ in range(5):
             started = time.monotonic()

@@ -128,7 +128,7 @@ async def test_what_was_answered_survives_the_process_while_the_database_is_away
 async def blocked(app_url: str, conn: asyncpg.Connection, table_lock: TableLock) -> AsyncIterator[Api]:
     """The API with neither database nor spool for its trail."""
     await seed.tenant(conn)
-    async with open_api(app_url, audit_database_seconds=0.1, audit_spool_dir=NOWHERE) as api:
+    async with open_api(app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE) as api:
         await table_lock.hold()
         yield api
 
@@ -166,7 +166,7 @@ async def test_allow_lets_in_and_counts(app_url: str, conn: asyncpg.Connection, 
     """For whom availability matters more; the gap is on record all the same."""
     await seed.tenant(conn)
     async with open_api(
-        app_url, audit_database_seconds=0.1, audit_spool_dir=NOWHERE, audit_when_blocked="allow"
+        app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE, audit_when_blocked="allow"
     ) as api:
         await table_lock.hold()
         assert (await api.call("GET", PATH)).status_code == 200
@@ -183,7 +183,7 @@ async def test_a_refresh_token_is_not_spent_for_nothing(
     provider.token_answer = JSONResponse({"access_token": token(), "token_type": "Bearer", "expires_in": 300})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(provider.app)) as client:
         issuer = Issuer(client, provider.url, client_id="pulse")
-        async with open_api(app_url, issuer=issuer, audit_database_seconds=0.1, audit_spool_dir=NOWHERE) as api:
+        async with open_api(app_url, issuer=issuer, audit_database_seconds=0.5, audit_spool_dir=NOWHERE) as api:
             await table_lock.hold()
             assert (await api.client.get(PATH)).status_code == 401
             answer = await api.client.post("/auth/refresh", json={"refresh_token": "r1"})
