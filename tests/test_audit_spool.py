@@ -270,6 +270,18 @@ def test_who_makes_a_directory_while_another_looks_for_dead_ones_gets_one(
     made.close()
 
 
+def test_a_file_system_without_locks_is_refused_in_time(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lock nobody could tell the living from the dead."""
+
+    def refuse(_handle: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="can be locked"):
+        SpoolDirectory.create(spool_dir, "ui_iot")
+    assert directories(spool_dir) == []
+
+
 async def test_damage_is_a_row_and_its_file_is_kept(app_url: str, conn: asyncpg.Connection, spool_dir: Path) -> None:
     """What can be read is stored, what cannot is named, and told once however often it is found."""
     dead = SpoolDirectory.create(spool_dir, "ui_iot")

@@ -53,7 +53,7 @@ class Drain:
         self._service = service
 
     async def drain_own(self) -> bool:
-        """Store what this process spooled; False while the database does not take it, or takes it too slowly."""
+        """Store some of what this process spooled; False while the database does not take it, or too slowly."""
         if self._journal.is_away and not await self._answers():
             return False
         directory = self._spool.directory
@@ -64,8 +64,14 @@ class Drain:
             return False
         return not self._journal.is_away
 
+    @property
+    def has_own(self) -> bool:
+        """Whether this process has spooled rows."""
+        return self._spool.records > 0
+
     async def _drain_own(self, directory: SpoolDirectory) -> bool:
-        for file in await self._spool.run(directory.segments):
+        """Store the oldest segment: the keeper has other things to do between two of them."""
+        for file in (await self._spool.run(directory.segments))[:1]:
             found = await self._store_segment(file)
             if found is None:
                 return False
@@ -82,18 +88,25 @@ class Drain:
     async def adopt(self) -> bool:
         """Store what dead processes left and what they lost; False when the database does not take it."""
         await self._spool.measure_others()
+        own = self._spool.directory.path if self._spool.directory else None
         for path in await self._spool.run(directories, self._spool.root, seconds=READ_SECONDS):
-            if self._spool.directory is not None and path == self._spool.directory.path:
-                continue
-            directory = await self._spool.run(SpoolDirectory.adopt, path)
-            if directory is None:
-                continue
             try:
-                if not await self._drain_dead(directory):
+                if path != own and not await self._adopt(path):
                     return False
-            finally:
-                await self._spool.run(directory.close)
-            log.info("adopted the audit spool of a dead process", extra={"directory": path.name})
+            except OSError as error:
+                log.warning("cannot adopt %s: %s", path.name, error.strerror or error)
+        return True
+
+    async def _adopt(self, path: Path) -> bool:
+        directory = await self._spool.run(SpoolDirectory.adopt, path)
+        if directory is None:
+            return True
+        try:
+            if not await self._drain_dead(directory):
+                return False
+        finally:
+            await self._spool.run(directory.close)
+        log.info("adopted the audit spool of a dead process", extra={"directory": path.name})
         return True
 
     async def _drain_dead(self, directory: SpoolDirectory) -> bool:

@@ -1,6 +1,7 @@
 """The task behind the lanes: it tells floods and gaps, empties the spool, and looks after what dead processes left."""
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -12,7 +13,7 @@ from services.shared.audit.losses import Keep, Losses
 log = logging.getLogger(__name__)
 
 ADOPT_SECONDS = 30.0
-SHORTEST_RETRY_SECONDS = 0.1
+ROUND_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 1.0
 
 
@@ -26,7 +27,7 @@ class Keeper:
         self._keep_events = events
         self._keep_refusals = refusals
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stop = asyncio.Event()
         self._adopt_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -40,7 +41,7 @@ class Keeper:
 
     async def stop(self, *, seconds: float) -> None:
         """End."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
@@ -59,32 +60,36 @@ class Keeper:
         return await self._losses.tell(self._keep_events)
 
     async def _run(self) -> None:
-        retry_seconds = SHORTEST_RETRY_SECONDS
-        while not self._stopping:
+        retry_seconds = ROUND_SECONDS
+        while not self._stop.is_set():
             self._wake.clear()
-            done = False
-            try:
-                done = await self._work()
-            except (*db.UNAVAILABLE, OSError) as error:
-                log.warning("the audit spool is not drained: %s", error or type(error).__name__)
-            except Exception:
-                log.exception("the audit keeper failed")
-            if done:
-                retry_seconds = SHORTEST_RETRY_SECONDS
-                await self._sleep(self._idle_seconds(), self._wake)
+            if await self._round():
+                retry_seconds = ROUND_SECONDS
+                # What comes in a storm is handled together.
+                await _wait(self._stop, ROUND_SECONDS)
+                await _wait(self._wake, self._idle_seconds())
             else:
-                await self._sleep(retry_seconds, None)
+                await _wait(self._stop, retry_seconds)
                 retry_seconds = min(LONGEST_RETRY_SECONDS, 2 * retry_seconds)
 
-    async def _work(self) -> bool:
-        """One round; False when something is left to do that could not be done now."""
-        told = await self.tell()
-        if not await self._drain.drain_own():
-            return False
-        if time.monotonic() >= self._adopt_at:
-            if not await self._drain.adopt():
+    async def _round(self) -> bool:
+        """Do what there is to do; False when some of it could not be done now."""
+        try:
+            told = await self.tell()
+            if not await self._drain.drain_own():
                 return False
-            self._adopt_at = time.monotonic() + ADOPT_SECONDS
+            if self._drain.has_own:
+                self.wake()
+            elif time.monotonic() >= self._adopt_at:
+                if not await self._drain.adopt():
+                    return False
+                self._adopt_at = time.monotonic() + ADOPT_SECONDS
+        except (*db.UNAVAILABLE, OSError) as error:
+            log.warning("the audit spool is not drained: %s", error or type(error).__name__)
+            return False
+        except Exception:
+            log.exception("the audit keeper failed")
+            return False
         return told
 
     def _idle_seconds(self) -> float:
@@ -92,13 +97,9 @@ class Keeper:
         adopt = max(0.0, self._adopt_at - time.monotonic())
         return adopt if due is None else min(due, adopt)
 
-    async def _sleep(self, seconds: float, wake: asyncio.Event | None) -> None:
-        """Until the time is over, or earlier when woken; at stop at once."""
-        if wake is not None:
-            try:
-                async with asyncio.timeout(seconds):
-                    await wake.wait()
-            except TimeoutError:
-                pass
-        elif not self._stopping:
-            await asyncio.sleep(seconds)
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.shared.audit.record import Line
 
+# A row is stored as record.COLUMNS says: whoever changes those counts this up, and reads both for a release.
 MAGIC = b"PULSPOOL1\n"
 LONGEST_RECORD = 1 << 20
 _MARK = b"\xff"

@@ -10,6 +10,7 @@ Blocking: whoever has an event loop calls it in a thread.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +23,7 @@ from services.shared.audit.ledger import FILE_NAME as LEDGER
 from services.shared.audit.record import Line
 
 SEGMENT_BYTES = 8 << 20
+MOST_TRIES = 10
 SUFFIX = ".spool"
 CORRUPT_SUFFIX = ".corrupt"
 
@@ -51,14 +53,17 @@ class SpoolDirectory:
     def create(cls, root: Path, service: str, *, sync: Sync = os.fsync) -> "SpoolDirectory":
         """A new directory, locked. Raises OSError."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while True:
+        for _ in range(MOST_TRIES):
             path = root / f"{service}-{os.getpid()}-{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
             lock = _lock(path)
             if lock is not None:
                 _sync_directory(root, sync)
                 return cls(path, lock, sync=sync)
-            # Somebody looked for dead processes between the two lines above, took it for one and removed it.
+            # Somebody looked for dead processes in between, took it for one and removes it.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise OSError(errno.ENOLCK, "no directory of the spool can be locked")
 
     @classmethod
     def adopt(cls, path: Path) -> "SpoolDirectory | None":
