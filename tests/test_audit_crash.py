@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from services.local.postgres import EmbeddedPostgres
 from services.shared.audit.ledger import Ledger, read_remains
 from services.shared.audit.spool_directory import SpoolDirectory, directories
+from tests.cutting_proxy import Cut, CuttingProxy
 from tests.migrating import ROOT, Migrator
 from tests.trail import expected, open_trail, stored
 from tests.wait import until
@@ -164,6 +166,55 @@ async def test_spooled_rows_that_vanish_are_missed(
     assert 5 < len(kept) < 15
     [gap] = await gaps(conn)
     assert gap["by_buffer"] == {"spooled": 20 - len(kept)}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_was_acknowledged_is_there_once_and_all_else_is_told(
+    app_url: str, conn: asyncpg.Connection, spool_dir: Path, seed: int
+) -> None:
+    """Processes killed in mid-stream, their connections cut around COMMIT, a spool that is soon full."""
+    chosen = random.Random(seed)
+    asked: set[str] = set()
+    kept: set[str] = set()
+    lives = 4
+    plan: Iterator[Cut] = iter(chosen.choices(("before", "after", "pass"), weights=(2, 2, 6), k=10_000))
+    async with CuttingProxy(app_url, plan) as proxy:
+        for _ in range(lives):
+            limits = {
+                "audit_database_seconds": "0.2",
+                "audit_spool_bytes": str(chosen.choice((16384, 1 << 20))),
+                "audit_flood_rows_per_window": "0",
+            }
+            async with victim(proxy.url, **limits) as killed:
+                assert killed.process.stdin is not None
+                assert killed.process.stdout is not None
+                killed.process.stdin.write(b"stream 20\n")
+                for number in range(chosen.randrange(400, 1200)):
+                    if number == 200:
+                        proxy.go_down()
+                    if number == 300:
+                        proxy.come_back()
+                    note(await killed.process.stdout.readline(), asked, kept)
+                await killed.kill()
+                async for line in killed.process.stdout:
+                    note(line, asked, kept)
+            proxy.come_back()
+    async with open_trail(app_url) as trail:
+        await until(lambda: _others(spool_dir) == [])
+    assert trail.total("spool_records") == 0
+    rows = [row[0] for row in await conn.fetch("select actor_id from audit_log where category = 'auth'")]
+    assert len(rows) == len(set(rows))
+    assert len(kept) > 400
+    assert kept - set(rows) == set()
+    # An event is asked for before it is taken: of each process one may have been neither.
+    told = sum(gap["count"] for gap in await gaps(conn))
+    assert len(asked - set(rows)) <= told + lives
+
+
+def note(line: bytes, asked: set[str], kept: set[str]) -> None:
+    """Keep what a stream said."""
+    word, name = line.decode().split()
+    (asked if word == "asked" else kept).add(name)
 
 
 async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> None:

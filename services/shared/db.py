@@ -140,7 +140,11 @@ async def check_revision(connection: Connection, *, seconds: float = 10.0) -> No
 
 
 async def check_durability(connection: Connection, *, seconds: float = 10.0) -> None:
-    """Raise UnsafeDatabase when what this session commits may be lost in a crash of the server."""
+    """Raise UnsafeDatabase when what this session commits may be lost in a crash of the server.
+
+    Asked once, at start. No session of ours sets synchronous_commit for itself: as a startup parameter poolers refuse
+    it, and as a statement it would cost each batch of audit events two more round trips.
+    """
     fault = await connection.fetchval("select core.durability_fault()", timeout=seconds)
     if fault is not None:
         raise UnsafeDatabase(f"the database would lose committed rows in a crash: {fault}")

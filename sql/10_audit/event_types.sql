@@ -5,6 +5,7 @@ select
   t.event_type,
   t.severity,
   t.description,
+  -- must: durable before the caller is answered; may: buffered, lost and counted when there is no room.
   case when t.event_type in ('device.readings_accepted', 'device.readings_refused') then 'may' else 'must' end as class
 from (
   values

@@ -8,6 +8,7 @@ import time
 from services.shared import db
 from services.shared.audit.drain import Drain
 from services.shared.audit.flood import Flood
+from services.shared.audit.lane import NOWHERE_TO_GO
 from services.shared.audit.losses import Keep, Losses
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Keeper:
             lines = [line for line, _ in due]
             if not await self._keep_refusals(lines):
                 # Their numbers live on in a gap.
-                self._losses.add(lines, buffer="auth_failures", cause="blocked", at_ns=time.time_ns())
+                self._losses.add(lines, buffer="auth_failures", cause=NOWHERE_TO_GO, at_ns=time.time_ns())
             self._flood.settle(sum(count for _, count in due))
         return await self._losses.tell(self._keep_events)
 
