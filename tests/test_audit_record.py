@@ -47,6 +47,21 @@ async def test_record_returns_when_the_row_is_committed(app_url: str, conn: asyn
         assert trail.total("spool_records") == 0
 
 
+async def test_every_metric_is_there_from_the_start(app_pool: db.Pool) -> None:
+    """A rate over a series that appears with its first loss misses that loss."""
+    trail = Trail(app_pool)
+    single = (
+        *("spool_bytes", "spool_records", "events_spooled_total", "events_drained_total", "events_blocked_total"),
+        *("events_aggregated_total", "gaps_total", "record_wait_seconds_count"),
+    )
+    by_buffer = ("buffer_events", "events_written_total", "events_dropped_total", "events_quarantined_total")
+    assert {name: trail.total(name) for name in single} == dict.fromkeys(single, 0.0)
+    for buffer in ("events", "auth_failures", "telemetry"):
+        found = {name: trail.metric(name, buffer) for name in (*by_buffer, "write_failures_total")}
+        assert set(found.values()) == {0.0}
+    await trail.logger.stop()
+
+
 async def test_events_that_arrive_during_a_flush_share_the_next(app_url: str, conn: asyncpg.Connection) -> None:
     """Group commit: four hundred waiters cost two transactions, the first one's and everybody else's."""
     async with CuttingProxy(app_url, plan("stall")) as proxy, open_trail(proxy.url) as trail:
