@@ -76,7 +76,9 @@ class Drain:
             if found is None:
                 return False
             # In this order: killed in between, the next process finds more than the ledger says, and no gap.
-            self._spool.ledger.accounts["spooled"].settle(found.records)
+            account = self._spool.ledger.accounts["spooled"]
+            # What a slow disk took after it was given up is found here and was never counted.
+            account.settle(min(found.records, account.outstanding))
             await self._end(directory, found)
         return True
 

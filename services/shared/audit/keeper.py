@@ -8,8 +8,7 @@ import time
 from services.shared import db
 from services.shared.audit.drain import Drain
 from services.shared.audit.flood import Flood
-from services.shared.audit.lane import NOWHERE_TO_GO
-from services.shared.audit.losses import Keep, Losses
+from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
 
 log = logging.getLogger(__name__)
 

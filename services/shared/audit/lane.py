@@ -6,14 +6,12 @@ import time
 from collections import deque
 
 from services.shared.audit.ledger import Account
-from services.shared.audit.losses import Keep, Losses
+from services.shared.audit.losses import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
 from services.shared.audit.record import Line
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_SECONDS = 10.0
-BUFFER_FULL = "the buffer was full"
-NOWHERE_TO_GO = "neither the database nor the spool took them"
 
 
 class Batch:

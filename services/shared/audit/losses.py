@@ -11,6 +11,9 @@ from services.shared.audit.event import AuditEvent
 from services.shared.audit.ledger import Account
 from services.shared.audit.record import Line, make_line, read_line
 
+BUFFER_FULL = "the buffer was full"
+NOWHERE_TO_GO = "neither the database nor the spool took them"
+
 Keep = Callable[[Sequence[Line]], Awaitable[bool]]
 """Makes rows durable; False when it cannot."""
 
@@ -47,6 +50,8 @@ class Gap:
                 message=f"{self.count} audit events of {service} were lost: {self._cause}",
                 details={
                     "count": self.count,
+                    # A write that nobody waits for any more may still succeed.
+                    "at_most": self._cause == NOWHERE_TO_GO,
                     "by_type": dict(self._by_type),
                     "first_at": self._first_at,
                     "last_at": self._last_at,
