@@ -1,24 +1,26 @@
-"""A proxy in front of Postgres that cuts the connection at the worst moment: around a commit."""
+"""A proxy in front of Postgres that cuts or stalls the connection at the worst moment: around a commit."""
 
 import asyncio
 from collections.abc import Iterator
 from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
-Cut = Literal["before", "after", "pass"]
+Cut = Literal["before", "after", "stall", "pass"]
 
 
 class CuttingProxy:
     """Passes bytes between clients and the server; what happens around a commit is up to the plan.
 
-    At each message that makes the server commit, the plan says: "pass" it, cut "before" it reaches the server, or cut
-    "after" the server has committed, so that its answer is lost.
+    At each message that makes the server commit, the plan says: "pass" it, cut "before" it reaches the server, cut
+    "after" the server has committed, so that its answer is lost, or "stall" it until `released` is set.
     """
 
-    def __init__(self, url: str, plan: Iterator[Cut]) -> None:
+    def __init__(self, url: str, plan: Iterator[Cut] | None = None) -> None:
         self.cuts: list[Cut] = []
+        self.released = asyncio.Event()
+        self._is_down = False
         self._url = url
-        self._plan = plan
+        self._plan = plan or iter(())
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -42,9 +44,22 @@ class CuttingProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def go_down(self) -> None:
+        """Cut all connections and take no more, as if the server were away."""
+        self._is_down = True
+        for task in self._tasks:
+            task.cancel()
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self._is_down = False
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._is_down:
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         parts = urlsplit(self._url)
         query = {name: unquote(values[0]) for name, values in parse_qs(parts.query).items()}
@@ -87,7 +102,9 @@ class CuttingProxy:
                 executed = False
                 cut: Cut = next(self._plan, "pass")
                 self.cuts.append(cut)
-                if cut != "pass":
+                if cut == "stall":
+                    await self.released.wait()
+                elif cut != "pass":
                     return message if cut == "after" else b""
             server.write(message)
             await server.drain()
