@@ -15,7 +15,7 @@ depends_on = None
 DOWNGRADE = """
 drop table
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.sealer, audit.signing_keys,
-  audit.tombstones, audit.holds, audit.tracked_tables, audit.attack_findings;
+  audit.tombstones, audit.holds, audit.retention, audit.tracked_tables, audit.attack_findings;
 drop index public.audit_log_xid_idx;
 alter table public.audit_log drop column xid;
 """

@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 _ED25519 = b"\x01"
-_DASH = "\N{EM DASH} "
+DASH = "\N{EM DASH} "
 NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
 
 
@@ -82,7 +82,7 @@ class SignerKey:
     def sign(self, text: str) -> str:
         """The text, which ends with a line feed, as a note signed by this key."""
         signature = self.verifier.key_hash + self.private_key.sign(text.encode())
-        return f"{text}\n{_DASH}{self.name} {base64.b64encode(signature).decode()}\n"
+        return f"{text}\n{DASH}{self.name} {base64.b64encode(signature).decode()}\n"
 
 
 def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]:
@@ -93,7 +93,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]
     known = {(key.name, key.key_hash): key for key in keys}
     text += "\n"
     for line in signatures.splitlines():
-        name, _, encoded = line.removeprefix(_DASH).partition(" ")
+        name, _, encoded = line.removeprefix(DASH).partition(" ")
         try:
             signature = base64.b64decode(encoded, validate=True)
         except binascii.Error:
@@ -156,17 +156,18 @@ def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
 
 
 def split_notes(text: str) -> list[str]:
-    """The notes of a file that holds several, one after the other."""
+    """The notes of a file that holds several, one after the other; two empty lines end one that was cut off."""
     notes: list[str] = []
     lines: list[str] = []
     signed = False
     for line in text.splitlines():
-        if signed and not line.startswith(_DASH):
+        if signed and not line.startswith(DASH):
             notes.append("\n".join(lines) + "\n")
             lines, signed = [], False
-            if not line:
-                continue
+        if not line and (not lines or not lines[-1]):
+            lines = []
+            continue
         lines.append(line)
-        signed = line.startswith(_DASH)
+        signed = line.startswith(DASH)
     # What does not end in a signature was cut off while it was written.
     return [*notes, "\n".join(lines) + "\n"] if signed else notes
