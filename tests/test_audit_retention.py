@@ -505,6 +505,27 @@ async def test_a_partition_dropped_by_hand_leaves_no_tombstone(trail: Trail) -> 
     assert unaccounted == 6
 
 
+async def test_a_stalled_retention_shows(trail: Trail) -> None:
+    """Months past their time by what keeps them, and for how long; nothing while everything is to be kept."""
+
+    async def overdue(what: str) -> dict[str, float]:
+        return dict(await trail.conn.fetch(f"select reason, value from metrics.audit_retention_overdue_{what}"))
+
+    assert await overdue("months") == await overdue("seconds") == {"due": 0, "held": 0, "unsealed": 0}
+    await trail.conn.execute("select audit.record_retention_run($1)", DAYS)
+    assert await overdue("months") == {"due": 2, "held": 0, "unsealed": 0}
+    late = timedelta(days=143.5).total_seconds()  # from 400 days after May 2025 to NOW
+    assert await overdue("seconds") == {"due": late, "held": 0, "unsealed": 0}
+    await hold(trail.conn, "2025-06-01Z", None)
+    await trail.write(MAY)
+    assert await overdue("months") == {"due": 0, "held": 1, "unsealed": 1}
+    assert await overdue("seconds") == {"due": 0, "held": late - timedelta(days=30).total_seconds(), "unsealed": late}
+    await trail.seal()
+    await trail.drop()
+    assert await overdue("months") == {"due": 0, "held": 1, "unsealed": 0}
+    assert await trail.conn.fetchval("select value from metrics.audit_retention_last_run_age_seconds") == 0
+
+
 async def test_no_other_pruning_touches_the_trail(trail: Trail) -> None:
     """The shortest retention of everything else leaves each row where it is."""
     before = await trail.conn.fetchval("select count(*) from audit_log where timestamp < '2026-11-21'")

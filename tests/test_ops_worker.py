@@ -1,5 +1,6 @@
 """The ops worker as the process it is: every timer runs, one that fails stops no other, SIGTERM ends it cleanly."""
 
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -91,6 +92,25 @@ async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: 
     assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
 
 
+async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, app_url: str, tmp_path: Path) -> None:
+    """From an event of 90 days ago in the default partition: its month is made, sealed, proven, buried, dropped."""
+    await conn.execute(
+        "select audit.write(array[audit.event('acme', 'rule.created', p_timestamp => now() - interval '90 days')])"
+    )
+    month = await conn.fetchval("select to_char((now() - interval '90 days') at time zone 'UTC', 'YYYYMM')")
+    settings = {"audit_retention_days": "30", "audit_anchor_dir": str(tmp_path), "seal_seconds": "0.05"}
+    async with ready_service(MODULE, app_url, **OFTEN, **settings) as worker:
+        await until(lambda: conn.fetchval("select count(*) from audit.tombstones"), seconds=20)
+        await until((tmp_path / "tombstones.log").exists)
+        await until(lambda: conn.fetchval("select value < 5 from metrics.audit_retention_last_run_age_seconds"))
+        assert await worker.stop() == 0
+    assert await conn.fetchval("select to_regclass('audit_log_' || $1) is null", month)
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'rule.created'") == 0
+    assert f"tombstone {month[:4]}-{month[4:]}-01" in (tmp_path / "tombstones.log").read_text()
+    dropped = await conn.fetchrow("select * from audit_log where event_type = 'audit.segment_dropped'")
+    assert (dropped["actor_type"], dropped["actor_id"]) == ("service", "ops_worker")
+
+
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
     """The settings of an environment."""
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
@@ -118,6 +138,8 @@ def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("health_targets", '{"UI iot": "http://10.0.0.7"}'),
         ("health_seconds", "0"),
         ("telemetry_retention_days", "8"),
+        ("audit_retention_days", "29"),
+        ("audit_retention_days", "-1"),
         ("port_base", "65535"),
     ],
 )

@@ -1,5 +1,7 @@
 create view metrics.audit_log_bytes as
-select p.relid::regclass::text as partition_name, pg_total_relation_size(p.relid) as value
+select
+  (select c.relname::text from pg_class c where c.oid = p.relid) as partition_name,
+  pg_total_relation_size(p.relid) as value
 from pg_partition_tree('public.audit_log') p
 where p.isleaf;
 

@@ -46,9 +46,9 @@ def release(
 def holds() -> None:
     """Show every legal hold, released ones too."""
     found = as_auditor(list_holds)
-    Console(width=None if sys.stdout.isatty() else 160).print(
-        holds_table(found) if found else "No hold was ever placed."
-    )
+    # A reason is somebody's text, not markup.
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
+    console.print(holds_table(found) if found else "No hold was ever placed.")
 
 
 async def place_hold(pool: db.Pool, start: datetime, end: datetime | None, reason: str) -> tuple[int, list[str]]:
