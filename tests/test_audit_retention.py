@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -235,10 +235,9 @@ async def test_a_hold_keeps_the_months_that_it_touches(
     assert (await trail.months())[0] == "202610"
 
 
-async def test_holds_are_audited(trail: Trail, connect: Connect) -> None:
+async def test_holds_are_audited(trail: Trail) -> None:
     """Who, why, what range; months that were gone by then are named; the hold stays on record."""
     await trail.drop()
-    await trail.conn.execute("select core.act('system', 'user', 'cli:eve', '', '', '', 'pulse_audit')")
     async with trail.conn.transaction():
         await trail.conn.execute("select core.act('system', 'user', 'cli:eve', '', '', '', 'pulse_audit')")
         hold_id = await hold(trail.conn, "2025-05-01Z", "2025-07-01Z", "case 7\nforged line")
@@ -269,9 +268,8 @@ async def test_a_hold_takes_a_range_and_a_reason(conn: asyncpg.Connection) -> No
         assert refused.value.sqlstate == "PU404"
 
 
-async def test_only_auditors_place_holds(trail: Trail, connect: Connect, role_url: object) -> None:
+async def test_only_auditors_place_holds(trail: Trail, role_url: Callable[[str], str]) -> None:
     """Services, which drop, can neither place nor release; auditors can, and can drop nothing."""
-    assert callable(role_url)
     for statement in ("select audit.hold(null, null, 'x')", "select audit.release(1, 'x')"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await trail.pool.execute(statement)
@@ -285,19 +283,66 @@ async def test_only_auditors_place_holds(trail: Trail, connect: Connect, role_ur
     await auditor.close()
 
 
-async def test_a_hold_placed_after_the_proof_wins(trail: Trail, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the candidate and the drop: the drop looks again."""
+def after_proof(monkeypatch: pytest.MonkeyPatch, happening: Callable[[], Awaitable[object]]) -> None:
+    """Let something happen once, between the proof of a month and its drop."""
     prove = AuditRetention.prove
 
     async def prove_and_be_late(self: AuditRetention, pool: db.Pool, segment: date, tree_size: int) -> str | None:
         note = await prove(self, pool, segment, tree_size)
-        await hold(trail.conn, "2025-05-03Z", "2025-05-04Z")
+        monkeypatch.undo()
+        await happening()
         return note
 
     monkeypatch.setattr(AuditRetention, "prove", prove_and_be_late)
+
+
+async def test_a_hold_placed_after_the_proof_wins(trail: Trail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the candidate and the drop: the drop looks again."""
+    after_proof(monkeypatch, lambda: hold(trail.conn, "2025-05-03Z", "2025-05-04Z"))
     assert await trail.drop() == 0
     assert (await trail.months())[0] == "202505"
     assert await trail.tombstones() == []
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_an_event_after_the_proof_is_not_lost(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """The tombstone does not cover it, so the month stays for this pass; no alarm, and the next pass takes it along."""
+
+    async def be_late() -> None:
+        await trail.write(MAY, 1)
+        if sealed:
+            await trail.seal()
+
+    after_proof(monkeypatch, be_late)
+    assert await trail.drop() == 0
+    assert await trail.events("audit.log_broken") == []
+    await trail.seal()
+    assert await trail.drop() == 1
+    assert [one.row_count for one in await trail.tombstones()] == [7]
+
+
+async def test_an_event_during_the_drop_is_not_lost(trail: Trail, connect: Connect) -> None:
+    """What arrives after the rows were counted, and before writers are locked out, undoes the drop."""
+    size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
+    note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
+    bury = await trail.conn.fetchval("select pg_get_functiondef('audit._bury_blocks'::regproc)")
+    await trail.conn.execute(
+        bury.replace("\nend\n", "\n  perform pg_advisory_xact_lock(7);\nend\n").replace("$function$", "$$")
+    )
+    blocker = await connect()
+    await blocker.execute("select pg_advisory_lock(7)")
+    dropper = await connect()
+    await dropper.execute("alter function audit.drop_segment set lock_timeout = '30s'")
+    dropping = asyncio.create_task(dropper.execute("select audit.drop_segment('2025-05-01', 400, $1)", note))
+    await until(lambda: is_blocked(trail.conn, dropper))
+    await trail.write(MAY, 1)
+    await blocker.execute("select pg_advisory_unlock(7)")
+    with pytest.raises(asyncpg.LockNotAvailableError, match="another event meanwhile"):
+        await dropping
+    assert await trail.tombstones() == []
+    assert await trail.conn.fetchval(f"select count(*) from audit_log where timestamp = '{MAY}'") == 7
 
 
 async def test_a_hold_that_is_not_committed_yet_is_waited_for(trail: Trail, connect: Connect) -> None:
@@ -491,6 +536,46 @@ async def test_the_root_in_sql_is_that_of_the_tree(conn: asyncpg.Connection, cou
     leaves = [row[0] for row in await conn.fetch("select leaf_hash from audit.blocks order by block_no")]
     assert await conn.fetchval("select audit._segment_root('2025-05-01', -1)") == tree.root_of(leaves)
     assert await conn.fetchval("select audit._segment_root('2025-05-01', $1)", count - 2) == leaves[-1]
+
+
+async def test_proving_reads_each_row_once(trail: Trail, connect: Connect) -> None:
+    """A thousand blocks of a few rows each, and many more rows of other months: blocks are found by index."""
+    await trail.write(NOVEMBER, 20_000)
+    for _ in range(10):
+        for timestamp in (MAY, NOVEMBER):
+            await trail.write(timestamp, 20)
+        await trail.seal()
+    fresh = await connect()  # its counters start from nothing
+    async with fresh.transaction():
+        await fresh.execute("set local enable_seqscan = on")
+        found = await fresh.fetch("select row_count, leaves from audit.read_segment('2025-05-01', -1, 100000)")
+        assert [len(row["leaves"]) // 32 for row in found] == [row["row_count"] for row in found]
+        assert sum(row["row_count"] for row in found) == 206
+        read = await fresh.fetchval(
+            "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_all_tables"
+            " where relname like 'audit_log_2%'"
+        )
+    assert read <= 206
+
+
+async def test_pages_of_a_month_leave_no_block_out(trail: Trail) -> None:
+    """A page is about so many rows, or one block; the next one begins behind it."""
+    for _ in range(5):
+        await trail.write(MAY, 4)
+        await trail.seal()
+    wanted = [
+        row[0]
+        for row in await trail.conn.fetch(
+            "select block_no from audit.blocks where segment = '2025-05-01' order by block_no"
+        )
+    ]
+    for rows in (1, 5, 7, 1000):
+        found = [-1]
+        while page := await trail.conn.fetch(
+            "select block_no from audit.read_segment('2025-05-01', $1, $2)", found[-1], rows
+        ):
+            found += [row["block_no"] for row in page]
+        assert found[1:] == wanted
 
 
 async def test_a_partition_dropped_by_hand_leaves_no_tombstone(trail: Trail) -> None:
