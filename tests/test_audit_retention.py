@@ -43,11 +43,14 @@ class Trail:
     sealer: Sealer
     retention: AuditRetention
 
-    async def write(self, timestamp: str, count: int = 3) -> None:
-        """So many events of a time, in one transaction."""
+    async def write(self, timestamp: str, count: int = 3, *, recorded_at: str | None = None) -> None:
+        """So many events of a time, recorded then too unless told otherwise, in one transaction."""
         await self.conn.execute(
-            "select audit.write(array(select audit.event('acme', 'alert.opened', p_entity_id => n::text,"
-            f" p_timestamp => '{timestamp}'::timestamptz) from generate_series(1, $1) n))",
+            "insert into audit_log (tenant_id, timestamp, event_id, recorded_at, event_type, category, action, message,"
+            " source_service, entity_id) select 'acme', $1::text::timestamptz, core.uuid_v7(), $2::text::timestamptz,"
+            " 'alert.opened', 'alert', 'opened', 'm', 'test', n::text from generate_series(1, $3) n",
+            timestamp,
+            recorded_at or timestamp,
             count,
         )
 
@@ -182,6 +185,18 @@ async def test_a_month_goes_at_its_moment(trail: Trail) -> None:
         await trail.conn.execute(f"set timezone = '{zone}'")
         await set_now(trail.conn, ends.isoformat())
         assert await trail.candidate() == "2025-05"
+
+
+async def test_a_clock_that_is_behind_drops_nothing_early(trail: Trail) -> None:
+    """An event is kept for its days from when the database recorded it, whatever its producer says."""
+    await trail.write(MAY, 1, recorded_at="2026-11-20 08:00Z")
+    await trail.seal()
+    assert await trail.candidate() == "2025-06"
+    assert await trail.conn.fetchval("select audit.drop_segment('2025-05-01', 400, null)") == "gone"
+    await set_now(trail.conn, "2027-12-25 07:59:59.999999Z")
+    assert await trail.candidate() == "2025-06"
+    await set_now(trail.conn, "2027-12-25 08:00Z")
+    assert await trail.candidate() == "2025-05"
 
 
 async def test_zero_days_keep_everything(trail: Trail) -> None:
@@ -323,26 +338,24 @@ async def test_an_event_after_the_proof_is_not_lost(
     assert [one.row_count for one in await trail.tombstones()] == [7]
 
 
-async def test_an_event_during_the_drop_is_not_lost(trail: Trail, connect: Connect) -> None:
-    """What arrives after the rows were counted, and before writers are locked out, undoes the drop."""
+@pytest.mark.parametrize("what", ["event", "hold"])
+async def test_what_happens_during_the_drop_undoes_it(trail: Trail, connect: Connect, what: str) -> None:
+    """After the long look at the rows comes a short one under lock: neither event nor hold slips in between."""
     size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
     note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
     bury = await trail.conn.fetchval("select pg_get_functiondef('audit._bury_blocks'::regproc)")
-    await trail.conn.execute(
-        bury.replace("\nend\n", "\n  perform pg_advisory_xact_lock(7);\nend\n").replace("$function$", "$$")
-    )
-    blocker = await connect()
+    await trail.conn.execute(bury.replace("\nend\n", "\n  perform pg_advisory_xact_lock(7);\nend\n"))
+    await trail.conn.execute("alter function audit.drop_segment set lock_timeout = '30s'")
+    blocker, dropper = await connect(), await connect()
     await blocker.execute("select pg_advisory_lock(7)")
-    dropper = await connect()
-    await dropper.execute("alter function audit.drop_segment set lock_timeout = '30s'")
     dropping = asyncio.create_task(dropper.execute("select audit.drop_segment('2025-05-01', 400, $1)", note))
     await until(lambda: is_blocked(trail.conn, dropper))
-    await trail.write(MAY, 1)
+    await (trail.write(MAY, 1) if what == "event" else hold(trail.conn, "2025-05-03Z", "2025-05-04Z"))
     await blocker.execute("select pg_advisory_unlock(7)")
-    with pytest.raises(asyncpg.LockNotAvailableError, match="another event meanwhile"):
+    with pytest.raises(asyncpg.LockNotAvailableError, match="a hold or an event meanwhile"):
         await dropping
     assert await trail.tombstones() == []
-    assert await trail.conn.fetchval(f"select count(*) from audit_log where timestamp = '{MAY}'") == 7
+    assert (await trail.months())[0] == "202505"
 
 
 async def test_a_hold_that_is_not_committed_yet_is_waited_for(trail: Trail, connect: Connect) -> None:
@@ -423,7 +436,7 @@ async def test_a_row_of_an_open_transaction_is_waited_for(trail: Trail, connect:
     late = await connect()
     transaction = late.transaction()
     await transaction.start()
-    await late.execute(f"select audit.write(array[audit.event('acme', 'rule.created', p_timestamp => '{MAY}')])")
+    await replace(trail, conn=late).write(MAY, 1)
     assert await trail.drop() == 0
     await transaction.commit()
     assert await trail.candidate() == "2025-06"

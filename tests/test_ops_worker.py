@@ -95,7 +95,10 @@ async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: 
 async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, app_url: str, tmp_path: Path) -> None:
     """From an event of 90 days ago in the default partition: its month is made, sealed, proven, buried, dropped."""
     await conn.execute(
-        "select audit.write(array[audit.event('acme', 'rule.created', p_timestamp => now() - interval '90 days')])"
+        "insert into audit_log"
+        " (timestamp, recorded_at, event_id, event_type, category, action, message, source_service)"
+        " select at, at, gen_random_uuid(), 'rule.created', 'rule', 'created', 'm', 't'"
+        " from (select now() - interval '90 days') old (at)"
     )
     month = await conn.fetchval("select to_char((now() - interval '90 days') at time zone 'UTC', 'YYYYMM')")
     settings = {"audit_retention_days": "30", "audit_anchor_dir": str(tmp_path), "seal_seconds": "0.05"}

@@ -244,7 +244,7 @@ class OpsWorker(Settings):
     service_metrics_retention_days: Annotated[int, Field(ge=1, le=36500)] = 30
     """Age at which samples of the services' counters are removed."""
     audit_retention_days: Annotated[int, Field(ge=0, le=36500)] = 0
-    """Age at which months of the audit trail are dropped, 30 at least (PCI DSS: a year, so 400); 0 keeps them all."""
+    """Age of its last event at which a month of the audit trail is dropped, 30 or more (PCI DSS: 400); 0: none ever."""
 
     @field_validator("audit_retention_days")
     @classmethod

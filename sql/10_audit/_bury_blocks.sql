@@ -18,7 +18,7 @@ begin
   -- One statement, so that rows and blocks are those of one moment: nobody is locked out meanwhile.
   execute format(
     'select
-      (select count(*) from public.%I l where pg_visible_in_snapshot(l.xid, audit._head_snapshot())) as row_count,
+      (select count(*) from public.%I l where pg_visible_in_snapshot(l.xid, (select audit._head_snapshot()))) as row_count,
       min(b.block_no) as first_block, max(b.block_no) as last_block, coalesce(sum(b.row_count), 0) as sealed_rows
     from audit.blocks b
     where b.segment = $1 and b.block_no > $2',

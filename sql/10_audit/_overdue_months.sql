@@ -9,6 +9,7 @@ set enable_bitmapscan = off
 as $$
 declare
   v_head pg_snapshot := audit._head_snapshot();
+  v_recorded_at timestamptz;
   v_unsealed boolean;
 begin
   for segment, partition_name, due_at in
@@ -25,29 +26,35 @@ begin
       and month.ends_at + make_interval(days => p_days) <= core.now()
     order by month.segment
   loop
-    if exists (
-      select from audit.holds h
-      where h.released_at is null and audit._touches_segment(segment, h.starts_at, h.ends_at)
-    ) then
-      obstacle := 'held';
-    else
-      begin
-        execute format(
-          'select exists (select from public.%1$I where xid >= $1) or exists (select from public.%1$I where xid = any ($2))',
-          partition_name
-        )
-        into v_unsealed
-        using pg_snapshot_xmax(v_head), array(select pg_snapshot_xip(v_head));
-      exception when undefined_table then
-        continue;  -- dropped meanwhile
+    begin
+      execute format(
+        'select
+          (select l.recorded_at from public.%1$I l order by l.xid desc limit 1),
+          exists (select from public.%1$I l where l.xid >= $1) or exists (select from public.%1$I l where l.xid = any ($2))',
+        partition_name
+      )
+      into v_recorded_at, v_unsealed
+      using pg_snapshot_xmax(v_head), array(select pg_snapshot_xip(v_head));
+    exception when undefined_table then
+      continue;  -- dropped meanwhile
+    end;
+    -- The timestamp is the producer's word: one whose clock is behind must not get its events dropped at once.
+    due_at := greatest(due_at, v_recorded_at + make_interval(days => p_days));
+    if due_at <= core.now() then
+      obstacle := case
+        when exists (
+          select from audit.holds h
+          where h.released_at is null and audit._touches_segment(segment, h.starts_at, h.ends_at)
+        ) then 'held'
+        when v_unsealed then 'unsealed'
       end;
-      obstacle := case when v_unsealed then 'unsealed' end;
+      return next;
     end if;
-    return next;
   end loop;
 end
 $$;
 
 comment on function audit._overdue_months(integer) is
-  'The months of audit_log with a partition of their own that ended so many days ago or longer, the oldest first: since '
-  'when they may go, and what keeps them: held, unsealed, or null for nothing. None for 0 days.';
+  'The months of audit_log with a partition of their own that ended, and whose newest row was recorded, so many days ago or '
+  'longer, the oldest first: since when they may go, and what keeps them: held, unsealed, or null for nothing. None for 0 '
+  'days.';

@@ -1,5 +1,5 @@
--- The order of the locks: holds first, so that a hold that is being placed is seen or waits; when all that takes long is
--- done, the month against writers, so that nothing arrives between the last look and the end; the parent last, for it
+-- What takes long comes first and locks nobody out. Then the locks: holds, so that a hold that is being placed is seen or
+-- waits; the month against writers, so that nothing arrives between the last look and the end; the parent last, for it
 -- stops every writer of the trail until commit.
 -- Whoever owns the tables can still drop a partition by hand, hold or not: Postgres lets only a superuser forbid that. But
 -- it leaves no tombstone, and blocks that have neither rows nor a tombstone are what pulse audit verify finds.
@@ -17,7 +17,7 @@ begin
   elsif current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be seen once its lock is gone';
   end if;
-  lock table audit.holds in share row exclusive mode;
+  perform pg_advisory_xact_lock(hashtextextended('pulse audit retention', 0));
   select m.* into v_month from audit._overdue_months(p_days) m where m.segment = p_segment;
   if not found then
     return 'gone';
@@ -28,6 +28,7 @@ begin
   if v_buried.fault is not null then
     return v_buried.fault;
   end if;
+  lock table audit.holds in share row exclusive mode;
   execute format('lock table public.%I in share mode', v_month.partition_name);
   if exists (select from audit._overdue_months(p_days) m where m.segment = p_segment and m.obstacle is not null)
     or exists (
@@ -35,7 +36,7 @@ begin
       where b.segment = p_segment and b.block_no > audit._last_released_block(p_segment)
     )
   then
-    raise exception using errcode = '55P03', message = 'the month got another event meanwhile';
+    raise exception using errcode = '55P03', message = 'the month got a hold or an event meanwhile';
   end if;
   perform audit.write(array[audit.event(
     p_tenant_id => 'system',
@@ -56,4 +57,4 @@ comment on function audit.drop_segment(date, integer, text) is
   'Drop a month of audit_log that is over for so many days and store its signed tombstone, null for a month without '
   'blocks. Gives dropped; or, with nothing done: held, unsealed, gone (no such month), altered (it has not as many rows as '
   'were sealed), different (the tombstone does not say what the database says). Raises 55P03 when a lock is not free in '
-  'time or an event comes in between. The signature is for the caller to check.';
+  'time, or a hold or an event comes in between. The signature is for the caller to check.';
