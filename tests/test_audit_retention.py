@@ -510,7 +510,17 @@ async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str
         await trail.conn.fetchval("select count(*) from alerts where fingerprint = 'audit:log' and status = 'open'")
         == 1
     )
-    assert await trail.conn.fetchval("select last_run_at is null from audit.retention")
+    overdue = await trail.conn.fetch("select reason, value from metrics.audit_retention_overdue_months")
+    assert dict(overdue) == {"due": 0, "held": 0, "broken": 2, "unsealed": 0}
+
+    # A person who closes the alert without mending the month gets it again, and the month stays.
+    alert_id = await trail.conn.fetchval("select alert_id from alerts")
+    async with trail.conn.transaction():
+        await trail.conn.execute("select core.act('system', 'user', 'ann', '', '', '', 'ui_iot')")
+        await trail.conn.execute("select evaluator.close_alert($1, 'looked into it')", alert_id)
+    assert await trail.drop() == 0
+    assert len(await trail.events("audit.log_broken")) == 2
+    assert (await trail.months())[:2] == ["202505", "202506"]
 
 
 async def test_the_database_compares_the_tombstone(trail: Trail) -> None:
@@ -609,18 +619,25 @@ async def test_a_stalled_retention_shows(trail: Trail) -> None:
     async def overdue(what: str) -> dict[str, float]:
         return dict(await trail.conn.fetch(f"select reason, value from metrics.audit_retention_overdue_{what}"))
 
-    assert await overdue("months") == await overdue("seconds") == {"due": 0, "held": 0, "unsealed": 0}
+    assert (
+        await overdue("months") == await overdue("seconds") == dict.fromkeys(("due", "held", "broken", "unsealed"), 0)
+    )
     await trail.conn.execute("select audit.record_retention_run($1)", DAYS)
-    assert await overdue("months") == {"due": 2, "held": 0, "unsealed": 0}
+    assert await overdue("months") == {"due": 2, "held": 0, "broken": 0, "unsealed": 0}
     late = timedelta(days=143.5).total_seconds()  # from 400 days after May 2025 to NOW
-    assert await overdue("seconds") == {"due": late, "held": 0, "unsealed": 0}
+    assert await overdue("seconds") == {"due": late, "held": 0, "broken": 0, "unsealed": 0}
     await hold(trail.conn, "2025-06-01Z", None)
     await trail.write(MAY)
-    assert await overdue("months") == {"due": 0, "held": 1, "unsealed": 1}
-    assert await overdue("seconds") == {"due": 0, "held": late - timedelta(days=30).total_seconds(), "unsealed": late}
+    assert await overdue("months") == {"due": 0, "held": 1, "broken": 0, "unsealed": 1}
+    assert await overdue("seconds") == {
+        "due": 0,
+        "held": late - timedelta(days=30).total_seconds(),
+        "broken": 0,
+        "unsealed": late,
+    }
     await trail.seal()
     await trail.drop()
-    assert await overdue("months") == {"due": 0, "held": 1, "unsealed": 0}
+    assert await overdue("months") == {"due": 0, "held": 1, "broken": 0, "unsealed": 0}
     assert await trail.conn.fetchval("select value from metrics.audit_retention_last_run_age_seconds") == 0
 
 

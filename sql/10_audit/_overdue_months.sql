@@ -10,6 +10,11 @@ as $$
 declare
   v_head pg_snapshot := audit._head_snapshot();
   v_recorded_at timestamptz;
+  -- What audit.report_broken_log opens; until a person closes it, evidence stays.
+  v_broken boolean := exists (
+    select from public.alerts a
+    where a.tenant_id = 'system' and a.fingerprint = 'audit:log' and a.status <> 'closed'
+  );
   v_unsealed boolean;
 begin
   for segment, partition_name, due_at in
@@ -46,6 +51,7 @@ begin
           select from audit.holds h
           where h.released_at is null and audit._touches_segment(segment, h.starts_at, h.ends_at)
         ) then 'held'
+        when v_broken then 'broken'
         when v_unsealed then 'unsealed'
       end;
       return next;
@@ -56,5 +62,5 @@ $$;
 
 comment on function audit._overdue_months(integer) is
   'The months of audit_log with a partition of their own that ended, and whose newest row was recorded, so many days ago or '
-  'longer, the oldest first: since when they may go, and what keeps them: held, unsealed, or null for nothing. None for 0 '
-  'days.';
+  'longer, the oldest first: since when they may go, and what keeps them: held, broken (the alert about the log is open), '
+  'unsealed, or null for nothing. None for 0 days.';

@@ -55,6 +55,6 @@ $$;
 
 comment on function audit.drop_segment(date, integer, text) is
   'Drop a month of audit_log that is over for so many days and store its signed tombstone, null for a month without '
-  'blocks. Gives dropped; or, with nothing done: held, unsealed, gone (no such month), altered (it has not as many rows as '
+  'blocks. Gives dropped; or, with nothing done: held, broken, unsealed, gone (no such month), altered (it has not as many rows as '
   'were sealed), different (the tombstone does not say what the database says). Raises 55P03 when a lock is not free in '
   'time, or a hold or an event comes in between. The signature is for the caller to check.';

@@ -11,5 +11,5 @@ begin atomic
 end;
 
 comment on function audit.retention_candidate(integer) is
-  'The oldest month that may be dropped: a partition of its own, over for so many days, sealed, under no hold; and the '
+  'The oldest month that may be dropped: a partition of its own, over for so many days, sealed, under no hold, in a log not reported broken; and the '
   'size of the signed tree. No row when there is none.';

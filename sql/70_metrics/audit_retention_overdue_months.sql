@@ -5,10 +5,10 @@ with overdue as materialized (
   cross join lateral audit._overdue_months(r.keep_days) m
 )
 select known.reason, count(o.reason) as value
-from (values ('due'), ('held'), ('unsealed')) known (reason)
+from (values ('due'), ('held'), ('broken'), ('unsealed')) known (reason)
 left join overdue o on o.reason = known.reason
 group by known.reason;
 
 comment on view metrics.audit_retention_overdue_months is
-  'Months of the audit trail past their retention by what keeps them: a legal hold, events that are not sealed, or nothing '
-  '(due).';
+  'Months of the audit trail past their retention by what keeps them: a legal hold, an open alert about the log, events '
+  'that are not sealed, or nothing (due).';

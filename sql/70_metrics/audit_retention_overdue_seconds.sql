@@ -5,10 +5,10 @@ with overdue as materialized (
   cross join lateral audit._overdue_months(r.keep_days) m
 )
 select known.reason, coalesce(max(o.seconds), 0)::double precision as value
-from (values ('due'), ('held'), ('unsealed')) known (reason)
+from (values ('due'), ('held'), ('broken'), ('unsealed')) known (reason)
 left join overdue o on o.reason = known.reason
 group by known.reason;
 
 comment on view metrics.audit_retention_overdue_seconds is
-  'How long the oldest month of the audit trail is past its retention by what keeps it, a legal hold, events that are not '
-  'sealed, or nothing (due), 0 when there is none.';
+  'How long the oldest month of the audit trail is past its retention by what keeps it, a legal hold, an open alert '
+  'about the log, events that are not sealed, or nothing (due), 0 when there is none.';

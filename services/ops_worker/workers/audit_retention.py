@@ -66,7 +66,6 @@ class AuditRetention:
     days: int
     keys: KeyFile
     anchors: Anchors
-    _alarm: str | None = field(default=None, init=False)
 
     async def drop(self, pool: Pool) -> int:
         """One pass; 1 when a month went, 0 when none may or its locks were not free in time."""
@@ -78,9 +77,10 @@ class AuditRetention:
                 log.info("audit retention waits for the next pass: a lock was not free in time")
                 dropped = False
             except LogBroken as broken:
-                # Nothing younger goes either: who altered one month must not see the next pass clear the rest.
+                # While its alert is open no month goes: who altered one must not see the next pass clear the rest.
                 log.error("audit retention stops: %s", broken)  # noqa: TRY400  # the message is all there is to know
-                await self._raise_alarm(pool, str(broken))
+                async with act_as_system(pool) as connection:
+                    await connection.execute("select audit.report_broken_log($1)", str(broken))
                 return 0
             if await self._hand_out(pool):
                 async with act_as_system(pool) as connection:
@@ -136,10 +136,3 @@ class AuditRetention:
             else:
                 notes.append(row["note"])
         return await self.anchors.keep_tombstones(notes) and not false
-
-    async def _raise_alarm(self, pool: Pool, message: str) -> None:
-        if self._alarm == message:
-            return
-        async with act_as_system(pool) as connection:
-            await connection.execute("select audit.report_broken_log($1)", message)
-        self._alarm = message
