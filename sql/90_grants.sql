@@ -5,27 +5,19 @@
 do $grants$
 declare
   v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,metrics,api}';
-  -- Who keeps evidence from being dropped is not who writes it or lets it go.
-  v_auditors constant text[] := '{audit.hold,audit.release}';
   v_routine record;
   v_view record;
 begin
   -- A new function belongs to everybody until this is taken away.
   for v_routine in
-    select
-      p.oid::regprocedure as name,
-      p.proname like '\_%' or p.prorettype = 'trigger'::regtype as internal,
-      format('%s.%s', p.pronamespace::regnamespace, p.proname) = any (v_auditors) as auditors
+    select p.oid::regprocedure as name, p.proname like '\_%' or p.prorettype = 'trigger'::regtype as internal
     from pg_proc p
     where p.pronamespace = any (v_schemas::regnamespace[]) and p.proowner = current_user::regrole
     order by p.oid::regprocedure::text
   loop
     execute format('revoke all on routine %s from public', v_routine.name);
     if not v_routine.internal then
-      execute format(
-        'grant execute on routine %s to %I',
-        v_routine.name, case when v_routine.auditors then 'pulse_auditor' else 'pulse_app' end
-      );
+      execute format('grant execute on routine %s to pulse_app', v_routine.name);
     end if;
   end loop;
 
@@ -77,8 +69,9 @@ $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
 grant usage on schema audit, core to pulse_auditor;
--- An auditor who places a hold says who it is.
-grant execute on function core.act to pulse_auditor;
+-- Who keeps evidence from being dropped is not who writes it or lets it go. An auditor who places a hold says who it is.
+revoke execute on function audit.hold, audit.release from pulse_app;
+grant execute on function audit.hold, audit.release, core.act to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
 -- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the

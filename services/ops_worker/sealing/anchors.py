@@ -11,7 +11,7 @@ from typing import Protocol
 import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from services.ops_worker.sealing.note import DASH, split_notes
+from services.ops_worker.sealing.note import split_notes
 from services.shared import tracing
 from services.shared.db import Pool
 
@@ -65,18 +65,11 @@ class FileAnchor:
 
     def _append(self, name: str, note: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        with (self._directory / name).open("ab+") as file:
-            file.seek(max(0, file.tell() - 4096))
-            # What a crash cut off must not run into the next note.
-            gap = "" if _is_whole(file.read().decode(errors="replace")) else "\n\n\n"
-            file.write(f"{gap}{note}\n".encode())
+        with (self._directory / name).open("a", encoding="utf-8") as file:
+            # The blank line keeps apart what an earlier crash left half written.
+            file.write("\n\n" + note)
             file.flush()
             os.fsync(file.fileno())
-
-
-def _is_whole(end: str) -> bool:
-    """Whether the end of a file is the end of a note, or the file is empty."""
-    return not end or (end.endswith("\n") and end.rstrip("\n").rpartition("\n")[2].startswith(DASH))
 
 
 class HttpAnchor:

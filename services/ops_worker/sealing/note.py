@@ -22,7 +22,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 _ED25519 = b"\x01"
-DASH = "\N{EM DASH} "
+_DASH = "\N{EM DASH} "
+# A paragraph, a blank line, signatures: 68 bytes each, so that one cut short is not taken for false.
+_WHOLE_NOTE = re.compile(rf"^(?:[^\n]+\n)+\n(?:{_DASH}\S+ [A-Za-z0-9+/=]{{92}}\n)+", re.MULTILINE)
 NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
 
 
@@ -82,7 +84,7 @@ class SignerKey:
     def sign(self, text: str) -> str:
         """The text, which ends with a line feed, as a note signed by this key."""
         signature = self.verifier.key_hash + self.private_key.sign(text.encode())
-        return f"{text}\n{DASH}{self.name} {base64.b64encode(signature).decode()}\n"
+        return f"{text}\n{_DASH}{self.name} {base64.b64encode(signature).decode()}\n"
 
 
 def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]:
@@ -93,7 +95,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]
     known = {(key.name, key.key_hash): key for key in keys}
     text += "\n"
     for line in signatures.splitlines():
-        name, _, encoded = line.removeprefix(DASH).partition(" ")
+        name, _, encoded = line.removeprefix(_DASH).partition(" ")
         try:
             signature = base64.b64decode(encoded, validate=True)
         except binascii.Error:
@@ -156,18 +158,5 @@ def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
 
 
 def split_notes(text: str) -> list[str]:
-    """The notes of a file that holds several, one after the other; two empty lines end one that was cut off."""
-    notes: list[str] = []
-    lines: list[str] = []
-    signed = False
-    for line in text.splitlines():
-        if signed and not line.startswith(DASH):
-            notes.append("\n".join(lines) + "\n")
-            lines, signed = [], False
-        if not line and (not lines or not lines[-1]):
-            lines = []
-            continue
-        lines.append(line)
-        signed = line.startswith(DASH)
-    # What does not end in a signature was cut off while it was written.
-    return [*notes, "\n".join(lines) + "\n"] if signed else notes
+    """The whole notes of a file that holds several; what a crash left half written is none."""
+    return _WHOLE_NOTE.findall(text)
