@@ -4,11 +4,11 @@ import argparse
 import time
 
 import asyncpg
+from services.local.audit.verification import verify_log
 
 from benchmarks._audit_events import count_sealed, print_rates, sealer, until_sealed
 from benchmarks._audit_writing import measure_copy
 from benchmarks._bench import as_role
-from services.local.audit.verification import verify_log
 from services.shared import db
 from services.shared.settings import UiIot
 

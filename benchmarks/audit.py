@@ -1,7 +1,7 @@
 """The audit trail: what AuditLogger, the sealer and verification do in a second, each beside a bare reference.
 
-throughput  events through AuditLogger.log() until they are committed, while the sealer seals them, against plain asyncpg
-            COPY of 1,000-row batches into the same table; and how much of what was written was sealed meanwhile
+throughput  events through AuditLogger.log() until they are committed, while the sealer seals them, against plain
+            asyncpg COPY of 1,000-row batches into the same table; and how much of it was sealed meanwhile
 call        microseconds that log() takes of its caller, against encoding such an event with orjson and with json
 refusals    what a refused login waits for until its row is committed, at a fixed rate, against one CALL a commit
 spool       must events to the local disk while the database is away, against one write and fsync a batch

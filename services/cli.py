@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from services.local import database, keys, seed
+from services.local.audit import holds as _holds  # noqa: F401  # its commands register themselves
 from services.local.audit.app import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
 from services.local.checks import run_checks

@@ -267,6 +267,15 @@ class OpsWorker(Settings):
     """Time after its end at which an alert is removed with its notifications; the audit trail keeps what happened."""
     service_metrics_retention_days: Annotated[int, Field(ge=1, le=36500)] = 30
     """Age at which samples of the services' counters are removed."""
+    audit_retention_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    """Age of its last event at which a month of the audit trail is dropped, 30 or more (PCI DSS: 400); 0: none ever."""
+
+    @field_validator("audit_retention_days")
+    @classmethod
+    def _keeps_a_month(cls, days: int) -> int:
+        if 0 < days < 30:
+            raise ValueError("must be 30 at least, or 0 to keep the audit trail for ever")
+        return days
 
     @property
     def status_urls(self) -> dict[str, str]:
