@@ -245,7 +245,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert (found.value("pulse_audit_gaps_last_day"), found.value("pulse_audit_quarantined_last_day")) == (2, 1)
     assert (found.value("pulse_audit_sealed_events_total"), found.value("pulse_audit_sealed_blocks_total")) == (17, 7)
     assert (found.value("pulse_audit_holds"), found.value("pulse_audit_retention_days")) == (1, 400)
-    assert 9 <= (found.value("pulse_audit_seal_lag_seconds") or 0) <= 9 + late
+    assert 0 <= (found.value("pulse_audit_seal_lag_seconds") or 0) <= 9 + late
     assert 7200 <= (found.value("pulse_audit_retention_last_run_age_seconds") or 0) <= 7200 + late
     (partition,) = found.series("pulse_audit_log_bytes", "partition_name").items()
     assert partition == (
