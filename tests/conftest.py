@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import UiIot
 from tests.migrating import Migrator
+from tests.sealing import Seal, sealer_of
 
 PASSWORD = "only-for-tests"
 
@@ -116,6 +118,13 @@ async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
     pool = await db.open_pool(UiIot(database_url=app_url))
     yield pool
     await pool.close()
+
+
+@pytest.fixture
+def seal(app_pool: db.Pool, tmp_path: Path) -> Seal:
+    """Seals what is committed."""
+    sealer = sealer_of(tmp_path)
+    return lambda: sealer.seal(app_pool)
 
 
 @pytest.fixture

@@ -113,6 +113,8 @@ class UiIot(Settings):
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
     audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
     """Audit events kept while the database is away."""
+    audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
     ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Most readings in one request."""
     ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024

@@ -57,7 +57,8 @@ begin
         from audit.blocks b
         where b.segment = w.segment
           and b.snapshot_xmax > w.xid
-          and b.block_no between v_first and v_last
+          -- Not by the index of block_no, which would look at every block of the window for every transaction.
+          and b.block_no + 0 between v_first and v_last
           and pg_visible_in_snapshot(w.xid, b.snapshot)
         order by b.snapshot_xmax, b.block_no
         limit 1
