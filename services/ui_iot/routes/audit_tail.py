@@ -63,7 +63,7 @@ class Tail:
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
         at_end = self.place is None and self.query.start == "end"
-        found = await self._read(Reading(matching={}, newest_first=at_end, limit=1))
+        found = await self.read(Reading(matching={}, newest_first=at_end, limit=1))
         if at_end:
             self.place = found.end
 
@@ -78,7 +78,7 @@ class Tail:
         while not self.api.tails.stopping:
             self.woken.clear()
             try:
-                found = await self._read(reading)
+                found = await self.read(reading)
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
                 log.warning("tail ended: %s", type(error).__name__)
                 return
@@ -102,7 +102,8 @@ class Tail:
         """Write to the trail that it is read."""
         await record_read(self.request, self.api, self.caller, self.query, None)
 
-    async def _read(self, reading: Reading) -> Stretch:
+    async def read(self, reading: Reading) -> Stretch:
+        """What comes next, in a transaction of its own."""
         async with self.api.reading(self.caller) as connection:
             return await reading.of_tenant(connection, self.place)
 
