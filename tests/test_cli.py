@@ -60,7 +60,7 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *, status: int = 1
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list"])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list", "audit tail"])
 def test_every_command_has_help(pulse: Run, command: str) -> None:
     """Also the program itself."""
     done = pulse(*command.split(), "--help")
