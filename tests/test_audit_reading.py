@@ -237,7 +237,7 @@ async def test_a_page_reads_a_page(conn: asyncpg.Connection, vast: None) -> None
         for tenant, place, newest in itertools.product(("'acme'", "null"), ("null", f"'{middle}'"), ("true", "false")):
             touched = await rows_touched(conn, f"select audit._read_sealed({tenant}, '{{}}', {place}, {newest}, 50)")
             assert 50 <= touched["audit_log"] <= 1000, (rows, tenant, place, newest, touched["audit_log"])
-            assert touched["blocks"] <= 400, (rows, tenant, place, newest, touched["blocks"])
+            assert touched["blocks"] <= 60, (rows, tenant, place, newest, touched["blocks"])
 
 
 async def test_what_an_index_finds_is_found_at_once(conn: asyncpg.Connection, vast: None) -> None:

@@ -1,5 +1,6 @@
 -- The one order of the trail. What lies between two places is what lies between two snapshots; the block of a
--- transaction is looked up once, however many rows it has. p_limit + 1 rows tell whether there are more.
+-- transaction is looked up once, however many rows it has: therefore materialized. p_limit + 1 rows tell whether there
+-- are more.
 create function audit._read_window(
   p_tenant_id text,
   p_filter jsonb,
@@ -49,7 +50,7 @@ begin
     written as (
       select distinct c.xid, audit._segment(c.timestamp) as segment from candidate c
     ),
-    sealed as (
+    sealed as materialized (
       select w.xid, w.segment, b.block_no
       from written w
       cross join lateral (
