@@ -88,6 +88,13 @@ grant select on public.audit_log to pulse_auditor;
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
+-- The auditor's own functions are blind to tenants.
+revoke execute on function
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
+from pulse_app;
+grant execute on function
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
+to pulse_auditor;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;

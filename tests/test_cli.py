@@ -61,7 +61,10 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *, status: int = 1
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list", "audit hold", "audit release"])
+AUDIT = ("audit hold", "audit release", "audit tail")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list", *AUDIT])
 def test_every_command_has_help(pulse: Run, command: str) -> None:
     """Also the program itself."""
     done = pulse(*command.split(), "--help")

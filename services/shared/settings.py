@@ -135,6 +135,8 @@ class UiIot(AuditWriter):
     """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
+    audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
     ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Most readings in one request."""
     ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
