@@ -45,7 +45,7 @@ class AuditLogger:
     """Takes events and stores each exactly once.
 
     An event of class must is kept in the database, or on the local disk while that is away; one of class may waits in
-    a bounded buffer. Refused logins go through audit.record_auth_failure, everything else by COPY, each kind over a
+    a bounded buffer. Refused logins go through audit.record_auth_failures, everything else by COPY, each kind over a
     buffer and a connection of its own. The pool should be nobody else's, as open_audit_logger makes it: then no flood
     of logins can take a connection from the requests.
     """
