@@ -1,7 +1,7 @@
 """Refused requests beyond a rate become one row a window with their exact number.
 
 So an attacker can neither fill the disk nor hide: the first of a window stand as rows of their own, the rest is
-counted, by account for the first accounts of a window, or whoever fills a window with noise could try one unseen.
+counted, by account for those tried most, or whoever fills a window with noise could try one account unseen.
 """
 
 import time
@@ -38,6 +38,19 @@ class _Window:
         self.ends_at = ends_at
         self.single = 0
         self.tallies: dict[str | None, _Tally] = {}
+        """By account; None for the rest."""
+
+    def count(self, account: str | None, event: AuditEvent) -> None:
+        """Count one; the account tried least makes room for a new one and counts as rest."""
+        if account not in self.tallies and len(self.tallies) > MOST_ACCOUNTS:
+            least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
+            self._tally(None, event).count += self.tallies.pop(least).count
+        tally = self._tally(account, event)
+        tally.count += 1
+        tally.last_at = event.timestamp
+
+    def _tally(self, account: str | None, event: AuditEvent) -> _Tally:
+        return self.tallies.setdefault(account, _Tally(event))
 
 
 class Flood:
@@ -113,12 +126,7 @@ class Flood:
         if not window.tallies:
             self._counting[key] = window
             self._on_due()
-        account = event.details.get("account")
-        if account not in window.tallies and len(window.tallies) >= MOST_ACCOUNTS:
-            account = None
-        tally = window.tallies.setdefault(account, _Tally(event))
-        tally.count += 1
-        tally.last_at = event.timestamp
+        window.count(event.details.get("account"), event)
         self.aggregated += 1
         self._account.take(time.time_ns())
 
