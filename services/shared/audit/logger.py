@@ -107,6 +107,11 @@ class AuditLogger:
         return lost
 
     @property
+    def waiting(self) -> int:
+        """Events that are not known to be durable yet."""
+        return sum(map(len, self._lanes))
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the last event found neither the database nor the spool, and blocked means denied."""
         return self._denies and self._journal.is_blocked
