@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from services.local import database, keys, seed
-from services.local.audit.app import app as audit_app
+from services.local.audit.commands import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
 from services.local.checks import run_checks
 from services.local.errors import LocalError

@@ -82,6 +82,17 @@ grant select on public.audit_log to pulse_auditor;
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
+grant execute on function
+  audit.read_head(), audit.read_leaves(text, text, date, date), audit.read_nodes(smallint[], bigint[]),
+  audit.count_rows(text), audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.read_events(text, text, date, date, timestamptz, timestamptz, text, uuid), audit.find_event(uuid, text),
+  audit.record_read(text, jsonb, bigint, text)
+to pulse_auditor;
+-- The services read the trail through views that know their tenant.
+revoke execute on function
+  audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.read_events(text, text, date, date, timestamptz, timestamptz, text, uuid), audit.find_event(uuid, text)
+from pulse_app;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;

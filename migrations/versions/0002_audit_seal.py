@@ -18,6 +18,8 @@ drop table
   audit.tombstones, audit.holds, audit.tracked_tables, audit.attack_findings;
 drop index public.audit_log_xid_idx;
 alter table public.audit_log drop column xid;
+alter table public.audit_log drop constraint audit_log_timestamp_check;
+alter table public.audit_log drop constraint audit_log_recorded_at_check;
 """
 
 
