@@ -1,13 +1,14 @@
 """Checkpoints that were kept outside the database: what the database is held against."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from services.local.audit.broken import Broken
 from services.local.errors import LocalError
-from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_checkpoint, split_notes
+from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
 
 
 class Kept(NamedTuple):
@@ -35,27 +36,31 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[tuple[Path, Chec
     files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
     for file in files:
         try:
-            notes = split_notes(file.read_text(encoding="utf-8", errors="replace"))
+            text = file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             continue
         except OSError as error:
             raise LocalError(f"{file}: {error.strerror}") from None
-        # A note that was handed out twice, as after a restart of the sealer, is checked once.
-        for note in dict.fromkeys(notes):
-            yield file, open_kept(note, keys, file)
+        notes = find_notes(text, {key.name for key in keys})
+        if text.strip() and not notes:
+            raise Broken(f"{file} holds no checkpoint of {keys[0].name}")
+        for note in notes:
+            try:
+                yield file, open_checkpoint(note, keys)
+            except BadNote as fault:
+                said = " / ".join(note.splitlines()[:2])
+                raise Broken(f"{file} holds a checkpoint ({said}) that no known key signed: {fault}") from None
 
 
-def open_kept(note: str, keys: Sequence[VerifierKey], file: Path) -> Checkpoint:
-    """The checkpoint of a note in a file; what was cut off while it was written may stand before it."""
-    try:
-        return open_checkpoint(note, keys)
-    except BadNote as fault:
-        for name in {key.name for key in keys}:
-            before, found, rest = note.rpartition(f"{name}\n")
-            if before and found:
-                return open_kept(f"{name}\n{rest}", keys, file)
-        first = " / ".join(note.splitlines()[:2])
-        raise Broken(f"{file} holds a checkpoint ({first}) that none of the known keys signed: {fault}") from None
+def find_notes(text: str, origins: Iterable[str]) -> list[str]:
+    """The checkpoints of these logs in a text, each once: a restarted sealer hands its newest out again.
+
+    One that was cut off while it was written is passed over; the next one may begin in the midst of its last line.
+    """
+    origin = "|".join(map(re.escape, sorted(origins)))
+    text_part = rf"(?:{origin})\n\d+\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
+    signatures = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
+    return list(dict.fromkeys(re.findall(text_part + r"\n" + signatures, text)))
 
 
 def _facts(checkpoint: Checkpoint) -> tuple[int, bytes, int, datetime]:
