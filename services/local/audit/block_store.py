@@ -57,14 +57,14 @@ async def read_blocks_of(pool: db.Pool, wanted: Range) -> AsyncIterator[Block]:
 
 
 async def batches(blocks: AsyncIterator[Block], *, rows: int, whole_passes: bool) -> AsyncIterator[list[Block]]:
-    """Lists of blocks whose passes follow each other without a gap, of about so many rows."""
+    """Lists of blocks whose passes follow each other; of at most so many rows, or of a single block or pass."""
     batch: list[Block] = []
     size = 0
     async for block in blocks:
         if batch:
             same = block.snapshot == batch[-1].snapshot
             follows = same or block.previous_snapshot == batch[-1].snapshot
-            if not follows or (size >= rows and not (same and whole_passes)):
+            if not follows or (size + block.row_count > rows and not (same and whole_passes)):
                 yield batch
                 batch, size = [], 0
         batch.append(block)

@@ -1,6 +1,6 @@
 """Every command of `pulse audit`: a module that is imported here adds its own."""
 
-from services.local.audit import keys, verify
+from services.local.audit import export, keys, prove, verify
 from services.local.audit.app import app
 
-__all__ = ["app", "keys", "verify"]
+__all__ = ["app", "export", "keys", "prove", "verify"]

@@ -1,7 +1,7 @@
 """Which rows a block should have and which it has."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, Self
@@ -57,16 +57,26 @@ def passes_of(blocks: Iterable[Block]) -> list[Pass]:
     return passes
 
 
-def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Contents:
-    """Gives each row of audit.read_leaves, asked for between the outer snapshots, to the pass that first sees it."""
+def sorter(passes: Sequence[Pass]) -> Callable[[int], int]:
+    """Tells which of the passes was the first to see a transaction that the last one sees."""
     ends = [one.snapshot.xmax for one in passes]
-    contents: Contents = {}
-    for row in rows:
-        xid, segment, leaves = row["xid"], row["segment"], row["leaves"]
+
+    def first_to_see(xid: int) -> int:
         at = bisect_right(ends, xid)
         while xid in passes[at].snapshot.open:
             at += 1
-        contents.setdefault((at, segment), []).append(Group(xid, leaves))
+        return at
+
+    return first_to_see
+
+
+def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Contents:
+    """Gives each row of audit.read_leaves, asked for between the outer snapshots, to its pass."""
+    first_to_see = sorter(passes)
+    contents: Contents = {}
+    for row in rows:
+        group = Group(row["xid"], row["leaves"])
+        contents.setdefault((first_to_see(group.xid), row["segment"]), []).append(group)
     return contents
 
 

@@ -1,9 +1,7 @@
 """`pulse audit verify`."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,21 +9,19 @@ from typing import Annotated
 import asyncpg
 import orjson
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.local.audit.app import app, as_auditor
 from services.local.audit.broken import Broken
 from services.local.audit.contents import count_of
 from services.local.audit.kept import read_kept
 from services.local.audit.places import checkpoint_directory, parse_time, public_keys
+from services.local.audit.progress import show_progress
 from services.local.audit.verification import Report, Verification
 from services.local.errors import LocalError
 from services.local.home import Home
 
 _LATE_SECONDS = 60.0
 """Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
-_LINE_SECONDS = 10.0
 
 
 @app.command()
@@ -72,37 +68,11 @@ def _verify(since: str | None, checkpoint: Path | None, keys: Path | None) -> tu
         report = Report()
         report.add(fault)
         return report, place
-    with _progress() as (begin, advance):
+    with show_progress("hashing rows") as (begin, advance):
         report = as_auditor(lambda pool: Verification(pool, trusted, kept, start, begin, advance).run())
     if report.blocks and not kept and not report.faults:
         raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
     return report, place
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """A bar on a terminal, else a line now and then; on standard error."""
-    if sys.stderr.isatty():
-        columns = (TextColumn("hashing rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=None)
-            yield (lambda total: bar.update(task, total=total)), (lambda rows: bar.update(task, advance=rows))
-        return
-    total = done = 0
-    told_at = time.monotonic()
-
-    def begin(rows: int) -> None:
-        nonlocal total
-        total = rows
-
-    def advance(rows: int) -> None:
-        nonlocal done, told_at
-        done += rows
-        if time.monotonic() - told_at >= _LINE_SECONDS:
-            told_at = time.monotonic()
-            print(f"hashed {done:,} of {total:,} rows", file=sys.stderr)
-
-    yield begin, advance
 
 
 def _as_lines(report: Report, place: Path) -> Iterator[str]:
