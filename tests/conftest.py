@@ -17,6 +17,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import UiIot
@@ -114,6 +115,14 @@ async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
     """Pool of the services, as pulse_app, with their codecs."""
     pool = await db.open_pool(UiIot(database_url=app_url))
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+async def auditor_pool(role_url: Callable[[str], str]) -> AsyncIterator[db.Pool]:
+    """Pool of `pulse audit`, as pulse_auditor."""
+    pool = await db.open_pool(LocalStack(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
     yield pool
     await pool.close()
 

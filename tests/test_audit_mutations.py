@@ -2,14 +2,12 @@
 
 import base64
 import re
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.local.database import LocalStack
 from services.ops_worker.sealing.note import SignerKey
 from services.ops_worker.sealing.tree import root_of
 from services.shared import db
@@ -102,8 +100,9 @@ ROWS = {
     "swap two rows' details": (SWAP.format("details"), r"altered"),
     "swap two rows' transactions": (
         (
-            "update audit_log l set xid = o.xid from audit_log o, (select min(xid) as a, max(xid) as b from audit_log) x"
-            " where l.xid in (a, b) and o.xid in (a, b) and l.xid <> o.xid and l.entity_id = '1' and o.entity_id = '1'"
+            "update audit_log l set xid = o.xid"
+            " from audit_log o, (select min(xid) as a, max(xid) as b from audit_log) x where l.xid in (a, b)"
+            " and o.xid in (a, b) and l.xid <> o.xid and l.entity_id = '1' and o.entity_id = '1'"
         ),
         r"^block 0",
     ),
@@ -111,7 +110,8 @@ ROWS = {
     "swap two rows' times": (
         (
             "update audit_log set timestamp = case when timestamp = t.a then t.b else t.a end"
-            " from (select min(timestamp) as a, max(timestamp) as b from audit_log where timestamp < '2026-02-01') t where timestamp in (t.a, t.b)"
+            " from (select min(timestamp) as a, max(timestamp) as b from audit_log"
+            " where timestamp < '2026-02-01') t where timestamp in (t.a, t.b)"
         ),
         r"^block \d+ .* altered",
     ),
@@ -206,16 +206,12 @@ PROOF = {
 
 
 @pytest.fixture
-async def log(
-    conn: asyncpg.Connection, app_pool: db.Pool, role_url: Callable[[str], str], tmp_path: Path
-) -> AsyncIterator[SealedLog]:
+async def log(conn: asyncpg.Connection, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
     """A sealed log in which nothing is wrong."""
-    reader = await db.open_pool(LocalStack(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
-    made = SealedLog(conn, app_pool, reader, tmp_path, make_sealer(tmp_path))
+    made = SealedLog(conn, app_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
     await made.fill()
     assert (await made.verify()).faults == []
-    yield made
-    await reader.close()
+    return made
 
 
 async def expect(log: SealedLog, words: str) -> None:

@@ -20,6 +20,7 @@ drop index public.audit_log_xid_idx;
 alter table public.audit_log drop column xid;
 alter table public.audit_log drop constraint audit_log_timestamp_check;
 alter table public.audit_log drop constraint audit_log_recorded_at_check;
+alter table public.audit_log drop constraint audit_log_duration_ms_check;
 """
 
 

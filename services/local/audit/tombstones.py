@@ -12,6 +12,7 @@ from services.local.audit.broken import Broken
 from services.ops_worker.sealing.block import Block
 from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note
 from services.ops_worker.sealing.tree import Frontier
+from services.shared import db
 
 _TEXT = re.compile(
     r"(?P<origin>\S+)\n"
@@ -73,3 +74,24 @@ class Tombstone:
     def covers(self, block: Block) -> bool:
         """Whether the block's rows were released."""
         return block.segment == self.segment and self.first_block <= block.block_no <= self.last_block
+
+
+async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[Tombstone]:
+    """Every tombstone there is, each held against the blocks that it names. Raises Broken."""
+    rows = await pool.fetch(
+        "select segment, first_block, last_block, row_count, note from audit.tombstones order by segment, last_block"
+    )
+    stones = [Tombstone.open(row, keys) for row in rows]
+    for stone in stones:
+        async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
+            await stone.check(
+                connection.cursor(
+                    "select leaf_hash, row_count from audit.blocks where segment = $1 and block_no >= $2"
+                    " and block_no <= $3 order by block_no",
+                    stone.segment,
+                    stone.first_block,
+                    stone.last_block,
+                    prefetch=1000,
+                )
+            )
+    return stones

@@ -18,7 +18,7 @@ from services.local.audit.broken import Broken
 from services.local.audit.chain import Chain
 from services.local.audit.contents import compare, count_of, name_of, passes_of, sort_rows
 from services.local.audit.kept import Kept
-from services.local.audit.tombstones import Tombstone
+from services.local.audit.tombstones import Tombstone, read_tombstones
 from services.ops_worker.sealing.block import Block
 from services.ops_worker.sealing.note import VerifierKey
 from services.ops_worker.sealing.tree import HASH_BYTES, Node
@@ -113,23 +113,7 @@ class Verification:
         return chain
 
     async def _read_tombstones(self) -> list[Tombstone]:
-        rows = await self.pool.fetch(
-            "select segment, first_block, last_block, row_count, note from audit.tombstones"
-            " order by segment, last_block"
-        )
-        stones = [Tombstone.open(row, self.keys) for row in rows]
-        for stone in stones:
-            async with self.pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction():
-                await stone.check(
-                    connection.cursor(
-                        "select leaf_hash, row_count from audit.blocks where segment = $1 and block_no >= $2"
-                        " and block_no <= $3 order by block_no",
-                        stone.segment,
-                        stone.first_block,
-                        stone.last_block,
-                        prefetch=1000,
-                    )
-                )
+        stones = await read_tombstones(self.pool, self.keys)
         self.report.released = sum(stone.row_count for stone in stones)
         return stones
 
