@@ -1,5 +1,6 @@
 """A sealed log to check and to tamper with: blocks of several months, checkpoints kept outside the database."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,9 @@ from services.local.audit.kept import read_kept
 from services.local.audit.verification import Report, Verification
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.key_file import KeyFile
-from services.ops_worker.sealing.note import VerifierKey
+from services.ops_worker.sealing.note import SignerKey, VerifierKey
 from services.ops_worker.sealing.sealer import Sealer
+from services.ops_worker.sealing.tree import root_of
 from services.shared import db
 
 MONTHS = ("2026-01-15 08:00Z", "2026-01-20 09:30Z", "2026-02-10 10:00Z")
@@ -85,3 +87,23 @@ class SealedLog:
 def make_sealer(home: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
     """A sealer whose key is in this directory."""
     return Sealer(holder, KeyFile(home / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=10.0)
+
+
+async def bury(log: SealedLog, key: SignerKey, *, segment: str, blocks: list[asyncpg.Record]) -> str:
+    """Put a tombstone over blocks."""
+    first, last, rows = blocks[0][0], blocks[-1][0], sum(row[1] for row in blocks)
+    root = base64.b64encode(root_of([row[2] for row in blocks])).decode()
+    size = await log.conn.fetchval("select count(*) from audit.blocks")
+    text = (
+        f"{key.name}\ntombstone {segment}\nblocks {first}-{last}\nrows {rows}\nroot {root}\ntree {size}\n"
+        "released 2026-11-01T00:00:00.000000Z\n"
+    )
+    await log.conn.execute(
+        "insert into audit.tombstones values ($1::text::date, $2, $3, $4, now(), $5)",
+        segment,
+        last,
+        first,
+        rows,
+        key.sign(text),
+    )
+    return text

@@ -49,6 +49,7 @@ async def check(log: SealedLog, lines: Sequence[bytes], *options: str, key: str 
         return subprocess.run(command, input=b"".join(lines), capture_output=True, check=False, cwd=empty, timeout=60)
 
     done = await asyncio.to_thread(run)
+    assert b"Traceback" not in done.stderr
     return done.returncode, (done.stdout + done.stderr).decode()
 
 

@@ -1,6 +1,5 @@
 """Whatever a superuser does to the sealed trail, the checkpoints kept outside the database tell."""
 
-import base64
 import re
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ops_worker.sealing.note import SignerKey
-from services.ops_worker.sealing.tree import root_of
 from services.shared import db
-from tests.sealed_log import SealedLog, make_sealer
+from tests.sealed_log import SealedLog, bury, make_sealer
 
 COLUMNS = {
     "tenant_id": "'umbrella2'",
@@ -318,26 +316,6 @@ async def tombstone(log: SealedLog, key: SignerKey, *, segment: str = "2026-01-0
         segment,
     )
     return await bury(log, key, segment=segment, blocks=blocks)
-
-
-async def bury(log: SealedLog, key: SignerKey, *, segment: str, blocks: list[asyncpg.Record]) -> str:
-    """Put a tombstone over blocks."""
-    first, last, rows = blocks[0][0], blocks[-1][0], sum(row[1] for row in blocks)
-    root = base64.b64encode(root_of([row[2] for row in blocks])).decode()
-    size = await log.conn.fetchval("select count(*) from audit.blocks")
-    text = (
-        f"{key.name}\ntombstone {segment}\nblocks {first}-{last}\nrows {rows}\nroot {root}\ntree {size}\n"
-        "released 2026-11-01T00:00:00.000000Z\n"
-    )
-    await log.conn.execute(
-        "insert into audit.tombstones values ($1::text::date, $2, $3, $4, now(), $5)",
-        segment,
-        last,
-        first,
-        rows,
-        key.sign(text),
-    )
-    return text
 
 
 async def test_a_month_with_a_signed_tombstone_is_let_go(log: SealedLog) -> None:

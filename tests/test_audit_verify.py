@@ -1,12 +1,14 @@
 """`pulse audit verify` finds nothing wrong with a log that nobody touched."""
 
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from services.local.audit.verification import Verification
 from services.shared import db
-from tests.sealed_log import SealedLog, make_sealer
+from tests.sealed_log import MONTHS, SealedLog, bury, make_sealer
 
 
 @pytest.fixture
@@ -47,3 +49,72 @@ async def test_what_has_no_one_form_is_not_stored(log: SealedLog, column: str, v
             f" {', '.join(columns)}) values (gen_random_uuid(), 'rule.deleted', 'rule', 'deleted', 'm', 's',"
             f" {', '.join(columns.values())})"
         )
+
+
+async def bury_january(log: SealedLog) -> None:
+    """What retention does: the partition goes and its tombstone comes in one transaction."""
+    blocks = await log.conn.fetch(
+        "select block_no, row_count, leaf_hash from audit.blocks where segment = '2026-01-01' order by block_no"
+    )
+    async with log.conn.transaction():
+        await bury(log, log.sealer.keys.load(), segment="2026-01-01", blocks=blocks)
+        await log.conn.execute("drop table audit_log_202601")
+
+
+@pytest.mark.parametrize("moment", ["_check_rows", "_check_empty", "_check_counts"])
+async def test_a_month_may_go_while_the_log_is_verified(
+    log: SealedLog, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Retention and `pulse audit verify` neither wait for each other nor raise a false alarm."""
+    await log.fill()
+    step = getattr(Verification, moment)
+
+    async def interrupted(self: Verification, *arguments: object) -> None:
+        await bury_january(log)
+        await step(self, *arguments)
+
+    monkeypatch.setattr(Verification, moment, interrupted)
+    report = await log.verify()
+    assert report.faults == []
+    assert report.released > 0
+
+
+async def test_rows_may_move_to_their_partition_while_the_log_is_verified(
+    log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month that was written before it had a partition."""
+    await log.fill()
+    await log.write(5, timestamp="2025-11-11")
+    await log.seal()
+    step = Verification._check_rows  # noqa: SLF001  # the moment between two steps
+
+    async def interrupted(self: Verification, *arguments: Any) -> None:
+        await log.conn.execute("select * from ops.ensure_partitions()")
+        await step(self, *arguments)
+
+    monkeypatch.setattr(Verification, "_check_rows", interrupted)
+    assert (await log.verify()).faults == []
+    assert await log.conn.fetchval("select count(*) from audit_log_202511") == 5
+
+
+async def test_an_empty_log_is_whole(log: SealedLog) -> None:
+    """Nothing is sealed, and nothing says that something was."""
+    report = await log.verify()
+    assert (report.faults, report.blocks) == ([], 0)
+    await log.write(2)
+    report = await log.verify()
+    assert (report.faults, report.blocks, report.unsealed) == ([], 0, 2)
+    assert report.unsealed_since is not None
+
+
+async def test_large_and_small_blocks_are_hashed_in_batches(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the size of a batch, the same rows are hashed, each once."""
+    for count in (1, 30, 2, 2, 1):
+        for month in MONTHS:
+            await log.write(count, timestamp=month)
+        await log.seal()
+    expected = await log.conn.fetchval("select count(*) from audit_log")
+    for rows in (1, 3, 17, 1000):
+        monkeypatch.setattr("services.local.audit.verification.BATCH_ROWS", rows)
+        report = await log.verify()
+        assert (report.faults, report.hashed) == ([], expected)

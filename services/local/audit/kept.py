@@ -8,17 +8,19 @@ from typing import NamedTuple
 
 from services.local.audit.broken import Broken
 from services.local.errors import LocalError
-from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note, parse_checkpoint
 
 
 class Kept(NamedTuple):
-    """What a kept checkpoint says. Sorts by size."""
+    """What a kept checkpoint says, and who signed it. Sorts by size. note_hash: Python's, of the whole note."""
 
     tree_size: int
     root: bytes
     row_count: int
     signed_at: datetime
     file: str
+    key_id: str
+    note_hash: int
 
     def __str__(self) -> str:
         return f"the checkpoint of {self.signed_at:%Y-%m-%d %H:%M:%S.%f}Z in {self.file}"
@@ -29,10 +31,10 @@ def read_kept(place: Path, keys: Sequence[VerifierKey]) -> list[Kept]:
 
     Raises Broken when one is not signed by one of the keys, LocalError when a file cannot be read.
     """
-    return sorted({Kept(*_facts(checkpoint), path.name) for path, checkpoint in _read(place, keys)})
+    return sorted(set(_read(place, keys)))
 
 
-def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[tuple[Path, Checkpoint]]:
+def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
     files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
     for file in files:
         try:
@@ -46,10 +48,14 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[tuple[Path, Chec
             raise Broken(f"{file} holds no checkpoint of {keys[0].name}")
         for note in notes:
             try:
-                yield file, open_checkpoint(note, keys)
+                statement, key = open_note(note, keys)
+                signed = parse_checkpoint(statement, key)
             except BadNote as fault:
-                said = " / ".join(note.splitlines()[:2])
-                raise Broken(f"{file} holds a checkpoint ({said}) that no known key signed: {fault}") from None
+                first = " / ".join(note.splitlines()[:2])
+                raise Broken(f"{file} holds a checkpoint ({first}) that no known key signed: {fault}") from None
+            yield Kept(
+                signed.tree_size, signed.root, signed.row_count, signed.signed_at, file.name, key.key_id, hash(note)
+            )
 
 
 def find_notes(text: str, origins: Iterable[str]) -> list[str]:
@@ -61,7 +67,3 @@ def find_notes(text: str, origins: Iterable[str]) -> list[str]:
     text_part = rf"(?:{origin})\n\d+\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
     signatures = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
     return list(dict.fromkeys(re.findall(text_part + r"\n" + signatures, text)))
-
-
-def _facts(checkpoint: Checkpoint) -> tuple[int, bytes, int, datetime]:
-    return checkpoint.tree_size, checkpoint.root, checkpoint.row_count, checkpoint.signed_at
