@@ -86,7 +86,9 @@ class SealedLog:
 
 def make_sealer(home: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
     """A sealer whose key is in this directory."""
-    return Sealer(holder, KeyFile(home / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=10.0)
+    keys = KeyFile(home / "signing.key", "pulse.test/audit")
+    keys.load()
+    return Sealer(holder, keys, rows_per_pass=rows, lease_seconds=10.0)
 
 
 async def bury(log: SealedLog, key: SignerKey, *, segment: str, blocks: list[asyncpg.Record]) -> str:
