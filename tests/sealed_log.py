@@ -44,10 +44,10 @@ class SealedLog:
     async def write(self, count: int = 1, *, timestamp: str = "now", tenant: str = "acme") -> None:
         """So many events in one transaction."""
         await self.conn.execute(
-            "select audit.write(array(select audit.event($2, 'alert.opened', p_entity_id => n::text, p_entity_type =>"
-            " 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada', p_actor_name => 'Ada',"
+            "select audit.write(array(select audit.event($2, 'alert.opened', p_entity_id => n::text,"
+            " p_entity_type => 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada', p_actor_name => 'Ada',"
             " p_ip_address => '10.0.0.7', p_trace_id => '0af7651916cd43dd8448eb211c80319c', p_duration_ms => n + 0.25,"
-            " p_timestamp => $3::text::timestamptz + n * interval '1 s', p_details => jsonb_build_object('n', n + 1.0))"
+            " p_timestamp => $3::text::timestamptz + n * interval '1 ms', p_details => jsonb_build_object('n', n + 1.0))"
             " from generate_series(1, $1) n))",
             count,
             tenant,

@@ -113,6 +113,24 @@ async def test_verify_without_kept_checkpoints_cannot_tell(log: SealedLog, pulse
     assert "does not answer" in (await pulse("verify", status=2, PULSE_AUDIT_DATABASE_URL=nowhere)).stderr
 
 
+async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pulse) -> None:
+    """In the midst of hashing too."""
+    await log.conn.execute("alter function audit.read_leaves(text, text, date, date) rename to read_nothing")
+    assert "the database is older than this checkout" in (await pulse("verify", status=2)).stderr
+    await log.conn.execute(
+        "create function audit.read_leaves(text, text) returns table (xid bigint, segment date, leaves bytea)"
+        " language plpgsql as $$ begin xid := 1 / 0; end $$;"
+        "grant execute on function audit.read_leaves to pulse_auditor"
+    )
+    assert "the database refuses: division by zero" in (await pulse("verify", status=2)).stderr
+
+
+@pytest.mark.parametrize("command", ["", "verify", "prove", "export", "keys", "rotate-key"])
+async def test_every_command_has_help(pulse: Pulse, command: str) -> None:
+    """Also the group."""
+    assert (await pulse(*command.split(), "--help")).stdout.startswith(f"Usage: pulse audit {command}".rstrip())
+
+
 async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
     """As an auditor took them away."""
     [kept] = log.checkpoints.iterdir()

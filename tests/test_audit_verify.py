@@ -118,3 +118,35 @@ async def test_large_and_small_blocks_are_hashed_in_batches(log: SealedLog, monk
         monkeypatch.setattr("services.local.audit.verification.BATCH_ROWS", rows)
         report = await log.verify()
         assert (report.faults, report.hashed) == ([], expected)
+
+
+TOUCHED = (
+    "select coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint from pg_stat_xact_user_tables"
+    " where relname like 'audit\\_log%'"
+)
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> None:
+    """Whatever the planner believes, and again with the plans of a long-lived connection."""
+    if analyzed == "empty":
+        await log.conn.execute("vacuum analyze audit_log")
+    for number in range(40):
+        await log.write(100, timestamp=MONTHS[number % 3])
+        await log.seal()
+    if analyzed == "full":
+        await log.conn.execute("vacuum analyze audit_log")
+    block = await log.conn.fetchrow("select * from audit.block_headers where block_no = 30")
+    event_id = await log.conn.fetchval("select event_id from audit_log order by xid desc limit 1")
+    bounds = (block["previous_snapshot"], block["snapshot"], block["segment"], block["segment"])
+    for query, arguments in (
+        ("audit.read_leaves($1, $2)", bounds[:2]),
+        ("audit.read_leaves($1, $2, $3, $4)", bounds),
+        ("audit.read_events($1, $2, $3, $4)", bounds),
+        ("audit.read_events($1, $2, $3, $4, p_event_id => $5)", (*bounds, event_id)),
+    ):
+        for _ in range(7):
+            async with log.conn.transaction():
+                before = await log.conn.fetchval(TOUCHED)
+                await log.conn.fetch(f"select * from {query}", *arguments)
+                assert await log.conn.fetchval(TOUCHED) - before <= 110, query

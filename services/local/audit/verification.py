@@ -132,9 +132,12 @@ class Verification:
                     return
                 await self._check_batch(batch, stones)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CONNECTIONS):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONNECTIONS):
+                    group.create_task(work())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
     async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
         passes = passes_of(batch)
