@@ -45,10 +45,10 @@ class SealedLog:
         """So many events in one transaction."""
         await self.conn.execute(
             "select audit.write(array(select audit.event($2, 'alert.opened', p_entity_id => n::text,"
-            " p_entity_type => 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada', p_actor_name => 'Ada',"
-            " p_ip_address => '10.0.0.7', p_trace_id => '0af7651916cd43dd8448eb211c80319c', p_duration_ms => n + 0.25,"
-            " p_timestamp => $3::text::timestamptz + n * interval '1 ms', p_details => jsonb_build_object('n', n + 1.0))"
-            " from generate_series(1, $1) n))",
+            " p_entity_type => 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada',"
+            " p_actor_name => 'Ada', p_ip_address => '10.0.0.7', p_trace_id => '0af7651916cd43dd8448eb211c80319c',"
+            " p_duration_ms => n + 0.25, p_timestamp => $3::text::timestamptz + n * interval '1 ms',"
+            " p_details => jsonb_build_object('n', n + 1.0)) from generate_series(1, $1) n))",
             count,
             tenant,
             timestamp,
@@ -72,7 +72,9 @@ class SealedLog:
             await self.write(1, timestamp=MONTHS[2])
             await self.seal()
 
-    async def verify(self, *, keys: Sequence[VerifierKey] | None = None, since: datetime | None = None) -> Report:
+    async def verify(
+        self, *, keys: Sequence[VerifierKey] | None = None, since: datetime | None = None, independent: bool = False
+    ) -> Report:
         """What `pulse audit verify` finds."""
         trusted = self.public_keys if keys is None else keys
         try:
@@ -81,7 +83,7 @@ class SealedLog:
             report = Report()
             report.add(fault)
             return report
-        return await Verification(self.reader, trusted, kept, since).run()
+        return await Verification(self.reader, trusted, kept, since, independent).run()
 
 
 def make_sealer(home: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:

@@ -8,7 +8,7 @@ blocks, tree, checkpoints ─▶ rows hashed anew, by block ─▶ blocks withou
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from services.local.audit.broken import Broken
 from services.local.audit.chain import Chain
 from services.local.audit.contents import compare, count_of, name_of, passes_of, sort_rows
 from services.local.audit.kept import Kept
+from services.local.audit.raw_rows import read_raw
 from services.local.audit.tombstones import Tombstone, read_tombstones
 from services.ops_worker.sealing.block import Block
 from services.ops_worker.sealing.note import VerifierKey
@@ -53,12 +54,16 @@ class Report:
 
 @dataclass(slots=True)
 class Verification:
-    """One run. advance: told of rows that were hashed; begin: told how many there will be."""
+    """One run. begin: told how many rows will be hashed; advance: of rows that were.
+
+    independent: hash them here, and trust no function in the database.
+    """
 
     pool: db.Pool
     keys: Sequence[VerifierKey]
     kept: Sequence[Kept]
     since: datetime | None = None
+    independent: bool = False
     begin: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
     report: Report = field(default_factory=Report)
@@ -141,12 +146,7 @@ class Verification:
 
     async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
         passes = passes_of(batch)
-        rows = await self.pool.fetch(
-            "select xid, segment, leaves from audit.read_leaves($1, $2)",
-            passes[0].previous,
-            passes[-1].text,
-            timeout=LONG_SECONDS,
-        )
+        rows = await self._read(passes[0].previous, passes[-1].text)
         contents = sort_rows(passes, rows)
         for found in compare(passes, contents, stones):
             if isinstance(found, Broken):
@@ -155,6 +155,14 @@ class Verification:
                 self._empty.append(found.block_no)
         self.report.hashed += sum(len(row["leaves"]) for row in rows) // HASH_BYTES
         self.advance(sum(block.row_count for block in batch))
+
+    async def _read(self, previous: str, snapshot: str) -> Sequence[Mapping[str, Any]]:
+        if self.independent:
+            return list(await read_raw(self.pool, previous, snapshot))
+        rows: Sequence[Mapping[str, Any]] = await self.pool.fetch(
+            "select xid, segment, leaves from audit.read_leaves($1, $2)", previous, snapshot, timeout=LONG_SECONDS
+        )
+        return rows
 
     async def _check_empty(self) -> None:
         """Retention may drop a month while this runs: what counts are the tombstones that are there afterwards."""

@@ -34,6 +34,10 @@ def verify(
         Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file, or a directory of them.")
     ] = None,
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Public keys to trust, one a line.")] = None,
+    independent: Annotated[
+        bool,
+        typer.Option("--independent", help="Hash here and trust no function in the database; takes twice as long."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check that nobody altered the audit trail.
@@ -42,7 +46,7 @@ def verify(
     1 when something is wrong, with 2 when it cannot tell.
     """
     try:
-        report, place = _verify(since, checkpoint, keys)
+        report, place = _verify(since, checkpoint, keys, independent=independent)
     except Exception as error:
         if os.environ.get("PULSE_DEBUG"):
             raise
@@ -59,7 +63,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verify(since: str | None, checkpoint: Path | None, keys: Path | None) -> tuple[Report, Path]:
+def _verify(since: str | None, checkpoint: Path | None, keys: Path | None, *, independent: bool) -> tuple[Report, Path]:
     home = Home.find()
     place = checkpoint or checkpoint_directory(home)
     if checkpoint is not None and not checkpoint.exists():
@@ -73,7 +77,7 @@ def _verify(since: str | None, checkpoint: Path | None, keys: Path | None) -> tu
         report.add(fault)
         return report, place
     with show_progress("hashing rows") as (begin, advance):
-        report = as_auditor(lambda pool: Verification(pool, trusted, kept, start, begin, advance).run())
+        report = as_auditor(lambda pool: Verification(pool, trusted, kept, start, independent, begin, advance).run())
     if report.blocks and not kept and not report.faults:
         raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
     return report, place
