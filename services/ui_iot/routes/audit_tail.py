@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
+from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
 from services.ui_iot.backend import Api, Backend
@@ -90,7 +91,11 @@ class Tail:
                 if not await self._may_go_on():
                     return
                 if now - told_at >= RENEWAL_SECONDS:
-                    await self.record()
+                    try:
+                        await self.record()
+                    except AuditBlocked:
+                        # Nobody reads on unrecorded; the client comes back with its place, and is told why then.
+                        return
                     told_at = now
                 # The id alone shows no event, but moves the place from which the client would resume.
                 yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
