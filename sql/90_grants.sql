@@ -83,7 +83,7 @@ grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
 grant execute on function
-  audit.read_head(), audit.read_leaves(text, text, date, date), audit.read_nodes(smallint[], bigint[]),
+  audit.read_leaves(text, text, date, date), audit.read_nodes(smallint[], bigint[]),
   audit.count_rows(text), audit.count_events(text, timestamptz, timestamptz, text, uuid),
   audit.read_events(text, text, date, date, timestamptz, timestamptz, text, uuid), audit.find_event(uuid, text),
   audit.record_read(text, jsonb, bigint, text)

@@ -257,7 +257,8 @@ async def test_a_function_that_lies_is_not_asked(log: SealedLog) -> None:
         "create table audit.copy as select * from audit_log; grant select on audit.copy to public;"
         "create or replace function audit._rows_between(p_previous pg_snapshot, p_snapshot pg_snapshot)"
         " returns setof public.audit_log language sql stable as $$"
-        " select (row(c.*)::public.audit_log).* from audit.copy c where pg_visible_in_snapshot(c.xid, p_snapshot) and not pg_visible_in_snapshot(c.xid, p_previous) $$;"
+        " select (row(c.*)::public.audit_log).* from audit.copy c"
+        " where pg_visible_in_snapshot(c.xid, p_snapshot) and not pg_visible_in_snapshot(c.xid, p_previous) $$;"
         f"set session_replication_role = replica; {ROW.format('message = $$quiet$$')}"
     )
     assert (await log.verify()).faults == []
