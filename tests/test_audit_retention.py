@@ -415,7 +415,7 @@ async def test_a_reader_or_writer_makes_the_month_busy(trail: Trail, connect: Co
     await transaction.start()
     await reader.fetch("select count(*) from audit_log")
     assert await trail.drop() == 0
-    await writer.execute("select audit.write(array[audit.event('acme', 'rule.created')])")
+    await writer.execute("select audit.write(array[audit.event('acme', 'config.rule_created')])")
     await transaction.rollback()
     assert await trail.drop() == 1
 
