@@ -122,10 +122,10 @@ async def test_the_digest_of_a_day(conn: asyncpg.Connection, auditor: asyncpg.Co
     rows = await auditor.fetch("select * from audit.daily_digest order by event_type, tenant_id")
     assert [tuple(row)[1:7] for row in rows] == [
         ("system", "auth", "auth.login_failure", 7, 0, 7),
-        ("acme", "delivery", "delivery.dead", 1, 1, 1),
-        ("acme", "delivery", "delivery.retried", 1, 1, 0),
         ("acme", "config", "config.rule_updated", 3, 2, 0),
         ("other", "config", "config.rule_updated", 1, 1, 0),
+        ("acme", "delivery", "delivery.dead", 1, 1, 1),
+        ("acme", "delivery", "delivery.retried", 1, 1, 0),
     ]
 
 
