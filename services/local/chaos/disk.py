@@ -45,8 +45,8 @@ class SpoolDisk:
         (self.path / ".filling").unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
-        """Files of the spool that nobody emptied; those set aside because they were damaged too."""
-        return [str(path.relative_to(self.path)) for path in self.path.rglob("*.spool*")]
+        """Files that nobody emptied: events, what was set aside as damaged, ledgers that do not balance."""
+        return [str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()]
 
 
 @contextmanager

@@ -20,19 +20,12 @@ Kind = Literal[
     "stall_both_ways",
     "stall_answers",
     "fill_disk",
+    "fill_disk_and_stall",
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # A deck is played to its end before it is shuffled again, so that no kind stays away for long.
-_DECK: Final[tuple[Kind, ...]] = (
-    *KINDS,
-    "kill_api",
-    "cut_commit",
-    "cut_commit",
-    "cut_message",
-    "cut_message",
-    "fill_disk",
-)
+_DECK: Final[tuple[Kind, ...]] = (*KINDS, "kill_api", "cut_commit", "cut_commit", "cut_message", "cut_message")
 # Twice the sealer's lease and longer: another one takes over before it wakes up.
 _PAUSE_SECONDS = (3.0, 5.0)
 # Longer than PULSE_AUDIT_DATABASE_SECONDS of the run, so that the spool is used.
@@ -83,6 +76,7 @@ def _make(randomness: random.Random, number: int, at_seconds: float, kind: Kind)
         "stall_both_ways": _STALL_SECONDS,
         "stall_answers": _STALL_SECONDS,
         "fill_disk": _DISK_SECONDS,
+        "fill_disk_and_stall": _DISK_SECONDS,
     }
     # Drawn in the same order for every kind, so that a change of one kind leaves the others as they are.
     return Fault(

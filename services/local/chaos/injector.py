@@ -53,6 +53,7 @@ class Injector:
             "stall_both_ways": lambda fault: self._stall(fault, "client", "server"),
             "stall_answers": lambda fault: self._stall(fault, "server"),
             "fill_disk": self._fill_disk,
+            "fill_disk_and_stall": self._fill_disk,
         }
 
     async def run(self, schedule: Sequence[Fault]) -> None:
@@ -153,19 +154,19 @@ class Injector:
         return f"for {fault.seconds} s"
 
     async def _fill_disk(self, fault: Fault) -> str:
-        """Every other time the database is away too, for then nothing can be kept."""
+        """With the database away too, nothing can be kept; a small limit is reached only then."""
         disk = self._stack.disk
-        is_alone = disk.can_fill and fault.pick % 2 == 0
+        is_away = fault.kind == "fill_disk_and_stall" or not disk.can_fill
         async with self._disk:
             started = time.time()
             if disk.can_fill:
-                disk.fill(spare_pages=fault.pick // 2 % 3)
+                disk.fill(spare_pages=fault.pick % 3)
             try:
-                await (asyncio.sleep(fault.seconds) if is_alone else self._stall(fault, "client", "server"))
+                await (self._stall(fault, "client", "server") if is_away else asyncio.sleep(fault.seconds))
             finally:
                 disk.empty()
                 self.blocked.append(Window(started, time.time()))
-        return f"for {fault.seconds} s{'' if is_alone else ', and the database away'}"
+        return f"for {fault.seconds} s"
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:

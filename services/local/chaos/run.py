@@ -138,8 +138,8 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
         blocked=injector.blocked if stack.disk.can_fill else [whole],
         database_seconds=DATABASE_SECONDS,
     )
-    report.faults, report.left_out = injector.done, injector.left_out
-    report.outcomes = count_outcomes(journal.requests.values())
+    report.faults, report.left_out = dict(injector.done), dict(injector.left_out)
+    report.outcomes = dict(count_outcomes(journal.requests.values()))
     report.acknowledged, report.lost_refusals = judgement.acknowledged, judgement.lost
     report.entities = evidence.entities
     report.gap_rows, report.gap_events = len(evidence.gaps), sum(gap.count for gap in evidence.gaps)

@@ -98,9 +98,19 @@ class ChaosStack:
         await migrate(self.server.url(), _inherited(), say=lambda _line: None)
         async with database.open_database(self._direct_url) as pool:
             await create_tenant(pool, TENANT, "Chaos")
+        await self._shorten_recovery()
         for name in (API, *SEALERS):
             self._keep(self._service(name))
         await self.until_ready(API, *SEALERS)
+
+    async def _shorten_recovery(self) -> None:
+        """One call to the kernel instead of one for each of 1,000 files: else every crash costs seconds."""
+        connection = await self.connect()
+        try:
+            await connection.execute("alter system set recovery_init_sync_method = 'syncfs'")
+            await connection.execute("checkpoint")
+        finally:
+            await connection.close()
 
     @property
     def _direct_url(self) -> str:

@@ -1,6 +1,7 @@
 """The client of the run: logins of every kind and changes of the configuration, through the HTTP API."""
 
 import asyncio
+import base64
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ _PAUSE_SECONDS = 0.03
 _PAUSE_UNREACHABLE_SECONDS = 0.2
 
 _PATHS: Final = {"device": "devices", "rule": "rules", "channel": "channels", "route": "routes"}
+_SECRET: Final = f"whsec_{base64.b64encode(bytes(24)).decode()}"
 _IDS: Final = {entity: f"{entity}_id" for entity in _PATHS}
 
 
@@ -169,7 +171,11 @@ def _new(entity: str, name: str, *, channel_id: int | None = None) -> dict[str, 
     bodies: dict[str, dict[str, Any]] = {
         "device": {"device_id": name, "tags": ["chaos"]},
         "rule": {"name": name, "metric": "temperature", "operator": ">", "threshold": 80.5},
-        "channel": {"name": name, "kind": "webhook", "config": {"url": f"https://hooks.example.com/{name}"}},
+        "channel": {
+            "name": name,
+            "kind": "webhook",
+            "config": {"url": f"https://hooks.example.com/{name}", "secret": _SECRET},
+        },
         "route": {"name": name, "channel_id": channel_id, "min_severity": "error"},
     }
     return bodies[entity]
