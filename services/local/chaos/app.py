@@ -37,7 +37,7 @@ def audit(
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same faults; a new one if left out.")
     ] = None,
-    keep: Annotated[Path | None, typer.Option(help="Keep journal, faults and logs in this new directory.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep journal, faults and logs in this directory.")] = None,
 ) -> None:
     """Kill, cut, stall and fill around a real stack, and compare the audit trail with what its client was told.
 
@@ -46,23 +46,28 @@ def audit(
     if not sys.platform.startswith("linux"):
         raise LocalError("pulse chaos needs Linux: it looks into /proc")
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with _root(keep) as root, spool_disk(root / "spool") as disk:
+    with _root() as root, spool_disk(root / "spool") as disk:
         plan = run.Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
-        report = asyncio.run(run.run(plan, disk, lambda line: console.print(line, highlight=False)))
+        try:
+            report = asyncio.run(run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False)))
+        except asyncio.CancelledError:
+            raise typer.Exit(130) from None
+        except LocalError:
+            _show_evidence(console, root, keep)
+            raise
         report.write(root / REPORT)
         console.print(_table(report))
         if report.broken:
-            _show_broken(console, report, _rescue(root, keep))
-            raise typer.Exit(1)
+            _show_broken(console, report)
+        if report.broken or keep is not None:
+            _show_evidence(console, root, keep)
+    if report.broken:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _root(keep: Path | None) -> Iterator[Path]:
+def _root() -> Iterator[Path]:
     """A new directory that the server's user can enter."""
-    if keep is not None:
-        keep.mkdir(parents=True)
-        yield keep.resolve()
-        return
     root = Path(tempfile.mkdtemp(prefix="pulse-chaos-"))
     root.chmod(0o711)
     try:
@@ -71,24 +76,22 @@ def _root(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _rescue(root: Path, keep: Path | None) -> Path:
-    """Where the evidence is; moved away from what is about to be removed."""
-    if keep is not None:
-        return root
-    kept = Path(tempfile.mkdtemp(prefix="pulse-chaos-evidence-"))
+def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
+    """Move what a person would look at away from what is about to be removed, and say where it is."""
+    kept = Path(tempfile.mkdtemp(prefix="pulse-chaos-evidence-")) if keep is None else keep
+    kept.mkdir(parents=True, exist_ok=True)
     for name in (run.JOURNAL, run.FAULTS, REPORT, "log", "checkpoints"):
         if (root / name).exists():
             shutil.move(root / name, kept / name)
-    return kept
+    console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
 
 
-def _show_broken(console: Console, report: run.Report, evidence: Path) -> None:
+def _show_broken(console: Console, report: run.Report) -> None:
     for what, count in Counter(broken.what for broken in report.broken).items():
         console.print(f"\nBROKEN: {what}: {count}", highlight=False)
         told = [broken.evidence for broken in report.broken if broken.what == what]
         for line in told[:_MOST_SHOWN]:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
-    console.print(f"\nEvidence: {evidence}", highlight=False, soft_wrap=True)
 
 
 def _table(report: run.Report) -> Table:

@@ -64,7 +64,7 @@ class Report:
         file.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
-async def run(plan: Plan, disk: SpoolDisk, say: Say) -> Report:
+async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> Report:
     """Do it all; SIGTERM and SIGINT end it early, and nothing that it started goes on."""
     task = asyncio.current_task()
     assert task is not None
@@ -106,7 +106,7 @@ async def _hurt(plan: Plan, stack: ChaosStack, say: Say) -> tuple[Journal, Injec
             while True:
                 done = injector.done.total()
                 say(f"{time.monotonic() - started:4.0f} s  {done} faults  {len(journal.requests)} requests")
-                await asyncio.sleep(10)
+                await asyncio.sleep(max(10.0, plan.seconds / 60))
 
         say(f"{len(schedule)} faults in {plan.seconds:.0f} s, seed {plan.seed}")
         async with asyncio.TaskGroup() as tasks, _in_background(show()):
