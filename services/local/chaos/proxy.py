@@ -2,18 +2,19 @@
 
 client ─▶ message ─▶ script: pass ─▶ server        the same from server to client
                        ├─ before: both connections end, the message never arrives
-                       └─ after: it arrives and works, but nothing that follows does
+                       ├─ after: it arrives and works, but nothing that follows does
+                       └─ stall: it waits until `released` is set
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 Side = Literal["client", "server"]
 """Who sent a message."""
-Cut = Literal["pass", "before", "after"]
+Cut = Literal["pass", "before", "after", "stall"]
 
 _TERMINATE = b"X\x00\x00\x00\x04"
 _GONE = (ConnectionError, asyncio.IncompleteReadError)
@@ -41,6 +42,8 @@ class MessageProxy:
         self._script = script
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
+        self.released = asyncio.Event()
+        self._is_down = False
         self._flowing: dict[Side, asyncio.Event] = {"client": asyncio.Event(), "server": asyncio.Event()}
         self.resume()
 
@@ -63,6 +66,16 @@ class MessageProxy:
         for flowing in self._flowing.values():
             flowing.set()
 
+    def go_down(self) -> None:
+        """Cut all connections and take no more, as if the server were away."""
+        self._is_down = True
+        for link in self._links:
+            link.cancel()
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self._is_down = False
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
@@ -77,6 +90,9 @@ class MessageProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._is_down:
+            writer.transport.abort()
+            return
         self._links.add(task)
         task.add_done_callback(self._links.discard)
         try:
@@ -85,12 +101,20 @@ class MessageProxy:
             writer.transport.abort()
             return
         try:
-            await _Link(self._script, self._flowing, reader, server, upstream, writer).run()
+            await _Link(self._decide, reader, server, upstream, writer).run()
         except (*_GONE, asyncio.CancelledError):
             pass  # one of the two went away by itself, or the proxy is closed
         finally:
             server.close()
             writer.transport.abort()
+
+    async def _decide(self, message: Message) -> Cut:
+        await self._flowing[message.sender].wait()
+        cut = self._script(message)
+        if cut != "stall":
+            return cut
+        await self.released.wait()
+        return "pass"
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         parts = urlsplit(self._url)
@@ -106,15 +130,13 @@ class _Link:
 
     def __init__(
         self,
-        script: Script,
-        flowing: dict[Side, asyncio.Event],
+        decide: Callable[[Message], Awaitable[Cut]],
         from_client: asyncio.StreamReader,
         to_server: asyncio.StreamWriter,
         from_server: asyncio.StreamReader,
         to_client: asyncio.StreamWriter,
     ) -> None:
-        self._script = script
-        self._flowing = flowing
+        self._decide = decide
         self._from_client = from_client
         self._to_server = to_server
         self._from_server = from_server
@@ -155,8 +177,7 @@ class _Link:
     async def _pass(
         self, sender: Side, kind: bytes, whole: bytes, receiver: asyncio.StreamWriter, *, commits: bool
     ) -> Cut:
-        await self._flowing[sender].wait()
-        cut = self._script(Message(sender, kind, commits))
+        cut = await self._decide(Message(sender, kind, commits))
         if cut != "before":
             receiver.write(whole)
             await receiver.drain()
@@ -166,8 +187,8 @@ class _Link:
         """CopyDone and the Sync after an Execute commit outside of a transaction block, COMMIT inside of one."""
         executed, self._executed = self._executed, kind == b"E" or (self._executed and kind not in b"SQ")
         if kind == b"Q":
-            statement = whole[5:].lstrip().upper()
-            return self._in_transaction == statement.startswith(b"COMMIT") and not statement.startswith(b"BEGIN")
+            word = whole[5:].lstrip().upper()
+            return self._in_transaction == word.startswith(b"COMMIT") and not word.startswith((b"BEGIN", b"COPY"))
         return not self._in_transaction and (kind == b"c" or (kind == b"S" and executed))
 
     async def _let_work(self) -> None:
