@@ -23,7 +23,10 @@ from services.local.chaos.stack import API, POSTGRES, SEALERS, ChaosStack
 log = logging.getLogger(__name__)
 
 # A fault that finds nothing to hit by then, because an earlier one still works, is left out.
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 8.0
+
+
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class NothingToHit(Exception):
@@ -67,7 +70,7 @@ class Injector:
     async def _make(self, fault: Fault) -> None:
         try:
             told = await self._makers[fault.kind](fault)
-        except (NothingToHit, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as reason:
+        except (NothingToHit, *AWAY) as reason:
             self.left_out[fault.kind] += 1
             self._note(fault, f"left out: {reason or type(reason).__name__}")
             return
@@ -91,7 +94,7 @@ class Injector:
 
     async def _sealer(self, fault: Fault) -> str:
         """The sealer that holds the lease, or any when nobody can say."""
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*AWAY):
             async with self._connection() as connection:
                 holder = await connection.fetchval("select holder from audit.sealer") or ""
             for name in SEALERS:
@@ -105,8 +108,8 @@ class Injector:
 
     async def _terminate_backend(self, fault: Fault) -> str:
         async with self._server:
-            pid = await self._backend(fault)
-            async with self._connection() as connection:
+            async with self._connection(patience_seconds=PATIENCE_SECONDS) as connection:
+                pid = await self._backend(fault)
                 await connection.execute("select pg_terminate_backend($1)", pid)
             return f"process {pid}"
 
@@ -169,12 +172,22 @@ class Injector:
         return f"for {fault.seconds} s"
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await self._stack.connect()
+    async def _connection(self, *, patience_seconds: float = 0.0) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self._connect(patience_seconds)
         try:
             yield connection
         finally:
             await connection.close(timeout=1)
+
+    async def _connect(self, patience_seconds: float) -> asyncpg.Connection:
+        deadline = asyncio.get_running_loop().time() + patience_seconds
+        while True:
+            try:
+                return await self._stack.connect()
+            except AWAY:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
 
 
 def _kill(pid: int) -> str:
