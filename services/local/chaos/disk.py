@@ -46,7 +46,7 @@ class SpoolDisk:
 
     def leftovers(self) -> list[str]:
         """Files that nobody emptied: events, what was set aside as damaged, ledgers that do not balance."""
-        return [str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.path)) for path in self.path.glob("*/*") if path.is_file()]
 
 
 @contextmanager
