@@ -14,6 +14,8 @@ from alembic.config import Config
 from services.local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
+ACTOR = {"pulse.actor_id": "benchmark"}
+"""Settings of a session that may change tracked tables."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import time
 
 import asyncpg
 
-from benchmarks._bench import print_comparison, scratch_database
+from benchmarks._bench import ACTOR, print_comparison, scratch_database
 
 REFERENCE = """
 with batch as (
@@ -49,7 +49,7 @@ async def consume_reference(connection: asyncpg.Connection, batch: int) -> float
 async def run(options: argparse.Namespace) -> None:
     """Fill the inbox and empty it, by turns with the reference and with Pulse."""
     with scratch_database() as url:
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(url, server_settings=ACTOR)
         await connection.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
         await connection.execute(
             "insert into alert_rules (tenant_id, name, metric, operator, threshold)"

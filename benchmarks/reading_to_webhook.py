@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from benchmarks._bench import ROOT, as_role, percentile, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, percentile, scratch_database
 
 SERVICES = ("services.evaluator_iot", "services.dispatcher", "services.delivery_worker")
 HOPS = 3
@@ -179,7 +179,7 @@ async def run(options: argparse.Namespace) -> None:
     receiver = Receiver()
     server = await asyncio.start_server(receiver.handle, "127.0.0.1", 0)
     with scratch_database() as url:
-        owner = await asyncpg.connect(url)
+        owner = await asyncpg.connect(url, server_settings=ACTOR)
         await seed(owner, server.sockets[0].getsockname()[1])
         with services(url):
             for name in ("evaluator_iot", "dispatcher", "delivery_worker"):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from benchmarks._bench import as_role, print_comparison, scratch_database
+from benchmarks._bench import ACTOR, as_role, print_comparison, scratch_database
 
 DEVICES = 1000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ async def measure(
 async def run(options: argparse.Namespace) -> None:
     """Alternate reference and Pulse, so that a noisy neighbour hits both."""
     with scratch_database() as url:
-        owner = await asyncpg.connect(url)
+        owner = await asyncpg.connect(url, server_settings=ACTOR)
         await owner.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
         await owner.execute(
             "insert into devices (tenant_id, device_id, name)"

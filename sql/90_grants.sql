@@ -21,6 +21,9 @@ begin
     end if;
   end loop;
 
+  -- What is audited is for the owner to say.
+  revoke execute on function audit.track, audit.untrack from pulse_app;
+
   for v_view in
     select c.oid::regclass as name, r.role
     from pg_class c

@@ -23,6 +23,7 @@ from services.shared.settings import UiIot
 from tests.migrating import Migrator
 
 PASSWORD = "only-for-tests"
+ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def empty_url(pg_server: Server, _empty: psycopg.Connection[Any]) -> str:
 
 @pytest.fixture
 async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Connection to the clone as superuser."""
-    connection = await asyncpg.connect(database_url)
+    """Connection to the clone as superuser; it says who acts, as tracked tables ask."""
+    connection = await asyncpg.connect(database_url, server_settings=ACTOR)
     yield connection
     await connection.close()
 

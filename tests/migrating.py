@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,15 @@ class Migrator:
     def downgrade(self, revision: str) -> str:
         """`alembic downgrade`."""
         return self.run(lambda config: command.downgrade(config, revision))
+
+    def rebuild(self) -> str:
+        """`alembic -x layer=rebuild upgrade head`: sql/ again, though nothing changed."""
+
+        def upgrade(config: Config) -> None:
+            config.cmd_opts = Namespace(x=["layer=rebuild"])
+            command.upgrade(config, "head")
+
+        return self.run(upgrade)
 
 
 def dump_schema(url: str) -> str:

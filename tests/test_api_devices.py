@@ -45,19 +45,20 @@ async def test_every_change_leaves_an_audit_event_with_actor_and_trace(api: Api,
     await api.call("DELETE", "/api/v1/devices/boiler-1")
     rows = await conn.fetch(
         "select event_type, actor_type, actor_id, actor_name, source_service, trace_id, details::text"
-        " from audit_log where category = 'device' order by recorded_at, event_id"
+        " from audit_log where category = 'config' order by recorded_at, event_id"
     )
     assert [row["event_type"] for row in rows] == [
-        "device.created",
-        "device.updated",
-        "device.token_rotated",
-        "device.deleted",
+        "config.device_created",
+        "config.device_updated",
+        "config.device_updated",
+        "config.device_deleted",
     ]
     assert {(row["actor_type"], row["actor_id"], row["actor_name"], row["source_service"]) for row in rows} == {
         ("user", "admin@acme", "Alice", "ui_iot")
     }
     assert rows[0]["trace_id"] == trace_id
     assert '"name": ["boiler-1", "Boiler"]' in rows[1]["details"]
+    assert rows[2]["details"] == '{"changes": {"token_hash": ["[redacted]", "[redacted]"]}}'
 
 
 async def test_the_token_is_stored_as_a_hash_and_rotation_ends_the_old_one(api: Api, conn: asyncpg.Connection) -> None:
@@ -85,7 +86,7 @@ async def test_ten_concurrent_creates_make_one_device(api: Api, conn: asyncpg.Co
     )
     assert sorted(response.status_code for response in responses) == [201] + [409] * 9
     assert await conn.fetchval("select count(*) from devices") == 1
-    assert await conn.fetchval("select count(*) from audit_log where event_type = 'device.created'") == 1
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'config.device_created'") == 1
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ async def test_a_request_in_hand_is_answered_before_the_process_ends(
             assert (await request).status_code == 200
         assert await stopping == 0
     assert await conn.fetchval("select name from devices") == "renamed"
-    assert await conn.fetchval("select count(*) from audit_log where event_type = 'device.updated'") == 1
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'config.device_updated'") == 1
 
 
 async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer: dict[str, str]) -> None:

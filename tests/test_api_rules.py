@@ -47,8 +47,8 @@ async def test_a_rule_lives_its_life(api: Api, conn: asyncpg.Connection) -> None
     assert same.json() == changed.json()
     assert (await api.call("DELETE", path)).status_code == 204
     assert (await api.call("GET", path)).status_code == 404
-    types = await conn.fetch("select event_type from audit_log where category = 'rule' order by recorded_at")
-    assert [row["event_type"] for row in types] == ["rule.created", "rule.updated", "rule.deleted"]
+    types = await conn.fetch("select event_type from audit_log where category = 'config' order by recorded_at")
+    assert [row["event_type"] for row in types] == ["config.rule_created", "config.rule_updated", "config.rule_deleted"]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,17 @@ async def test_a_policy_lives_its_life(api: Api, conn: asyncpg.Connection) -> No
     assert (refused.status_code, f"rule {rule['rule_id']} (too hot)" in refused.json()["detail"]) == (409, True)
     await api.call("PATCH", f"/api/v1/rules/{rule['rule_id']}", json={"policy_id": None})
     assert (await api.call("DELETE", path)).status_code == 204
-    types = await conn.fetch(
-        "select event_type from audit_log where event_type like 'config.policy%' order by recorded_at"
+    told = await conn.fetch(
+        "select event_type, entity_id from audit_log where event_type like 'config.policy%' order by recorded_at"
     )
-    assert [row["event_type"].split("_")[1] for row in types] == ["created", "updated", "updated", "deleted"]
+    policy = str(made["policy_id"])
+    assert [tuple(row) for row in told] == [
+        ("config.policy_created", policy),
+        ("config.policy_step_created", f"{policy}/1"),
+        ("config.policy_step_created", f"{policy}/2"),
+        ("config.policy_step_deleted", f"{policy}/2"),
+        ("config.policy_step_updated", f"{policy}/1"),
+        ("config.policy_updated", policy),
+        ("config.policy_deleted", policy),
+        ("config.policy_step_deleted", f"{policy}/1"),
+    ]

@@ -13,9 +13,11 @@ Login = Callable[[str], Awaitable[asyncpg.Connection]]
 @pytest.fixture
 async def partitions(conn: asyncpg.Connection) -> list[str]:
     """Names of audit_log and all its partitions, one row in the default and one in a made partition."""
-    await conn.execute("select audit.write(array[audit.event('acme', 'rule.created', p_timestamp => '1999-01-01')])")
+    await conn.execute(
+        "select audit.write(array[audit.event('acme', 'config.rule_created', p_timestamp => '1999-01-01')])"
+    )
     await conn.execute("select * from ops.ensure_partitions()")
-    await conn.execute("select audit.write(array[audit.event('acme', 'rule.created')])")
+    await conn.execute("select audit.write(array[audit.event('acme', 'config.rule_created')])")
     return [row[0] for row in await conn.fetch("select relid::regclass::text from pg_partition_tree('audit_log')")]
 
 
@@ -66,13 +68,15 @@ async def test_every_partition_is_guarded(conn: asyncpg.Connection, partitions: 
 async def test_moving_rows_to_their_partition_loses_none(conn: asyncpg.Connection) -> None:
     """ops.ensure_partitions empties the default partition of a month and leaves it guarded."""
     await conn.execute(
-        "select audit.write(array(select audit.event('acme', 'rule.created', p_entity_id => n::text)"
+        "select audit.write(array(select audit.event('acme', 'config.rule_created', p_entity_id => n::text)"
         " from generate_series(1, 50) n))"
     )
     await conn.execute("select * from ops.ensure_partitions()")
-    assert await conn.fetchval("select count(*) from audit_log where event_type = 'rule.created'") == 50
-    assert await conn.fetchval(f"select count(*) from {DEFAULT} where event_type = 'rule.created'") == 0
-    await conn.execute("select audit.write(array[audit.event('acme', 'rule.created', p_timestamp => '1999-01-01')])")
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'config.rule_created'") == 50
+    assert await conn.fetchval(f"select count(*) from {DEFAULT} where event_type = 'config.rule_created'") == 0
+    await conn.execute(
+        "select audit.write(array[audit.event('acme', 'config.rule_created', p_timestamp => '1999-01-01')])"
+    )
     with pytest.raises(asyncpg.PostgresError, match="is append-only"):
         await conn.execute(f"delete from {DEFAULT}")
 
@@ -115,9 +119,9 @@ async def test_the_writer_inserts_and_the_auditor_reads(login: Login, partitions
     writer, auditor = await login("pulse_app"), await login("pulse_auditor")
     await writer.execute(
         "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service)"
-        " values (now(), gen_random_uuid(), 'rule.deleted', 'rule', 'deleted', 'm', 's')"
+        " values (now(), gen_random_uuid(), 'config.rule_deleted', 'config', 'rule_deleted', 'm', 's')"
     )
-    assert await auditor.fetchval("select count(*) from audit_log where action = 'deleted'") == 1
+    assert await auditor.fetchval("select count(*) from audit_log where action = 'rule_deleted'") == 1
     views = [row[0] for row in await auditor.fetch("select viewname from pg_views where schemaname = 'audit'")]
     assert {"auth_events", "auth_failures", "auth_failures_by_address", "config_changes", "recent", "trace"} <= set(
         views

@@ -14,7 +14,7 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 CHECK = "SELECT * FROM audit_log WHERE event_type LIKE 'auth.%' ORDER BY timestamp DESC LIMIT 5"
 
 
-async def write(conn: asyncpg.Connection, event_type: str = "rule.created", **values: Any) -> asyncpg.Record:
+async def write(conn: asyncpg.Connection, event_type: str = "config.rule_created", **values: Any) -> asyncpg.Record:
     """Write one event and read it back; values: arguments of audit.event without p_."""
     values = {"tenant_id": "acme", **values}
     names = ", ".join(f"p_{name} => ${number}" for number, name in enumerate(values, 2))
@@ -36,7 +36,7 @@ async def test_an_event_needs_only_tenant_and_type(conn: asyncpg.Connection) -> 
 
 async def test_ids_sort_by_time(conn: asyncpg.Connection) -> None:
     """An event without an id gets one of version 7, whose first bits are the milliseconds."""
-    await conn.execute("select audit.write(array[audit.event('acme', 'rule.created')])")
+    await conn.execute("select audit.write(array[audit.event('acme', 'config.rule_created')])")
     row = await conn.fetchrow("select event_id, timestamp from audit_log")
     assert row["event_id"].version == 7
     assert abs(int(row["event_id"].hex[:12], 16) - row["timestamp"].timestamp() * 1000) < 1000
@@ -47,7 +47,7 @@ async def test_the_transaction_says_who_why_and_in_which_trace(conn: asyncpg.Con
     actor = db.Actor("user", "alice", "Alice")
     with tracing.use_trace_id("ab" * 16):
         async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot", reason="too noisy") as connection:
-            await connection.execute("select audit.write(array[audit.event(null, 'rule.updated')])")
+            await connection.execute("select audit.write(array[audit.event(null, 'config.rule_updated')])")
     row = await conn.fetchrow("select * from audit_log")
     assert (row["tenant_id"], row["source_service"], row["trace_id"]) == ("acme", "ui_iot", "ab" * 16)
     assert (row["actor_type"], row["actor_id"], row["actor_name"]) == ("user", "alice", "Alice")
@@ -59,7 +59,8 @@ async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Poo
     actor = db.Actor("user", "alice", "Alice")
     async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot") as connection:
         await connection.execute(
-            "select audit.write(array[audit.event(null, 'rule.updated', p_actor_type => 'device', p_actor_id => 'd1')])"
+            "select audit.write(array[audit.event(null, 'config.rule_updated',"
+            " p_actor_type => 'device', p_actor_id => 'd1')])"
         )
     row = await conn.fetchrow("select actor_type, actor_id, actor_name from audit_log")
     assert tuple(row) == ("device", "d1", None)
@@ -67,20 +68,21 @@ async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Poo
 
 async def test_without_a_context_the_login_is_named(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
     """A person in psql stands in the row by role; a process of ours by its service."""
-    row = await write(conn, "rule.created")
+    await conn.execute("set pulse.actor_id = ''; set pulse.actor_type = ''")
+    row = await write(conn, "config.rule_created")
     assert (row["actor_type"], row["actor_id"]) == ("user", await conn.fetchval("select session_user"))
-    await app_pool.execute("select audit.write(array[audit.event('acme', 'rule.deleted')])")
-    row = await conn.fetchrow("select * from audit_log where action = 'deleted'")
+    await app_pool.execute("select audit.write(array[audit.event('acme', 'config.rule_deleted')])")
+    row = await conn.fetchrow("select * from audit_log where action = 'rule_deleted'")
     assert (row["actor_type"], row["actor_id"], row["source_service"]) == ("service", "ui_iot", "ui_iot")
 
 
 async def test_an_unknown_type_is_refused_and_takes_its_fact_along(conn: asyncpg.Connection) -> None:
     """The registry is closed, and event and fact commit together or not at all."""
-    with pytest.raises(asyncpg.PostgresError, match=r"'rule\.exploded' is not in audit\.event_types") as caught:
+    with pytest.raises(asyncpg.PostgresError, match=r"'config\.rule_exploded' is not in audit\.event_types") as caught:
         await conn.execute(
             "with fact as (insert into tenants (tenant_id, name) values ('new', 'New') returning 1)"
-            " select audit.write(array[audit.event('new', 'rule.created'), audit.event('new', 'rule.exploded')])"
-            " from fact"
+            " select audit.write(array[audit.event('new', 'config.rule_created'),"
+            " audit.event('new', 'config.rule_exploded')]) from fact"
         )
     assert caught.value.sqlstate == "PU500"
     assert await conn.fetchval("select count(*) from audit_log") == 0
@@ -165,7 +167,7 @@ async def test_views_tell_the_story(conn: asyncpg.Connection) -> None:
     ):
         await conn.execute(fail, uuid4(), now + timedelta(seconds=number), reason, address, account)
     await write(conn, "auth.login_success", actor_type="user", actor_id="alice", trace_id="ab" * 16)
-    await write(conn, "rule.updated", actor_type="user", actor_id="alice", trace_id="ab" * 16, entity_id="7")
+    await write(conn, "config.rule_updated", actor_type="user", actor_id="alice", trace_id="ab" * 16, entity_id="7")
     await write(conn, "alert.opened", timestamp=now - timedelta(days=2))
 
     reasons = await conn.fetch("select reason from audit.auth_events order by timestamp")
@@ -178,10 +180,22 @@ async def test_views_tell_the_story(conn: asyncpg.Connection) -> None:
     ]
     assert by_address[0]["last_at"] - by_address[0]["first_at"] == timedelta(seconds=1)
     (change,) = await conn.fetch("select event_type, actor_id, entity_id from audit.config_changes")
-    assert tuple(change) == ("rule.updated", "alice", "7")
+    assert tuple(change) == ("config.rule_updated", "alice", "7")
     assert await conn.fetchval("select count(*) from audit.recent") == 5
     trace = await conn.fetch("select event from audit.trace where trace_id = $1 order by happened_at", "ab" * 16)
-    assert [row["event"] for row in trace] == ["auth.login_success", "rule.updated"]
+    assert [row["event"] for row in trace] == ["auth.login_success", "config.rule_updated"]
+
+
+async def test_what_an_older_release_called_a_change_is_still_shown(conn: asyncpg.Connection) -> None:
+    """Rows of the trail are never rewritten; the view knows their former types."""
+    for event_type in ("rule.updated", "device.token_rotated", "device.authenticated"):
+        await conn.execute(
+            "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service)"
+            " select now(), gen_random_uuid(), $1, split_part($1, '.', 1), split_part($1, '.', 2), 'm', 'ui_iot'",
+            event_type,
+        )
+    shown = await conn.fetch("select event_type from audit.config_changes order by event_type")
+    assert [row[0] for row in shown] == ["device.token_rotated", "rule.updated"]
 
 
 async def test_one_trace_is_followed_through_every_table(conn: asyncpg.Connection) -> None:

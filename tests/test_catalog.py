@@ -28,6 +28,8 @@ KEYS_WITHOUT_TENANT = {
     "holds_pkey": "holds keep months, of all tenants",
     "tracked_tables_pkey": "describes tables, not tenants",
     "attack_findings_pkey": "attacks cross tenants",
+    "attack_findings_open_key": "attacks cross tenants",
+    "attack_detector_pkey": "one row",
 }
 
 UNCOMMENTED = f"""

@@ -155,7 +155,10 @@ async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     assert tuple(dead) == ("dead", fate.replace("_", " "), 0, True)
     suppressed = await conn.fetchrow("select reason, channel_id, trace_id from suppressions")
     assert tuple(suppressed) == (fate, channel, "a" * 32)
-    event = await conn.fetchrow("select event_type, entity_id, details->>'reason', trace_id, severity from audit_log")
+    event = await conn.fetchrow(
+        "select event_type, entity_id, details->>'reason', trace_id, severity from audit_log"
+        " where category = 'delivery'"
+    )
     assert tuple(event) == ("delivery.dead", str(number), fate, "a" * 32, "error")
     assert await conn.fetchval("select count(*) from delivery_attempts") == 0
 

@@ -12,7 +12,7 @@ from tests.connections import connections, is_blocked
 from tests.delivering import alert, claim, expire_leases, finish, ids, job, make_due, states
 from tests.wait import until
 
-EVENTS = "select event_type from audit_log order by timestamp, event_id"
+EVENTS = "select event_type from audit_log where category = 'delivery' order by timestamp, event_id"
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def test_a_delivery_leaves_job_attempt_and_audit_event(conn: asyncpg.Conne
     assert tuple(attempt) == (number, channel, 1, 1, "host:1", "delivered", 202, None, 12.5, "a" * 32)
     event = await conn.fetchrow(
         "select tenant_id, event_type, entity_type, entity_id, entity_name, source_service, actor_type, actor_name,"
-        " trace_id, duration_ms, severity from audit_log"
+        " trace_id, duration_ms, severity from audit_log where category = 'delivery'"
     )
     assert tuple(event) == (
         *("acme", "delivery.delivered", "job", str(number), "sink", "delivery_worker", "service", "host:1"),
@@ -70,7 +70,9 @@ async def test_a_failed_attempt_is_tried_again_later(conn: asyncpg.Connection) -
         assert middle * 0.49 < wait < middle * 1.51
     assert await conn.fetchval("select last_error from notification_jobs") == "HTTP 503"
     assert await events(conn) == ["delivery.retried"] * 4
-    told = await conn.fetchval("select details->>'next_attempt_at' is not null from audit_log limit 1")
+    told = await conn.fetchval(
+        "select details->>'next_attempt_at' is not null from audit_log where category = 'delivery' limit 1"
+    )
     assert told is True
 
 

@@ -137,7 +137,7 @@ async def test_a_job_becomes_one_signed_request(
     assert request.header("webhook-signature") == f"v1,{expected}"
     assert request.json()["data"]["alert"]["alert_id"] == await conn.fetchval("select alert_id from alerts")
     assert await outcomes(conn) == [("delivered", 200, None)]
-    for table in ("delivery_attempts", "audit_log"):
+    for table in ("delivery_attempts", "audit_log where category = 'delivery'"):
         assert await conn.fetchval(f"select trace_id from {table}") == "a" * 32
     (record,) = [record for record in caplog.records if record.message.startswith("notification")]
     line = vars(record)
@@ -494,8 +494,9 @@ async def test_secrets_are_told_to_nobody_but_the_receiver(
         assert await worker.claim() == 6
         await until(lambda: settled(conn, "dead", "pending"))
     stored = ""
-    for table in ("notification_jobs", "delivery_attempts", "audit_log", "suppressions"):
-        stored += "".join(row["t"] for row in await conn.fetch(f"select t::text from {table} t"))
+    # The address of a webhook is shown where it was set, up to its query.
+    for table in ("notification_jobs", "delivery_attempts", "audit_log where category <> 'config'", "suppressions"):
+        stored += "".join(row["t"] for row in await conn.fetch(f"select t::text from (select * from {table}) t"))
     logged = "".join(str(vars(record)) for record in caplog.records if record.name.startswith("services."))
     assert "HTTP 400" in stored
     for secret in ("hush-hush-hush", "quiet-quiet", SECRET, routing_key):

@@ -12,11 +12,25 @@ from tests.processes import Running, ready_service
 from tests.test_escalation import TRACE, let_pass, open_alert, policy
 from tests.wait import until
 
-OPERATIONS = ("run_escalations", "reap_leases", "check_health", "collect_metrics", "ensure_partitions", "prune")
-
+OPERATIONS = (
+    "run_escalations",
+    "reap_leases",
+    "detect_attacks",
+    "check_health",
+    "collect_metrics",
+    "ensure_partitions",
+    "prune",
+)
 
 MODULE = "services.ops_worker"
-TIMERS = ("health_seconds", "service_metrics_seconds", "partition_seconds", "retention_seconds", "poll_seconds")
+TIMERS = (
+    "attack_detection_seconds",
+    "health_seconds",
+    "service_metrics_seconds",
+    "partition_seconds",
+    "retention_seconds",
+    "poll_seconds",
+)
 OFTEN = dict.fromkeys(TIMERS, "0.05")
 
 
@@ -66,7 +80,7 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, app_url:
         HealthTarget() as target,
         ready_service(MODULE, app_url, health_targets=only(target), **OFTEN) as worker,
     ):
-        await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(OPERATIONS[3:]))
+        await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(OPERATIONS[-3:]))
         checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
         await until(lambda: conn.fetchval("select checked_at > $1 from service_health", checked_at))
         await let_pass(conn, 10)
@@ -89,6 +103,24 @@ async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: 
         await until(lambda: conn.fetchval("select state = 'pending' from notification_jobs"))
         await until(lambda: lines(worker, "leases ended: their worker vanished"))
     assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
+
+
+async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, app_url: str) -> None:
+    """With the default interval: finding, event and system alert of a brute force are there 10 s later at most."""
+    async with ready_service(MODULE, app_url) as worker:
+        await until(lambda: conn.fetchval("select checked_at > now() - interval '1 day' from audit.attack_detector"))
+        await conn.execute(
+            "insert into audit_log"
+            " (timestamp, event_id, event_type, category, action, message, source_service, details)"
+            " select clock_timestamp(), gen_random_uuid(), 'auth.login_failure', 'auth', 'login_failure', '', 'ui_iot',"
+            ' \'{"reason": "invalid_token", "account": "acct_0123"}\' from generate_series(1, 30)'
+        )
+        await until(lambda: lines(worker, "attack suspected"), seconds=10)
+    alert = await conn.fetchrow("select tenant_id, severity, trace_id from alerts where fingerprint like 'attack:%'")
+    event = await conn.fetchrow("select actor_id, trace_id from audit_log where event_type = 'auth.attack_suspected'")
+    assert tuple(alert) == ("system", "critical", event["trace_id"])
+    assert event["actor_id"] == "ops_worker"
+    assert lines(worker, "attack suspected")[0]["trace_id"] == event["trace_id"]
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:

@@ -1,7 +1,6 @@
 """How migrations treat the layer, shown on a small world of its own: two revisions, one audited table, one view."""
 
 import asyncio
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import asyncpg
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
 from alembic.util import CommandError
 
 from migrations.layer_catalog import SCHEMAS
@@ -311,12 +309,7 @@ def test_the_layer_is_rebuilt_on_demand(world: World) -> None:
     world.upgrade()
     before = dump_schema(world.url)
     world.query("drop view api.things")
-
-    def rebuild(config: Config) -> None:
-        config.cmd_opts = Namespace(x=["layer=rebuild"])
-        command.upgrade(config, "head")
-
-    assert "applied at revision 0001" in world.run(rebuild)
+    assert "applied at revision 0001" in world.rebuild()
     assert dump_schema(world.url) == before
 
 

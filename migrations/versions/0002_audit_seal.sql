@@ -159,6 +159,37 @@ comment on column audit.tracked_tables.table_name is 'Schema-qualified name.';
 comment on column audit.tracked_tables.entity_type is 'What a row is called in events: rule, device, channel, …';
 comment on column audit.tracked_tables.redacted_columns is 'Columns whose values are never written to an event.';
 comment on column audit.tracked_tables.only_columns is 'The only columns that matter; null: all.';
+insert into audit.tracked_tables (table_name, entity_type, redacted_columns, only_columns) values
+  ('public.devices', 'device', '{token_hash}', null),
+  ('public.alert_rules', 'rule', '{}', null),
+  ('public.notification_channels', 'channel', '{config}', null),
+  ('public.notification_routes', 'route', '{}', null),
+  ('public.escalation_policies', 'policy', '{}', null),
+  ('public.escalation_steps', 'policy_step', '{}', null),
+  ('public.alerts', 'alert', '{}', '{silenced_until}');
+
+-- A change of where notifications go must show in the trail, and the configuration it is part of must not. The addresses of
+-- Slack and Teams are secrets themselves: whoever knows one can post. A webhook's may carry one in its query.
+alter table public.notification_channels add column shown_url text generated always as (
+  case
+    when kind = 'webhook' then
+      substring(config ->> 'url' from '^(https?://[^/?#@[:space:]]+(?:/[^?#]*)?)(?:[?#].*)?$')
+      || case when config ->> 'url' ~ '[?#]' then '?…' else '' end
+    else substring(config ->> 'url' from '^(https?://[^/?#@[:space:]]+)(?:[/?#].*)?$') || '/…'
+  end
+) stored;
+comment on column public.notification_channels.shown_url is
+  'What of the address may be shown: without its secret part; null when there is none or it is no plain address.';
+
+-- For the auditor's views and the search for attacks. A row that is no refusal and names no account or user is in none of
+-- them, so that readings, alerts and deliveries pay nothing.
+create index audit_log_auth_failure_recorded_at_idx on public.audit_log (recorded_at)
+  where event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited');
+create index audit_log_auth_failure_address_idx on public.audit_log (ip_address, timestamp)
+  where event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited');
+create index audit_log_auth_account_idx on public.audit_log ((details ->> 'account'), timestamp)
+  where event_type like 'auth.%' and details ->> 'account' is not null;
+create index audit_log_user_idx on public.audit_log (actor_id, timestamp) where actor_type = 'user' and actor_id is not null;
 
 create table audit.attack_findings (
   finding_id bigint generated always as identity,
@@ -170,20 +201,35 @@ create table audit.attack_findings (
   accounts bigint not null,
   addresses bigint not null,
   detected_at timestamptz not null default clock_timestamp(),
+  closed_at timestamptz,
   alert_id bigint,
   constraint attack_findings_pkey primary key (finding_id),
   constraint attack_findings_kind_check
     check (kind in ('brute_force', 'credential_stuffing', 'password_spraying', 'success_after_failures'))
 );
+create unique index attack_findings_open_key on audit.attack_findings (kind, subject) where closed_at is null;
 create index attack_findings_subject_idx on audit.attack_findings (kind, subject, last_at);
+create index attack_findings_detected_at_idx on audit.attack_findings (detected_at);
 comment on table audit.attack_findings is 'Attacks on accounts that the audit trail shows, found by audit.detect_attacks.';
 comment on column audit.attack_findings.finding_id is 'Number of the finding.';
 comment on column audit.attack_findings.kind is 'brute_force, credential_stuffing, password_spraying or success_after_failures.';
 comment on column audit.attack_findings.subject is 'Account or address it is about; all for what has no single one.';
 comment on column audit.attack_findings.first_at is 'First failure that counts.';
-comment on column audit.attack_findings.last_at is 'Last failure that counts, kept up while it goes on.';
-comment on column audit.attack_findings.failures is 'Failures that count.';
-comment on column audit.attack_findings.accounts is 'Accounts that were tried.';
-comment on column audit.attack_findings.addresses is 'Addresses it came from.';
+comment on column audit.attack_findings.last_at is 'Last event that counts, kept up while it goes on.';
+comment on column audit.attack_findings.failures is 'Failures that count, the most within one window of audit.attack_thresholds.';
+comment on column audit.attack_findings.accounts is 'Accounts that were tried, the most within one window.';
+comment on column audit.attack_findings.addresses is 'Addresses it came from, the most within one window.';
 comment on column audit.attack_findings.detected_at is 'When it was found.';
-comment on column audit.attack_findings.alert_id is 'System alert that it opened.';
+comment on column audit.attack_findings.closed_at is 'When it had been quiet for long enough; null while it is going on.';
+comment on column audit.attack_findings.alert_id is 'System alert that it opened; null when many of its kind had one already.';
+
+create table audit.attack_detector (
+  is_singleton boolean not null default true,
+  checked_at timestamptz not null default '-infinity',
+  constraint attack_detector_pkey primary key (is_singleton),
+  constraint attack_detector_is_singleton_check check (is_singleton)
+);
+comment on table audit.attack_detector is 'How far the search for attacks has come: one row.';
+comment on column audit.attack_detector.is_singleton is 'Always true.';
+comment on column audit.attack_detector.checked_at is 'Refusals recorded before then have been looked at.';
+insert into audit.attack_detector (is_singleton) values (true);

@@ -1,4 +1,4 @@
-"""The timers of Pulse: sealing, escalation, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, Htt
 from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.note import BadNote, open_checkpoint
 from services.ops_worker.sealing.sealer import Sealer
+from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
@@ -54,6 +55,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
         Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
+        Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds),
         Loop("check_health", monitor.check, poll_seconds=settings.health_seconds),
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds),
         Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds),

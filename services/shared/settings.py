@@ -213,6 +213,8 @@ class OpsWorker(Settings):
     """Most escalations one pass handles."""
     lease_reap_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     """Most expired leases one pass ends."""
+    attack_detection_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Time between two looks for attacks on accounts; a new one is alerted that much later at most."""
     partition_seconds: Seconds = 600.0
     """Time between two looks for missing partitions."""
     partition_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7

@@ -18,7 +18,10 @@ select
   event_id
 from public.audit_log
 where category in ('config', 'rule')
-  or event_type in ('device.created', 'device.updated', 'device.deleted', 'device.token_rotated', 'alert.silenced');
+  -- As these were called before the tables themselves wrote their changes.
+  or (category = 'device' and action in ('created', 'updated', 'deleted', 'token_rotated'));
 
 comment on view audit.config_changes is
-  'Who changed what decides about alerts: devices, rules, channels, routes, policies, silences; details hold old and new values.';
+  'Who changed what decides about alerts: devices, rules, channels, routes, policies, silences and every tracked table; '
+  'details hold old and new values. One thing''s history: select * from audit.config_changes where entity_type = ''rule'' '
+  'and entity_id = ''7'' order by timestamp;';

@@ -17,14 +17,6 @@ begin
     coalesce(v_new.enabled, true)
   )
   returning d.* into v_new;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'device.created',
-    p_entity_type => 'device',
-    p_entity_id => v_new.device_id,
-    p_entity_name => v_new.name,
-    p_message => format('device %s created', v_new.device_id),
-    p_details => jsonb_build_object('tags', v_new.tags, 'is_gateway', v_new.is_gateway, 'enabled', v_new.enabled))]);
   return (select to_jsonb(d) from api.devices d where d.device_id = v_new.device_id);
 end
 $$;

@@ -32,14 +32,6 @@ begin
     set name = v_new.name, tags = v_new.tags, is_gateway = v_new.is_gateway, enabled = v_new.enabled,
       updated_at = clock_timestamp()
     where d.tenant_id = v_tenant_id and d.device_id = p_device_id;
-    perform audit.write(array[audit.event(
-      p_tenant_id => v_tenant_id,
-      p_event_type => 'device.updated',
-      p_entity_type => 'device',
-      p_entity_id => p_device_id,
-      p_entity_name => v_new.name,
-      p_message => format('device %s changed', p_device_id),
-      p_details => jsonb_build_object('changes', v_changes))]);
   end if;
   return (select to_jsonb(d) from api.devices d where d.device_id = p_device_id);
 end

@@ -15,14 +15,6 @@ begin
     coalesce(v_new.severity, 'warning'), v_new.device_id, v_new.tag, v_new.policy_id, coalesce(v_new.enabled, true)
   )
   returning r.* into v_new;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'rule.created',
-    p_entity_type => 'rule',
-    p_entity_id => v_new.rule_id::text,
-    p_entity_name => v_new.name,
-    p_message => format('rule %s created: %s %s %s', v_new.rule_id, v_new.metric, v_new.operator, v_new.threshold),
-    p_details => to_jsonb(v_new) - array['tenant_id', 'created_at', 'updated_at'])]);
   return (select to_jsonb(r) from api.rules r where r.rule_id = v_new.rule_id);
 end
 $$;

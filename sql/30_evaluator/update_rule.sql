@@ -35,14 +35,6 @@ begin
       v_new.name, v_new.metric, v_new.operator, v_new.threshold, v_new.for_seconds, v_new.severity, v_new.device_id,
       v_new.tag, v_new.policy_id, v_new.enabled, clock_timestamp())
     where r.tenant_id = v_tenant_id and r.rule_id = p_rule_id;
-    perform audit.write(array[audit.event(
-      p_tenant_id => v_tenant_id,
-      p_event_type => 'rule.updated',
-      p_entity_type => 'rule',
-      p_entity_id => p_rule_id::text,
-      p_entity_name => v_new.name,
-      p_message => format('rule %s changed', p_rule_id),
-      p_details => jsonb_build_object('changes', v_changes))]);
   end if;
   return (select to_jsonb(r) from api.rules r where r.rule_id = p_rule_id);
 end

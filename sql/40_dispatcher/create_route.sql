@@ -12,14 +12,6 @@ begin
     coalesce(v_new.enabled, true)
   )
   returning r.* into v_new;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.route_created',
-    p_entity_type => 'route',
-    p_entity_id => v_new.route_id::text,
-    p_entity_name => v_new.name,
-    p_message => format('route %s to channel %s created', v_new.route_id, v_new.channel_id),
-    p_details => to_jsonb(v_new) - array['tenant_id', 'created_at', 'updated_at'])]);
   return (select to_jsonb(r) from api.routes r where r.route_id = v_new.route_id);
 end
 $$;

@@ -22,14 +22,6 @@ begin
     set (name, channel_id, min_severity, rule_id, tag, enabled, updated_at) = (
       v_new.name, v_new.channel_id, v_new.min_severity, v_new.rule_id, v_new.tag, v_new.enabled, clock_timestamp())
     where r.tenant_id = v_tenant_id and r.route_id = p_route_id;
-    perform audit.write(array[audit.event(
-      p_tenant_id => v_tenant_id,
-      p_event_type => 'config.route_updated',
-      p_entity_type => 'route',
-      p_entity_id => p_route_id::text,
-      p_entity_name => v_new.name,
-      p_message => format('route %s changed', p_route_id),
-      p_details => jsonb_build_object('changes', v_changes))]);
   end if;
   return (select to_jsonb(r) from api.routes r where r.route_id = p_route_id);
 end

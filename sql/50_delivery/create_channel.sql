@@ -10,15 +10,6 @@ begin
   insert into public.notification_channels as c (tenant_id, name, kind, config, enabled)
   values (v_tenant_id, v_new.name, v_new.kind, v_new.config, coalesce(v_new.enabled, true))
   returning c.* into v_new;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.channel_created',
-    p_entity_type => 'channel',
-    p_entity_id => v_new.channel_id::text,
-    p_entity_name => v_new.name,
-    p_message => format('%s channel %s created', v_new.kind, v_new.channel_id),
-    p_details => jsonb_build_object(
-      'kind', v_new.kind, 'config', delivery._public_config(v_new.kind, v_new.config), 'enabled', v_new.enabled))]);
   return (select to_jsonb(c) from api.channels c where c.channel_id = v_new.channel_id);
 end
 $$;

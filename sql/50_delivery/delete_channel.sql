@@ -4,11 +4,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_tenant_id text := core.require_tenant();
-  v_channel public.notification_channels;
   v_users text;
 begin
   -- FOR UPDATE also keeps routes and steps that are being added from referring to it.
-  select c.* into v_channel
+  perform
   from public.notification_channels c
   where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id
   for update;
@@ -31,17 +30,6 @@ begin
   end if;
   delete from delivery.lanes l where l.tenant_id = v_tenant_id and l.channel_id = p_channel_id;
   delete from public.notification_channels c where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.channel_deleted',
-    p_entity_type => 'channel',
-    p_entity_id => p_channel_id::text,
-    p_entity_name => v_channel.name,
-    p_message => format('%s channel %s deleted', v_channel.kind, p_channel_id),
-    p_details => jsonb_build_object(
-      'kind', v_channel.kind,
-      'config', delivery._public_config(v_channel.kind, v_channel.config),
-      'enabled', v_channel.enabled))]);
   -- What still waits for it is given up now and not at the next poll.
   perform pg_notify('pulse_delivery', '');
 end

@@ -14,10 +14,15 @@ begin
   ) then
     raise exception using errcode = 'PU422', message = 'after_minutes must not fall from one step to the next';
   end if;
-  delete from public.escalation_steps s where s.tenant_id = p_tenant_id and s.policy_id = p_policy_id;
-  insert into public.escalation_steps (tenant_id, policy_id, step_number, after_minutes, channel_id)
+  -- A step that stays as it is is not touched: each change is an audit event.
+  delete from public.escalation_steps s
+  where s.tenant_id = p_tenant_id and s.policy_id = p_policy_id and s.step_number > jsonb_array_length(p_steps);
+  insert into public.escalation_steps as old (tenant_id, policy_id, step_number, after_minutes, channel_id)
   select p_tenant_id, p_policy_id, s.number, (s.step ->> 'after_minutes')::double precision, (s.step ->> 'channel_id')::bigint
-  from jsonb_array_elements(p_steps) with ordinality as s (step, number);
+  from jsonb_array_elements(p_steps) with ordinality as s (step, number)
+  on conflict (tenant_id, policy_id, step_number) do update
+  set after_minutes = excluded.after_minutes, channel_id = excluded.channel_id
+  where (old.after_minutes, old.channel_id) is distinct from (excluded.after_minutes, excluded.channel_id);
 end
 $$;
 

@@ -10,14 +10,6 @@ begin
   values (v_tenant_id, p_body ->> 'name')
   returning p.policy_id into v_policy_id;
   perform ops._set_steps(v_tenant_id, v_policy_id, p_body -> 'steps');
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.policy_created',
-    p_entity_type => 'policy',
-    p_entity_id => v_policy_id::text,
-    p_entity_name => p_body ->> 'name',
-    p_message => format('escalation policy %s created', v_policy_id),
-    p_details => jsonb_build_object('steps', p_body -> 'steps'))]);
   return (select to_jsonb(p) from api.escalation_policies p where p.policy_id = v_policy_id);
 end
 $$;

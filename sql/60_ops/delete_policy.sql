@@ -4,12 +4,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_tenant_id text := core.require_tenant();
-  v_name text;
   v_rules text;
-  v_steps jsonb;
 begin
-  select p.name into v_name
-  from public.escalation_policies p
+  perform from public.escalation_policies p
   where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id
   for update;
   if not found then
@@ -21,17 +18,8 @@ begin
   if v_rules is not null then
     raise exception using errcode = 'PU409', message = format('escalation policy %s is used by %s', p_policy_id, v_rules);
   end if;
-  select p.steps into v_steps from api.escalation_policies p where p.policy_id = p_policy_id;
   delete from ops.escalations e where e.tenant_id = v_tenant_id and e.policy_id = p_policy_id;
   delete from public.escalation_policies p where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.policy_deleted',
-    p_entity_type => 'policy',
-    p_entity_id => p_policy_id::text,
-    p_entity_name => v_name,
-    p_message => format('escalation policy %s deleted', p_policy_id),
-    p_details => jsonb_build_object('steps', v_steps))]);
 end
 $$;
 

@@ -29,14 +29,6 @@ begin
   update public.escalation_policies p
   set updated_at = clock_timestamp()
   where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
-  perform audit.write(array[audit.event(
-    p_tenant_id => v_tenant_id,
-    p_event_type => 'config.policy_updated',
-    p_entity_type => 'policy',
-    p_entity_id => p_policy_id::text,
-    p_entity_name => v_new ->> 'name',
-    p_message => format('escalation policy %s changed', p_policy_id),
-    p_details => jsonb_build_object('changes', v_changes))]);
   return (select to_jsonb(p) from api.escalation_policies p where p.policy_id = p_policy_id);
 end
 $$;

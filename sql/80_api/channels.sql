@@ -3,7 +3,7 @@ select
   c.channel_id,
   c.name,
   c.kind,
-  delivery._public_config(c.kind, c.config) as config,
+  jsonb_strip_nulls(jsonb_build_object('url', c.shown_url)) as config,
   c.enabled,
   c.created_at,
   c.updated_at

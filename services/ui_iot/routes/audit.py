@@ -97,7 +97,7 @@ class AuditQuery(PageQuery):
     """Which events. A time bound keeps the look at old months short."""
 
     event_type: Word | None = None
-    """Only events of this type, such as rule.updated."""
+    """Only events of this type, such as config.rule_updated."""
     category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
     """Only events whose type begins with this word."""
     severity: Literal["debug", "info", "warning", "error", "critical"] | None = None

@@ -1,0 +1,27 @@
+-- For people in psql; the services call core.act. What was set for the session must not mix with it, so every part is set.
+-- Who claims to act is not proven, the login that claims it is: it stands in the event as the actor's name.
+create function audit.act(p_actor text, p_reason text, trace_id text default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(btrim(p_actor), '') = '' or coalesce(btrim(p_reason), '') = '' then
+    raise exception using
+      errcode = 'PU422', message = 'say who acts and why: select audit.act(''psql:alice'', ''why'')';
+  end if;
+  if trace_id !~ '^[0-9a-f]{32}$' then
+    raise exception using errcode = 'PU422', message = 'a trace id is 32 lower-case hex digits';
+  end if;
+  perform
+    set_config('pulse.actor_type', 'user', true),
+    set_config('pulse.actor_id', p_actor, true),
+    set_config('pulse.actor_name', session_user, true),
+    set_config('pulse.reason', p_reason, true),
+    set_config('pulse.trace_id', coalesce(trace_id, ''), true),
+    set_config('pulse.ip_address', coalesce(host(inet_client_addr()), ''), true);
+end
+$$;
+
+comment on function audit.act(text, text, text) is
+  'Say who acts and why, until the end of the transaction: begin; select audit.act(''psql:alice'', ''why''); …; commit; '
+  'Outside begin … commit it ends with its own statement and changes nothing.';
