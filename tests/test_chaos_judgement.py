@@ -3,9 +3,9 @@
 import io
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from services.local.chaos.config_replay import Change, find_differences
@@ -148,16 +148,19 @@ def test_a_denied_request_is_counted_too() -> None:
     assert found(judged(gaps=())) == ["loss without a gap row"]
 
 
-def test_the_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_journal_is_written_as_it_happens() -> None:
     """A line when it is sent, a line when it is answered; what was never answered stays open."""
     written = io.BytesIO()
     journal = Journal(written)
     journal.send(READ.trace_id, READ.act)
     journal.send(UNHEARD.trace_id, UNHEARD.act)
-    journal.answer(READ.trace_id, 200, "")
-    (tmp_path / "journal").write_bytes(written.getvalue())
-    assert Journal.read(tmp_path / "journal").requests == journal.requests
-    assert [request.outcome for request in journal.requests.values()] == ["200", "no answer"]
+    assert len(written.getvalue().splitlines()) == 2
+    journal.answer(READ.trace_id, 503, "audit_unavailable")
+    lines = [orjson.loads(line) for line in written.getvalue().splitlines()]
+    assert [line["trace_id"] for line in lines] == [READ.trace_id, UNHEARD.trace_id, READ.trace_id]
+    assert (lines[2]["status"], lines[2]["reason"]) == (503, "audit_unavailable")
+    outcomes = [request.outcome for request in journal.requests.values()]
+    assert outcomes == ["503 audit_unavailable", "no answer"]
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:

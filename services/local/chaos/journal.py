@@ -3,8 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import orjson
 
@@ -68,20 +67,6 @@ class Journal:
     def __init__(self, file: IO[bytes]) -> None:
         self.requests: dict[str, Request] = {}
         self._file = file
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """The journal that a run left."""
-        with file.open("rb") as lines:
-            journal = cls(lines)
-            for line in lines:
-                entry = orjson.loads(line)
-                if "act" in entry:
-                    journal.requests[entry["trace_id"]] = Request(**entry)
-                else:
-                    for name, value in entry.items():
-                        setattr(journal.requests[entry["trace_id"]], name, value)
-        return journal
 
     def send(self, trace_id: str, act: str) -> None:
         """The request is about to be sent."""

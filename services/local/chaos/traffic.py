@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ _PAUSE_UNREACHABLE_SECONDS = 0.2
 
 _PATHS: Final = {"device": "devices", "rule": "rules", "channel": "channels", "route": "routes"}
 _SECRET: Final = f"whsec_{base64.b64encode(bytes(24)).decode()}"
-_IDS: Final = {entity: f"{entity}_id" for entity in _PATHS}
 
 
 @dataclass(slots=True)
@@ -53,9 +53,76 @@ class Tokens:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One of the clients: every request has a trace id and an address of its own, and stands in the journal."""
+
+    http: httpx.AsyncClient
+    journal: Journal
+    tokens: Tokens
+    randomness: random.Random
+
+    async def pause(self) -> None:
+        """Between two requests."""
+        await asyncio.sleep(self.randomness.uniform(0, 2 * _PAUSE_SECONDS))
+
+    async def send(
+        self, act: str, *, method: str, path: str, token: str | None, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response | None:
+        """The whole answer; None when there was none."""
+        trace_id = f"{self.randomness.getrandbits(128) | 1:032x}"
+        headers = {"X-Trace-ID": trace_id, "X-Forwarded-For": _address(self.randomness)}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        self.journal.send(trace_id, act)
+        try:
+            answer = await self.http.request(method, path, headers=headers, json=body)
+        except httpx.TransportError as error:
+            if isinstance(error, httpx.ConnectError):
+                await asyncio.sleep(_PAUSE_UNREACHABLE_SECONDS)
+            return None
+        self.journal.answer(trace_id, answer.status_code, _reason(answer))
+        return answer
+
+    async def log_in(self) -> None:
+        """One attempt, good or bad."""
+        act = self.randomness.choice((READ, READ, READ, FORBIDDEN, *self.tokens.bad))
+        if act == FORBIDDEN:
+            await self.send(act, method="DELETE", path="/api/v1/rules/1", token=self.tokens.viewer)
+        else:
+            token = self.tokens.admin if act == READ else self.tokens.bad[act]
+            await self.send(act, method="GET", path="/api/v1/devices?limit=1", token=token)
+        await self.pause()
+
+    async def change(
+        self, entity: str, *, method: str, place: str = "", body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """What the API answered to a change it made; None when it made none or did not say."""
+        act = f"config.{entity}_" + {"POST": "created", "PATCH": "updated", "DELETE": "deleted"}[method]
+        path = f"/api/v1/{_PATHS[entity]}{place}"
+        answer = await self.send(act, method=method, path=path, token=self.tokens.admin, body=body)
+        await self.pause()
+        if answer is None or not answer.is_success:
+            return None
+        made: dict[str, Any] = orjson.loads(answer.content or b"{}")
+        return made
+
+    async def live(self, entity: str, body: Mapping[str, Any], names: Iterator[str]) -> None:
+        """Create, change a few times, delete; up to the first answer that did not come, after which it stays."""
+        made = await self.change(entity, method="POST", body=body)
+        if made is None:
+            return
+        place = f"/{made[f'{entity}_id']}"
+        for _ in range(self.randomness.randrange(4)):
+            changed = {"name": next(names), "enabled": self.randomness.random() < 0.5}
+            if await self.change(entity, method="PATCH", place=place, body=changed) is None:
+                return
+        await self.change(entity, method="DELETE", place=place)
+
+
 @dataclass(slots=True)
 class Traffic:
-    """Sends until it is stopped; every request has a trace id and an address of its own."""
+    """Sends until it is stopped."""
 
     url: str
     journal: Journal
@@ -71,100 +138,30 @@ class Traffic:
         """Send."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         async with (
-            httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=ANSWER_SECONDS, limits=limits) as client,
+            httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=ANSWER_SECONDS, limits=limits) as http,
             asyncio.TaskGroup() as tasks,
         ):
             for number in range(LOGIN_CLIENTS):
-                tasks.create_task(self._log_in(client, random.Random(f"{self.seed}/{number}")))
+                tasks.create_task(self._log_in(self._caller(http, f"login-{number}")))
             for entity in _PATHS:
-                tasks.create_task(self._change(client, entity, random.Random(f"{self.seed}/{entity}")))
+                tasks.create_task(self._change(self._caller(http, entity), entity))
 
-    async def _log_in(self, client: httpx.AsyncClient, randomness: random.Random) -> None:
-        acts = (READ, READ, READ, FORBIDDEN, *self.tokens.bad)
+    def _caller(self, http: httpx.AsyncClient, name: str) -> Caller:
+        return Caller(http, self.journal, self.tokens, random.Random(f"{self.seed}/{name}"))
+
+    async def _log_in(self, caller: Caller) -> None:
         while not self._stopping.is_set():
-            act = randomness.choice(acts)
-            if act == FORBIDDEN:
-                await self._send(client, randomness, act, self.tokens.viewer, "DELETE", "/api/v1/rules/1")
-            else:
-                token = self.tokens.admin if act == READ else self.tokens.bad[act]
-                await self._send(client, randomness, act, token, "GET", "/api/v1/devices?limit=1")
-            await asyncio.sleep(randomness.uniform(0, 2 * _PAUSE_SECONDS))
+            await caller.log_in()
 
-    async def _change(self, client: httpx.AsyncClient, entity: str, randomness: random.Random) -> None:
-        """Create, change a few times, delete; what an answer was lost for stays as it is and a new one is made."""
-        names = (f"{entity}-{self.seed}-{number}" for number in range(1 << 40))
+    async def _change(self, caller: Caller, entity: str) -> None:
+        names = (f"{entity}-{self.seed}-{number}" for number in itertools.count())
         channel_id = None
         while not self._stopping.is_set():
             if entity == "route" and channel_id is None:
-                made = await self._apply(
-                    client, randomness, "channel", "POST", "", _new("channel", f"for-{next(names)}")
-                )
+                made = await caller.change("channel", method="POST", body=_new("channel", f"for-{next(names)}"))
                 channel_id = None if made is None else made["channel_id"]
-                continue
-            await self._live(client, randomness, entity, _new(entity, next(names), channel_id=channel_id), names)
-
-    async def _live(
-        self,
-        client: httpx.AsyncClient,
-        randomness: random.Random,
-        entity: str,
-        body: Mapping[str, Any],
-        names: Iterator[str],
-    ) -> None:
-        """One entity from its beginning to its end, or to the first answer that did not come."""
-        made = await self._apply(client, randomness, entity, "POST", "", body)
-        if made is None:
-            return
-        place = f"/{made[_IDS[entity]]}"
-        for _ in range(randomness.randrange(4)):
-            change = {"name": next(names), "enabled": randomness.random() < 0.5}
-            if self._stopping.is_set() or await self._apply(client, randomness, entity, "PATCH", place, change) is None:
-                return
-        await self._apply(client, randomness, entity, "DELETE", place, None)
-
-    async def _apply(
-        self,
-        client: httpx.AsyncClient,
-        randomness: random.Random,
-        entity: str,
-        method: str,
-        place: str,
-        body: Mapping[str, Any] | None,
-    ) -> dict[str, Any] | None:
-        """What the API answered to a change it made; None when it made none or did not say."""
-        act = f"config.{entity}_" + {"POST": "created", "PATCH": "updated", "DELETE": "deleted"}[method]
-        path = f"/api/v1/{_PATHS[entity]}{place}"
-        answer = await self._send(client, randomness, act, self.tokens.admin, method, path, body)
-        await asyncio.sleep(randomness.uniform(0, 2 * _PAUSE_SECONDS))
-        if answer is None or not answer.is_success:
-            return None
-        made: dict[str, Any] = orjson.loads(answer.content or b"{}")
-        return made
-
-    async def _send(
-        self,
-        client: httpx.AsyncClient,
-        randomness: random.Random,
-        act: str,
-        token: str | None,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-    ) -> httpx.Response | None:
-        """The whole answer, written to the journal; None when there was none."""
-        trace_id = f"{randomness.getrandbits(128) | 1:032x}"
-        headers = {"X-Trace-ID": trace_id, "X-Forwarded-For": _address(randomness)}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        self.journal.send(trace_id, act)
-        try:
-            answer = await client.request(method, path, headers=headers, json=body)
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError):
-                await asyncio.sleep(_PAUSE_UNREACHABLE_SECONDS)
-            return None
-        self.journal.answer(trace_id, answer.status_code, _reason(answer))
-        return answer
+            else:
+                await caller.live(entity, _new(entity, next(names), channel_id=channel_id), names)
 
 
 def _new(entity: str, name: str, *, channel_id: int | None = None) -> dict[str, Any]:
