@@ -9,7 +9,7 @@ from pathlib import Path
 
 TMPFS_BYTES = 1 << 20
 # Where no disk of our own can be had: what a few seconds without the database fill.
-SMALL_SPOOL_BYTES = 64 * 1024
+SMALL_SPOOL_BYTES = 8 * 1024
 _PAGE_BYTES = 4096
 
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS

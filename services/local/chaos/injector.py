@@ -163,7 +163,8 @@ class Injector:
         async with self._disk:
             started = time.time()
             if disk.can_fill:
-                disk.fill(spare_pages=fault.pick % 3)
+                # A little room makes for batches that fit and batches of which only the beginning does.
+                disk.fill(spare_pages=fault.pick % 2)
             try:
                 await (self._stall(fault, "client", "server") if is_away else asyncio.sleep(fault.seconds))
             finally:
