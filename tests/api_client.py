@@ -146,7 +146,7 @@ async def open_api(
     users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse")) if with_users else None
     process.pool = await open_pool(values)
     try:
-        async with open_audit_logger(values, buffer_size=10_000, registry=process.metrics.registry) as audit:
+        async with open_audit_logger(values, registry=process.metrics.registry) as audit:
             process.ready = True
             backend = make_backend(process, values, audit=audit, users=users, issuer=issuer)
             transport = httpx.ASGITransport(

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -77,6 +78,14 @@ migrated_template = factories.postgresql_noproc(
 _clone = factories.postgresql("migrated_template")
 empty_template = factories.postgresql_noproc(dbname=f"pulse_empty_{os.getpid()}_", depends_on="pg_server")
 _empty = factories.postgresql("empty_template")
+
+
+@pytest.fixture(autouse=True)
+def spool_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what a test runs keeps audit events while their database is away: no business of another test."""
+    path = tmp_path / "audit" / "spool"
+    monkeypatch.setenv("PULSE_AUDIT_SPOOL_DIR", str(path))
+    return path
 
 
 @pytest.fixture

@@ -70,6 +70,8 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
     environment |= {"PULSE_DATABASE_URL": database_url, "PULSE_PORT": str(port), "PYTHONUNBUFFERED": "1"}
     kept = tempfile.TemporaryDirectory(prefix="pulse-audit-")
     environment |= {"PULSE_AUDIT_KEY_FILE": f"{kept.name}/signing.key", "PULSE_AUDIT_ANCHOR_DIR": kept.name}
+    # The tests' server is fast, not durable; what one test spools is no business of the next.
+    environment |= {"PULSE_ALLOW_UNSAFE_DATABASE": "true", "PULSE_AUDIT_SPOOL_DIR": os.environ["PULSE_AUDIT_SPOOL_DIR"]}
     environment |= {f"PULSE_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -39,6 +39,7 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
+        settings.AuditWriter,
         settings.UiIot,
         settings.EvaluatorIot,
         settings.Dispatcher,
@@ -50,7 +51,14 @@ def render() -> str:
 
 
 def _section(each: type[settings.Settings]) -> str:
-    title = "Every process" if each is settings.Settings else f"{each.service}: {(each.__doc__ or '').strip()}"
+    described = (each.__doc__ or "").strip()
+    match each:
+        case settings.Settings:
+            title = "Every process"
+        case settings.AuditWriter:
+            title = described.removesuffix(".")
+        case _:
+            title = f"{each.service}: {described}"
     texts = _field_texts(each.__name__)
     own = [name for name in each.model_fields if name in texts]
     rows = [f"| `{_variable(each, name)}` | {_default(each, name)} | {texts[name]} |" for name in own]

@@ -11,57 +11,24 @@ from functools import partial
 from pathlib import Path
 
 import asyncpg
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db, tracing
-from services.shared.audit import AuditEvent, AuditLogger, Facts, open_audit_logger
+from services.shared.audit import AuditEvent, Facts, open_audit_logger
 from services.shared.audit.lane import Lane
+from services.shared.audit.ledger import Ledger
+from services.shared.audit.losses import Losses
 from services.shared.audit.record import Line, make_line
 from services.shared.settings import UiIot
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.migrating import Migrator
+from tests.trail import Trail, expected, stored
 from tests.wait import until
 
 COMMITS = 25
-
-
-class Trail:
-    """An AuditLogger with what a test asks about it."""
-
-    def __init__(self, pool: db.Pool, *, buffer_size: int = 100_000) -> None:
-        self.registry = CollectorRegistry()
-        self.logger = AuditLogger(pool, service="ui_iot", buffer_size=buffer_size, registry=self.registry)
-        self.sent = 0
-
-    def metric(self, name: str, buffer: str = "events") -> float:
-        """A sample of pulse_audit_<name>."""
-        value = self.registry.get_sample_value(f"pulse_audit_{name}", {"buffer": buffer})
-        assert value is not None
-        return value
-
-    def has_written(self, count: int) -> bool:
-        """Whether so many events are stored, by either way."""
-        return self.metric("events_written_total") + self.metric("events_written_total", "auth_failures") == count
-
-    def has_begun(self, count: int) -> bool:
-        """Whether some of so many events are stored, by either way."""
-        return self.metric("buffer_events") + self.metric("buffer_events", "auth_failures") < count
-
-    def has_failed_since(self, failures: float) -> bool:
-        """Whether writes failed since there had been so many failures."""
-        return self.metric("write_failures_total") > failures
-
-    def send(self, count: int) -> None:
-        """Log so many numbered events, every third of them a refused login."""
-        for _ in range(count):
-            actor = db.Actor("user", f"user-{self.sent}")
-            if self.sent % 3:
-                self.logger.auth_success(tenant_id="acme", actor=actor, ip_address="10.1.2.3")
-            else:
-                self.logger.auth_failure(reason="expired", tenant_id="acme", actor=actor, ip_address="10.1.2.3")
-            self.sent += 1
 
 
 @pytest.fixture
@@ -71,17 +38,6 @@ async def trail(app_pool: db.Pool) -> AsyncIterator[Trail]:
     await trail.logger.start()
     yield trail
     await trail.logger.stop()
-
-
-async def stored(conn: asyncpg.Connection) -> list[str]:
-    """The actors of all stored auth events, sorted by their number; one twice stands here twice."""
-    rows = await conn.fetch("select actor_id from audit_log where category = 'auth'")
-    return sorted((row[0] for row in rows), key=lambda name: int(name.removeprefix("user-")))
-
-
-def expected(count: int) -> list[str]:
-    """Each of so many events once."""
-    return [f"user-{number}" for number in range(count)]
 
 
 async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Connection) -> None:
@@ -111,15 +67,18 @@ async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Conne
         "actor_name": "Alice",
     }
     kept = [
-        {**common, "event_type": "auth.login_success", "severity": "info", "details": '{"n": 1}'},
+        {**common, "event_type": "auth.login_success", "severity": "info", "details": {"n": 1}},
         {
             **common,
             "event_type": "auth.login_failure",
             "severity": "warning",
-            "details": '{"n": 2, "reason": "expired"}',
+            "details": {"n": 2, "reason": "expired"},
         },
     ]
-    assert [{name: row[name] for name in kept[0]} for row in rows] == kept
+    told = [{**row, "details": orjson.loads(row["details"])} for row in rows]
+    # The same account under the same pseudonym, whether it was let in or not.
+    assert len({row["details"].pop("account") for row in told}) == 1
+    assert [{name: row[name] for name in kept[0]} for row in told] == kept
     assert [row["duration_ms"] for row in rows] == [1.5, 2.5]
     assert [str(row["ip_address"]) for row in rows] == ["10.1.2.3", "10.1.2.4"]
     assert rows[1]["message"] == "caller turned away: expired"
@@ -313,14 +272,14 @@ async def test_a_full_buffer_drops_the_newest_and_says_so(
     app_pool: db.Pool, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is lost is counted in a metric, logged once, and stands as one row with count and bounds of time."""
-    trail = Trail(app_pool, buffer_size=100)
+    trail = Trail(app_pool, audit_buffer_size=100)
     accepted = [
         trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", f"user-{number}")) for number in range(130)
     ]
     assert accepted == [True] * 100 + [False] * 30
     assert trail.metric("events_dropped_total") == 30
     assert trail.metric("buffer_events") == 100
-    assert [record.message for record in caplog.records] == ["audit events are lost: the buffer is full"]
+    assert [record.message for record in caplog.records] == ["audit events are lost: the buffer was full"]
     await trail.logger.start()
     await trail.logger.stop()
     assert await stored(conn) == expected(100)
@@ -336,7 +295,7 @@ async def test_a_full_buffer_drops_the_newest_and_says_so(
 
 async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
     """Refused logins have a buffer of their own: an attacker cannot displace what else happens."""
-    trail = Trail(app_pool, buffer_size=100)
+    trail = Trail(app_pool, audit_buffer_size=100)
     for _ in range(500):
         trail.logger.auth_failure(reason="expired")
     assert trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", "user-0"))
@@ -350,11 +309,11 @@ async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, c
 async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
     app_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The database is away for good: stop() returns after its deadline with the number of events lost."""
+    """Neither database nor spool: stop() returns after its deadline with the number of events lost."""
     url = app_url.replace("/pulse_test", "/no_such_database")
     assert url != app_url
     pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0))
-    trail = Trail(pool)
+    trail = Trail(pool, audit_spool_dir="/dev/null/spool")
     await trail.logger.start()
     trail.send(30)
     assert await trail.logger.stop(seconds=0.3) == 30
@@ -368,17 +327,16 @@ async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
 async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """A fault in the writer itself does not end in silence with a buffer that nobody empties."""
 
-    class Faulty:
-        async def write(self, lines: Sequence[Line]) -> None:
-            raise AssertionError(len(lines))
+    async def fail(lines: Sequence[Line]) -> bool:
+        raise AssertionError(len(lines))
 
-        settle = write
-
-    lane = Lane("events", Faulty(), service="ui_iot", limit=10, batch_size=10)
+    accounts = Ledger(None, "ui_iot").accounts
+    losses = Losses("ui_iot", accounts["lost"], on_loss=lambda: None)
+    lane = Lane("events", fail, limit=10, batch_size=10, account=accounts["events"], losses=losses)
     lane.start()
     lane.put(make_line(AuditEvent(event_type="auth.token_refresh", message="m"), "ui_iot"))
     await until(lambda: "the audit writer has crashed" in caplog.text)
-    assert await lane.stop(seconds=1) == 1
+    assert len(await lane.stop(seconds=1)) == 1
 
 
 async def test_no_secret_reaches_row_or_log(
@@ -404,7 +362,7 @@ async def test_the_logger_has_connections_of_its_own(app_url: str, database_url:
     locker = await asyncpg.connect(database_url)
     await locker.execute("begin; lock table audit_log in access exclusive mode")
     registry = CollectorRegistry()
-    async with open_audit_logger(UiIot(database_url=app_url), buffer_size=1000, registry=registry) as logger:
+    async with open_audit_logger(UiIot(database_url=app_url), registry=registry) as logger:
         for _ in range(50):
             logger.auth_success(actor=db.Actor("user", "user-1"))
             logger.auth_failure(reason="expired")

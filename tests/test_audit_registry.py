@@ -5,6 +5,8 @@ from pathlib import Path
 
 import asyncpg
 
+from services.shared.audit.logger import TELEMETRY
+
 ROOT = Path(__file__).parents[1]
 
 CATEGORIES = "auth|device|rule|alert|delivery|config|audit|system"
@@ -50,6 +52,13 @@ async def test_no_registered_type_is_dead(conn: asyncpg.Connection) -> None:
     prefixes = tuple(prefix for text in sources() for prefix in _PUT_TOGETHER.findall(text))
     unused = {name for name in await registry(conn) if name not in used and not name.startswith(prefixes)}
     assert unused == set()
+
+
+async def test_python_and_the_registry_agree_on_what_may_be_lost(conn: asyncpg.Connection) -> None:
+    """Python decides by itself, without a look at the database, which events are durable before the answer."""
+    rows = await registry(conn)
+    assert {name for name, row in rows.items() if row["class"] == "may"} == TELEMETRY
+    assert {row["class"] for row in rows.values()} == {"must", "may"}
 
 
 async def test_every_entry_is_well_formed(conn: asyncpg.Connection) -> None:

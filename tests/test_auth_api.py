@@ -1,8 +1,10 @@
 """Who is let in over HTTP, and what every attempt leaves behind."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,6 +13,7 @@ import orjson
 import pytest
 from starlette.responses import JSONResponse
 
+from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.device_tokens import new_device_token
 from services.ui_iot.known_tokens import KNOWN_SECONDS, KnownTokens
@@ -57,6 +60,12 @@ async def events(conn: asyncpg.Connection, count: int) -> list[dict[str, Any]]:
     return found
 
 
+def pseudonym(account: str) -> str:
+    """The account as the trail of this test has it."""
+    key = Path(os.environ["PULSE_AUDIT_SPOOL_DIR"]).parent / KEY_FILE
+    return Pseudonyms(key.read_bytes()).of(account)
+
+
 def failures(api: Api) -> dict[str, float]:
     """pulse_auth_failures_total by reason."""
     registry = api.process.metrics.registry
@@ -71,25 +80,25 @@ STALE = {"iat": 1000, "exp": 2000}
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
+    ("header", "expected", "account"),
     [
-        (None, "missing_token"),
-        ("", "missing_token"),
-        ("Bearer", "missing_token"),
-        ("Bearer ", "missing_token"),
-        ("Basic YWxpY2U6cGFzcw==", "missing_token"),
-        ("Bearer x", "invalid_token"),
-        ("Bearer " + token(**STALE), "expired"),
-        ("Bearer " + token(role="root"), "invalid_claims"),
-        ("Bearer " + sign(claims(), key=ec_key("other")), "unknown_key"),
-        ("Bearer " + sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem)), "invalid_token"),
-        ("Bearer pdt_acme_" + "A" * 43, "invalid_token"),
-        ("Bearer pdt_acme_short", "invalid_token"),
-        ("Bearer pdt_" + "é" * 50, "invalid_token"),
+        (None, "missing_token", None),
+        ("", "missing_token", None),
+        ("Bearer", "missing_token", None),
+        ("Bearer ", "missing_token", None),
+        ("Basic YWxpY2U6cGFzcw==", "missing_token", None),
+        ("Bearer x", "invalid_token", None),
+        ("Bearer " + token(**STALE), "expired", "alice"),
+        ("Bearer " + token(role="root"), "invalid_claims", "alice"),
+        ("Bearer " + sign(claims(), key=ec_key("other")), "unknown_key", "alice"),
+        ("Bearer " + sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem)), "invalid_token", "alice"),
+        ("Bearer pdt_acme_" + "A" * 43, "invalid_token", "device:acme"),
+        ("Bearer pdt_acme_short", "invalid_token", None),
+        ("Bearer pdt_" + "é" * 50, "invalid_token", None),
     ],
 )
 async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
-    api: Api, conn: asyncpg.Connection, header: str | None, expected: str
+    api: Api, conn: asyncpg.Connection, header: str | None, expected: str, account: str | None
 ) -> None:
     headers = {"X-Trace-ID": "cd" * 16, **({} if header is None else {"Authorization": header.encode("latin-1")})}
     response = await api.client.get(PATH, headers=headers)  # type: ignore[arg-type]  # bytes are a header value too
@@ -99,6 +108,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
     assert (body["reason"], body["trace_id"], body["status"]) == (expected, "cd" * 16, 401)
     [event] = await events(conn, 1)
     assert event["event_type"] == "auth.login_failure"
+    assert event["details"].pop("account", None) == (None if account is None else pseudonym(account))
     assert event["details"] == {"reason": expected, "method": "GET", "path": PATH}
     assert (event["ip"], event["trace_id"], event["source_service"]) == ("203.0.113.9", "cd" * 16, "ui_iot")
     assert event["duration_ms"] > 0
@@ -115,7 +125,8 @@ async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncp
     [event] = await events(conn, 1)
     assert (event["event_type"], event["tenant_id"], event["ip"]) == ("auth.login_success", "acme", "203.0.113.9")
     assert (event["actor_type"], event["actor_id"], event["actor_name"]) == ("user", "viewer@acme", "Alice")
-    assert event["details"] == {"role": "viewer", "method": "GET", "path": PATH}
+    kept = {"role": "viewer", "method": "GET", "path": PATH, "account": pseudonym("viewer@acme")}
+    assert event["details"] == kept
     assert failures(api) == {}
 
 

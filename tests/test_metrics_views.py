@@ -279,7 +279,7 @@ async def test_a_long_history_costs_nothing(conn: asyncpg.Connection) -> None:
     """400,000 finished rows lie in the tables; no view reads more than a few hundred rows, and none of what is over."""
     await history.make_history(conn)
     fleet = {"devices": history.DEVICES, "device_state": 2 * history.DEVICES}
-    # The catalog has a row for each partition, its indexes and its triggers: it grows with the schema, not with history.
+    # The catalog has a row for each partition, index and trigger: it grows with the schema, not with history.
     fleet |= {"pg_inherits": 500, "pg_trigger": 500}
     for view in VIEWS:
         read = await rows_read(conn, f"select * from metrics.{view}")

@@ -91,6 +91,18 @@ async def test_a_database_of_the_callers_keeps_his_variables(
     assert env["PULSE_LISTEN_URL"] == "postgresql://direct/pulse"
 
 
+async def test_audit_events_wait_below_the_home(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each stack has a spool of its own, for each has a database of its own; who names another place is obeyed."""
+    monkeypatch.setenv("PULSE_AUDIT_SPOOL_DIR", "/var/spool/pulse")
+    env = await environment(roster.service("ui_iot", database_url=URL, demo=False))
+    assert env["PULSE_AUDIT_SPOOL_DIR"] == "/var/spool/pulse"
+    monkeypatch.delenv("PULSE_AUDIT_SPOOL_DIR")
+    env = await environment(roster.service("ui_iot", database_url=URL, demo=False))
+    assert env["PULSE_AUDIT_SPOOL_DIR"] == str(tmp_path / "audit" / "spool")
+
+
 @pytest.mark.parametrize("name", ["PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE"])
 async def test_with_an_identity_provider_our_key_opens_nothing(
     roster: Roster, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path

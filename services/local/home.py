@@ -50,6 +50,11 @@ class Home:
         """Tokens of the demo's devices."""
         return self.keys / "fleet.json"
 
+    @property
+    def spool(self) -> Path:
+        """Audit events that wait for the database."""
+        return self.root / "audit" / "spool"
+
     def log(self, name: str) -> Path:
         """Log file of a process."""
         return self.root / "log" / f"{name}.log"

@@ -72,6 +72,7 @@ class Roster:
         extra = {
             "PULSE_DATABASE_URL": database_url,
             "PULSE_PORT": str(self._ports[name]),
+            "PULSE_AUDIT_SPOOL_DIR": os.environ.get("PULSE_AUDIT_SPOOL_DIR") or str(self._home.spool),
             "PULSE_HEALTH_TARGETS": orjson.dumps({other: self._ports.url(other) for other in SERVICES}).decode(),
         }
         kept = {"KEY_FILE": "signing.key", "ANCHOR_DIR": "checkpoints"}

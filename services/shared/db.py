@@ -43,6 +43,10 @@ class SchemaMismatch(Exception):
     """The database does not have the revision this program was written for."""
 
 
+class UnsafeDatabase(Exception):
+    """The database says that a row is stored before it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who causes a change. type: user, device, service or anonymous."""
@@ -133,3 +137,14 @@ async def check_revision(connection: Connection, *, seconds: float = 10.0) -> No
         raise SchemaMismatch(
             f"the database is at revision {found or 'none'}, this program needs {expected}: run alembic upgrade head"
         )
+
+
+async def check_durability(connection: Connection, *, seconds: float = 10.0) -> None:
+    """Raise UnsafeDatabase when what this session commits may be lost in a crash of the server.
+
+    Asked once, at start. No session of ours sets synchronous_commit for itself: as a startup parameter poolers refuse
+    it, and as a statement it would cost each batch of audit events two more round trips.
+    """
+    fault = await connection.fetchval("select core.durability_fault()", timeout=seconds)
+    if fault is not None:
+        raise UnsafeDatabase(f"the database would lose committed rows in a crash: {fault}")

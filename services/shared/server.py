@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
-from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, check_revision
+from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
 from services.shared.metrics import ProcessMetrics, choose_format
 from services.shared.settings import Settings
 
@@ -260,6 +260,6 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
     json_logging.configure(settings.service, settings.log_level)
     try:
         asyncio.run(run(settings))
-    except (SchemaMismatch, CannotListen, asyncpg.PostgresError) as reason:
+    except (SchemaMismatch, UnsafeDatabase, CannotListen, asyncpg.PostgresError) as reason:
         log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
         raise SystemExit(1) from None

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Prepared statements kept a connection; 0 behind a pooler in transaction mode."""
     poll_seconds: Seconds = 5.0
     """Longest that a worker waits when nothing wakes it."""
+    allow_unsafe_database: bool = False
+    """For tests only: work with a database whose fsync or synchronous_commit is off, which loses rows in a crash."""
 
     @property
     def listen_dsn(self) -> str:
@@ -85,7 +87,29 @@ class Settings(BaseSettings):
             raise SystemExit(2) from None
 
 
-class UiIot(Settings):
+class AuditWriter(Settings):
+    """Every process that writes audit events from Python."""
+
+    service = "audit"
+    audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
+    """Audit events of each kind kept in memory; beyond that they are lost, and a row says how many."""
+    audit_database_seconds: Seconds = 2.0
+    """Events that must not be lost go to the spool when the database has not stored them by then."""
+    audit_spool_dir: Path = Path(".pulse/audit/spool")
+    """Directory on a local disk for such events; one for each database, shared by the processes of a machine."""
+    audit_spool_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024 * 1024
+    """Most bytes in it."""
+    audit_when_blocked: Literal["deny", "allow"] = "deny"
+    """What becomes of a request whose event neither database nor spool take: deny answers 503, allow goes on."""
+    audit_flood_rows_per_window: Annotated[int, Field(ge=0)] = 100
+    """Refused requests from one address for one reason that are rows of their own, then they share one; 0: all are."""
+    audit_flood_window_seconds: Seconds = 10.0
+    """Time after which such a shared row is written, with their number."""
+    audit_pseudonym_key: Annotated[SecretStr | None, Field(min_length=16)] = None
+    """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
+
+
+class UiIot(AuditWriter):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -111,8 +135,6 @@ class UiIot(Settings):
     """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
-    audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
-    """Audit events kept while the database is away."""
     ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Most readings in one request."""
     ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024

@@ -158,7 +158,7 @@ async def _wait_until_lost(connection: db.Connection, lost: asyncio.Event, stop:
 async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
     """A pool on a database of the right revision; waits while the server is away, None when stopped first.
 
-    Raises SchemaMismatch when the database is there but too old.
+    Raises SchemaMismatch when the database is there but too old, UnsafeDatabase when it would lose rows in a crash.
     """
     failures = 0
     while not stop.is_set():
@@ -172,6 +172,8 @@ async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
         try:
             async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
                 await db.check_revision(connection)
+                if not settings.allow_unsafe_database:
+                    await db.check_durability(connection)
             return pool
         except db.UNAVAILABLE:
             pool.terminate()

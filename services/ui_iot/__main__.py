@@ -87,7 +87,7 @@ async def run(settings: UiIot) -> None:
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     async with (
         traced_client(trusted=True) as client,
-        open_audit_logger(settings, buffer_size=settings.audit_buffer_size, registry=process.metrics.registry) as audit,
+        open_audit_logger(settings, registry=process.metrics.registry) as audit,
     ):
         issuer = make_issuer(settings, client)
         async with open_user_tokens(settings, client, issuer) as users:

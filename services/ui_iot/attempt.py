@@ -1,10 +1,11 @@
 """One attempt to be let in, which ends in exactly one audit event, however the request goes on."""
 
+import contextlib
 import time
 
 from starlette.types import Scope
 
-from services.shared.audit import AuditLogger
+from services.shared.audit import AuditBlocked, AuditEvent, AuditLogger, Facts
 from services.shared.metrics import ProcessMetrics
 from services.ui_iot.client_address import Address
 from services.ui_iot.principal import Principal
@@ -14,7 +15,10 @@ LONGEST_PATH = 200
 
 
 class Attempt:
-    """Settled once, by the first who knows how it ended; later calls change nothing."""
+    """Settled once, by the first who knows how it ended; later calls change nothing.
+
+    Each call returns when the event is durable, so that nobody hears of a decision that could be missing in the trail.
+    """
 
     __slots__ = ("_audit", "_details", "_metrics", "_principal", "_settled", "_started", "address")
 
@@ -32,47 +36,50 @@ class Attempt:
         """Note who it is; whether that is enough is decided where the route is known."""
         self._principal = principal
 
-    def accept(self) -> None:
-        """The caller was let in."""
-        if self._settled or self._principal is None:
-            return
-        self._settled = True
-        self._audit.auth_success(
-            tenant_id=self._principal.tenant_id,
-            actor=self._principal.actor,
-            ip_address=self.address,
-            duration_ms=self._milliseconds(),
-            details={**self._details, "role": self._principal.role},
-        )
+    async def accept(self) -> None:
+        """The caller is let in. Raises AuditBlocked when that cannot be put on record, and then it is not."""
+        event = self._acceptance()
+        if event is not None:
+            await self._audit.record(event)
 
-    def refresh(self, principal: Principal | None) -> None:
-        """The caller got a new token; None when the token does not say whose it is."""
+    async def refresh(self, principal: Principal | None) -> None:
+        """The caller gets a new token; None when the token does not say whose it is. Raises AuditBlocked."""
         if self._settled:
             return
         self._settled = True
-        self._audit.auth_token_refresh(
-            tenant_id=principal.tenant_id if principal else None,
-            actor=principal.actor if principal else None,
-            ip_address=self.address,
-            duration_ms=self._milliseconds(),
-            details=self._details,
-        )
+        await self._audit.record(self._audit.auth.token_refresh(**self._facts(principal)))
 
-    def refuse(self, refusal: Refusal) -> None:
-        """The caller was turned away."""
+    async def refuse(self, refusal: Refusal) -> None:
+        """The caller is turned away, on record or not: nobody gains anything by it."""
         if self._settled:
             return
         self._settled = True
         self._metrics.auth_failures.labels(refusal.reason).inc()
-        known = self._principal
-        self._audit.auth_failure(
-            reason=refusal.reason,
-            tenant_id=known.tenant_id if known else refusal.tenant_id,
-            actor=known.actor if known else refusal.actor,
-            ip_address=self.address,
-            duration_ms=self._milliseconds(),
-            details=self._details,
-        )
+        facts = self._facts(self._principal)
+        if self._principal is None:
+            facts |= {"tenant_id": refusal.tenant_id, "actor": refusal.actor, "account": refusal.account}
+        with contextlib.suppress(AuditBlocked):
+            await self._audit.record(self._audit.auth.failure(reason=refusal.reason, **facts))
 
-    def _milliseconds(self) -> float:
-        return (time.perf_counter() - self._started) * 1000
+    def leave(self) -> None:
+        """The request ended without an answer; what was not settled is put on record without waiting."""
+        event = self._acceptance()
+        if event is not None:
+            self._audit.log(event)
+
+    def _acceptance(self) -> AuditEvent | None:
+        if self._settled or self._principal is None:
+            return None
+        self._settled = True
+        facts = self._facts(self._principal)
+        facts["details"] = {**self._details, "role": self._principal.role}
+        return self._audit.auth.success(**facts)
+
+    def _facts(self, principal: Principal | None) -> Facts:
+        return {
+            "tenant_id": principal.tenant_id if principal else None,
+            "actor": principal.actor if principal else None,
+            "ip_address": self.address,
+            "duration_ms": (time.perf_counter() - self._started) * 1000,
+            "details": self._details,
+        }

@@ -1,11 +1,12 @@
 """Decides who a request comes from: the order of the checks, and what a failure costs its address."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 from starlette.types import Scope
 
 from services.shared.db import UNAVAILABLE
+from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address, ClientAddress
 from services.ui_iot.credentials import Headers, find_token
 from services.ui_iot.device_tokens import PREFIX, DeviceTokens
@@ -41,10 +42,13 @@ class Authenticator:
         if isinstance(result, Principal):
             assert isinstance(token, str)
             self.known.note(token)
-        elif STATUS[result.reason] == 401:
+            return result
+        if STATUS[result.reason] == 401:
             self.limit.record_failure(address)
             if isinstance(token, str):
                 self.known.forget(token)
+        if isinstance(token, str) and result.actor is None:
+            return replace(result, account=claimed_account(token))
         return result
 
     async def _identify(self, token: str | Refusal, address: Address | None) -> Principal | Refusal:

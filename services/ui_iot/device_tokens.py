@@ -29,6 +29,12 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def claimed_tenant(token: str) -> str | None:
+    """The tenant that a well-formed token names, whether or not it is one of its devices'."""
+    match = _TOKEN.fullmatch(token)
+    return None if match is None else match[1]
+
+
 class DeviceTokens:
     """Asks the database whose token it is, and remembers good answers for a few seconds."""
 

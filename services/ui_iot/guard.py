@@ -39,9 +39,9 @@ class GuardedRoute(APIRoute):
             attempt = request.scope["pulse.attempt"]
             if request.scope["pulse.principal"].role not in roles:
                 refusal = Refusal("forbidden", f"This needs one of the roles {', '.join(sorted(roles))}.")
-                attempt.refuse(refusal)
+                await attempt.refuse(refusal)
                 raise Refused(refusal)
-            attempt.accept()
+            await attempt.accept()
             return await handler(request)
 
         return guarded

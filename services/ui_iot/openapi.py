@@ -30,7 +30,7 @@ _PROBLEM_SCHEMA = {
         "reason": {
             "type": "string",
             "description": "Why the caller is not let in: missing_token, invalid_token, expired, invalid_claims, "
-            "unknown_key, auth_unavailable, rate_limited or forbidden.",
+            "unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable when it cannot be recorded.",
         },
         "errors": {
             "type": "array",

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from services.shared import tracing
+from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.refusals import STATUS, Refusal
 
@@ -118,11 +119,17 @@ def refusal_problem(refusal: Refusal) -> Response:
     return problem(status, refusal.detail, headers=headers, reason=refusal.reason)
 
 
+def blocked_problem() -> Response:
+    """The response to a request that may not go on because it could not be put on record."""
+    return problem(503, "The request cannot be put on record now.", reason="audit_unavailable")
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of the application a problem."""
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(AuditBlocked, _on_audit_blocked)
     app.add_exception_handler(asyncpg.PostgresError, _on_postgres_error)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _on_database_away)
@@ -179,6 +186,10 @@ async def _on_postgres_error(_request: Request, error: Exception) -> Response:
         return await _on_fault(_request, error)
     log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
     return problem(status, detail)
+
+
+async def _on_audit_blocked(_request: Request, _error: Exception) -> Response:
+    return blocked_problem()
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:

@@ -38,3 +38,5 @@ class Refusal:
     tenant_id: str | None = None
     actor: Actor | None = None
     retry_after_seconds: int | None = None
+    account: str | None = None
+    """Whom the token claims to belong to, unproven: for the audit trail, which keeps a pseudonym of it."""

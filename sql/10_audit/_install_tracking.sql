@@ -20,10 +20,11 @@ begin
         ('track_delete', 'after delete', 'referencing old table as old_rows', false),
         ('track_update', 'after update', (
           -- Without any of its columns the trigger fires always, to say that they are gone.
-          select 'for each row' || coalesce(
-            format(' when ((row(%s))::record *<> (row(%s))::record)',
-              nullif(string_agg(format('old.%I', a.attname), ', '), ''), string_agg(format('new.%I', a.attname), ', ')),
-            '')
+          select case
+            when count(*) = 0 then 'for each row'
+            else format('for each row when ((row(%s))::record *<> (row(%s))::record)',
+              string_agg(format('old.%I', a.attname), ', '), string_agg(format('new.%I', a.attname), ', '))
+          end
           from pg_attribute a
           where a.attrelid = v_table and a.attname = any (p_tracked.only_columns) and a.attnum > 0 and not a.attisdropped
         ), true)

@@ -12,7 +12,8 @@ return (
       or exists (select from pg_inherits i where c.oid in (i.inhparent, i.inhrelid))
       then 'is no ordinary table'
     when not pg_has_role(c.relowner, 'usage')
-      then format('belongs to %s: a migration, which acts as %s, could not put its triggers back', c.relowner::regrole, current_user)
+      then format(
+        'belongs to %s: a migration, which acts as %s, could not put its triggers back', c.relowner::regrole, current_user)
   end
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace

@@ -1,6 +1,12 @@
 -- The closed registry: audit.write refuses a type that is not listed here. To add one, add a line.
+-- Only what a fleet sends all the time may be lost; the writer in services/shared/audit knows the same types.
 create view audit.event_types as
-select t.event_type, t.severity, t.description
+select
+  t.event_type,
+  t.severity,
+  t.description,
+  -- must: durable before the caller is answered; may: buffered, lost and counted when there is no room.
+  case when t.event_type in ('device.readings_accepted', 'device.readings_refused') then 'may' else 'must' end as class
 from (
   values
     ('auth.login_success', 'info', 'A user''s bearer token was accepted.'),
@@ -63,4 +69,4 @@ from (
 ) as t (event_type, severity, description);
 
 comment on view audit.event_types is
-  'The closed registry of audit events: what may stand in audit_log.event_type, its usual severity and what it tells.';
+  'The closed registry of audit events: what may stand in audit_log.event_type, its usual severity, what it tells, and whether it must be durable before the caller is answered or may be lost and counted.';

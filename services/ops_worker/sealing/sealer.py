@@ -81,8 +81,8 @@ class Sealer:
         size = head["tree_size"]
         if self.seen is not None and size < self.seen.tree_size:
             raise LogBroken(
-                f"the log had {self.seen.tree_size} blocks and has {size}: its end was cut off, or PULSE_AUDIT_ANCHOR_DIR"
-                " holds the checkpoints of another database"
+                f"the log had {self.seen.tree_size} blocks and has {size}: its end was cut off,"
+                " or PULSE_AUDIT_ANCHOR_DIR holds the checkpoints of another database"
             )
         try:
             frontier = tree.Frontier(size, head["frontier"])

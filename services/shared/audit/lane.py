@@ -2,69 +2,40 @@
 
 import asyncio
 import logging
-import os
 import time
-from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
+from collections import deque
 
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.record import Line, make_line, read_line
+from services.shared.audit.ledger import Account
+from services.shared.audit.losses import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
+from services.shared.audit.record import Line
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_SECONDS = 10.0
 
 
-class Writer(Protocol):
-    """Where batches go."""
+class Batch:
+    """Rows that are written together, and whoever waits for them: one future for all."""
 
-    async def write(self, lines: Sequence[Line]) -> None:
-        """Return when every row is stored."""
+    __slots__ = ("_done", "lines", "taken_ns")
 
-    async def settle(self, lines: Sequence[Line]) -> None:
-        """The same for rows of another kind than the lane's."""
+    def __init__(self, taken_ns: int) -> None:
+        self.lines: list[Line] = []
+        self.taken_ns = taken_ns
+        self._done: asyncio.Future[bool] | None = None
 
+    async def wait(self, seconds: float) -> bool:
+        """Whether the rows are durable; False when it is not known in time."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+        # Not awaited itself: who gives up waiting must not cancel it for the others.
+        done, _ = await asyncio.wait({self._done}, timeout=seconds)
+        return bool(done) and self._done.result()
 
-class Gap:
-    """Events that were lost: how many of which type, between which times."""
-
-    def __init__(self) -> None:
-        self._by_type: Counter[str] = Counter()
-        self._first_at: datetime | None = None
-        self._last_at: datetime | None = None
-
-    def add(self, line: Line) -> None:
-        """Count one lost event."""
-        row = read_line(line)
-        at = datetime.fromisoformat(row["timestamp"] or "")
-        self._by_type[row["event_type"] or ""] += 1
-        self._first_at = min(self._first_at or at, at)
-        self._last_at = max(self._last_at or at, at)
-
-    def make_line(self, *, service: str, lane: str) -> Line:
-        """The audit.gap row that stands for them."""
-        count = self._by_type.total()
-        return make_line(
-            AuditEvent(
-                event_type="audit.gap",
-                severity="error",
-                message=f"{count} audit events of {service} were lost: the buffer was full",
-                details={
-                    "count": count,
-                    "by_type": dict(self._by_type),
-                    "first_at": self._first_at,
-                    "last_at": self._last_at,
-                    "buffer": lane,
-                    "process": os.getpid(),
-                },
-                actor_type="service",
-                actor_id=service,
-                trace_id=None,
-            ),
-            service,
-        )
+    def finish(self, *, kept: bool) -> None:
+        """Tell who waits."""
+        if self._done is not None:
+            self._done.set_result(kept)
 
 
 class Lane:
@@ -74,42 +45,52 @@ class Lane:
     times tells what is missing. Not thread-safe: everything happens on the event loop.
     """
 
-    def __init__(self, name: str, writer: Writer, *, service: str, limit: int, batch_size: int) -> None:
+    def __init__(self, name: str, keep: Keep, *, limit: int, batch_size: int, account: Account, losses: Losses) -> None:
         self.name = name
         self.written = 0
         self.dropped = 0
-        self._writer = writer
-        self._service = service
+        self._keep = keep
         self._limit = limit
         self._batch_size = batch_size
-        self._buffer: list[Line] = []
-        self._gap: Gap | None = None
+        self._account = account
+        self._losses = losses
+        self._batches: deque[Batch] = deque()
+        self._open: Batch | None = None
+        self._length = 0
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._logged_at = float("-inf")
 
     def __len__(self) -> int:
-        """Rows not known to be stored yet."""
-        return len(self._buffer)
+        """Rows not known to be durable yet."""
+        return self._length
 
-    def put(self, line: Line) -> bool:
-        """Take a row; False when it is lost because the lane is full or has stopped."""
-        if len(self._buffer) >= self._limit or (self._stopping and self._task is None):
-            self._drop(line)
-            return False
-        self._buffer.append(line)
-        if not self._wake.is_set():
+    def put(self, line: Line) -> Batch | None:
+        """Take a row into the batch that is returned; None when it is lost because the lane is full or has stopped."""
+        now_ns = time.time_ns()
+        if self._length >= self._limit or (self._stopping and self._task is None):
+            self._lose([line], cause=BUFFER_FULL, at_ns=now_ns)
+            return None
+        batch = self._open
+        if batch is None:
+            batch = self._open = Batch(now_ns)
+            self._batches.append(batch)
             self._wake.set()
-        return True
+        batch.lines.append(line)
+        self._length += 1
+        self._account.take(now_ns)
+        if len(batch.lines) >= self._batch_size:
+            self._open = None
+        return batch
 
     def start(self) -> None:
         """Begin to write."""
         self._task = asyncio.create_task(self._run(), name=f"audit-{self.name}")
         self._task.add_done_callback(_report_crash)
 
-    async def stop(self, *, seconds: float) -> int:
-        """Write what is left, but no longer than that; returns how many rows could not be written."""
+    async def stop(self, *, seconds: float) -> list[Line]:
+        """Write what is left, but no longer than that; returns the rows that could not be written."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:
@@ -118,37 +99,49 @@ class Lane:
             # A connection whose peer vanished may hang even when it is given up.
             await asyncio.wait({self._task}, timeout=1)
             self._task = None
-        left = len(self._buffer)
-        if left:
-            by_type = Counter(read_line(line)["event_type"] for line in self._buffer)
-            log.error("audit events lost at stop", extra={"buffer": self.name, "lost": left, "by_type": by_type})
-            self.dropped += left
-            self._buffer.clear()
+        left = [line for batch in self._batches for line in batch.lines]
+        for batch in self._batches:
+            batch.finish(kept=False)
+        self._batches.clear()
+        self._length, self._open = 0, None
         return left
 
+    def give_away(self, count: int) -> None:
+        """Somebody else made durable what stop() returned."""
+        self.written += count
+        self._account.settle(count, next_ns=0)
+
     async def _run(self) -> None:
-        while self._buffer or self._gap is not None or not self._stopping:
-            if batch := self._buffer[: self._batch_size]:
-                await self._writer.write(batch)
-                # Only now: until a row is stored it counts against the limit.
-                del self._buffer[: len(batch)]
-                self.written += len(batch)
-            gap, self._gap = self._gap, None
-            if gap is not None:
-                await self._writer.settle([gap.make_line(service=self._service, lane=self.name)])
-            elif not batch and not self._stopping:
+        while self._batches or not self._stopping:
+            if not self._batches:
                 self._wake.clear()
                 await self._wake.wait()
+                continue
+            batch = self._batches[0]
+            if batch is self._open:
+                self._open = None
+            kept = await self._keep(batch.lines)
+            self._settle(batch, kept=kept)
 
-    def _drop(self, line: Line) -> None:
-        self.dropped += 1
-        if self._gap is None:
-            self._gap = Gap()
-        self._gap.add(line)
+    def _settle(self, batch: Batch, *, kept: bool) -> None:
+        # Only now: until a row is durable it counts against the limit.
+        self._batches.popleft()
+        count = len(batch.lines)
+        self._length -= count
+        if kept:
+            self.written += count
+        else:
+            self._lose(batch.lines, cause=NOWHERE_TO_GO, at_ns=batch.taken_ns)
+        self._account.settle(count, next_ns=self._batches[0].taken_ns if self._batches else 0)
+        batch.finish(kept=kept)
+
+    def _lose(self, lines: list[Line], *, cause: str, at_ns: int) -> None:
+        self.dropped += len(lines)
+        self._losses.add(lines, buffer=self.name, cause=cause, at_ns=at_ns)
         now = time.monotonic()
         if now - self._logged_at > LOG_EVERY_SECONDS:
             self._logged_at = now
-            reason = "the writer has stopped" if self._task is None and self._stopping else "the buffer is full"
+            reason = "the writer has stopped" if self._task is None and self._stopping else cause
             log.error("audit events are lost: %s", reason, extra={"buffer": self.name, "dropped": self.dropped})
 
 

@@ -1,131 +1,203 @@
 """AuditLogger: the way into the audit trail for what only Python knows, mainly who was let in and who was not."""
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypedDict, Unpack
+from typing import Final, Unpack
 
 from prometheus_client import CollectorRegistry
 
 from services.shared import db
-from services.shared.audit.collector import LaneCollector
+from services.shared.audit.auth_events import REFUSALS, AuthEvents, Facts
+from services.shared.audit.collector import AuditCollector, Numbers, make_wait_histogram
+from services.shared.audit.drain import Drain
 from services.shared.audit.event import AuditEvent
+from services.shared.audit.flood import Flood
+from services.shared.audit.journal import Journal
+from services.shared.audit.keeper import Keeper
 from services.shared.audit.lane import Lane
-from services.shared.audit.record import Address, make_line
+from services.shared.audit.losses import Keep, Losses
+from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms, read_key
+from services.shared.audit.record import make_line
+from services.shared.audit.spool import Spool
 from services.shared.audit.store import Store, call, copy
-from services.shared.settings import Settings
+from services.shared.settings import AuditWriter
+
+log = logging.getLogger(__name__)
 
 # COPY of 5,000 rows costs a fifth less a row than of 1,000; a batch that fails costs more the longer it is.
 COPY_BATCH = 5000
 CALL_BATCH = 1000
+# One for each lane, one for what the keeper stores.
+CONNECTIONS = 4
 
-_REFUSAL_TYPES = {"forbidden": "auth.forbidden", "rate_limited": "auth.rate_limited"}
-_REFUSALS = frozenset({"auth.login_failure", *_REFUSAL_TYPES.values()})
+TELEMETRY: Final = frozenset({"device.readings_accepted", "device.readings_refused"})
+"""The types of class may, as audit.event_types has them: buffered, and lost when the buffer is full."""
 
 
-_ANONYMOUS = db.Actor("anonymous", "")
-
-
-class Facts(TypedDict, total=False):
-    """What is known about a request: all of it optional."""
-
-    tenant_id: str | None
-    actor: db.Actor | None
-    ip_address: str | Address | None
-    duration_ms: float | None
-    details: Mapping[str, Any]
+class AuditBlocked(Exception):
+    """The event cannot be made durable: the database does not answer in time and the spool takes nothing."""
 
 
 class AuditLogger:
-    """Takes events without waiting and stores each exactly once.
+    """Takes events and stores each exactly once.
 
-    Refused logins go through audit.record_auth_failure, everything else by COPY, each kind over a buffer and a
-    connection of its own. The pool should be nobody else's, as open_audit_logger makes it: then no flood of logins can
-    take a connection from the requests.
+    An event of class must is kept in the database, or on the local disk while that is away; one of class may waits in
+    a bounded buffer. Refused logins go through audit.record_auth_failure, everything else by COPY, each kind over a
+    buffer and a connection of its own. The pool should be nobody else's, as open_audit_logger makes it: then no flood
+    of logins can take a connection from the requests.
     """
 
-    def __init__(self, pool: db.Pool, *, service: str, buffer_size: int, registry: CollectorRegistry) -> None:
-        self._service = service
-        copies, calls = Store(pool, copy), Store(pool, call)
-        self._events = Lane("events", copies, service=service, limit=buffer_size, batch_size=COPY_BATCH)
-        self._refusals = Lane("auth_failures", calls, service=service, limit=buffer_size, batch_size=CALL_BATCH)
-        registry.register(LaneCollector({self._events: copies, self._refusals: calls}))
+    def __init__(self, pool: db.Pool, *, settings: AuditWriter, registry: CollectorRegistry, spool: Spool) -> None:
+        self._settings = settings
+        self._service = settings.service
+        self._spool = spool
+        self._denies = settings.audit_when_blocked == "deny"
+        self._blocked = 0
+        self._is_stopped = False
+        self.auth = AuthEvents(_make_pseudonyms(settings).of)
+        self._journal = Journal(spool, database_seconds=settings.audit_database_seconds, on_away=self._wake)
+        self._losses = Losses(self._service, spool.ledger.accounts["lost"], on_loss=self._wake)
+        self._flood = Flood(
+            rows=settings.audit_flood_rows_per_window,
+            seconds=settings.audit_flood_window_seconds,
+            service=self._service,
+            account=spool.ledger.accounts["aggregated"],
+            on_due=self._wake,
+        )
+        copies, calls, readings = Store(pool, copy), Store(pool, call), Store(pool, copy)
+        keep, keep_refusals = self._journal.through(copies), self._journal.through(calls)
+        self._events = self._make_lane("events", keep, COPY_BATCH)
+        self._refusals = self._make_lane("auth_failures", keep_refusals, CALL_BATCH)
+        self._telemetry = self._make_lane("telemetry", readings.write, COPY_BATCH)
+        self._drain = Drain(spool, self._journal, Store(pool, copy), service=self._service)
+        self._keeper = Keeper(self._drain, flood=self._flood, losses=self._losses, events=keep, refusals=keep_refusals)
+        stores = {self._events: copies, self._refusals: calls, self._telemetry: readings}
+        registry.register(AuditCollector(stores, self._numbers))
+        self._wait_histogram = make_wait_histogram(registry)
+
+    def _make_lane(self, name: str, keep: Keep, batch_size: int) -> Lane:
+        account = self._spool.ledger.accounts[name]
+        limit = self._settings.audit_buffer_size
+        return Lane(name, keep, limit=limit, batch_size=batch_size, account=account, losses=self._losses)
+
+    def _wake(self) -> None:
+        self._keeper.wake()
 
     async def start(self) -> None:
         """Begin to store; what was logged before is kept."""
-        self._events.start()
-        self._refusals.start()
+        for lane in self._lanes:
+            lane.start()
+        self._keeper.start()
 
     async def stop(self, *, seconds: float = 5.0) -> int:
-        """Store what is left; returns how many events could not be stored in that time, and logs it."""
-        return sum(await asyncio.gather(self._events.stop(seconds=seconds), self._refusals.stop(seconds=seconds)))
+        """Store what is left, or spool it; returns how many events found no place in that time, and logs it."""
+        if self._is_stopped:
+            return 0
+        self._is_stopped = True
+        await self._keeper.stop(seconds=1.0)
+        await self._keeper.tell(everything=True)
+        # With the database away, what is left is the spool's: no reason to wait.
+        seconds = min(seconds, 0.5) if self._journal.is_away else seconds
+        lost = sum(await asyncio.gather(*(self._stop_lane(lane, seconds) for lane in self._lanes)))
+        await self._keeper.tell()
+        await self._spool.close()
+        return lost
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the last event found neither the database nor the spool, and blocked means denied."""
+        return self._denies and self._journal.is_blocked
+
+    async def record(self, event: AuditEvent) -> None:
+        """Return when the event is durable: in the database, or on the local disk.
+
+        Raises AuditBlocked when it is neither in time and PULSE_AUDIT_WHEN_BLOCKED is deny. A refused login that is
+        one of a flood is counted and not waited for.
+        """
+        started = time.perf_counter()
+        is_refusal = event.event_type in REFUSALS
+        if is_refusal and not self._flood.admits(event):
+            return
+        lane = self._refusals if is_refusal else self._events
+        batch = lane.put(make_line(event, self._service))
+        kept = batch is not None and await batch.wait(self._journal.longest_seconds)
+        self._wait_histogram.observe(time.perf_counter() - started)
+        if not kept:
+            self._blocked += 1
+            if self._denies:
+                raise AuditBlocked
 
     def log(self, event: AuditEvent) -> bool:
-        """Take an event, from the event loop's thread; False when the buffer is full and the event is lost."""
-        lane = self._refusals if event.event_type in _REFUSALS else self._events
-        return lane.put(make_line(event, self._service))
+        """Take an event without waiting, from the event loop's thread; False when its buffer is full and it is lost."""
+        if event.event_type in REFUSALS:
+            return not self._flood.admits(event) or self._put(self._refusals, event)
+        return self._put(self._telemetry if event.event_type in TELEMETRY else self._events, event)
 
     def auth_success(self, **facts: Unpack[Facts]) -> bool:
-        """A caller was let in.
-
-        A device's is device.authenticated: a fleet shows its tokens many times a second, and auth.* is where people's
-        logins and every refusal must stay visible.
-        """
-        actor = facts.get("actor")
-        if actor is not None and actor.type == "device":
-            return self._log("device.authenticated", "debug", "device let in", facts)
-        return self._log("auth.login_success", "info", "caller let in", facts)
+        """Log that a caller was let in."""
+        return self.log(self.auth.success(**facts))
 
     def auth_failure(self, *, reason: str, **facts: Unpack[Facts]) -> bool:
-        """A caller was turned away; the reason decides between login_failure, forbidden and rate_limited."""
-        event_type = _REFUSAL_TYPES.get(reason, "auth.login_failure")
-        return self._log(event_type, "warning", f"caller turned away: {reason}", facts, {"reason": reason})
+        """Log that a caller was turned away."""
+        return self.log(self.auth.failure(reason=reason, **facts))
 
     def auth_rate_limited(self, **facts: Unpack[Facts]) -> bool:
-        """An address was turned away without a look at its token."""
-        return self.auth_failure(reason="rate_limited", **facts)
+        """Log that an address was turned away without a look at its token."""
+        return self.log(self.auth.failure(reason="rate_limited", **facts))
 
     def auth_token_refresh(self, **facts: Unpack[Facts]) -> bool:
-        """A caller got a new access token for its refresh token."""
-        return self._log("auth.token_refresh", "info", "caller got a fresh session", facts)
+        """Log that a caller got a new access token for its refresh token."""
+        return self.log(self.auth.token_refresh(**facts))
 
     def device_rejected(self, *, reasons: Mapping[str, int], **facts: Unpack[Facts]) -> bool:
-        """Readings were refused before they reached the database; reasons: how many for which."""
-        count = sum(reasons.values())
-        details = {"refused": count, "reasons": dict(reasons)}
-        return self._log("device.readings_refused", "warning", f"{count} readings refused", facts, details)
+        """Log that readings were refused before they reached the database; reasons: how many for which."""
+        return self.log(self.auth.device_rejected(reasons=reasons, **facts))
 
-    def _log(
-        self, event_type: str, severity: str, message: str, facts: Facts, details: Mapping[str, Any] | None = None
-    ) -> bool:
-        actor = facts.get("actor") or _ANONYMOUS
-        is_device = actor.type == "device"
-        given = facts.get("details")
-        return self.log(
-            AuditEvent(
-                event_type=event_type,
-                severity=severity,
-                message=message,
-                tenant_id=facts.get("tenant_id") or "system",
-                entity_type="device" if is_device else None,
-                entity_id=actor.id if is_device else None,
-                details={**given, **details} if given and details else given or details or {},
-                actor_type=actor.type,
-                actor_id=actor.id,
-                actor_name=actor.name,
-                ip_address=facts.get("ip_address"),
-                duration_ms=facts.get("duration_ms"),
-            )
+    @property
+    def _lanes(self) -> tuple[Lane, Lane, Lane]:
+        return self._events, self._refusals, self._telemetry
+
+    def _put(self, lane: Lane, event: AuditEvent) -> bool:
+        return lane.put(make_line(event, self._service)) is not None
+
+    async def _stop_lane(self, lane: Lane, seconds: float) -> int:
+        left = await lane.stop(seconds=seconds)
+        if left and await self._spool.append(left):
+            lane.give_away(len(left))
+            return 0
+        if left:
+            # They stay in the ledger: the next process tells that they are lost.
+            lane.dropped += len(left)
+            log.error("audit events lost at stop", extra={"buffer": lane.name, "lost": len(left)})
+        return len(left)
+
+    def _numbers(self) -> Numbers:
+        return Numbers(
+            spool_bytes=self._spool.size,
+            spool_records=self._spool.records,
+            spooled=self._spool.spooled,
+            drained=self._drain.drained,
+            blocked=self._blocked,
+            aggregated=self._flood.aggregated,
+            gaps=self._losses.told + self._drain.gaps,
         )
 
 
+def _make_pseudonyms(settings: AuditWriter) -> Pseudonyms:
+    given = settings.audit_pseudonym_key
+    key = given.get_secret_value().encode() if given else read_key(settings.audit_spool_dir.parent / KEY_FILE)
+    return Pseudonyms(key)
+
+
 @asynccontextmanager
-async def open_audit_logger(
-    settings: Settings, *, buffer_size: int, registry: CollectorRegistry
-) -> AsyncIterator[AuditLogger]:
-    """An AuditLogger over a pool of its own: two connections, opened at the first event; the database may be away."""
-    pool = await db.open_pool(settings.model_copy(update={"pool_min_size": 0, "pool_max_size": 2}))
-    logger = AuditLogger(pool, service=settings.service, buffer_size=buffer_size, registry=registry)
+async def open_audit_logger(settings: AuditWriter, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
+    """An AuditLogger over a pool of its own, opened at the first event; the database may be away."""
+    pool = await db.open_pool(settings.model_copy(update={"pool_min_size": 0, "pool_max_size": CONNECTIONS}))
+    spool = Spool(settings.audit_spool_dir, service=settings.service, limit=settings.audit_spool_bytes)
+    logger = AuditLogger(pool, settings=settings, registry=registry, spool=spool)
     await logger.start()
     try:
         yield logger

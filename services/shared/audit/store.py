@@ -4,12 +4,13 @@ first try: COPY, or CALL for refused logins ── ok ──▶ stored
   └─ anything else: nobody knows what was stored
        ▼
 audit.append of the same rows ── ok ──▶ stored; what was there already stayed
-  ├─ database away ──▶ wait, again
+  ├─ database away ──▶ wait, again, until the deadline
   └─ a row is refused ──▶ halve until it stands alone, store an audit.quarantined row in its place
 """
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -28,7 +29,8 @@ Send: TypeAlias = Callable[[db.Connection, Sequence[Line]], Awaitable[Any]]
 
 ACQUIRE_SECONDS = 10.0
 RELEASE_SECONDS = 5.0
-LONGEST_BACKOFF_SECONDS = 5.0
+# Events wait on the local disk or in memory meanwhile, so it is asked often.
+LONGEST_BACKOFF_SECONDS = 1.0
 LOG_EVERY_FAILURES = 20
 
 # Data exception, constraint violation, program limit exceeded: the row is at fault, not the moment.
@@ -94,29 +96,32 @@ class Store:
     def __init__(self, pool: db.Pool, send: Send) -> None:
         self._pool = pool
         self._send = send
+        self._given_up: set[asyncio.Task[None]] = set()
         self.quarantined = 0
         self.failures = 0
 
-    async def write(self, lines: Sequence[Line]) -> None:
-        """Return when every row is stored or stands in quarantine, which may take as long as the database is away."""
-        if await self._try(self._send, lines) is not None:
-            self.failures += 1
-            await self.settle(lines)
+    async def write(self, lines: Sequence[Line], *, deadline: float = math.inf) -> bool:
+        """Whether every row is stored or stands in quarantine; False when the deadline (of the loop) came first."""
+        if await self._try(self._send, lines, deadline) is None:
+            return True
+        self.failures += 1
+        return await self.settle(lines, deadline=deadline)
 
-    async def settle(self, lines: Sequence[Line]) -> None:
+    async def settle(self, lines: Sequence[Line], *, deadline: float = math.inf) -> bool:
         """The same for rows of any kind that may be stored already; slower."""
         pieces = [lines]
         failures = 0
         while pieces:
             piece = pieces.pop()
-            error = await self._try(_append, piece)
+            error = await self._try(_append, piece, deadline)
             if error is None:
                 failures = 0
             elif not is_poison(error) or (len(piece) == 1 and is_quarantine(piece[0])):
                 # A quarantine row holds plain ASCII: when even that is refused, the table is at fault, not the row.
                 pieces.append(piece)
                 failures += 1
-                await self._wait(failures, error)
+                if not await self._wait(failures, error, deadline):
+                    return False
             elif len(piece) == 1:
                 log.error("audit event quarantined: %s", type(error).__name__)
                 self.quarantined += 1
@@ -124,22 +129,46 @@ class Store:
             else:
                 half = len(piece) // 2
                 pieces += [piece[half:], piece[:half]]
+        return True
 
-    async def _try(self, send: Send, lines: Sequence[Line]) -> Exception | None:
+    async def _try(self, send: Send, lines: Sequence[Line], deadline: float) -> Exception | None:
+        sending = asyncio.create_task(self._send_once(send, lines))
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
-            try:
-                await send(connection, lines)
-            finally:
-                # Bounded: after a timeout asyncpg waits for a server that may never answer.
-                await self._pool.release(connection, timeout=RELEASE_SECONDS)
-        except Exception as error:  # noqa: BLE001  # whatever it was, it decides how the rows are tried again
-            return error
-        return None
+            seconds = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({sending}, timeout=None if math.isinf(deadline) else max(0.0, seconds))
+            if not done:
+                return TimeoutError()
+            if sending.cancelled():
+                return TimeoutError()
+            return sending.exception()  # type: ignore[return-value]  # whatever it raised but a cancellation
+        finally:
+            if not sending.done():
+                # What it takes to get rid of a connection that hangs is not waited for.
+                self._given_up.add(sending)
+                sending.add_done_callback(self._forget)
+                sending.cancel()
 
-    async def _wait(self, failures: int, error: Exception) -> None:
+    def _forget(self, sending: "asyncio.Task[None]") -> None:
+        self._given_up.discard(sending)
+        if not sending.cancelled():
+            sending.exception()
+
+    async def _send_once(self, send: Send, lines: Sequence[Line]) -> None:
+        connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        try:
+            await send(connection, lines)
+        finally:
+            # When this was given up, asyncpg first asks the server to cancel the statement, so that none is left that
+            # waits for a lock. Bounded, for the server may never answer.
+            await self._pool.release(connection, timeout=RELEASE_SECONDS)
+
+    async def _wait(self, failures: int, error: Exception, deadline: float) -> bool:
         self.failures += 1
         if failures % LOG_EVERY_FAILURES == 1:
             log.warning("audit events wait for the database: %s", type(error).__name__, extra={"failures": failures})
         longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 16))
-        await asyncio.sleep(longest * (0.5 + random.random() / 2))  # jitter
+        seconds = longest * (0.5 + random.random() / 2)  # jitter
+        if asyncio.get_running_loop().time() + seconds >= deadline:
+            return False
+        await asyncio.sleep(seconds)
+        return True

@@ -2,19 +2,43 @@
 
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.shared.audit import AuditLogger
+from services.shared.audit import AuditBlocked, AuditLogger
 from services.shared.metrics import ProcessMetrics
 from services.ui_iot.attempt import Attempt
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.credentials import read_headers
-from services.ui_iot.problems import refusal_problem
+from services.ui_iot.problems import blocked_problem, refusal_problem
 from services.ui_iot.refusals import Refusal
 
 PROBE_PATHS: Final = frozenset(("/metrics", "/livez", "/healthz", "/readyz", "/health"))
 # /auth/refresh shows a refresh token in its body and audits itself.
 OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/auth/refresh"}
+
+
+class _Settling:
+    """Lets an answer out only when the attempt is on record: a route settles it, here what no route answered."""
+
+    def __init__(self, attempt: Attempt, scope: Scope, receive: Receive, send: Send) -> None:
+        self._attempt = attempt
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        """Pass the message on; an answer that may not leave is replaced."""
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            try:
+                await self._attempt.accept()
+            except AuditBlocked:
+                self._replaced = True
+                await blocked_problem()(self._scope, self._receive, self._send)
+                return
+        await self._send(message)
 
 
 class AuthMiddleware:
@@ -46,13 +70,12 @@ class AuthMiddleware:
             return
         result = await self._authenticator.authenticate(headers, address, method=scope["method"])
         if isinstance(result, Refusal):
-            attempt.refuse(result)
+            await attempt.refuse(result)
             await refusal_problem(result)(scope, receive, send)
             return
         attempt.identify(result)
         scope["pulse.principal"] = result
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _Settling(attempt, scope, receive, send).send)
         finally:
-            # A route has settled it; what no route answered was let in all the same.
-            attempt.accept()
+            attempt.leave()

@@ -136,7 +136,7 @@ async def list_audit_events(
     if query.until is not None:
         statement = statement.where(_EVENTS.c.timestamp < query.until)
     page = await api.page(caller, statement, order=_ORDER, page=query)
-    api.audit.log(
+    await api.audit.record(
         AuditEvent(
             event_type="audit.read",
             message="audit trail read",

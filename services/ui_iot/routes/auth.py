@@ -1,5 +1,6 @@
 """A new access token for a refresh token, from the issuer: POST /auth/refresh."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import orjson
@@ -7,9 +8,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from services.shared.audit import AuditBlocked
 from services.ui_iot.attempt import Attempt
 from services.ui_iot.authenticator import limited
 from services.ui_iot.backend import Api, Backend
+from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address
 from services.ui_iot.fields import example, shown
 from services.ui_iot.oidc import Granted
@@ -46,10 +49,10 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
     attempt: Attempt = request.scope["pulse.attempt"]
     result = await _refresh(api, body.refresh_token, address=attempt.address)
     if isinstance(result, Refusal):
-        attempt.refuse(result)
+        await attempt.refuse(result)
         raise Refused(result)
     caller = await _identify(api, result)
-    attempt.refresh(caller)
+    await attempt.refresh(caller)
     return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
@@ -60,7 +63,12 @@ async def _refresh(api: Backend, token: str, *, address: Address | None) -> Gran
         return limited(wait_seconds)
     if api.issuer is None:
         return _NO_ISSUER
+    if api.audit.is_blocked:
+        # Asked first, the issuer would have spent the refresh token for an answer that may not be given.
+        raise AuditBlocked
     result = await api.issuer.refresh(token)
+    if isinstance(result, Refusal):
+        result = replace(result, account=claimed_account(token))
     if isinstance(result, Refusal) and STATUS[result.reason] == 401:
         limit.record_failure(address)
     return result

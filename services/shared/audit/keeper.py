@@ -1,0 +1,105 @@
+"""The task behind the lanes: it tells floods and gaps, empties the spool, and looks after what dead processes left."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from services.shared import db
+from services.shared.audit.drain import Drain
+from services.shared.audit.flood import Flood
+from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
+
+log = logging.getLogger(__name__)
+
+ADOPT_SECONDS = 30.0
+ROUND_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 1.0
+
+
+class Keeper:
+    """Sleeps until there is something to do."""
+
+    def __init__(self, drain: Drain, *, flood: Flood, losses: Losses, events: Keep, refusals: Keep) -> None:
+        self._drain = drain
+        self._flood = flood
+        self._losses = losses
+        self._keep_events = events
+        self._keep_refusals = refusals
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._adopt_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begin, with a look for what an earlier process left."""
+        self._task = asyncio.create_task(self._run(), name="audit-keeper")
+
+    async def stop(self, *, seconds: float) -> None:
+        """End."""
+        self._stop.set()
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=seconds)
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1)
+
+    async def tell(self, *, everything: bool = False) -> bool:
+        """Write the rows of floods that are over and of events that were lost; False when some must be told later."""
+        due = self._flood.take_due(everything=everything)
+        if due:
+            lines = [line for line, _ in due]
+            if not await self._keep_refusals(lines):
+                # Their numbers live on in a gap.
+                self._losses.add(lines, buffer="auth_failures", cause=NOWHERE_TO_GO, at_ns=time.time_ns())
+            self._flood.settle(sum(count for _, count in due))
+        return await self._losses.tell(self._keep_events)
+
+    async def _run(self) -> None:
+        retry_seconds = ROUND_SECONDS
+        while not self._stop.is_set():
+            self._wake.clear()
+            if await self._round():
+                retry_seconds = ROUND_SECONDS
+                # What comes in a storm is handled together.
+                await _wait(self._stop, ROUND_SECONDS)
+                await _wait(self._wake, self._idle_seconds())
+            else:
+                await _wait(self._stop, retry_seconds)
+                retry_seconds = min(LONGEST_RETRY_SECONDS, 2 * retry_seconds)
+
+    async def _round(self) -> bool:
+        """Do what there is to do; False when some of it could not be done now."""
+        try:
+            told = await self.tell()
+            if not await self._drain.drain_own():
+                return False
+            if self._drain.has_own:
+                self.wake()
+            elif time.monotonic() >= self._adopt_at:
+                if not await self._drain.adopt():
+                    return False
+                self._adopt_at = time.monotonic() + ADOPT_SECONDS
+        except (*db.UNAVAILABLE, OSError) as error:
+            log.warning("the audit spool is not drained: %s", error or type(error).__name__)
+            return False
+        except Exception:
+            log.exception("the audit keeper failed")
+            return False
+        return told
+
+    def _idle_seconds(self) -> float:
+        due = self._flood.next_seconds()
+        adopt = max(0.0, self._adopt_at - time.monotonic())
+        return adopt if due is None else min(due, adopt)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

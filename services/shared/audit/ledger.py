@@ -1,0 +1,175 @@
+"""What a process has taken and not yet made durable, in a small file that outlives it however it dies.
+
+The file is mapped into memory: a counter costs a store, no system call, and a kill -9 leaves the last values in the
+page cache. A power cut may leave older ones.
+"""
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from services.shared.audit.event import AuditEvent, new_event_id
+from services.shared.audit.record import Line, make_line
+
+FILE_NAME = "ledger"
+ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled")
+
+_MAGIC = b"PULSLED1"
+_HEADER = struct.Struct("<8s16sQ64s")
+_ACCOUNTS_AT = 256
+_WORDS = 4  # taken, settled, first_ns, last_ns
+_SIZE = 4096
+
+
+class Account:
+    """Counts events of one kind from the moment they are taken to the moment somebody else answers for them."""
+
+    __slots__ = ("_at", "_outstanding", "_settled", "_taken", "_words")
+
+    def __init__(self, words: "memoryview[int]", at: int) -> None:
+        self._words: memoryview[int] | list[int] = words
+        self._at = at
+        self._taken = self._settled = self._outstanding = 0
+
+    def take(self, at_ns: int, count: int = 1) -> None:
+        """Events were taken that happened at that time (nanoseconds since 1970)."""
+        words, at = self._words, self._at
+        if not self._outstanding:
+            words[at + 2] = at_ns
+        self._outstanding += count
+        self._taken += count
+        words[at + 3] = at_ns
+        words[at] = self._taken
+
+    def settle(self, count: int, *, next_ns: int | None = None) -> None:
+        """So many of them need no more care; next_ns: when the oldest of the others was taken."""
+        self._outstanding -= count
+        self._settled += count
+        if next_ns is not None:
+            self._words[self._at + 2] = next_ns
+        self._words[self._at + 1] = self._settled
+
+    def detach(self) -> None:
+        """Count on in plain memory: the file is closed."""
+        self._words = list(self._words)
+
+    @property
+    def outstanding(self) -> int:
+        """Events that would be lost if the process died now."""
+        return self._outstanding
+
+
+class Ledger:
+    """The accounts of this process; in plain memory when the file cannot be made."""
+
+    def __init__(self, directory: Path | None, service: str) -> None:
+        if directory is None:
+            self._map = mmap.mmap(-1, _SIZE)
+        else:
+            self._map = _make_file(directory / FILE_NAME, service)
+        self._words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
+        self.accounts = {name: Account(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
+
+    @property
+    def outstanding(self) -> int:
+        """Events that would be lost if the process died now."""
+        return sum(account.outstanding for account in self.accounts.values())
+
+    def close(self) -> None:
+        """Let go of the file; what is counted later is counted in plain memory."""
+        for account in self.accounts.values():
+            account.detach()
+        self._words.release()
+        self._map.close()
+
+
+def _make_file(file: Path, service: str) -> mmap.mmap:
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        header = _HEADER.pack(_MAGIC, new_event_id().bytes, os.getpid(), service.encode()[:64])
+        # Real bytes, not a hole: a store into a hole of a full disk would end the process with SIGBUS.
+        os.write(handle, header.ljust(_SIZE, b"\0"))
+        os.fsync(handle)
+        return mmap.mmap(handle, _SIZE)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What the ledger of a dead process says."""
+
+    event_id: UUID
+    process: int
+    service: str
+    counts: dict[str, int]
+    first_at: datetime
+    last_at: datetime
+
+    def without_spooled(self, found: int) -> "Remains | None":
+        """The same when so many rows were found in the segments; None when nothing is missing."""
+        missing = max(0, self.counts.get("spooled", 0) - found)
+        others = {name: count for name, count in self.counts.items() if name != "spooled"}
+        counts = {**others, "spooled": missing} if missing else others
+        return replace(self, counts=counts) if counts else None
+
+    def make_line(self) -> Line:
+        """The audit.gap row about it: always the same, however often it is made."""
+        count = sum(self.counts.values())
+        return make_line(
+            AuditEvent(
+                event_type="audit.gap",
+                severity="error",
+                message=f"at most {count} audit events of {self.service} were lost: process {self.process} died",
+                details={
+                    "count": count,
+                    "at_most": True,
+                    "by_buffer": self.counts,
+                    "first_at": self.first_at,
+                    "last_at": self.last_at,
+                    "process": self.process,
+                },
+                actor_type="service",
+                actor_id=self.service,
+                trace_id=None,
+                timestamp=self.last_at,
+                event_id=self.event_id,
+            ),
+            self.service,
+        )
+
+
+def read_remains(directory: Path) -> Remains | None:
+    """What a dead process left unaccounted; None when it left nothing or no ledger that can be read."""
+    try:
+        content = (directory / FILE_NAME).read_bytes()
+        magic, event_id, process, service = _HEADER.unpack_from(content)
+        words = struct.unpack_from(f"<{len(ACCOUNTS) * _WORDS}Q", content, _ACCOUNTS_AT)
+    except (OSError, struct.error):
+        return None
+    if magic != _MAGIC:
+        return None
+    rows = [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
+    counts = {name: row[0] - row[1] for name, row in zip(ACCOUNTS, rows, strict=True) if row[0] > row[1]}
+    if not counts:
+        return None
+    open_rows = [row for row in rows if row[0] > row[1]]
+    return Remains(
+        UUID(bytes=event_id),
+        process,
+        service.rstrip(b"\0").decode("utf-8", "replace"),
+        counts,
+        _time(open_rows, 2),
+        _time(open_rows, 3),
+    )
+
+
+def _time(rows: Sequence[tuple[int, ...]], word: int) -> datetime:
+    chosen = min(row[2] for row in rows) if word == 2 else max(row[3] for row in rows)
+    return datetime.fromtimestamp((chosen or time.time_ns()) / 1e9, UTC)
