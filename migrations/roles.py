@@ -30,7 +30,7 @@ alter role pulse_app set jit = off;
 """,
     "pulse_auditor": """
 create role pulse_auditor login;
-comment on role pulse_auditor is 'People who audit: the audit trail and its views, nothing to change.';
+comment on role pulse_auditor is 'People who audit: they read the audit trail and place legal holds.';
 """,
     # A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of it may
     # hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).

@@ -71,7 +71,10 @@ end
 $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
-grant usage on schema audit to pulse_auditor;
+grant usage on schema audit, core to pulse_auditor;
+-- Who keeps evidence from being dropped is not who writes it or lets it go. An auditor who places a hold says who it is.
+revoke execute on function audit.hold, audit.release from pulse_app;
+grant execute on function audit.hold, audit.release, core.act to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
 -- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the
@@ -84,6 +87,13 @@ grant select on public.audit_log to pulse_auditor;
 -- What the proof rests on is for everybody who checks it.
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
+to pulse_auditor;
+-- The auditor's own functions are blind to tenants.
+revoke execute on function
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
+from pulse_app;
+grant execute on function
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
 to pulse_auditor;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.

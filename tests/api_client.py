@@ -11,6 +11,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jose import jwk, jws
+from starlette.types import ASGIApp
 
 from services.shared.audit import open_audit_logger
 from services.shared.db import open_pool
@@ -113,6 +114,7 @@ class Api:
     client: httpx.AsyncClient
     backend: Backend
     keys: KeyServer
+    app: ASGIApp
 
     @property
     def process(self) -> Process:
@@ -149,10 +151,9 @@ async def open_api(
         async with open_audit_logger(values, registry=process.metrics.registry) as audit:
             process.ready = True
             backend = make_backend(process, values, audit=audit, users=users, issuer=issuer)
-            transport = httpx.ASGITransport(
-                create_app(backend), raise_app_exceptions=False, client=("203.0.113.9", 4711)
-            )
+            app = create_app(backend)
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("203.0.113.9", 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
-                yield Api(client, backend, keys)
+                yield Api(client, backend, keys, app)
     finally:
         await process.pool.close()

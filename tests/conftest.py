@@ -22,6 +22,7 @@ from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import UiIot
 from tests.migrating import Migrator
+from tests.sealing import Seal, sealer_of
 
 PASSWORD = "only-for-tests"
 ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
@@ -126,6 +127,13 @@ async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
     pool = await db.open_pool(UiIot(database_url=app_url))
     yield pool
     await pool.close()
+
+
+@pytest.fixture
+def seal(app_pool: db.Pool, tmp_path: Path) -> Seal:
+    """Seals what is committed."""
+    sealer = sealer_of(tmp_path)
+    return lambda: sealer.seal(app_pool)
 
 
 @pytest.fixture

@@ -28,3 +28,16 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", []):
         yield from _nodes(child)
+
+
+async def rows_touched(conn: asyncpg.Connection, query: str) -> dict[str, int]:
+    """Rows that a query fetched by table, partitions counted as their parent; what its functions fetched included."""
+    counters = (
+        "select split_part(relname, '_2', 1) as name, sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
+        " as rows from pg_stat_xact_user_tables group by 1"
+    )
+    async with conn.transaction():
+        before = {row["name"]: row["rows"] for row in await conn.fetch(counters)}
+        await conn.fetch(query)
+        after = {row["name"]: row["rows"] for row in await conn.fetch(counters)}
+    return {name: rows - before.get(name, 0) for name, rows in after.items()}

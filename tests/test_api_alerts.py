@@ -11,6 +11,7 @@ import pytest
 
 from tests import seed
 from tests.api_client import Api, open_api
+from tests.sealing import Seal
 from tests.wait import until
 
 TRACE = "ab" * 16
@@ -212,11 +213,12 @@ async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.
 
 
 async def test_the_audit_trail_is_read_filtered_and_reading_is_an_event(
-    api: Api, conn: asyncpg.Connection, alert: int
+    api: Api, conn: asyncpg.Connection, seal: Seal, alert: int
 ) -> None:
     await api.call("POST", f"/api/v1/alerts/{alert}/acknowledge", headers={"X-Trace-ID": "cd" * 16})
 
     async def read(query: str) -> list[dict[str, Any]]:
+        await seal()
         response = await api.call("GET", f"/api/v1/audit/events?{query}", role="auditor")
         assert response.status_code == 200, response.text
         items: list[dict[str, Any]] = response.json()["items"]

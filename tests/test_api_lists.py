@@ -16,6 +16,7 @@ from services.ui_iot.problems import Unprocessable
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.plans import rows_read
+from tests.sealing import Seal
 
 LISTS = (*("devices", "rules", "channels", "routes", "escalation-policies", "alerts", "deliveries", "audit/events"),)
 
@@ -86,9 +87,12 @@ async def read_all(api: Api, name: str, query: str, **rest: Any) -> list[dict[st
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_pages_show_every_row_once_and_only_the_tenants(api: Api, conn: asyncpg.Connection, name: str) -> None:
+async def test_pages_show_every_row_once_and_only_the_tenants(
+    api: Api, conn: asyncpg.Connection, seal: Seal, name: str
+) -> None:
     await fill(conn, "acme", 7)
     await fill(conn, "other", 5)
+    await seal()
     query = "until=2026-01-06T00:00:00Z" if name == "audit/events" else ""
     whole = await read_all(api, name, f"{query}&limit=200".lstrip("&"))
     assert len(whole) == 7
@@ -162,7 +166,7 @@ def test_no_text_as_cursor_raises_anything_else(text: str) -> None:
 
 @pytest.fixture
 async def crowded(conn: asyncpg.Connection) -> None:
-    """Two tenants with 10,000 alerts, devices, deliveries and audit events each."""
+    """Two tenants with 10,000 alerts, devices and deliveries each."""
     for tenant_id in ("acme", "other"):
         await seed.tenant(conn, tenant_id)
         await conn.execute(
@@ -182,13 +186,6 @@ async def crowded(conn: asyncpg.Connection) -> None:
             " select tenant_id, event_id, alert_id, 1, 'opened', '{}' from event",
             tenant_id,
         )
-        await conn.execute(
-            "insert into audit_log"
-            " (tenant_id, timestamp, event_id, event_type, category, action, message, source_service)"
-            " select $1, timestamptz '2026-01-05T12:00Z' - n * interval '1 minute', gen_random_uuid(),"
-            " 'system.started', 'system', 'started', 'm', 's' from generate_series(1, 10000) n",
-            tenant_id,
-        )
     await conn.execute("analyze")
 
 
@@ -198,12 +195,6 @@ async def crowded(conn: asyncpg.Connection) -> None:
         ("alerts", "alerts", "alert_id < 5000", "alert_id desc"),
         ("deliveries", "notification_jobs", "job_id < 5000", "job_id desc"),
         ("devices", "devices", "device_id > 'd05000'", "device_id"),
-        (
-            "audit_events",
-            "audit_log_default",
-            "(timestamp, event_id) < (timestamptz '2026-01-02T12:00Z', '00000000-0000-0000-0000-000000000000'::uuid)",
-            "timestamp desc, event_id desc",
-        ),
     ],
 )
 async def test_a_page_reads_a_page_wherever_it_is(

@@ -32,6 +32,7 @@ MATRIX: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/api/v1/deliveries/{job_id}"): READERS,
     ("POST", "/api/v1/deliveries/{job_id}/redrive"): ADMIN,
     ("GET", "/api/v1/audit/events"): frozenset(("admin", "auditor")),
+    ("GET", "/api/v1/audit/tail"): frozenset(("admin", "auditor")),
     ("GET", "/api/v1/traces/{trace_id}"): READERS,
 }
 for resource, key in (
@@ -94,6 +95,8 @@ async def test_every_route_opens_for_its_roles_and_for_no_other(api: Api, conn: 
     for (method, template), allowed in MATRIX.items():
         path = template.replace("{device_id}", "nobody").replace("{trace_id}", "f" * 32)
         path = path.replace("{", "").replace("}", "") if "_id}" not in path else _numbered(path)
+        if template == "/api/v1/audit/tail":
+            path += "?start=nowhere"  # an answer that is good never ends
         for role in ROLES:
             if role == "device":
                 headers = {"Authorization": f"Bearer {device}"}
@@ -167,7 +170,7 @@ async def test_without_a_tenant_the_views_show_nothing(conn: asyncpg.Connection,
             "select c.relname from pg_class c where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'"
             " and c.relname <> 'queues'"
         )
-        assert len(views) >= 12
+        assert len(views) >= 11
         for row in views:
             for setting in (None, "", "nobody"):
                 async with connection.transaction():
@@ -201,7 +204,8 @@ async def test_the_document_is_complete(api: Api) -> None:
             assert "404" in what["responses"], where
         good = next(answer for status, answer in what["responses"].items() if status.startswith("2"))
         if "204" not in what["responses"]:
-            assert _has_example(good["content"]["application/json"], schemas), where
+            [content] = good["content"].values()
+            assert _has_example(content, schemas), where
         if "requestBody" in what:
             assert _has_example(what["requestBody"]["content"]["application/json"], schemas), where
             assert {"400", "413", "415", "422"} <= what["responses"].keys(), where

@@ -26,6 +26,7 @@ KEYS_WITHOUT_TENANT = {
     "signing_keys_pkey": "keys of the one log",
     "tombstones_pkey": "months of the one log",
     "holds_pkey": "holds keep months, of all tenants",
+    "retention_pkey": "one row",
     "tracked_tables_pkey": "describes tables, not tenants",
     "attack_findings_pkey": "attacks cross tenants",
     "attack_findings_open_key": "attacks cross tenants",

@@ -1,5 +1,6 @@
 """The command line: help everywhere, one clear line on failure, exit statuses that scripts can rely on."""
 
+import getpass
 import os
 import socket
 import subprocess
@@ -60,7 +61,10 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *, status: int = 1
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list"])
+AUDIT = ("audit hold", "audit release", "audit tail")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list", *AUDIT])
 def test_every_command_has_help(pulse: Run, command: str) -> None:
     """Also the program itself."""
     done = pulse(*command.split(), "--help")
@@ -185,6 +189,44 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
     for wrong in ("", " ", "two\nlines"):
         assert "takes one line" in assert_one_line(pulse("tenant", "create", "new", "--name", wrong, **url))
     assert await conn.fetchval("select count(*) from tenants") == 3
+
+
+async def test_holds_are_placed_shown_and_released(
+    pulse: Run, conn: asyncpg.Connection, role_url: Callable[[str], str]
+) -> None:
+    """As the auditor, who is named in the event; a wrong time, number or role is told in one line."""
+    url = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_auditor")}
+    assert pulse("audit", "holds", **url).stdout == "No hold was ever placed.\n"
+    await conn.execute(
+        "insert into audit.tombstones select month::date, 1, 0, 3, now(), 'note'"
+        " from unnest(array['2025-04-01', '2025-05-01']) month"
+    )
+    placed = pulse("audit", "hold", "--from", "2025-05-31", "--reason", "case [7] of :x:", **url)
+    assert (placed.returncode, placed.stderr) == (0, "")
+    assert placed.stdout.splitlines() == [
+        "Hold 1 is in force; ./pulse audit release 1 --reason … ends it.",
+        "Too late for what was dropped before: 2025-05.",
+    ]
+    second = ["audit", "hold", "--from", "2026-01-01T01:00+01:00", "--to", "2026-02-01"]
+    assert len(pulse(*second, "--reason", "x", **url).stdout.splitlines()) == 1
+    assert pulse("audit", "release", "2", "--reason", "settled", **url).stdout == "Hold 2 is released.\n"
+    shown = pulse("audit", "holds", **url).stdout
+    assert "case [7] of :x:" in shown
+    assert "in force" in shown
+    assert "settled" in shown
+    ranges = await conn.fetch("select starts_at::text, ends_at::text from audit.holds order by hold_id")
+    assert [tuple(row) for row in ranges] == [
+        ("2025-05-31 00:00:00+00", "infinity"),
+        ("2026-01-01 00:00:00+00", "2026-02-01 00:00:00+00"),
+    ]
+    events = await conn.fetch("select * from audit_log where event_type like 'audit.hold%' order by event_id")
+    assert {(row["actor_id"], row["source_service"]) for row in events} == {(f"cli:{getpass.getuser()}", "pulse_audit")}
+    assert [row["event_type"].rpartition("_")[2] for row in events] == ["placed", "placed", "released"]
+
+    assert "no hold 2 in force" in assert_one_line(pulse("audit", "release", "2", "--reason", "x", **url))
+    assert "is no time" in assert_one_line(pulse("audit", "hold", "--from", "May", "--reason", "x", **url))
+    services = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_app")}
+    assert "permission denied" in assert_one_line(pulse("audit", "release", "1", "--reason", "x", **services))
 
 
 def test_a_tenant_needs_a_migrated_database(pulse: Run, empty_url: str) -> None:

@@ -1,5 +1,6 @@
 """The ops worker as the process it is: every timer runs, one that fails stops no other, SIGTERM ends it cleanly."""
 
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,9 @@ from tests.test_escalation import TRACE, let_pass, open_alert, policy
 from tests.wait import until
 
 OPERATIONS = (
+    "seal_audit",
+    "anchor_checkpoint",
+    "drop_audit_months",
     "run_escalations",
     "reap_leases",
     "detect_attacks",
@@ -123,6 +127,28 @@ async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connectio
     assert lines(worker, "attack suspected")[0]["trace_id"] == event["trace_id"]
 
 
+async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, app_url: str, tmp_path: Path) -> None:
+    """From an event of 90 days ago in the default partition: its month is made, sealed, proven, buried, dropped."""
+    await conn.execute(
+        "insert into audit_log"
+        " (timestamp, recorded_at, event_id, event_type, category, action, message, source_service)"
+        " select at, at, gen_random_uuid(), 'rule.created', 'rule', 'created', 'm', 't'"
+        " from (select now() - interval '90 days') old (at)"
+    )
+    month = await conn.fetchval("select to_char((now() - interval '90 days') at time zone 'UTC', 'YYYYMM')")
+    settings = {"audit_retention_days": "30", "audit_anchor_dir": str(tmp_path), "seal_seconds": "0.05"}
+    async with ready_service(MODULE, app_url, **OFTEN, **settings) as worker:
+        await until(lambda: conn.fetchval("select count(*) from audit.tombstones"), seconds=20)
+        await until((tmp_path / "tombstones.log").exists)
+        await until(lambda: conn.fetchval("select value < 5 from metrics.audit_retention_last_run_age_seconds"))
+        assert await worker.stop() == 0
+    assert await conn.fetchval("select to_regclass('audit_log_' || $1) is null", month)
+    assert await conn.fetchval("select count(*) from audit_log where event_type = 'rule.created'") == 0
+    assert f"tombstone {month[:4]}-{month[4:]}-01" in (tmp_path / "tombstones.log").read_text()
+    dropped = await conn.fetchrow("select * from audit_log where event_type = 'audit.segment_dropped'")
+    assert (dropped["actor_type"], dropped["actor_id"]) == ("service", "ops_worker")
+
+
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
     """The settings of an environment."""
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
@@ -150,6 +176,8 @@ def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("health_targets", '{"UI iot": "http://10.0.0.7"}'),
         ("health_seconds", "0"),
         ("telemetry_retention_days", "8"),
+        ("audit_retention_days", "29"),
+        ("audit_retention_days", "-1"),
         ("port_base", "65535"),
     ],
 )

@@ -15,7 +15,7 @@ depends_on = None
 DOWNGRADE = """
 drop table
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.sealer, audit.signing_keys,
-  audit.tombstones, audit.holds, audit.tracked_tables, audit.attack_findings,
+  audit.tombstones, audit.holds, audit.retention, audit.tracked_tables, audit.attack_findings,
   audit.attack_detector;
 drop index
   public.audit_log_xid_idx, public.audit_log_auth_failure_recorded_at_idx, public.audit_log_auth_failure_address_idx,

@@ -147,6 +147,19 @@ comment on column audit.holds.released_by is 'Who released it; null while it is 
 comment on column audit.holds.released_at is 'When it was released.';
 comment on column audit.holds.release_reason is 'Why it was released.';
 
+create table audit.retention (
+  is_singleton boolean not null default true,
+  keep_days integer not null default 0,
+  last_run_at timestamptz,
+  constraint retention_pkey primary key (is_singleton),
+  constraint retention_is_singleton_check check (is_singleton)
+);
+comment on table audit.retention is 'What the retention of audit_log last did, so that a view can tell when it is late: one row.';
+comment on column audit.retention.is_singleton is 'Always true.';
+comment on column audit.retention.keep_days is 'Age at which a month is dropped, as the ops worker was last set; 0: never.';
+comment on column audit.retention.last_run_at is 'End of its last pass without a fault; null before the first.';
+insert into audit.retention (is_singleton) values (true);
+
 create table audit.tracked_tables (
   table_name text not null,
   entity_type text not null,

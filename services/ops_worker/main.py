@@ -15,6 +15,7 @@ from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.note import BadNote, open_checkpoint
 from services.ops_worker.sealing.sealer import Sealer
 from services.ops_worker.workers.attack_detector import detect_attacks
+from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
@@ -83,16 +84,18 @@ def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
 
 
 def sealing_loops(process: Process, settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
-    """Sealing, and handing out what was signed: apart, so that an anchor that hangs delays no block."""
+    """Sealing, handing out what was signed, letting old months go: apart, so that one that hangs delays no block."""
     file = FileAnchor(settings.audit_anchor_dir)
     anchors: list[Anchor] = [file]
     if settings.audit_anchor_url is not None:
         anchors.append(HttpAnchor(client, str(settings.audit_anchor_url)))
     sealer = make_sealer(settings, file)
     keeper = Anchors(anchors, process.metrics.registry)
+    retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)
     return [
         Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds),
         Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
+        Loop("drop_audit_months", retention.drop, poll_seconds=settings.retention_seconds),
     ]
 
 

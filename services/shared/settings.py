@@ -135,6 +135,8 @@ class UiIot(AuditWriter):
     """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
+    audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
     ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Most readings in one request."""
     ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
@@ -267,6 +269,15 @@ class OpsWorker(Settings):
     """Time after its end at which an alert is removed with its notifications; the audit trail keeps what happened."""
     service_metrics_retention_days: Annotated[int, Field(ge=1, le=36500)] = 30
     """Age at which samples of the services' counters are removed."""
+    audit_retention_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    """Age of its last event at which a month of the audit trail is dropped, 30 or more (PCI DSS: 400); 0: none ever."""
+
+    @field_validator("audit_retention_days")
+    @classmethod
+    def _keeps_a_month(cls, days: int) -> int:
+        if 0 < days < 30:
+            raise ValueError("must be 30 at least, or 0 to keep the audit trail for ever")
+        return days
 
     @property
     def status_urls(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, record_process, run_process, serve, stop_on_signals
 from services.shared.settings import UiIot
 from services.ui_iot.app import create_app
+from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.client_address import ClientAddress
@@ -78,7 +79,10 @@ def make_backend(
         devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
         users=users,
     )
-    return Backend(settings=settings, process=process, audit=audit, authenticator=authenticator, issuer=issuer)
+    tails = Tails(process, most=settings.audit_max_tails)
+    return Backend(
+        settings=settings, process=process, audit=audit, authenticator=authenticator, issuer=issuer, tails=tails
+    )
 
 
 async def run(settings: UiIot) -> None:

@@ -16,6 +16,7 @@ from services.ui_iot.routes import (
     alert_story,
     alerts,
     audit,
+    audit_tail,
     auth,
     channels,
     deliveries,
@@ -38,6 +39,7 @@ ROUTERS = (
     escalation_policies.router,
     deliveries.router,
     audit.router,
+    audit_tail.router,
     traces.router,
     auth.router,
 )

@@ -12,6 +12,7 @@ from services.shared.audit import AuditLogger
 from services.shared.db import Connection, Pool, act, read_as, select
 from services.shared.server import Process
 from services.shared.settings import UiIot
+from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
@@ -28,6 +29,7 @@ class Backend:
     audit: AuditLogger
     authenticator: Authenticator
     issuer: Issuer | None
+    tails: Tails
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A transaction in which the caller changes something."""

@@ -11,9 +11,10 @@ begin atomic
     and pg_visible_in_snapshot(l.xid, p_snapshot)
   union all
   select l.*
-  from public.audit_log l
-  where l.xid = any (array(select pg_snapshot_xip(p_previous)))
-    and pg_visible_in_snapshot(l.xid, p_snapshot);
+  -- Not "= any (array(select …))": in a lateral join Postgres 18 computes that array once for all outer rows.
+  from pg_snapshot_xip(p_previous) as open (xid)
+  join public.audit_log l on l.xid = open.xid
+  where pg_visible_in_snapshot(l.xid, p_snapshot);
 end;
 
 comment on function audit._rows_between(pg_snapshot, pg_snapshot) is

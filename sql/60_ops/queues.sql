@@ -1,4 +1,4 @@
--- The one definition of the five queues: metrics.queue_depth and metrics.queue_oldest_age_seconds read it, so that
+-- The one definition of the six queues: metrics.queue_depth and metrics.queue_oldest_age_seconds read it, so that
 -- depth and age cannot disagree. A branch that a caller's condition on service excludes costs nothing, nor does a
 -- column that nobody reads. Counting stops at a million: a backlog must not make the view that tells of it too slow.
 create view ops.queues as
@@ -67,8 +67,14 @@ select
   'ops_worker',
   'escalations',
   (select count(*) from (select from ops.escalations where due_at <= core.now() limit 1000000) waiting),
-  (select due_at from ops.escalations where due_at <= core.now() order by due_at limit 1);
+  (select due_at from ops.escalations where due_at <= core.now() order by due_at limit 1)
+union all
+select
+  'ops_worker',
+  'audit_unsealed',
+  audit._unsealed_count(1000000),
+  audit._unsealed_since();
 
 comment on view ops.queues is
-  'The five queues, a row each also when empty: rows that wait (counted up to 1,000,000) and since when the oldest has '
+  'The six queues, a row each also when empty: rows that wait (counted up to 1,000,000) and since when the oldest has '
   'waited, null when none is due.';

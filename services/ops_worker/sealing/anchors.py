@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -26,9 +26,12 @@ class Anchor(Protocol):
     async def keep(self, note: str) -> None:
         """Return when the checkpoint is safe there; raises OSError or httpx.HTTPError when it is not."""
 
+    async def keep_tombstone(self, note: str) -> None:
+        """The same for the tombstone of a month; one that is there already does no harm."""
+
 
 class FileAnchor:
-    """A file a UTC day in a directory, each checkpoint appended and synced.
+    """A file a UTC day in a directory, each checkpoint appended and synced; tombstones have one file of their own.
 
     It proves something to those who trust that the database's administrators cannot write there.
     """
@@ -40,7 +43,17 @@ class FileAnchor:
 
     async def keep(self, note: str) -> None:
         """Append."""
-        await asyncio.to_thread(self._append, note)
+        await asyncio.to_thread(self._append, f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log", note)
+
+    async def keep_tombstone(self, note: str) -> None:
+        """Append, unless it is there."""
+        if note not in self.tombstones():
+            await asyncio.to_thread(self._append, "tombstones.log", note)
+
+    def tombstones(self) -> list[str]:
+        """The tombstones that were kept."""
+        path = self._directory / "tombstones.log"
+        return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
     def newest(self) -> str | None:
         """The last checkpoint that was kept, None when there is none."""
@@ -50,10 +63,9 @@ class FileAnchor:
                 return notes[-1]
         return None
 
-    def _append(self, note: str) -> None:
+    def _append(self, name: str, note: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log"
-        with path.open("a", encoding="utf-8") as file:
+        with (self._directory / name).open("a", encoding="utf-8") as file:
             # The blank line keeps apart what an earlier crash left half written.
             file.write("\n\n" + note)
             file.flush()
@@ -61,7 +73,7 @@ class FileAnchor:
 
 
 class HttpAnchor:
-    """A webhook that gets each checkpoint as text/plain; any answer below 300 means it is kept."""
+    """A webhook that gets each checkpoint and tombstone as text/plain; any answer below 300 means it is kept."""
 
     name = "http"
 
@@ -75,6 +87,10 @@ class HttpAnchor:
         answer = await self._client.post(self._url, content=note.encode(), headers=headers)
         answer.raise_for_status()
 
+    async def keep_tombstone(self, note: str) -> None:
+        """Post."""
+        await self.keep(note)
+
 
 class Anchors:
     """Every anchor gets each newest checkpoint; one that fails is tried again with whatever is the newest then."""
@@ -82,6 +98,7 @@ class Anchors:
     def __init__(self, anchors: Sequence[Anchor], registry: CollectorRegistry) -> None:
         self._anchors = anchors
         self._kept = dict.fromkeys((anchor.name for anchor in anchors), 0)
+        self._buried: dict[str, set[str]] = {anchor.name: set() for anchor in anchors}
         self._size = Gauge(
             "pulse_audit_anchored_blocks",
             "Blocks that the newest kept checkpoint covers.",
@@ -89,7 +106,10 @@ class Anchors:
             registry=registry,
         )
         self._failures = Counter(
-            "pulse_audit_anchor_failures", "Checkpoints that an anchor did not take.", ["anchor"], registry=registry
+            "pulse_audit_anchor_failures",
+            "Checkpoints and tombstones that an anchor did not take.",
+            ["anchor"],
+            registry=registry,
         )
         for anchor in anchors:
             self._size.labels(anchor.name)
@@ -105,19 +125,26 @@ class Anchors:
                 )
         return 0
 
+    async def keep_tombstones(self, notes: Sequence[str]) -> bool:
+        """Hand out those that this process has not handed out yet; whether every anchor has all of them."""
+        for note in notes:
+            for anchor in self._anchors:
+                if note not in self._buried[anchor.name] and await self._try(anchor, anchor.keep_tombstone(note)):
+                    self._buried[anchor.name].add(note)
+        return all(self._buried[anchor.name].issuperset(notes) for anchor in self._anchors)
+
     async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> None:
-        if tree_size == self._kept[anchor.name]:
-            return
+        if tree_size != self._kept[anchor.name] and await self._try(anchor, anchor.keep(note)):
+            self._kept[anchor.name] = tree_size
+            self._size.labels(anchor.name).set(tree_size)
+
+    async def _try(self, anchor: Anchor, keeping: Awaitable[None]) -> bool:
         try:
-            await anchor.keep(note)
+            await keeping
         except (OSError, httpx.HTTPError) as error:
             self._failures.labels(anchor.name).inc()
             log.error(  # noqa: TRY400  # the kind of failure is all an operator needs
-                "checkpoint not kept: %s: %s",
-                type(error).__name__,
-                error,
-                extra={"anchor": anchor.name, "blocks": tree_size},
+                "note not kept: %s: %s", type(error).__name__, error, extra={"anchor": anchor.name}
             )
-            return
-        self._kept[anchor.name] = tree_size
-        self._size.labels(anchor.name).set(tree_size)
+            return False
+        return True

@@ -1,38 +1,23 @@
-"""The audit trail of the caller's tenant: /api/v1/audit/events."""
+"""The audit trail of the caller's tenant in pages: /api/v1/audit/events."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field, IPvAnyAddress
-from sqlalchemy import Column, DateTime, Text, Uuid, table
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.backend import Api
+from services.ui_iot.audit_trail import Reading, read_place, write_place
+from services.ui_iot.backend import Api, Backend
 from services.ui_iot.fields import TraceId, shown
 from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import EVENT, TIME, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
+from services.ui_iot.paging import PageQuery
+from services.ui_iot.principal import Caller, Principal
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
-_TEXTS = (
-    *("event_type", "category", "severity", "entity_type", "entity_id", "entity_name", "action", "message"),
-    *("source_service", "actor_type", "actor_id", "actor_name", "ip_address", "trace_id"),
-)
-_EVENTS = table(
-    "audit_events",
-    Column("event_id", Uuid),
-    Column("timestamp", DateTime(timezone=True)),
-    Column("recorded_at"),
-    *(Column(name, Text) for name in _TEXTS),
-    Column("details"),
-    Column("duration_ms"),
-    schema="api",
-)
-_ORDER = Order("audit", ((_EVENTS.c.timestamp, TIME), (_EVENTS.c.event_id, EVENT)), descending=True)
 _SHOWN: dict[str, Any] = {
     "event_id": "0190b5a2-7c3e-7d7a-9f5b-0c8f3d2a1b4c",
     "timestamp": "2026-01-05T12:00:00Z",
@@ -53,6 +38,7 @@ _SHOWN: dict[str, Any] = {
     "ip_address": "198.51.100.7",
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
     "duration_ms": 0.2,
+    "block_no": 4711,
 }
 
 Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]
@@ -83,19 +69,28 @@ class AuditEventShown(BaseModel):
     ip_address: str | None
     trace_id: str | None
     duration_ms: float | None
+    block_no: int
+    """Sealed block that holds it."""
 
 
 class AuditPage(BaseModel):
-    """A page of audit events."""
+    """A page of audit events. It may be short, even empty, and not the last: the end is where next_cursor is null."""
 
-    model_config = shown(items=[_SHOWN], next_cursor=None)
+    model_config = shown(
+        items=[_SHOWN], next_cursor=None, tail_cursor="WyJhdWRpdCIsNF0", sealed_at="2026-01-05T12:00:00.4Z"
+    )
     items: list[AuditEventShown]
     next_cursor: str | None
+    tail_cursor: str
+    """For after of /api/v1/audit/tail: it goes on where the newest event that this page could show ends."""
+    sealed_at: datetime | None
+    """When the newest block was sealed that this page could see; one long ago tells of a sealer that stands."""
 
 
-class AuditQuery(PageQuery):
-    """Which events. A time bound keeps the look at old months short."""
+class AuditFilter(BaseModel):
+    """Which events."""
 
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     event_type: Word | None = None
     """Only events of this type, such as config.rule_updated."""
     category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
@@ -119,23 +114,20 @@ class AuditQuery(PageQuery):
     until: AwareDatetime | None = None
     """Only events before this time."""
 
+    def matching(self) -> dict[str, Any]:
+        """The conditions that are set, as JSON values."""
+        return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
-_EQUAL = ("event_type", "category", "severity", "entity_type", "entity_id", "actor_type", "actor_id", "trace_id")
+
+class AuditQuery(AuditFilter, PageQuery):
+    """Which events, in which direction."""
+
+    order: Literal["newest", "oldest"] = "newest"
+    """Which end of the sealed order comes first."""
 
 
-@router.get("/events", response_model=AuditPage, responses=problems(), openapi_extra=allow(AUDITORS))
-async def list_audit_events(
-    request: Request, api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]
-) -> dict[str, Any]:
-    """List the tenant's audit events, newest first. Reading them is an audit event too, one for each page."""
-    statement = where_equal(_EVENTS, query, *_EQUAL)
-    if query.ip_address is not None:
-        statement = statement.where(_EVENTS.c.ip_address == str(query.ip_address))
-    if query.since is not None:
-        statement = statement.where(_EVENTS.c.timestamp >= query.since)
-    if query.until is not None:
-        statement = statement.where(_EVENTS.c.timestamp < query.until)
-    page = await api.page(caller, statement, order=_ORDER, page=query)
+async def record_read(request: Request, api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
+    """Write to the trail that it is read, before anybody sees it. events: None when they are still to come."""
     await api.audit.record(
         AuditEvent(
             event_type="audit.read",
@@ -146,9 +138,33 @@ async def list_audit_events(
             actor_name=caller.actor.name,
             ip_address=request.scope["pulse.client_address"],
             details={
-                "filter": query.model_dump(mode="json", exclude_none=True, exclude={"cursor"}),
-                "events": len(page["items"]),
+                "filter": query.model_dump(mode="json", exclude_none=True, exclude={"cursor", "after"}),
+                "events": events,
             },
         )
     )
-    return page
+
+
+@router.get("/events", response_model=AuditPage, responses=problems(), openapi_extra=allow(AUDITORS))
+async def list_audit_events(
+    request: Request, api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]
+) -> dict[str, Any]:
+    """List the tenant's audit events in their sealed order, the newest first unless order says otherwise.
+
+    Only sealed events are shown, so that no later one can appear before them: an event is at most about a second late.
+    sealed_at tells when the newest block was sealed. A request looks for events for a quarter of a second; a page may
+    then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
+    it quick. Reading is an audit event too, one for each page.
+    """
+    reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
+    place = None if query.cursor is None else read_place(query.cursor)
+    async with api.reading(caller) as connection:
+        found = await reading.of_tenant(connection, place)
+    await record_read(request, api, caller, query, len(found.events))
+    newest = (query.cursor or write_place(found.end)) if reading.newest_first else write_place(found.place)
+    return {
+        "items": found.events,
+        "next_cursor": None if found.is_last else write_place(found.place),
+        "tail_cursor": newest,
+        "sealed_at": found.sealed_at,
+    }

@@ -1,0 +1,49 @@
+"""The parts of the audit benchmark that prove."""
+
+import argparse
+import time
+
+import asyncpg
+from services.local.audit.verification import verify_log
+
+from benchmarks._audit_events import count_sealed, print_rates, sealer, until_sealed
+from benchmarks._audit_writing import measure_copy
+from benchmarks._bench import as_role
+from services.shared import db
+from services.shared.settings import UiIot
+
+
+async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
+    """Everything that is there by now and some more."""
+    app_url = as_role(url, "pulse_app")
+    with sealer(app_url):
+        await measure_copy(app_url, options.seconds)
+        await until_sealed(conn)
+    rows = await count_sealed(conn)
+    pool = await db.open_pool(UiIot(database_url=as_role(url, "pulse_auditor"), pool_max_size=2))
+    rates: dict[str, list[float]] = {"reference": [], "pulse": []}
+    for _ in range(options.rounds):
+        started = time.perf_counter()
+        await conn.fetchval("select count(audit._leaf_hash(l)) from audit_log l")
+        rates["reference"].append(rows / (time.perf_counter() - started))
+        started = time.perf_counter()
+        await verify_log(pool)
+        rates["pulse"].append(rows / (time.perf_counter() - started))
+    await pool.close()
+    print_rates("verify", rates, "rows/s")
+
+
+async def bench_size(_url: str, conn: asyncpg.Connection, _options: argparse.Namespace) -> None:
+    """What is there by now."""
+    rows = max(1, await conn.fetchval("select count(*) from audit_log"))
+    heap, indexes = await conn.fetchrow(
+        "select sum(pg_table_size(relid)), sum(pg_indexes_size(relid)) from pg_partition_tree('audit_log') where isleaf"
+    )
+    proof, blocks = await conn.fetchrow(
+        "select sum(pg_total_relation_size(c)), (select count(*) from audit.blocks)"
+        " from unnest(array['audit.blocks', 'audit.tree_nodes', 'audit.checkpoints']::regclass[]) c"
+    )
+    print("size")
+    print(f"  reference  {heap / rows:>10.0f} bytes a row in the table, {indexes / rows:.0f} in its indexes")
+    print(f"  pulse      {proof / rows:>10.2f} bytes a row for the proof: {blocks:,} blocks over {rows:,} rows")
+    print(f"  ratio      {1 + proof / (heap + indexes):>10.3f} x the table without the proof")

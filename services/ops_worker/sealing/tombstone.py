@@ -1,0 +1,85 @@
+"""The tombstone of a month that was let go: a note signed by the log's key.
+
+pulse.example/audit
+tombstone 2025-01-01
+blocks 17-4711
+rows 1234567
+root UmZjIDY5NjIgcm9vdCBvdmVyIHRoZSBibG9ja3MhISE=
+tree 98765
+released 2026-03-05T12:00:00.000000Z
+
+— pulse.example/audit Az3grj…
+"""
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Self
+
+from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note
+
+_TEXT = re.compile(
+    r"(?P<origin>.+)\ntombstone (?P<segment>.+)\nblocks (?P<first>\d+)-(?P<last>\d+)\nrows (?P<rows>\d+)\n"
+    r"root (?P<root>.+)\ntree (?P<tree>\d+)\nreleased (?P<released>.+)\n",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """Of the blocks from first to last, those of the month have no rows any more.
+
+    root: RFC 6962 root over the leaf hashes of exactly these blocks. tree_size: blocks of the signed tree at release.
+    """
+
+    origin: str
+    segment: date
+    first_block: int
+    last_block: int
+    row_count: int
+    root: bytes
+    tree_size: int
+    released_at: datetime
+
+    def text(self) -> str:
+        """What is signed."""
+        released_at = self.released_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return (
+            f"{self.origin}\ntombstone {self.segment.isoformat()}\nblocks {self.first_block}-{self.last_block}\n"
+            f"rows {self.row_count}\nroot {base64.b64encode(self.root).decode()}\ntree {self.tree_size}\n"
+            f"released {released_at}\n"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what was signed; raises BadNote."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            raise BadNote("the note is no tombstone")
+        try:
+            tombstone = cls(
+                origin=found["origin"],
+                segment=date.fromisoformat(found["segment"]),
+                first_block=int(found["first"]),
+                last_block=int(found["last"]),
+                row_count=int(found["rows"]),
+                root=base64.b64decode(found["root"], validate=True),
+                tree_size=int(found["tree"]),
+                released_at=datetime.fromisoformat(found["released"]),
+            )
+        except ValueError:
+            raise BadNote("the note is no tombstone") from None
+        if len(tombstone.root) != 32 or tombstone.text() != text:
+            raise BadNote("the note is no tombstone of this log")
+        return tombstone
+
+
+def open_tombstone(note: str, keys: Iterable[VerifierKey]) -> Tombstone:
+    """The tombstone in a note that one of the keys signed under its own name; raises BadNote."""
+    text, key = open_note(note, keys)
+    tombstone = Tombstone.parse(text)
+    if tombstone.origin != key.name:
+        raise BadNote(f"the tombstone is of {tombstone.origin}, its signature of {key.name}")
+    return tombstone

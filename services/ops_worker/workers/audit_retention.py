@@ -1,0 +1,138 @@
+"""Lets old months of the audit trail go: proves them once more, signs their tombstone, drops them.
+
+oldest month that may go ─▶ hash its rows again ─▶ sign the tombstone ─▶ drop, all checked again under lock
+                              │ altered                                    │ held, unsealed, different, busy
+                              └──▶ keep it, raise the alarm                └──▶ next pass
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from asyncpg import LockNotAvailableError
+
+from services.ops_worker.acting import act_as_system
+from services.ops_worker.sealing import tree
+from services.ops_worker.sealing.anchors import Anchors
+from services.ops_worker.sealing.block import Block
+from services.ops_worker.sealing.key_file import KeyFile
+from services.ops_worker.sealing.note import BadNote
+from services.ops_worker.sealing.sealer import LogBroken
+from services.ops_worker.sealing.tombstone import Tombstone, open_tombstone
+from services.shared import tracing
+from services.shared.db import Pool
+
+log = logging.getLogger(__name__)
+
+# A call hashes a few hundred thousand rows a second; its leaf hashes take 32 bytes a row.
+ROWS_PER_CALL = 100_000
+# Counting the rows of a large month takes longer than any other call.
+DROP_SECONDS = 600.0
+
+
+@dataclass(slots=True)
+class Proven:
+    """The blocks of a month whose rows are what was sealed."""
+
+    first_block: int | None = None
+    last_block: int = -1
+    row_count: int = 0
+    frontier: tree.Frontier = field(default_factory=tree.Frontier)
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Blocks as audit.read_segment gives them. Raises LogBroken."""
+        for row in rows:
+            block = Block.read(row)
+            leaves = tree.split(row["leaves"] or b"")
+            if len(leaves) != block.row_count or tree.root_of(leaves) != block.rows_root:
+                raise LogBroken(f"the rows of block {block.block_no} are not those that were sealed")
+            if block.leaf() != row["leaf_hash"]:
+                raise LogBroken(f"block {block.block_no} is not the one that was sealed")
+            if self.first_block is None:
+                self.first_block = block.block_no
+            self.last_block = block.block_no
+            self.row_count += block.row_count
+            for _ in self.frontier.append(row["leaf_hash"]):
+                pass
+
+
+@dataclass(slots=True)
+class AuditRetention:
+    """A pass drops at most one month. days: age at which it goes, 0 for never."""
+
+    days: int
+    keys: KeyFile
+    anchors: Anchors
+
+    async def drop(self, pool: Pool) -> int:
+        """One pass; 1 when a month went, 0 when none may or its locks were not free in time."""
+        with tracing.use_trace_id(None):
+            month = await pool.fetchrow("select segment, tree_size from audit.retention_candidate($1)", self.days)
+            try:
+                dropped = month is not None and await self._drop(pool, month["segment"], month["tree_size"])
+            except LockNotAvailableError:
+                log.info("audit retention waits for the next pass: a lock was not free in time")
+                dropped = False
+            except LogBroken as broken:
+                # While its alert is open no month goes: who altered one must not see the next pass clear the rest.
+                log.error("audit retention stops: %s", broken)  # noqa: TRY400  # the message is all there is to know
+                async with act_as_system(pool) as connection:
+                    await connection.execute("select audit.report_broken_log($1)", str(broken))
+                return 0
+            if await self._hand_out(pool):
+                async with act_as_system(pool) as connection:
+                    await connection.execute("select audit.record_retention_run($1)", self.days)
+        return int(dropped)
+
+    async def _drop(self, pool: Pool, segment: date, tree_size: int) -> bool:
+        note = await self.prove(pool, segment, tree_size)
+        async with act_as_system(pool) as connection:
+            outcome = await connection.fetchval(
+                "select audit.drop_segment($1, $2, $3)", segment, self.days, note, timeout=DROP_SECONDS
+            )
+        if outcome == "altered":
+            raise LogBroken(f"the month {segment:%Y-%m} has not as many rows as were sealed")
+        log.info("month of the audit trail: %s", outcome, extra={"segment": str(segment)})
+        return bool(outcome == "dropped")
+
+    async def prove(self, pool: Pool, segment: date, tree_size: int) -> str | None:
+        """The signed tombstone, None for a month without blocks. Raises LogBroken."""
+        proven = Proven()
+        while rows := await pool.fetch(
+            "select * from audit.read_segment($1, $2, $3)", segment, proven.last_block, ROWS_PER_CALL
+        ):
+            await asyncio.to_thread(proven.add, rows)
+        if proven.first_block is None:
+            return None
+        key = self.keys.load()
+        tombstone = Tombstone(
+            origin=key.name,
+            segment=segment,
+            first_block=proven.first_block,
+            last_block=proven.last_block,
+            row_count=proven.row_count,
+            root=proven.frontier.root(),
+            tree_size=tree_size,
+            released_at=datetime.now(UTC),
+        )
+        note = key.sign(tombstone.text())
+        # The database cannot check a signature; what it drops must be provable by the keys that auditors have.
+        open_tombstone(note, self.keys.verifiers())
+        return note
+
+    async def _hand_out(self, pool: Pool) -> bool:
+        """Give the anchors every tombstone that the log's keys signed; whether they have all there are."""
+        verifiers = self.keys.verifiers()
+        notes, false = [], 0
+        for row in await pool.fetch("select segment, last_block, note from audit.read_tombstones()"):
+            try:
+                open_tombstone(row["note"], verifiers)
+            except BadNote as fault:
+                false += 1
+                log.error("a tombstone is not ours: %s", fault, extra={"segment": str(row["segment"])})  # noqa: TRY400
+            else:
+                notes.append(row["note"])
+        return await self.anchors.keep_tombstones(notes) and not false

@@ -1,0 +1,170 @@
+"""The audit trail of the caller's tenant as it grows: /api/v1/audit/tail, server-sent events."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import asyncpg
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import Field
+from starlette.responses import StreamingResponse
+
+from services.shared.db import UNAVAILABLE
+from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.backend import Api, Backend
+from services.ui_iot.credentials import read_headers
+from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import LONGEST_CURSOR
+from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.routes.audit import AuditEventShown, AuditFilter, record_read
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
+
+HEARTBEAT_SECONDS = 15.0
+# A session that goes on is told anew.
+RENEWAL_SECONDS = 3600.0
+
+Cursor = Annotated[str, Field(max_length=LONGEST_CURSOR)]
+
+
+class TailQuery(AuditFilter):
+    """Which events, from where on."""
+
+    after: Cursor | None = None
+    """Goes on right after it: an id, a next_cursor or a tail_cursor. Last-Event-ID goes before it."""
+    start: Literal["end", "beginning"] = "end"
+    """Where to begin without either: with what is sealed from now on, or with the first event there is."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+@dataclass(slots=True)
+class Tail:
+    """One client's tail. place: right after what it was sent."""
+
+    api: Backend
+    caller: Principal
+    request: Request
+    query: TailQuery
+    place: Place | None
+    woken: asyncio.Event
+
+    async def find_start(self) -> None:
+        """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
+        at_end = self.place is None and self.query.start == "end"
+        found = await self.read(Reading(matching={}, newest_first=at_end, limit=1))
+        if at_end:
+            self.place = found.end
+
+    async def stream(self) -> AsyncIterator[str]:
+        """Events as they are sealed, until the process stops, the token ends or the database is away.
+
+        Nothing is read before the client has taken what was sent, and no transaction is open meanwhile.
+        """
+        reading = Reading(matching=self.query.matching())
+        told_at = beaten_at = time.monotonic()
+        yield ": the audit trail in sealed order\n\n"
+        while not self.api.tails.stopping:
+            self.woken.clear()
+            try:
+                found = await self.read(reading)
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                log.warning("tail ended: %s", type(error).__name__)
+                return
+            self.place = found.place
+            if found.events:
+                yield "".join(map(_write_event, found.events))
+            now = time.monotonic()
+            if now - beaten_at >= HEARTBEAT_SECONDS:
+                if not await self._may_go_on():
+                    return
+                if now - told_at >= RENEWAL_SECONDS:
+                    await self.record()
+                    told_at = now
+                # The id alone shows no event, but moves the place from which the client would resume.
+                yield f": still here\nid: {write_place(self.place)}\n\n"
+                beaten_at = now
+            if found.is_last:
+                await self._wait(beaten_at + HEARTBEAT_SECONDS - now)
+
+    async def record(self) -> None:
+        """Write to the trail that it is read."""
+        await record_read(self.request, self.api, self.caller, self.query, None)
+
+    async def read(self, reading: Reading) -> Stretch:
+        """What comes next, in a transaction of its own."""
+        async with self.api.reading(self.caller) as connection:
+            return await reading.of_tenant(connection, self.place)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.woken.wait()
+
+    async def _may_go_on(self) -> bool:
+        """Whether the token is still good: a tail does not outlive it."""
+        scope = self.request.scope
+        found = await self.api.authenticator.authenticate(
+            read_headers(scope), scope["pulse.attempt"].address, method="GET"
+        )
+        return (
+            isinstance(found, Principal)
+            and (found.tenant_id, found.actor) == (self.caller.tenant_id, self.caller.actor)
+            and found.role in AUDITORS
+        )
+
+
+def _write_event(event: Mapping[str, Any]) -> str:
+    shown = AuditEventShown.model_validate(event).model_dump_json()
+    return f"id: {write_place(place_of(event))}\nevent: audit\ndata: {shown}\n\n"
+
+
+async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[asyncio.Event]:
+    """Held until the response has ended, however it ends."""
+    with api.tails.open(caller.tenant_id) as woken:
+        yield woken
+
+
+@router.get(
+    "/tail",
+    response_class=EventStream,
+    responses={
+        **problems(),
+        200: {
+            "description": "An endless stream of events.",
+            "content": {EventStream.media_type: {"example": "id: WyJhdWRpdCIs…\nevent: audit\ndata: {…}\n\n"}},
+        },
+    },
+    openapi_extra=allow(AUDITORS),
+)
+async def tail_audit_events(
+    request: Request,
+    api: Api,
+    caller: Caller,
+    query: Annotated[TailQuery, Query()],
+    woken: Annotated[asyncio.Event, Depends(_take_seat)],
+    last_event_id: Annotated[Cursor | None, Header(description="The last id that arrived.")] = None,
+) -> EventStream:
+    """Follow the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
+
+    Server-sent events of type audit: data is one JSON object as in a page of /api/v1/audit/events, id is its place. Who
+    reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. A comment comes every 15
+    seconds. The stream ends when the token does, when the server stops, or when the database is away. A tail is one
+    audit event at its start and one each hour. There is room for a number of tails only; the next one gets 503.
+    """
+    cursor = last_event_id or query.after
+    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), woken)
+    await tail.find_start()
+    await tail.record()
+    return EventStream(tail.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

@@ -1,0 +1,23 @@
+create function audit._unsealed_count(p_limit bigint) returns bigint
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+-- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_head pg_snapshot := audit._head_snapshot();
+begin
+  return (
+    select count(*)
+    from (
+      select from public.audit_log l where l.xid >= pg_snapshot_xmax(v_head)
+      union all
+      select from public.audit_log l where l.xid = any (array(select pg_snapshot_xip(v_head)))
+      limit p_limit
+    ) waiting
+  );
+end
+$$;
+
+comment on function audit._unsealed_count(bigint) is 'Committed rows of audit_log that no block has, counted up to a limit.';

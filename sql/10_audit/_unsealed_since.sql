@@ -1,0 +1,18 @@
+create function audit._unsealed_since() returns timestamptz
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_head pg_snapshot := audit._head_snapshot();
+begin
+  return least(
+    (select l.recorded_at from public.audit_log l where l.xid >= pg_snapshot_xmax(v_head) order by l.xid limit 1),
+    (select min(l.recorded_at) from public.audit_log l where l.xid = any (array(select pg_snapshot_xip(v_head))))
+  );
+end
+$$;
+
+comment on function audit._unsealed_since() is
+  'When the oldest committed row of audit_log that no block has was written; null when all are sealed.';

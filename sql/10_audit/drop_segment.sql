@@ -1,0 +1,60 @@
+-- What takes long comes first and locks nobody out. Then the locks: holds, so that a hold that is being placed is seen or
+-- waits; the month against writers, so that nothing arrives between the last look and the end; the parent last, for it
+-- stops every writer of the trail until commit.
+-- Whoever owns the tables can still drop a partition by hand, hold or not: Postgres lets only a superuser forbid that. But
+-- it leaves no tombstone, and blocks that have neither rows nor a tombstone are what pulse audit verify finds.
+create function audit.drop_segment(p_segment date, p_days integer, p_note text) returns text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+declare
+  v_month record;
+  v_buried record;
+begin
+  if p_days < 30 then
+    raise exception using errcode = 'PU422', message = 'the audit trail is kept for 30 days at least';
+  elsif current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be seen once its lock is gone';
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('pulse audit retention', 0));
+  select m.* into v_month from audit._overdue_months(p_days) m where m.segment = p_segment;
+  if not found then
+    return 'gone';
+  elsif v_month.obstacle is not null then
+    return v_month.obstacle;
+  end if;
+  v_buried := audit._bury_blocks(p_segment, v_month.partition_name, p_note);
+  if v_buried.fault is not null then
+    return v_buried.fault;
+  end if;
+  lock table audit.holds in share row exclusive mode;
+  execute format('lock table public.%I in share mode', v_month.partition_name);
+  if exists (select from audit._overdue_months(p_days) m where m.segment = p_segment and m.obstacle is not null)
+    or exists (
+      select from audit.blocks b
+      where b.segment = p_segment and b.block_no > audit._last_released_block(p_segment)
+    )
+  then
+    raise exception using errcode = '55P03', message = 'the month got a hold or an event meanwhile';
+  end if;
+  perform audit.write(array[audit.event(
+    p_tenant_id => 'system',
+    p_event_type => 'audit.segment_dropped',
+    p_entity_type => 'partition',
+    p_entity_id => v_month.partition_name,
+    p_message => format(
+      'The month %s of the audit trail was dropped, %s rows.', to_char(p_segment, 'YYYY-MM'), v_buried.row_count),
+    p_details => jsonb_build_object(
+      'segment', p_segment, 'rows', v_buried.row_count, 'keep_days', p_days, 'note', p_note)
+  )]);
+  execute format('drop table public.%I', v_month.partition_name);
+  return 'dropped';
+end
+$$;
+
+comment on function audit.drop_segment(date, integer, text) is
+  'Drop a month of audit_log that is over for so many days and store its signed tombstone, null for a month without '
+  'blocks. Gives dropped; or, with nothing done: held, broken, unsealed, gone (no such month), altered (it has not as many rows as '
+  'were sealed), different (the tombstone does not say what the database says). Raises 55P03 when a lock is not free in '
+  'time, or a hold or an event comes in between. The signature is for the caller to check.';

@@ -1,0 +1,6 @@
+create view metrics.audit_retention_last_run_age_seconds as
+select extract(epoch from core.now() - last_run_at)::double precision as value
+from audit.retention;
+
+comment on view metrics.audit_retention_last_run_age_seconds is
+  'Time since the last pass of the audit trail''s retention that had no fault; absent before the first.';

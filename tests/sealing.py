@@ -1,0 +1,16 @@
+"""Sealing in tests: what is committed is shown to readers only then."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from services.ops_worker.sealing.key_file import KeyFile
+from services.ops_worker.sealing.sealer import Sealer
+
+Seal: TypeAlias = Callable[[], Awaitable[int]]
+"""One pass of the sealer over what is committed."""
+
+
+def sealer_of(path: Path, *, rows: int = 50_000) -> Sealer:
+    """A sealer with its key in the directory."""
+    return Sealer("test", KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=60.0)
