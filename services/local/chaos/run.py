@@ -73,7 +73,9 @@ async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> Report:
     report = Report(
         plan.seed,
         plan.seconds,
-        "a small tmpfs that is filled" if disk.can_fill else f"a limit of {disk.spool_bytes // 1024} kB (not root)",
+        "a small tmpfs that is filled"
+        if disk.can_fill
+        else f"none of its own could be mounted: a limit of {disk.spool_bytes // 1024} KiB instead",
     )
     say("starting a server, the API and two sealers")
     async with open_stack(plan.root, disk) as stack:
