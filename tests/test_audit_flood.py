@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.shared import db
 from services.shared.audit import AuditEvent
-from services.shared.audit.flood import Flood
+from services.shared.audit.flood import MOST_ACCOUNTS, Flood
 from services.shared.audit.ledger import Ledger
 from services.shared.audit.record import read_line
 from tests.trail import open_trail
@@ -21,10 +21,11 @@ from tests.wait import until
 REASONS = ("expired", "invalid_token", "rate_limited")
 
 
-def refusal(address: str | None, reason: str = "expired") -> AuditEvent:
+def refusal(address: str | None, reason: str = "expired", account: str | None = None) -> AuditEvent:
     """A refused request."""
     kind = "auth.rate_limited" if reason == "rate_limited" else "auth.login_failure"
-    return AuditEvent(event_type=kind, message="m", ip_address=address, details={"reason": reason})
+    details = {"reason": reason} if account is None else {"reason": reason, "account": account}
+    return AuditEvent(event_type=kind, message="m", ip_address=address, details=details)
 
 
 class Clock:
@@ -99,6 +100,18 @@ def test_addresses_and_reasons_are_counted_apart_and_a_64_is_one_address() -> No
     assert not flood.admits(refusal("2001:db8::ffff:1"))
     assert not flood.admits(refusal("not one either"))
     assert [details["count"] for _, details in told(flood, everything=True)] == [1, 1, 1]
+
+
+def test_accounts_are_counted_apart_and_only_so_many() -> None:
+    """Noise that fills a window hides no account; accounts made up by the thousand make no row each."""
+    flood = make_flood(Clock(), rows=1)
+    noise = [f"made up {number}" for number in range(1000)]
+    for account in ["noise", *noise[:500], *["victim"] * 30, *noise[500:], "victim"]:
+        flood.admits(refusal("10.1.2.3", "invalid_token", account))
+    counts = {details.get("account"): details["count"] for _, details in told(flood, everything=True)}
+    assert counts["victim"] == 31
+    assert len(counts) <= MOST_ACCOUNTS + 2
+    assert sum(counts.values()) == 1031
 
 
 def test_zero_turns_it_off() -> None:

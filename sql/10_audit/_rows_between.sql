@@ -11,7 +11,8 @@ begin atomic
     and pg_visible_in_snapshot(l.xid, p_snapshot)
   union all
   select l.*
-  -- Not "= any (array(select …))": in a lateral join Postgres 18 computes that array once for all outer rows.
+  -- Not "= any (array(select …))": in a lateral join over a partitioned table, Postgres 18 computes that array for the
+  -- first outer row and keeps it for all others.
   from pg_snapshot_xip(p_previous) as open (xid)
   join public.audit_log l on l.xid = open.xid
   where pg_visible_in_snapshot(l.xid, p_snapshot);

@@ -1,14 +1,13 @@
 """Refused requests beyond a rate become one row a window with their exact number.
 
 So an attacker can neither fill the disk nor hide: the first of a window stand as rows of their own, the rest is
-counted.
+counted, by account for those tried most, or whoever fills a window with noise could try one account unseen.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 
 from services.shared.audit.event import AuditEvent, new_event_id
@@ -17,20 +16,41 @@ from services.shared.audit.record import Line, make_line, parse_address
 
 # About 3 MB when full; then the address that was refused longest ago gets its row first.
 MOST_KEYS = 10_000
+# Accounts that are counted apart in one window, and so the most rows it can end in, but one.
+MOST_ACCOUNTS = 20
 
 Key = tuple[object, object]
 
 
+class _Tally:
+    __slots__ = ("count", "example", "last_at")
+
+    def __init__(self, example: AuditEvent) -> None:
+        self.count = 0
+        self.example = example
+        self.last_at = example.timestamp
+
+
 class _Window:
-    __slots__ = ("count", "ends_at", "example", "first_at", "last_at", "single")
+    __slots__ = ("ends_at", "single", "tallies")
 
     def __init__(self, ends_at: float) -> None:
         self.ends_at = ends_at
         self.single = 0
-        self.count = 0
-        self.example: AuditEvent | None = None
-        self.first_at: datetime | None = None
-        self.last_at: datetime | None = None
+        self.tallies: dict[str | None, _Tally] = {}
+        """By account; None for the rest."""
+
+    def count(self, account: str | None, event: AuditEvent) -> None:
+        """Count one; the account tried least makes room for a new one and counts as rest."""
+        if account not in self.tallies and len(self.tallies) > MOST_ACCOUNTS:
+            least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
+            self._tally(None, event).count += self.tallies.pop(least).count
+        tally = self._tally(account, event)
+        tally.count += 1
+        tally.last_at = event.timestamp
+
+    def _tally(self, account: str | None, event: AuditEvent) -> _Tally:
+        return self.tallies.setdefault(account, _Tally(event))
 
 
 class Flood:
@@ -103,30 +123,36 @@ class Flood:
         self._account.settle(count)
 
     def _count(self, key: Key, window: _Window, event: AuditEvent) -> None:
-        if window.example is None:
-            window.example, window.first_at = event, event.timestamp
+        if not window.tallies:
             self._counting[key] = window
             self._on_due()
-        window.count += 1
-        window.last_at = event.timestamp
+        window.count(event.details.get("account"), event)
         self.aggregated += 1
         self._account.take(time.time_ns())
 
     def _end(self, key: Key) -> None:
         window = self._windows.pop(key, None)
         self._counting.pop(key, None)
-        if window is None or window.example is None or window.last_at is None:
+        if window is None or not window.tallies:
             return
-        self._due.append((make_line(_aggregate(window, window.example, window.last_at), self._service), window.count))
+        for account, tally in window.tallies.items():
+            self._due.append((make_line(_aggregate(account, tally), self._service), tally.count))
         self._on_due()
 
 
-def _aggregate(window: _Window, example: AuditEvent, last_at: datetime) -> AuditEvent:
-    reason = example.details.get("reason")
+def _aggregate(account: str | None, tally: _Tally) -> AuditEvent:
+    reason = tally.example.details.get("reason")
+    details = {
+        "aggregated": True,
+        "count": tally.count,
+        "first_at": tally.example.timestamp.isoformat(),
+        "last_at": tally.last_at.isoformat(),
+        "reason": reason,
+    }
     return replace(
-        example,
-        message=f"{window.count} more callers turned away: {reason}",
-        # Each may have been somebody else; what they have in common is where they came from and why.
+        tally.example,
+        message=f"{tally.count} more callers turned away: {reason}",
+        # Each may have been somebody else; what they have in common is where they came from, why and as whom.
         tenant_id="system",
         actor_type="anonymous",
         actor_id=None,
@@ -135,14 +161,8 @@ def _aggregate(window: _Window, example: AuditEvent, last_at: datetime) -> Audit
         entity_id=None,
         trace_id=None,
         duration_ms=None,
-        details={
-            "aggregated": True,
-            "count": window.count,
-            "first_at": None if window.first_at is None else window.first_at.isoformat(),
-            "last_at": last_at.isoformat(),
-            "reason": reason,
-        },
-        timestamp=last_at,
+        details=details if account is None else {**details, "account": account},
+        timestamp=tally.last_at,
         event_id=new_event_id(),
     )
 

@@ -15,27 +15,35 @@ LOG_EVERY_SECONDS = 10.0
 
 
 class Batch:
-    """Rows that are written together, and whoever waits for them: one future for all."""
+    """Rows that are written together, and whoever waits for them, under one deadline for all."""
 
-    __slots__ = ("_done", "lines", "taken_ns")
+    __slots__ = ("_timer", "_waiters", "lines", "taken_ns")
 
     def __init__(self, taken_ns: int) -> None:
         self.lines: list[Line] = []
         self.taken_ns = taken_ns
-        self._done: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # A future each: awaiting a shared one, who gives up would cancel it for the others.
+        self._waiters: list[asyncio.Future[bool]] = []
 
     async def wait(self, seconds: float) -> bool:
-        """Whether the rows are durable; False when it is not known in time."""
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-        # Not awaited itself: who gives up waiting must not cancel it for the others.
-        done, _ = await asyncio.wait({self._done}, timeout=seconds)
-        return bool(done) and self._done.result()
+        """Whether the rows are durable; False when it is not known so many seconds after the first began to wait."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(seconds, self.finish)
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiters.append(waiter)
+        return await waiter
 
-    def finish(self, *, kept: bool) -> None:
+    def finish(self, *, kept: bool = False) -> None:
         """Tell who waits."""
-        if self._done is not None:
-            self._done.set_result(kept)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(kept)
 
 
 class Lane:

@@ -45,7 +45,7 @@ class AuditLogger:
     """Takes events and stores each exactly once.
 
     An event of class must is kept in the database, or on the local disk while that is away; one of class may waits in
-    a bounded buffer. Refused logins go through audit.record_auth_failure, everything else by COPY, each kind over a
+    a bounded buffer. Refused logins go through audit.record_auth_failures, everything else by COPY, each kind over a
     buffer and a connection of its own. The pool should be nobody else's, as open_audit_logger makes it: then no flood
     of logins can take a connection from the requests.
     """
@@ -105,6 +105,11 @@ class AuditLogger:
         await self._keeper.tell()
         await self._spool.close()
         return lost
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not known to be durable yet."""
+        return sum(map(len, self._lanes))
 
     @property
     def is_blocked(self) -> bool:

@@ -13,7 +13,6 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -51,36 +50,16 @@ async def copy(connection: db.Connection, lines: Sequence[Line]) -> None:
 
 
 async def call(connection: db.Connection, lines: Sequence[Line]) -> None:
-    """Store refused logins through audit.record_auth_failure, all calls in one transaction."""
-    await connection.executemany(
-        "call audit.record_auth_failure($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        [_make_arguments(read_line(line)) for line in lines],
-    )
-
-
-def _make_arguments(row: dict[str, str | None]) -> tuple[Any, ...]:
-    details = orjson.loads(row["details"] or "{}")
-    duration = row["duration_ms"]
-    return (
-        row["event_id"],
-        datetime.fromisoformat(row["timestamp"] or ""),
-        row["tenant_id"],
-        details.get("reason") or row["action"],
-        row["ip_address"],
-        row["actor_type"],
-        row["actor_id"],
-        row["actor_name"],
-        row["message"],
-        details,
-        row["source_service"],
-        row["trace_id"],
-        None if duration is None else float(duration),
-    )
+    """Store refused logins through the procedure that alone may say what a refusal is called."""
+    await connection.execute("call audit.record_auth_failures($1)", _make_rows(lines))
 
 
 async def _append(connection: db.Connection, lines: Sequence[Line]) -> None:
-    rows = [{**row, "details": orjson.Fragment(row["details"] or "{}")} for row in map(read_line, lines)]
-    await connection.execute("select audit.append($1)", rows)
+    await connection.execute("select audit.append($1)", _make_rows(lines))
+
+
+def _make_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [{**row, "details": orjson.Fragment(row["details"] or "{}")} for row in map(read_line, lines)]
 
 
 def is_poison(error: BaseException) -> bool:
