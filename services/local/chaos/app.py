@@ -33,7 +33,7 @@ def group() -> None:
 @app.command()
 def audit(
     *,
-    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Length of the run; a minute gives 26 faults.")] = 1,
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Length of the run; 36 give 1,000 faults.")] = 1,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same faults; a new one if left out.")
     ] = None,
