@@ -4,11 +4,11 @@ import argparse
 import time
 
 import asyncpg
-from services.local.audit.verification import verify_log
 
 from benchmarks._audit_events import count_sealed, print_rates, sealer, until_sealed
 from benchmarks._audit_writing import measure_copy
 from benchmarks._bench import as_role
+from services.local.audit.verification import Verification
 from services.shared import db
 from services.shared.settings import UiIot
 
@@ -27,7 +27,7 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
         await conn.fetchval("select count(audit._leaf_hash(l)) from audit_log l")
         rates["reference"].append(rows / (time.perf_counter() - started))
         started = time.perf_counter()
-        await verify_log(pool)
+        report = await Verification(pool, [], []).run()
         rates["pulse"].append(rows / (time.perf_counter() - started))
     await pool.close()
     print_rates("verify", rates, "rows/s")

@@ -10,9 +10,7 @@ import typer
 from rich.console import Console
 
 from services.local import database, keys, seed
-from services.local.audit import holds as _holds  # noqa: F401  # its commands register themselves
-from services.local.audit.app import app as audit_app
-from services.local.audit.tail import tail_events
+from services.local.audit.commands import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
 from services.local.chaos.app import app as chaos_app
 from services.local.checks import run_checks
@@ -40,7 +38,6 @@ app = typer.Typer(
 )
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(audit_app, name="audit")
-audit_app.command("tail")(tail_events)
 app.add_typer(chaos_app, name="chaos")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

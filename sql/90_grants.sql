@@ -88,13 +88,24 @@ grant select on public.audit_log to pulse_auditor;
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
--- The auditor's own functions are blind to tenants.
-revoke execute on function
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
-from pulse_app;
-grant execute on function
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer), audit.record_read(text, jsonb, bigint)
+-- The auditor's own functions are blind to tenants: they are for nobody else.
+grant execute on function audit.read_head(), audit.read_leaves(text, text, date, date),
+  audit.read_nodes(smallint[], bigint[]), audit.count_rows(text)
 to pulse_auditor;
+grant execute on function
+  audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.find_event(uuid, text),
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
+  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
+  audit.record_read(text, jsonb, bigint, text)
+to pulse_auditor;
+revoke execute on function
+  audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.find_event(uuid, text),
+  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
+  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
+  audit.record_read(text, jsonb, bigint, text)
+from pulse_app;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;

@@ -18,6 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import UiIot
@@ -134,6 +135,14 @@ def seal(app_pool: db.Pool, tmp_path: Path) -> Seal:
     """Seals what is committed."""
     sealer = sealer_of(tmp_path)
     return lambda: sealer.seal(app_pool)
+
+
+@pytest.fixture
+async def auditor_pool(role_url: Callable[[str], str]) -> AsyncIterator[db.Pool]:
+    """Pool of `pulse audit`, as pulse_auditor."""
+    pool = await db.open_pool(LocalStack(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
+    yield pool
+    await pool.close()
 
 
 @pytest.fixture

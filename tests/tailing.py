@@ -22,7 +22,7 @@ class Stream:
     response: httpx.Response
     events: list[dict[str, Any]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    comments: int = 0
+    comments: list[str] = field(default_factory=list)
     ended: bool = False
 
     async def read(self) -> None:
@@ -34,7 +34,7 @@ class Stream:
             elif name == "data":
                 self.events.append(orjson.loads(value))
             elif not name and value:
-                self.comments += 1
+                self.comments.append(value)
         self.ended = True
 
     @property

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +255,24 @@ async def test_what_an_index_finds_is_found_at_once(conn: asyncpg.Connection, va
         text = orjson.dumps(matching).decode()
         touched = await rows_touched(conn, f"select audit._read_sealed('{tenant}', '{text}', null, true, 200)")
         assert touched["audit_log"] <= 3000, (tenant, matching, touched["audit_log"])
+
+
+async def test_a_time_long_ago_is_reached_at_once(conn: asyncpg.Connection, vast: None) -> None:
+    """Over the thousands of blocks of later months."""
+    await conn.execute(
+        "insert into audit.blocks select 4000 + k, (date_trunc('month', now()) + '1 month')::date, '20010:20010:',"
+        " '20010:20010:', '20010', 200000 + k, 1, date_trunc('month', now()) + '35 days',"
+        " date_trunc('month', now()) + '35 days', sha256('a'), sha256('b'), now(), 1 from generate_series(0, 19999) k"
+    )
+    start = await conn.fetchval("select date_trunc('month', now())")
+    until_text = (start + timedelta(days=20)).isoformat()
+    page = await read(conn, tenant="acme", until=until_text)
+    assert len(page["events"]) == 50
+    touched = await rows_touched(
+        conn, f"select audit._read_sealed('acme', '{{\"until\": \"{until_text}\"}}', null, true, 50)"
+    )
+    assert touched["blocks"] <= 100, touched["blocks"]
+    assert touched["audit_log"] <= 1000, touched["audit_log"]
 
 
 async def test_a_search_without_an_index_ends_in_time_and_goes_on(conn: asyncpg.Connection, vast: None) -> None:

@@ -131,13 +131,16 @@ async def test_a_long_tail_shows_life_tells_again_and_ends_with_its_token(
     monkeypatch.setattr(audit_tail, "RENEWAL_SECONDS", 0.1)
     bearer = token(role="auditor", exp=int(time.time()) + 3)
     async with tail(url, "event_type=system.started", bearer=bearer) as stream:
-        await until(lambda: stream.comments >= 5)
+        await until(lambda: len(stream.comments) >= 5)
         await until(lambda: count_reads(conn))
         await write(conn, 3)
         await seal()
         before = stream.ids[-1]
         await until(lambda: stream.ids[-1] != before)
         assert stream.events == []
+        sealed_at = await conn.fetchval("select max(sealed_at) from audit.blocks")
+        assert stream.comments[1] == "sealed_at None"
+        await until(lambda: stream.comments[-1] == f"sealed_at {sealed_at}")
         await until(lambda: stream.ended)
     assert await count_reads(conn) >= 2
 

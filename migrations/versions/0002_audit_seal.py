@@ -22,6 +22,9 @@ drop index
   public.audit_log_auth_account_idx, public.audit_log_user_idx;
 alter table public.audit_log drop column xid;
 alter table public.notification_channels drop column shown_url;
+alter table public.audit_log drop constraint audit_log_timestamp_check;
+alter table public.audit_log drop constraint audit_log_recorded_at_check;
+alter table public.audit_log drop constraint audit_log_duration_ms_check;
 """
 
 

@@ -8,6 +8,15 @@ alter table public.audit_log add column xid xid8 not null default pg_current_xac
 create index audit_log_xid_idx on public.audit_log (xid);
 comment on column public.audit_log.xid is 'Transaction that wrote the row; with the snapshots of audit.blocks it tells the row''s block.';
 
+-- An infinite time, one of more than four digits and a number that is none have forms of their own in every language
+-- that would hash them.
+alter table public.audit_log add constraint audit_log_timestamp_check
+  check (timestamp >= '0001-01-01 00:00+00' and timestamp < '10000-01-01 00:00+00');
+alter table public.audit_log add constraint audit_log_recorded_at_check
+  check (recorded_at >= '0001-01-01 00:00+00' and recorded_at < '10000-01-01 00:00+00');
+alter table public.audit_log add constraint audit_log_duration_ms_check
+  check (duration_ms > '-infinity' and duration_ms < 'infinity');
+
 create table audit.blocks (
   block_no bigint not null,
   segment date not null,

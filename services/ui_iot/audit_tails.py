@@ -44,7 +44,7 @@ class Tails:
         waker = asyncio.Event()
         self._wakers.add(waker)
         self._of_tenant[tenant_id] += 1
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="audit-tails")
         try:
             yield waker
@@ -63,7 +63,6 @@ class Tails:
             if self._process.stopping:
                 self._wake()
             await asyncio.sleep(LOOK_SECONDS)
-        self._looking = None
 
     def _wake(self) -> None:
         for waker in self._wakers:

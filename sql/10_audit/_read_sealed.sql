@@ -33,7 +33,7 @@ declare
 begin
   select b.block_no + 1, b.sealed_at into v_end, v_sealed_at from audit.blocks b order by b.block_no desc limit 1;
   v_end := coalesce(v_end, 0);
-  v_place := coalesce(p_place, audit._place(case when p_newest_first then v_end else 0 end));
+  v_place := coalesce(p_place, audit._start_place(p_filter, p_newest_first, v_end));
   if (v_place ->> 0)::bigint not between 0 and v_end then
     raise exception using errcode = 'PU422', message = format('the place lies beyond the %s blocks of this log', v_end);
   end if;

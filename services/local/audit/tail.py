@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from services.local.audit.app import as_auditor
+from services.local.audit.app import app, as_auditor
 
 
+@app.command("tail")
 def tail_events(
     *,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,

@@ -150,7 +150,11 @@ class Checkpoint:
 
 def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
     """The checkpoint in a note that one of the keys signed under its own name; raises BadNote."""
-    text, key = open_note(note, keys)
+    return parse_checkpoint(*open_note(note, keys))
+
+
+def parse_checkpoint(text: str, key: VerifierKey) -> Checkpoint:
+    """The checkpoint in a text that the key signed; raises BadNote."""
     checkpoint = Checkpoint.parse(text)
     if checkpoint.origin != key.name:
         raise BadNote(f"the checkpoint is of {checkpoint.origin}, its signature of {key.name}")

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
+from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
 from services.ui_iot.backend import Api, Backend
@@ -90,10 +91,14 @@ class Tail:
                 if not await self._may_go_on():
                     return
                 if now - told_at >= RENEWAL_SECONDS:
-                    await self.record()
+                    try:
+                        await self.record()
+                    except AuditBlocked:
+                        # Nobody reads on unrecorded; the client comes back with its place, and is told why then.
+                        return
                     told_at = now
                 # The id alone shows no event, but moves the place from which the client would resume.
-                yield f": still here\nid: {write_place(self.place)}\n\n"
+                yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
                 beaten_at = now
             if found.is_last:
                 await self._wait(beaten_at + HEARTBEAT_SECONDS - now)
@@ -159,9 +164,10 @@ async def tail_audit_events(
     """Follow the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
 
     Server-sent events of type audit: data is one JSON object as in a page of /api/v1/audit/events, id is its place. Who
-    reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. A comment comes every 15
-    seconds. The stream ends when the token does, when the server stops, or when the database is away. A tail is one
-    audit event at its start and one each hour. There is room for a number of tails only; the next one gets 503.
+    reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. Every 15 seconds a comment says
+    when the newest block was sealed: one long ago means a sealer that stands. The stream ends when the token does, when
+    the server stops, or when the database is away. A tail is one audit event at its start and one each hour. There is
+    room for a number of tails only; the next one gets 503.
     """
     cursor = last_event_id or query.after
     tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), woken)

@@ -1,0 +1,55 @@
+"""Asks for evidence: the checkpoint to prove it against, and the record of who asked, made before a byte is given."""
+
+import getpass
+import os
+
+from services.local.audit.evidence import Evidence, Head, Question
+from services.local.audit.kept import Kept
+from services.local.errors import LocalError
+from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_note
+from services.shared import db
+
+
+async def read_keys(pool: db.Pool) -> list[VerifierKey]:
+    """The public keys that the database knows; for information, trust another copy."""
+    rows = await pool.fetch("select name, public_key from audit.signing_keys order by first_used_at, key_id")
+    return [VerifierKey(row["name"], row["public_key"]) for row in rows]
+
+
+async def read_head(pool: db.Pool, kept: Kept | None = None) -> Head:
+    """The newest checkpoint in the database, or the one there that agrees with a kept one. Raises LocalError."""
+    row = await pool.fetchrow(
+        "select tree_size, note from audit.checkpoints where tree_size = $1 or $1 is null"
+        " order by tree_size desc limit 1",
+        None if kept is None else kept.tree_size,
+    )
+    if row is None:
+        raise LocalError("nothing is sealed yet" if kept is None else f"the database does not know {kept}")
+    try:
+        checkpoint = Checkpoint.parse(open_note(row["note"], await read_keys(pool))[0])
+    except BadNote as fault:
+        raise LocalError(f"the newest checkpoint is damaged: {fault}; pulse audit verify tells more") from None
+    snapshot = await pool.fetchval(
+        "select snapshot from audit.block_headers where block_no = $1", checkpoint.tree_size - 1
+    )
+    if snapshot is None or (kept is not None and kept.root != checkpoint.root):
+        raise LocalError("the blocks are not those that were signed; pulse audit verify tells more")
+    return Head(checkpoint, row["note"], snapshot)
+
+
+async def ask(pool: db.Pool, question: Question, head: Head) -> tuple[Evidence, int]:
+    """The evidence and how many events it holds, after the question was recorded."""
+    evidence = Evidence(pool, question, head)
+    count = await evidence.count()
+    await pool.execute(
+        "select audit.record_read($1, $2, $3, $4)", reader(), question.as_filter(), count, question.tenant_id
+    )
+    return evidence, count
+
+
+def reader() -> str:
+    """Who asks, as the operating system names them; the database adds the role that logged in."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:uid {os.getuid()}"

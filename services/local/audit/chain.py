@@ -1,0 +1,133 @@
+"""The blocks as a chain and as a tree, held against every checkpoint: all that needs no row of audit_log."""
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from services.local.audit.broken import Broken
+from services.local.audit.kept import Kept
+from services.ops_worker.sealing.block import Block
+from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.ops_worker.sealing.tree import Frontier, Node
+
+NOTHING_SEEN = "1:1:"
+
+
+class Chain:
+    """Takes blocks in order. size: blocks so far; rows: theirs."""
+
+    def __init__(self, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime | None = None) -> None:
+        self.size = 0
+        self.rows = 0
+        self.rows_by_segment: Counter[date] = Counter()
+        self.last: Block | None = None
+        self.first_since: int | None = None
+        """First block of the first pass that sealed something at or after `since`."""
+        self._keys = keys
+        self._kept = deque(kept)
+        self._since = since
+        self._frontier = Frontier()
+        self._pass_start = 0
+        self._agreed = 0
+        self._newest_kept: Kept | None = None
+        self._signed = 0
+
+    def add(self, row: Mapping[str, Any]) -> list[Node]:
+        """Check the next row of audit.blocks; gives the inner nodes that it completes. Raises Broken."""
+        number = row["block_no"]
+        if number != self.size:
+            raise Broken(f"block {self.size} is missing: block {number} comes after it", block_no=self.size)
+        block = Block.read(row)
+        self._check(block, row)
+        self.last = block
+        self.size += 1
+        self.rows += block.row_count
+        self.rows_by_segment[block.segment] += block.row_count
+        if self.first_since is None and (self._since is None or block.sealed_at >= self._since):
+            self.first_since = self._pass_start
+        nodes = list(self._frontier.append(row["leaf_hash"]))
+        while self._kept and self._kept[0].tree_size == self.size:
+            self._hold_against(self._kept.popleft())
+        return nodes
+
+    def _check(self, block: Block, row: Mapping[str, Any]) -> None:
+        number = block.block_no
+        xmax = block.snapshot.split(":")[1]
+        try:
+            sound = block.leaf() == row["leaf_hash"] and xmax == row["snapshot_xmax"]
+        except (TypeError, OverflowError):
+            sound = False  # an infinite time, which no sealed block has
+        if not sound:
+            raise Broken(
+                f"block {number} was altered: its header is not what was hashed into the tree", block_no=number
+            )
+        if block.first_position != self.rows:
+            raise Broken(
+                f"block {number} begins at row {block.first_position}, and {self.rows} were sealed before it",
+                block_no=number,
+            )
+        if self.last is not None and (block.previous_snapshot, block.snapshot) == (
+            self.last.previous_snapshot,
+            self.last.snapshot,
+        ):
+            follows = block.segment > self.last.segment
+        else:
+            self._pass_start = number
+            follows = block.previous_snapshot == (self.last.snapshot if self.last else NOTHING_SEEN)
+        if not follows:
+            raise Broken(f"block {number} does not take up where the block before it ended", block_no=number)
+
+    def _hold_against(self, kept: Kept) -> None:
+        if (kept.root, kept.row_count) != (self._frontier.root(), self.rows):
+            raise Broken(
+                f"blocks {self._agreed} to {self.size - 1} are not those that were sealed: {kept} says so, "
+                f"{f'up to block {self._agreed - 1} all agree' if self._agreed else 'and it is the first one'}",
+                block_no=self._agreed,
+            )
+        self._agreed = self.size
+        self._newest_kept = kept
+
+    def checkpoint(self, row: Mapping[str, Any]) -> None:
+        """Check the row of audit.checkpoints over the blocks so far. Raises Broken."""
+        size = row["tree_size"]
+        try:
+            signed = self._open(row["note"], row["key_id"])
+        except BadNote as fault:
+            raise Broken(f"the checkpoint over {size} blocks in the database is not ours: {fault}") from None
+        columns = (row["tree_size"], row["root"], row["row_count"], row["signed_at"])
+        if columns != (signed.tree_size, signed.root, signed.row_count, signed.signed_at):
+            raise Broken(f"the checkpoint over {size} blocks in the database was altered: its note says otherwise")
+        if (signed.tree_size, signed.root, signed.row_count) != (self.size, self._frontier.root(), self.rows):
+            raise Broken(
+                f"blocks {self._signed} to {size - 1} are not those that were signed: the signed checkpoint over "
+                f"{size} blocks says so",
+                block_no=self._signed,
+            )
+        self._signed = self.size
+
+    def _open(self, note: str, key_id: str) -> Checkpoint:
+        kept = self._newest_kept
+        if kept is not None and (hash(note), key_id) == (kept.note_hash, kept.key_id):
+            # Its twin was kept outside, and its signature checked there: most of the time of a check goes into those.
+            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+        return open_checkpoint(note, [key for key in self._keys if key.key_id == key_id])
+
+    def close(self) -> None:
+        """Check that nothing is missing at the end. Raises Broken."""
+        if self._kept:
+            newest = self._kept[-1]
+            raise Broken(
+                f"the log ends after {self.size} blocks with {self.rows} rows, and {newest} covers "
+                f"{newest.tree_size} blocks with {newest.row_count} rows: its end was cut off",
+                block_no=self.size,
+            )
+        if self._signed != self.size:
+            raise Broken(
+                f"no signed checkpoint covers the last {self.size - self._signed} blocks", block_no=self._signed
+            )
+
+
+def in_words(time: datetime) -> str:
+    """A time for people, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

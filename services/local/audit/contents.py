@@ -1,0 +1,130 @@
+"""Which rows a block should have and which it has."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, NamedTuple, Self
+
+from services.local.audit.broken import Broken
+from services.local.audit.chain import in_words
+from services.local.audit.tombstones import Tombstone
+from services.ops_worker.sealing.block import Block
+from services.ops_worker.sealing.tree import HASH_BYTES, root_of, split
+
+
+class Snapshot(NamedTuple):
+    """A snapshot of Postgres: which transactions it sees."""
+
+    xmax: int
+    open: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `xmin:xmax:xip,…`."""
+        _, xmax, in_progress = text.split(":")
+        return cls(int(xmax), frozenset(map(int, filter(None, in_progress.split(",")))))
+
+
+@dataclass(slots=True)
+class Pass:
+    """The blocks that were sealed between the same two snapshots, one a month."""
+
+    previous: str
+    text: str
+    snapshot: Snapshot
+    blocks: dict[date, Block] = field(default_factory=dict)
+
+
+class Group(NamedTuple):
+    """The rows of one transaction in a block: the transaction, and the leaf hashes one after the other."""
+
+    xid: int
+    leaves: bytes
+
+
+Contents = dict[tuple[int, date], list[Group]]
+"""What is there: by number of the pass and month, in sealed order."""
+
+
+def passes_of(blocks: Iterable[Block]) -> list[Pass]:
+    """Blocks that follow each other, as the passes that made them."""
+    passes: list[Pass] = []
+    for block in blocks:
+        if not passes or passes[-1].text != block.snapshot:
+            passes.append(Pass(block.previous_snapshot, block.snapshot, Snapshot.parse(block.snapshot)))
+        passes[-1].blocks[block.segment] = block
+    return passes
+
+
+def sorter(passes: Sequence[Pass]) -> Callable[[int], int]:
+    """Tells which of the passes was the first to see a transaction that the last one sees."""
+    ends = [one.snapshot.xmax for one in passes]
+
+    def first_to_see(xid: int) -> int:
+        at = bisect_right(ends, xid)
+        while xid in passes[at].snapshot.open:
+            at += 1
+        return at
+
+    return first_to_see
+
+
+def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Contents:
+    """Gives each row of audit.read_leaves, asked for between the outer snapshots, to its pass."""
+    first_to_see = sorter(passes)
+    contents: Contents = {}
+    for row in rows:
+        group = Group(row["xid"], row["leaves"])
+        contents.setdefault((first_to_see(group.xid), row["segment"]), []).append(group)
+    return contents
+
+
+def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombstone]) -> Iterator[Broken | Block]:
+    """What is wrong with the rows of these passes; a block that has none and no tombstone known yet comes as it is."""
+    for at, one in enumerate(passes):
+        for segment, block in one.blocks.items():
+            groups = contents.pop((at, segment), None)
+            released = any(stone.covers(block) for stone in stones)
+            if groups is None:
+                if not released:
+                    yield block
+            elif released:
+                yield Broken(f"{name_of(block)} was released, and has rows all the same", block_no=block.block_no)
+            elif (fault := fault_of(block, b"".join(group.leaves for group in groups))) is not None:
+                yield fault
+    for (at, segment), groups in contents.items():
+        count = sum(len(group.leaves) for group in groups) // HASH_BYTES
+        number = next(iter(passes[at].blocks.values())).block_no
+        yield Broken(
+            f"{count_of(count)} of transaction {groups[0].xid} in {segment:%Y-%m} in no block, "
+            f"although block {number} was sealed after that transaction: put in behind the sealer's back",
+            block_no=number,
+        )
+
+
+def fault_of(block: Block, leaves: bytes) -> Broken | None:
+    """What is wrong with a block's rows, None when they are those that were sealed."""
+    found = len(leaves) // HASH_BYTES
+    if found == block.row_count and root_of(split(leaves)) == block.rows_root:
+        return None
+    if found < block.row_count:
+        what = f"should have {count_of(block.row_count)} and has {found}: {block.row_count - found} removed"
+    elif found > block.row_count:
+        what = f"should have {count_of(block.row_count)} and has {found}: {found - block.row_count} added"
+    else:
+        what = f"has {count_of(found)} as it should, and not those that were sealed: at least one was altered"
+    return Broken(f"{name_of(block)} {what}", block_no=block.block_no)
+
+
+def name_of(block: Block) -> str:
+    """A block for people."""
+    return (
+        f"block {block.block_no} (events from {in_words(block.min_timestamp)} to {in_words(block.max_timestamp)}, "
+        f"sealed {in_words(block.sealed_at)})"
+    )
+
+
+def count_of(rows: int) -> str:
+    """So many rows, in words."""
+    return f"{rows:,} row{'' if rows == 1 else 's'}"

@@ -1,0 +1,245 @@
+"""Verifies the audit trail.
+
+blocks, tree, checkpoints ─▶ rows hashed anew, by block ─▶ blocks without rows: a tombstone? ─▶ rows counted
+  one snapshot; a fault here    two connections, no transaction   retention may have dropped       by a full scan,
+  ends it: no block is trusted  held open: blocks never change    a month meanwhile                no index misleads
+"""
+
+import asyncio
+from array import array
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from services.local.audit.block_store import LONG_SECONDS, batches, read_blocks
+from services.local.audit.broken import Broken
+from services.local.audit.chain import Chain
+from services.local.audit.contents import compare, count_of, name_of, passes_of, sort_rows
+from services.local.audit.kept import Kept
+from services.local.audit.raw_rows import read_raw
+from services.local.audit.tombstones import Tombstone, read_tombstones
+from services.ops_worker.sealing.block import Block
+from services.ops_worker.sealing.note import VerifierKey
+from services.ops_worker.sealing.tree import HASH_BYTES, Node
+from services.shared import db
+
+BATCH_ROWS = 50_000
+CONNECTIONS = 2
+MOST_FAULTS = 100
+"""More are counted, and not told."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found. rows: sealed ones that are there; released: those that retention dropped with a tombstone."""
+
+    blocks: int = 0
+    rows: int = 0
+    hashed: int = 0
+    released: int = 0
+    unsealed: int = 0
+    unsealed_since: datetime | None = None
+    checkpoints: int = 0
+    fault_count: int = 0
+    faults: list[Broken] = field(default_factory=list)
+
+    def add(self, fault: Broken) -> None:
+        """Note a fault."""
+        self.fault_count += 1
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)
+
+
+@dataclass(slots=True)
+class Verification:
+    """One run. begin: told how many rows will be hashed; advance: of rows that were.
+
+    independent: hash them here, and trust no function in the database.
+    """
+
+    pool: db.Pool
+    keys: Sequence[VerifierKey]
+    kept: Sequence[Kept]
+    since: datetime | None = None
+    independent: bool = False
+    begin: Callable[[int], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+    report: Report = field(default_factory=Report)
+    _empty: "array[int]" = field(default_factory=lambda: array("q"))
+
+    async def run(self) -> Report:
+        """Everything, or up to the fault after which nothing can be trusted."""
+        self.report.checkpoints = len(self.kept)
+        try:
+            chain = await self._check_chain()
+            if chain.last is not None:
+                await self._check_rows(chain, await self._read_tombstones())
+                await self._check_empty()
+            await self._check_counts(chain)
+        except Broken as fault:
+            self.report.add(fault)
+        self.report.faults.sort(key=lambda fault: -1 if fault.block_no is None else fault.block_no)
+        return self.report
+
+    async def _check_chain(self) -> Chain:
+        chain = Chain(self.keys, self.kept, self.since)
+        async with (
+            self.pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            blocks = _rows(connection, "select * from audit.block_headers order by block_no")
+            nodes = _rows(
+                connection,
+                "select level, node_index, hash from audit.tree_nodes order by (node_index + 1) << level, level",
+            )
+            checkpoints = _rows(
+                connection,
+                "select tree_size, root, row_count, signed_at, key_id, note from audit.checkpoints order by tree_size",
+            )
+            signed = await anext(checkpoints, None)
+            async for block in _readable(blocks):
+                for node in chain.add(block):
+                    _check_node(node, await anext(nodes, None))
+                while signed is not None and signed["tree_size"] <= chain.size:
+                    chain.checkpoint(signed)
+                    signed = await anext(checkpoints, None)
+            if signed is not None:
+                raise Broken(
+                    f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
+                    f"{signed['tree_size']}: its end was cut off",
+                    block_no=chain.size,
+                )
+            chain.close()
+            if await anext(nodes, None) is not None:
+                raise Broken("the tree in the database has nodes over blocks that are not there")
+        self.report.blocks = chain.size
+        return chain
+
+    async def _read_tombstones(self) -> list[Tombstone]:
+        stones = await read_tombstones(self.pool, self.keys)
+        self.report.released = sum(stone.row_count for stone in stones)
+        return stones
+
+    async def _check_rows(self, chain: Chain, stones: Sequence[Tombstone]) -> None:
+        first = chain.size if chain.first_since is None else chain.first_since
+        position = await self.pool.fetchval("select first_position from audit.blocks where block_no = $1", first)
+        self.begin(0 if position is None else chain.rows - position)
+        source = batches(read_blocks(self.pool, first, chain.size), rows=BATCH_ROWS, whole_passes=True)
+        turn = asyncio.Lock()
+
+        async def work() -> None:
+            while True:
+                async with turn:
+                    batch = await anext(source, None)
+                if batch is None:
+                    return
+                await self._check_batch(batch, stones)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONNECTIONS):
+                    group.create_task(work())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
+        passes = passes_of(batch)
+        rows = await self._read(passes[0].previous, passes[-1].text)
+        contents = sort_rows(passes, rows)
+        for found in compare(passes, contents, stones):
+            if isinstance(found, Broken):
+                self.report.add(found)
+            else:
+                self._empty.append(found.block_no)
+        self.report.hashed += sum(len(row["leaves"]) for row in rows) // HASH_BYTES
+        self.advance(sum(block.row_count for block in batch))
+
+    async def _read(self, previous: str, snapshot: str) -> Sequence[Mapping[str, Any]]:
+        if self.independent:
+            return list(await read_raw(self.pool, previous, snapshot))
+        rows: Sequence[Mapping[str, Any]] = await self.pool.fetch(
+            "select xid, segment, leaves from audit.read_leaves($1, $2)", previous, snapshot, timeout=LONG_SECONDS
+        )
+        return rows
+
+    async def _check_empty(self) -> None:
+        """Retention may drop a month while this runs: what counts are the tombstones that are there afterwards."""
+        if not self._empty:
+            return
+        stones = await self._read_tombstones()
+        for number in self._empty:
+            async for block in read_blocks(self.pool, number, number + 1):
+                if not any(stone.covers(block) for stone in stones):
+                    self.report.add(
+                        Broken(
+                            f"{name_of(block)} should have {count_of(block.row_count)} and has none: they were "
+                            "removed, and no tombstone says why",
+                            block_no=number,
+                        )
+                    )
+
+    async def _check_counts(self, chain: Chain) -> None:
+        while True:
+            before = await self._read_tombstones()
+            counts = await self.pool.fetch(
+                "select * from audit.count_rows($1)",
+                chain.last.snapshot if chain.last else "1:1:",
+                timeout=LONG_SECONDS,
+            )
+            if before == await self._read_tombstones():
+                break
+        there = {row["segment"]: row for row in counts}
+        expected = Counter(chain.rows_by_segment)
+        for stone in before:
+            expected[stone.segment] -= stone.row_count
+        for segment in sorted({*there, *expected}):
+            self._compare_month(segment, expected[segment], there.get(segment))
+
+    def _compare_month(self, segment: date, expected: int, row: Any) -> None:
+        found = 0 if row is None else row["sealed"]
+        self.report.rows += found
+        if row is not None:
+            self.report.unsealed += row["unsealed"]
+            times = [time for time in (self.report.unsealed_since, row["unsealed_since"]) if time is not None]
+            self.report.unsealed_since = min(times, default=None)
+            if row["impossible"]:
+                self.report.add(
+                    Broken(
+                        f"event {row['impossible_event']} of {segment:%Y-%m} names a transaction that has not ended: "
+                        f"{count_of(row['impossible'])} forged, or the database is a copy on another server"
+                    )
+                )
+        # A month that was hashed has told more already.
+        if found != expected and not self.report.faults:
+            self.report.add(
+                Broken(
+                    f"{segment:%Y-%m} has {count_of(found)} of transactions that were sealed, and its blocks hold "
+                    f"{expected:,}; without --since the block is named"
+                )
+            )
+
+
+async def _rows(connection: db.Connection, query: str) -> AsyncIterator[Any]:
+    async for row in connection.cursor(query, prefetch=1000):
+        yield row
+
+
+async def _readable(blocks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The driver refuses a time that Python does not have; no sealed block has one."""
+    try:
+        async for block in blocks:
+            yield block
+    except (OverflowError, ValueError):
+        raise Broken("a block carries a time that no sealed block has: it was altered") from None
+
+
+def _check_node(node: Node, row: Any) -> None:
+    if row is None or (row["level"], row["node_index"], row["hash"]) != node:
+        first = node.number << node.level
+        raise Broken(
+            f"the tree in the database was altered: its node over blocks {first} to {first + (1 << node.level) - 1} is "
+            "not what they hash to",
+            block_no=first,
+        )

@@ -1,0 +1,127 @@
+"""`pulse audit verify`."""
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from services.local.audit.app import app, as_auditor
+from services.local.audit.broken import Broken
+from services.local.audit.contents import count_of
+from services.local.audit.kept import read_kept
+from services.local.audit.places import checkpoint_directory, parse_time, public_keys
+from services.local.audit.progress import show_progress
+from services.local.audit.verification import Report, Verification
+from services.local.errors import LocalError
+from services.local.home import Home
+
+_LATE_SECONDS = 60.0
+"""Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
+
+
+@app.command()
+def verify(
+    *,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Hash only rows sealed since then (ISO 8601, or 90m, 7d).")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file, or a directory of them.")
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Public keys to trust, one a line.")] = None,
+    independent: Annotated[
+        bool,
+        typer.Option("--independent", help="Hash here and trust no function in the database; takes twice as long."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that nobody altered the audit trail.
+
+    Hashes every sealed row anew and holds blocks and tree against the checkpoints kept outside the database. Exits with
+    1 when something is wrong, with 2 when it cannot tell.
+    """
+    try:
+        report, place = _verify(since, checkpoint, keys, independent=independent)
+    except Exception as error:
+        if os.environ.get("PULSE_DEBUG"):
+            raise
+        # Whatever it is, it must not look like a log that somebody altered, which is status 1.
+        what = str(error) if isinstance(error, LocalError | OSError) else f"{type(error).__name__}: {error}"
+        print(f"pulse: not verified: {what}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    if as_json:
+        print(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2).decode())
+    else:
+        for line in _as_lines(report, place):
+            print(line)
+    if report.faults:
+        raise typer.Exit(1)
+
+
+def _verify(since: str | None, checkpoint: Path | None, keys: Path | None, *, independent: bool) -> tuple[Report, Path]:
+    home = Home.find()
+    place = checkpoint or checkpoint_directory(home)
+    if checkpoint is not None and not checkpoint.exists():
+        raise LocalError(f"there is no {checkpoint}")
+    start = parse_time(since) if since is not None else None
+    trusted = public_keys(home, keys)
+    try:
+        kept = read_kept(place, trusted)
+    except Broken as fault:
+        report = Report()
+        report.add(fault)
+        return report, place
+    with show_progress("hashing rows") as (begin, advance):
+        report = as_auditor(lambda pool: Verification(pool, trusted, kept, start, independent, begin, advance).run())
+    if report.blocks and not kept and not report.faults:
+        raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
+    return report, place
+
+
+def _as_lines(report: Report, place: Path) -> Iterator[str]:
+    for fault in report.faults:
+        yield f"BROKEN: {fault}."
+    if report.fault_count > len(report.faults):
+        yield f"… and {report.fault_count - len(report.faults):,} more faults."
+    if not report.faults:
+        if report.blocks == 0:
+            yield "Nothing is sealed yet."
+        else:
+            yield (
+                f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
+                f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {place}."
+            )
+        if report.released:
+            yield f"{count_of(report.released)} were let go by retention, with signed tombstones."
+    if report.unsealed:
+        yield f"{_waiting(report)}{count_of(report.unsealed)} not sealed yet, since {report.unsealed_since:%H:%M:%S}Z."
+
+
+def _waiting(report: Report) -> str:
+    return "WARNING, no sealer seems to run: " if _is_late(report) else ""
+
+
+def _is_late(report: Report) -> bool:
+    since = report.unsealed_since
+    return since is not None and (datetime.now(UTC) - since).total_seconds() > _LATE_SECONDS
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    return {
+        "ok": not report.faults,
+        "blocks": report.blocks,
+        "rows": report.rows,
+        "rows_hashed": report.hashed,
+        "rows_released": report.released,
+        "rows_unsealed": report.unsealed,
+        "unsealed_since": report.unsealed_since,
+        "sealing_is_late": _is_late(report),
+        "checkpoints": report.checkpoints,
+        "fault_count": report.fault_count,
+        "faults": [{"block": fault.block_no, "message": str(fault)} for fault in report.faults],
+    }

@@ -1,0 +1,34 @@
+create function audit.read_leaves(
+  p_previous text,
+  p_snapshot text,
+  p_first_segment date default null,
+  p_last_segment date default null
+) returns table (xid bigint, segment date, leaves bytea)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  perform audit._require_utf8();
+  return query
+    select
+      h.xid::text::bigint,
+      h.segment,
+      string_agg(h.leaf, ''::bytea order by h.timestamp, h.tenant_id collate "C", h.event_id)
+    from (
+      select l.xid, audit._segment(l.timestamp) as segment, l.timestamp, l.tenant_id, l.event_id, audit._leaf_hash(l) as leaf
+      from audit._rows_between(p_previous::pg_snapshot, p_snapshot::pg_snapshot) l
+      where l.timestamp >= coalesce(audit._segment_start(p_first_segment), '-infinity')
+        and l.timestamp < coalesce(audit._segment_end(p_last_segment), 'infinity')
+      -- Hash first: what is sorted then is narrow.
+      offset 0
+    ) h
+    group by h.xid, h.segment
+    order by h.xid, h.segment;
+end
+$$;
+
+comment on function audit.read_leaves(text, text, date, date) is
+  'The rows that the second snapshot sees and the first does not, hashed anew: for each transaction and month its leaf '
+  'hashes of 32 bytes each in sealed order. The months may be bounded.';
