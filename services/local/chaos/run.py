@@ -125,13 +125,10 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
     connection = await stack.connect()
     try:
         evidence = await read_evidence(connection)
-        log = await verify_log(
-            connection,
-            anchors=stack.anchors,
-            public_keys=stack.key_file.with_name(stack.key_file.name + ".pub"),
-        )
     finally:
         await connection.close()
+    public_keys = stack.key_file.with_name(stack.key_file.name + ".pub")
+    log = await verify_log(stack.auditor_url, anchors=stack.anchors, public_keys=public_keys)
     judgement = judge(
         journal.requests,
         evidence.stored,
@@ -148,7 +145,7 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
     report.sealed_rows, report.blocks, report.leases, report.checkpoints = (
         log.rows,
         log.blocks,
-        log.epochs,
+        log.leases,
         log.checkpoints,
     )
     report.broken += [*judgement.broken, *evidence.broken, *log.broken]

@@ -68,6 +68,11 @@ class ChaosStack:
         """The sealers' key."""
         return self.root / "keys" / "signing.key"
 
+    @property
+    def auditor_url(self) -> str:
+        """The database as those who verify it see it, past the proxy."""
+        return database.as_role(self.server.url(), "pulse_auditor")
+
     async def connect(self) -> asyncpg.Connection:
         """A superuser's connection, past the proxy."""
         return await asyncpg.connect(self.server.url(), timeout=PROBE_SECONDS, command_timeout=60)
