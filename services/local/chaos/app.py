@@ -52,7 +52,7 @@ def audit(
             report = asyncio.run(run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False)))
         except asyncio.CancelledError:
             raise typer.Exit(130) from None
-        except LocalError:
+        except Exception:
             _show_evidence(console, root, keep)
             raise
         report.write(root / REPORT)

@@ -16,9 +16,10 @@ import asyncpg
 from services.local import pids
 from services.local.chaos.cuts import Order
 from services.local.chaos.faults import Fault, Kind
-from services.local.chaos.judgement import Window
+from services.local.chaos.judgement import Broken, Window
 from services.local.chaos.proxy import Side
 from services.local.chaos.stack import API, POSTGRES, SEALERS, ChaosStack
+from services.local.errors import LocalError
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,13 @@ class NothingToHit(Exception):
 
 
 class Injector:
-    """Knows how each kind of fault is made. done, left_out: how many of which kind."""
+    """Knows how each kind of fault is made. done, left_out: how many of which kind; blocked: when the disk was full."""
 
     def __init__(self, stack: ChaosStack, note: Callable[[Fault, str], None]) -> None:
         self.done: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.blocked: list[Window] = []
+        self.broken: list[Broken] = []
         self._stack = stack
         self._note = note
         self._network, self._disk, self._server = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
@@ -73,6 +75,9 @@ class Injector:
         except (NothingToHit, *AWAY) as reason:
             self.left_out[fault.kind] += 1
             self._note(fault, f"left out: {reason or type(reason).__name__}")
+            return
+        except LocalError as reason:
+            self.broken.append(Broken("the stack did not come back", f"after fault {fault.number}: {reason}"))
             return
         self.done[fault.kind] += 1
         self._note(fault, told)

@@ -148,7 +148,7 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
         log.leases,
         log.checkpoints,
     )
-    report.broken += [*judgement.broken, *evidence.broken, *log.broken]
+    report.broken += [*injector.broken, *judgement.broken, *evidence.broken, *log.broken]
     if not 0 < report.peak_bytes <= BOUND_BYTES:
         report.broken.append(Broken("memory not bounded", f"the API took {report.peak_bytes >> 20} MB"))
 
