@@ -27,7 +27,7 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
         await conn.fetchval("select count(audit._leaf_hash(l)) from audit_log l")
         rates["reference"].append(rows / (time.perf_counter() - started))
         started = time.perf_counter()
-        report = await Verification(pool, [], []).run()
+        await Verification(pool, [], []).run()
         rates["pulse"].append(rows / (time.perf_counter() - started))
     await pool.close()
     print_rates("verify", rates, "rows/s")

@@ -89,7 +89,7 @@ grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
 -- The auditor's own functions are blind to tenants: they are for nobody else.
-grant execute on function audit.read_head(), audit.read_leaves(text, text, date, date),
+grant execute on function audit.read_leaves(text, text, date, date),
   audit.read_nodes(smallint[], bigint[]), audit.count_rows(text)
 to pulse_auditor;
 grant execute on function

@@ -129,6 +129,19 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, app_pool: db.Pool, t
     )
 
 
+async def test_a_new_key_is_on_record(conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer) -> None:
+    """The first key is no change; a rotation is an event of the trail that it signs."""
+    await write(conn)
+    await sealer.seal(app_pool)
+    key = sealer.keys.rotate()
+    await write(conn)
+    await sealer.seal(app_pool)
+    rows = await conn.fetch("select entity_id, actor_id from audit_log where event_type = 'audit.key_changed'")
+    assert [tuple(row) for row in rows] == [(key.verifier.key_id, "one")]
+    await sealer.seal(app_pool)
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
+
+
 async def test_many_writers_and_two_sealers_skip_nobody(
     conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, tmp_path: Path
 ) -> None:

@@ -40,6 +40,17 @@ begin
   insert into audit.signing_keys (key_id, name, public_key)
   values (p_checkpoint ->> 'key_id', p_checkpoint ->> 'key_name', decode(p_checkpoint ->> 'public_key', 'hex'))
   on conflict do nothing;
+  if found and v_next > 0 then
+    perform audit.write(array[audit.event(
+      p_tenant_id => 'system',
+      p_event_type => 'audit.key_changed',
+      p_entity_type => 'signing_key',
+      p_entity_id => p_checkpoint ->> 'key_id',
+      p_message => format('checkpoints are signed with key %s from block %s on', p_checkpoint ->> 'key_id', v_next),
+      p_source_service => 'ops_worker',
+      p_actor_type => 'service',
+      p_actor_id => p_holder)]);
+  end if;
   insert into audit.checkpoints (tree_size, root, row_count, signed_at, key_id, note)
   values (
     (p_checkpoint ->> 'tree_size')::bigint,

@@ -16,7 +16,7 @@ def tail_events(
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the first event.")] = False,
     follow: Annotated[bool, typer.Option(help="Wait for what comes; --no-follow ends with what is there.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, each with its cursor.")] = False,
-    event_type: Annotated[str | None, typer.Option(help="Only this type, such as rule.updated.")] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only this type, such as config.rule_updated.")] = None,
     category: Annotated[str | None, typer.Option(help="Only types that begin with this word.")] = None,
     severity: Annotated[str | None, typer.Option(help="Only this severity.")] = None,
     entity_type: Annotated[str | None, typer.Option(help="Only this kind of thing.")] = None,
