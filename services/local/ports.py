@@ -2,7 +2,8 @@
 
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from services.local import pids
@@ -57,3 +58,10 @@ def _listening_inodes(port: int) -> Iterator[str]:
         for fields in map(str.split, lines):
             if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                 yield f"socket:[{fields[9]}]"
+
+
+def free_ports(names: Sequence[str], *, host: str = "127.0.0.1") -> dict[str, int]:
+    """A port for each name that nobody listened on a moment ago."""
+    with ExitStack() as held:
+        probes = {name: held.enter_context(socket.create_server((host, 0))) for name in names}
+        return {name: int(probe.getsockname()[1]) for name, probe in probes.items()}

@@ -90,6 +90,7 @@ class Drain:
     async def adopt(self) -> bool:
         """Store what dead processes left and what they lost; False when the database does not take it."""
         await self._spool.measure_others()
+        await self._spool.stock_reserve()
         own = self._spool.directory.path if self._spool.directory else None
         for path in await self._spool.run(directories, self._spool.root, seconds=READ_SECONDS):
             try:

@@ -4,6 +4,7 @@ The file is mapped into memory: a counter costs a store, no system call, and a k
 page cache. A power cut may leave older ones.
 """
 
+import errno
 import mmap
 import os
 import struct
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from services.shared.audit import reserve
 from services.shared.audit.event import AuditEvent, new_event_id
 from services.shared.audit.record import Line, make_line
 
@@ -24,7 +26,7 @@ _MAGIC = b"PULSLED1"
 _HEADER = struct.Struct("<8s16sQ64s")
 _ACCOUNTS_AT = 256
 _WORDS = 4  # taken, settled, first_ns, last_ns
-_SIZE = 4096
+LEDGER_BYTES = 4096
 
 
 class Account:
@@ -70,7 +72,7 @@ class Ledger:
 
     def __init__(self, directory: Path | None, service: str) -> None:
         if directory is None:
-            self._map = mmap.mmap(-1, _SIZE)
+            self._map = mmap.mmap(-1, LEDGER_BYTES)
         else:
             self._map = _make_file(directory / FILE_NAME, service)
         self._words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
@@ -90,13 +92,24 @@ class Ledger:
 
 
 def _make_file(file: Path, service: str) -> mmap.mmap:
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    header = _HEADER.pack(_MAGIC, new_event_id().bytes, os.getpid(), service.encode()[:64])
     try:
-        header = _HEADER.pack(_MAGIC, new_event_id().bytes, os.getpid(), service.encode()[:64])
+        return _map_file(file, header.ljust(LEDGER_BYTES, b"\0"), os.O_CREAT | os.O_EXCL)
+    except OSError:
+        file.unlink(missing_ok=True)
+        if not reserve.take(file.parent.parent, file):
+            raise
+        return _map_file(file, header, 0)
+
+
+def _map_file(file: Path, content: bytes, flags: int) -> mmap.mmap:
+    handle = os.open(file, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    try:
         # Real bytes, not a hole: a store into a hole of a full disk would end the process with SIGBUS.
-        os.write(handle, header.ljust(_SIZE, b"\0"))
+        if os.write(handle, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(handle)
-        return mmap.mmap(handle, _SIZE)
+        return mmap.mmap(handle, LEDGER_BYTES)
     finally:
         os.close(handle)
 

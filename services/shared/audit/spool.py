@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.shared.audit.ledger import Ledger
+from services.shared.audit import reserve
+from services.shared.audit.ledger import LEDGER_BYTES, Ledger
 from services.shared.audit.record import Line
 from services.shared.audit.spool_directory import SpoolDirectory, Sync, size_of
 
@@ -87,6 +88,11 @@ class Spool:
             self._late = future
             raise TimeoutError("the disk does not answer")
         return future.result()
+
+    async def stock_reserve(self) -> None:
+        """Make room for the ledgers of processes that begin while the disk is full, as far as there is room now."""
+        if self.directory is not None:
+            await self.run(reserve.stock, self.root, LEDGER_BYTES)
 
     async def measure_others(self) -> None:
         """Look how much the directories of other processes hold: the limit is for all together."""

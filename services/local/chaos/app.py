@@ -1,0 +1,123 @@
+"""`pulse chaos`: proves promises by breaking everything around them."""
+
+import asyncio
+import contextlib
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.local.chaos import run
+from services.local.chaos.disk import spool_disk
+from services.local.chaos.memory import BOUND_BYTES
+from services.local.errors import LocalError
+
+app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
+REPORT = "report.json"
+_MOST_SHOWN = 20
+
+
+@app.callback()
+def group() -> None:
+    """So that a single command keeps its name."""
+
+
+@app.command()
+def audit(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Length of the run; 36 give 1,000 faults.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same faults; a new one if left out.")
+    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep journal, faults and logs in this directory.")] = None,
+) -> None:
+    """Kill, cut, stall and fill around a real stack, and compare the audit trail with what its client was told.
+
+    Exits with 1 when a promise was broken.
+    """
+    if not sys.platform.startswith("linux"):
+        raise LocalError("pulse chaos needs Linux: it looks into /proc")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with _root() as root, spool_disk(root / "spool") as disk:
+        plan = run.Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
+        try:
+            report = asyncio.run(run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False)))
+        except asyncio.CancelledError:
+            raise typer.Exit(130) from None
+        except Exception:
+            _show_evidence(console, root, keep)
+            raise
+        report.write(root / REPORT)
+        console.print(_table(report))
+        if report.broken:
+            _show_broken(console, report)
+        if report.broken or keep is not None:
+            _show_evidence(console, root, keep)
+    if report.broken:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _root() -> Iterator[Path]:
+    """A new directory that the server's user can enter."""
+    root = Path(tempfile.mkdtemp(prefix="pulse-chaos-"))
+    root.chmod(0o711)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
+    """Move what a person would look at away from what is about to be removed, and say where it is."""
+    kept = Path(tempfile.mkdtemp(prefix="pulse-chaos-evidence-")) if keep is None else keep
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in (run.JOURNAL, run.FAULTS, REPORT, "log", "checkpoints"):
+        if (root / name).exists():
+            shutil.move(root / name, kept / name)
+    console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
+
+
+def _show_broken(console: Console, report: run.Report) -> None:
+    for what, count in Counter(broken.what for broken in report.broken).items():
+        console.print(f"\nBROKEN: {what}: {count}", highlight=False)
+        told = [broken.evidence for broken in report.broken if broken.what == what]
+        for line in told[:_MOST_SHOWN]:
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def _table(report: run.Report) -> Table:
+    table = Table(show_header=False, box=None)
+    left_out = sum(report.left_out.values())
+    for name, value in (
+        ("seed", str(report.seed)),
+        ("length", f"{report.seconds:.0f} s"),
+        ("disk of the spool", report.disk),
+        ("faults", f"{sum(report.faults.values())} ({_counts(report.faults)})"),
+        ("faults left out", f"{left_out} ({_counts(report.left_out)})" if left_out else "none"),
+        ("requests", f"{sum(report.outcomes.values())} ({_counts(report.outcomes)})"),
+        ("acknowledged events", f"{report.acknowledged}, each on record once unless told below"),
+        ("configuration", f"{report.entities} entities replayed from their events"),
+        (
+            "refusals lost while blocked",
+            f"{report.lost_refusals}, under {report.gap_rows} gap rows for {report.gap_events} events",
+        ),
+        ("sealed", f"{report.sealed_rows} rows in {report.blocks} blocks under {report.leases} leases"),
+        ("anchored checkpoints", f"{report.checkpoints}, each compared with the trail"),
+        ("peak memory of the API", f"{report.peak_bytes >> 20} MB of {BOUND_BYTES >> 20} MB allowed"),
+        ("promises", "kept" if not report.broken else f"BROKEN {len(report.broken)} times"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

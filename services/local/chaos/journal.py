@@ -1,0 +1,87 @@
+"""The client's own record of what it asked for and what it was told, written down as it happens."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Final
+
+import orjson
+
+REFUSALS: Final = frozenset({"auth.login_failure", "auth.forbidden"})
+SUCCESS: Final = "auth.login_success"
+READ: Final = "read"
+FORBIDDEN: Final = "forbidden"
+REFUSED_ACTS: Final = ("missing_token", "garbage", "expired", "forged", "unknown_key", "unknown_device")
+"""What is answered with 401."""
+DENIED: Final = "audit_unavailable"
+"""Reason of the 503 that says: this could not be put on record."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. act: a word of this module, or the config event that it causes; times in seconds since 1970."""
+
+    trace_id: str
+    act: str
+    sent_at: float
+    answered_at: float | None = None
+    status: int | None = None
+    reason: str = ""
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        """Event types that the answer vouches for; none of a request without an answer."""
+        if self.status is None or self.status == 500 or self.reason == DENIED:
+            return ()
+        if self.status == 403:
+            return ("auth.forbidden",)
+        if self.status == 401 or self.reason == "auth_unavailable":
+            return ("auth.login_failure",)
+        # Also the 503 of a database that is away says that the caller was let in.
+        done = self.status < 300 and self.act.startswith("config.")
+        return (SUCCESS, self.act) if done else (SUCCESS,)
+
+    @property
+    def possible(self) -> frozenset[str]:
+        """Event types that it may have caused, whatever was answered."""
+        if self.act in REFUSED_ACTS:
+            return frozenset({"auth.login_failure"})
+        if self.act == FORBIDDEN:
+            # One whose client left before the role was looked at was let in.
+            return frozenset({"auth.forbidden", SUCCESS})
+        return frozenset({SUCCESS, self.act})
+
+    @property
+    def outcome(self) -> str:
+        """What it came to, in a word for the summary."""
+        if self.status is None:
+            return "no answer"
+        if self.status == 503:
+            return f"503 {self.reason or 'database away'}"
+        return str(self.status)
+
+
+class Journal:
+    """Requests by trace id. Two lines of JSON a request: when it is sent, and when it is answered."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.requests: dict[str, Request] = {}
+        self._file = file
+
+    def send(self, trace_id: str, act: str) -> None:
+        """The request is about to be sent."""
+        request = Request(trace_id, act, time.time())
+        self.requests[trace_id] = request
+        self._write({"trace_id": trace_id, "act": act, "sent_at": request.sent_at})
+
+    def answer(self, trace_id: str, status: int, reason: str) -> None:
+        """The answer is there, whole."""
+        request = self.requests[trace_id]
+        request.answered_at, request.status, request.reason = time.time(), status, reason
+        self._write(
+            {"trace_id": trace_id, "answered_at": request.answered_at, "status": status, "reason": reason},
+        )
+
+    def _write(self, entry: Mapping[str, object]) -> None:
+        self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.flush()
