@@ -10,8 +10,9 @@ import pytest
 from services.ops_worker.sealing import tree
 from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.note import open_checkpoint
-from services.ops_worker.sealing.sealer import LogBroken, Sealer
+from services.ops_worker.sealing.sealer import LogBroken, Sealer, make_blocks
 from services.shared import db
+from services.shared.settings import UiIot
 from tests.plans import rows_touched
 
 
@@ -248,3 +249,66 @@ async def test_a_server_with_fewer_transactions_is_not_sealed(
     await conn.execute("update audit.blocks set snapshot = '9000000000:9000000000:'")
     with pytest.raises(asyncpg.PostgresError, match="not the server that was sealed"):
         await app_pool.fetch("select * from audit.read_unsealed(10)")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 9, 21])
+async def test_a_transaction_too_large_for_one_value_comes_in_pieces(
+    conn: asyncpg.Connection, app_pool: db.Pool, rows: int
+) -> None:
+    """The root over the pieces' roots is the root over all leaves."""
+    await write(conn, rows)
+    query = "select *, now() as sealed_at from audit.read_unsealed(100000, $1)"
+    whole, pieces = [await app_pool.fetch(query, piece) for piece in (1 << 20, 4)]
+    assert max(len(piece["leaves"]) for piece in pieces) <= 4 * 32
+    *_, one = make_blocks(whole, first=0, position=0, epoch=1)
+    *_, other = make_blocks(pieces, first=0, position=0, epoch=1)
+    assert (one.rows_root, one.row_count) == (other.rows_root, other.row_count)
+
+
+async def test_a_read_may_take_longer_than_other_statements(
+    conn: asyncpg.Connection, app_url: str, tmp_path: Path
+) -> None:
+    """What was there before the first block, or one huge transaction, however long it takes; the lease lasts."""
+    await write(conn, 2000)
+    await conn.execute(
+        "alter function audit._leaf_hash(audit_log) rename to _fast;"
+        "create function audit._leaf_hash(p_row audit_log) returns bytea language plpgsql stable as"
+        " $$ begin if p_row.entity_id = '1000' then perform pg_sleep(2); end if; return audit._fast(p_row); end $$"
+    )
+    pool = await db.open_pool(UiIot(database_url=app_url, command_timeout_seconds=1))
+    sealer = Sealer("slow", KeyFile(tmp_path / "signing.key", "n"), rows_per_pass=100_000, lease_seconds=1.0)
+    await sealer.seal(pool)
+    await pool.close()
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
+    assert await conn.fetchval("select epoch from audit.blocks limit 1") == 1
+
+
+async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path) -> None:
+    """The next one need not wait for the lease; nor for one that was taken before the clock went back."""
+    one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
+    await one.seal(app_pool)
+    await one.release(app_pool)
+    await write(conn)
+    await two.seal(app_pool)
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
+    await conn.execute("update audit.sealer set lease_until = now() + interval '1 hour'")
+    await write(conn)
+    await one.seal(app_pool)
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
+
+
+async def test_a_key_that_cannot_be_used_stops_sealing_only(
+    conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once; with the key back, sealing goes on."""
+    sealer.keys.load()
+    sealer.keys.path.chmod(0o644)
+    await write(conn)
+    for _ in range(3):
+        assert await sealer.seal(app_pool) == 0
+    assert [record.message for record in caplog.records if "nothing is sealed" in record.message] == [
+        f"nothing is sealed: {sealer.keys.path} is open to others (mode 0644); chmod 600 it"
+    ]
+    sealer.keys.path.chmod(0o600)
+    await sealer.seal(app_pool)
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")

@@ -124,14 +124,14 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 async def test_the_file_anchor_appends_and_finds_its_newest(tmp_path: Path, cut: int) -> None:
     """Also after a crash in the middle of a write."""
     anchor = FileAnchor(tmp_path / "checkpoints")
-    assert anchor.newest() is None
+    assert next(anchor.newest_first(), None) is None
     notes = [KEY.sign(Checkpoint("pulse.test/audit", n, bytes(32), n, CHECKPOINT.signed_at).text()) for n in (1, 2)]
     for note in notes:
         await anchor.keep(note)
-    assert anchor.newest() == notes[1]
+    assert next(anchor.newest_first()) == notes[1]
     (file,) = (tmp_path / "checkpoints").iterdir()
     with file.open("a") as torn:
         torn.write(notes[0][:cut])
-    assert anchor.newest() == notes[1]
+    assert next(anchor.newest_first()) == notes[1]
     await anchor.keep(notes[0])
     assert split_notes(file.read_text()) == [*notes, notes[0]]

@@ -11,7 +11,7 @@ import httpx
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
 from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
-from services.ops_worker.sealing.key_file import KeyFile
+from services.ops_worker.sealing.key_file import KeyFault, KeyFile
 from services.ops_worker.sealing.note import BadNote, open_checkpoint
 from services.ops_worker.sealing.sealer import Sealer
 from services.ops_worker.workers.attack_detector import detect_attacks
@@ -67,23 +67,25 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
 def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
     """The sealer, which knows the newest checkpoint that was kept: a database that fell behind it is not sealed."""
     keys = KeyFile(settings.audit_key_file, settings.audit_log_name)
-    keys.load()
     sealer = Sealer(
         holder=f"{socket.gethostname()}:{os.getpid()}",
         keys=keys,
         rows_per_pass=settings.seal_batch,
         lease_seconds=settings.seal_lease_seconds,
     )
-    newest = kept.newest()
-    if newest is not None:
+    for note in kept.newest_first():
         try:
-            sealer.seen = open_checkpoint(newest, keys.verifiers())
-        except BadNote as fault:
-            log.error("the newest checkpoint in %s is not ours: %s", settings.audit_anchor_dir, fault)  # noqa: TRY400
+            sealer.seen = open_checkpoint(note, keys.verifiers())
+            break
+        except (BadNote, KeyFault) as fault:
+            log.error("a checkpoint in %s is not ours: %s", settings.audit_anchor_dir, fault)  # noqa: TRY400
     return sealer
 
 
-def sealing_loops(process: Process, settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
+@asynccontextmanager
+async def sealing_loops(
+    process: Process, settings: OpsWorker, client: httpx.AsyncClient
+) -> AsyncIterator[Sequence[Loop]]:
     """Sealing, handing out what was signed, letting old months go: apart, so that one that hangs delays no block."""
     file = FileAnchor(settings.audit_anchor_dir)
     anchors: list[Anchor] = [file]
@@ -92,11 +94,13 @@ def sealing_loops(process: Process, settings: OpsWorker, client: httpx.AsyncClie
     sealer = make_sealer(settings, file)
     keeper = Anchors(anchors, process.metrics.registry)
     retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)
-    return [
+    yield [
         Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds),
         Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
         Loop("drop_audit_months", retention.drop, poll_seconds=settings.retention_seconds),
     ]
+    if process.pool is not None:
+        await sealer.release(process.pool)
 
 
 @asynccontextmanager
@@ -104,8 +108,11 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
     assert isinstance(process.settings, OpsWorker)
     # The services are the operator's own addresses, and by default on this machine.
-    async with traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client:
-        yield [*loops(process.settings, client), *sealing_loops(process, process.settings, client)]
+    async with (
+        traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client,
+        sealing_loops(process, process.settings, client) as sealing,
+    ):
+        yield [*loops(process.settings, client), *sealing]
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 -- Stable, so that every query in it sees what the caller's statement sees, and pg_current_snapshot() says what that is.
-create function audit.read_unsealed(p_limit integer)
+-- Leaves come in pieces of 2^20, complete subtrees but for the last: one value holds 1 GB, and one transaction may have
+-- written more rows than that.
+create function audit.read_unsealed(p_limit integer, p_piece integer default 1048576)
 returns table (
   segment date,
   previous_snapshot text,
@@ -14,6 +16,7 @@ set search_path = pg_catalog, pg_temp
 -- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
 set enable_seqscan = off
 set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_previous pg_snapshot := audit._head_snapshot();
@@ -31,19 +34,30 @@ begin
   v_snapshot := audit._cut_snapshot(v_previous, v_snapshot, p_limit);
   return query
     select
-      audit._segment(l.timestamp),
+      h.segment,
       v_previous::text,
       v_snapshot::text,
       count(*),
-      min(l.timestamp),
-      max(l.timestamp),
-      string_agg(audit._leaf_hash(l), ''::bytea order by l.xid, l.timestamp, l.tenant_id collate "C", l.event_id)
-    from audit._rows_between(v_previous, v_snapshot) l
-    group by 1
-    order by 1;
+      min(h.timestamp),
+      max(h.timestamp),
+      string_agg(h.leaf, ''::bytea order by h.place)
+    from (
+      select
+        audit._segment(l.timestamp) as segment,
+        l.timestamp,
+        audit._leaf_hash(l) as leaf,
+        row_number() over (
+          partition by audit._segment(l.timestamp)
+          order by l.xid, l.timestamp, l.tenant_id collate "C", l.event_id
+        ) - 1 as place
+      from audit._rows_between(v_previous, v_snapshot) l
+    ) h
+    group by h.segment, h.place / p_piece
+    order by h.segment, h.place / p_piece;
 end
 $$;
 
-comment on function audit.read_unsealed(integer) is
+comment on function audit.read_unsealed(integer, integer) is
   'What the next blocks hold, one a month: about p_limit rows or one transaction, as leaf hashes of 32 bytes each in '
-  'sealed order. Raises PU500 on a server whose transactions are not those that were sealed.';
+  'sealed order, in pieces of p_piece (a power of two). Raises PU500 on a server whose transactions are not those that '
+  'were sealed.';

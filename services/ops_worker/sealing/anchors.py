@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from services.ops_worker.sealing.note import split_notes
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
+
+ANCHOR_SECONDS = 10.0
+"""A place that has not taken a note by then hangs, and must not keep the others from the next one."""
 
 
 class Anchor(Protocol):
@@ -40,28 +46,34 @@ class FileAnchor:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        # A thread of its own: a disk that hangs must not take those that others need.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="audit-anchor")
+        self._writing: asyncio.Future[None] | None = None
 
     async def keep(self, note: str) -> None:
         """Append."""
-        await asyncio.to_thread(self._append, f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log", note)
+        await self._write(f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log", note)
 
     async def keep_tombstone(self, note: str) -> None:
         """Append, unless it is there."""
         if note not in self.tombstones():
-            await asyncio.to_thread(self._append, "tombstones.log", note)
+            await self._write("tombstones.log", note)
 
     def tombstones(self) -> list[str]:
         """The tombstones that were kept."""
         path = self._directory / "tombstones.log"
         return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
-    def newest(self) -> str | None:
-        """The last checkpoint that was kept, None when there is none."""
+    def newest_first(self) -> Iterator[str]:
+        """The checkpoints that were kept, the newest first."""
         for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
-            notes = split_notes(path.read_text(encoding="utf-8", errors="replace"))
-            if notes:
-                return notes[-1]
-        return None
+            yield from reversed(split_notes(path.read_text(encoding="utf-8", errors="replace")))
+
+    async def _write(self, name: str, note: str) -> None:
+        if self._writing is not None and not self._writing.done():
+            raise TimeoutError("the disk does not answer")
+        self._writing = asyncio.get_running_loop().run_in_executor(self._disk, self._append, name, note)
+        await asyncio.shield(self._writing)
 
     def _append(self, name: str, note: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -114,6 +126,8 @@ class Anchors:
         for anchor in anchors:
             self._size.labels(anchor.name)
             self._failures.labels(anchor.name)
+        self._failed: dict[str, int] = dict.fromkeys(self._kept, 0)
+        self._again_at: dict[str, float] = {}
 
     async def keep_newest(self, pool: Pool) -> int:
         """Hand out the newest checkpoint; 0, for the next one waits for its time."""
@@ -129,22 +143,30 @@ class Anchors:
         """Hand out those that this process has not handed out yet; whether every anchor has all of them."""
         for note in notes:
             for anchor in self._anchors:
-                if note not in self._buried[anchor.name] and await self._try(anchor, anchor.keep_tombstone(note)):
+                if note not in self._buried[anchor.name] and await self._try(anchor, anchor.keep_tombstone, note):
                     self._buried[anchor.name].add(note)
         return all(self._buried[anchor.name].issuperset(notes) for anchor in self._anchors)
 
     async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> None:
-        if tree_size != self._kept[anchor.name] and await self._try(anchor, anchor.keep(note)):
+        # One that failed is left alone for a while: the next checkpoint says all that the missed one said.
+        if tree_size == self._kept[anchor.name] or time.monotonic() < self._again_at.get(anchor.name, 0.0):
+            return
+        if await self._try(anchor, anchor.keep, note):
             self._kept[anchor.name] = tree_size
             self._size.labels(anchor.name).set(tree_size)
 
-    async def _try(self, anchor: Anchor, keeping: Awaitable[None]) -> bool:
+    async def _try(self, anchor: Anchor, keep: Callable[[str], Awaitable[None]], note: str) -> bool:
+        """Whether the anchor took it; one that hangs is given up."""
         try:
-            await keeping
+            async with asyncio.timeout(ANCHOR_SECONDS):
+                await keep(note)
         except (OSError, httpx.HTTPError) as error:
             self._failures.labels(anchor.name).inc()
+            self._failed[anchor.name] += 1
+            self._again_at[anchor.name] = time.monotonic() + backoff_seconds(self._failed[anchor.name])
             log.error(  # noqa: TRY400  # the kind of failure is all an operator needs
                 "note not kept: %s: %s", type(error).__name__, error, extra={"anchor": anchor.name}
             )
             return False
+        self._failed[anchor.name] = 0
         return True

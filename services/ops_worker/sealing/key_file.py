@@ -41,7 +41,9 @@ class KeyFile:
         try:
             if not self.path.exists():
                 self._write(self._make(), replace=False)
-            return self._read()
+            key = self._read()
+            self._publish(key.verifier)
+            return key
         except OSError as error:
             raise KeyFault(f"{self.path}: {error.strerror}") from None
 
@@ -83,7 +85,6 @@ class KeyFile:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 Path(draft).unlink()
-        self._publish(self._read().verifier)
 
     def _publish(self, key: VerifierKey) -> None:
         known = self.public_path.read_text().splitlines() if self.public_path.exists() else []

@@ -5,21 +5,29 @@ lease ─▶ read head and unsealed rows (one snapshot) ─▶ hash, sign (no tr
   └──▶ wait                                                                                  └──▶ next pass
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
+
+import asyncpg
 
 from services.ops_worker.acting import act_as_system
 from services.ops_worker.sealing import tree
 from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.key_file import KeyFile
+from services.ops_worker.sealing.key_file import KeyFault, KeyFile
 from services.ops_worker.sealing.note import BadNote, Checkpoint, SignerKey, open_checkpoint
 from services.shared import tracing
-from services.shared.db import ACQUIRE_SECONDS, Connection, Pool
+from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Connection, Pool
 
 log = logging.getLogger(__name__)
+
+# One transaction is never cut in two, and a first pass finds all that was there before: hours, at worst.
+LONGEST_READ_SECONDS = 24 * 3600.0
 
 
 class LogBroken(Exception):
@@ -37,34 +45,77 @@ class Sealer:
     seen: Checkpoint | None = None
     """The newest checkpoint this process knows of; the log never falls back behind it."""
     _alarmed: bool = field(default=False, init=False)
+    _key_fault: str = field(default="", init=False)
 
     async def seal(self, pool: Pool) -> int:
         """One pass; the rows sealed when there may be more, else 0: waiting for the next pass keeps blocks few."""
         with tracing.use_trace_id(None):
-            epoch = await pool.fetchval("select audit.lease_seal($1, $2)", self.holder, self.lease_seconds)
-            if epoch is None:
+            key = self._load_key()
+            epoch = await self._lease(pool) if key is not None else None
+            if key is None or epoch is None:
                 return 0
             try:
-                sealed = await self._seal(pool, epoch)
+                async with self._keep_lease(pool):
+                    sealed = await self._seal(pool, epoch, key)
             except LogBroken as broken:
                 await self._raise_alarm(pool, broken)
                 raise
             return sealed if sealed >= self.rows_per_pass else 0
 
-    async def _seal(self, pool: Pool, epoch: int) -> int:
+    async def release(self, pool: Pool) -> None:
+        """Let another process seal at once; a database that is away costs only the wait."""
+        with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
+            await pool.execute("select audit.release_seal($1)", self.holder, timeout=1.0)
+
+    def _load_key(self) -> SignerKey | None:
+        """The key as it is now; None, and said once, when there is none to use: the other timers go on."""
+        try:
+            key = self.keys.load()
+        except KeyFault as fault:
+            if str(fault) != self._key_fault:
+                log.error("nothing is sealed: %s", fault)  # noqa: TRY400  # the message is all there is to know
+            self._key_fault = str(fault)
+            return None
+        self._key_fault = ""
+        return key
+
+    async def _lease(self, pool: Pool) -> int | None:
+        epoch: int | None = await pool.fetchval("select audit.lease_seal($1, $2)", self.holder, self.lease_seconds)
+        return epoch
+
+    @contextlib.asynccontextmanager
+    async def _keep_lease(self, pool: Pool) -> AsyncIterator[None]:
+        """Renew the lease as long as a pass takes."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(self.lease_seconds / 3)
+                with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
+                    await self._lease(pool)
+
+        renewing = asyncio.create_task(renew(), name="seal-lease")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def _seal(self, pool: Pool, epoch: int, key: SignerKey) -> int:
         async with (
             pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             head = await connection.fetchrow("select * from audit.read_head()")
-            groups = await connection.fetch(
-                "select *, clock_timestamp() as sealed_at from audit.read_unsealed($1)", self.rows_per_pass
+            pieces = await connection.fetch(
+                "select *, clock_timestamp() as sealed_at from audit.read_unsealed($1)",
+                self.rows_per_pass,
+                timeout=LONGEST_READ_SECONDS,
             )
-        key = self.keys.load()
         frontier = self.check_head(head)
-        if not groups:
+        if not pieces:
             return 0
-        blocks = make_blocks(groups, first=head["tree_size"], position=head["row_count"], epoch=epoch)
+        blocks = await asyncio.to_thread(
+            make_blocks, pieces, first=head["tree_size"], position=head["row_count"], epoch=epoch
+        )
         nodes = [node for block in blocks for node in frontier.append(block.leaf())]
         rows = sum(block.row_count for block in blocks)
         checkpoint = Checkpoint(key.name, frontier.size, frontier.root(), head["row_count"] + rows, datetime.now(UTC))
@@ -107,14 +158,28 @@ class Sealer:
         self._alarmed = True
 
 
-def make_blocks(groups: Sequence[Mapping[str, Any]], *, first: int, position: int, epoch: int) -> list[Block]:
+def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: int, epoch: int) -> list[Block]:
     """The blocks of one pass, from the rows of audit.read_unsealed."""
     blocks = []
-    for number, group in enumerate(groups, start=first):
-        named = {name: group[name] for name in Block.__slots__ if name in group.keys()}  # noqa: SIM118  # a Record
-        root = tree.root_of(tree.split(group["leaves"]))
-        blocks.append(Block(**named, block_no=number, first_position=position, rows_root=root, epoch=epoch))
-        position += group["row_count"]
+    months = groupby(pieces, key=lambda piece: piece["segment"])
+    for number, (segment, grouped) in enumerate(months, start=first):
+        month = list(grouped)
+        block = Block(
+            block_no=number,
+            segment=segment,
+            previous_snapshot=month[0]["previous_snapshot"],
+            snapshot=month[0]["snapshot"],
+            first_position=position,
+            row_count=sum(piece["row_count"] for piece in month),
+            min_timestamp=min(piece["min_timestamp"] for piece in month),
+            max_timestamp=max(piece["max_timestamp"] for piece in month),
+            # Every piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
+            rows_root=tree.root_of([tree.root_of(tree.split(piece["leaves"])) for piece in month]),
+            sealed_at=month[0]["sealed_at"],
+            epoch=epoch,
+        )
+        blocks.append(block)
+        position += block.row_count
     return blocks
 
 
