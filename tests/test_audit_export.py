@@ -119,7 +119,7 @@ async def test_who_reads_is_recorded_before_the_first_byte(log: SealedLog) -> No
     row = await log.conn.fetchrow("select * from audit_log where event_type = 'audit.read'")
     details = orjson.loads(row["details"])
     assert row["actor_id"].startswith("cli:")
-    assert (row["tenant_id"], details["role"], details["rows"]) == ("umbrella", "pulse_auditor", 10)
+    assert (row["tenant_id"], details["role"], details["events"]) == ("umbrella", "pulse_auditor", 10)
     assert details["filter"] == {
         "from": "2000-01-01T00:00:00.000000Z",
         "to": "2100-01-01T00:00:00.000000Z",

@@ -263,9 +263,9 @@ async def test_holds_are_audited(trail: Trail) -> None:
     assert '"dropped_before": ["2025-05-01"]' in placed["details"]
     assert "case 7�forged line" in placed["details"]
     (released,) = await trail.events("audit.hold_released")
-    assert (released["actor_id"], released["entity_id"]) == ("postgres", str(hold_id))
+    assert (released["actor_id"], released["entity_id"]) == ("tests", str(hold_id))
     row = await trail.conn.fetchrow("select * from audit.legal_holds")
-    assert (row["placed_by"], row["released_by"], row["release_reason"]) == ("cli:eve", "postgres", "settled")
+    assert (row["placed_by"], row["released_by"], row["release_reason"]) == ("cli:eve", "tests", "settled")
     assert row["dropped_months"] == [date(2025, 5, 1)]
 
 
@@ -415,7 +415,7 @@ async def test_a_reader_or_writer_makes_the_month_busy(trail: Trail, connect: Co
     await transaction.start()
     await reader.fetch("select count(*) from audit_log")
     assert await trail.drop() == 0
-    await writer.execute("select audit.write(array[audit.event('acme', 'rule.created')])")
+    await writer.execute("select audit.write(array[audit.event('acme', 'config.rule_created')])")
     await transaction.rollback()
     assert await trail.drop() == 1
 

@@ -112,20 +112,20 @@ async def test_the_digest_of_a_day(conn: asyncpg.Connection, auditor: asyncpg.Co
     now = await conn.fetchval("select now()")
     await conn.execute(
         "select audit.write(array["
-        " audit.event('acme', 'rule.updated', p_actor_type => 'user', p_actor_id => 'alice'),"
-        " audit.event('acme', 'rule.updated', p_actor_type => 'user', p_actor_id => 'bob'),"
-        " audit.event('acme', 'rule.updated', p_actor_type => 'user', p_actor_id => 'bob'),"
-        " audit.event('other', 'rule.updated', p_actor_type => 'user', p_actor_id => 'bob'),"
+        " audit.event('acme', 'config.rule_updated', p_actor_type => 'user', p_actor_id => 'alice'),"
+        " audit.event('acme', 'config.rule_updated', p_actor_type => 'user', p_actor_id => 'bob'),"
+        " audit.event('acme', 'config.rule_updated', p_actor_type => 'user', p_actor_id => 'bob'),"
+        " audit.event('other', 'config.rule_updated', p_actor_type => 'user', p_actor_id => 'bob'),"
         " audit.event('acme', 'delivery.dead'), audit.event('acme', 'delivery.retried')])"
     )
     await refuse(conn, "expired", when=now, aggregated=True, count=7)
     rows = await auditor.fetch("select * from audit.daily_digest order by event_type, tenant_id")
     assert [tuple(row)[1:7] for row in rows] == [
         ("system", "auth", "auth.login_failure", 7, 0, 7),
+        ("acme", "config", "config.rule_updated", 3, 2, 0),
+        ("other", "config", "config.rule_updated", 1, 1, 0),
         ("acme", "delivery", "delivery.dead", 1, 1, 1),
         ("acme", "delivery", "delivery.retried", 1, 1, 0),
-        ("acme", "rule", "rule.updated", 3, 2, 0),
-        ("other", "rule", "rule.updated", 1, 1, 0),
     ]
 
 
@@ -133,14 +133,14 @@ async def test_the_activity_of_one_user(conn: asyncpg.Connection, auditor: async
     """What was done, to what and why, in order; nothing of others, nor of a device of that name."""
     await conn.execute(
         "select audit.write(array["
-        " audit.event('acme', 'rule.updated', p_entity_id => '7', p_actor_type => 'user', p_actor_id => 'alice',"
+        " audit.event('acme', 'config.rule_updated', p_entity_id => '7', p_actor_type => 'user', p_actor_id => 'alice',"
         """ p_details => '{"reason": "too noisy"}'),"""
-        " audit.event('acme', 'rule.deleted', p_entity_id => '7', p_actor_type => 'user', p_actor_id => 'bob'),"
+        " audit.event('acme', 'config.rule_deleted', p_entity_id => '7', p_actor_type => 'user', p_actor_id => 'bob'),"
         " audit.event('acme', 'device.authenticated', p_actor_type => 'device', p_actor_id => 'alice')])"
     )
     rows = await auditor.fetch("select * from audit.actor_activity where actor_id = 'alice'")
     assert [(row["event_type"], row["entity_id"], row["reason"]) for row in rows] == [
-        ("rule.updated", "7", "too noisy")
+        ("config.rule_updated", "7", "too noisy")
     ]
 
 

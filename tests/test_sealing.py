@@ -12,6 +12,7 @@ from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.note import open_checkpoint
 from services.ops_worker.sealing.sealer import LogBroken, Sealer
 from services.shared import db
+from tests.plans import rows_touched
 
 
 @pytest.fixture
@@ -70,6 +71,35 @@ async def test_a_late_commit_is_not_skipped(
     await late.close()
     await sealer.seal(app_pool)
     assert await sealed(conn) == before + 2 == await conn.fetchval("select count(*) from audit_log")
+
+
+async def test_a_pass_reads_what_is_new_and_no_more(
+    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, tmp_path: Path
+) -> None:
+    """However many rows are sealed, whatever was open at the last block, with statistics and without."""
+    sealer = make_sealer(tmp_path, rows=100_000)
+    await conn.execute("select ops.ensure_partitions()")
+    for _ in range(4):
+        await write(conn, 5000)
+        await sealer.seal(app_pool)
+    late = await asyncpg.connect(database_url)
+    transaction = late.transaction()
+    await transaction.start()
+    await write(late, 3)
+    for analyzed in (False, True):
+        if analyzed:
+            await conn.execute("analyze audit_log")
+        await write(conn, 10)
+        await sealer.seal(app_pool)
+        await write(conn, 10)
+        touched = await rows_touched(conn, "select * from audit.read_unsealed(100000)")
+        assert sum(rows for table, rows in touched.items() if table.startswith("audit_log")) <= 100, analyzed
+    await transaction.commit()
+    await late.close()
+    touched = await rows_touched(conn, "select * from audit.read_unsealed(100000)")
+    assert sum(rows for table, rows in touched.items() if table.startswith("audit_log")) <= 100
+    await sealer.seal(app_pool)
+    assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_a_rollback_leaves_nothing(
