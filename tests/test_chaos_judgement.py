@@ -79,7 +79,7 @@ def test_a_run_that_kept_its_promises_is_clean() -> None:
 )
 def test_a_missing_event_is_found(key: tuple[str, str]) -> None:
     """Whatever the answer vouched for, gap row or not: a success without its row would have been refused."""
-    judgement = judged(stored=without(key), gaps=(DENIED_GAP, gap(5, 90.0, 110.0, at_most=True)))
+    judgement = judged(stored=without(key), gaps=(DENIED_GAP, gap(5, 90.0, 110.0, at_most=True, by_buffer={})))
     assert found(judgement) == ["acknowledged event missing"]
     assert key[0] in judgement.broken[0].evidence
 
@@ -108,7 +108,7 @@ def test_a_lost_refusal_needs_a_gap_row() -> None:
 
 def test_a_gap_row_of_another_time_does_not_count() -> None:
     stored = without((REFUSED.trace_id, "auth.login_failure"))
-    judgement = judged(stored=stored, gaps=(DENIED_GAP, gap(1, 99.0, 101.9, at_most=True)))
+    judgement = judged(stored=stored, gaps=(DENIED_GAP, gap(1, 99.0, 101.9, at_most=True, by_buffer={})))
     assert found(judgement) == ["loss without a gap row"]
 
 
@@ -123,7 +123,7 @@ def test_a_gap_row_that_counts_too_much_is_found() -> None:
     """An exact count is one; the upper bound that a dead process leaves may be above the truth."""
     stored = without((REFUSED.trace_id, "auth.login_failure"))
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(2, 102.0, 102.1)))) == ["gap row counts too much"]
-    assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(9, 102.0, 102.1, at_most=True)))) == []
+    assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(9, 102.0, 102.1, at_most=True, by_buffer={})))) == []
 
 
 def test_two_gap_rows_for_one_loss_are_found() -> None:

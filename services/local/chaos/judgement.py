@@ -40,7 +40,7 @@ class Window:
 
 @dataclass(slots=True)
 class Gap:
-    """An audit.gap row. is_exact: its count is a number and not a bound, as that of a dead process is."""
+    """An audit.gap row. is_exact: a living process counted, and not a ledger that a dead one left, or damage."""
 
     event_id: str
     count: int
@@ -53,8 +53,8 @@ class Gap:
         first, last = (
             _seconds(details.get(name), default) for name, default in (("first_at", -math.inf), ("last_at", math.inf))
         )
-        bound = details.get("at_most") or details.get("at_least")
-        return cls(event_id, int(details["count"]), Window(first, last), is_exact=not bound)
+        is_exact = "by_buffer" not in details and not details.get("at_least")
+        return cls(event_id, int(details["count"]), Window(first, last), is_exact)
 
 
 Stored = Mapping[tuple[str, str], int]
