@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 from prometheus_client import CollectorRegistry
 
+from services.ops_worker.sealing.key_file import KeyFile
 from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
 from services.shared.audit.event import new_event_id
 from services.shared.settings import UiIot
@@ -64,6 +65,10 @@ async def audit_logger(url: str, **others: Any) -> AsyncIterator[AuditLogger]:
             yield logger
 
 
+KEY = KeyFile(Path(tempfile.gettempdir()) / f"pulse-bench-audit-{os.getpid()}.key", "pulse.bench/audit")
+"""One for all sealers of a run, so that what the first signed verifies at the end."""
+
+
 @contextmanager
 def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
     """The real ops_worker, which asks nobody's health meanwhile."""
@@ -75,7 +80,8 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
             "PULSE_LOG_LEVEL": "ERROR",
             "PULSE_HEALTH_SECONDS": "86400",
             "PULSE_SERVICE_METRICS_SECONDS": "86400",
-            "PULSE_AUDIT_KEY_FILE": f"{home}/signing.key",
+            "PULSE_AUDIT_KEY_FILE": str(KEY.path),
+            "PULSE_AUDIT_LOG_NAME": KEY.name,
             "PULSE_AUDIT_ANCHOR_DIR": f"{home}/checkpoints",
         }
         process = subprocess.Popen([sys.executable, "-m", "services.ops_worker"], cwd=ROOT, env=environment)

@@ -5,7 +5,7 @@ import time
 
 import asyncpg
 
-from benchmarks._audit_events import count_sealed, print_rates, sealer, until_sealed
+from benchmarks._audit_events import KEY, count_sealed, print_rates, sealer, until_sealed
 from benchmarks._audit_writing import measure_copy
 from benchmarks._bench import as_role
 from services.local.audit.verification import Verification
@@ -27,7 +27,8 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
         await conn.fetchval("select count(audit._leaf_hash(l)) from audit_log l")
         rates["reference"].append(rows / (time.perf_counter() - started))
         started = time.perf_counter()
-        await Verification(pool, [], []).run()
+        report = await Verification(pool, KEY.verifiers(), []).run()
+        assert (report.hashed, report.faults) == (rows, []), report
         rates["pulse"].append(rows / (time.perf_counter() - started))
     await pool.close()
     print_rates("verify", rates, "rows/s")

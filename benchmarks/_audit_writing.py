@@ -82,6 +82,22 @@ async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse
     print(f"  sealed     {min(shares):>10.2f} of the written rate while it was written (least of {len(shares)} rounds)")
 
 
+async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
+    """Thirty times as long as the others, without a reference: whether sealing keeps up with writing."""
+    app_url = as_role(url, "pulse_app")
+    seconds = 30 * options.seconds
+    with sealer(app_url):
+        await until_sealed(conn)
+        rate, share = await measure_logger(app_url, conn, seconds)
+        started = time.perf_counter()
+        await until_sealed(conn)
+        behind = time.perf_counter() - started
+    print("soak")
+    print(f"  reference  {rate:>10,.0f} events/s written over {seconds:.0f} s")
+    print(f"  pulse      {rate * share:>10,.0f} events/s sealed meanwhile; the rest {behind:.1f} s later")
+    print(f"  ratio      {share:>10.3f} x the written rate")
+
+
 async def bench_call(url: str, _conn: asyncpg.Connection, options: argparse.Namespace) -> None:
     """What a caller of log() waits for: the event made, cleaned, checked for secrets, put into a buffer."""
     count = 20_000
