@@ -108,10 +108,15 @@ def test_accounts_are_counted_apart_and_only_so_many() -> None:
     noise = [f"made up {number}" for number in range(1000)]
     for account in ["noise", *noise[:500], *["victim"] * 30, *noise[500:], "victim"]:
         flood.admits(refusal("10.1.2.3", "invalid_token", account))
-    counts = {details.get("account"): details["count"] for _, details in told(flood, everything=True)}
+    rows = [details for _, details in told(flood, everything=True)]
+    counts = {details.get("account"): details["count"] for details in rows}
     assert counts["victim"] == 31
     assert len(counts) <= MOST_ACCOUNTS + 2
     assert sum(counts.values()) == 1031
+    # The rest spans all that was merged into it: the second event of the window was the first one counted.
+    (rest,) = [details for details in rows if "account" not in details]
+    assert rest["first_at"] == min(details["first_at"] for details in rows)
+    assert rest["first_at"] < rest["last_at"]
 
 
 def test_zero_turns_it_off() -> None:

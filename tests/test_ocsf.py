@@ -173,13 +173,11 @@ async def test_every_registered_type_is_valid(conn: asyncpg.Connection) -> None:
         "select audit.write(array(select audit.event('acme', event_type) from audit.event_types));"
         "select audit.write(array(select audit.event('acme', event_type, p_entity_type => 'rule', p_entity_id => '7',"
         " p_entity_name => 'hot', p_actor_type => 'user', p_actor_id => 'alice', p_actor_name => 'Alice',"
-        " p_trace_id => repeat('ab', 16), p_ip_address => '2001:db8::1', p_duration_ms => 'NaN',"
+        " p_trace_id => repeat('ab', 16), p_ip_address => '2001:db8::1', p_duration_ms => 1.5,"
         """ p_details => '{"reason": "expired", "method": "GET", "path": "/x", "account": "acct_1"}')"""
         " from audit.event_types))"
     )
-    rows = [
-        orjson.loads(row[0].replace('"NaN"', "1.5")) for row in await conn.fetch("select to_jsonb(l) from audit_log l")
-    ]
+    rows = [orjson.loads(row[0]) for row in await conn.fetch("select to_jsonb(l) from audit_log l")]
     assert len(rows) == 2 * await conn.fetchval("select count(*) from audit.event_types")
     wrong = {(row["event_type"], fault) for row in rows for fault in faults(ocsf.to_ocsf(row))}
     assert wrong == set()

@@ -30,6 +30,12 @@ class _Tally:
         self.example = example
         self.last_at = example.timestamp
 
+    def add(self, other: "_Tally") -> None:
+        self.count += other.count
+        self.last_at = max(self.last_at, other.last_at)
+        if other.example.timestamp < self.example.timestamp:
+            self.example = other.example
+
 
 class _Window:
     __slots__ = ("ends_at", "single", "tallies")
@@ -44,7 +50,7 @@ class _Window:
         """Count one; the account tried least makes room for a new one and counts as rest."""
         if account not in self.tallies and len(self.tallies) > MOST_ACCOUNTS:
             least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
-            self._tally(None, event).count += self.tallies.pop(least).count
+            self._tally(None, event).add(self.tallies.pop(least))
         tally = self._tally(account, event)
         tally.count += 1
         tally.last_at = event.timestamp
