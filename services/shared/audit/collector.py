@@ -16,6 +16,7 @@ from services.shared.metrics import BUCKETS
 class Numbers:
     """What there is one of a process."""
 
+    spool_usable: bool
     spool_bytes: int
     spool_records: int
     spooled: int
@@ -39,6 +40,11 @@ class AuditCollector(Collector):
         """One sample a lane, then what there is one of."""
         yield from self._collect_lanes()
         now = self._numbers()
+        yield GaugeMetricFamily(
+            "pulse_audit_spool_usable",
+            "1 while the local disk takes events when the database is away.",
+            now.spool_usable,
+        )
         yield GaugeMetricFamily("pulse_audit_spool_bytes", "Bytes this process holds in the spool.", now.spool_bytes)
         yield GaugeMetricFamily("pulse_audit_spool_records", "Events that wait in the spool.", now.spool_records)
         yield CounterMetricFamily(

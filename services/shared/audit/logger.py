@@ -181,6 +181,7 @@ class AuditLogger:
 
     def _numbers(self) -> Numbers:
         return Numbers(
+            spool_usable=self._spool.is_usable,
             spool_bytes=self._spool.size,
             spool_records=self._spool.records,
             spooled=self._spool.spooled,

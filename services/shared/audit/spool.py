@@ -53,6 +53,11 @@ class Spool:
             return Ledger(None, self._service)
 
     @property
+    def is_usable(self) -> bool:
+        """Whether there is a place for it and that took what it was last given."""
+        return self.directory is not None and not self._failing
+
+    @property
     def records(self) -> int:
         """Rows in it."""
         return self.directory.records if self.directory else 0
