@@ -30,7 +30,7 @@ alter role pulse_app set jit = off;
 """,
     "pulse_ops": """
 create role pulse_ops login;
-comment on role pulse_ops is 'The ops worker: what pulse_app may, and what seals the audit trail and lets old months go.';
+comment on role pulse_ops is 'The ops worker: may what pulse_app may, seal the audit trail and let its months go.';
 alter role pulse_ops set jit = off;
 """,
     "pulse_auditor": """

@@ -94,6 +94,26 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url:
     assert await conn.fetchval("select count(*) from alert_events where alert_id = $1", alert_id) == 3
 
 
+async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app_url: str) -> None:
+    """One line a failed pass, which names the setting, and no traceback; the other timers go on."""
+    async with (
+        HealthTarget() as target,
+        ready_service(MODULE, app_url, health_targets=only(target), seal_seconds="0.05", **OFTEN) as worker,
+    ):
+        refused = {"seal_audit": "lease_seal", "drop_audit_months": "set_retention", "detect_attacks": "detect_attacks"}
+        await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(refused))
+        checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
+        await until(lambda: conn.fetchval("select checked_at > $1 from service_health", checked_at))
+        assert await worker.stop() == 0
+    failed = lines(worker, "pass failed")
+    assert {line["message"] for line in failed} == {
+        f"pass failed: InsufficientPrivilegeError: permission denied for function {function}:"
+        " PULSE_OPS_DATABASE_URL must be a login with the rights of pulse_ops"
+        for function in refused.values()
+    }
+    assert not [line for line in worker.lines if "exception" in line or "not_json" in line]
+
+
 async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: str) -> None:
     """A notification whose delivery worker vanished is pending again within a poll."""
     alert_id = await open_alert(conn, None)
@@ -156,6 +176,13 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
     return OpsWorker.load()
 
 
+def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all services share an environment, the ops worker still is pulse_ops; without it, it is what they are."""
+    assert load(monkeypatch).database_url == "postgresql://x/y"
+    own = load(monkeypatch, ops_database_url="postgresql://pulse_ops@x/y")
+    assert (own.database_url, own.listen_dsn) == ("postgresql://pulse_ops@x/y",) * 2
+
+
 def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the six services behind the port base, otherwise exactly those named."""
     services = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
@@ -178,6 +205,7 @@ def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("telemetry_retention_days", "8"),
         ("audit_retention_days", "29"),
         ("audit_retention_days", "-1"),
+        ("seal_lease_seconds", "60.1"),
         ("port_base", "65535"),
     ],
 )

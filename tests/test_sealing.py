@@ -159,6 +159,16 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, t
     )
 
 
+async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
+    """A minute at most, whatever is asked for, so that no caller stops sealing for good."""
+    for seconds in ("60.001", "3e9", "'Infinity'", "'NaN'"):
+        with pytest.raises(asyncpg.PostgresError, match="60 seconds at most") as refused:
+            await ops_pool.execute(f"select audit.lease_seal('evil', {seconds})")
+        assert refused.value.sqlstate == "PU422"
+    assert await ops_pool.fetchval("select audit.lease_seal('one', 60)") is not None
+    assert await conn.fetchval("select lease_until <= clock_timestamp() + interval '60 seconds' from audit.sealer")
+
+
 async def test_a_new_key_is_on_record(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
     """The first key is no change; a rotation is an event of the trail that it signs."""
     await write(conn)

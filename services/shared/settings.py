@@ -225,7 +225,7 @@ class OpsWorker(Settings):
             validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"),
         ),
     ]
-    """Where queries go, as pulse_ops, which alone seals the audit trail and lets old months go."""
+    """The database as `pulse_ops`, who alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
     port: Port = 8085
     pool_max_size: Annotated[int, Field(ge=1)] = 8
     port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
