@@ -75,7 +75,7 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
     with tempfile.TemporaryDirectory(prefix="pulse-bench-audit-") as home:
         environment = {
             **os.environ,
-            "PULSE_DATABASE_URL": url,
+            "PULSE_OPS_DATABASE_URL": url,
             "PULSE_PORT": _SEALER_PORT,
             "PULSE_LOG_LEVEL": "ERROR",
             "PULSE_HEALTH_SECONDS": "86400",

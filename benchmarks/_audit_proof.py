@@ -16,7 +16,7 @@ from services.shared.settings import UiIot
 async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
     """Everything that is there by now and some more."""
     app_url = as_role(url, "pulse_app")
-    with sealer(app_url):
+    with sealer(as_role(url, "pulse_ops")):
         await measure_copy(app_url, options.seconds)
         await until_sealed(conn)
     rows = await count_sealed(conn)

@@ -68,7 +68,7 @@ async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse
     app_url = as_role(url, "pulse_app")
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
     shares = []
-    with sealer(app_url) as process:
+    with sealer(as_role(url, "pulse_ops")) as process:
         for _ in range(options.rounds):
             await until_sealed(conn)
             process.send_signal(signal.SIGSTOP)

@@ -11,7 +11,7 @@ Session: TypeAlias = Connection[Any]
 Names: TypeAlias = dict[str, str | list[str]]
 
 OWNER = "pulse_owner"
-CALLERS = ("pulse_app", "pulse_auditor", "pulse_exporter")
+CALLERS = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 # Views and routines of these schemas belong to sql/. In public, where extensions and people keep things too, only
 # triggers and policies on the owner's tables do; a trigger that calls a routine of ours is ours wherever it is.
 SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "metrics", "api")

@@ -1,4 +1,4 @@
-"""The four roles of Pulse, made once a server: `python -m migrations.roles` makes them, `--print` shows the SQL."""
+"""The five roles of Pulse, made once a server: `python -m migrations.roles` makes them, `--print` shows the SQL."""
 
 import argparse
 import os
@@ -27,6 +27,11 @@ create role pulse_app login;
 comment on role pulse_app is 'The services of Pulse: functions and api views, no table.';
 -- Calls of a few milliseconds: compiling one costs a hundred times what it saves.
 alter role pulse_app set jit = off;
+""",
+    "pulse_ops": """
+create role pulse_ops login;
+comment on role pulse_ops is 'The ops worker: may what pulse_app may, seal the audit trail and let its months go.';
+alter role pulse_ops set jit = off;
 """,
     "pulse_auditor": """
 create role pulse_auditor login;
@@ -69,6 +74,7 @@ class _Server:
     public: frozenset[str]
     creates_in_public: bool
     may_act_as_owner: bool
+    ops_is_app: bool
 
 
 def ensure_roles(session: Session) -> None:
@@ -96,6 +102,8 @@ def plan(session: Session) -> Iterator[sql.Composed]:
     for role, statements in _ROLES.items():
         if role not in server.roles:
             yield sql.Composed([sql.SQL(statements)])
+    if not server.ops_is_app:
+        yield sql.SQL("grant pulse_app to pulse_ops;\n").format()
     yield from _database_grants(server)
     if not server.creates_in_public:
         yield sql.SQL("grant usage, create on schema public to {};\n").format(sql.Identifier(OWNER))
@@ -104,7 +112,7 @@ def plan(session: Session) -> Iterator[sql.Composed]:
 
 
 def _database_grants(server: _Server) -> Iterator[sql.Composed]:
-    """Nobody but these four roles, and whoever migrates, enters the database."""
+    """Nobody but these roles, and whoever migrates, enters the database."""
     database = sql.Identifier(server.database)
     wanted = [(OWNER, "CONNECT"), (OWNER, "CREATE"), *((role, "CONNECT") for role in (*CALLERS, server.login))]
     for role, privilege in wanted:
@@ -131,6 +139,9 @@ def _look(session: Session) -> _Server:
     else:
         row = cursor.execute("select rolsuper, false from pg_roles where rolname = current_user").fetchone()
     assert row is not None
+    ops_is_app = False
+    if {"pulse_app", "pulse_ops"} <= roles:
+        ops_is_app = cursor.execute("select pg_has_role('pulse_ops', 'pulse_app', 'usage')").fetchone() == (True,)
     return _Server(
         login=login,
         database=database,
@@ -139,6 +150,7 @@ def _look(session: Session) -> _Server:
         public=frozenset(privilege for role, privilege in acl if not role),
         creates_in_public=row[1],
         may_act_as_owner=row[0],
+        ops_is_app=ops_is_app,
     )
 
 

@@ -106,6 +106,18 @@ revoke execute on function
   audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
   audit.record_read(text, jsonb, bigint, text)
 from pulse_app;
+-- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
+-- drop a month, hold the sealer's lease or append a block that nobody signed.
+revoke execute on function
+  audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
+  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
+  audit.retention_candidate, audit.set_retention
+from pulse_app;
+grant execute on function
+  audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
+  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
+  audit.retention_candidate, audit.set_retention
+to pulse_ops;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter;

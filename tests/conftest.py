@@ -21,7 +21,7 @@ from pytest_postgresql import factories
 from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db
-from services.shared.settings import UiIot
+from services.shared.settings import OpsWorker, UiIot
 from tests.migrating import Migrator
 from tests.sealing import Seal, sealer_of
 
@@ -68,7 +68,7 @@ def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _migrate(*, host: str, port: str, user: str, dbname: str, password: str | None, **_: Any) -> None:
     """Bring the template to head, with passwords for the roles: a server of PULSE_TEST_URL may ask for them."""
     with pytest.MonkeyPatch.context() as environment:
-        for role in ("PULSE_APP", "PULSE_AUDITOR", "PULSE_EXPORTER"):
+        for role in ("PULSE_APP", "PULSE_OPS", "PULSE_AUDITOR", "PULSE_EXPORTER"):
             environment.setenv(f"{role}_PASSWORD", PASSWORD)
         Migrator(Server(host, port, user, password).url(database=dbname)).upgrade()
 
@@ -103,6 +103,12 @@ def app_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> str:
 
 
 @pytest.fixture
+def ops_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> str:
+    """URL of the same clone as pulse_ops, the role of the ops worker."""
+    return pg_server.url(database=_clone.info.dbname, user="pulse_ops")
+
+
+@pytest.fixture
 def role_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> Callable[[str], str]:
     """URL of the same clone as any role of Pulse that may log in."""
     return lambda role: pg_server.url(database=_clone.info.dbname, user=role)
@@ -131,10 +137,18 @@ async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
 
 
 @pytest.fixture
-def seal(app_pool: db.Pool, tmp_path: Path) -> Seal:
+async def ops_pool(ops_url: str) -> AsyncIterator[db.Pool]:
+    """Pool of the ops worker, as pulse_ops."""
+    pool = await db.open_pool(OpsWorker(database_url=ops_url))
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def seal(ops_pool: db.Pool, tmp_path: Path) -> Seal:
     """Seals what is committed."""
     sealer = sealer_of(tmp_path)
-    return lambda: sealer.seal(app_pool)
+    return lambda: sealer.seal(ops_pool)
 
 
 @pytest.fixture

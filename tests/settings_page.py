@@ -25,7 +25,8 @@ LOCAL = """\
 | `PULSE_HOME` | `.pulse` | Where `./pulse` keeps its data, keys, logs and state. |
 | `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
 | `PULSE_AUDIT_DATABASE_URL` |  | The database as `pulse_auditor`, for `pulse audit`. |
-| `PULSE_APP_PASSWORD`, `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Passwords a migration sets. |
+| `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords a migration sets. |
+| `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Likewise. |
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
 | `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |

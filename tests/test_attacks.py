@@ -279,12 +279,12 @@ async def test_a_storm_of_findings_is_no_storm_of_alerts(conn: asyncpg.Connectio
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'auth.attack_suspected'") == 50
 
 
-async def test_two_copies_at_once_find_it_once(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """Four copies, time and again, as the role of the services: one finding, one event, one alert."""
+async def test_two_copies_at_once_find_it_once(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
+    """Four copies, time and again, as the role of the ops worker: one finding, one event, one alert."""
     now = await conn.fetchval("select now()")
     await store(conn, tries("victim", 40, start=now - timedelta(minutes=5)))
     passes = await asyncio.gather(
-        *(app_pool.fetch("select * from audit.detect_attacks()") for _ in range(40)),
+        *(ops_pool.fetch("select * from audit.detect_attacks()") for _ in range(40)),
     )
     assert sum(len(rows) for rows in passes) == 1
     counts = await conn.fetchrow(

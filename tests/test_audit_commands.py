@@ -25,9 +25,9 @@ Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-async def log(conn: asyncpg.Connection, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
+async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
     """A sealed log whose key and checkpoints are where the local stack has them."""
-    made = SealedLog(conn, app_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
+    made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await made.fill()
     return made
 

@@ -25,9 +25,9 @@ ALL = Question(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC
 
 
 @pytest.fixture
-async def log(conn: asyncpg.Connection, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
+async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
     """A sealed log, empty yet."""
-    return SealedLog(conn, app_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
+    return SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
 
 
 async def export(log: SealedLog, question: Question = ALL) -> list[bytes]:

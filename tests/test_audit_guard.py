@@ -97,6 +97,7 @@ async def login(role_url: Callable[[str], str]) -> AsyncIterator[Login]:
 
 DENIED = {
     "pulse_app": ["select 1 from {}", "update {} set message = ''"],
+    "pulse_ops": ["select 1 from {}", "update {} set message = ''"],
     "pulse_auditor": ["insert into {0} select * from {0}", "update {} set message = ''"],
     "pulse_exporter": ["select 1 from {}", "select 1 from audit.recent", "insert into {} select"],
 }

@@ -204,9 +204,9 @@ PROOF = {
 
 
 @pytest.fixture
-async def log(conn: asyncpg.Connection, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
+async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
     """A sealed log in which nothing is wrong."""
-    made = SealedLog(conn, app_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
+    made = SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
     await made.fill()
     assert (await made.verify()).faults == []
     return made

@@ -90,7 +90,7 @@ async def walk(conn: asyncpg.Connection, **rest: Any) -> list[str]:
 
 @pytest.fixture
 async def history(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, tmp_path: Path
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> list[dict[str, str]]:
     """A trail of many blocks with late commits, old timestamps, two months in one pass, and one large block."""
     chance = random.Random(11)
@@ -116,7 +116,7 @@ async def history(
             connection, transaction = late.pop(chance.randrange(len(late)))
             await (transaction.commit() if chance.random() < 0.8 else transaction.rollback())
             await connection.close()
-        await sealer.seal(app_pool)
+        await sealer.seal(ops_pool)
     for connection, transaction in late:
         await transaction.rollback()
         await connection.close()

@@ -93,14 +93,14 @@ def anchors(*kept: Anchor) -> Anchors:
 
 
 @pytest.fixture
-async def trail(conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path) -> Trail:
+async def trail(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> Trail:
     """May and June 2025 and November 2026, each partly written twice and sealed; nothing is dropped yet."""
     await set_now(conn, NOW)
     keys = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     file = FileAnchor(tmp_path / "anchor")
     trail = Trail(
         conn=conn,
-        pool=app_pool,
+        pool=ops_pool,
         directory=tmp_path / "anchor",
         keys=keys,
         sealer=Sealer("one", keys, rows_per_pass=1000, lease_seconds=10.0),
@@ -111,6 +111,7 @@ async def trail(conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path) -> 
         await trail.seal()
     await conn.execute("select ops.ensure_partitions()")
     await trail.seal()
+    await conn.execute("select audit.set_retention($1)", DAYS)
     return trail
 
 
@@ -216,6 +217,15 @@ async def test_the_database_keeps_a_month_at_least(trail: Trail, days: int) -> N
     """Whoever calls with a smaller number than the settings take drops nothing."""
     with pytest.raises(asyncpg.PostgresError, match="30 days at least") as refused:
         await trail.conn.execute("select audit.drop_segment('2025-05-01', $1, null)", days)
+    assert refused.value.sqlstate == "PU422"
+
+
+@pytest.mark.parametrize(("kept", "words"), [(0, "for ever"), (401, "for 401 days")])
+async def test_nobody_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept: int, words: str) -> None:
+    """A number given to the database itself is no way around the setting."""
+    await trail.conn.execute("select audit.set_retention($1)", kept)
+    with pytest.raises(asyncpg.PostgresError, match=f"is kept {words}, as the ops worker was last set") as refused:
+        await trail.pool.execute("select audit.drop_segment('2025-05-01', 400, null)")
     assert refused.value.sqlstate == "PU422"
 
 
@@ -619,10 +629,11 @@ async def test_a_stalled_retention_shows(trail: Trail) -> None:
     async def overdue(what: str) -> dict[str, float]:
         return dict(await trail.conn.fetch(f"select reason, value from metrics.audit_retention_overdue_{what}"))
 
+    await trail.conn.execute("select audit.set_retention(0)")
     assert (
         await overdue("months") == await overdue("seconds") == dict.fromkeys(("due", "held", "broken", "unsealed"), 0)
     )
-    await trail.conn.execute("select audit.record_retention_run($1)", DAYS)
+    await trail.conn.execute("select audit.set_retention($1)", DAYS)
     assert await overdue("months") == {"due": 2, "held": 0, "broken": 0, "unsealed": 0}
     late = timedelta(days=143.5).total_seconds()  # from 400 days after May 2025 to NOW
     assert await overdue("seconds") == {"due": late, "held": 0, "broken": 0, "unsealed": 0}

@@ -72,10 +72,10 @@ class Soak:
 
 
 async def test_no_false_alarm_while_all_write_and_seal(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path
 ) -> None:
     """And in the end every committed row is sealed once."""
-    log = SealedLog(conn, app_pool, auditor_pool, tmp_path, make_sealer(tmp_path, rows=100))
+    log = SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path, rows=100))
     soak = Soak(log, database_url)
     async with asyncio.TaskGroup() as group:
         for work in (soak.seal(), soak.verify(), *(soak.write(seed) for seed in range(WRITERS))):

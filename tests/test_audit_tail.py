@@ -204,13 +204,15 @@ async def test_who_does_not_read_is_not_read_for(
         stalled.close()
 
 
-async def test_a_stop_ends_tails_cleanly_and_soon(app_url: str, conn: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_a_stop_ends_tails_cleanly_and_soon(
+    app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
+) -> None:
     """In the process as it runs; with the sealer as it runs, an event is sent within seconds of its commit."""
     await seed.tenant(conn)
     keys = tmp_path / "jwks.json"
     keys.write_bytes(orjson.dumps({"keys": [EC.public()]}))
     async with (
-        ready_service("services.ops_worker", app_url) as ops,
+        ready_service("services.ops_worker", ops_url) as ops,
         ready_service("services.ui_iot", app_url, jwks_file=str(keys), jwt_issuer=ISSUER) as running,
         tail(running.url, ONLY) as stream,
     ):

@@ -12,9 +12,9 @@ from tests.sealed_log import MONTHS, SealedLog, bury, make_sealer
 
 
 @pytest.fixture
-async def log(conn: asyncpg.Connection, app_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
+async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
     """A sealed log, empty yet."""
-    return SealedLog(conn, app_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
+    return SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
 
 
 async def test_an_untouched_log_is_whole(log: SealedLog) -> None:

@@ -14,14 +14,14 @@ from services.shared import db
 
 
 @pytest.fixture
-async def anchors(tmp_path: Path, conn: asyncpg.Connection, app_pool: db.Pool) -> Path:
+async def anchors(tmp_path: Path, conn: asyncpg.Connection, ops_pool: db.Pool) -> Path:
     """Three events, sealed and anchored; the public key is beside the checkpoints."""
     keys = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     for number in range(3):
         await conn.execute(
             "select audit.write(array[audit.event('acme', 'alert.opened', p_entity_id => $1)])", str(number)
         )
-        await Sealer("one", keys, rows_per_pass=1000, lease_seconds=10.0).seal(app_pool)
+        await Sealer("one", keys, rows_per_pass=1000, lease_seconds=10.0).seal(ops_pool)
         await FileAnchor(tmp_path / "checkpoints").keep(
             await conn.fetchval("select note from audit.checkpoints order by tree_size desc limit 1")
         )

@@ -20,7 +20,7 @@ from services.local.postgres import EmbeddedPostgres
 from tests.wait import until_now
 
 ROOT = Path(__file__).parents[1]
-ROLES = ("postgres", "pulse_owner", "pulse_app", "pulse_auditor", "pulse_exporter")
+ROLES = ("postgres", "pulse_owner", "pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another user")
 
 

@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
+from services.shared import db
 from services.ui_iot.audit_trail import Place, Reading
 from services.ui_iot.paging import LONGEST_CURSOR
 from tests import seed
@@ -107,7 +108,14 @@ async def open_writer(url: str, statement: str) -> asyncpg.Connection:
 
 @pytest.mark.parametrize("held", ["another database", "the same database"])
 async def test_every_reader_gets_every_committed_event_once_in_one_order(
-    api: Api, conn: asyncpg.Connection, database_url: str, empty_url: str, role_url: Any, tmp_path: Path, held: str
+    api: Api,
+    conn: asyncpg.Connection,
+    ops_pool: db.Pool,
+    database_url: str,
+    empty_url: str,
+    role_url: Any,
+    tmp_path: Path,
+    held: str,
 ) -> None:
     """64 writers that commit late or not at all, and a transaction that stays open all the while."""
     room = int(await conn.fetchval("show max_connections")) - 30
@@ -122,7 +130,7 @@ async def test_every_reader_gets_every_committed_event_once_in_one_order(
     async def keep_sealing() -> None:
         while not sealed.is_set():
             done = written.is_set()
-            await sealer.seal(api.process.pool)
+            await sealer.seal(ops_pool)
             if done:
                 sealed.set()
             await asyncio.sleep(0)

@@ -63,6 +63,7 @@ def test_roles_are_made_once(server: EmbeddedPostgres) -> None:
             ("pulse_app", True, -1),
             ("pulse_auditor", True, -1),
             ("pulse_exporter", True, 2),
+            ("pulse_ops", True, -1),
             ("pulse_owner", False, -1),
         ]
     with connect(server.url()) as session:
@@ -135,7 +136,19 @@ def test_only_roles_of_pulse_enter_the_database(server: EmbeddedPostgres) -> Non
             "select distinct coalesce(r.rolname::text, 'PUBLIC') from pg_database d"
             " cross join aclexplode(d.datacl) a left join pg_roles r on r.oid = a.grantee where d.datname = 'pulse'"
         ).fetchall()
-    assert {row[0] for row in rows} == {"postgres", "pulse_app", "pulse_auditor", "pulse_exporter", "pulse_owner"}
+    roles = {"pulse_app", "pulse_auditor", "pulse_exporter", "pulse_ops", "pulse_owner"}
+    assert {row[0] for row in rows} == {"postgres", *roles}
+
+
+def test_the_ops_worker_may_what_the_services_may(server: EmbeddedPostgres) -> None:
+    """And not the other way round; a membership that was taken away is given anew."""
+    look = b"select pg_has_role('pulse_ops', 'pulse_app', 'usage'), pg_has_role('pulse_app', 'pulse_ops', 'member')"
+    with connect(server.url()) as session:
+        ensure_roles(session)
+        assert session.execute(look).fetchone() == (True, False)
+        session.execute("revoke pulse_app from pulse_ops")
+        ensure_roles(session)
+        assert session.execute(look).fetchone() == (True, False)
 
 
 def test_passwords_come_from_the_environment_and_go_hashed(

@@ -48,13 +48,13 @@ def lines(worker: Running, start: str) -> list[dict[str, Any]]:
     return [line for line in worker.lines if line.get("message", "").startswith(start)]
 
 
-async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, ops_url: str) -> None:
     """From one start: partitions, health, samples, an escalation and a lease; then a clean end."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     async with (
         HealthTarget() as target,
-        ready_service(MODULE, app_url, health_targets=only(target), **OFTEN) as worker,
+        ready_service(MODULE, ops_url, health_targets=only(target), **OFTEN) as worker,
     ):
         await until(lambda: conn.fetchval("select count(*) from service_health where status = 'up'"))
         await until(lambda: conn.fetchval("select count(*) from service_metrics"))
@@ -75,14 +75,14 @@ async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, app_ur
     assert {request[":request"] for request in target.requests} == {"GET /health HTTP/1.1"}
 
 
-async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url: str) -> None:
     """Samples, partitions and retention are broken; health and escalation go on, and the failures are logged."""
     for broken in ("record_service_metrics", "ensure_partitions", "prune"):
         await conn.execute(f"alter function ops.{broken} rename to {broken}_is_gone")
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (7, "lead")))
     async with (
         HealthTarget() as target,
-        ready_service(MODULE, app_url, health_targets=only(target), **OFTEN) as worker,
+        ready_service(MODULE, ops_url, health_targets=only(target), **OFTEN) as worker,
     ):
         await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(OPERATIONS[-3:]))
         checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
@@ -94,7 +94,27 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, app_url:
     assert await conn.fetchval("select count(*) from alert_events where alert_id = $1", alert_id) == 3
 
 
-async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app_url: str) -> None:
+    """One line a failed pass, which names the setting, and no traceback; the other timers go on."""
+    async with (
+        HealthTarget() as target,
+        ready_service(MODULE, app_url, health_targets=only(target), seal_seconds="0.05", **OFTEN) as worker,
+    ):
+        refused = {"seal_audit": "lease_seal", "drop_audit_months": "set_retention", "detect_attacks": "detect_attacks"}
+        await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(refused))
+        checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
+        await until(lambda: conn.fetchval("select checked_at > $1 from service_health", checked_at))
+        assert await worker.stop() == 0
+    failed = lines(worker, "pass failed")
+    assert {line["message"] for line in failed} == {
+        f"pass failed: InsufficientPrivilegeError: permission denied for function {function}:"
+        " PULSE_OPS_DATABASE_URL must be a login with the rights of pulse_ops"
+        for function in refused.values()
+    }
+    assert not [line for line in worker.lines if "exception" in line or "not_json" in line]
+
+
+async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: str) -> None:
     """A notification whose delivery worker vanished is pending again within a poll."""
     alert_id = await open_alert(conn, None)
     await conn.execute(
@@ -103,15 +123,15 @@ async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, app_url: 
         " now() - interval '1 second', 'gone' from alert_events where alert_id = $1",
         alert_id,
     )
-    async with ready_service(MODULE, app_url, **OFTEN) as worker:
+    async with ready_service(MODULE, ops_url, **OFTEN) as worker:
         await until(lambda: conn.fetchval("select state = 'pending' from notification_jobs"))
         await until(lambda: lines(worker, "leases ended: their worker vanished"))
     assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
 
 
-async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, ops_url: str) -> None:
     """With the default interval: finding, event and system alert of a brute force are there 10 s later at most."""
-    async with ready_service(MODULE, app_url) as worker:
+    async with ready_service(MODULE, ops_url) as worker:
         await until(lambda: conn.fetchval("select checked_at > now() - interval '1 day' from audit.attack_detector"))
         await conn.execute(
             "insert into audit_log"
@@ -127,7 +147,7 @@ async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connectio
     assert lines(worker, "attack suspected")[0]["trace_id"] == event["trace_id"]
 
 
-async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, app_url: str, tmp_path: Path) -> None:
+async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, ops_url: str, tmp_path: Path) -> None:
     """From an event of 90 days ago in the default partition: its month is made, sealed, proven, buried, dropped."""
     await conn.execute(
         "insert into audit_log"
@@ -137,7 +157,7 @@ async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, app_ur
     )
     month = await conn.fetchval("select to_char((now() - interval '90 days') at time zone 'UTC', 'YYYYMM')")
     settings = {"audit_retention_days": "30", "audit_anchor_dir": str(tmp_path), "seal_seconds": "0.05"}
-    async with ready_service(MODULE, app_url, **OFTEN, **settings) as worker:
+    async with ready_service(MODULE, ops_url, **OFTEN, **settings) as worker:
         await until(lambda: conn.fetchval("select count(*) from audit.tombstones"), seconds=20)
         await until((tmp_path / "tombstones.log").exists)
         await until(lambda: conn.fetchval("select value < 5 from metrics.audit_retention_last_run_age_seconds"))
@@ -154,6 +174,13 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
         monkeypatch.setenv(f"PULSE_{name.upper()}", value)
     return OpsWorker.load()
+
+
+def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all services share an environment, the ops worker still is pulse_ops; without it, it is what they are."""
+    assert load(monkeypatch).database_url == "postgresql://x/y"
+    own = load(monkeypatch, ops_database_url="postgresql://pulse_ops@x/y")
+    assert (own.database_url, own.listen_dsn) == ("postgresql://pulse_ops@x/y",) * 2
 
 
 def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +205,7 @@ def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("telemetry_retention_days", "8"),
         ("audit_retention_days", "29"),
         ("audit_retention_days", "-1"),
+        ("seal_lease_seconds", "60.1"),
         ("port_base", "65535"),
     ],
 )

@@ -11,9 +11,10 @@ import asyncpg
 import pytest
 
 from migrations.layer_catalog import SCHEMAS
+from services.shared import db
 
 EXPECTED = Path(__file__).with_name("privileges.expected")
-ROLES = ("pulse_app", "pulse_auditor", "pulse_exporter")
+ROLES = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 
 HEADER = """\
 # Every right on an object of Pulse that somebody other than its owner has: role, object, rights.
@@ -80,7 +81,7 @@ async def test_nothing_is_granted_on_partitions(conn: asyncpg.Connection) -> Non
 
 
 async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> None:
-    """No role of Pulse is a superuser, makes roles or databases, replicates, or belongs to another."""
+    """No role of Pulse is a superuser, makes roles or databases, replicates, or belongs to another but pulse_ops."""
     rows = await conn.fetch(
         "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls, rolcanlogin,"
         " exists (select from pg_auth_members m where m.member = r.oid) as member"
@@ -90,6 +91,7 @@ async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> Non
         ("pulse_app", False, True, False),
         ("pulse_auditor", False, True, False),
         ("pulse_exporter", False, True, False),
+        ("pulse_ops", False, True, True),
         ("pulse_owner", False, False, False),
     ]
 
@@ -141,6 +143,35 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
         assert (qualified, rights) == (qualified, may.get((role, qualified), set()))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "lease_seal('evil', 10)",
+        "append_blocks('evil', 1, '[]', '{}', '{}', '{}', '{}')",
+        "read_head()",
+        "read_unsealed(1)",
+        "read_segment('2026-01-01', -1, 1)",
+        "retention_candidate(400)",
+        "set_retention(30)",
+        "drop_segment('2026-01-01', 400, null)",
+        "read_tombstones()",
+        "record_retention_run()",
+        "report_broken_log('evil')",
+        "detect_attacks()",
+    ],
+)
+async def test_sealing_and_dropping_are_the_ops_workers(
+    conn: asyncpg.Connection, app_pool: db.Pool, ops_pool: db.Pool, call: str
+) -> None:
+    """Who can make another service run SQL of his choice can do neither."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f"for function {call.partition('(')[0]}"):
+        await app_pool.execute(f"select audit.{call}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app_pool.execute("set role pulse_ops")
+    await conn.execute("select audit.set_retention(400)")
+    await ops_pool.execute(f"select audit.{call}")
+
+
 async def test_exporter_is_bounded(role_url: Callable[[str], str]) -> None:
     """A scrape cannot write, run for long, wait for a lock, or take more than two connections."""
     first, second = [await asyncpg.connect(role_url("pulse_exporter")) for _ in range(2)]
@@ -165,6 +196,7 @@ async def test_every_metric_and_audit_view_runs_for_its_reader(
 ) -> None:
     """A view is read as its owner, its functions run as the reader: both rights must be there."""
     readers = {"pulse_exporter": ["metrics"], "pulse_auditor": ["audit"], "pulse_app": ["api", "metrics"]}
+    readers["pulse_ops"] = readers["pulse_app"]
     for role, schemas in readers.items():
         names = await conn.fetch(
             "select oid::regclass::text as name from pg_class"

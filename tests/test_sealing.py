@@ -42,13 +42,13 @@ async def sealed(conn: asyncpg.Connection) -> int:
     return int(await conn.fetchval("select coalesce(sum(row_count), 0) from audit.blocks"))
 
 
-async def test_rows_are_sealed_once(conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer) -> None:
+async def test_rows_are_sealed_once(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
     """A pass takes what is committed, the next one takes nothing again, and the checkpoint counts both."""
     await write(conn, 3)
-    await sealer.seal(app_pool)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
+    await sealer.seal(ops_pool)
     await write(conn, 2)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
     note = await conn.fetchval("select note from audit.checkpoints order by tree_size desc limit 1")
     checkpoint = open_checkpoint(note, sealer.keys.verifiers())
@@ -58,7 +58,7 @@ async def test_rows_are_sealed_once(conn: asyncpg.Connection, app_pool: db.Pool,
 
 
 async def test_a_late_commit_is_not_skipped(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, sealer: Sealer
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
     """A transaction that was open while later ones were sealed is in the block after its commit."""
     late = await asyncpg.connect(database_url)
@@ -66,23 +66,23 @@ async def test_a_late_commit_is_not_skipped(
     await transaction.start()
     await write(late, 2)
     await write(conn, 1)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     before = await sealed(conn)
     await transaction.commit()
     await late.close()
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == before + 2 == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_a_pass_reads_what_is_new_and_no_more(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, tmp_path: Path
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
     """However many rows are sealed, whatever was open at the last block, with statistics and without."""
     sealer = make_sealer(tmp_path, rows=100_000)
     await conn.execute("select ops.ensure_partitions()")
     for _ in range(4):
         await write(conn, 5000)
-        await sealer.seal(app_pool)
+        await sealer.seal(ops_pool)
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
     await transaction.start()
@@ -91,7 +91,7 @@ async def test_a_pass_reads_what_is_new_and_no_more(
         if analyzed:
             await conn.execute("analyze audit_log")
         await write(conn, 10)
-        await sealer.seal(app_pool)
+        await sealer.seal(ops_pool)
         await write(conn, 10)
         touched = await rows_touched(conn, "select * from audit.read_unsealed(100000)")
         assert sum(rows for table, rows in touched.items() if table.startswith("audit_log")) <= 100, analyzed
@@ -99,12 +99,12 @@ async def test_a_pass_reads_what_is_new_and_no_more(
     await late.close()
     touched = await rows_touched(conn, "select * from audit.read_unsealed(100000)")
     assert sum(rows for table, rows in touched.items() if table.startswith("audit_log")) <= 100
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_a_rollback_leaves_nothing(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, sealer: Sealer
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
     """An aborted transaction that stood open across passes is in no block."""
     late = await asyncpg.connect(database_url)
@@ -112,16 +112,16 @@ async def test_a_rollback_leaves_nothing(
     await transaction.start()
     await write(late, 2)
     await write(conn, 1)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     await transaction.rollback()
     await late.close()
     await write(conn, 1)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_a_backlog_is_cut_between_transactions(
-    conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path
+    conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
     """A pass takes about its batch; one transaction that is larger is taken whole."""
     sealer = make_sealer(tmp_path, rows=10)
@@ -129,52 +129,62 @@ async def test_a_backlog_is_cut_between_transactions(
         await write(conn, count)
     taken = []
     while await sealed(conn) < 65:
-        await sealer.seal(app_pool)
+        await sealer.seal(ops_pool)
         taken.append(await sealed(conn))
     assert taken == [8, 12, 62, 65]
 
 
-async def test_each_month_has_blocks_of_its_own(conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer) -> None:
+async def test_each_month_has_blocks_of_its_own(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
     """By timestamp and wherever the rows are stored, so that a month can go as a whole."""
     await write(conn, 2, timestamp="2001-01-31 23:59:59.999999Z")
     await write(conn, 3, timestamp="2001-02-01 00:00Z")
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     rows = await conn.fetch("select segment::text, row_count, first_position from audit.blocks order by block_no")
     assert [tuple(row) for row in rows] == [("2001-01-01", 2, 0), ("2001-02-01", 3, 2)]
 
 
-async def test_sealers_take_turns(conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path) -> None:
+async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:
     """Only who holds the lease seals; when it runs out the next one does, and the first is fenced by its epoch."""
     one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
     await write(conn)
-    await one.seal(app_pool)
+    await one.seal(ops_pool)
     await write(conn)
-    await two.seal(app_pool)
+    await two.seal(ops_pool)
     assert await sealed(conn) == 1
     await conn.execute("update audit.sealer set lease_until = '-infinity'")
-    await two.seal(app_pool)
+    await two.seal(ops_pool)
     assert await sealed(conn) == 2
     assert [row[0] for row in await conn.fetch("select epoch from audit.blocks order by block_no")] == [1, 2]
-    assert not await app_pool.fetchval(
+    assert not await ops_pool.fetchval(
         "select audit.append_blocks('one', 1, '[{\"block_no\": 2}]'::text::jsonb, '{}', '{}', '{}', '{}')"
     )
 
 
-async def test_a_new_key_is_on_record(conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer) -> None:
+async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
+    """A minute at most, whatever is asked for, so that no caller stops sealing for good."""
+    for seconds in ("60.001", "3e9", "'Infinity'", "'NaN'"):
+        with pytest.raises(asyncpg.PostgresError, match="60 seconds at most") as refused:
+            await ops_pool.execute(f"select audit.lease_seal('evil', {seconds})")
+        assert refused.value.sqlstate == "PU422"
+    assert await ops_pool.fetchval("select audit.lease_seal('one', 60)") is not None
+    assert await conn.fetchval("select lease_until <= clock_timestamp() + interval '60 seconds' from audit.sealer")
+
+
+async def test_a_new_key_is_on_record(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
     """The first key is no change; a rotation is an event of the trail that it signs."""
     await write(conn)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     key = sealer.keys.rotate()
     await write(conn)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     rows = await conn.fetch("select entity_id, actor_id from audit_log where event_type = 'audit.key_changed'")
     assert [tuple(row) for row in rows] == [(key.verifier.key_id, "one")]
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_many_writers_and_two_sealers_skip_nobody(
-    conn: asyncpg.Connection, database_url: str, app_pool: db.Pool, tmp_path: Path
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
     """Random delays before commit, random aborts, sealing all the while: the log has each committed row once."""
     randomness = random.Random(7)
@@ -195,7 +205,7 @@ async def test_many_writers_and_two_sealers_skip_nobody(
         sealer = make_sealer(tmp_path, holder=holder, rows=randomness.randint(5, 50))
         rival = await asyncpg.connect(database_url)
         while writing:
-            await sealer.seal(app_pool)
+            await sealer.seal(ops_pool)
             if randomness.random() < 0.2:
                 await rival.execute("update audit.sealer set lease_until = '-infinity'")
         await rival.close()
@@ -206,7 +216,7 @@ async def test_many_writers_and_two_sealers_skip_nobody(
     await asyncio.gather(*sealing)
     await conn.execute("update audit.sealer set lease_until = '-infinity'")
     last = make_sealer(tmp_path, holder="last", rows=10_000)
-    await last.seal(app_pool)
+    await last.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
     doubles = await conn.fetchval(
         "select count(*) from (select l.event_id from audit.blocks b, audit._rows_between(b.previous_snapshot,"
@@ -225,40 +235,40 @@ async def test_many_writers_and_two_sealers_skip_nobody(
     ],
 )
 async def test_nothing_is_added_to_a_log_that_was_altered(
-    conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer, tampering: str, words: str
+    conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer, tampering: str, words: str
 ) -> None:
     """The sealer stops, and says so once in the trail and in an alert."""
     for _ in range(2):
         await write(conn)
-        await sealer.seal(app_pool)
+        await sealer.seal(ops_pool)
     await conn.execute(tampering)
     await write(conn)
     for _ in range(2):
         with pytest.raises(LogBroken, match=words):
-            await sealer.seal(app_pool)
+            await sealer.seal(ops_pool)
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'audit.log_broken'") == 1
     assert await conn.fetchval("select count(*) from alerts where fingerprint = 'audit:log' and status = 'open'") == 1
 
 
 async def test_a_server_with_fewer_transactions_is_not_sealed(
-    conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer
+    conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
     """A dump that was loaded elsewhere would put new rows among the sealed ones; the sealer says what is wrong."""
     await write(conn)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     await conn.execute("update audit.blocks set snapshot = '9000000000:9000000000:'")
     with pytest.raises(asyncpg.PostgresError, match="not the server that was sealed"):
-        await app_pool.fetch("select * from audit.read_unsealed(10)")
+        await ops_pool.fetch("select * from audit.read_unsealed(10)")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 9, 21])
 async def test_a_transaction_too_large_for_one_value_comes_in_pieces(
-    conn: asyncpg.Connection, app_pool: db.Pool, rows: int
+    conn: asyncpg.Connection, ops_pool: db.Pool, rows: int
 ) -> None:
     """The root over the pieces' roots is the root over all leaves."""
     await write(conn, rows)
     query = "select *, now() as sealed_at from audit.read_unsealed(100000, $1)"
-    whole, pieces = [await app_pool.fetch(query, piece) for piece in (1 << 20, 4)]
+    whole, pieces = [await ops_pool.fetch(query, piece) for piece in (1 << 20, 4)]
     assert max(len(piece["leaves"]) for piece in pieces) <= 4 * 32
     *_, one = make_blocks(whole, first=0, position=0, epoch=1)
     *_, other = make_blocks(pieces, first=0, position=0, epoch=1)
@@ -266,7 +276,7 @@ async def test_a_transaction_too_large_for_one_value_comes_in_pieces(
 
 
 async def test_a_read_may_take_longer_than_other_statements(
-    conn: asyncpg.Connection, app_url: str, tmp_path: Path
+    conn: asyncpg.Connection, ops_url: str, tmp_path: Path
 ) -> None:
     """What was there before the first block, or one huge transaction, however long it takes; the lease lasts."""
     await write(conn, 2000)
@@ -275,7 +285,7 @@ async def test_a_read_may_take_longer_than_other_statements(
         "create function audit._leaf_hash(p_row audit_log) returns bytea language plpgsql stable as"
         " $$ begin if p_row.entity_id = '1000' then perform pg_sleep(2); end if; return audit._fast(p_row); end $$"
     )
-    pool = await db.open_pool(UiIot(database_url=app_url, command_timeout_seconds=1))
+    pool = await db.open_pool(UiIot(database_url=ops_url, command_timeout_seconds=1))
     sealer = Sealer("slow", KeyFile(tmp_path / "signing.key", "n"), rows_per_pass=100_000, lease_seconds=1.0)
     await sealer.seal(pool)
     await pool.close()
@@ -283,32 +293,32 @@ async def test_a_read_may_take_longer_than_other_statements(
     assert await conn.fetchval("select epoch from audit.blocks limit 1") == 1
 
 
-async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, app_pool: db.Pool, tmp_path: Path) -> None:
+async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:
     """The next one need not wait for the lease; nor for one that was taken before the clock went back."""
     one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
-    await one.seal(app_pool)
-    await one.release(app_pool)
+    await one.seal(ops_pool)
+    await one.release(ops_pool)
     await write(conn)
-    await two.seal(app_pool)
+    await two.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
     await conn.execute("update audit.sealer set lease_until = now() + interval '1 hour'")
     await write(conn)
-    await one.seal(app_pool)
+    await one.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
 async def test_a_key_that_cannot_be_used_stops_sealing_only(
-    conn: asyncpg.Connection, app_pool: db.Pool, sealer: Sealer, caplog: pytest.LogCaptureFixture
+    conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once; with the key back, sealing goes on."""
     sealer.keys.load()
     sealer.keys.path.chmod(0o644)
     await write(conn)
     for _ in range(3):
-        assert await sealer.seal(app_pool) == 0
+        assert await sealer.seal(ops_pool) == 0
     assert [record.message for record in caplog.records if "nothing is sealed" in record.message] == [
         f"nothing is sealed: {sealer.keys.path} is open to others (mode 0644); chmod 600 it"
     ]
     sealer.keys.path.chmod(0o600)
-    await sealer.seal(app_pool)
+    await sealer.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")

@@ -79,6 +79,17 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
     assert "secret" not in str((await roster.sink(secret="whsec_x").command()).argv)
 
 
+async def test_the_embedded_server_is_the_services_only_database(
+    roster: Roster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the caller's environment says of another one neither seals nor measures that."""
+    for name in ("LISTEN_URL", "OPS_DATABASE_URL", "EXPORTER_DATABASE_URL"):
+        monkeypatch.setenv(f"PULSE_{name}", "postgresql://db.example/pulse")
+    for service in ("ops_worker", "exporter"):
+        env = await environment(roster.service(service, database_url=URL, demo=False))
+        assert "db.example" not in str(env)
+
+
 async def test_a_database_of_the_callers_keeps_his_variables(
     tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

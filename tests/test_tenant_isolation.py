@@ -88,6 +88,7 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
     """Views and no tables, but for the auditor, who reads the trail and its proof; partitions are for nobody."""
     expected = {
         "pulse_app": {"api", "metrics"},
+        "pulse_ops": {"api", "metrics"},
         "pulse_exporter": {"metrics"},
         "pulse_auditor": {"audit", "public"},
     }
@@ -186,7 +187,7 @@ async def test_the_trail_is_read_for_one_tenant_whatever_is_asked(
                     await call
 
 
-@pytest.mark.parametrize("role", ["pulse_app", "pulse_exporter"])
+@pytest.mark.parametrize("role", ["pulse_app", "pulse_ops", "pulse_exporter"])
 async def test_what_is_blind_to_tenants_is_the_auditors(role_url: Callable[[str], str], role: str) -> None:
     connection = await asyncpg.connect(role_url(role))
     for call in (

@@ -8,7 +8,7 @@ from services.local.errors import LocalError
 from services.local.pg_account import Account
 from services.local.pg_binaries import major_version
 
-ROLES = ("postgres", "pulse_owner", "pulse_app", "pulse_auditor", "pulse_exporter")
+ROLES = ("postgres", "pulse_owner", "pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 # An empty PGTZ kills every connection, a foreign PGDATA or LC_MESSAGES changes what we read: nothing is inherited.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 

@@ -35,9 +35,14 @@ PROBE_TIMEOUT_SECONDS = 2.0
 SERVICE_STOP = ((signal.SIGTERM, 4.4), (signal.SIGKILL, 0.5))
 DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
-MIGRATION_SECRETS = ("PULSE_MIGRATION_URL", "PULSE_APP_PASSWORD", "PULSE_AUDITOR_PASSWORD", "PULSE_EXPORTER_PASSWORD")
+MIGRATION_SECRETS = (
+    "PULSE_MIGRATION_URL",
+    *(f"PULSE_{role}_PASSWORD" for role in ("APP", "OPS", "AUDITOR", "EXPORTER")),
+)
 """Not for the services, which run with the least privilege."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
+"""Services with a role of their own; the others are pulse_app."""
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
 """With one of these, tokens come from the user's identity provider."""
 
@@ -81,7 +86,9 @@ class Roster:
             for setting, place in kept.items()
         }
         if self._embedded:
-            extra["PULSE_LISTEN_URL"] = database_url
+            # Whatever the caller has in these is about another database.
+            own_urls = ("PULSE_LISTEN_URL", "PULSE_OPS_DATABASE_URL", "PULSE_EXPORTER_DATABASE_URL")
+            extra |= dict.fromkeys(own_urls, database_url)
         if demo:
             # The demo's webhooks go to the sink on this machine.
             extra["PULSE_ALLOW_PRIVATE_DESTINATIONS"] = "true"

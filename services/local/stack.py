@@ -24,7 +24,7 @@ from services.local.lock import hold
 from services.local.log_files import last_message, trim
 from services.local.migrate import migrate
 from services.local.postgres import EmbeddedPostgres
-from services.local.roster import FLEET, MODULES, POSTGRES, SERVICES, SINK, Ports, Roster, uses_own_keys
+from services.local.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster, uses_own_keys
 from services.local.screen import Screen
 from services.local.seed import seed, sink_secret
 from services.local.state_file import ProcessState, write_state
@@ -93,7 +93,7 @@ class Stack:
                 await seed(pool, self._home, sink_url=sink_url, devices=self._options.devices)
             children.append(self._supervisor.start(roster.sink(secret=sink_secret(self._home))))
         for name in SERVICES:
-            role_url = database.as_role(url, "pulse_exporter") if self._server and name == "exporter" else app_url
+            role_url = database.as_role(url, ROLES.get(name, "pulse_app")) if self._server else url
             spec = roster.service(name, database_url=role_url, demo=self._options.demo)
             children.append(self._supervisor.start(spec))
         await self._until_ready(children)

@@ -5,9 +5,11 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 
+from services.ops_worker.acting import name_the_role
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
 from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
@@ -112,7 +114,8 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
         traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client,
         sealing_loops(process, process.settings, client) as sealing,
     ):
-        yield [*loops(process.settings, client), *sealing]
+        timers = [*loops(process.settings, client), *sealing]
+        yield [replace(timer, step=name_the_role(timer.step)) for timer in timers]
 
 
 def main() -> None:

@@ -216,7 +216,16 @@ class DeliveryWorker(Settings):
 class OpsWorker(Settings):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
+    model_config = SettingsConfigDict(populate_by_name=True)
     service = "ops_worker"
+    database_url: Annotated[
+        str,
+        Field(
+            pattern=r"^postgres(ql)?://",
+            validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"),
+        ),
+    ]
+    """The database as `pulse_ops`, who alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
     port: Port = 8085
     pool_max_size: Annotated[int, Field(ge=1)] = 8
     port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
@@ -249,7 +258,7 @@ class OpsWorker(Settings):
     """Time between two looks for audit events to seal; each look makes at most one block a month it finds events of."""
     seal_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Audit events that one pass seals; more only when one transaction wrote more."""
-    seal_lease_seconds: Annotated[float, Field(ge=1)] = 10.0
+    seal_lease_seconds: Annotated[float, Field(ge=1, le=60)] = 10.0
     """Time after which a vanished sealer is followed by another."""
     audit_log_name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$")] = "pulse.local/audit"
     """Name of the sealed log, in every checkpoint: a name of your own, like a URL without its scheme."""

@@ -75,13 +75,15 @@ async def run_loop(loop: Loop, process: Process, woken: asyncio.Event, stop: asy
             failures += 1
             process.counters["errors"] += 1
             away = isinstance(error, db.UNAVAILABLE)
+            # What the database refuses to the role is for whoever grants rights: a traceback would hide it.
+            refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
             log.log(
                 logging.WARNING if away else logging.ERROR,
                 "pass failed: %s: %s",
                 type(error).__name__,
                 error,
                 extra={"operation": loop.operation, "failures": failures},
-                exc_info=not away,
+                exc_info=not (away or refused),
             )
             await _wait_for_any(backoff_seconds(failures), stop)
             continue

@@ -9,11 +9,21 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '300ms'
 as $$
 declare
+  v_keep_days integer;
   v_month record;
   v_buried record;
 begin
   if p_days < 30 then
     raise exception using errcode = 'PU422', message = 'the audit trail is kept for 30 days at least';
+  end if;
+  -- A caller that is not the timer, with a number of its own, or a second timer with other settings.
+  select r.keep_days into v_keep_days from audit.retention r;
+  if v_keep_days = 0 or p_days < v_keep_days then
+    raise exception using
+      errcode = 'PU422',
+      message = format(
+        'the audit trail is kept %s, as the ops worker was last set',
+        case v_keep_days when 0 then 'for ever' else format('for %s days', v_keep_days) end);
   elsif current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be seen once its lock is gone';
   end if;
@@ -57,4 +67,4 @@ comment on function audit.drop_segment(date, integer, text) is
   'Drop a month of audit_log that is over for so many days and store its signed tombstone, null for a month without '
   'blocks. Gives dropped; or, with nothing done: held, broken, unsealed, gone (no such month), altered (it has not as many rows as '
   'were sealed), different (the tombstone does not say what the database says). Raises 55P03 when a lock is not free in '
-  'time, or a hold or an event comes in between. The signature is for the caller to check.';
+  'time, or a hold or an event comes in between; PU422 for fewer days than audit.retention says, or none there. The signature is for the caller to check.';

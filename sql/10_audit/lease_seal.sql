@@ -7,6 +7,10 @@ declare
   v_sealer audit.sealer;
   v_is_held boolean;
 begin
+  -- Nobody shuts other sealers out for longer than a person would take to notice.
+  if p_lease_seconds > 60 then
+    raise exception using errcode = 'PU422', message = 'the right to seal is lent for 60 seconds at most';
+  end if;
   select s.* into v_sealer from audit.sealer s;
   -- No lease is that long: one that seems so was taken before the clock went back.
   v_is_held := v_sealer.lease_until > v_now and v_sealer.lease_until < v_now + interval '2 minutes';
@@ -29,4 +33,4 @@ $$;
 
 comment on function audit.lease_seal(text, double precision) is
   'Take or keep the right to seal; gives its epoch, null while another process holds it. Writes only when half of the '
-  'lease is over.';
+  'lease is over. Raises PU422 for more than 60 seconds.';

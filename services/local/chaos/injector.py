@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 # A fault that finds nothing to hit by then, because an earlier one still works, is left out.
 PATIENCE_SECONDS = 8.0
-
-
+# How Postgres titles the processes that work for the services.
+BACKEND_TITLES = ("postgres: pulse_app ", "postgres: pulse_ops ")
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -202,12 +202,12 @@ def _kill(pid: int) -> str:
 
 
 def _backends(postmaster: int) -> Iterator[int]:
-    """Pids of the server processes that work for pulse_app, by the titles that Postgres gives them."""
+    """Pids of the server processes that work for the services, by the titles that Postgres gives them."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
         except (OSError, IndexError, ValueError):
             continue
         pid = int(entry.parent.name)
-        if parent == postmaster and " ".join(pids.command_line(pid)).startswith("postgres: pulse_app "):
+        if parent == postmaster and " ".join(pids.command_line(pid)).startswith(BACKEND_TITLES):
             yield pid

@@ -137,7 +137,7 @@ class ChaosStack:
     def _service(self, name: str) -> Spec:
         module = "services.ui_iot" if name == API else "services.ops_worker"
         port = self.ports[name]
-        command = Command(tethered([sys.executable, "-P", "-m", module]), self._environment(port), cwd=str(CHECKOUT))
+        command = Command(tethered([sys.executable, "-P", "-m", module]), self._environment(name), cwd=str(CHECKOUT))
 
         async def ready(_pid: int) -> bool:
             try:
@@ -151,10 +151,11 @@ class ChaosStack:
 
         return Spec(name, port, self._log(name), start, ready)
 
-    def _environment(self, port: int) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
         settings = {
             "DATABASE_URL": self.proxy.url,
-            "PORT": str(port),
+            "OPS_DATABASE_URL": database.as_role(self.proxy.url, "pulse_ops"),
+            "PORT": str(self.ports[name]),
             "LOG_LEVEL": "WARNING",
             "COMMAND_TIMEOUT_SECONDS": "5",
             "JWKS_FILE": str(self.key.jwks_file),

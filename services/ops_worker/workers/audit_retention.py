@@ -70,6 +70,8 @@ class AuditRetention:
     async def drop(self, pool: Pool) -> int:
         """One pass; 1 when a month went, 0 when none may or its locks were not free in time."""
         with tracing.use_trace_id(None):
+            async with act_as_system(pool) as connection:
+                await connection.execute("select audit.set_retention($1)", self.days)
             month = await pool.fetchrow("select segment, tree_size from audit.retention_candidate($1)", self.days)
             try:
                 dropped = month is not None and await self._drop(pool, month["segment"], month["tree_size"])
@@ -84,7 +86,7 @@ class AuditRetention:
                 return 0
             if await self._hand_out(pool):
                 async with act_as_system(pool) as connection:
-                    await connection.execute("select audit.record_retention_run($1)", self.days)
+                    await connection.execute("select audit.record_retention_run()")
         return int(dropped)
 
     async def _drop(self, pool: Pool, segment: date, tree_size: int) -> bool:
