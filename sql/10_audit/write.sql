@@ -37,7 +37,7 @@ begin
     audit._printable(e.entity_name, 256),
     split_part(e.event_type, '.', 2),
     coalesce(audit._printable(e.message, 2000), t.description),
-    v_reason || coalesce(e.details, '{}'),
+    v_reason || coalesce(audit._shortened(e.details, 65536), '{}'),
     coalesce(e.source_service, v_service),
     -- An actor is one thing: its parts never come half from the event and half from the context.
     case when e.actor_id is null and e.actor_type is null then v_actor_type else e.actor_type end,
