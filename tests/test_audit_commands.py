@@ -13,6 +13,7 @@ import asyncpg
 import orjson
 import pytest
 
+from services.local.audit.app import operator
 from services.local.audit.evidence import Question
 from services.local.audit.export import write_export
 from services.ops_worker.sealing.key_file import KeyFile
@@ -125,6 +126,14 @@ async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pu
     assert "the database refuses: division by zero" in (await pulse("verify", status=2)).stderr
 
 
+def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 424242)
+    assert operator() == "cli:uid 424242"
+
+
 @pytest.mark.parametrize("command", ["", "verify", "prove", "export", "keys", "rotate-key"])
 async def test_every_command_has_help(pulse: Pulse, command: str) -> None:
     """Also the group."""
@@ -150,7 +159,8 @@ async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None
     assert (status, said.splitlines()[0]) == (0, "As sealed: 1 events in 1 blocks.")
     other = "00000000-0000-7000-8000-000000000000"
     assert f"there is no event {other}" in (await pulse("prove", other, status=1)).stderr
-    assert await log.conn.fetchval("select count(*) from audit_log where event_type = 'audit.read'") == 1
+    query = "select (details ->> 'events')::int from audit_log where event_type = 'audit.read' order by recorded_at"
+    assert [row[0] for row in await log.conn.fetch(query)] == [1, 0]
 
 
 async def test_an_export_is_a_file_for_its_owner(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:

@@ -195,6 +195,15 @@ async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
     )
     with pytest.raises(LocalError, match=f"2 events have the id {oldest} .tenants acme, umbrella.: name one"):
         await find(log.reader, oldest, None)
+    asked = await log.conn.fetch(
+        "select tenant_id, details #>> '{filter,event_id}' as event_id from audit_log where event_type = 'audit.read'"
+        " order by recorded_at"
+    )
+    assert [tuple(row) for row in asked] == [
+        ("system", str(newest)),
+        ("umbrella", str(oldest)),
+        ("system", str(oldest)),
+    ]
     assert (await find(log.reader, oldest, "acme")).tenant_id == "acme"
 
 

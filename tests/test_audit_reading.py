@@ -368,3 +368,21 @@ def test_a_place_survives_its_cursor() -> None:
     assert orjson.loads(orjson.dumps(read_place(write_place(place_of(event))), default=str)) == list(event.values())
     with pytest.raises(Unprocessable):
         read_place(write_place([7, str(2**64), *list(event.values())[2:]]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "audit.read_all_events(null, '{}', null, true, 1)",
+        "audit.count_events('1:1:')",
+        "audit.find_event('0190b5a2-7c3e-7d7a-9f5b-0c8f3d2a1b4c')",
+    ],
+)
+async def test_an_old_snapshot_is_no_ground_to_read_on(auditor_pool: db.Pool, call: str) -> None:
+    """One from before a move of rows would miss them; in read committed each statement has its own."""
+    async with auditor_pool.acquire() as connection:
+        await connection.execute(f"select {call}")
+        async with connection.transaction(isolation="repeatable_read"):
+            with pytest.raises(asyncpg.PostgresError, match="call it in read committed") as refused:
+                await connection.execute(f"select {call}")
+    assert refused.value.sqlstate == "PU422"

@@ -18,6 +18,7 @@ from services.ui_iot.oidc import Issuer
 from tests import seed
 from tests.api_client import EC, ISSUER, RSA, Api, open_api, token
 from tests.processes import ready_service
+from tests.tailing import served
 from tests.test_auth_keys import Provider
 from tests.wait import until
 
@@ -27,6 +28,19 @@ WAITING = (
     "select count(*) from pg_locks where not granted"
     " and database = (select oid from pg_database where datname = current_database())"
 )
+
+# Whatever writes a row about a reader waits for this connection.
+HOLD_READS = """
+create function public.hold() returns trigger language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(1);
+  return new;
+end
+$$;
+create trigger hold before insert on audit_log
+for each row when (new.event_type = 'audit.read') execute function public.hold();
+select pg_advisory_lock(1)
+"""
 
 
 class TableLock:
@@ -195,13 +209,30 @@ async def test_a_refresh_token_is_not_spent_for_nothing(
             assert await count(conn, "auth.token_refresh") == 1
 
 
+@pytest.mark.parametrize("path", ["events", "tail?start=beginning"])
 async def test_reading_the_trail_is_on_record_before_it_is_shown(
-    blocked: Api, conn: asyncpg.Connection, table_lock: TableLock
+    app_url: str, conn: asyncpg.Connection, path: str
 ) -> None:
-    """Without a row about the reader there is nothing to read."""
-    await table_lock.release()
-    assert (await blocked.call("GET", "/api/v1/audit/events")).status_code == 200
-    assert await count(conn, "audit.read") == 1
+    """While that row alone waits, of one who was let in, no byte of a page or a tail leaves."""
+    await seed.tenant(conn)
+    await conn.execute(HOLD_READS)
+    headers = {"Authorization": f"Bearer {token(role='auditor')}"}
+    async with (
+        open_api(app_url, audit_database_seconds=30, audit_spool_dir=NOWHERE) as api,
+        served(api) as url,
+        httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as client,
+    ):
+        request = client.build_request("GET", f"/api/v1/audit/{path}")
+        first_byte = asyncio.create_task(client.send(request, stream=True))
+        await until(lambda: waits(conn))
+        assert await count(conn, "auth.login_success") == 1
+        await asyncio.wait([first_byte], timeout=0.5)
+        assert not first_byte.done()
+        assert await count(conn, "audit.read") == 0
+        await conn.execute("select pg_advisory_unlock(1)")
+        response = await first_byte
+        assert (response.status_code, await count(conn, "audit.read")) == (200, 1)
+        await response.aclose()
 
 
 async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: asyncpg.Connection) -> None:

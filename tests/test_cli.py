@@ -223,6 +223,10 @@ async def test_holds_are_placed_shown_and_released(
     assert {(row["actor_id"], row["source_service"]) for row in events} == {(f"cli:{getpass.getuser()}", "pulse_audit")}
     assert [row["event_type"].rpartition("_")[2] for row in events] == ["placed", "placed", "released"]
 
+    assert pulse("audit", "hold", "--from", "7d", "--reason", "x", **url).returncode == 0
+    assert await conn.fetchval(
+        "select now() - starts_at between '7 days' and '8 days' from audit.holds where hold_id = 3"
+    )
     assert "no hold 2 in force" in assert_one_line(pulse("audit", "release", "2", "--reason", "x", **url))
     assert "is no time" in assert_one_line(pulse("audit", "hold", "--from", "May", "--reason", "x", **url))
     services = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_app")}

@@ -76,6 +76,8 @@ async def test_it_shows_all_tenants_or_one_in_order_and_goes_on_where_it_stopped
     assert rest == lines[3:]
     mine, _, _ = await run(url, *everything, "--tenant", "other")
     assert mine == lines[2:4]
+    readers = await conn.fetch("select tenant_id from audit_log where event_type = 'audit.read' order by recorded_at")
+    assert [row["tenant_id"] for row in readers] == ["system", "system", "other"]
     await write(conn, 1, tenant_id="third")
     await seal()
     assert said.startswith("go on with --after ")

@@ -1,27 +1,36 @@
 """One gapless order: whoever reads the trail gets every committed event once, in the same order as everybody else."""
 
 import asyncio
+import io
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
 import pytest
 
+from services.local.audit.evidence import Question
+from services.local.audit.export import write_export
+from services.local.audit.prove import find
 from services.shared import db
-from services.ui_iot.audit_trail import Place, Reading
+from services.ui_iot.audit_trail import Place, Reading, Stretch
 from services.ui_iot.paging import LONGEST_CURSOR
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.sealing import sealer_of
 from tests.tailing import served, tail
 from tests.test_audit_reading import REFERENCE
+from tests.test_auth_durable import WAITING
+from tests.wait import until
 
 SEED = 3
 ROUNDS = 3
 TYPE = "alert.opened"
+ALL = Question(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC), "acme")
 
 
 @pytest.fixture
@@ -76,8 +85,8 @@ async def page_through(api: Api, sealed: asyncio.Event) -> list[str]:
             return found
 
 
-async def export(url: str, sealed: asyncio.Event) -> list[str]:
-    """What the auditor's reader gets, which the command line shows."""
+async def follow(url: str, sealed: asyncio.Event) -> list[str]:
+    """What `pulse audit tail` gets."""
     connection = await asyncpg.connect(url)
     await connection.set_type_codec(
         "jsonb",
@@ -98,6 +107,27 @@ async def export(url: str, sealed: asyncio.Event) -> list[str]:
             return found
 
 
+async def export(pool: db.Pool, question: Question) -> list[str]:
+    """What `pulse audit export` writes, of one type."""
+    file = io.BytesIO()
+    await write_export(pool, question, file)
+    lines = [orjson.loads(line) for line in file.getvalue().splitlines()]
+    events = [line["event"] for line in lines if line["type"] == "event"]
+    return [event["event_id"] for event in events if event["event_type"] == TYPE]
+
+
+async def keep_exporting(pool: db.Pool, sealed: asyncio.Event) -> list[list[str]]:
+    """Exports while events are written, the last one when all are sealed."""
+    found = []
+    while True:
+        done = sealed.is_set()
+        if await pool.fetchval("select exists (select from audit.checkpoints)"):
+            found.append(await export(pool, ALL))
+        if done:
+            return found
+        await asyncio.sleep(0)
+
+
 async def open_writer(url: str, statement: str) -> asyncpg.Connection:
     """A connection with a transaction that has written and does not end."""
     connection = await asyncpg.connect(url)
@@ -114,6 +144,7 @@ async def test_every_reader_gets_every_committed_event_once_in_one_order(
     database_url: str,
     empty_url: str,
     role_url: Any,
+    auditor_pool: db.Pool,
     tmp_path: Path,
     held: str,
 ) -> None:
@@ -138,13 +169,15 @@ async def test_every_reader_gets_every_committed_event_once_in_one_order(
     try:
         async with served(api) as url, tail(url, f"start=beginning&event_type={TYPE}") as stream:
             reading = [asyncio.create_task(page_through(api, sealed))]
-            reading.append(asyncio.create_task(export(role_url("pulse_auditor"), sealed)))
+            reading.append(asyncio.create_task(follow(role_url("pulse_auditor"), sealed)))
+            exporting = asyncio.create_task(keep_exporting(auditor_pool, sealed))
             sealing = asyncio.create_task(keep_sealing())
             writers = await asyncio.gather(*(write_rounds(database_url, number) for number in range(min(64, room))))
             committed = set().union(*writers)
             written.set()
             await sealing
-            paged, exported = await asyncio.gather(*reading)
+            paged, followed = await asyncio.gather(*reading)
+            exports = await exporting
             tailed = [event["event_id"] for event in await stream.wait_for(len(committed))]
     finally:
         await holder.close()
@@ -154,4 +187,51 @@ async def test_every_reader_gets_every_committed_event_once_in_one_order(
     assert len(order) == len(committed)
     assert tailed == order
     assert paged == order
-    assert exported == order
+    assert followed == order
+    assert exports[-1] == order
+    for exported in exports:
+        assert exported == order[: len(exported)]
+
+
+async def test_no_reader_misses_rows_that_move_while_it_reads(
+    conn: asyncpg.Connection, app_pool: db.Pool, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path
+) -> None:
+    """A month gets its partition late, while readers wait for the lock on the default partition."""
+    sealer = sealer_of(tmp_path)
+    month = Question(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC), "acme")
+    await conn.execute(
+        "select audit.write(array(select audit.event('acme', $1, p_timestamp => '2026-01-15 08:00Z') from"
+        " generate_series(1, 500)))",
+        TYPE,
+    )
+    await sealer.seal(ops_pool)
+    order = [str(row["event_id"]) for row in await conn.fetch(REFERENCE)]
+
+    async def of_tenant(place: Place | None, matching: dict[str, str]) -> Stretch:
+        async with db.read_as(app_pool, tenant_id="acme") as connection:
+            return await Reading(matching=matching, limit=70).of_tenant(connection, place)
+
+    async def of_all(place: Place | None, matching: dict[str, str]) -> Stretch:
+        async with auditor_pool.acquire() as connection:
+            return await Reading(matching=matching, limit=70).of_all(connection, place, tenant_id=None)
+
+    async def read(stretch: Any, **matching: str) -> list[str]:
+        found: list[str] = []
+        place = None
+        while True:
+            got = await stretch(place, {"event_type": TYPE, **matching})
+            found += [event["event_id"] for event in got.events]
+            place = got.place
+            if got.is_last:
+                return found
+
+    since = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-31T00:00:00Z"}
+    async with asyncio.TaskGroup() as readers, conn.transaction():
+        moved = await conn.fetch("select * from ops.ensure_partitions() where rows_moved > 0")
+        assert "audit_log_202601" in {row["partition_name"] for row in moved}
+        waiting = [readers.create_task(read(of_tenant)), readers.create_task(read(of_tenant, **since))]
+        waiting += [readers.create_task(read(of_all)), readers.create_task(export(auditor_pool, month))]
+        await until(lambda: conn.fetchval(f"select ({WAITING}) = {len(waiting)}"))
+    assert [task.result() == order for task in waiting] == [True] * len(waiting)
+    event_id = UUID(order[0])
+    assert (await find(auditor_pool, event_id, None)).event_id == event_id

@@ -2,7 +2,7 @@
 -- was tracked is in it, a dropped one is not, and a redacted one that was renamed stops the change instead of showing its
 -- values. Values are compared as text under collation "C": json has no equality, and a case-insensitive collation would
 -- hide a change. Rows pair by primary key and tenant, so a new key is an end and a beginning, and a row that moves
--- between tenants shows each of them its own side.
+-- between tenants shows each of them its own side. Long values are cut, so that 10,000 events fit into one array.
 create function audit._change_query(
   p_table regclass, p_old text, p_new text, p_redacted_columns text[], p_only_columns text[]
 ) returns text
@@ -56,7 +56,7 @@ begin
   end if;
 
   select
-    format('concat_ws(''/'', %s)', string_agg(format('coalesce(n.%1$I, o.%1$I)::text', k.name), ', ' order by k.place)),
+    format('left(concat_ws(''/'', %s), 256)', string_agg(format('coalesce(n.%1$I, o.%1$I)::text', k.name), ', ' order by k.place)),
     string_agg(format('o.%I::text collate "C"', k.name), ', ' order by k.place),
     string_agg(format('n.%I::text collate "C"', k.name), ', ' order by k.place)
   into v_entity_id, v_old_key, v_new_key
@@ -67,7 +67,7 @@ begin
     v_new_key := v_new_key || ', n.tenant_id::text collate "C"';
   end if;
   if 'name' = any (v_columns) and 'name' <> all (p_redacted_columns) then
-    v_name := 'coalesce(n.name, o.name)::text';
+    v_name := 'left(coalesce(n.name, o.name)::text, 256)';
   end if;
 
   return format(
@@ -80,8 +80,8 @@ begin
         p_entity_name => e.name,
         p_message =>
           concat(replace($1, '_', ' '), ' ', e.entity_id, ' "' || e.name || '"', ' ', e.act, ': ' || e.columns),
-        p_details => jsonb_build_object(
-          case e.act when 'created' then 'new' when 'changed' then 'changes' else 'old' end, e.content)))
+        p_details => audit._shortened(jsonb_build_object(
+          case e.act when 'created' then 'new' when 'changed' then 'changes' else 'old' end, e.content), 65536)))
       from (
         select %1$s as tenant_id, %2$s as entity_id, %3$s as name, a.act, c.columns, c.content,
           row_number() over () as number
@@ -94,7 +94,11 @@ begin
           select
             string_agg(v.name, ', ') filter (where a.act = 'changed'),
             jsonb_object_agg(v.name,
-              case a.act when 'created' then v.new when 'deleted' then v.old else jsonb_build_array(v.old, v.new) end)
+              case a.act
+                when 'created' then audit._shortened(v.new, 8192)
+                when 'deleted' then audit._shortened(v.old, 8192)
+                else jsonb_build_array(audit._shortened(v.old, 8192), audit._shortened(v.new, 8192))
+              end)
           from (values %9$s) as v (name, old, new, differs)
           where v.differs or a.act <> 'changed'
         ) as c (columns, content)

@@ -1,5 +1,6 @@
 -- Looks at few rows first and at four times as many each time that was not enough, until the page is full, the log ends
--- or the time is over; but what an index finds few of is read at once, wherever it lies.
+-- or the time is over; but what an index finds few of is read at once, wherever it lies. A page is full by bytes too,
+-- which its JSON holds in one value.
 create function audit._read_sealed(
   p_tenant_id text,
   p_filter jsonb,
@@ -20,6 +21,7 @@ as $$
 declare
   c_indexed_rows constant integer := 10000;
   c_window_rows constant integer := 100000;
+  c_page_bytes constant bigint := 4 * 1024 * 1024;
   v_deadline constant timestamptz := clock_timestamp() + p_budget;
   v_rows integer := least(4 * p_limit, c_window_rows);
   v_end bigint;
@@ -27,9 +29,10 @@ declare
   v_place jsonb;
   v_next jsonb;
   v_indexed integer;
-  v_found jsonb;
-  v_last jsonb;
-  v_events jsonb := '[]';
+  v_event jsonb;
+  v_events jsonb[] := '{}';
+  v_bytes bigint := 0;
+  v_is_full boolean := false;
 begin
   select b.block_no + 1, b.sealed_at into v_end, v_sealed_at from audit.blocks b order by b.block_no desc limit 1;
   v_end := coalesce(v_end, 0);
@@ -43,25 +46,31 @@ begin
     if v_indexed > 0 then
       v_next := audit._place(case when p_newest_first then 0 else v_end end);
     end if;
-    select coalesce(jsonb_agg(event), '[]') into v_found
-    from audit._read_window(
-      p_tenant_id,
-      p_filter,
-      case when p_newest_first then v_next else v_place end,
-      case when p_newest_first then v_place else v_next end,
-      p_newest_first,
-      p_limit - jsonb_array_length(v_events),
-      coalesce(v_indexed, 0)
-    ) as event;
+    for v_event in
+      select event
+      from audit._read_window(
+        p_tenant_id,
+        p_filter,
+        case when p_newest_first then v_next else v_place end,
+        case when p_newest_first then v_place else v_next end,
+        p_newest_first,
+        p_limit - cardinality(v_events),
+        c_page_bytes - v_bytes,
+        coalesce(v_indexed, 0)
+      ) as event
+    loop
+      v_is_full := cardinality(v_events) = p_limit or v_bytes >= c_page_bytes;
+      exit when v_is_full;
+      v_events := v_events || v_event;
+      v_bytes := v_bytes + pg_column_size(v_event);
+    end loop;
     v_place := v_next;
-    if jsonb_array_length(v_events) + jsonb_array_length(v_found) > p_limit then
-      v_found := v_found - (-1);
-      v_last := v_found -> -1;
+    if v_is_full then
+      v_event := v_events[cardinality(v_events)];
       v_place := jsonb_build_array(
-        v_last -> 'block_no', v_last -> 'xid', v_last -> 'timestamp', v_last -> 'tenant_id', v_last -> 'event_id');
+        v_event -> 'block_no', v_event -> 'xid', v_event -> 'timestamp', v_event -> 'tenant_id', v_event -> 'event_id');
     end if;
-    v_events := v_events || v_found;
-    exit when jsonb_array_length(v_events) = p_limit or clock_timestamp() > v_deadline;
+    exit when v_is_full or cardinality(v_events) = p_limit or v_bytes >= c_page_bytes or clock_timestamp() > v_deadline;
     if v_indexed is null then
       select case when count(*) > c_indexed_rows then 0 else c_indexed_rows end into v_indexed
       from audit._indexed_rows(p_tenant_id, p_filter, c_indexed_rows + 1);
@@ -69,7 +78,7 @@ begin
     v_rows := least(4 * v_rows, c_window_rows);
   end loop;
   return jsonb_build_object(
-    'events', v_events,
+    'events', to_jsonb(v_events),
     'place', v_place,
     'is_last', v_place = audit._place(case when p_newest_first then 0 else v_end end),
     'end', audit._place(v_end),
@@ -80,5 +89,5 @@ $$;
 
 comment on function audit._read_sealed(text, jsonb, jsonb, boolean, integer, interval) is
   'Sealed events from a place on, oldest or newest first; null: of all tenants, from the first end. A short page is one '
-  'that took too long, unless is_last. Gives the events, the place to go on from, the end of the log and when its newest '
+  'that took too long or holds 4 MB, unless is_last. Gives the events, the place to go on from, the end of the log and when its newest '
   'block was sealed.';

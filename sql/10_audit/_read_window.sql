@@ -1,6 +1,6 @@
 -- The one order of the trail. What lies between two places is what lies between two snapshots; the block of a
--- transaction is looked up once, however many rows it has: therefore materialized. p_limit + 1 rows tell whether there
--- are more.
+-- transaction is looked up once, however many rows it has: therefore materialized. One row too many tells that there are
+-- more. Large values are fetched, and JSON made, of those rows only that are given, a few at a time.
 create function audit._read_window(
   p_tenant_id text,
   p_filter jsonb,
@@ -8,6 +8,7 @@ create function audit._read_window(
   p_high jsonb,
   p_newest_first boolean,
   p_limit integer,
+  p_bytes bigint,
   p_indexed_rows integer default 0
 ) returns setof jsonb
 language plpgsql stable
@@ -22,6 +23,8 @@ declare
   v_snapshot pg_snapshot;
   v_since timestamptz;
   v_until timestamptz;
+  v_event jsonb;
+  v_bytes bigint := 0;
 begin
   select min(b.min_timestamp), max(b.max_timestamp) into v_since, v_until
   from audit.blocks b
@@ -33,7 +36,7 @@ begin
   end if;
   select b.previous_snapshot into v_previous from audit.blocks b where b.block_no = v_first;
   select b.snapshot into v_snapshot from audit.blocks b where b.block_no = v_last;
-  return query
+  for v_event in
     with candidate as materialized (
       select l.*
       from audit._rows_between(v_previous, v_snapshot) l
@@ -68,8 +71,8 @@ begin
     ),
     ordered as (
       select
+        c.*,
         s.block_no,
-        c as event,
         row_number() over (order by s.block_no, c.xid, c.timestamp, c.tenant_id collate "C", c.event_id) as number
       from candidate c
       join sealed s on s.xid = c.xid and s.segment = audit._segment(c.timestamp)
@@ -78,15 +81,22 @@ begin
         and (s.block_no, c.xid, c.timestamp, c.tenant_id collate "C", c.event_id)
         < ((p_high ->> 0)::bigint, (p_high ->> 1)::xid8, (p_high ->> 2)::timestamptz, p_high ->> 3, (p_high ->> 4)::uuid)
     )
-    select
-      to_jsonb(o.event)
-      || jsonb_build_object('block_no', o.block_no, 'ip_address', host((o.event).ip_address))
-    from ordered o
-    order by case when p_newest_first then -o.number else o.number end
-    limit p_limit + 1;
+    select to_jsonb(w) - 'number' || jsonb_build_object('ip_address', host(w.ip_address))
+    from (
+      select o.*
+      from ordered o
+      order by case when p_newest_first then -o.number else o.number end
+      limit p_limit + 1
+    ) w
+  loop
+    return next v_event;
+    exit when v_bytes >= p_bytes;
+    v_bytes := v_bytes + pg_column_size(v_event);
+  end loop;
 end
 $$;
 
-comment on function audit._read_window(text, jsonb, jsonb, jsonb, boolean, integer, integer) is
-  'The events between two places, both exclusive, in sealed order; null: of all tenants. With p_indexed_rows, looks for '
-  'them among so many rows of audit._indexed_rows, else among all rows of the blocks.';
+comment on function audit._read_window(text, jsonb, jsonb, jsonb, boolean, integer, bigint, integer) is
+  'The events between two places, both exclusive, in sealed order; null: of all tenants. At most p_limit and '
+  'as many as hold p_bytes, and one more when there are more. With p_indexed_rows, looks for them among so many rows of '
+  'audit._indexed_rows, else among all rows of the blocks.';

@@ -1,6 +1,6 @@
 create function audit.find_event(p_event_id uuid, p_tenant_id text default null)
 returns table (tenant_id text, happened_at timestamptz, block_no bigint)
-language plpgsql stable security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -9,6 +9,7 @@ declare
     ('x' || left(replace(p_event_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0);
   v_near boolean;
 begin
+  perform audit._keep_in_place();
   foreach v_near in array array[true, false] loop
     return query
       select l.tenant_id, l.timestamp, (

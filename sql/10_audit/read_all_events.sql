@@ -1,9 +1,14 @@
 create function audit.read_all_events(
   p_tenant_id text, p_filter jsonb, p_place jsonb, p_newest_first boolean, p_limit integer
 ) returns jsonb
-language sql stable security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-return audit._read_sealed(p_tenant_id, p_filter, p_place, p_newest_first, p_limit);
+as $$
+begin
+  perform audit._keep_in_place();
+  return audit._read_sealed(p_tenant_id, p_filter, p_place, p_newest_first, p_limit);
+end
+$$;
 
 comment on function audit.read_all_events(text, jsonb, jsonb, boolean, integer) is
   'Sealed events of one tenant, or of all for null: see audit._read_sealed. For pulse_auditor, who reads audit_log anyway.';

@@ -1,4 +1,5 @@
--- Writes a set of events in the caller's transaction: a fact and its evidence commit together or not at all.
+-- Writes a set of events in the caller's transaction: a fact and its evidence commit together or not at all. What a person
+-- typed is looked through for secrets; what a Pulse service says is its own words.
 create function audit.write(p_events public.audit_log[])
 returns integer
 language plpgsql
@@ -12,12 +13,14 @@ declare
   -- Without a context a Pulse process acts for itself; anyone else is named by the role that logged in.
   v_is_pulse boolean := core.current_service() is not null or v_application like 'pulse-%';
   v_actor_type text := coalesce(core.current_actor_type(), case when v_is_pulse then 'service' else 'user' end);
-  v_actor_id text := coalesce(core.current_actor_id(), case when v_is_pulse then v_service else session_user end);
-  v_actor_name text := core.current_actor_name();
+  v_actor_id text := audit._printable(
+    coalesce(core.current_actor_id(), case when v_is_pulse then v_service else session_user end), 256);
+  v_actor_name text := audit._printable(core.current_actor_name(), 256);
   v_ip_address inet := core.current_ip_address();
-  v_trace_id text := core.current_trace_id();
+  v_trace_id text := audit._printable(core.current_trace_id(), 64);
   v_tenant_id text := coalesce(core.current_tenant(), 'system');
-  v_reason jsonb := jsonb_strip_nulls(jsonb_build_object('reason', core.current_reason()));
+  v_reason jsonb := jsonb_strip_nulls(jsonb_build_object(
+    'reason', audit._printable(audit._redacted(left(core.current_reason(), 4000)), 2000)));
   v_count integer;
 begin
   insert into public.audit_log (
@@ -31,20 +34,21 @@ begin
     e.event_type,
     split_part(e.event_type, '.', 1),
     coalesce(e.severity, t.severity),
-    e.entity_type,
+    audit._printable(e.entity_type, 64),
     -- The index of entity_id holds no value over 2,704 bytes; a longer one must not cost the caller's transaction.
-    left(e.entity_id, 256),
+    audit._printable(e.entity_id, 256),
     audit._printable(e.entity_name, 256),
     split_part(e.event_type, '.', 2),
-    coalesce(audit._printable(e.message, 2000), t.description),
-    v_reason || coalesce(e.details, '{}'),
+    coalesce(audit._printable(case when v_is_pulse then e.message else audit._redacted(e.message) end, 2000), t.description),
+    v_reason || coalesce(
+      audit._shortened(case when v_is_pulse then e.details else audit._without_secrets(e.details) end, 65536), '{}'),
     coalesce(e.source_service, v_service),
     -- An actor is one thing: its parts never come half from the event and half from the context.
     case when e.actor_id is null and e.actor_type is null then v_actor_type else e.actor_type end,
-    case when e.actor_id is null and e.actor_type is null then v_actor_id else left(e.actor_id, 256) end,
+    case when e.actor_id is null and e.actor_type is null then v_actor_id else audit._printable(e.actor_id, 256) end,
     case when e.actor_id is null and e.actor_type is null then v_actor_name else audit._printable(e.actor_name, 256) end,
     coalesce(e.ip_address, v_ip_address),
-    left(coalesce(e.trace_id, v_trace_id), 64),
+    coalesce(audit._printable(e.trace_id, 64), v_trace_id),
     e.duration_ms
   from unnest(p_events) with ordinality as e
   join audit.event_types t on t.event_type = e.event_type

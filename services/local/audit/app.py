@@ -1,6 +1,7 @@
 """`pulse audit`: its group of commands, and the database as the auditor sees it."""
 
 import asyncio
+import getpass
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -25,6 +26,14 @@ def auditor_url(home: Home) -> str:
     if database.given_url() is not None:
         raise LocalError("set PULSE_AUDIT_DATABASE_URL to the database as pulse_auditor")
     return database.as_role(database.migration_url(home), "pulse_auditor")
+
+
+def operator() -> str:
+    """Who runs this command, as the operating system names them; the database adds the role that logged in."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # no entry for this user, as in a container
+        return f"cli:uid {os.getuid()}"
 
 
 def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:

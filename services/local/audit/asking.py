@@ -1,8 +1,9 @@
 """Asks for evidence: the checkpoint to prove it against, and the record of who asked, made before a byte is given."""
 
-import getpass
-import os
+from collections.abc import Mapping
+from typing import Any
 
+from services.local.audit.app import operator
 from services.local.audit.evidence import Evidence, Head, Question
 from services.local.audit.kept import Kept
 from services.local.errors import LocalError
@@ -41,15 +42,10 @@ async def ask(pool: db.Pool, question: Question, head: Head) -> tuple[Evidence, 
     """The evidence and how many events it holds, after the question was recorded."""
     evidence = Evidence(pool, question, head)
     count = await evidence.count()
-    await pool.execute(
-        "select audit.record_read($1, $2, $3, $4)", reader(), question.as_filter(), count, question.tenant_id
-    )
+    await record_read(pool, question.as_filter(), count, question.tenant_id)
     return evidence, count
 
 
-def reader() -> str:
-    """Who asks, as the operating system names them; the database adds the role that logged in."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:uid {os.getuid()}"
+async def record_read(pool: db.Pool, asked: Mapping[str, Any], events: int | None, tenant_id: str | None) -> None:
+    """Write to the trail who asks, before they see anything. events: None when they are still to come."""
+    await pool.execute("select audit.record_read($1, $2, $3, $4)", operator(), asked, events, tenant_id)

@@ -1,6 +1,5 @@
 """`pulse audit export`."""
 
-import importlib
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -21,6 +20,7 @@ from services.local.audit.places import parse_time, public_keys
 from services.local.audit.progress import show_progress
 from services.local.errors import LocalError
 from services.local.home import Home
+from services.local.ocsf import to_ocsf
 from services.shared import db
 
 Advance = Callable[[int], None]
@@ -48,7 +48,7 @@ def export(
     if question.from_time >= question.to_time:
         raise LocalError("there is no time between --from and --to")
     kept = None if checkpoint is None else _newest(checkpoint)
-    render = _ocsf() if output_format == "ocsf" else None
+    render = to_ocsf if output_format == "ocsf" else None
     with _open(out) as file, show_progress("exporting events") as (begin, advance):
         as_auditor(
             lambda pool: write_export(pool, question, file, kept=kept, render=render, begin=begin, advance=advance)
@@ -104,14 +104,6 @@ async def _rendered(
     async with aclosing(evidence.events()) as events:
         async for event in events:
             yield orjson.dumps(render(orjson.loads(event.event)), option=orjson.OPT_APPEND_NEWLINE), 1
-
-
-def _ocsf() -> Callable[[dict[str, Any]], Any]:
-    try:
-        to_ocsf: Callable[[dict[str, Any]], Any] = importlib.import_module("services.local.ocsf").to_ocsf
-    except ModuleNotFoundError:
-        raise LocalError("this checkout has no OCSF mapper; --format jsonl works") from None
-    return to_ocsf
 
 
 def _newest(place: Path) -> Kept:

@@ -1,8 +1,6 @@
 """The audit trail in its sealed order, as it grows, read as pulse_auditor."""
 
 import asyncio
-import getpass
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any, Self
 import orjson
 from pydantic import ValidationError
 
+from services.local.audit.asking import record_read
 from services.local.errors import LocalError
 from services.shared import db
 from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
@@ -19,14 +18,6 @@ from services.ui_iot.routes.audit import AuditFilter
 
 # As often as the API's tails look, while the sealer makes at most two blocks a second.
 LOOK_SECONDS = 0.2
-
-
-def actor_name() -> str:
-    """Who runs this command, for the audit trail."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # no entry for this user, as in a container
-        return f"cli:{os.getuid()}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,8 +51,7 @@ class Tail:
 
     async def run(self, pool: db.Pool) -> None:
         """Show events until there are no more, or for ever."""
-        said = {"tenant_id": self.tenant_id, **self.reading.matching}
-        await pool.execute("select audit.record_read($1, $2, null)", actor_name(), said)
+        await record_read(pool, {"tenant_id": self.tenant_id, **self.reading.matching}, None, self.tenant_id)
         if self.place is None and not self.from_beginning:
             self.place = (await self._read(pool, Reading(matching={}, newest_first=True, limit=1))).end
         while True:

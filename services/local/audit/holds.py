@@ -1,6 +1,5 @@
 """`pulse audit hold|release|holds`: what keeps months of the audit trail from being dropped."""
 
-import getpass
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,20 +10,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.local.audit.app import app, as_auditor
-from services.local.errors import LocalError
+from services.local.audit.app import app, as_auditor, operator
+from services.local.audit.places import parse_time
 from services.shared import db, tracing
 
 
 @app.command()
 def hold(
     *,
-    start: Annotated[str, typer.Option("--from", help="First moment held, ISO 8601; UTC unless it says otherwise.")],
+    start: Annotated[str, typer.Option("--from", help="First moment held (ISO 8601, or 7d).")],
     end: Annotated[str | None, typer.Option("--to", help="End of what is held; without it, all that follows.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays on record.")],
 ) -> None:
     """Place a legal hold: no month that it touches is dropped."""
-    held_from, held_to = _moment(start), None if end is None else _moment(end)
+    held_from, held_to = parse_time(start), None if end is None else parse_time(end)
     hold_id, dropped = as_auditor(lambda pool: place_hold(pool, held_from, held_to, reason))
     print(f"Hold {hold_id} is in force; ./pulse audit release {hold_id} --reason … ends it.")
     if dropped:
@@ -91,18 +90,10 @@ def holds_table(found: Sequence[Mapping[str, Any]]) -> Table:
 
 @asynccontextmanager
 async def _acting(pool: db.Pool) -> AsyncIterator[db.Connection]:
-    actor = db.Actor("user", f"cli:{getpass.getuser()}")
+    actor = db.Actor("user", operator())
     with tracing.use_trace_id(None):
         async with db.act(pool, tenant_id="system", actor=actor, service="pulse_audit") as connection:
             yield connection
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise LocalError(f"{text} is no time: it takes ISO 8601, like 2026-01-31 or 2026-01-31T12:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _shown(moment: datetime) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from services.local.audit.app import app, as_auditor
+from services.local.audit.asking import record_read
 from services.local.audit.evidence import Question
 from services.local.audit.export import write_export
 from services.local.errors import LocalError
@@ -32,8 +33,13 @@ def prove(
 
 
 async def find(pool: db.Pool, event_id: UUID, tenant: str | None) -> Question:
-    """Where the event is. Raises LocalError when it is nowhere, in several places, or not sealed."""
+    """Where the event is. Raises LocalError when it is nowhere, in several places, or not sealed.
+
+    That is an answer too, so it is recorded first that somebody asked; the export that a place leads to records itself.
+    """
     rows = await pool.fetch("select tenant_id, happened_at, block_no from audit.find_event($1, $2)", event_id, tenant)
+    if len(rows) != 1 or rows[0]["block_no"] is None:
+        await record_read(pool, {"event_id": str(event_id), "tenant": tenant}, 0, tenant)
     of = "" if tenant is None else f" of tenant {tenant}"
     if not rows:
         raise LocalError(f"there is no event {event_id}{of}: it never was, or retention let its month go")
