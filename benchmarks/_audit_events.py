@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 from prometheus_client import CollectorRegistry
 
+from services.local.ports import free_ports
 from services.ops_worker.sealing.key_file import KeyFile
 from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
 from services.shared.audit.event import new_event_id
@@ -27,7 +28,6 @@ COLUMNS = (
 )
 _DETAILS = {"method": "GET", "path": "/api/v1/alerts", "role": "viewer"}
 _TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-_SEALER_PORT = "18985"
 
 Rates = Mapping[str, Sequence[float]]
 
@@ -76,7 +76,7 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
         environment = {
             **os.environ,
             "PULSE_OPS_DATABASE_URL": url,
-            "PULSE_PORT": _SEALER_PORT,
+            "PULSE_PORT": str(free_ports(["ops_worker"])["ops_worker"]),
             "PULSE_LOG_LEVEL": "ERROR",
             "PULSE_HEALTH_SECONDS": "86400",
             "PULSE_SERVICE_METRICS_SECONDS": "86400",
@@ -98,10 +98,12 @@ async def count_sealed(conn: asyncpg.Connection) -> int:
     return int(await conn.fetchval("select coalesce(sum(row_count), 0) from audit.blocks"))
 
 
-async def until_sealed(conn: asyncpg.Connection) -> None:
-    """Wait until the sealer has nothing left."""
+async def until_sealed(conn: asyncpg.Connection, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the sealer has nothing left; fails when it has ended."""
     unsealed = "select exists (select from audit_log where xid >= pg_snapshot_xmax(audit._head_snapshot()))"
     while await conn.fetchval(unsealed):
+        if process.poll() is not None:
+            raise RuntimeError(f"the sealer ended with {process.returncode}")
         await asyncio.sleep(0.2)
 
 

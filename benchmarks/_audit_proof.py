@@ -16,9 +16,9 @@ from services.shared.settings import UiIot
 async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
     """Everything that is there by now and some more."""
     app_url = as_role(url, "pulse_app")
-    with sealer(as_role(url, "pulse_ops")):
+    with sealer(as_role(url, "pulse_ops")) as process:
         await measure_copy(app_url, options.seconds)
-        await until_sealed(conn)
+        await until_sealed(conn, process)
     rows = await count_sealed(conn)
     pool = await db.open_pool(UiIot(database_url=as_role(url, "pulse_auditor"), pool_max_size=2))
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}

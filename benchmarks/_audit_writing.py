@@ -70,11 +70,11 @@ async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse
     shares = []
     with sealer(as_role(url, "pulse_ops")) as process:
         for _ in range(options.rounds):
-            await until_sealed(conn)
+            await until_sealed(conn, process)
             process.send_signal(signal.SIGSTOP)
             rates["reference"].append(await measure_copy(app_url, options.seconds))
             process.send_signal(signal.SIGCONT)
-            await until_sealed(conn)
+            await until_sealed(conn, process)
             rate, share = await measure_logger(app_url, conn, options.seconds)
             rates["pulse"].append(rate)
             shares.append(share)
@@ -86,11 +86,11 @@ async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Names
     """Thirty times as long as the others, without a reference: whether sealing keeps up with writing."""
     app_url = as_role(url, "pulse_app")
     seconds = 30 * options.seconds
-    with sealer(app_url):
-        await until_sealed(conn)
+    with sealer(as_role(url, "pulse_ops")) as process:
+        await until_sealed(conn, process)
         rate, share = await measure_logger(app_url, conn, seconds)
         started = time.perf_counter()
-        await until_sealed(conn)
+        await until_sealed(conn, process)
         behind = time.perf_counter() - started
     print("soak")
     print(f"  reference  {rate:>10,.0f} events/s written over {seconds:.0f} s")
