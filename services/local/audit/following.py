@@ -54,7 +54,9 @@ class Tail:
         await record_read(pool, {"tenant_id": self.tenant_id, **self.reading.matching}, None, self.tenant_id)
         if self.place is None and not self.from_beginning:
             self.place = (await self._read(pool, Reading(matching={}, newest_first=True, limit=1))).end
-        while True:
+        task = asyncio.current_task()
+        # Python 3.11's wait_for, which the driver uses, swallows a Ctrl-C that comes together with an answer.
+        while task is None or not task.cancelling():
             found = await self._read(pool, self.reading)
             for event in found.events:
                 print(self._line(event))
@@ -65,6 +67,7 @@ class Tail:
                 if not self.follow:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
+        raise asyncio.CancelledError
 
     async def _read(self, pool: db.Pool, reading: Reading) -> Stretch:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
