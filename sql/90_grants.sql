@@ -89,21 +89,24 @@ grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
 -- The auditor's own functions are blind to tenants: they are for nobody else.
-grant execute on function audit.read_leaves(text, text, date, date),
-  audit.read_nodes(smallint[], bigint[]), audit.count_rows(text)
-to pulse_auditor;
 grant execute on function
   audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.count_rows(text),
   audit.find_event(uuid, text),
   audit.read_all_events(text, jsonb, jsonb, boolean, integer),
   audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
+  audit.read_leaves(text, text, date, date),
+  audit.read_nodes(smallint[], bigint[]),
   audit.record_read(text, jsonb, bigint, text)
 to pulse_auditor;
 revoke execute on function
   audit.count_events(text, timestamptz, timestamptz, text, uuid),
+  audit.count_rows(text),
   audit.find_event(uuid, text),
   audit.read_all_events(text, jsonb, jsonb, boolean, integer),
   audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
+  audit.read_leaves(text, text, date, date),
+  audit.read_nodes(smallint[], bigint[]),
   audit.record_read(text, jsonb, bigint, text)
 from pulse_app;
 -- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
