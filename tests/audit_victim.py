@@ -29,7 +29,7 @@ async def obey(logger: AuditLogger, command: str, count: int) -> None:
             case "telemetry":
                 logger.device_rejected(reasons={"too_old": 1}, **facts)  # type: ignore[arg-type]
             case "refuse":
-                logger.auth_failure(reason="expired", **facts)  # type: ignore[arg-type]
+                logger.log(logger.auth.failure(reason="expired", **facts))  # type: ignore[arg-type]
 
 
 async def _stream(logger: AuditLogger) -> None:

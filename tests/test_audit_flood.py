@@ -164,11 +164,13 @@ async def test_a_flood_is_few_rows_with_the_exact_number(app_url: str, conn: asy
         for _ in range(1000):
             await trail.logger.record(trail.logger.auth.failure(reason="expired", ip_address="10.1.2.3"))
         for _ in range(100):
-            trail.logger.auth_failure(reason="forbidden", ip_address="10.1.2.3", actor=db.Actor("user", "alice"))
+            trail.logger.log(
+                trail.logger.auth.failure(reason="forbidden", ip_address="10.1.2.3", actor=db.Actor("user", "alice"))
+            )
         aggregated = trail.total("events_aggregated_total")
         assert aggregated >= 500
         await until(lambda: _counted(conn, "auth.forbidden"))
-        trail.logger.auth_success(actor=db.Actor("user", "alice"))
+        trail.logger.log(trail.logger.auth.success(actor=db.Actor("user", "alice")))
     rows = await conn.fetch(
         "select event_type, count(*) as rows, sum(coalesce((details ->> 'count')::bigint, 1))::int as events,"
         " count(*) filter (where details ? 'aggregated') as aggregates,"
@@ -200,7 +202,7 @@ async def test_a_flood_while_nothing_can_be_stored_ends_in_a_gap_with_its_number
         audit_when_blocked="allow",
     ) as trail:
         for _ in range(50):
-            trail.logger.auth_failure(reason="expired", ip_address="10.1.2.3")
+            trail.logger.log(trail.logger.auth.failure(reason="expired", ip_address="10.1.2.3"))
         await until(lambda: trail.metric("events_dropped_total", "auth_failures") == 1)
         await until(lambda: trail.logger._losses._account.outstanding == 50)  # noqa: SLF001  # both are lost by now
         await locker.close()

@@ -44,16 +44,20 @@ async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Conne
     """Both ways into the table, COPY and the procedure, keep every field."""
     with tracing.use_trace_id("ab" * 16):
         alice = db.Actor("user", "alice", "Alice")
-        trail.logger.auth_success(
-            tenant_id="acme", actor=alice, ip_address="10.1.2.3", duration_ms=1.5, details={"n": 1}
+        trail.logger.log(
+            trail.logger.auth.success(
+                tenant_id="acme", actor=alice, ip_address="10.1.2.3", duration_ms=1.5, details={"n": 1}
+            )
         )
-        trail.logger.auth_failure(
-            reason="expired",
-            tenant_id="acme",
-            actor=alice,
-            ip_address="::ffff:10.1.2.4",
-            duration_ms=2.5,
-            details={"n": 2},
+        trail.logger.log(
+            trail.logger.auth.failure(
+                reason="expired",
+                tenant_id="acme",
+                actor=alice,
+                ip_address="::ffff:10.1.2.4",
+                duration_ms=2.5,
+                details={"n": 2},
+            )
         )
     await trail.logger.stop()
     rows = await conn.fetch("select * from audit_log order by duration_ms")
@@ -87,12 +91,12 @@ async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Conne
 async def test_each_helper_writes_its_type(trail: Trail, conn: asyncpg.Connection) -> None:
     """The typed helpers and the registry agree on types and severities."""
     device = db.Actor("device", "boiler-1")
-    trail.logger.auth_success(actor=device)
-    trail.logger.auth_success(actor=db.Actor("user", "alice"))
-    trail.logger.auth_token_refresh(tenant_id="acme")
-    trail.logger.auth_rate_limited(ip_address="10.1.2.3")
+    trail.logger.log(trail.logger.auth.success(actor=device))
+    trail.logger.log(trail.logger.auth.success(actor=db.Actor("user", "alice")))
+    trail.logger.log(trail.logger.auth.token_refresh(tenant_id="acme"))
+    trail.logger.log(trail.logger.auth.failure(reason="rate_limited", ip_address="10.1.2.3"))
     for reason in ("expired", "forbidden"):
-        trail.logger.auth_failure(reason=reason)
+        trail.logger.log(trail.logger.auth.failure(reason=reason))
     trail.logger.device_rejected(reasons={"not_finite": 2, "too_old": 1}, actor=device, tenant_id="acme")
     await trail.logger.stop()
     found = await conn.fetch(
@@ -209,8 +213,12 @@ async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Con
     await conn.execute("alter table audit_log add constraint poison check (actor_name <> 'poison')")
     for number in range(2000):
         name = "poison" if number in {0, 777, 1999} else "fine"
-        trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", f"user-{number}", name))
-        trail.logger.auth_failure(reason="expired", tenant_id="acme", actor=db.Actor("user", f"user-{number}", name))
+        trail.logger.log(trail.logger.auth.success(tenant_id="acme", actor=db.Actor("user", f"user-{number}", name)))
+        trail.logger.log(
+            trail.logger.auth.failure(
+                reason="expired", tenant_id="acme", actor=db.Actor("user", f"user-{number}", name)
+            )
+        )
     trail.logger.log(AuditEvent(event_type="no dot", message="a type that is none"))
     await trail.logger.stop()
     assert await conn.fetchval("select count(*) from audit_log where category = 'auth'") == 2 * 1997
@@ -238,8 +246,8 @@ async def test_hostile_values_are_stored_without_a_repair(trail: Trail, conn: as
         actor = db.Actor(text(), text(), text())
         details = {text(): text(), "deep": [{text(): text()}], "number": random_.choice((2**80, float("nan"), 1e308))}
         facts = Facts(tenant_id=text(), actor=actor, ip_address=text(), details=details, duration_ms=float("inf"))
-        trail.logger.auth_success(**facts)
-        trail.logger.auth_failure(reason=text() or "expired", **facts)
+        trail.logger.log(trail.logger.auth.success(**facts))
+        trail.logger.log(trail.logger.auth.failure(reason=text() or "expired", **facts))
     await trail.logger.stop()
     assert await conn.fetchval("select count(*) from audit_log where category = 'auth'") == 1000
     for buffer in ("events", "auth_failures"):
@@ -274,7 +282,8 @@ async def test_a_full_buffer_drops_the_newest_and_says_so(
     """What is lost is counted in a metric, logged once, and stands as one row with count and bounds of time."""
     trail = Trail(app_pool, audit_buffer_size=100)
     accepted = [
-        trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", f"user-{number}")) for number in range(130)
+        trail.logger.log(trail.logger.auth.success(tenant_id="acme", actor=db.Actor("user", f"user-{number}")))
+        for number in range(130)
     ]
     assert accepted == [True] * 100 + [False] * 30
     assert trail.metric("events_dropped_total") == 30
@@ -297,8 +306,8 @@ async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, c
     """Refused logins have a buffer of their own: an attacker cannot displace what else happens."""
     trail = Trail(app_pool, audit_buffer_size=100)
     for _ in range(500):
-        trail.logger.auth_failure(reason="expired")
-    assert trail.logger.auth_success(tenant_id="acme", actor=db.Actor("user", "user-0"))
+        trail.logger.log(trail.logger.auth.failure(reason="expired"))
+    assert trail.logger.log(trail.logger.auth.success(tenant_id="acme", actor=db.Actor("user", "user-0")))
     await trail.logger.start()
     await trail.logger.stop()
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'auth.login_success'") == 1
@@ -320,7 +329,7 @@ async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
     lost = [record for record in caplog.records if record.message == "audit events lost at stop"]
     assert sum(record.__dict__["lost"] for record in lost) == 30
     assert trail.metric("events_dropped_total") + trail.metric("events_dropped_total", "auth_failures") == 30
-    assert not trail.logger.auth_failure(reason="expired")
+    assert not trail.logger.log(trail.logger.auth.failure(reason="expired"))
     pool.terminate()
 
 
@@ -345,10 +354,16 @@ async def test_no_secret_reaches_row_or_log(
     """A token in a user name is in neither, also when its row is refused and named in quarantine."""
     await conn.execute("alter table audit_log add constraint poison check (category <> 'auth')")
     token = "pdt_acme_" + "x" * 43
-    trail.logger.auth_success(
-        actor=db.Actor("user", token, f"Bearer {token}"), details={"password": "hunter2", "u": token}
+    trail.logger.log(
+        trail.logger.auth.success(
+            actor=db.Actor("user", token, f"Bearer {token}"), details={"password": "hunter2", "u": token}
+        )
     )
-    trail.logger.auth_failure(reason="expired", actor=db.Actor("user", token), details={"u": f"https://x:{token}@y"})
+    trail.logger.log(
+        trail.logger.auth.failure(
+            reason="expired", actor=db.Actor("user", token), details={"u": f"https://x:{token}@y"}
+        )
+    )
     await trail.logger.stop()
     rows = await conn.fetch("select a::text from audit_log a")
     assert len(rows) == 2
@@ -364,8 +379,8 @@ async def test_the_logger_has_connections_of_its_own(app_url: str, database_url:
     registry = CollectorRegistry()
     async with open_audit_logger(UiIot(database_url=app_url), registry=registry) as logger:
         for _ in range(50):
-            logger.auth_success(actor=db.Actor("user", "user-1"))
-            logger.auth_failure(reason="expired")
+            logger.log(logger.auth.success(actor=db.Actor("user", "user-1")))
+            logger.log(logger.auth.failure(reason="expired"))
         mine = "select count(*) from pg_stat_activity where usename = 'pulse_app' and datname = current_database()"
         blocked = mine + " and wait_event_type = 'Lock'"
         await until(lambda: _is(conn, blocked, 2))

@@ -54,9 +54,11 @@ class Trail:
         for _ in range(count):
             actor = db.Actor("user", f"user-{self.sent}")
             if self.sent % 3:
-                self.logger.auth_success(tenant_id="acme", actor=actor, ip_address="10.1.2.3")
+                self.logger.log(self.logger.auth.success(tenant_id="acme", actor=actor, ip_address="10.1.2.3"))
             else:
-                self.logger.auth_failure(reason="expired", tenant_id="acme", actor=actor, ip_address="10.1.2.3")
+                self.logger.log(
+                    self.logger.auth.failure(reason="expired", tenant_id="acme", actor=actor, ip_address="10.1.2.3")
+                )
             self.sent += 1
 
     async def record(self, count: int = 1) -> None:

@@ -141,22 +141,6 @@ class AuditLogger:
             return not self._flood.admits(event) or self._put(self._refusals, event)
         return self._put(self._telemetry if event.event_type in TELEMETRY else self._events, event)
 
-    def auth_success(self, **facts: Unpack[Facts]) -> bool:
-        """Log that a caller was let in."""
-        return self.log(self.auth.success(**facts))
-
-    def auth_failure(self, *, reason: str, **facts: Unpack[Facts]) -> bool:
-        """Log that a caller was turned away."""
-        return self.log(self.auth.failure(reason=reason, **facts))
-
-    def auth_rate_limited(self, **facts: Unpack[Facts]) -> bool:
-        """Log that an address was turned away without a look at its token."""
-        return self.log(self.auth.failure(reason="rate_limited", **facts))
-
-    def auth_token_refresh(self, **facts: Unpack[Facts]) -> bool:
-        """Log that a caller got a new access token for its refresh token."""
-        return self.log(self.auth.token_refresh(**facts))
-
     def device_rejected(self, *, reasons: Mapping[str, int], **facts: Unpack[Facts]) -> bool:
         """Log that readings were refused before they reached the database; reasons: how many for which."""
         return self.log(self.auth.device_rejected(reasons=reasons, **facts))
