@@ -189,7 +189,7 @@ async def test_a_device_token_opens_ingest_and_nothing_else(api: Api, conn: asyn
 
     row: Any = await until(let_in)
     assert (row["actor_type"], row["actor_id"], row["tenant_id"]) == ("device", "boiler-1", "acme")
-    assert text.split("_")[2] not in orjson.dumps(refusal, default=str).decode() + row["l"]
+    assert text.removeprefix("pdt_acme_") not in orjson.dumps(refusal, default=str).decode() + row["l"]
 
 
 async def test_a_disabled_device_is_known_and_refused(api: Api, conn: asyncpg.Connection) -> None:
