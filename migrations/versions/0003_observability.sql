@@ -1,0 +1,6 @@
+-- What the story of a trace and the metrics need of the tables.
+
+-- The transaction that wrote an event is the pass that decided it. Older events keep null: nobody knows any more.
+alter table public.alert_events add column decided_at timestamptz;
+alter table public.alert_events alter column decided_at set default now();
+comment on column public.alert_events.decided_at is 'When the transaction that decided it began; null for events older than the column.';
