@@ -212,7 +212,9 @@ def open_checkpoint(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) 
     """Size, root and time of a checkpoint that one of the keys signed."""
     text, _, signatures = note.rpartition("\n\n")
     text += "\n"
-    for line in signatures.splitlines():
+    for line in signatures.removesuffix("\n").split("\n"):
+        if not line.startswith("\N{EM DASH} "):
+            raise Fault("the checkpoint is damaged")
         name, _, encoded = line.removeprefix("\N{EM DASH} ").partition(" ")
         for key_name, key_hash, key in keys:
             try:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.key_file import KeyFault, KeyFile, read_verifiers
@@ -51,15 +49,15 @@ def test_a_checkpoint_survives_its_note() -> None:
     assert split_notes(f"{note}\n{other[: len(other) // 2]}") == [note]
 
 
-@given(st.data())
-def test_no_changed_note_opens(data: st.DataObject) -> None:
-    """Whatever single character is replaced or left out."""
+@pytest.mark.parametrize("other", ["", "0", "A", "\n", " ", "\r", "\u2028"])
+def test_no_changed_note_opens(other: str) -> None:
+    """Whichever single character is replaced or left out."""
     note = KEY.sign(CHECKPOINT.text())
-    at = data.draw(st.integers(0, len(note) - 2))
-    changed = note[:at] + data.draw(st.sampled_from(["", "0", "A", "\n", " "])) + note[at + 1 :]
-    if changed != note:
-        with pytest.raises(BadNote):
-            open_checkpoint(changed, [KEY.verifier])
+    for at in range(len(note) - 1):
+        changed = note[:at] + other + note[at + 1 :]
+        if changed != note:
+            with pytest.raises(BadNote):
+                open_checkpoint(changed, [KEY.verifier])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ signed 2026-01-05T12:00:00.000000Z
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class VerifierKey:
         key_id, _, encoded = rest.partition("+")
         try:
             key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, or a character that is no ASCII
             raise BadNote("the public key is not base64") from None
         if len(key) != 33 or key[:1] != _ED25519 or not NAME.fullmatch(name):
             raise BadNote("the text is no Ed25519 public key of a note (name+hash+key)")
@@ -94,11 +93,13 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]
         raise BadNote("the note has no signature")
     known = {(key.name, key.key_hash): key for key in keys}
     text += "\n"
-    for line in signatures.splitlines():
+    for line in signatures.removesuffix("\n").split("\n"):
+        if not line.startswith(_DASH):
+            raise BadNote("a line among the note's signatures is none")
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         try:
             signature = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, or a character that is no ASCII
             raise BadNote("a signature of the note is not base64") from None
         key = known.get((name, signature[:4]))
         if key is None:
