@@ -1,0 +1,203 @@
+"""HTTP: microseconds that Pulse adds to a request and that a token check takes, beside what others add.
+
+request  trace id in and out, histogram and log line together, called as a server would call the application and without
+         network; the reference is one BaseHTTPMiddleware that does the same three things in the obvious way
+token    a user token verified for the first time, and one that was verified before; the reference is python-jose given
+         the JWK each time
+
+    pulse bench http [--only NAME …] [--requests N] [--rounds N] [--no-libraries]
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi import FastAPI
+from jose import jwk, jwt
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message
+
+from benchmarks._bench import percentile
+from benchmarks._http_libraries import LIBRARIES, install
+from services.shared.logging import JsonFormatter
+from services.shared.metrics import BUCKETS, ProcessMetrics
+from services.ui_iot.claims import Claims
+from services.ui_iot.middleware.path_template import PathTemplates
+from services.ui_iot.middleware.trace import TraceMiddleware
+from services.ui_iot.tokens import KeySet, TokenVerifier
+
+ISSUER, AUDIENCE = "https://issuer.example", "pulse"
+_log = logging.getLogger("bench.http")
+
+
+def bare() -> FastAPI:
+    """A route that answers at once."""
+    api = FastAPI(openapi_url=None)
+
+    @api.get("/items/{item_id}")
+    async def read_item(item_id: str) -> Response:
+        return Response(item_id)
+
+    return api
+
+
+def with_pulse(api: FastAPI) -> ASGIApp:
+    """Pulse's outermost layer, whole."""
+    return TraceMiddleware(
+        api, metrics=ProcessMetrics("bench"), templates=PathTemplates(api.routes), unmeasured=frozenset(("/livez",))
+    )
+
+
+def with_base_middleware(api: FastAPI) -> ASGIApp:
+    """The reference: the same three things in one BaseHTTPMiddleware."""
+    names = ["method", "path_template", "status_code"]
+    duration = Histogram("duration_seconds", "Seconds.", names, buckets=BUCKETS, registry=CollectorRegistry())
+
+    async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        trace_id = request.headers.get("x-trace-id") or uuid.uuid4().hex
+        started = time.perf_counter()
+        response = await call_next(request)
+        seconds = time.perf_counter() - started
+        template = getattr(request.scope.get("route"), "path", "none")
+        duration.labels(request.method, template, response.status_code).observe(seconds)
+        _log.info("%s %s %s", request.method, template, response.status_code, extra={"duration_ms": seconds * 1000})
+        response.headers["x-trace-id"] = trace_id
+        return response
+
+    return BaseHTTPMiddleware(api, dispatch=observe)
+
+
+async def call(app: ASGIApp, requests: int) -> float:
+    """Microseconds a request takes."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        del message
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/items/7",
+        "raw_path": b"/items/7",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"api.test"), (b"user-agent", b"bench"), (b"accept", b"*/*")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    started = time.perf_counter()
+    for _ in range(requests):
+        await app({**scope}, receive, send)
+    return (time.perf_counter() - started) / requests * 1e6
+
+
+async def bench_request(options: argparse.Namespace) -> None:
+    """What each adds to the bare application, all by turns."""
+    apps: dict[str, ASGIApp] = {"reference": with_base_middleware(bare()), "pulse": with_pulse(bare())}
+    if options.libraries:
+        install()
+        apps |= {name: add(bare()) for name, add in LIBRARIES.items()}
+    naked: ASGIApp = bare()
+    added: dict[str, list[float]] = {name: [] for name in apps}
+    floor = []
+    for warm in (naked, *apps.values()):
+        await call(warm, options.requests // 10)
+    for _ in range(options.rounds):
+        floor.append(await call(naked, options.requests))
+        for name, app in apps.items():
+            added[name].append(await call(app, options.requests) - floor[-1])
+    print(f"{'bare':20} {percentile(floor, 0.5):7.1f} µs a request")
+    medians = {name: percentile(values, 0.5) for name, values in added.items()}
+    for name, median in medians.items():
+        print(f"{name:20} {median:+7.1f} µs a request")
+    for name, median in medians.items():
+        if name != "pulse":
+            print(f"{'ratio':20} {medians['pulse'] / median:7.2f} x what {name} adds")
+
+
+def bench_token(options: argparse.Namespace) -> None:
+    """A token new to the process, and one it knows."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    public = {**jwk.construct(pem, "RS256").public_key().to_dict(), "kid": "bench", "use": "sig"}
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 3600, "tenant_id": "acme", "role": "viewer"}
+    tokens = [jwt.encode({**claims, "sub": f"u{n}"}, pem, "RS256", headers={"kid": "bench"}) for n in range(200)]
+    keys = KeySet.from_document({"keys": [public]})
+
+    def reference() -> None:
+        for token in tokens:
+            jwt.decode(token, public, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)
+
+    def verify(verifier: TokenVerifier) -> None:
+        for token in tokens:
+            assert isinstance(verifier.verify(token, keys), Claims)
+
+    rates: dict[str, list[float]] = {"reference": [], "pulse": [], "again": []}
+    for _ in range(options.rounds):
+        verifier = TokenVerifier(issuer=ISSUER, audience=AUDIENCE)
+        for name, work in (
+            ("reference", reference),
+            ("pulse", lambda verifier=verifier: verify(verifier)),
+            ("again", lambda verifier=verifier: verify(verifier)),
+        ):
+            started = time.perf_counter()
+            work()
+            rates[name].append((time.perf_counter() - started) / len(tokens) * 1e6)
+    medians = {name: percentile(values, 0.5) for name, values in rates.items()}
+    print(f"{'reference':20} {medians['reference']:7.1f} µs a token (python-jose with the JWK)")
+    print(f"{'pulse':20} {medians['pulse']:7.1f} µs a token that is new")
+    print(f"{'pulse':20} {medians['again']:7.1f} µs a token verified before")
+    for name in ("pulse", "again"):
+        print(f"{'ratio':20} {medians[name] / medians['reference']:7.2f} x the reference ({name})")
+
+
+@contextmanager
+def logging_to_nowhere() -> Iterator[None]:
+    """Log lines are made and written, to the null device."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # it is no path
+        handler = logging.StreamHandler(nowhere)
+        handler.setFormatter(JsonFormatter("bench"))
+        logging.basicConfig(level="INFO", handlers=[handler], force=True)
+        yield
+
+
+PARTS = ("request", "token")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="pulse bench http", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", default=PARTS, help="request, token")
+    parser.add_argument("--requests", type=int, default=5000, help="requests a round (default 5000)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds, each with all by turns (default 9)")
+    parser.add_argument(
+        "--no-libraries", dest="libraries", action="store_false", help="leave out what must be downloaded"
+    )
+    options = parser.parse_args()
+    with logging_to_nowhere():
+        if "request" in options.only:
+            asyncio.run(bench_request(options))
+        if "token" in options.only:
+            bench_token(options)
+
+
+if __name__ == "__main__":
+    main()
