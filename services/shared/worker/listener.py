@@ -12,7 +12,6 @@ loops trust the listener only while it comes back: while it does not, they poll 
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections import defaultdict
@@ -103,8 +102,8 @@ class Listener:
                 await self._ping(lost)
                 await wait_for_any(self._timing.ping_seconds, lost)
         finally:
-            with contextlib.suppress(*db.UNAVAILABLE, asyncpg.PostgresError):
-                await connection.close(timeout=1)
+            # No farewell: it would be waited for in the hole that swallowed everything else.
+            connection.terminate()
 
     async def _ping(self, lost: asyncio.Event) -> None:
         """Send a notification and wait for it; one that could not be sent proves nothing."""
