@@ -1,10 +1,11 @@
 """The ear of a worker: one connection that LISTENs, and the proof that it hears.
 
-           ┌─────────────── a ping comes back ────────────────┐
-           │                                                  ▼
-start ─▶ deaf ◀── connection lost, or a ping not back in time ── connected ─┐
-           │ ▲                                                ▲             │ a ping each 2.5 s
-           └─┘ connect anew after a pause that doubles        └─────────────┘
+          ┌────── a ping came back ──────┐
+          │                              ▼
+start ─▶ deaf                        connected ──┐
+        │ ▲ ▲                         │     ▲    │ a ping each 2.5 s
+        │ │ └── lost, or no ping back ┘     └────┘
+        └─┘ connect anew, after a pause that doubles
 
 Only a notification that arrives proves that notifications arrive. A network that swallows packets ends no connection,
 and a pooler in transaction mode takes LISTEN and forgets it. So the worker sends itself one through its pool, and

@@ -1,7 +1,7 @@
 """The one loop every worker runs: drain, then wait for the first of notification, poll interval, stop.
 
-         ┌────────── a full batch ─────────┐
-         ▼                                 │
+         ┌─────────── a full batch ──────────┐
+         ▼                                   │
 wait ─▶ step ── fewer rows ─▶ wait ── woken ─┘
          │
          └── error ─▶ back off (jittered, doubling to 30 s) ─▶ step
