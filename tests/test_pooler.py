@@ -62,7 +62,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
                 headers={"authorization": f"Bearer {TOKEN}", "x-trace-id": TRACE},
             )
         assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
-        await until(lambda: sink.requests, seconds=15)
+        await until(lambda: sink.requests, seconds=30)
         assert is_signed(sink.requests[0])
         assert sink.requests[0].header("x-trace-id") == TRACE
 
@@ -73,7 +73,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
         async def is_sealed() -> bool:
             return float((await scraped("exporter"))["pulse_audit_sealed_events_total"]) >= 10
 
-        await until(is_sealed, seconds=15)
+        await until(is_sealed, seconds=30)
         shown = await scraped("exporter")
         assert shown["pulse_exporter_up"] == "1.0"
         assert {value for series, value in shown.items() if "view_success" in series} == {"1.0"}
