@@ -22,7 +22,10 @@ from services.shared.logging import JsonFormatter
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import DeliveryWorker
-from services.shared.worker import Loop, run_loop
+from services.shared.worker import Loop
+from services.shared.worker.listener import Listener
+from services.shared.worker.loop import run_loop
+from services.shared.worker.metrics import WorkerMetrics
 from tests import seed
 from tests.connections import connections
 from tests.delivering import alert, expire_leases, job, make_due, states
@@ -41,6 +44,7 @@ class Worker:
     """One worker and its two loops' passes."""
 
     process: Process
+    metrics: WorkerMetrics
     claim_loop: Loop
     reap_loop: Loop
     stop: Callable[[], Awaitable[None]]
@@ -70,6 +74,7 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
         process = Process(
             DeliveryWorker(database_url=URL, **(defaults | settings)), ProcessMetrics("delivery_worker"), app_pool
         )
+        metrics = WorkerMetrics(process.metrics, loops=["claim", "reap"])
         own = AsyncExitStack()
         claim, reap = await own.enter_async_context(build(process))
         stack.push_async_callback(own.aclose)
@@ -78,7 +83,7 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
             process.stopping = True
             await own.aclose()
 
-        return Worker(process, claim, reap, stop)
+        return Worker(process, metrics, claim, reap, stop)
 
     async with AsyncExitStack() as stack:
         yield start_one
@@ -91,7 +96,15 @@ async def claiming(*workers: Worker) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
         for worker in workers:
             loop = replace(worker.claim_loop, poll_seconds=0.01)
-            tasks.create_task(run_loop(loop, worker.process, asyncio.Event(), stop))
+            tasks.create_task(
+                run_loop(
+                    loop,
+                    worker.process,
+                    metrics=worker.metrics,
+                    listener=Listener(worker.process, worker.metrics),
+                    stop=stop,
+                )
+            )
         try:
             yield
         finally:

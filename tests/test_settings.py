@@ -36,3 +36,14 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PULSE_PORT", "")
     settings = EvaluatorIot.load()
     assert (settings.port, settings.listen_dsn) == (8082, URL)
+
+
+def test_listening_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a word of its own; anything else that is no URL is a fault."""
+    monkeypatch.setenv("PULSE_DATABASE_URL", URL)
+    monkeypatch.setenv("PULSE_LISTEN_URL", "off")
+    assert EvaluatorIot.load().listen_dsn is None
+    monkeypatch.setenv("PULSE_LISTEN_URL", "none")
+    with pytest.raises(SystemExit):
+        EvaluatorIot.load()
+    assert "PULSE_LISTEN_URL" in capsys.readouterr().err

@@ -4,23 +4,28 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
-from services.shared import worker
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import EvaluatorIot
 from services.shared.worker import Loop
+from services.shared.worker.backoff import LONGEST_BACKOFF_SECONDS, backoff_seconds
+from services.shared.worker.listener import Listener
+from services.shared.worker.loop import run_loop
+from services.shared.worker.metrics import WorkerMetrics
+from services.shared.worker.process import entered
 from tests import seed
 from tests.processes import free_port, ready_service, service
 from tests.wait import until
 
 EVALUATOR = "services.evaluator_iot"
+DELIVERY = "services.delivery_worker"
 
 
 async def open_alerts(conn: asyncpg.Connection) -> int:
@@ -117,45 +122,85 @@ async def test_bad_settings_are_named(app_url: str) -> None:
 
 
 async def test_it_waits_for_a_database_that_is_away() -> None:
-    """A server that does not answer is waited for, /livez answers meanwhile, and SIGTERM still ends it."""
-    async with service(EVALUATOR, f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse") as evaluator:
-        await until(lambda: [line for line in evaluator.lines if line.get("failures", 0) >= 2], seconds=20)
-        assert (await evaluator.get("/livez")).status_code == 200
-        assert (await evaluator.get("/readyz")).status_code == 503
-        assert await evaluator.stop(signal.SIGINT) == 0
+    """A server that does not answer is waited for; probes and metrics answer meanwhile, and SIGINT still ends it."""
+    async with service(DELIVERY, f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse") as delivery:
+        await until(lambda: [line for line in delivery.lines if line.get("failures", 0) >= 2], seconds=20)
+        assert (await delivery.get("/livez")).status_code == 200
+        assert (await delivery.get("/readyz")).status_code == 503
+        shown = dict(line.rsplit(" ", 1) for line in (await delivery.get("/metrics")).text.splitlines())
+        assert await delivery.stop(signal.SIGINT) == 0
+    labels = [f'operation="{operation}",service="delivery_worker"' for operation in ("claim", "reap", "send", "finish")]
+    zero = [f"pulse_processing_duration_seconds_count{{{label}}}" for label in labels]
+    for name in ("passes_total", "failed_passes_total", "rows_per_pass_count"):
+        zero += [f"pulse_worker_{name}{{{label}}}" for label in labels[:2]]
+    zero += [f'pulse_{name}{{service="delivery_worker"}}' for name in ("db_pool_size", "db_pool_free")]
+    zero += ['pulse_listener_restarts_total{service="delivery_worker"}']
+    assert {series: shown.get(series) for series in zero} == dict.fromkeys(zero, "0.0")
+    assert float(shown[f"pulse_worker_last_success_age_seconds{{{labels[0]}}}"]) > 0
 
 
-async def test_a_failing_step_backs_off_and_costs_the_others_nothing(app_pool: Pool, app_url: str) -> None:
-    """One loop that raises is retried later while another one works on."""
-    process = Process(settings=EvaluatorIot(database_url=app_url), metrics=ProcessMetrics("test"), pool=app_pool)
+async def test_the_metrics_tell_what_the_passes_did(app_pool: Pool) -> None:
+    """Every series is there from the start; counts are exact, idle looks hide nothing, a step that raises backs off."""
+    process = Process(EvaluatorIot(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    passes = dict.fromkeys(("good", "bad", "idle", "timer", "few"), 0)
+    metrics = WorkerMetrics(process.metrics, loops=passes, tasks=["aside"])
+    listener = Listener(process, metrics)
     stop = asyncio.Event()
-    passes = {"bad": 0, "good": 0}
 
-    async def bad(_pool: Pool) -> int:
-        passes["bad"] += 1
-        raise RuntimeError("always")
+    def shown(name: str, **labels: str) -> dict[str, float | None]:
+        value = process.metrics.registry.get_sample_value
+        return {operation: value(name, {"service": "test", "operation": operation, **labels}) for operation in passes}
 
-    async def good(_pool: Pool) -> int:
-        passes["good"] += 1
-        if passes["good"] == 50 and passes["bad"]:
-            stop.set()
-        await asyncio.sleep(0)
-        return 1
+    at_start = [
+        shown("pulse_worker_passes_total"),
+        shown("pulse_worker_failed_passes_total"),
+        shown("pulse_processing_duration_seconds_count"),
+        *(shown("pulse_worker_rows_per_pass_bucket", le=str(float(le))) for le in (0, 1, 10, 100, 1000, 10000)),
+    ]
+    assert at_start == [dict.fromkeys(passes, 0.0)] * len(at_start)
+    assert all((age or 0) > 0 for age in shown("pulse_worker_last_success_age_seconds").values())
+    aside = {"service": "test", "operation": "aside"}
+    assert process.metrics.registry.get_sample_value("pulse_processing_duration_seconds_count", aside) == 0
+    assert process.metrics.registry.get_sample_value("pulse_worker_passes_total", aside) is None
+    assert process.metrics.registry.get_sample_value("pulse_listener_restarts_total", {"service": "test"}) == 0
 
-    await asyncio.wait_for(
-        asyncio.gather(
-            *(worker.run_loop(Loop(step.__name__, step), process, asyncio.Event(), stop) for step in (bad, good))
-        ),
-        30,
-    )
+    def step(operation: str, rows: int) -> Callable[[Pool], Awaitable[int]]:
+        async def run(_pool: Pool) -> int:
+            passes[operation] += 1
+            await asyncio.sleep(0)
+            if operation == "bad":
+                raise RuntimeError("always")
+            if passes["good"] >= 50 and all(passes.values()):
+                stop.set()
+            return rows
+
+        return run
+
+    loops = [
+        Loop("good", step("good", 7)),
+        Loop("bad", step("bad", 0)),
+        Loop("idle", step("idle", 0), poll_seconds=0.001),
+        Loop("timer", step("timer", 0), poll_seconds=0.001, is_timer=True),
+        Loop("few", step("few", 5), poll_seconds=0.001, full_batch=10),
+    ]
+    running = (run_loop(loop, process, metrics=metrics, listener=listener, stop=stop) for loop in loops)
+    await asyncio.wait_for(asyncio.gather(*running), 30)
     assert process.counters["errors"] == passes["bad"] < 5
-    assert passes["good"] >= 50
+    assert passes["good"] >= 50 > passes["few"] > 0
+    assert shown("pulse_worker_passes_total") == passes | {"bad": 0}
+    assert shown("pulse_worker_failed_passes_total") == dict.fromkeys(passes, 0) | {"bad": passes["bad"]}
+    assert shown("pulse_processing_duration_seconds_count") == passes | {"bad": 0, "idle": 0}
+    assert shown("pulse_worker_rows_per_pass_bucket", le="0.0") == passes | {"bad": 0, "good": 0, "few": 0}
+    assert shown("pulse_worker_rows_per_pass_bucket", le="10.0") == passes | {"bad": 0}
+    assert shown("pulse_worker_rows_per_pass_sum")["good"] == 7 * passes["good"]
+    ages = shown("pulse_worker_last_success_age_seconds")
+    assert (ages["bad"] or 0) > max(age or 0 for operation, age in ages.items() if operation != "bad")
 
 
 def test_backoff_grows_is_bounded_and_jittered() -> None:
     """Never 0, never over 30 s, not the same for two copies."""
-    assert all(0 < worker.backoff_seconds(failures) <= worker.LONGEST_BACKOFF_SECONDS for failures in range(1, 2000))
-    assert len({worker.backoff_seconds(5) for _ in range(20)}) > 1
+    assert all(0 < backoff_seconds(failures) <= LONGEST_BACKOFF_SECONDS for failures in range(1, 2000))
+    assert len({backoff_seconds(5) for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize("as_context", [True, False])
@@ -171,7 +216,7 @@ async def test_build_may_be_a_list_or_a_context(app_pool: Pool, as_context: bool
     async def opened() -> AsyncIterator[Sequence[Loop]]:
         yield [Loop("step", step)]
 
-    async with worker.entered(opened() if as_context else [Loop("step", step)]) as loops:
+    async with entered(opened() if as_context else [Loop("step", step)]) as loops:
         assert await loops[0].step(app_pool) == 0
     assert ran.is_set()
 
@@ -216,8 +261,8 @@ async def test_a_hung_server_leaves_the_probes_answering(conn: asyncpg.Connectio
 
 
 @pytest.mark.parametrize("variable", ["database_url", "listen_url"])
-async def test_a_database_that_is_not_there(app_url: str, variable: str) -> None:
-    """A wrong PULSE_DATABASE_URL is one line and exit 1; a wrong PULSE_LISTEN_URL costs only the wake-ups."""
+async def test_a_database_that_is_not_there(conn: asyncpg.Connection, app_url: str, variable: str) -> None:
+    """A wrong PULSE_DATABASE_URL is one line and exit 1; with a wrong PULSE_LISTEN_URL the worker polls and says so."""
     missing = re.sub(r"/[^/?]+(?=\?|$)", "/no_such_database", app_url, count=1)
     if variable == "database_url":
         async with service(EVALUATOR, missing) as evaluator:
@@ -225,6 +270,13 @@ async def test_a_database_that_is_not_there(app_url: str, variable: str) -> None
         assert "no_such_database" in evaluator.lines[-1]["message"]
         assert "exception" not in evaluator.lines[-1]
         return
-    async with ready_service(EVALUATOR, app_url, listen_url=missing) as evaluator:
-        await until(lambda: [line for line in evaluator.lines if line.get("failures", 0) >= 2])
+    await seed.device(conn)
+    await seed.rule(conn)
+    async with ready_service(EVALUATOR, app_url, listen_url=missing, poll_seconds="3600") as evaluator:
+        await seed.readings(conn, (0, 90))
+        await until(lambda: open_alerts(conn))
+        assert (
+            'pulse_listener_state{service="evaluator_iot",state="deaf"} 1.0' in (await evaluator.get("/metrics")).text
+        )
         assert await evaluator.stop() == 0
+    assert len([line for line in evaluator.lines if "listener is deaf" in str(line.get("message"))]) == 1

@@ -4,4 +4,4 @@ from services.evaluator_iot.evaluator import build
 from services.shared.settings import EvaluatorIot
 from services.shared.worker import run_worker
 
-run_worker(EvaluatorIot, build)
+run_worker(EvaluatorIot, build, loops=["evaluate"])

@@ -29,6 +29,19 @@ from services.shared.worker import Loop, run_worker
 
 log = logging.getLogger(__name__)
 
+TIMERS = (
+    "run_escalations",
+    "reap_leases",
+    "detect_attacks",
+    "check_health",
+    "collect_metrics",
+    "ensure_partitions",
+    "prune",
+    "seal_audit",
+    "anchor_checkpoint",
+    "drop_audit_months",
+)
+
 
 def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
@@ -58,10 +71,10 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
         Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
-        Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds),
-        Loop("check_health", monitor.check, poll_seconds=settings.health_seconds),
-        Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds),
-        Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds),
+        Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds, is_timer=True),
+        Loop("check_health", monitor.check, poll_seconds=settings.health_seconds, is_timer=True),
+        Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds, is_timer=True),
+        Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds, is_timer=True),
         Loop("prune", retention.prune, poll_seconds=settings.retention_seconds),
     ]
 
@@ -97,7 +110,8 @@ async def sealing_loops(
     keeper = Anchors(anchors, process.metrics.registry)
     retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)
     yield [
-        Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds),
+        # Sealing what arrived meanwhile at once would make many small blocks.
+        Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds, full_batch=settings.seal_batch),
         Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
         Loop("drop_audit_months", retention.drop, poll_seconds=settings.retention_seconds),
     ]
@@ -120,4 +134,4 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
 
 def main() -> None:
     """Run until SIGTERM."""
-    run_worker(OpsWorker, build)
+    run_worker(OpsWorker, build, loops=TIMERS)

@@ -49,8 +49,8 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")]
     """Where queries go; may be a pooler in transaction mode."""
-    listen_url: str | None = None
-    """A direct connection for LISTEN; the database_url when unset."""
+    listen_url: Annotated[str | None, Field(pattern=r"^(off$|postgres(ql)?://)")] = None
+    """A direct connection for LISTEN; the database_url when unset; `off`: none, workers poll each second instead."""
     port: Port
     """Where the process serves /metrics and the health endpoints; each has a default of its own."""
     host: str = "127.0.0.1"
@@ -71,9 +71,9 @@ class Settings(BaseSettings):
     """For tests only: work with a database whose fsync or synchronous_commit is off, which loses rows in a crash."""
 
     @property
-    def listen_dsn(self) -> str:
-        """URL of the connection that listens."""
-        return self.listen_url or self.database_url
+    def listen_dsn(self) -> str | None:
+        """URL of the connection that listens; None when none does."""
+        return None if self.listen_url == "off" else self.listen_url or self.database_url
 
     @classmethod
     def load(cls) -> Self:

@@ -130,14 +130,16 @@ class Anchors:
         self._again_at: dict[str, float] = {}
 
     async def keep_newest(self, pool: Pool) -> int:
-        """Hand out the newest checkpoint; 0, for the next one waits for its time."""
+        """Hand out the newest checkpoint; how many anchors took it, 0 when all have it."""
         with tracing.use_trace_id(None):
             newest = await pool.fetchrow("select tree_size, note from audit.newest_checkpoint()")
-            if newest is not None:
+            if newest is None:
+                return 0
+            return sum(
                 await asyncio.gather(
                     *(self._keep(anchor, newest["tree_size"], newest["note"]) for anchor in self._anchors)
                 )
-        return 0
+            )
 
     async def keep_tombstones(self, notes: Sequence[str]) -> bool:
         """Hand out those that this process has not handed out yet; whether every anchor has all of them."""
@@ -147,13 +149,16 @@ class Anchors:
                     self._buried[anchor.name].add(note)
         return all(self._buried[anchor.name].issuperset(notes) for anchor in self._anchors)
 
-    async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> None:
+    async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> bool:
+        """Whether the anchor took it now."""
         # One that failed is left alone for a while: the next checkpoint says all that the missed one said.
         if tree_size == self._kept[anchor.name] or time.monotonic() < self._again_at.get(anchor.name, 0.0):
-            return
-        if await self._try(anchor, anchor.keep, note):
+            return False
+        taken = await self._try(anchor, anchor.keep, note)
+        if taken:
             self._kept[anchor.name] = tree_size
             self._size.labels(anchor.name).set(tree_size)
+        return taken
 
     async def _try(self, anchor: Anchor, keep: Callable[[str], Awaitable[None]], note: str) -> bool:
         """Whether the anchor took it; one that hangs is given up."""

@@ -48,7 +48,7 @@ class Sealer:
     _key_fault: str = field(default="", init=False)
 
     async def seal(self, pool: Pool) -> int:
-        """One pass; the rows sealed when there may be more, else 0: waiting for the next pass keeps blocks few."""
+        """One pass; the rows sealed, 0 when there were none or this process may not seal."""
         with tracing.use_trace_id(None):
             key = self._load_key()
             epoch = await self._lease(pool) if key is not None else None
@@ -56,11 +56,10 @@ class Sealer:
                 return 0
             try:
                 async with self._keep_lease(pool):
-                    sealed = await self._seal(pool, epoch, key)
+                    return await self._seal(pool, epoch, key)
             except LogBroken as broken:
                 await self._raise_alarm(pool, broken)
                 raise
-            return sealed if sealed >= self.rows_per_pass else 0
 
     async def release(self, pool: Pool) -> None:
         """Let another process seal at once; a database that is away costs only the wait."""

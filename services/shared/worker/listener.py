@@ -1,0 +1,154 @@
+"""The ear of a worker: one connection that LISTENs, and the proof that it hears.
+
+          ┌────── a ping came back ──────┐
+          │                              ▼
+start ─▶ deaf                        connected ──┐
+        │ ▲ ▲                         │     ▲    │ a ping each 2.5 s
+        │ │ └── lost, or no ping back ┘     └────┘
+        └─┘ connect anew, after a pause that doubles
+
+Only a notification that arrives proves that notifications arrive. A network that swallows packets ends no connection,
+and a pooler in transaction mode takes LISTEN and forgets it. So the worker sends itself one through its pool, and
+loops trust the listener only while it comes back: while it does not, they poll each second.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import asyncpg
+
+from services.shared import db
+from services.shared.server import Process
+from services.shared.worker.backoff import backoff_seconds
+from services.shared.worker.metrics import ListenerState, WorkerMetrics
+from services.shared.worker.waiting import wait_for_any
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """ping_seconds: from an answer to the next ping; deaf_seconds: longest that an answer, or a connection, may take.
+
+    Commits that NOTIFY wait for each other in the server: a ping each 2.5 s a process is too little to be seen there.
+    """
+
+    ping_seconds: float = 2.5
+    deaf_seconds: float = 5.0
+
+
+class Listener:
+    """Wakes loops at notifications; `state` says whether they can rely on that."""
+
+    def __init__(self, process: Process, metrics: WorkerMetrics, *, timing: Timing | None = None) -> None:
+        self.state: ListenerState = "polling" if process.settings.listen_dsn is None else "deaf"
+        self._process = process
+        self._metrics = metrics
+        self._timing = timing or Timing()
+        self._events: dict[str, list[asyncio.Event]] = defaultdict(list)
+        self._ping_channel = f"pulse_ping_{secrets.token_hex(8)}"
+        self._pings = 0
+        self._answered = asyncio.Event()
+        self._connections = 0
+        self._told: ListenerState = "connected"
+        metrics.listener_is(self.state)
+
+    def subscribe(self, channel: str | None) -> asyncio.Event:
+        """An event that is set whenever a look is worth while; never for a loop that no channel wakes."""
+        event = asyncio.Event()
+        if channel is not None:
+            self._events[channel].append(event)
+        return event
+
+    async def run(self, channels: Iterable[str]) -> None:
+        """Listen until cancelled; returns at once when listening is switched off."""
+        dsn = self._process.settings.listen_dsn
+        if dsn is None:
+            return
+        wanted = sorted(set(channels))
+        failures = 0
+        while True:
+            try:
+                await self._listen(dsn, wanted)
+            except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
+                failures = 1 if self.state == "connected" else failures + 1
+                self._enter("deaf", f"{type(error).__name__}: {error}")
+            await asyncio.sleep(backoff_seconds(failures))
+
+    async def _listen(self, dsn: str, channels: Iterable[str]) -> NoReturn:
+        """Listen on one connection; raises what UNAVAILABLE holds when it is lost or hears nothing."""
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=self._timing.deaf_seconds,
+            command_timeout=self._timing.deaf_seconds,
+            server_settings={"application_name": f"pulse-{self._process.service}-listen"},
+            statement_cache_size=0,
+        )
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _connection: lost.set())
+            await connection.add_listener(self._ping_channel, self._hear_ping)
+            for channel in channels:
+                await connection.add_listener(channel, partial(self._wake, channel))
+            self._connections += 1
+            if self._connections > 1:
+                self._metrics.listener_restarted()
+            while True:
+                await self._ping(lost)
+                await wait_for_any(self._timing.ping_seconds, lost)
+        finally:
+            # No farewell: it would be waited for in the hole that swallowed everything else.
+            connection.terminate()
+
+    async def _ping(self, lost: asyncio.Event) -> None:
+        """Send a notification and wait for it; one that could not be sent proves nothing."""
+        self._answered.clear()
+        self._pings += 1
+        if await self._send():
+            await wait_for_any(self._timing.deaf_seconds, self._answered, lost)
+            if not self._answered.is_set() and not lost.is_set():
+                raise TimeoutError("a notification to itself did not arrive")
+        if lost.is_set():
+            raise ConnectionResetError("the connection was lost")
+        if self._answered.is_set():
+            self._enter("connected", "notifications arrive")
+
+    async def _send(self) -> bool:
+        """Whether the ping is committed; a full pool or a database that is away says nothing of the listener."""
+        assert self._process.pool is not None
+        seconds = self._timing.deaf_seconds
+        try:
+            async with self._process.pool.acquire(timeout=seconds) as connection:
+                await connection.execute(
+                    "select pg_notify($1, $2)", self._ping_channel, str(self._pings), timeout=seconds
+                )
+        except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
+            log.debug("ping not sent: %s", type(error).__name__)
+            return False
+        return True
+
+    def _hear_ping(self, _connection: object, _pid: int, _channel: str, number: str) -> None:
+        if number == str(self._pings):
+            self._answered.set()
+
+    def _wake(self, channel: str, *_notification: object) -> None:
+        for event in self._events[channel]:
+            event.set()
+
+    def _enter(self, state: ListenerState, reason: str) -> None:
+        """Take a state on; loops look at once, for what was notified while nobody heard or to begin to poll."""
+        if state != self.state:
+            self.state = state
+            self._metrics.listener_is(state)
+            for channel in self._events:
+                self._wake(channel)
+        if state != self._told:
+            self._told = state
+            level = logging.INFO if state == "connected" else logging.WARNING
+            log.log(level, "listener is %s: %s", state, reason)

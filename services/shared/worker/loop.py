@@ -1,0 +1,95 @@
+"""The one loop every worker runs: drain, then wait for the first of notification, poll interval, stop.
+
+         ┌─────────── a full batch ──────────┐
+         ▼                                   │
+wait ─▶ step ── fewer rows ─▶ wait ── woken ─┘
+         │
+         └── error ─▶ back off (jittered, doubling to 30 s) ─▶ step
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from services.shared import db
+from services.shared.server import Process
+from services.shared.worker.backoff import backoff_seconds
+from services.shared.worker.listener import Listener
+from services.shared.worker.metrics import WorkerMetrics
+from services.shared.worker.waiting import wait_for_any
+
+log = logging.getLogger(__name__)
+
+# What a loop waits at most while no notification can wake it.
+UNWOKEN_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One kind of work: step handles a batch and returns its rows, 0 when idle; wake_on is a NOTIFY channel."""
+
+    operation: str
+    step: Callable[[db.Pool], Awaitable[int]]
+    wake_on: str | None = None
+    poll_seconds: float = 5.0
+    full_batch: int = 1
+    """Rows after which the next pass follows at once."""
+    is_timer: bool = False
+    """Every pass is work that is worth measuring, whatever it returns."""
+
+
+async def run_loop(
+    loop: Loop, process: Process, *, metrics: WorkerMetrics, listener: Listener, stop: asyncio.Event
+) -> None:
+    """Repeat loop.step until stop is set; the pass in hand is always finished."""
+    assert process.pool is not None
+    woken = listener.subscribe(loop.wake_on)
+    failures = 0
+    while not stop.is_set():
+        woken.clear()  # before the pass: what arrives during it wakes the next one
+        started = time.perf_counter()
+        try:
+            rows = await loop.step(process.pool)
+        except Exception as error:  # noqa: BLE001  # whatever a step raises, the loop goes on
+            failures += 1
+            process.counters["errors"] += 1
+            metrics.pass_failed(loop.operation)
+            _tell(loop, error, failures)
+            await wait_for_any(backoff_seconds(failures), stop)
+            continue
+        failures = 0
+        metrics.pass_ended(loop.operation, rows=rows)
+        # Looks that find nothing are many and short: they would hide what work takes.
+        if rows or loop.is_timer:
+            metrics.pass_worked(loop.operation, seconds=time.perf_counter() - started)
+        process.counters["passes"] += 1
+        process.counters["rows"] += rows
+        process.last_pass_at = datetime.now(UTC)
+        if rows < loop.full_batch:
+            # Jitter keeps many copies from polling in step.
+            await wait_for_any(_longest_wait(loop, listener) * random.uniform(0.9, 1.1), stop, woken)
+
+
+def _longest_wait(loop: Loop, listener: Listener) -> float:
+    is_woken = loop.wake_on is None or listener.state == "connected"
+    return loop.poll_seconds if is_woken else min(loop.poll_seconds, UNWOKEN_POLL_SECONDS)
+
+
+def _tell(loop: Loop, error: Exception, failures: int) -> None:
+    away = isinstance(error, db.UNAVAILABLE)
+    # What the database refuses to the role is for whoever grants rights: a traceback would hide it.
+    refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
+    log.log(
+        logging.WARNING if away else logging.ERROR,
+        "pass failed: %s: %s",
+        type(error).__name__,
+        error,
+        extra={"operation": loop.operation, "failures": failures},
+        exc_info=None if away or refused else error,
+    )

@@ -1,0 +1,90 @@
+"""What a worker counts of its passes and of its listener; every series is there from the start of the process."""
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal, get_args
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.shared.metrics import ProcessMetrics
+
+ListenerState = Literal["connected", "deaf", "polling"]
+"""connected: a notification of our own arrived; deaf: none does, though it should; polling: PULSE_LISTEN_URL is off."""
+
+ROW_BUCKETS = (0, 1, 10, 100, 1000, 10000)
+
+
+class WorkerMetrics:
+    """The metrics of one worker process.
+
+    loops: operations of its loops, known before the database is. tasks: what it measures beside them.
+    """
+
+    def __init__(self, process: ProcessMetrics, *, loops: Iterable[str], tasks: Iterable[str] = ()) -> None:
+        self.loops = frozenset(loops)
+        self._service = process.service
+        self._processing = process.processing
+        labels, registry = ["service", "operation"], process.registry
+        self._passes = Counter("pulse_worker_passes_total", "Passes that ended well.", labels, registry=registry)
+        self._failed = Counter("pulse_worker_failed_passes_total", "Passes that failed.", labels, registry=registry)
+        self._rows = Histogram(
+            "pulse_worker_rows_per_pass",
+            "Rows that a pass handled, passes that found nothing included.",
+            labels,
+            buckets=ROW_BUCKETS,
+            registry=registry,
+        )
+        self._age = Gauge(
+            "pulse_worker_last_success_age_seconds",
+            "Seconds since a pass ended well; since the start of the process while none did.",
+            labels,
+            registry=registry,
+        )
+        self._state = Gauge(
+            "pulse_listener_state",
+            "1 for the state that the listener is in: connected, deaf (polls each second) or polling (switched off).",
+            ["service", "state"],
+            registry=registry,
+        )
+        self._restarts = Counter(
+            "pulse_listener_restarts_total", "Times the listener connected anew.", ["service"], registry=registry
+        )
+        self._restarts.labels(self._service)
+        self._succeeded_at = dict.fromkeys(self.loops, time.monotonic())
+        for operation in self.loops:
+            self._show(operation)
+        for task in tasks:
+            self._processing(task)
+
+    def _show(self, operation: str) -> None:
+        self._processing(operation)
+        for metric in (self._passes, self._failed, self._rows):
+            metric.labels(self._service, operation)
+        self._age.labels(self._service, operation).set_function(partial(self._success_age, operation))
+
+    def _success_age(self, operation: str) -> float:
+        return time.monotonic() - self._succeeded_at[operation]
+
+    def pass_ended(self, operation: str, *, rows: int) -> None:
+        """Count a pass that ended well."""
+        self._succeeded_at[operation] = time.monotonic()
+        self._passes.labels(self._service, operation).inc()
+        self._rows.labels(self._service, operation).observe(rows)
+
+    def pass_worked(self, operation: str, *, seconds: float) -> None:
+        """Observe how long a pass took that had something to do."""
+        self._processing(operation).observe(seconds)
+
+    def pass_failed(self, operation: str) -> None:
+        """Count a pass that raised."""
+        self._failed.labels(self._service, operation).inc()
+
+    def listener_is(self, state: ListenerState) -> None:
+        """Show the state and no other."""
+        for known in get_args(ListenerState):
+            self._state.labels(self._service, known).set(known == state)
+
+    def listener_restarted(self) -> None:
+        """Count a connection of the listener that replaces another."""
+        self._restarts.labels(self._service).inc()

@@ -1,0 +1,152 @@
+"""The process around a worker's loops: settings, status server, pool, stop."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from starlette.applications import Starlette
+
+from services.shared import db
+from services.shared.metrics import ProcessMetrics
+from services.shared.server import Process, record_process, run_process, serve, status_routes, stop_on_signals
+from services.shared.settings import Settings
+from services.shared.worker.backoff import backoff_seconds
+from services.shared.worker.listener import Listener
+from services.shared.worker.loop import Loop, run_loop
+from services.shared.worker.metrics import WorkerMetrics
+from services.shared.worker.waiting import wait_for_any
+
+log = logging.getLogger(__name__)
+
+# A stop may take 10 s in all: a pass that waits for a lock longer than this is cut off, and its transaction undone.
+PASS_GRACE_SECONDS = 4.0
+
+Build = Callable[[Process], Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]]]
+"""Makes the loops of a process; a context manager when something must be opened and closed around them."""
+
+
+def entered(
+    built: Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]],
+) -> AbstractAsyncContextManager[Sequence[Loop]]:
+    """What a build returned, as a context manager."""
+    return contextlib.nullcontext(built) if isinstance(built, Sequence) else built
+
+
+async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
+    """A pool on a database of the right revision; waits while the server is away, None when stopped first.
+
+    Raises SchemaMismatch when the database is there but too old, UnsafeDatabase when it would lose rows in a crash.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            pool = await db.open_pool(settings)
+        except db.UNAVAILABLE as error:
+            failures += 1
+            log.warning("database away: %s", type(error).__name__, extra={"failures": failures})
+            await wait_for_any(backoff_seconds(failures), stop)
+            continue
+        try:
+            async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
+                await db.check_revision(connection)
+                if not settings.allow_unsafe_database:
+                    await db.check_durability(connection)
+            return pool
+        except db.UNAVAILABLE:
+            pool.terminate()
+            failures += 1
+            await wait_for_any(backoff_seconds(failures), stop)
+        except BaseException:
+            pool.terminate()
+            raise
+    return None
+
+
+class _PoolOf:
+    """Sizes of the process's pool, 0 while it has none."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def get_size(self) -> int:
+        return self._process.pool.get_size() if self._process.pool is not None else 0
+
+    def get_idle_size(self) -> int:
+        return self._process.pool.get_idle_size() if self._process.pool is not None else 0
+
+
+async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Sequence[str]) -> None:
+    stop = stop_on_signals()
+    process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
+    metrics = WorkerMetrics(process.metrics, loops=loops, tasks=tasks)
+    process.metrics.watch_pool(_PoolOf(process))
+    listener = Listener(process, metrics)
+    server = asyncio.create_task(
+        serve(
+            Starlette(routes=status_routes(process)),
+            host=settings.host,
+            port=settings.port,
+            stop=stop,
+        ),
+        name="status-server",
+    )
+    server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
+    try:
+        process.pool = await connect(settings, stop)
+        if process.pool is not None:
+            async with entered(build(process)) as built:
+                await run_loops(process, built, metrics=metrics, listener=listener, stop=stop)
+    finally:
+        process.stopping = True
+        stop.set()
+        await server
+        if process.pool is not None:
+            await _close(process.pool)
+
+
+async def run_loops(
+    process: Process, loops: Sequence[Loop], *, metrics: WorkerMetrics, listener: Listener, stop: asyncio.Event
+) -> None:
+    """Run the loops side by side until stop is set, with what goes before the first pass and after the last."""
+    assert {loop.operation for loop in loops} == metrics.loops
+    channels = {loop.wake_on for loop in loops if loop.wake_on is not None}
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(
+                run_loop(loop, process, metrics=metrics, listener=listener, stop=stop), name=loop.operation
+            )
+            for loop in loops
+        ]
+        listening = tasks.create_task(listener.run(channels), name="listener")
+        process.ready = True
+        await record_process(process, "started")
+        log.info("started", extra={"operations": [loop.operation for loop in loops]})
+        await stop.wait()
+        process.stopping = True
+        log.info("stopping")
+        listening.cancel()
+        for task in (await asyncio.wait(running, timeout=PASS_GRACE_SECONDS))[1]:
+            log.warning("cut off", extra={"operation": task.get_name()})
+            task.cancel()
+    await record_process(process, "stopped")
+
+
+async def _close(pool: db.Pool) -> None:
+    try:
+        async with asyncio.timeout(3):
+            await pool.close()
+    except (TimeoutError, *db.UNAVAILABLE):
+        pool.terminate()
+
+
+def run_worker(
+    settings_class: type[Settings], build: Build, *, loops: Sequence[str], tasks: Sequence[str] = ()
+) -> None:
+    """Run a worker process until SIGTERM; exits 0 after a clean stop, 1 with one line when it cannot start.
+
+    loops: operations of the loops that build makes, tasks: what it measures beside them. Their metrics are there
+    before the database is.
+    """
+    run_process(settings_class, lambda settings: _run(settings, build, loops, tasks))
