@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import asyncpg
 import httpx
 
+from services.shared.server import _bind
 from tests.processes import ROOT, free_port, ready_service, service
 from tests.scraping import as_owner
 from tests.wait import until
@@ -51,6 +53,21 @@ async def test_it_starts_without_a_database() -> None:
         assert (await exporter.get("/livez")).status_code == 200
         assert (await exporter.get("/readyz")).status_code == 503
         assert await exporter.stop(signal.SIGINT) == 0
+
+
+async def test_no_answer_waits_for_an_acknowledgement() -> None:
+    """A connection that is accepted sends what is written at once: Nagle's algorithm is off."""
+    accepted: asyncio.Queue[int] = asyncio.Queue()
+
+    async def look(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = _bind("127.0.0.1", 0)
+    async with await asyncio.start_server(look, sock=listening):
+        _, client = await asyncio.open_connection(*listening.getsockname())
+        assert await accepted.get() != 0
+        client.close()
 
 
 def test_a_bad_setting_is_one_line() -> None:
