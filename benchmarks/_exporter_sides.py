@@ -1,6 +1,5 @@
 """The three that read the same views: a loop by hand, the exporter, and Debian's postgres_exporter."""
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -21,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from benchmarks._bench import ROOT
-from exporter.shape import Shape
+from exporter.shape import Kind, Shape
 
 FOREIGN = "prometheus-postgres-exporter"
 PATIENCE_SECONDS = 60.0
@@ -63,9 +62,22 @@ class OverHttp:
         """One request; it blocks, for there is nothing else to do meanwhile."""
         return self.get("/metrics").count(b"\n")
 
+    def connect(self) -> None:
+        """Open the connection anew: the server closes one that was idle for long."""
+        self._client.close()
+        self._client.connect()
+
     def get(self, path: str) -> bytes:
         """The body of an answer 200."""
+        self.ask(path)
+        return self.answer(path)
+
+    def ask(self, path: str) -> None:
+        """Send a request."""
         self._client.request("GET", path)
+
+    def answer(self, path: str) -> bytes:
+        """The body of the answer 200 to the request that was sent."""
         answer = self._client.getresponse()
         body = answer.read()
         if answer.status != 200:
@@ -98,6 +110,7 @@ def postgres_exporter(url: str, shapes: Sequence[Shape]) -> Iterator[OverHttp | 
         queries.write_text(json.dumps({shape.name: _custom_query(shape) for shape in shapes}))
         arguments = [f"--web.listen-address=127.0.0.1:{port}", f"--extend.query-path={queries}", "--log.level=error"]
         arguments += ["--disable-default-metrics", "--disable-settings-metrics"]
+        arguments += ["--no-collector.database", "--no-collector.bgwriter"]
         environment = {"DATA_SOURCE_NAME": _data_source(url), "PATH": os.environ["PATH"]}
         with _process([program, *arguments], environment) as pid:
             yield _when_ready(OverHttp(pid, port))
@@ -111,13 +124,11 @@ def resident_megabytes(pid: int) -> float:
 
 
 def _custom_query(shape: Shape) -> dict[str, object]:
-    usage = {**dict.fromkeys(shape.labels, "LABEL"), "value": "GAUGE"}
-    selected = [*(f'"{label}"' for label in shape.labels), "value::double precision as value"]
-    if " as le" in shape.query or '"le"' in shape.query:
-        usage["le"] = "LABEL"
-        selected.append("le::text")
+    special = ["le"] if shape.kind is Kind.HISTOGRAM else []
+    special += ["sum"] if shape.has_sum else []
+    usage = {**dict.fromkeys([*shape.labels, *special[:1]], "LABEL"), **dict.fromkeys([*special[1:], "value"], "GAUGE")}
     metrics = [{name: {"usage": kind, "description": shape.help or name}} for name, kind in usage.items()]
-    return {"query": f"select {', '.join(selected)} from {shape.query.split(' from ')[1]}", "metrics": metrics}
+    return {"query": f"select * from ({shape.query}) v ({', '.join(usage)})", "metrics": metrics}
 
 
 def _data_source(url: str) -> str:
@@ -136,7 +147,10 @@ def _data_source(url: str) -> str:
 
 @contextmanager
 def _process(arguments: Sequence[str], environment: dict[str, str]) -> Iterator[int]:
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    # What it has to say about each scrape is not the matter here.
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield process.pid
     finally:
@@ -148,9 +162,9 @@ def _when_ready(side: OverHttp) -> OverHttp:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
+            side.connect()
             side.get("/metrics")
             return side
-        side.__post_init__()
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {side.pid} does not serve /metrics")
         time.sleep(0.05)
@@ -162,7 +176,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def scrape_at_once(side: OverHttp, scrapes: int) -> None:
-    """So many scrapers, each with a connection of its own."""
+def scrape_at_once(side: OverHttp, scrapes: int) -> None:
+    """So many scrapers, each with a connection of its own, of which none waits for another's answer."""
     sides = [OverHttp(side.pid, side.port) for _ in range(scrapes)]
-    await asyncio.gather(*(asyncio.to_thread(one.get, "/metrics") for one in sides))
+    for one in sides:
+        one.connect()
+    for one in sides:
+        one.ask("/metrics")
+    for one in sides:
+        one.answer("/metrics")

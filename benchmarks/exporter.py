@@ -75,6 +75,8 @@ async def database_ms(conn: asyncpg.Connection) -> float:
 
 async def measure(conn: asyncpg.Connection, side: Side, found: Found, scrapes: int) -> None:
     """One round of one side, after a scrape that connects and prepares."""
+    if isinstance(side, OverHttp):
+        side.connect()
     await side.scrape()
     taken = []
     for _ in range(scrapes):
@@ -119,7 +121,7 @@ async def count_passes(exporter: OverHttp) -> int:
     """Passes that scrapes at once cost."""
     await exporter.scrape()
     before = json.loads(exporter.get("/health"))["counters"]["passes"]
-    await scrape_at_once(exporter, AT_ONCE)
+    scrape_at_once(exporter, AT_ONCE)
     return int(json.loads(exporter.get("/health"))["counters"]["passes"]) - int(before)
 
 
