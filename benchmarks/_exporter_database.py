@@ -39,8 +39,8 @@ select 'acme', now() - i * {step}, gen_random_uuid(), now() - i * {step}, 'alert
        'evaluator_iot'
 from generate_series(1, {rows}) i;
 insert into audit.blocks
-values (0, '2000-01-01', '1:1:', pg_current_snapshot(), pg_snapshot_xmax(pg_current_snapshot()), 0, {rows}, now(), now(),
-        sha256(''), sha256(''), now(), 1);
+values (0, '2000-01-01', '1:1:', pg_current_snapshot(), pg_snapshot_xmax(pg_current_snapshot()), 0, {rows}, now(),
+        now(), sha256(''), sha256(''), now(), 1);
 insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value)
 select i % 16, i, 'acme', 'd' || i % {devices}, 'temperature', now(), 1 from generate_series(1, {pending}) i;
 insert into public.alerts (tenant_id, fingerprint, rule_name, severity, status, message, opened_at)

@@ -4,8 +4,8 @@ reference  the exporter's own queries in a plain asyncpg loop on one connection,
 pulse      a scrape of `python -m exporter` over HTTP: one snapshot, the catalog read anew, rendered
 foreign    the same views as custom queries of prometheus-postgres-exporter, where that is installed
 
-Latency as seen by the scraper, time that the database was active (pg_stat_database) and memory of the process, for each;
-then how many passes 50 scrapes at once cost.
+For each the latency that the scraper sees, the time that the database was active (pg_stat_database) and the memory of
+the process; then how many passes 50 scrapes at once cost.
 
     pulse bench exporter [--history N] [--pending N] [--scrapes N] [--rounds N]
 """
@@ -73,7 +73,7 @@ async def database_ms(conn: asyncpg.Connection) -> float:
     return float(await conn.fetchval("select active_time from pg_stat_database where datname = current_database()"))
 
 
-async def measure(conn: asyncpg.Connection, side: Side, found: Found, scrapes: int) -> None:
+async def measure(side: Side, found: Found, scrapes: int) -> None:
     """One round of one side, after a scrape that connects and prepares."""
     if isinstance(side, OverHttp):
         side.connect()
@@ -105,7 +105,7 @@ async def run(options: argparse.Namespace) -> None:
             for name, results in found.items():
                 hand = await asyncpg.connect(exporter_url) if name == "reference" else None
                 side = {"pulse": exporter, "foreign": foreign}.get(name) or ByHand(hand, shapes)
-                await measure(conn, side, results, options.scrapes)
+                await measure(side, results, options.scrapes)
                 after = await database_ms(conn)
                 results.database_ms.append((after - before) / (options.scrapes + 1))
                 before = after
@@ -119,10 +119,17 @@ async def run(options: argparse.Namespace) -> None:
 
 async def count_passes(exporter: OverHttp) -> int:
     """Passes that scrapes at once cost."""
+    exporter.connect()
     await exporter.scrape()
-    before = json.loads(exporter.get("/health"))["counters"]["passes"]
+    before = passes_of(exporter)
     scrape_at_once(exporter, AT_ONCE)
-    return int(json.loads(exporter.get("/health"))["counters"]["passes"]) - int(before)
+    return passes_of(exporter) - before
+
+
+def passes_of(exporter: OverHttp) -> int:
+    """Passes since the process began."""
+    exporter.connect()
+    return int(json.loads(exporter.get("/health"))["counters"]["passes"])
 
 
 def print_sides(found: Mapping[str, Found], *, views: int) -> None:
