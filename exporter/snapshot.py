@@ -101,7 +101,7 @@ class _Turns:
         """What the view gives, or why it gives nothing."""
         if isinstance(shape, Refusal):
             return Reading(view, shape, shape, None)
-        timeout = min(self._limits.view_seconds, self._deadline.left())
+        timeout = self._most()
         if timeout < LEAST_SECONDS:
             return Reading(view, shape, Refusal("the scrape's time was over before its turn came"), None)
         if timeout != self._timeout:
@@ -116,8 +116,15 @@ class _Turns:
             took = time.perf_counter() - started
             await self._link.execute(_HEAL)
             self._timeout = self._limits.view_seconds
+            if isinstance(error, asyncpg.QueryCanceledError) and timeout < self._most():
+                # Somebody more patient has joined meanwhile.
+                return await self.read(view, shape)
             return Reading(view, shape, Refusal(f"{error.sqlstate}: {error}"), took)
         return Reading(view, shape, rows, time.perf_counter() - started)
+
+    def _most(self) -> float:
+        """Seconds that the next view may take."""
+        return min(self._limits.view_seconds, self._deadline.left())
 
 
 def _milliseconds(seconds: float) -> int:

@@ -4,15 +4,16 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 
 import asyncpg
 import httpx
+import pytest
 
-from services.shared.server import _bind
-from tests.processes import ROOT, free_port, ready_service, service
+from exporter.__main__ import run
+from services.shared.server import _bind, run_process
+from services.shared.settings import Exporter
+from tests.processes import free_port, ready_service, service
 from tests.scraping import as_owner
 from tests.wait import until
 
@@ -70,23 +71,17 @@ async def test_no_answer_waits_for_an_acknowledgement() -> None:
         client.close()
 
 
-def test_a_bad_setting_is_one_line() -> None:
+def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2 and the variable's name, no traceback."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
-    cases = {
-        "exporter: PULSE_EXPORTER_DATABASE_URL: Field required": {},
-        "exporter: PULSE_EXPORTER_MAX_ROWS: Input should be greater than or equal to 1": {
-            "PULSE_DATABASE_URL": "postgresql://somewhere/pulse",
-            "PULSE_EXPORTER_MAX_ROWS": "0",
-        },
-    }
-    for message, environment in cases.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "exporter"],
-            env=base | environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")
+    for name in [name for name in os.environ if name.startswith("PULSE_")]:
+        monkeypatch.delenv(name)
+    for variable, value, fault in (
+        ("PULSE_EXPORTER_DATABASE_URL", None, "Field required"),
+        ("PULSE_EXPORTER_MAX_ROWS", "0", "Input should be greater than or equal to 1"),
+    ):
+        if value is not None:
+            monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://somewhere/pulse")
+            monkeypatch.setenv(variable, value)
+        with pytest.raises(SystemExit, match="2"):
+            run_process(Exporter, run)
+        assert capsys.readouterr() == ("", f"exporter: {variable}: {fault}\n")
