@@ -169,7 +169,7 @@ async def test_promtool_finds_nothing_to_say(
     await as_owner(
         conn,
         "create view metrics.doors_total as select E'in \\\\ \" \n ü' as way, 5 as value",
-        "create view metrics.hot_ratio as select * from (values ('a', 'NaN'::float8), ('b', '-Infinity')) v (way, value)",
+        "create view metrics.hot_ratio as select * from (values ('a', 'NaN'::float8), ('b', '-inf')) v (way, value)",
         "create view metrics.wait_seconds as select * from (values (0.5, 3, 7), ('Infinity', 3, 8)) v (le, sum, value)",
         "create view metrics.born_timestamp_seconds as select now() as value, true::text as yes",
         "create view metrics.late_seconds as select interval '1 hour' as value",

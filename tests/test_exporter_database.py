@@ -333,11 +333,14 @@ async def test_a_large_answer_does_not_stall_the_loop(conn: asyncpg.Connection, 
 
 
 async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """No table, no other view, no function by name, no write: proven for every object of the database."""
-    readable = """
+    """No table, no other view, no function of ours, no large object, no write: proven over the whole catalog.
+
+    What is granted to whom by name, and that the role belongs to no other, is held by tests/test_privileges.py.
+    """
+    foreign = "n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'"
+    readable = f"""
       select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-       where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and n.nspname not in ('pg_catalog', 'information_schema')
-         and n.nspname !~ '^pg_(toast|temp)'
+       where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and {foreign}
          and has_schema_privilege('pulse_exporter', n.oid, 'usage')
          and has_any_column_privilege('pulse_exporter', c.oid, 'select, insert, update, references')
        order by 1"""
@@ -345,18 +348,43 @@ async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connectio
     found = [row[0] for row in await conn.fetch(readable)]
     assert found == [row[0] for row in await conn.fetch(views)]
     assert len(found) >= 10
+    callable_ = f"""
+      select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+       where {foreign} and has_schema_privilege('pulse_exporter', n.oid, 'usage')
+         and has_function_privilege('pulse_exporter', p.oid, 'execute')"""
+    assert await conn.fetch(callable_) == []
+    # In the system's own schemas it may do what everybody may, and nobody's rights were widened there.
+    system = """
+      select c.oid::regclass::text from pg_class c
+       where c.relnamespace in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+         and has_any_column_privilege('pulse_exporter', c.oid, 'insert, update, references')
+      union all
+      select p.oid::regprocedure::text from pg_proc p
+       where p.proname in ('pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'lo_import', 'lo_export', 'pg_stat_file')
+         and has_function_privilege('pulse_exporter', p.oid, 'execute')"""
+    assert [row[0] for row in await conn.fetch(system)] == ["pg_settings"]  # whose update is `set`
+    large = await conn.fetchval("select lo_from_bytea(0, 'secret')")
+    # The limit counts the sessions of the whole server, those that other tests have just left included.
+    others = "from pg_stat_activity where usename = 'pulse_exporter'"
+    await until(lambda: conn.fetchval(f"select not exists (select {others})"))
     exporter = await asyncpg.connect(role_url("pulse_exporter"))
     try:
         for statement in (
             "select * from public.tenants",
             "select * from public.audit_log",
             "select * from api.queues",
+            "select * from pg_authid",
             "select core.now()",
+            f"select lo_get({large})",
             "create table metrics.mine (n integer)",
             "create temp table mine (n integer)",
         ):
             with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError)):
                 await exporter.execute(statement)
+        second = await asyncpg.connect(role_url("pulse_exporter"))
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            await asyncpg.connect(role_url("pulse_exporter"))
+        await second.close()
     finally:
         await exporter.close()
 
