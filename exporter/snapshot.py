@@ -15,6 +15,8 @@ from services.shared.db import UNAVAILABLE
 
 # Below this a view would be cancelled before it had begun.
 LEAST_SECONDS = 0.005
+# How often the server looks, during a query, whether we are still there.
+CHECK_MILLISECONDS = 500
 _HEAL = "rollback to savepoint view"
 
 
@@ -62,6 +64,8 @@ def opening(limits: Limits, seconds: float) -> str:
         "set local jit = off;"
         f"set local statement_timeout = {_milliseconds(limits.view_seconds)};"
         f"set local lock_timeout = {_milliseconds(limits.view_seconds / 2)};"
+        # Should this process end or give up, its query must not go on.
+        f"set local client_connection_check_interval = {CHECK_MILLISECONDS};"
         # Should this process hang, its snapshot must not hold back vacuum.
         f"set local idle_in_transaction_session_timeout = {_milliseconds(seconds + 1)};"
         "savepoint view"

@@ -24,7 +24,8 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
     """Ready with the database, /health as every process has it, exit 0 on SIGTERM also with a pass in hand."""
     await as_owner(conn, "create view metrics.gate as select 1 as value, pg_advisory_lock(1)::text")
     await conn.execute("select pg_advisory_lock(1)")
-    settings = {"exporter_database_url": role_url("pulse_exporter"), "exporter_view_timeout_seconds": "60"}
+    settings = {"exporter_database_url": role_url("pulse_exporter")}
+    settings |= {"exporter_view_timeout_seconds": "60", "exporter_deadline_seconds": "60"}
     async with ready_service("exporter", "postgresql://nobody@127.0.0.1:1/nowhere", **settings) as exporter:
         health = (await exporter.get("/health")).json()
         assert (health["status"], health["service"], health["queues"]) == ("ok", "exporter", [])
@@ -34,6 +35,7 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
         assert await exporter.stop(signal.SIGTERM) == 0
         assert "pulse_exporter_up 0.0" in (await hanging).text
         assert [line["message"] for line in exporter.lines] == ["started", "stopped"]
+    # The server notices that nobody waits for the answer, long before the view's time is over.
     sessions = "from pg_stat_activity where application_name = 'pulse-exporter' and datname = current_database()"
     await until(lambda: conn.fetchval(f"select not exists (select {sessions})"))
 
