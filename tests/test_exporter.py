@@ -80,6 +80,7 @@ async def test_types_become_labels_and_samples(conn: asyncpg.Connection, role_ur
         "no": ("false", 0.0),
         "lasting": ("interval '1 day 1 second'", 86401.0),
         "moment": ("timestamptz '2026-01-01 00:00:00+00'", 1767225600.0),
+        "for_ever": ("timestamptz 'infinity'", float("inf")),
     }
     await as_owner(
         conn,
