@@ -1,6 +1,7 @@
 """`python -m exporter`: serves until SIGTERM or SIGINT, whether or not the database is there."""
 
 import asyncio
+import gc
 import logging
 
 from exporter.app import create_app
@@ -20,6 +21,8 @@ async def run(settings: Exporter) -> None:
     collector = ViewCollector(settings, process)
     process.probe = collector.fault
     process.ready = True
+    # What was imported stays for ever; the collector need not walk through it in the middle of a scrape.
+    gc.freeze()
     log.info("started", extra={"port": settings.port})
     app = create_app(process, collector, longest_seconds=settings.exporter_deadline_seconds)
     server = asyncio.create_task(serve(app, host=settings.host, port=settings.port, stop=stop), name="http-server")

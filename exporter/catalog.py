@@ -5,32 +5,38 @@ from dataclasses import dataclass
 from exporter.link import Link
 
 # Domains count as what they are made of, enums as 'enum', types that Postgres does not bring as their full name.
-# Oldest view first: where two names clash, the newcomer gives way.
+# Oldest view first: where two names clash, the newcomer gives way. Columns and comments are looked up view by view: a
+# join would read them all, also those of a thousand partitions.
 _CATALOG = """
 select
   c.relname::text as name,
-  coalesce(d.description, '') as comment,
+  coalesce(obj_description(c.oid, 'pg_class'), '') as comment,
   has_table_privilege(c.oid, 'select') as readable,
-  coalesce(array_agg(a.attname::text order by a.attnum) filter (where a.attnum is not null), '{}') as columns,
-  coalesce(
-    array_agg(
-      case
-        when b.typtype = 'e' then 'enum'
-        when b.typnamespace = 'pg_catalog'::regnamespace then b.typname::text
-        else format_type(b.oid, null)
-      end
-      order by a.attnum
-    ) filter (where a.attnum is not null),
-    '{}'
-  ) as types
+  coalesce(a.columns, '{}') as columns,
+  coalesce(a.types, '{}') as types
 from pg_class c
-left join pg_description d on (d.objoid, d.classoid, d.objsubid) = (c.oid, 'pg_class'::regclass, 0)
-left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-left join pg_type t on t.oid = a.atttypid
-left join pg_type b on b.oid = case t.typtype when 'd' then t.typbasetype else t.oid end
+cross join lateral (
+  select
+    array_agg(a.attname::text order by a.attnum) as columns,
+    array_agg(
+      (
+        select
+          case
+            when b.typtype = 'e' then 'enum'
+            when b.typnamespace = 'pg_catalog'::regnamespace then b.typname::text
+            else format_type(b.oid, null)
+          end
+        from pg_type t
+        join pg_type b on b.oid = case t.typtype when 'd' then t.typbasetype else t.oid end
+        where t.oid = a.atttypid
+      )
+      order by a.attnum
+    ) as types
+  from pg_attribute a
+  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+) a
 where c.relnamespace = (select oid from pg_namespace where nspname = 'metrics')
   and c.relkind = 'v'
-group by c.oid, c.relname, d.description
 order by c.oid
 """
 

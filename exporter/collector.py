@@ -1,6 +1,6 @@
 """Scrapes: who asks while a pass runs shares it, so that any number of scrapers costs the database one pass.
 
-scrape ─▶ a pass runs? ── yes ─▶ wait for it, at most until the own deadline ─▶ exposition
+scrape ─▶ a pass runs? ── yes ─▶ put its end off, wait for it until the own deadline ─▶ exposition
               └── no ─▶ begin (on the connection kept, or a new one) ─▶ read ─▶ compose ─┘
 """
 
@@ -13,6 +13,7 @@ from functools import partial
 import asyncpg
 from prometheus_client.core import Metric
 
+from exporter.deadline import Deadline
 from exporter.exposition import Exposition, compose, compose_blind, names_of, offload
 from exporter.link import Link
 from exporter.shape import Refusal
@@ -36,14 +37,20 @@ class ViewCollector:
         self._link = Link(settings)
         self._busy = asyncio.Lock()
         self._running: asyncio.Task[Exposition] | None = None
+        self._longest = settings.exporter_deadline_seconds
+        self._deadline: Deadline | None = None
         self._cost: dict[str, float] = {}
         self._refused: dict[str, str] = {}
         self._blind: str | None = None
 
     async def scrape(self, seconds: float) -> Exposition:
         """The exposition of the pass that runs now or starts now, after at most so many seconds and a grace."""
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._pass(seconds), name="scrape")
+        if self._running is None or self._running.done() or self._deadline is None:
+            self._deadline = Deadline(seconds, longest=self._longest)
+            self._running = asyncio.create_task(self._pass(self._deadline), name="scrape")
+        else:
+            # Otherwise a hasty scraper's pass would leave out, for a patient one, what that one has the time for.
+            self._deadline.put_off(seconds)
         running = self._running
         # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
         await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)
@@ -56,7 +63,7 @@ class ViewCollector:
         if not self._busy.locked():
             try:
                 async with asyncio.timeout(PROBE_SECONDS), self._busy:
-                    await self._link.begin("select 1", seconds=PROBE_SECONDS)
+                    await self._link.begin("select 1")
                 self._blind = None
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
                 self._lose_sight(error)
@@ -69,13 +76,13 @@ class ViewCollector:
             await asyncio.wait({self._running})
         self._link.drop()
 
-    async def _pass(self, seconds: float) -> Exposition:
+    async def _pass(self, deadline: Deadline) -> Exposition:
         started = time.perf_counter()
         process = self._families()
         try:
-            async with asyncio.timeout(seconds + GRACE_SECONDS / 2), self._busy:
+            async with deadline.enforce(grace=GRACE_SECONDS / 2), self._busy:
                 readings = await read_views(
-                    self._link, limits=self._limits, seconds=seconds, cost=self._cost, taken=names_of(process)
+                    self._link, limits=self._limits, deadline=deadline, cost=self._cost, taken=names_of(process)
                 )
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             self._lose_sight(error)

@@ -60,7 +60,7 @@ def compose(readings: Sequence[Reading], *, process: Sequence[Metric], seconds: 
     success, durations, rows = (_own(name, "view") for name in _PER_VIEW)
     refused, families = {}, []
     for reading in sorted(readings, key=lambda reading: reading.view.name):
-        family = _family(reading, max_rows=max_rows)
+        family = family_of(reading, max_rows=max_rows)
         label = [reading.view.name]
         if isinstance(family, Refusal):
             refused[reading.view.name] = family.reason
@@ -85,7 +85,8 @@ def names_of(families: Iterable[Metric]) -> frozenset[str]:
     return OWN_NAMES | taken_names([(family.name, family.type) for family in families])
 
 
-def _family(reading: Reading, *, max_rows: int) -> Metric | Refusal:
+def family_of(reading: Reading, *, max_rows: int) -> Metric | Refusal:
+    """The family that a view is, or why it is left out."""
     if isinstance(reading.shape, Shape) and not isinstance(reading.rows, Refusal):
         return build_family(reading.shape, reading.rows, max_rows=max_rows)
     refusal = reading.rows if isinstance(reading.shape, Shape) else reading.shape

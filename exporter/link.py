@@ -35,12 +35,11 @@ class Link:
         self._unused: set[str] = set()
         self._names = count()
 
-    async def begin(self, statements: str, *, seconds: float) -> None:
+    async def begin(self, statements: str) -> None:
         """Run the statements that open a pass, on the connection that is kept or on a new one."""
-        patience = min(self._connect_seconds, seconds)
         if self._connection is not None and not self._connection.is_closed():
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(self._connect_seconds):
                     await self._connection.execute(statements)
                 return
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
@@ -49,7 +48,7 @@ class Link:
         self.drop()
         self._connection = await asyncpg.connect(
             self._url,
-            timeout=patience,
+            timeout=self._connect_seconds,
             # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
             statement_cache_size=0,
             server_settings={"application_name": "pulse-exporter", **(_KEEPALIVE if self._direct else {})},
@@ -70,12 +69,12 @@ class Link:
             self._statements[query] = await connection.prepare(query, name=f"pulse_{next(self._names)}")
         return list(await self._statements[query].fetch())
 
-    async def commit(self) -> None:
-        """End the pass, and forget the statements that it did not use: their views are gone or were changed."""
+    async def end(self, statements: str) -> None:
+        """Run the statements that end a pass, and forget what it did not use: those views are gone or were changed."""
         for query in self._unused:
             del self._statements[query]
         self._unused = set(self._statements)
-        await self.execute("commit")
+        await self.execute(statements)
 
     def drop(self) -> None:
         """Close the connection at once, whatever state it is in."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from exporter.catalog import Column, View
 
@@ -71,6 +72,7 @@ def family_names(name: str, kind: str) -> frozenset[str]:
     return frozenset(name + suffix for suffix in _SUFFIXES.get(kind, ("",)))
 
 
+@lru_cache(maxsize=1024)
 def shape_of(view: View, *, max_rows: int) -> Shape | Refusal:
     """The metric that a view is; its query reads one row more than is allowed, to tell too many from enough."""
     if not _NAME.fullmatch(view.name):

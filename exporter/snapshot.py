@@ -1,6 +1,5 @@
 """One pass over all views in one snapshot of the database, in which no view can harm another."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from exporter.catalog import View, read_catalog
+from exporter.deadline import Deadline
 from exporter.families import Row
 from exporter.link import Link
 from exporter.shape import Refusal, Shape, family_names, shape_of
@@ -15,6 +15,9 @@ from services.shared.db import UNAVAILABLE
 
 # Below this a view would be cancelled before it had begun.
 LEAST_SECONDS = 0.005
+# How often the server looks, during a query, whether we are still there.
+CHECK_MILLISECONDS = 500
+_HEAL = "rollback to savepoint view"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +39,20 @@ class Reading:
 
 
 async def read_views(
-    link: Link, *, limits: Limits, seconds: float, cost: Mapping[str, float], taken: frozenset[str]
+    link: Link, *, limits: Limits, deadline: Deadline, cost: Mapping[str, float], taken: frozenset[str]
 ) -> list[Reading]:
-    """Read every view in one transaction of at most so many seconds.
+    """Read every view in one transaction that is over by the deadline.
 
     cost: seconds each view took last time, so that those that are likely to be left out come last; taken: names that
     no view may have. Raises what UNAVAILABLE holds when the connection is lost, and asyncpg.PostgresError when the
     catalog cannot be read.
     """
-    deadline = asyncio.get_running_loop().time() + seconds
-    await link.begin(opening(limits, seconds), seconds=seconds)
+    await link.begin(opening(limits, deadline.left()))
     shapes = _settle_names(await read_catalog(link), taken, max_rows=limits.max_rows)
-    readings: list[Reading] = []
-    for view, shape in sorted(shapes, key=lambda pair: cost.get(pair[0].name, 0.0)):
-        if isinstance(shape, Refusal):
-            readings.append(Reading(view, shape, shape, None))
-        else:
-            readings.append(await _read_view(link, view, shape, limits=limits, deadline=deadline))
-            if isinstance(readings[-1].rows, Refusal):
-                await link.execute("rollback to savepoint view")
-    await link.commit()
+    turns = _Turns(link, limits, deadline)
+    readings = [await turns.read(*pair) for pair in sorted(shapes, key=lambda pair: cost.get(pair[0].name, 0.0))]
+    # Back to the savepoint first: what functions in views did to the session's settings must not outlive the pass.
+    await link.end(f"{_HEAL}; commit")
     return readings
 
 
@@ -65,8 +62,10 @@ def opening(limits: Limits, seconds: float) -> str:
         "begin isolation level repeatable read read only;"
         "set local search_path = pg_catalog;"
         "set local jit = off;"
-        f"set local statement_timeout = {_milliseconds(min(seconds, limits.view_seconds))};"
+        f"set local statement_timeout = {_milliseconds(limits.view_seconds)};"
         f"set local lock_timeout = {_milliseconds(limits.view_seconds / 2)};"
+        # Should this process end or give up, its query must not go on.
+        f"set local client_connection_check_interval = {CHECK_MILLISECONDS};"
         # Should this process hang, its snapshot must not hold back vacuum.
         f"set local idle_in_transaction_session_timeout = {_milliseconds(seconds + 1)};"
         "savepoint view"
@@ -89,21 +88,47 @@ def _settle_names(views: Sequence[View], taken: frozenset[str], *, max_rows: int
     return settled
 
 
-async def _read_view(link: Link, view: View, shape: Shape, *, limits: Limits, deadline: float) -> Reading:
-    seconds = min(limits.view_seconds, deadline - asyncio.get_running_loop().time())
-    if seconds < LEAST_SECONDS:
-        return Reading(view, shape, Refusal("the scrape's time was over before its turn came"), None)
-    if seconds < limits.view_seconds:
-        await link.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
-    started = time.perf_counter()
-    rows: Sequence[Row] | Refusal
-    try:
-        rows = await link.fetch(shape.query)
-    except UNAVAILABLE:
-        raise
-    except asyncpg.PostgresError as error:
-        rows = Refusal(f"{error.sqlstate}: {error}")
-    return Reading(view, shape, rows, time.perf_counter() - started)
+class _Turns:
+    """Runs the views of one pass, one after the other, each within what is left of the time.
+
+    One savepoint does for all of them: a read-only transaction has no state that it could lose but its error and its
+    settings, so only a failure costs a round trip to heal.
+    """
+
+    def __init__(self, link: Link, limits: Limits, deadline: Deadline) -> None:
+        self._link = link
+        self._limits = limits
+        self._deadline = deadline
+        self._timeout = limits.view_seconds
+
+    async def read(self, view: View, shape: Shape | Refusal) -> Reading:
+        """What the view gives, or why it gives nothing."""
+        if isinstance(shape, Refusal):
+            return Reading(view, shape, shape, None)
+        timeout = self._most()
+        if timeout < LEAST_SECONDS:
+            return Reading(view, shape, Refusal("the scrape's time was over before its turn came"), None)
+        if timeout != self._timeout:
+            await self._link.execute(f"set local statement_timeout = {_milliseconds(timeout)}")
+            self._timeout = timeout
+        started = time.perf_counter()
+        try:
+            rows = await self._link.fetch(shape.query)
+        except UNAVAILABLE:
+            raise
+        except asyncpg.PostgresError as error:
+            took = time.perf_counter() - started
+            await self._link.execute(_HEAL)
+            self._timeout = self._limits.view_seconds
+            if isinstance(error, asyncpg.QueryCanceledError) and timeout < self._most():
+                # Somebody more patient has joined meanwhile.
+                return await self.read(view, shape)
+            return Reading(view, shape, Refusal(f"{error.sqlstate}: {error}"), took)
+        return Reading(view, shape, rows, time.perf_counter() - started)
+
+    def _most(self) -> float:
+        """Seconds that the next view may take."""
+        return min(self._limits.view_seconds, self._deadline.left())
 
 
 def _milliseconds(seconds: float) -> int:

@@ -18,6 +18,7 @@ from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.journey import read_timeline, timeline_table
 from services.local.lock import AlreadyHeldError
+from services.local.metrics import app as metrics_app
 from services.local.migrate import migrate as run_migration
 from services.local.postgres import EmbeddedPostgres
 from services.local.psql import become_psql
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(audit_app, name="audit")
+app.add_typer(metrics_app, name="metrics")
 app.add_typer(chaos_app, name="chaos")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

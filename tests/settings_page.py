@@ -32,6 +32,8 @@ LOCAL = """\
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
 | `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_TEST_DDL_CHANGES` | `60` | Changes of views that the exporter must follow in its test. |
+| `PULSE_TEST_SCRAPES` | `120` | Scrapes that must each be one snapshot in theirs. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 

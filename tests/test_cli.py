@@ -20,7 +20,7 @@ from services.local.state_file import ProcessState, write_state
 from tests import seed
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("up", "status", "token", "psql", "trace", "tenant", "migrate", "test", "bench", "chaos")
+COMMANDS = ("up", "status", "token", "psql", "trace", "tenant", "migrate", "test", "bench", "chaos", "metrics")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 NOWHERE = "postgresql://pulse_app@127.0.0.1:1/pulse"
 
@@ -64,7 +64,9 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", *, status: int = 1
 AUDIT = ("audit hold", "audit release", "audit tail")
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "tenant create", "tenant list", *AUDIT])
+@pytest.mark.parametrize(
+    "command", ["", *COMMANDS, "tenant create", "tenant list", "metrics list", "metrics lint", *AUDIT]
+)
 def test_every_command_has_help(pulse: Run, command: str) -> None:
     """Also the program itself."""
     done = pulse(*command.split(), "--help")
@@ -85,7 +87,8 @@ def test_wrong_use_exits_with_2(pulse: Run, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["status"], ["status", "--json"], ["psql"], ["trace", TRACE_ID], ["tenant", "list"]]
+    "arguments",
+    [["status"], ["status", "--json"], ["psql"], ["trace", TRACE_ID], ["tenant", "list"], ["metrics", "lint"]],
 )
 def test_without_a_stack_the_way_out_is_named(pulse: Run, arguments: list[str]) -> None:
     """Everything that needs the running stack says how to start it."""

@@ -3,14 +3,17 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
+import socket
 from collections.abc import Callable
 
 import asyncpg
 import httpx
+import pytest
 
-from tests.processes import ROOT, free_port, ready_service, service
+from exporter.__main__ import run
+from services.shared.server import _bind, run_process
+from services.shared.settings import Exporter
+from tests.processes import free_port, ready_service, service
 from tests.scraping import as_owner
 from tests.wait import until
 
@@ -21,7 +24,8 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
     """Ready with the database, /health as every process has it, exit 0 on SIGTERM also with a pass in hand."""
     await as_owner(conn, "create view metrics.gate as select 1 as value, pg_advisory_lock(1)::text")
     await conn.execute("select pg_advisory_lock(1)")
-    settings = {"exporter_database_url": role_url("pulse_exporter"), "exporter_view_timeout_seconds": "60"}
+    settings = {"exporter_database_url": role_url("pulse_exporter")}
+    settings |= {"exporter_view_timeout_seconds": "60", "exporter_deadline_seconds": "60"}
     async with ready_service("exporter", "postgresql://nobody@127.0.0.1:1/nowhere", **settings) as exporter:
         health = (await exporter.get("/health")).json()
         assert (health["status"], health["service"], health["queues"]) == ("ok", "exporter", [])
@@ -31,6 +35,7 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
         assert await exporter.stop(signal.SIGTERM) == 0
         assert "pulse_exporter_up 0.0" in (await hanging).text
         assert [line["message"] for line in exporter.lines] == ["started", "stopped"]
+    # The server notices that nobody waits for the answer, long before the view's time is over.
     sessions = "from pg_stat_activity where application_name = 'pulse-exporter' and datname = current_database()"
     await until(lambda: conn.fetchval(f"select not exists (select {sessions})"))
 
@@ -53,23 +58,32 @@ async def test_it_starts_without_a_database() -> None:
         assert await exporter.stop(signal.SIGINT) == 0
 
 
-def test_a_bad_setting_is_one_line() -> None:
+async def test_no_answer_waits_for_an_acknowledgement() -> None:
+    """A connection that is accepted sends what is written at once: Nagle's algorithm is off."""
+    accepted: asyncio.Queue[int] = asyncio.Queue()
+
+    async def look(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = _bind("127.0.0.1", 0)
+    async with await asyncio.start_server(look, sock=listening):
+        _, client = await asyncio.open_connection(*listening.getsockname())
+        assert await accepted.get() != 0
+        client.close()
+
+
+def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2 and the variable's name, no traceback."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
-    cases = {
-        "exporter: PULSE_EXPORTER_DATABASE_URL: Field required": {},
-        "exporter: PULSE_EXPORTER_MAX_ROWS: Input should be greater than or equal to 1": {
-            "PULSE_DATABASE_URL": "postgresql://somewhere/pulse",
-            "PULSE_EXPORTER_MAX_ROWS": "0",
-        },
-    }
-    for message, environment in cases.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "exporter"],
-            env=base | environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")
+    for name in [name for name in os.environ if name.startswith("PULSE_")]:
+        monkeypatch.delenv(name)
+    for variable, value, fault in (
+        ("PULSE_EXPORTER_DATABASE_URL", None, "Field required"),
+        ("PULSE_EXPORTER_MAX_ROWS", "0", "Input should be greater than or equal to 1"),
+    ):
+        if value is not None:
+            monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://somewhere/pulse")
+            monkeypatch.setenv(variable, value)
+        with pytest.raises(SystemExit, match="2"):
+            run_process(Exporter, run)
+        assert capsys.readouterr() == ("", f"exporter: {variable}: {fault}\n")
