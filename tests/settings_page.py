@@ -32,6 +32,7 @@ LOCAL = """\
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
 | `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_TEST_HISTORY_ROWS` | `80000` | Finished rows where tests count what queries read; one waits for 80 of them. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 
