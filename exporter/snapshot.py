@@ -62,6 +62,7 @@ def opening(limits: Limits, seconds: float) -> str:
         "begin isolation level repeatable read read only;"
         "set local search_path = pg_catalog;"
         "set local jit = off;"
+        "set local max_parallel_workers_per_gather = 0;"
         f"set local statement_timeout = {_milliseconds(limits.view_seconds)};"
         f"set local lock_timeout = {_milliseconds(limits.view_seconds / 2)};"
         # Should this process end or give up, its query must not go on.

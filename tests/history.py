@@ -1,12 +1,17 @@
-"""A database with a past: 400,000 finished rows over all tables that grow."""
+"""A database with a past: many finished rows over all tables that grow, and a backlog in each queue."""
+
+import os
 
 import asyncpg
 
 DEVICES = 200
-PAST = 50_000
+# What a plan reads is bounded whatever its size: the big form is for whoever wants to see it.
+PAST = int(os.environ.get("PULSE_TEST_HISTORY_ROWS", "80000")) // 8
 """Rows of each kind that are over and done with."""
+BACKLOG = PAST // 10
+"""Rows of each kind that wait, and of each that happened just now."""
 
-# Foreign keys rest meanwhile: checking 400,000 rows is not what is tested.
+# Foreign keys rest meanwhile: checking rows is not what is tested.
 _STATEMENTS = f"""
 select ops.ensure_partitions();
 set session_replication_role = replica;
@@ -47,6 +52,30 @@ reset session_replication_role;
 analyze;
 """
 
+# Every queue, open alerts, attempts and refusals; the statistics know nothing of them, as after any sudden rush.
+_BACKLOG = f"""
+set session_replication_role = replica;
+insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value)
+select i % 16, i, 'acme', 'd', 'm', now(), 1 from generate_series(1, {BACKLOG}) i;
+insert into public.rule_state (tenant_id, rule_id, device_id, shard, since, firing, last_timestamp, last_value, due_at)
+select 'acme', 1, 'd' || i, i % 16, now(), false, now(), 1, now() from generate_series(1, {BACKLOG}) i;
+insert into public.alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)
+select 'acme', 'x' || i, 'hot', 'warning', '', now() from generate_series(1, {BACKLOG}) i;
+insert into public.alert_events (tenant_id, alert_id, kind, occurred_at)
+select 'acme', i, 'opened', now() from generate_series(1, {BACKLOG}) i;
+insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload)
+select 'acme', 100000000 + i, i, i % 100, 'opened', '{{}}' from generate_series(1, {BACKLOG}) i;
+insert into public.delivery_attempts (tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome)
+select 'acme', -i, 1, 1, 1, 'w', 'retry' from generate_series(1, {BACKLOG}) i;
+insert into ops.escalations (tenant_id, alert_id, policy_id, step_number, due_at)
+select 'acme', i, 1, 1, now() from generate_series(1, {BACKLOG}) i;
+insert into public.audit_log
+  (tenant_id, timestamp, event_id, event_type, category, action, message, source_service, details)
+select 'acme', now(), gen_random_uuid(), 'auth.login_failure', 'auth', 'login_failure', '', 'ui_iot',
+       '{{"reason": "expired"}}'
+from generate_series(1, {BACKLOG});
+reset session_replication_role;
+"""
 
 # A block that says so is enough: what is sealed follows from its snapshot, which sees whatever is committed by now.
 _SEAL = """
@@ -62,6 +91,11 @@ async def make_history(conn: asyncpg.Connection) -> None:
     """Fill the clone; conn is the superuser's."""
     await conn.execute(_STATEMENTS)
     await mark_sealed(conn)
+
+
+async def make_backlog(conn: asyncpg.Connection) -> None:
+    """Let BACKLOG rows wait in each queue, and as many have happened just now."""
+    await conn.execute(_BACKLOG)
 
 
 async def mark_sealed(conn: asyncpg.Connection) -> None:

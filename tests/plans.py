@@ -41,3 +41,26 @@ async def rows_touched(conn: asyncpg.Connection, query: str) -> dict[str, int]:
         await conn.fetch(query)
         after = {row["name"]: row["rows"] for row in await conn.fetch(counters)}
     return {name: rows - before.get(name, 0) for name, rows in after.items()}
+
+
+async def entries_read(conn: asyncpg.Connection, query: str) -> Counter[str]:
+    """Rows and index entries that a query's scans went through by table, partitions counted as their parent.
+
+    What its functions went through is included, what an index alone could answer as well.
+    """
+    counters = """
+      select coalesce(p.relname, t.relname)::text as name,
+             sum(pg_stat_get_xact_tuples_returned(c.oid))::bigint as entries
+        from pg_class c
+        left join pg_index x on x.indexrelid = c.oid
+        join pg_class t on t.oid = coalesce(x.indrelid, c.oid)
+        left join pg_inherits i on i.inhrelid = t.oid
+        left join pg_class p on p.oid = i.inhparent
+       where c.relkind in ('r', 'i') and t.relnamespace <> 'pg_catalog'::regnamespace
+         and t.relnamespace <> 'pg_toast'::regnamespace
+       group by 1"""
+    async with conn.transaction():
+        before = {row["name"]: row["entries"] for row in await conn.fetch(counters)}
+        await conn.fetch(query)
+        after = {row["name"]: row["entries"] for row in await conn.fetch(counters)}
+    return +Counter({name: entries - before.get(name, 0) for name, entries in after.items()})

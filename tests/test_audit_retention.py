@@ -649,6 +649,12 @@ async def test_a_stalled_retention_shows(trail: Trail) -> None:
     await trail.seal()
     await trail.drop()
     assert await overdue("months") == {"due": 0, "held": 1, "broken": 0, "unsealed": 0}
+    counted = (
+        "select value from metrics.audit_rows union all select value from metrics.queue_depth where queue_name = $1"
+    )
+    rows = [row["value"] for row in await trail.conn.fetch(counted, "audit_unsealed")]
+    assert sum(rows) == await trail.conn.fetchval("select count(*) from audit_log")
+    assert await trail.tombstones() != []
     assert await trail.conn.fetchval("select value from metrics.audit_retention_last_run_age_seconds") == 0
 
 

@@ -62,7 +62,7 @@ async def test_the_examples_of_the_documentation_work(conn: asyncpg.Connection, 
     async with exporting(role_url("pulse_exporter")) as scraper:
         found = await scraper.scrape()
     assert found.value("pulse_rules_enabled", severity="critical") == 1
-    assert found.value("pulse_alert_age_seconds_bucket", le="+Inf") == 0
+    assert found.value("pulse_hold_age_seconds_bucket", le="+Inf") == 0
     assert f"# HELP pulse_rules_enabled {found.families['pulse_rules_enabled'].documentation}" in page
 
 

@@ -1,31 +1,33 @@
 """The views of schema metrics: which there are, what they say of a known database, and what they cost on a big one."""
 
+import math
 from collections.abc import Callable
 
 import asyncpg
 
 from services.shared.metrics import AUTH_FAILURE_REASONS
-from tests import history
+from tests import delivering, history, seed
 from tests.migrating import ROOT
-from tests.plans import rows_read
-from tests.scraping import exporting
+from tests.plans import entries_read
+from tests.scraping import Scrape, exporting
 from tests.wait import until
 
 RoleUrl = Callable[[str], str]
 
 # Dashboards and rules name these: a change here is a change for those who watch.
 VIEWS = {
+    "alert_age_seconds": ("severity",),
     "alerts_open": ("severity",),
-    "attack_findings": ("kind", "state"),
-    "audit_events_last_hour": ("category",),
+    "attack_findings_last_day": ("kind",),
+    "attack_findings_open": ("kind",),
     "audit_gaps_last_day": (),
     "audit_holds": (),
-    "audit_log_bytes": ("partition_name",),
     "audit_quarantined_last_day": (),
     "audit_retention_days": (),
     "audit_retention_last_run_age_seconds": (),
     "audit_retention_overdue_months": ("reason",),
     "audit_retention_overdue_seconds": ("reason",),
+    "audit_rows": (),
     "audit_seal_lag_seconds": (),
     "audit_sealed_blocks_total": (),
     "audit_sealed_events_total": (),
@@ -36,15 +38,40 @@ VIEWS = {
     "dead_letters": (),
     "default_partition_rows": ("table_name",),
     "delivery_attempts_last_hour": ("outcome",),
+    "delivery_latency_seconds": (),
     "devices": ("status",),
-    "notification_jobs": ("state",),
+    "evaluation_lag_seconds": (),
+    "ingest_lag_seconds": (),
+    "ingest_readings_total": (),
+    "notification_jobs": ("state", "channel_kind"),
     "notification_queue_usage_ratio": (),
     "oldest_transaction_age_seconds": (),
+    "partitions": ("table_name",),
     "partitions_ahead_seconds": ("table_name",),
     "queue_depth": ("service", "queue_name"),
     "queue_oldest_age_seconds": ("service", "queue_name"),
+    "queue_oldest_due_seconds": ("service", "queue_name"),
+    "reading_delivery_latency_seconds": (),
+    "replication_lag_bytes": (),
+    "replication_lag_seconds": (),
+    "replication_slot_retained_bytes": (),
+    "replication_standbys": (),
     "service_up": ("service",),
+    "table_dead_tuples": ("table_name",),
+    "table_last_vacuum_age_seconds": ("table_name",),
+    "table_size_bytes": ("table_name",),
     "tracked_tables_unguarded": (),
+}
+HISTOGRAMS = {"alert_age_seconds", "delivery_latency_seconds", "ingest_lag_seconds", "reading_delivery_latency_seconds"}
+HOT = {
+    "alert_events",
+    "alerts",
+    "delivery_attempts",
+    "device_state",
+    "escalations",
+    "inbox",
+    "notification_jobs",
+    "rule_state",
 }
 QUEUES = {
     ("evaluator_iot", "inbox"),
@@ -63,7 +90,8 @@ values ('acme', 'online', '', true), ('acme', 'late', '', true), ('acme', 'offli
        ('acme', 'new', '', true), ('acme', 'off', '', false);
 insert into public.devices (tenant_id, device_id, name, is_gateway) values ('acme', 'gateway', '', true);
 insert into public.device_state (tenant_id, device_id, metric, timestamp, value, received_at)
-values ('acme', 'online', 'a', now(), 1, now() - interval '2 hours'), ('acme', 'online', 'b', now(), 1, now()),
+values ('acme', 'online', 'a', now(), 1, now() - interval '2 hours'),
+       ('acme', 'online', 'b', now() - interval '20 seconds', 1, now()),
        ('acme', 'late', 'a', now(), 1, now() - interval '10 minutes'),
        ('acme', 'offline', 'a', now(), 1, now() - interval '61 minutes'), ('acme', 'off', 'a', now(), 1, now());
 
@@ -77,25 +105,31 @@ values ('acme', 1, 'online', 0, now(), false, now(), 2, now() - interval '7 seco
        ('acme', 1, 'late', 3, now(), false, now(), 2, now() + interval '7 seconds'),
        ('acme', 1, 'offline', 5, now(), true, now(), 2, null);
 
-insert into public.alerts (tenant_id, fingerprint, rule_name, severity, status, message, opened_at, acknowledged_at,
-                           acknowledged_by, closed_at, close_reason)
-values ('acme', 'a', '', 'critical', 'open', '', now(), null, null, null, null),
-       ('acme', 'b', '', 'critical', 'acknowledged', '', now(), now(), 'me', null, null),
-       ('acme', 'c', '', 'warning', 'closed', '', now(), null, null, now(), 'resolved'),
-       ('system', 'd', '', 'info', 'open', '', now(), null, null, null, null);
-insert into public.alert_events (tenant_id, alert_id, kind, occurred_at, recorded_at, dispatched_at)
-values ('acme', 1, 'opened', now(), now() - interval '90 seconds', now()),
-       ('acme', 2, 'opened', now(), now() - interval '30 seconds', null),
-       ('acme', 2, 'acknowledged', now(), now() - interval '20 seconds', null);
+insert into public.alerts (tenant_id, fingerprint, rule_name, severity, status, message, opened_at, recorded_at,
+                           acknowledged_at, acknowledged_by, closed_at, close_reason)
+values ('acme', 'a', '', 'critical', 'open', '', now(), now() - interval '2 hours', null, null, null, null),
+       ('acme', 'b', '', 'critical', 'acknowledged', '', now(), now(), now(), 'me', null, null),
+       ('acme', 'c', '', 'warning', 'closed', '', now(), now(), null, null, now(), 'resolved'),
+       ('system', 'd', '', 'info', 'open', '', now(), now() - interval '40 days', null, null, null, null);
+insert into public.alert_events
+  (tenant_id, alert_id, kind, occurred_at, recorded_at, dispatched_at, reading_received_at)
+values ('acme', 1, 'opened', now(), now() - interval '90 seconds', now(), now() - interval '100 seconds'),
+       ('acme', 2, 'opened', now(), now() - interval '30 seconds', null, null),
+       ('acme', 2, 'acknowledged', now(), now() - interval '20 seconds', null, null);
 insert into public.notification_channels (tenant_id, name, kind, config)
-select 'acme', 'sink ' || i, 'webhook', '{}' from generate_series(1, 9) i;
+select 'acme', 'sink ' || i, case i when 2 then 'slack' when 3 then 'teams' else 'webhook' end, '{}'
+from generate_series(1, 9) i;
 insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, run_at, lease_until,
-                                      leased_by, finished_at, payload)
-values ('acme', 1, 1, 1, 'opened', 'pending', now() - interval '40 seconds', null, null, null, '{}'),
-       ('acme', 1, 1, 2, 'opened', 'pending', now() + interval '40 seconds', null, null, null, '{}'),
-       ('acme', 1, 1, 3, 'opened', 'leased', now() - interval '60 seconds', now(), 'w', null, '{}'),
-       ('acme', 1, 1, 4, 'opened', 'delivered', now() - interval '9 hours', null, null, now(), '{}'),
-       ('acme', 1, 1, 5, 'opened', 'dead', now() - interval '9 hours', null, null, now(), '{}');
+                                      leased_by, created_at, finished_at, payload)
+values ('acme', 1, 1, 2, 'opened', 'pending', now() + interval '40 seconds', null, null, now() - interval '80 seconds',
+        null, '{}'),
+       ('acme', 1, 1, 1, 'opened', 'pending', now() - interval '40 seconds', null, null, now(), null, '{}'),
+       ('acme', 1, 1, 3, 'opened', 'leased', now() - interval '60 seconds', now(), 'w', now(), null, '{}'),
+       ('acme', 1, 1, 4, 'opened', 'delivered', now() - interval '9 hours', null, null, now(), now(), '{}'),
+       ('acme', 1, 1, 5, 'opened', 'dead', now() - interval '9 hours', null, null, now(), now(), '{}'),
+       ('acme', 3, 2, 6, 'acknowledged', 'delivered', now(), null, null, now(), now(), '{}'),
+       ('acme', 1, 1, 7, 'opened', 'delivered', now(), null, null, now(), now() - interval '61 minutes', '{}'),
+       ('acme', 1, 1, 999, 'opened', 'pending', now() - interval '30 seconds', null, null, now(), null, '{}');
 insert into public.delivery_attempts (tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, finished_at)
 values ('acme', 4, 4, 1, 1, 'w', 'retry', now() - interval '61 minutes'), ('acme', 4, 4, 2, 2, 'w', 'retry', now()),
        ('acme', 4, 4, 3, 3, 'w', 'delivered', now()), ('acme', 5, 5, 1, 1, 'w', 'unknown', now());
@@ -112,6 +146,7 @@ insert into audit.blocks
 values (6, '2001-01-01', '1:1:', '2:2:', '2', 10, 7, now(), now(), sha256(''), sha256(''), now(), 1);
 insert into audit.holds (starts_at, ends_at, reason, placed_by, released_by, released_at, release_reason)
 values ('-infinity', 'infinity', 'x', 'me', null, null, null), ('-infinity', 'infinity', 'x', 'me', 'me', now(), 'x');
+insert into audit.tombstones values ('2000-01-01', 5, 0, 5, now(), '');
 update audit.retention set keep_days = 400, last_run_at = now() - interval '2 hours';
 insert into public.audit_log
   (tenant_id, timestamp, event_id, event_type, category, action, message, source_service, details)
@@ -145,7 +180,9 @@ async def test_every_view_is_served_and_explained(conn: asyncpg.Connection, role
     assert files == set(VIEWS)
     columns = "select attname from pg_attribute where attrelid = $1::text::regclass and attnum > 0 order by attnum"
     found = {view: [row[0] for row in await conn.fetch(columns, f"metrics.{view}")] for view in VIEWS}
-    assert found == {view: [*labels, "value"] for view, labels in VIEWS.items()}
+    special = {view: ["le", "value"] if view in HISTOGRAMS else ["value"] for view in VIEWS}
+    found = {view: [column for column in columns if column != "sum"] for view, columns in found.items()}
+    assert found == {view: [*labels, *special[view]] for view, labels in VIEWS.items()}
     async with exporting(role_url("pulse_exporter")) as scraper:
         scrape = await scraper.scrape()
     assert scrape.views() == dict.fromkeys(VIEWS, True)
@@ -153,7 +190,8 @@ async def test_every_view_is_served_and_explained(conn: asyncpg.Connection, role
         family = scrape.families[f"pulse_{view}".removesuffix("_total")]
         assert family.documentation.endswith("."), view
         assert ". " not in family.documentation, view
-        assert family.type == ("counter" if view.endswith("_total") else "gauge")
+        kind = "counter" if view.endswith("_total") else "gaugehistogram" if view in HISTOGRAMS else "gauge"
+        assert family.type == kind, view
 
 
 async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
@@ -167,22 +205,28 @@ async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url:
         "delivery_attempts_last_hour": await _allowed(conn, "delivery_attempts_outcome_check"),
         "auth_failures_last_hour": {*AUTH_FAILURE_REASONS, "other"},
         "devices": {"online", "late", "offline", "never_seen", "gateway", "disabled"},
-        "notification_jobs": {"due", "scheduled", "leased"},
+        "attack_findings_open": await _allowed(conn, "attack_findings_kind_check"),
+        "attack_findings_last_day": await _allowed(conn, "attack_findings_kind_check"),
         "default_partition_rows": {"telemetry", "audit_log"},
         "audit_retention_overdue_months": {"due", "held", "broken", "unsealed"},
         "audit_retention_overdue_seconds": {"due", "held", "broken", "unsealed"},
     }
     for view, labels in zero.items():
         assert found.series(f"pulse_{view}", *VIEWS[view]) == {(label,): 0 for label in labels}, view
-    kinds = [row[0] for row in await conn.fetch("select kind from audit.attack_thresholds")]
-    assert set(kinds) == await _allowed(conn, "attack_findings_kind_check")
-    assert found.series("pulse_attack_findings", "kind", "state") == {
-        (kind, state): 0 for kind in kinds for state in ("open", "last_day")
+    channel_kinds = await _allowed(conn, "notification_channels_kind_check") | {"deleted"}
+    assert found.series("pulse_notification_jobs", "state", "channel_kind") == {
+        (state, kind): 0 for state in ("due", "scheduled", "leased") for kind in channel_kinds
     }
     assert found.series("pulse_queue_depth", "service", "queue_name") == dict.fromkeys(QUEUES, 0)
     assert found.series("pulse_queue_oldest_age_seconds", "service", "queue_name") == dict.fromkeys(QUEUES, 0)
-    registered = {row[0] for row in await conn.fetch("select split_part(event_type, '.', 1) from audit.event_types")}
-    assert {category for (category,) in found.series("pulse_audit_events_last_hour", "category")} == registered
+    assert found.series("pulse_queue_oldest_due_seconds", "service", "queue_name") == dict.fromkeys(QUEUES, 0)
+    for histogram in HISTOGRAMS:
+        buckets = found.series(f"pulse_{histogram}_bucket", *VIEWS[histogram], "le")
+        assert set(buckets.values()) == {0}, histogram
+        assert {le for *_, le in buckets} >= {"60.0", "300.0", "3600.0", "+Inf"}, histogram
+    assert {severity for severity, _ in found.series("pulse_alert_age_seconds_bucket", "severity", "le")} == zero[
+        "alerts_open"
+    ]
     for single in (
         *(
             "dead_letters",
@@ -191,10 +235,17 @@ async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url:
             "audit_quarantined_last_day",
             "audit_holds",
         ),
-        *("audit_seal_lag_seconds", "audit_retention_days"),
+        *("audit_seal_lag_seconds", "audit_retention_days", "evaluation_lag_seconds", "ingest_readings_total"),
+        *("replication_standbys", "replication_slot_retained_bytes"),
     ):
         assert found.value(f"pulse_{single}") == 0, single
-    assert found.value("pulse_audit_retention_last_run_age_seconds") is None
+    # What was never done has no age, and there is no lag without a standby.
+    for single in ("audit_retention_last_run_age_seconds", "replication_lag_bytes", "replication_lag_seconds"):
+        assert found.value(f"pulse_{single}") is None, single
+    # Nothing is sealed here but what the test says is: the one row of its block.
+    assert found.value("pulse_audit_rows") == 1
+    partitions = found.series("pulse_partitions", "table_name")
+    assert (partitions["telemetry",] > 10, partitions["audit_log",] > 3) == (True, True)
 
 
 async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
@@ -212,7 +263,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
         ("evaluator_iot", "inbox"): 3,
         ("evaluator_iot", "pending_timers"): 1,
         ("dispatcher", "alert_events"): 2,
-        ("delivery_worker", "notification_jobs"): 3,
+        ("delivery_worker", "notification_jobs"): 4,
         ("ops_worker", "escalations"): 1,
         ("ops_worker", "audit_unsealed"): 28,
     }
@@ -220,38 +271,47 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
         ("evaluator_iot", "inbox"): 50,
         ("evaluator_iot", "pending_timers"): 7,
         ("dispatcher", "alert_events"): 30,
-        ("delivery_worker", "notification_jobs"): 60,
+        ("delivery_worker", "notification_jobs"): 80,
         ("ops_worker", "escalations"): 3,
     }
     seen = found.series("pulse_queue_oldest_age_seconds", "service", "queue_name")
     # Rows of one transaction are equally old to the sealer, whatever their times say.
     assert 0 <= seen.pop(("ops_worker", "audit_unsealed")) <= 9 + late
     assert {queue: ages[queue] <= seen[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(seen, True)
-    attacks = {
-        labels: value for labels, value in found.series("pulse_attack_findings", "kind", "state").items() if value
-    }
-    assert attacks == {
-        ("brute_force", "open"): 2,
-        ("brute_force", "last_day"): 1,
-        ("password_spraying", "last_day"): 1,
-    }
+    due = found.series("pulse_queue_oldest_due_seconds", "service", "queue_name")
+    del due["ops_worker", "audit_unsealed"]
+    ages["delivery_worker", "notification_jobs"] = 40  # neither what is leased nor what is scheduled is due
+    assert {queue: ages[queue] <= due[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(due, True)
+    assert 50 <= (found.value("pulse_evaluation_lag_seconds") or 0) <= 50 + late
+    assert counted("attack_findings_open") == {"brute_force": 2}
+    assert counted("attack_findings_last_day") == {"brute_force": 1, "password_spraying": 1}
     assert counted("alerts_open") == {"critical": 2, "info": 1}
     assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
-    assert counted("notification_jobs") == {"due": 1, "scheduled": 1, "leased": 1}
+    jobs = found.series("pulse_notification_jobs", "state", "channel_kind")
+    assert {labels: value for labels, value in jobs.items() if value} == {
+        ("due", "webhook"): 1, ("due", "deleted"): 1, ("scheduled", "slack"): 1, ("leased", "teams"): 1,
+    }  # fmt: skip
+    age = "alert_age_seconds"
+    assert _steps(found, age, severity="critical") == {"60.0": 1, "14400.0": 2}
+    assert (_steps(found, age, severity="info"), _steps(found, age, severity="warning")) == ({"+Inf": 1}, {})
+    # One of an alert that a reading opened 90 seconds ago, one of an acknowledgement 20 seconds ago.
+    assert _steps(found, "delivery_latency_seconds") == {"30.0": 1, "300.0": 2}
+    assert _steps(found, "reading_delivery_latency_seconds") == {"300.0": 1}
+    assert found.value("pulse_reading_delivery_latency_seconds_gsum") == 100
+    assert _steps(found, "ingest_lag_seconds") == {"0.1": 1, "30.0": 2}
+    assert found.value("pulse_ingest_readings_total") == 2
     assert counted("delivery_attempts_last_hour") == {"retry": 1, "delivered": 1, "unknown": 1}
-    assert counted("audit_events_last_hour") == {"auth": 4, "alert": 1, "config": 17}
     assert counted("auth_failures_last_hour") == {"expired": 1, "forbidden": 1, "other": 1}
     assert counted("default_partition_rows") == {"telemetry": 2, "audit_log": 28}
     assert (found.value("pulse_audit_gaps_last_day"), found.value("pulse_audit_quarantined_last_day")) == (2, 1)
     assert (found.value("pulse_audit_sealed_events_total"), found.value("pulse_audit_sealed_blocks_total")) == (17, 7)
+    assert found.value("pulse_audit_rows") == 12
     assert (found.value("pulse_audit_holds"), found.value("pulse_audit_retention_days")) == (1, 400)
     assert 0 <= (found.value("pulse_audit_seal_lag_seconds") or 0) <= 9 + late
     assert 7200 <= (found.value("pulse_audit_retention_last_run_age_seconds") or 0) <= 7200 + late
-    (partition,) = found.series("pulse_audit_log_bytes", "partition_name").items()
-    assert partition == (
-        ("audit_log_default",),
-        await conn.fetchval("select pg_total_relation_size('audit_log_default')"),
-    )
+    size = "select pg_total_relation_size('telemetry_default') + pg_total_relation_size('telemetry')"
+    assert found.series("pulse_table_size_bytes", "table_name")["telemetry",] == await conn.fetchval(size)
+    assert found.series("pulse_partitions", "table_name") == {("telemetry",): 1, ("audit_log",): 1}
     assert found.series("pulse_service_up", "service") == {("ui_iot",): 1, ("dispatcher",): 0}
     assert found.value("pulse_dead_letters") == 1
     assert found.value("pulse_database_connections_limit") == await conn.fetchval(
@@ -259,6 +319,76 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     )
     assert (found.value("pulse_database_size_bytes") or 0) > 1_000_000
     assert 0 <= (found.value("pulse_notification_queue_usage_ratio") or 0) < 1
+
+
+async def test_latency_counts_from_the_arrival_of_the_reading(conn: asyncpg.Connection) -> None:
+    """Each delivery of what a reading opened or closed, in one pass or two, not of what a timer or a person caused."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await seed.rule(conn, metric="pressure", for_seconds=60)
+    await seed.route(conn, await seed.channel(conn))
+    # Opened and closed again within one pass; then opened by one pass and closed by the next.
+    for batch in (((0, 90), (1, 10), (2, 90)), ((3, 10),)):
+        await seed.readings(conn, *batch)
+        await conn.execute("select evaluator.evaluate(100)")
+    # Pending until its time is over, and no reading says so; a person acknowledges it.
+    await seed.readings(conn, (0, 90), metric="pressure")
+    for _ in range(2):
+        await conn.execute("select evaluator.evaluate(100)")
+        await conn.execute("update rule_state set due_at = now() where due_at is not null")
+    async with conn.transaction():
+        await conn.execute("select core.act('acme', 'user', 'ann', '', '', '', 'ui_iot')")
+        await conn.execute("select evaluator.acknowledge_alert(max(alert_id)) from alerts")
+    await conn.execute("select dispatcher.dispatch(100)")
+    while leased := await delivering.claim(conn):
+        await delivering.finish(conn, leased)
+    arrivals = [
+        row[0] for row in await conn.fetch("select received_at from telemetry where metric = 'temperature' order by 1")
+    ]
+    events = await conn.fetch("select kind, reading_received_at from alert_events order by event_id")
+    assert [(row["kind"], row["reading_received_at"]) for row in events] == [
+        *zip(("opened", "closed", "opened", "closed"), arrivals, strict=True), ("opened", None), ("acknowledged", None),
+    ]  # fmt: skip
+    exact = """
+      select sum(extract(epoch from finished_at - reading_received_at))::float8 as readings,
+             sum(extract(epoch from finished_at - recorded_at))::float8 as events
+        from notification_jobs join alert_events using (tenant_id, event_id)"""
+    sums = dict(await conn.fetchrow(exact))
+    for view, count, of in (
+        ("reading_delivery_latency_seconds", 4, "readings"),
+        ("delivery_latency_seconds", 6, "events"),
+    ):
+        row = await conn.fetchrow(f"select value, sum from metrics.{view} where le = 'Infinity'")
+        assert (row["value"], round(row["sum"], 5)) == (count, round(sums[of], 5)), view
+
+
+async def test_a_value_on_a_bound_is_at_most_that(conn: asyncpg.Connection) -> None:
+    """Buckets count cumulatively what is at most le, null is no value, and what is above all bounds is in +Inf only."""
+    query = "select le, value, sum from core.histogram($1, $2)"
+    seconds = [-1.0, 0.005, 0.0051, None, 60.0, math.nextafter(60.0, 61.0)]
+    rows = await conn.fetch(query, seconds, [0.005, 60.0])
+    assert [(row["le"], row["value"]) for row in rows] == [("0.005", 2), ("60", 4), ("Infinity", 5)]
+    assert {row["sum"] for row in rows} == {math.fsum(value for value in seconds if value is not None)}
+    assert [row["value"] for row in await conn.fetch(query, None, [1.0])] == [0, 0]
+
+
+async def test_dead_rows_and_vacuum_are_told(conn: asyncpg.Connection) -> None:
+    """A vacuum that never was is infinitely long ago; one takes away the dead rows and sets the clock to zero."""
+    ages = "select table_name, value from metrics.table_last_vacuum_age_seconds"
+    dead = "select table_name, value from metrics.table_dead_tuples"
+    assert dict(await conn.fetch(ages)) == dict.fromkeys(HOT, math.inf)
+    await conn.execute(
+        "insert into device_state select 'acme', 'd', i::text, now(), 1, now() from generate_series(1, 50) i"
+    )
+    await conn.execute("delete from device_state")
+    await conn.execute("select pg_stat_force_next_flush()")
+    assert dict(await conn.fetch(dead)) == dict.fromkeys(HOT, 0) | {"device_state": 50}
+    before = await conn.fetchval("select clock_timestamp()")
+    await conn.execute("vacuum device_state")
+    await conn.execute("select pg_stat_force_next_flush()")
+    assert dict(await conn.fetch(dead))["device_state"] == 0
+    age = dict(await conn.fetch(ages)).pop("device_state")
+    assert 0 <= age <= (await conn.fetchval("select clock_timestamp()") - before).total_seconds()
 
 
 async def test_what_is_due_follows_the_clock(conn: asyncpg.Connection) -> None:
@@ -271,9 +401,9 @@ async def test_what_is_due_follows_the_clock(conn: asyncpg.Connection) -> None:
     query = "select queue_name, depth, oldest_age_seconds from api.queues where service <> 'dispatcher'"
     found = {row["queue_name"]: row for row in await conn.fetch(query)}
     assert (found["pending_timers"]["depth"], found["escalations"]["depth"]) == (2, 2)
-    assert found["notification_jobs"]["oldest_age_seconds"] >= 120
-    states = dict(await conn.fetch("select state, value from metrics.notification_jobs"))
-    assert states == {"due": 2, "scheduled": 0, "leased": 1}
+    assert found["notification_jobs"]["oldest_age_seconds"] >= 140
+    states = dict(await conn.fetch("select state, sum(value) from metrics.notification_jobs group by state"))
+    assert states == {"due": 3, "scheduled": 0, "leased": 1}
 
 
 async def test_partitions_ahead_shrink_to_zero(conn: asyncpg.Connection) -> None:
@@ -323,68 +453,59 @@ async def test_sessions_of_others_are_hidden_or_told(
         await other.close()
 
 
-async def test_a_long_history_costs_nothing(conn: asyncpg.Connection, database_url: str) -> None:
-    """400,000 finished rows lie in the tables; no view reads more than a few hundred rows, and none of what is over."""
+async def test_neither_history_nor_a_backlog_makes_a_view_slow(conn: asyncpg.Connection) -> None:
+    """What each view goes through is bounded whatever lies in the tables, also while statistics know of no backlog.
+
+    With PULSE_TEST_HISTORY_ROWS=10000000 and --timeout=0: ten million finished rows, 125,000 waiting in each queue.
+    """
     await history.make_history(conn)
-    fleet = {"devices": history.DEVICES, "device_state": 2 * history.DEVICES}
-    # The catalog has a row for each partition, index and trigger: it grows with the schema, not with history.
-    fleet |= {"pg_inherits": 500, "pg_trigger": 500}
+    assert await _too_many(conn, waiting=0) == {}
+    await history.make_backlog(conn)
+    assert await _too_many(conn, waiting=history.BACKLOG) == {}
+    depths = await conn.fetch("select queue_name, value from metrics.queue_depth")
+    assert dict(depths) == dict.fromkeys((queue for _, queue in QUEUES), history.BACKLOG)
+    # A worker that asks for its own queue reads no other.
+    assert set(await entries_read(conn, "select * from api.queues where service = 'dispatcher'")) == {"alert_events"}
+
+
+async def _too_many(conn: asyncpg.Connection, *, waiting: int) -> dict[str, dict[str, int]]:
+    """What views read beyond their bounds while so many rows wait in each queue: rows by view and table."""
+    found = {}
     for view in VIEWS:
-        read = await rows_read(conn, f"select * from metrics.{view}")
-        too_many = {table: rows for table, rows in read.items() if rows > fleet.get(table, 100)}
-        assert too_many == {}, view
-        # What functions inside a view read shows in no plan.
-        assert await audit_rows_read(database_url, f"select * from metrics.{view}") <= 100, view
+        most = _bounds(waiting).get(view, {})
+        read = await entries_read(conn, f"select * from metrics.{view}")
+        found[view] = {table: rows for table, rows in read.items() if rows > most.get(table, 0) + 100}
+    return {view: tables for view, tables in found.items() if tables}
 
 
-async def test_a_backlog_does_not_slow_the_ages_or_the_other_queues(
-    conn: asyncpg.Connection, database_url: str
-) -> None:
-    """Each queue holds 10,000 rows: ages are found by index, and a service's own queues without reading another's."""
-    await history.make_history(conn)
-    await conn.execute(
-        """
-        set session_replication_role = replica;
-        insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value)
-        select i % 16, i, 'acme', 'd', 'm', now(), 1 from generate_series(1, 10000) i;
-        insert into public.rule_state
-          (tenant_id, rule_id, device_id, shard, since, firing, last_timestamp, last_value, due_at)
-        select 'acme', 1, 'd' || i, i % 16, now(), false, now(), 1, now() from generate_series(1, 10000) i;
-        insert into public.alert_events (tenant_id, alert_id, kind, occurred_at)
-        select 'acme', i, 'opened', now() from generate_series(1, 10000) i;
-        insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload)
-        select 'acme', 1000000 + i, i, 1, 'opened', '{}' from generate_series(1, 10000) i;
-        insert into ops.escalations (tenant_id, alert_id, policy_id, step_number, due_at)
-        select 'acme', i, 1, 1, now() from generate_series(1, 10000) i;
-        select audit.write(array(select audit.event('acme', 'alert.opened') from generate_series(1, 10000)));
-        reset session_replication_role;
-        analyze
-        """
-    )
-    depths = await conn.fetch("select value from metrics.queue_depth")
-    assert [row["value"] for row in depths] == [10_000] * len(QUEUES)
-    for view, most in (("queue_oldest_age_seconds", 10), ("audit_seal_lag_seconds", 10), ("queue_depth", 10_000)):
-        assert await audit_rows_read(database_url, f"select * from metrics.{view}") <= most, view
-    ages = await rows_read(conn, "select * from metrics.queue_oldest_age_seconds")
-    assert {table: rows for table, rows in ages.items() if rows > 32} == {}
-    own = await rows_read(conn, "select * from api.queues where service = 'dispatcher'")
-    assert {table for table, rows in own.items() if rows > 1} == {"alert_events"}
-    assert own["alert_events"] <= 10_000 + 1
+def _bounds(waiting: int) -> dict[str, dict[str, int]]:
+    """Rows that views may read, beyond a few: the fleet, a cap, or what waits, but never what is over."""
+    deliveries = {"notification_jobs": 2_000, "alert_events": 2_000}
+    queues = ("inbox", "rule_state", "alert_events", "notification_jobs", "escalations", "audit_log")
+    return {
+        "devices": {"devices": history.DEVICES, "device_state": 2 * history.DEVICES},
+        "ingest_lag_seconds": {"device_state": 2 * history.DEVICES},
+        "delivery_latency_seconds": deliveries,
+        "reading_delivery_latency_seconds": deliveries,
+        "delivery_attempts_last_hour": {"delivery_attempts": min(waiting, 10_000)},
+        "auth_failures_last_hour": {"audit_log": min(waiting, 10_000)},
+        "alerts_open": {"alerts": waiting},
+        "alert_age_seconds": {"alerts": waiting},
+        "notification_jobs": {"notification_jobs": waiting},
+        "queue_oldest_age_seconds": {"notification_jobs": waiting},
+        "queue_depth": dict.fromkeys(queues, waiting),
+        "default_partition_rows": {"telemetry": 10_000, "audit_log": 10_000},
+    }
 
 
-async def audit_rows_read(url: str, query: str) -> int:
-    """Rows of audit_log that a query touches, in functions too."""
-    fresh = await asyncpg.connect(url)  # its counters start from nothing
-    try:
-        async with fresh.transaction():
-            await fresh.fetch(query)
-            touched = await fresh.fetchval(
-                "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))"
-                " from pg_stat_xact_all_tables where relname like 'audit\\_log\\_%'"
-            )
-    finally:
-        await fresh.close()
-    return int(touched)
+def _steps(scrape: Scrape, histogram: str, **labels: str) -> dict[str, float]:
+    """The buckets of a histogram that hold more than the one before, with what is in them by then."""
+    names = sorted(labels)
+    found = scrape.series(f"pulse_{histogram}_bucket", *names, "le")
+    mine = {le: value for (*given, le), value in found.items() if given == [labels[name] for name in names]}
+    ordered = sorted(mine, key=float)
+    lower = (0.0, *(mine[le] for le in ordered))
+    return {le: mine[le] for le, before in zip(ordered, lower, strict=False) if mine[le] > before}
 
 
 async def _allowed(conn: asyncpg.Connection, constraint: str) -> set[str]:

@@ -129,7 +129,7 @@ async def test_a_big_request_is_one_line(conn: asyncpg.Connection, app_pool: db.
 
 
 async def test_a_trace_is_found_by_index(conn: asyncpg.Connection) -> None:
-    """Among 400,000 rows of other traces, the tenant's condition in place, each branch reads only the trace's rows."""
+    """Among 80,000 rows of other traces, the tenant's condition in place, each branch reads only the trace's rows."""
     await history.make_history(conn)
     async with conn.transaction():
         await conn.execute("set local pulse.tenant_id = 'acme'")

@@ -13,6 +13,7 @@ branch_labels = None
 depends_on = None
 
 DOWNGRADE = """
+alter table public.alert_events drop column reading_received_at;
 alter table public.alert_events drop column decided_at;
 """
 

@@ -4,3 +4,8 @@
 alter table public.alert_events add column decided_at timestamptz;
 alter table public.alert_events alter column decided_at set default now();
 comment on column public.alert_events.decided_at is 'When the transaction that decided it began; null for events older than the column.';
+
+-- How long it takes from a reading to a notification is told by rows: the evaluator has the time at hand in its inbox, and
+-- nobody has to look for the reading again.
+alter table public.alert_events add column reading_received_at timestamptz;
+comment on column public.alert_events.reading_received_at is 'When the reading that caused it arrived; null when none did, and for events older than the column.';

@@ -2,8 +2,10 @@ create function audit._unsealed_count(p_limit bigint) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 -- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
+-- And by them a transaction may seem to have written a great part of the table, which is no reason to start workers.
 set enable_seqscan = off
 set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_head pg_snapshot := audit._head_snapshot();

@@ -1,8 +1,10 @@
 create function audit._unsealed_since() returns timestamptz
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+-- By statistics a transaction may have written a great part of the table, which is no reason to start workers.
 set enable_seqscan = off
 set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
 as $$
 declare
   v_head pg_snapshot := audit._head_snapshot();

@@ -10,7 +10,7 @@ set jit = off
 as $$
 begin
   with batch as materialized (
-    select t.tenant_id, t.device_id, t.metric, t.timestamp, t.value, t.trace_id
+    select t.tenant_id, t.device_id, t.metric, t.timestamp, t.value, t.received_at, t.trace_id
     from evaluator._take(p_shards, p_limit) t
   ), live as materialized (
     -- What came before its device was disabled or deleted opens nothing: nothing could close it again.
@@ -67,13 +67,13 @@ begin
       order by e.timestamp desc limit 1
     ) evaluated on true
   ), sequence as (
-    select c.*, b.timestamp, b.value, b.trace_id, false as is_quiet_mark,
+    select c.*, b.timestamp, b.value, b.received_at, b.trace_id, false as is_quiet_mark,
       evaluator._breaches(c.operator, b.value, c.threshold) as breach
     from candidate c join batch b using (tenant_id, device_id, metric)
     where c.newest is null or b.timestamp > c.newest or (c.since is null and c.for_at_least = interval '0')
     union all
     -- An idle pair whose newest evaluated reading is known: there it was quiet.
-    select c.*, c.newest, null, null, true, false
+    select c.*, c.newest, null, null, null, true, false
     from candidate c
     where c.since is null and c.newest is not null
   ), flipped as (
@@ -99,9 +99,9 @@ begin
       (array_agg(d.value order by d.timestamp desc))[1] as last_value,
       (array_agg(d.trace_id order by d.timestamp desc))[1] as last_trace_id,
       -- What starts the island for a close, what has lasted long enough for an open.
-      (array_agg(jsonb_build_object('at', d.timestamp, 'value', d.value, 'trace_id', d.trace_id)
-        order by d.timestamp, d.is_quiet_mark)
-        filter (where not d.breach or d.timestamp >= d.began + d.for_at_least))[1] as edge
+      (array_agg(
+        jsonb_build_object('at', d.timestamp, 'value', d.value, 'received_at', d.received_at, 'trace_id', d.trace_id)
+        order by d.timestamp, d.is_quiet_mark) filter (where not d.breach or d.timestamp >= d.began + d.for_at_least))[1] as edge
     from dated d
     group by d.tenant_id, d.rule_id, d.device_id, d.shard, d.island, d.breach, d.began, d.for_at_least, d.firing
   ), judged as (

@@ -9,13 +9,14 @@ begin
     select *
     from jsonb_to_recordset(p_closures)
       as c (tenant_id text, fingerprint text, at timestamptz, reason text, actor_type text, actor text,
-        value double precision, trace_id text)
+        value double precision, received_at timestamptz, trace_id text)
   ), closed as (
     update public.alerts a
     set status = 'closed', closed_at = c.at, close_reason = c.reason
     from closure c
     where a.tenant_id = c.tenant_id and a.fingerprint = c.fingerprint and a.status <> 'closed'
-    returning a.tenant_id, a.alert_id, c.at, c.reason, c.actor_type, c.actor, c.value, coalesce(c.trace_id, a.trace_id) as trace_id
+    returning a.tenant_id, a.alert_id, c.at, c.reason, c.actor_type, c.actor, c.value, c.received_at,
+      coalesce(c.trace_id, a.trace_id) as trace_id
   ), calmed as (
     delete from ops.escalations e
     using closed c
@@ -31,5 +32,5 @@ end
 $$;
 
 comment on function evaluator._close(jsonb) is
-  'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, trace_id}], '
-  'end their escalation, and return how many there were.';
+  'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, '
+  'trace_id}], end their escalation, and return how many there were.';

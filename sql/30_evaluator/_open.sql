@@ -9,8 +9,9 @@ begin
     select *
     from rows from (jsonb_to_recordset(p_openings)
       as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, metric text, severity text,
-        message text, value double precision, at timestamptz, closed_at timestamptz, policy_id bigint, trace_id text,
-        close_value double precision, close_trace_id text)) with ordinality as o
+        message text, value double precision, at timestamptz, received_at timestamptz, closed_at timestamptz,
+        policy_id bigint, trace_id text, close_value double precision, close_received_at timestamptz,
+        close_trace_id text)) with ordinality as o
   ), stored as (
     insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, metric, severity, message, value,
       opened_at, status, closed_at, close_reason, trace_id)
@@ -37,6 +38,7 @@ begin
     cross join lateral (values
       (1, o.alert || '{"kind": "opened"}'),
       (2, o.alert || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
+        'received_at', o.alert -> 'close_received_at',
         'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'), 'reason', 'resolved'))
     ) as e (step, event)
     where e.step = 1 or o.alert ->> 'closed_at' is not null));

@@ -4,10 +4,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- In the order given: the events of one alert get ascending ids.
-  insert into public.alert_events (tenant_id, alert_id, kind, occurred_at, actor, value, trace_id)
-  select e.tenant_id, e.alert_id, e.kind, e.at, e.actor, e.value, e.trace_id
+  insert into public.alert_events
+    (tenant_id, alert_id, kind, occurred_at, actor, value, reading_received_at, trace_id)
+  select e.tenant_id, e.alert_id, e.kind, e.at, e.actor, e.value, e.received_at, e.trace_id
   from rows from (jsonb_to_recordset(p_events)
-    as (tenant_id text, alert_id bigint, kind text, at timestamptz, actor text, value double precision, trace_id text))
+    as (tenant_id text, alert_id bigint, kind text, at timestamptz, actor text, value double precision,
+      received_at timestamptz, trace_id text))
     with ordinality as e
   order by e.ordinality;
   perform audit.write(array_agg(audit.event(
@@ -33,5 +35,5 @@ end
 $$;
 
 comment on function evaluator._publish(jsonb) is
-  'Write the alert events [{tenant_id, alert_id, kind, at, actor_type, actor, reason, value, trace_id}] in this order, '
-  'with their audit events, and wake the dispatcher.';
+  'Write the alert events [{tenant_id, alert_id, kind, at, actor_type, actor, reason, value, received_at, trace_id}] '
+  'in this order, with their audit events, and wake the dispatcher.';

@@ -1,7 +1,18 @@
+-- One pass without a sort, whatever the statistics say of a number that jumps.
 create view metrics.alerts_open as
-select known.severity, count(a.alert_id) as value
-from (values ('info'), ('warning'), ('error'), ('critical')) known (severity)
-left join public.alerts a on a.severity = known.severity and a.status <> 'closed'
-group by known.severity;
+with counted as (
+  select
+    count(*) filter (where severity = 'info') as info,
+    count(*) filter (where severity = 'warning') as warning,
+    count(*) filter (where severity = 'error') as error,
+    count(*) filter (where severity = 'critical') as critical
+  from (select severity from public.alerts where status <> 'closed' limit 1000000) open
+)
+select known.severity, known.value
+from counted c
+cross join lateral (
+  values ('info', c.info), ('warning', c.warning), ('error', c.error), ('critical', c.critical)
+) known (severity, value);
 
-comment on view metrics.alerts_open is 'Alerts that are not closed, acknowledged ones included, by severity.';
+comment on view metrics.alerts_open is
+  'Alerts that are not closed, acknowledged ones included, by severity, counted up to 1,000,000.';

@@ -1,6 +1,6 @@
 create view metrics.dead_letters as
 select count(*) as value
-from (select from public.notification_jobs where state = 'dead' limit 1000000) jobs;
+from (select from public.notification_jobs where state = 'dead' limit 100000) jobs;
 
 comment on view metrics.dead_letters is
-  'Notification jobs that were given up and neither redriven nor pruned, counted up to 1,000,000.';
+  'Notification jobs that were given up and neither redriven nor pruned, counted up to 100,000.';

@@ -1,22 +1,20 @@
 -- Finished jobs are history and not counted here; the dead ones have a metric of their own.
 create view metrics.notification_jobs as
-select
-  'due' as state,
-  (
-    select count(*)
-    from (select from public.notification_jobs where state = 'pending' and run_at <= core.now() limit 1000000) jobs
-  ) as value
-union all
-select
-  'scheduled',
-  (
-    select count(*)
-    from (select from public.notification_jobs where state = 'pending' and run_at > core.now() limit 1000000) jobs
-  )
-union all
-select
-  'leased',
-  (select count(*) from (select from public.notification_jobs where state = 'leased' limit 1000000) jobs);
+with by_kind as (
+  select
+    coalesce(c.kind, 'deleted') as channel_kind,
+    sum(j.due) as due,
+    sum(j.scheduled) as scheduled,
+    sum(j.leased) as leased
+  from delivery._unfinished_jobs(core.now(), 1000000) j
+  left join public.notification_channels c on c.tenant_id = j.tenant_id and c.channel_id = j.channel_id
+  group by 1
+)
+select counted.state, known.channel_kind, coalesce(counted.jobs, 0)::bigint as value
+from (values ('webhook'), ('slack'), ('teams'), ('pagerduty'), ('deleted')) known (channel_kind)
+left join by_kind k on k.channel_kind = known.channel_kind
+cross join lateral (values ('due', k.due), ('scheduled', k.scheduled), ('leased', k.leased)) counted (state, jobs);
 
 comment on view metrics.notification_jobs is
-  'Unfinished notification jobs: due, scheduled for later, or leased to a worker, each counted up to 1,000,000.';
+  'Unfinished notification jobs, due, scheduled for later or leased to a worker, by kind of channel, counting up to '
+  '1,000,000 that are not leased.';

@@ -6,4 +6,5 @@ select
 from ops.queues;
 
 comment on view metrics.queue_oldest_age_seconds is
-  'How long the oldest due row of each queue has waited, 0 when none is due.';
+  'How long the oldest row of each queue has been there, notifications scheduled for another try included, 0 when '
+  'there is none.';

@@ -1,0 +1,7 @@
+create view metrics.evaluation_lag_seconds as
+select greatest(coalesce(max(extract(epoch from core.now() - due_at)), 0), 0)::double precision as value
+from ops.queues
+where service = 'evaluator_iot';
+
+comment on view metrics.evaluation_lag_seconds is
+  'How far the evaluator is behind: how long the oldest reading or due timer has waited, 0 when none does.';
