@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,17 +16,15 @@ from typing import Any, TypeVar
 
 import asyncpg
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.shared import logging as json_logging
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
-from services.shared.metrics import ProcessMetrics, choose_format
+from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,6 +56,8 @@ class Process:
     pool: Pool | None = None
     probe: Callable[[], Awaitable[str | None]] | None = None
     """Asks the database where there is no pool: gives why it cannot be used, or None."""
+    scrape: Scrape | None = None
+    """What /metrics answers where that is more than the process's own registry."""
     ready: bool = False
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
@@ -87,48 +87,21 @@ class Process:
         return [dict(row) for row in rows]
 
 
-class _QueueGauges(Collector):
-    """One scrape's queue depths, rendered beside the process's own registry."""
+def _metrics_route(process: Process) -> Route:
+    async def scrape(request: Request) -> tuple[bytes, str]:
+        gauges = QueueGauges(process.service, await process.queues())
+        await process.metrics.refresh()
+        encode, content_type = choose_format(request.headers.get("accept", ""))
+        return encode(Joined(process.metrics.registry, gauges)), content_type
 
-    def __init__(self, service: str, queues: Sequence[dict[str, Any]]) -> None:
-        self._service = service
-        self._queues = queues
-
-    def collect(self) -> Iterator[Metric]:
-        labels = ["service", "queue_name"]
-        depth = GaugeMetricFamily("pulse_queue_depth", "Rows that wait in a queue.", labels=labels)
-        age = GaugeMetricFamily(
-            "pulse_queue_oldest_age_seconds",
-            "Seconds the oldest row of a queue has waited.",
-            labels=labels,
-        )
-        for queue in self._queues:
-            depth.add_metric([self._service, queue["queue_name"]], queue["depth"])
-            age.add_metric([self._service, queue["queue_name"]], queue["oldest_age_seconds"])
-        yield depth
-        yield age
-
-
-class _Merged:
-    """The process's registry and this scrape's queue gauges, as one registry to render."""
-
-    def __init__(self, registry: CollectorRegistry, gauges: Collector) -> None:
-        self._registry = registry
-        self._gauges = gauges
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield from self._gauges.collect()
+    return metrics_route(process.scrape or scrape, process.settings.metrics_token)
 
 
 def status_routes(process: Process) -> list[Route]:
-    """The four routes, to be put into any Starlette or FastAPI application."""
+    """The routes of every process, to be put into any Starlette or FastAPI application.
 
-    async def metrics(request: Request) -> Response:
-        gauges = _QueueGauges(process.service, await process.queues())
-        encode, content_type = choose_format(request.headers.get("accept", ""))
-        body = encode(_Merged(process.metrics.registry, gauges))
-        return Response(body, headers={"content-type": content_type})
+    /metrics is not among them when it has a port of its own.
+    """
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -154,7 +127,7 @@ def status_routes(process: Process) -> list[Route]:
         )
 
     return [
-        Route("/metrics", metrics, include_in_schema=False),
+        *([_metrics_route(process)] if process.settings.metrics_port is None else []),
         Route("/livez", livez, include_in_schema=False),
         Route("/healthz", livez, include_in_schema=False),
         Route("/readyz", readyz, include_in_schema=False),
@@ -220,10 +193,43 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
 
     Raises CannotListen when the port is taken.
     """
+    await _serve_on([_bind(host, port)], app, stop=stop)
+
+
+def bind_process(settings: Settings) -> list[socket.socket]:
+    """Sockets on the addresses of a process: its own, then that of /metrics when it has one. Raises CannotListen."""
+    bound = [_bind(settings.host, settings.port)]
+    if settings.metrics_port is not None:
+        bound.append(_bind(settings.metrics_host or settings.host, settings.metrics_port))
+    return bound
+
+
+async def serve_process(
+    process: Process, app: ASGIApp, *, stop: asyncio.Event, sockets: list[socket.socket] | None = None
+) -> None:
+    """Serve the application of a process, and its /metrics where they belong, as serve() does."""
+    port = process.settings.metrics_port
+    if port is not None:
+        metrics = Starlette(routes=[_metrics_route(process)])
+        # A redirect would be built from the Host that the client claims.
+        metrics.router.redirect_slashes = False
+        app = _by_port(port, metrics, app)
+    await _serve_on(bind_process(process.settings) if sockets is None else sockets, app, stop=stop)
+
+
+def _by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
+    """Two applications on one server, told apart by the connection's local port, which no header can change."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        await (there if server is not None and server[1] == port else elsewhere)(scope, receive, send)
+
+    return app
+
+
+async def _serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.Event) -> None:
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -232,7 +238,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[_bind(host, port)]), name="http-server")
+    serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -243,7 +249,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
         with contextlib.suppress(asyncio.CancelledError):
             await stopping
     if not stop.is_set():
-        raise RuntimeError(f"the server on {host}:{port} ended by itself")
+        raise RuntimeError("the server ended by itself")
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve, status_routes, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve_process, status_routes, stop_on_signals
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -191,12 +191,7 @@ async def _run(settings: Settings, build: Build) -> None:
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     server = asyncio.create_task(
-        serve(
-            Starlette(routes=status_routes(process)),
-            host=settings.host,
-            port=settings.port,
-            stop=stop,
-        ),
+        serve_process(process, Starlette(routes=status_routes(process)), stop=stop),
         name="status-server",
     )
     server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger

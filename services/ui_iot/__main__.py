@@ -11,7 +11,7 @@ from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve_process, stop_on_signals
 from services.shared.settings import UiIot
 from services.ui_iot.app import create_app
 from services.ui_iot.audit_tails import Tails
@@ -96,7 +96,7 @@ async def run(settings: UiIot) -> None:
         issuer = make_issuer(settings, client)
         async with open_user_tokens(settings, client, issuer) as users:
             app = create_app(make_backend(process, settings, audit=audit, users=users, issuer=issuer))
-            server = asyncio.create_task(serve(app, host=settings.host, port=settings.port, stop=stop), name="server")
+            server = asyncio.create_task(serve_process(process, app, stop=stop), name="server")
             server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
             try:
                 await _work(process, settings, stop)
