@@ -58,6 +58,8 @@ class Process:
     """Asks the database where there is no pool: gives why it cannot be used, or None."""
     scrape: Scrape | None = None
     """What /metrics answers where that is more than the process's own registry."""
+    others: Callable[[], str | None] = lambda: None
+    """Why the processes that share its port are not ready, or None."""
     ready: bool = False
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
@@ -157,8 +159,12 @@ async def readiness_fault(process: Process) -> str | None:
         return await process.probe()
     if process.pool is None or not process.ready:
         return "starting"
+    return process.others() or await _database_fault(process.pool)
+
+
+async def _database_fault(pool: Pool) -> str | None:
     try:
-        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
+        async with pool.acquire(timeout=PROBE_SECONDS) as connection:
             await check_revision(connection, seconds=PROBE_SECONDS)
     except SchemaMismatch as mismatch:
         return str(mismatch)
@@ -264,8 +270,15 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
     """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     settings = settings_class.load()
     json_logging.configure(settings.service, settings.log_level)
-    try:
+    with told_in_one_line():
         asyncio.run(run(settings))
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Exit 1 with one line, for an operator, who needs no traceback, when the process cannot start."""
+    try:
+        yield
     except (SchemaMismatch, UnsafeDatabase, CannotListen, asyncpg.PostgresError) as reason:
-        log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
+        log.error("cannot start: %s", reason)  # noqa: TRY400  # see above
         raise SystemExit(1) from None
