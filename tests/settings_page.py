@@ -32,6 +32,7 @@ LOCAL = """\
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
 | `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_TEST_WORKER_RESTARTS` | `30` | Workers that the test of several workers kills and starts anew. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 

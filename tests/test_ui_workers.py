@@ -87,10 +87,10 @@ def test_the_library_asks_for_its_values_where_we_plug_in(monkeypatch: pytest.Mo
     """Of prometheus_client this is not documented: when it changes, several workers need another way."""
     asked: list[tuple[Any, ...]] = []
 
-    class Value(values.MutexValue):  # type: ignore[misc]
+    class Value(values.MutexValue):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             asked.append((*args, kwargs))
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(values, "ValueClass", Value)
     registry = CollectorRegistry()

@@ -56,11 +56,11 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     """Address that /metrics, the health endpoints and the API are bound to."""
     metrics_port: Port | None = None
-    """A port for /metrics alone, which then is not on `PULSE_PORT`; each process needs one of its own."""
+    """A port for /metrics alone, which then is not on PULSE_PORT. Each process needs another: `pulse up` refuses it."""
     metrics_host: str | None = None
     """Address of that port; the host when unset."""
     metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
-    """Who reads /metrics must send it: `Authorization: Bearer <token>`."""
+    """Who reads /metrics must send it as `Authorization: Bearer …`; at least 16 characters."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     pool_min_size: Annotated[int, Field(ge=0)] = 1
@@ -129,7 +129,7 @@ class UiIot(AuditWriter):
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
     ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that share the port. Each has its own pool, caches, limit of failures, share of tails and of floods."""
+    """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
     oidc_issuer: str | None = None
     """Issuer of user tokens; its keys and token endpoint are found by discovery."""
     oidc_audience: str = "pulse"

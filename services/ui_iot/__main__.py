@@ -143,7 +143,7 @@ async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: 
     if member is not None:
         member.note_ready()
     await record_process(process, "started")
-    log.info("started")
+    log.info("started", extra={} if member is None else {"worker": member.number})
     await stop.wait()
     log.info("stopping")
     await record_process(process, "stopped")

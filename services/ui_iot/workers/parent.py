@@ -39,8 +39,8 @@ LONGEST_WAIT_SECONDS = 10.0
 LONG_RUN_SECONDS = 10.0
 STOP_SECONDS = 9.0
 """A stop may take 10 s in all."""
-ORPHAN_SECONDS = 4.0
-"""Longest that a worker outlives its parent."""
+ORPHAN_SECONDS = 3.0
+"""Longest that a worker outlives its parent: a stack that had to kill the parent is not done within that."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 

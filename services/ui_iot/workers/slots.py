@@ -31,7 +31,7 @@ _CELL_BYTES = 16
 _WORD_BYTES = 8
 SLOT_BYTES = _WORD_BYTES + CELLS * (_CELL_BYTES + EXEMPLAR_BYTES + _WORD_BYTES) + KEY_BYTES
 _EXEMPLAR_HEAD = struct.Struct("<IH")
-# A fold of a full slot takes some 50 ms.
+# The fold of a slot takes 10 µs a value: 50 ms for 5,000, of which 300 label sets of a histogram are made.
 _READ_SECONDS = 1.0
 
 
