@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from services.shared.db import Pool
+from services.shared.metrics import ProcessMetrics
+from services.shared.server import Process, readiness_fault
+from services.shared.settings import UiIot
+from services.ui_iot.workers.merge import fold
+from services.ui_iot.workers.slots import Slots
 from tests import seed
 from tests.api_client import EC, ISSUER, RSA, token
-from tests.processes import ROOT, Running, free_port, ready_service
+from tests.processes import ROOT, Running, free_port, ready_service, service
 from tests.wait import until
 from tests.worker_storm import WORKERS, lives
 
@@ -145,8 +152,8 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
             assert answer.status_code == 200
             return families(answer.text)
 
-        async def check() -> None:
-            for _ in range(4):  # one of the two answers each
+        async def check(*, scrapes: int = 4) -> None:
+            for _ in range(scrapes):  # either may answer
                 found = await scrape()
                 samples = found["pulse_http_request_duration_seconds"].samples
                 counts = {
@@ -181,6 +188,10 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
         after = await until(replaced)
         started.clear()
         await until(both_answer)
+        # One that hangs is shown with what it counted all the same.
+        os.kill(after[0], signal.SIGSTOP)
+        await check(scrapes=1)
+        os.kill(after[0], signal.SIGCONT)
         await check()
         await send(5)
         await check()
@@ -194,6 +205,36 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
         assert not [pid for pid in (*before, *after) if lives(pid)]
     assert not [line for line in running.lines if "not_json" in line or TOKEN in str(line)]
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'auth.login_failure'") == 15
+
+
+async def test_all_workers_are_waited_for_once(app_pool: Pool, app_url: str) -> None:
+    """Not ready while one never was; later the others go on while one starts anew."""
+    slots = Slots(2)
+    settings = UiIot(database_url=app_url)
+    process = Process(settings=settings, metrics=ProcessMetrics("ui_iot"), pool=app_pool, others=slots.fault)
+    assert await readiness_fault(process) == "starting"
+    process.ready = True
+    assert await readiness_fault(process) == "starting: 0 of 2 workers are ready"
+    slots.note_ready(1)
+    assert await readiness_fault(process) == "starting: 1 of 2 workers are ready"
+    slots.note_ready(0)
+    assert await readiness_fault(process) is None
+    fold(slots, 1)
+    assert await readiness_fault(process) is None
+
+
+async def test_workers_that_cannot_start_end_with_the_parent(empty_url: str) -> None:
+    """As one process does: with one line of the reason and status 1, not in a loop."""
+    async with service("services.ui_iot", empty_url, ui_workers="2", port=str(free_port())) as running:
+        assert await asyncio.wait_for(running.process.wait(), 60) == 1
+        assert any("run alembic upgrade head" in line["message"] for line in running.lines)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        async with service("services.ui_iot", empty_url, ui_workers="2", port=str(taken.getsockname()[1])) as running:
+            assert await asyncio.wait_for(running.process.wait(), 60) == 1
+        [line] = running.lines
+        assert "cannot start: cannot listen on 127.0.0.1" in line["message"]
 
 
 def total(found: dict[str, Metric], name: str) -> float:

@@ -90,7 +90,7 @@ class Storm:
         collected = Collected(number)
         registry.register(collected)
         registry.sample()
-        member.note_ready()
+        member.slots.note_ready(number)
         ledger.set(number, "pid", os.getpid())
         for write in itertools.count():
             if write >= 20 and self.is_over[0]:

@@ -131,7 +131,7 @@ def make_process(settings: UiIot, member: Member | None) -> Process:
     if member is None:
         return Process(settings=settings, metrics=ProcessMetrics(settings.service))
     metrics = ProcessMetrics(settings.service, member.registry, member.refresh)
-    return Process(settings=settings, metrics=metrics, others=member.others_fault)
+    return Process(settings=settings, metrics=metrics, others=member.slots.fault)
 
 
 async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: Member | None) -> None:
@@ -141,7 +141,7 @@ async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: 
     process.metrics.watch_pool(process.pool)
     process.ready = True
     if member is not None:
-        member.note_ready()
+        member.slots.note_ready(member.number)
     await record_process(process, "started")
     log.info("started", extra={} if member is None else {"worker": member.number})
     await stop.wait()

@@ -76,8 +76,10 @@ class Member:
             except BlockingIOError:
                 return
             if kind == _ASK:
-                self.registry.sample()
-                self._mailboxes.send(sender, _MESSAGE.pack(_DONE, self.number, ticket))
+                try:
+                    self.registry.sample()
+                finally:  # a collector that fails must not keep the scrape waiting
+                    self._mailboxes.send(sender, _MESSAGE.pack(_DONE, self.number, ticket))
             elif ticket in self._asked:
                 waiting, done = self._asked[ticket]
                 waiting.discard(sender)
@@ -100,12 +102,3 @@ class Member:
         finally:
             del self._asked[ticket]
         self.registry.sample()
-
-    def note_ready(self) -> None:
-        """This worker is ready."""
-        self.slots.note_ready(self.number)
-
-    def others_fault(self) -> str | None:
-        """Why the workers are not ready together, None once each was: that one starts anew costs the others nothing."""
-        ready = self.slots.ready_once()
-        return None if ready == self.slots.count else f"starting: {ready} of {self.slots.count} workers are ready"

@@ -194,7 +194,7 @@ class Parent:
             log.exception("what a worker counted is lost", extra={"worker": worker.number})
         if self._stop_at is not None:
             return
-        if code >= 0 and self.slots.ready_once() < self.slots.count:
+        if code >= 0 and self.slots.fault() is not None:
             self._status = code or 1
             self._stop()
             return

@@ -166,9 +166,10 @@ class Slots:
         """A worker is ready; that one was remains true when it dies."""
         self._words[2 + 2 * number] = 1
 
-    def ready_once(self) -> int:
-        """Workers, by their numbers, of which one was ready."""
-        return sum(self._words[2 + 2 * number] for number in range(self.count))
+    def fault(self) -> str | None:
+        """Why the workers are not ready together, None once each was: that one starts anew costs the others nothing."""
+        ready = sum(self._words[2 + 2 * number] for number in range(self.count))
+        return None if ready == self.count else f"starting: {ready} of {self.count} workers are ready"
 
     def begin_fold(self) -> None:
         """From here on readers wait."""
