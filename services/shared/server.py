@@ -1,7 +1,6 @@
 """What every process serves besides its work: /metrics, /livez, /readyz and /health."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,15 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import asyncpg
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
+from services.shared.listening import CannotListen, bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
 
@@ -41,10 +40,6 @@ def program_version() -> str:
         return version("pulse")
     except PackageNotFoundError:
         return "0.1.0"
-
-
-class CannotListen(Exception):
-    """The address is taken or not this machine's."""
 
 
 @dataclass(slots=True)
@@ -173,40 +168,19 @@ async def _database_fault(pool: Pool) -> str | None:
     return None
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to the process it is part of."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket on the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listening
-
-
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:
     """Serve until stop is set, then let running requests end (at most 5 s).
 
     Raises CannotListen when the port is taken.
     """
-    await _serve_on([_bind(host, port)], app, stop=stop)
+    await serve_on([bind(host, port)], app, stop=stop)
 
 
 def bind_process(settings: Settings) -> list[socket.socket]:
     """Sockets on the addresses of a process: its own, then that of /metrics when it has one. Raises CannotListen."""
-    bound = [_bind(settings.host, settings.port)]
+    bound = [bind(settings.host, settings.port)]
     if settings.metrics_port is not None:
-        bound.append(_bind(settings.metrics_host or settings.host, settings.metrics_port))
+        bound.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
     return bound
 
 
@@ -219,43 +193,8 @@ async def serve_process(
         metrics = Starlette(routes=[_metrics_route(process)])
         # A redirect would be built from the Host that the client claims.
         metrics.router.redirect_slashes = False
-        app = _by_port(port, metrics, app)
-    await _serve_on(bind_process(process.settings) if sockets is None else sockets, app, stop=stop)
-
-
-def _by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
-    """Two applications on one server, told apart by the connection's local port, which no header can change."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        server = scope.get("server")
-        await (there if server is not None and server[1] == port else elsewhere)(scope, receive, send)
-
-    return app
-
-
-async def _serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.Event) -> None:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-    finally:
-        stopping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping
-    if not stop.is_set():
-        raise RuntimeError("the server ended by itself")
+        app = by_port(port, metrics, app)
+    await serve_on(bind_process(process.settings) if sockets is None else sockets, app, stop=stop)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -269,9 +208,14 @@ def stop_on_signals() -> asyncio.Event:
 def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, None]]) -> None:
     """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     settings = settings_class.load()
+    run_until_stopped(settings, run(settings))
+
+
+def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
+    """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     json_logging.configure(settings.service, settings.log_level)
     with told_in_one_line():
-        asyncio.run(run(settings))
+        asyncio.run(work)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from services.shared.server import (
     Process,
     bind_process,
     record_process,
-    run_process,
+    run_until_stopped,
     serve_process,
     stop_on_signals,
     told_in_one_line,
@@ -151,8 +151,7 @@ async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: 
 
 def run_worker(settings: UiIot, sockets: list[socket.socket], member: Member) -> int:
     """The life of one of several workers."""
-    with told_in_one_line():
-        asyncio.run(run(settings, member=member, sockets=sockets))
+    run_until_stopped(settings, run(settings, member=member, sockets=sockets))
     return 0
 
 
@@ -160,7 +159,7 @@ def main() -> None:
     """One process, or a parent with workers."""
     settings = UiIot.load()
     if settings.ui_workers == 1:
-        run_process(UiIot, run)
+        run_until_stopped(settings, run(settings))
         return
     json_logging.configure(settings.service, settings.log_level)
     with told_in_one_line():
