@@ -178,6 +178,7 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
         await until(both_answer)
         await send(10)
         await check()
+        began = total(await scrape(), "process_start_time_seconds")
         before = children(running)
         os.kill(before[0], signal.SIGKILL)
 
@@ -197,6 +198,7 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
         await check()
         found = await scrape()
         assert total(found, "pulse_ui_worker_restarts") == 1
+        assert total(found, "process_start_time_seconds") == began  # the parent's
         assert total(found, "pulse_db_pool_size") >= 2
         # The parent and the two workers, each with its own interpreter.
         assert total(found, "process_resident_memory_bytes") > 3 * 10_000_000

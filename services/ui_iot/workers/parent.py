@@ -150,10 +150,11 @@ class Parent:
     def _start(self, worker: _Worker) -> None:
         # A signal between the fork and the child's own handlers would be taken by ours, there in vain.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(worker.number)
-        worker.pid, worker.started = pid, time.monotonic()
+        if self._stop_at is None:
+            worker.pid = os.fork()
+            if worker.pid == 0:
+                self._be_worker(worker.number)
+            worker.started = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _be_worker(self, number: int) -> NoReturn:
