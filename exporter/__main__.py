@@ -7,7 +7,7 @@ import logging
 from exporter.app import create_app
 from exporter.collector import ViewCollector
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, run_process, serve, stop_on_signals
+from services.shared.server import Process, run_process, serve_process, stop_on_signals
 from services.shared.settings import Exporter
 
 log = logging.getLogger("exporter")
@@ -25,7 +25,7 @@ async def run(settings: Exporter) -> None:
     gc.freeze()
     log.info("started", extra={"port": settings.port})
     app = create_app(process, collector, longest_seconds=settings.exporter_deadline_seconds)
-    server = asyncio.create_task(serve(app, host=settings.host, port=settings.port, stop=stop), name="http-server")
+    server = asyncio.create_task(serve_process(process, app, stop=stop), name="http-server")
     server.add_done_callback(lambda _task: stop.set())
     try:
         await stop.wait()

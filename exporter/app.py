@@ -4,8 +4,6 @@ import math
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from exporter.collector import ViewCollector
 from services.shared.server import Process, status_routes
@@ -17,13 +15,13 @@ MARGIN_SECONDS = 0.5
 def create_app(process: Process, collector: ViewCollector, *, longest_seconds: float) -> Starlette:
     """The application; a pass takes at most longest_seconds, or less when the scraper says so."""
 
-    async def metrics(request: Request) -> Response:
+    async def scrape(request: Request) -> tuple[bytes, str]:
         patience = scrape_seconds(request.headers.get("x-prometheus-scrape-timeout-seconds"), longest=longest_seconds)
         exposition = await collector.scrape(patience)
-        body, content_type = await exposition.render(request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": content_type})
+        return await exposition.render(request.headers.get("accept", ""))
 
-    return Starlette(routes=[Route("/metrics", metrics), *status_routes(process)])
+    process.scrape = scrape
+    return Starlette(routes=status_routes(process))
 
 
 def scrape_seconds(header: str | None, *, longest: float) -> float:

@@ -57,7 +57,7 @@ async def read_views(
 
 
 def opening(limits: Limits, seconds: float) -> str:
-    """What opens a pass's transaction: one snapshot, one process, nothing written or compiled, no lock waited for long."""
+    """What opens a pass's transaction: one snapshot, one process, nothing written, no lock waited for long."""
     return (
         "begin isolation level repeatable read read only;"
         "set local search_path = pg_catalog;"

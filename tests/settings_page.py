@@ -34,8 +34,8 @@ LOCAL = """\
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
 | `PULSE_TEST_DDL_CHANGES` | `60` | Changes of views that the exporter must follow in its test. |
 | `PULSE_TEST_SCRAPES` | `120` | Scrapes that must each be one snapshot in theirs. |
-
 | `PULSE_TEST_HISTORY_ROWS` | `80000` | Finished rows where tests count what queries read; one waits for 80 of them. |
+| `PULSE_TEST_WORKER_RESTARTS` | `30` | Workers that the test of several workers kills and starts anew. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 

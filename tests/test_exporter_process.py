@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from exporter.__main__ import run
-from services.shared.server import _bind, run_process
+from services.shared.listening import bind
+from services.shared.server import run_process
 from services.shared.settings import Exporter
 from tests.processes import free_port, ready_service, service
 from tests.scraping import as_owner
@@ -66,7 +67,7 @@ async def test_no_answer_waits_for_an_acknowledgement() -> None:
         accepted.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         writer.close()
 
-    listening = _bind("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0)
     async with await asyncio.start_server(look, sock=listening):
         _, client = await asyncio.open_connection(*listening.getsockname())
         assert await accepted.get() != 0

@@ -67,6 +67,7 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
 ) -> None:
     """What the caller set is passed on, except what only migrations need and what clients of Postgres obey."""
     monkeypatch.setenv("PULSE_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("PULSE_UI_WORKERS", "2")
     monkeypatch.setenv("PULSE_PORT", "1")
     monkeypatch.setenv("PULSE_MIGRATION_URL", "postgresql://postgres:secret@db/pulse")
     monkeypatch.setenv("PULSE_APP_PASSWORD", "secret")
@@ -74,6 +75,7 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
     env = await environment(roster.service("dispatcher", database_url=URL, demo=False))
     assert (env["PULSE_DATABASE_URL"], env["PULSE_PORT"], env["PULSE_LOG_LEVEL"]) == (URL, "8083", "DEBUG")
     assert not {"PULSE_MIGRATION_URL", "PULSE_APP_PASSWORD", "PGTZ", "PULSE_ALLOW_PRIVATE_DESTINATIONS"} & set(env)
+    assert (await environment(roster.service("ui_iot", database_url=URL, demo=False)))["PULSE_UI_WORKERS"] == "2"
     targets = orjson.loads(env["PULSE_HEALTH_TARGETS"])
     assert targets["exporter"] == "http://127.0.0.1:8086"
     assert "secret" not in str((await roster.sink(secret="whsec_x").command()).argv)

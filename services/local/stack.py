@@ -7,6 +7,7 @@ The order of the start, and below it of the stop:
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Options:
 
 def run_stack(home: Home, options: Options, screen: Screen) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises AlreadyHeldError when it runs already, LocalError when it cannot."""
+    if os.environ.get("PULSE_METRICS_PORT"):
+        # Passed over, it would leave /metrics where its owner does not want it.
+        raise LocalError(
+            "PULSE_METRICS_PORT is one port and the stack has six processes: unset it here, and set it for each"
+            " process where you start them one by one"
+        )
     with hold(home.lock):
         stop_leftovers(home)
         names = [*SERVICES, *([SINK] if options.demo else [])]

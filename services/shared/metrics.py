@@ -1,8 +1,9 @@
 """The metrics a process keeps itself; what SQL knows is served from views instead."""
 
+import hmac
 import re
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -10,6 +11,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 # OpenTelemetry's boundaries for http.server.request.duration, seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -42,6 +48,32 @@ def choose_format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     return choose_encoder(",".join(kept))
 
 
+Scrape = Callable[[Request], Awaitable[tuple[bytes, str]]]
+"""Makes what /metrics answers: the body and its content type."""
+
+
+def metrics_route(scrape: Scrape, token: SecretStr | None) -> Route:
+    """/metrics, for nobody but who shows the token when there is one."""
+
+    async def metrics(request: Request) -> Response:
+        if token is not None and not _shows(request, token.get_secret_value().encode()):
+            raise HTTPException(401, "The token of /metrics is needed.", headers={"WWW-Authenticate": "Bearer"})
+        body, content_type = await scrape(request)
+        return Response(body, headers={"content-type": content_type})
+
+    return Route("/metrics", metrics, include_in_schema=False)
+
+
+def _shows(request: Request, token: bytes) -> bool:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # Constant time, or the token could be guessed byte by byte. Headers are decoded as Latin-1: back to their bytes.
+    return hmac.compare_digest(given.strip().encode("latin-1"), token) and scheme.lower() == "bearer"
+
+
+async def _nothing() -> None:
+    pass
+
+
 class SizedPool(Protocol):
     """What the pool gauges read."""
 
@@ -72,12 +104,57 @@ class _PoolCollector(Collector):
         yield free
 
 
-class ProcessMetrics:
-    """The registry of one process and the metrics every process has."""
+class QueueGauges(Collector):
+    """One scrape's queue depths, rendered beside the process's own registry."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, queues: Sequence[dict[str, Any]]) -> None:
+        self._service = service
+        self._queues = queues
+
+    def collect(self) -> Iterator[Metric]:
+        """Depth and age of each queue."""
+        labels = ["service", "queue_name"]
+        depth = GaugeMetricFamily("pulse_queue_depth", "Rows that wait in a queue.", labels=labels)
+        age = GaugeMetricFamily(
+            "pulse_queue_oldest_age_seconds",
+            "Seconds the oldest row of a queue has waited.",
+            labels=labels,
+        )
+        for queue in self._queues:
+            depth.add_metric([self._service, queue["queue_name"]], queue["depth"])
+            age.add_metric([self._service, queue["queue_name"]], queue["oldest_age_seconds"])
+        yield depth
+        yield age
+
+
+class Joined:
+    """The process's registry and this scrape's queue gauges, as one registry to render."""
+
+    def __init__(self, registry: CollectorRegistry, gauges: Collector) -> None:
+        self._registry = registry
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, as an encoder wants them."""
+        yield from self._registry.collect()
+        yield from self._gauges.collect()
+
+
+class ProcessMetrics:
+    """The registry of one process and the metrics every process has.
+
+    refresh: awaited before each scrape, where the registry speaks for several processes.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        registry: CollectorRegistry | None = None,
+        refresh: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
         self.service = service
-        self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry() if registry is None else registry
+        self.refresh = refresh
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.http_request_duration = Histogram(

@@ -1,13 +1,12 @@
 """What every process serves besides its work: /metrics, /livez, /readyz and /health."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,10 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import asyncpg
-import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,7 +22,8 @@ from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
-from services.shared.metrics import ProcessMetrics, choose_format
+from services.shared.listening import CannotListen, bind, by_port, serve_on
+from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,10 +42,6 @@ def program_version() -> str:
         return "0.1.0"
 
 
-class CannotListen(Exception):
-    """The address is taken or not this machine's."""
-
-
 @dataclass(slots=True)
 class Process:
     """The running process as its status routes see it."""
@@ -58,6 +51,10 @@ class Process:
     pool: Pool | None = None
     probe: Callable[[], Awaitable[str | None]] | None = None
     """Asks the database where there is no pool: gives why it cannot be used, or None."""
+    scrape: Scrape | None = None
+    """What /metrics answers where that is more than the process's own registry."""
+    others: Callable[[], str | None] = lambda: None
+    """Why the processes that share its port are not ready, or None."""
     ready: bool = False
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
@@ -87,48 +84,21 @@ class Process:
         return [dict(row) for row in rows]
 
 
-class _QueueGauges(Collector):
-    """One scrape's queue depths, rendered beside the process's own registry."""
+def _metrics_route(process: Process) -> Route:
+    async def scrape(request: Request) -> tuple[bytes, str]:
+        gauges = QueueGauges(process.service, await process.queues())
+        await process.metrics.refresh()
+        encode, content_type = choose_format(request.headers.get("accept", ""))
+        return encode(Joined(process.metrics.registry, gauges)), content_type
 
-    def __init__(self, service: str, queues: Sequence[dict[str, Any]]) -> None:
-        self._service = service
-        self._queues = queues
-
-    def collect(self) -> Iterator[Metric]:
-        labels = ["service", "queue_name"]
-        depth = GaugeMetricFamily("pulse_queue_depth", "Rows that wait in a queue.", labels=labels)
-        age = GaugeMetricFamily(
-            "pulse_queue_oldest_age_seconds",
-            "Seconds the oldest row of a queue has waited.",
-            labels=labels,
-        )
-        for queue in self._queues:
-            depth.add_metric([self._service, queue["queue_name"]], queue["depth"])
-            age.add_metric([self._service, queue["queue_name"]], queue["oldest_age_seconds"])
-        yield depth
-        yield age
-
-
-class _Merged:
-    """The process's registry and this scrape's queue gauges, as one registry to render."""
-
-    def __init__(self, registry: CollectorRegistry, gauges: Collector) -> None:
-        self._registry = registry
-        self._gauges = gauges
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield from self._gauges.collect()
+    return metrics_route(process.scrape or scrape, process.settings.metrics_token)
 
 
 def status_routes(process: Process) -> list[Route]:
-    """The four routes, to be put into any Starlette or FastAPI application."""
+    """The routes of every process, to be put into any Starlette or FastAPI application.
 
-    async def metrics(request: Request) -> Response:
-        gauges = _QueueGauges(process.service, await process.queues())
-        encode, content_type = choose_format(request.headers.get("accept", ""))
-        body = encode(_Merged(process.metrics.registry, gauges))
-        return Response(body, headers={"content-type": content_type})
+    /metrics is not among them when it has a port of its own.
+    """
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -154,7 +124,7 @@ def status_routes(process: Process) -> list[Route]:
         )
 
     return [
-        Route("/metrics", metrics, include_in_schema=False),
+        *([_metrics_route(process)] if process.settings.metrics_port is None else []),
         Route("/livez", livez, include_in_schema=False),
         Route("/healthz", livez, include_in_schema=False),
         Route("/readyz", readyz, include_in_schema=False),
@@ -184,8 +154,12 @@ async def readiness_fault(process: Process) -> str | None:
         return await process.probe()
     if process.pool is None or not process.ready:
         return "starting"
+    return process.others() or await _database_fault(process.pool)
+
+
+async def _database_fault(pool: Pool) -> str | None:
     try:
-        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
+        async with pool.acquire(timeout=PROBE_SECONDS) as connection:
             await check_revision(connection, seconds=PROBE_SECONDS)
     except SchemaMismatch as mismatch:
         return str(mismatch)
@@ -194,58 +168,33 @@ async def readiness_fault(process: Process) -> str | None:
     return None
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to the process it is part of."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket on the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
-    # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listening
-
-
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:
     """Serve until stop is set, then let running requests end (at most 5 s).
 
     Raises CannotListen when the port is taken.
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[_bind(host, port)]), name="http-server")
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-    finally:
-        stopping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping
-    if not stop.is_set():
-        raise RuntimeError(f"the server on {host}:{port} ended by itself")
+    await serve_on([bind(host, port)], app, stop=stop)
+
+
+def bind_process(settings: Settings) -> list[socket.socket]:
+    """Sockets on the addresses of a process: its own, then that of /metrics when it has one. Raises CannotListen."""
+    bound = [bind(settings.host, settings.port)]
+    if settings.metrics_port is not None:
+        bound.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
+    return bound
+
+
+async def serve_process(
+    process: Process, app: ASGIApp, *, stop: asyncio.Event, sockets: list[socket.socket] | None = None
+) -> None:
+    """Serve the application of a process, and its /metrics where they belong, as serve() does."""
+    port = process.settings.metrics_port
+    if port is not None:
+        metrics = Starlette(routes=[_metrics_route(process)])
+        # A redirect would be built from the Host that the client claims.
+        metrics.router.redirect_slashes = False
+        app = by_port(port, metrics, app)
+    await serve_on(bind_process(process.settings) if sockets is None else sockets, app, stop=stop)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -259,9 +208,21 @@ def stop_on_signals() -> asyncio.Event:
 def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, None]]) -> None:
     """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     settings = settings_class.load()
+    run_until_stopped(settings, run(settings))
+
+
+def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
+    """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     json_logging.configure(settings.service, settings.log_level)
+    with told_in_one_line():
+        asyncio.run(work)
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Exit 1 with one line, for an operator, who needs no traceback, when the process cannot start."""
     try:
-        asyncio.run(run(settings))
+        yield
     except (SchemaMismatch, UnsafeDatabase, CannotListen, asyncpg.PostgresError) as reason:
-        log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
+        log.error("cannot start: %s", reason)  # noqa: TRY400  # see above
         raise SystemExit(1) from None

@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     """Where the process serves /metrics and the health endpoints; each has a default of its own."""
     host: str = "127.0.0.1"
     """Address that /metrics, the health endpoints and the API are bound to."""
+    metrics_port: Port | None = None
+    """A port for /metrics alone, which then is not on PULSE_PORT. Each process needs another: `pulse up` refuses it."""
+    metrics_host: str | None = None
+    """Address of that port; the host when unset."""
+    metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+    """Who reads /metrics must send it as `Authorization: Bearer …`; at least 16 characters."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     pool_min_size: Annotated[int, Field(ge=0)] = 1
@@ -69,6 +75,13 @@ class Settings(BaseSettings):
     """Longest that a worker waits when nothing wakes it."""
     allow_unsafe_database: bool = False
     """For tests only: work with a database whose fsync or synchronous_commit is off, which loses rows in a crash."""
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _is_another_port(cls, metrics_port: int | None, info: ValidationInfo) -> int | None:
+        if metrics_port is not None and metrics_port == info.data.get("port"):
+            raise ValueError("must be another port than PULSE_PORT")
+        return metrics_port
 
     @property
     def listen_dsn(self) -> str | None:
@@ -115,6 +128,8 @@ class UiIot(AuditWriter):
     service = "ui_iot"
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
+    ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
     oidc_issuer: str | None = None
     """Issuer of user tokens; its keys and token endpoint are found by discovery."""
     oidc_audience: str = "pulse"

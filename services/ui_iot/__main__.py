@@ -1,17 +1,29 @@
 """Run the HTTP API: python -m services.ui_iot."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 
+from services.shared import logging as json_logging
 from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve, stop_on_signals
+from services.shared.server import (
+    Process,
+    bind_process,
+    record_process,
+    run_until_stopped,
+    serve_process,
+    stop_on_signals,
+    told_in_one_line,
+)
 from services.shared.settings import UiIot
 from services.ui_iot.app import create_app
 from services.ui_iot.audit_tails import Tails
@@ -25,6 +37,8 @@ from services.ui_iot.oidc import Issuer, KeyFile, KeyUrl
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.tokens import TokenVerifier
 from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.workers.member import Member
+from services.ui_iot.workers.parent import Parent
 
 log = logging.getLogger(__name__)
 
@@ -85,21 +99,25 @@ def make_backend(
     )
 
 
-async def run(settings: UiIot) -> None:
-    """Serve until SIGTERM; requests in hand are answered and audit events stored before the return."""
+async def run(settings: UiIot, *, member: Member | None = None, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until SIGTERM; requests in hand are answered and audit events stored before the return.
+
+    member and sockets: those of one of several workers.
+    """
     stop = stop_on_signals()
-    process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
+    process = make_process(settings, member)
     async with (
+        contextlib.nullcontext() if member is None else member.answering(),
         traced_client(trusted=True) as client,
         open_audit_logger(settings, registry=process.metrics.registry) as audit,
     ):
         issuer = make_issuer(settings, client)
         async with open_user_tokens(settings, client, issuer) as users:
             app = create_app(make_backend(process, settings, audit=audit, users=users, issuer=issuer))
-            server = asyncio.create_task(serve(app, host=settings.host, port=settings.port, stop=stop), name="server")
+            server = asyncio.create_task(serve_process(process, app, stop=stop, sockets=sockets), name="server")
             server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
             try:
-                await _work(process, settings, stop)
+                await _work(process, settings, stop, member)
             finally:
                 process.stopping = True
                 stop.set()
@@ -108,18 +126,47 @@ async def run(settings: UiIot) -> None:
                     process.pool.terminate()
 
 
-async def _work(process: Process, settings: UiIot, stop: asyncio.Event) -> None:
+def make_process(settings: UiIot, member: Member | None) -> Process:
+    """The process; as one of several its metrics are those of all, and it is ready when all are."""
+    if member is None:
+        return Process(settings=settings, metrics=ProcessMetrics(settings.service))
+    metrics = ProcessMetrics(settings.service, member.registry, member.refresh)
+    return Process(settings=settings, metrics=metrics, others=member.slots.fault)
+
+
+async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: Member | None) -> None:
     process.pool = await worker.connect(settings, stop)
     if process.pool is None:
         return
     process.metrics.watch_pool(process.pool)
     process.ready = True
+    if member is not None:
+        member.slots.note_ready(member.number)
     await record_process(process, "started")
-    log.info("started")
+    log.info("started", extra={} if member is None else {"worker": member.number})
     await stop.wait()
     log.info("stopping")
     await record_process(process, "stopped")
 
 
+def run_worker(settings: UiIot, sockets: list[socket.socket], member: Member) -> int:
+    """The life of one of several workers."""
+    run_until_stopped(settings, run(settings, member=member, sockets=sockets))
+    return 0
+
+
+def main() -> None:
+    """One process, or a parent with workers."""
+    settings = UiIot.load()
+    if settings.ui_workers == 1:
+        run_until_stopped(settings, run(settings))
+        return
+    json_logging.configure(settings.service, settings.log_level)
+    with told_in_one_line():
+        sockets = bind_process(settings)
+    parent = Parent(settings.ui_workers, partial(run_worker, settings, sockets), sockets=sockets)
+    raise SystemExit(parent.run())
+
+
 if __name__ == "__main__":
-    run_process(UiIot, run)
+    main()

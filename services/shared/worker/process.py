@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve, status_routes, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve_process, status_routes, stop_on_signals
 from services.shared.settings import Settings
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.listener import Listener
@@ -84,13 +84,7 @@ async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Se
     process.metrics.watch_pool(_PoolOf(process))
     listener = Listener(process, metrics)
     server = asyncio.create_task(
-        serve(
-            Starlette(routes=status_routes(process)),
-            host=settings.host,
-            port=settings.port,
-            stop=stop,
-        ),
-        name="status-server",
+        serve_process(process, Starlette(routes=status_routes(process)), stop=stop), name="status-server"
     )
     server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
     try:

@@ -1,0 +1,73 @@
+"""An application on a socket: bound before it is served, so that who cannot listen says so at once."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class CannotListen(Exception):
+    """The address is taken or not this machine's."""
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to the process it is part of."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on the address. Raises CannotListen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
+    # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listening
+
+
+def by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
+    """Two applications on one server, told apart by the connection's local port, which no header can change."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        await (there if server is not None and server[1] == port else elsewhere)(scope, receive, send)
+
+    return app
+
+
+async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.Event) -> None:
+    """Serve until stop is set, then let running requests end (at most 5 s)."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+    finally:
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await stopping
+    if not stop.is_set():
+        raise RuntimeError("the server ended by itself")
