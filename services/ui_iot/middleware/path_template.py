@@ -34,8 +34,8 @@ class PathTemplates:
     def _search(self, scope: Scope) -> str:
         """Match again: for mounted applications, whose root_path holds client bytes, and plain Starlette routes."""
         fresh = {
-            "type": "http",
-            "method": scope["method"],
+            "type": scope["type"],
+            "method": scope.get("method", "GET"),
             "path": scope["path"],
             "root_path": scope.get("app_root_path", scope.get("root_path", "")),
             "headers": [],
