@@ -29,6 +29,10 @@ class RawConnection:
         """Send bytes as they are."""
         self._writer.write(data)
 
+    def write_eof(self) -> None:
+        """Say that no more will come."""
+        self._writer.write_eof()
+
     def request(self, method: str, path: str, *headers: str, body: bytes = b"") -> None:
         """Send a request that is this connection's last."""
         lines = [f"{method} {path} HTTP/1.1", "Host: api.test", "Connection: close", *headers, "", ""]

@@ -199,7 +199,9 @@ async def served(measured: Measured) -> AsyncIterator[int]:
         await server
 
 
-async def test_counts_statuses_and_durations_are_what_the_clients_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_counts_statuses_and_durations_are_what_the_clients_saw(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mix by seed; each key's count is exact, its time no more than what its clients waited."""
     gates = Gates()
     api = make_app(gates)
@@ -208,7 +210,7 @@ async def test_counts_statuses_and_durations_are_what_the_clients_saw(monkeypatc
     logger = logging.getLogger("services.ui_iot.middleware.http_meter")
     monkeypatch.setattr(logger, "handlers", [lines])
     monkeypatch.setattr(logger, "propagate", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger=logger.name)
     steps = ENDINGS + (CONVERSATIONS if SPEAKS_WEBSOCKET else ())
     chance = random.Random(7)
     # Each at least once, then by chance.
