@@ -16,9 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.shared import tracing
 from services.shared.metrics import ProcessMetrics
+from services.shared.server import serve
 from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.middleware.trace import TraceMiddleware
 from services.ui_iot.problems import install_problem_handlers
+from tests.processes import free_port
+from tests.raw_http import RawConnection, status_of
 from tests.wait import until
 
 
@@ -62,6 +65,28 @@ class Measured:
         for sample in self.samples(name):
             found[tuple(sample.labels[label] for label in labels)] = sample.value  # type: ignore[assignment]  # seconds
         return found
+
+
+@asynccontextmanager
+async def served(measured: Measured) -> AsyncIterator[int]:
+    """The application over uvicorn as the services run it; its port."""
+    stop, port = asyncio.Event(), free_port()
+    server = asyncio.create_task(serve(measured.app, host="127.0.0.1", port=port, stop=stop))
+    try:
+
+        async def answers() -> bool:
+            try:
+                async with RawConnection(port) as connection:
+                    connection.request("GET", "/livez")
+                    return status_of(await connection.read_all()) == 404
+            except ConnectionRefusedError:
+                return False
+
+        await until(answers)
+        yield port
+    finally:
+        stop.set()
+        await server
 
 
 class Gates:

@@ -10,9 +10,8 @@ from starlette.types import Message, Scope
 
 from services.ui_iot.middleware.http_meter import KNOWN_CLOSE_CODES, KNOWN_METHODS, OTHER
 from services.ui_iot.middleware.path_template import UNMATCHED
-from tests.http_app import Gates, Measured, make_app
+from tests.http_app import Gates, Measured, make_app, served
 from tests.raw_http import RawConnection
-from tests.test_http_truth import served
 
 # PULSE_TEST_HOSTILE_REQUESTS makes the run longer.
 REQUESTS = int(os.environ.get("PULSE_TEST_HOSTILE_REQUESTS", "3000"))

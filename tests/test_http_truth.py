@@ -7,15 +7,12 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from services.shared.server import serve
-from tests.http_app import Gates, Measured, make_app
-from tests.processes import free_port
+from tests.http_app import Gates, Measured, make_app, served
 from tests.raw_http import RawConnection, status_of
 from tests.wait import until
 
@@ -175,28 +172,6 @@ class _Lines(logging.Handler):
         fields = vars(record)
         if "status_code" in fields:
             self.counts[fields["method"], fields["path_template"], str(fields["status_code"])] += 1
-
-
-@asynccontextmanager
-async def served(measured: Measured) -> AsyncIterator[int]:
-    """The application over uvicorn as the services run it; its port."""
-    stop, port = asyncio.Event(), free_port()
-    server = asyncio.create_task(serve(measured.app, host="127.0.0.1", port=port, stop=stop))
-    try:
-
-        async def answers() -> bool:
-            try:
-                async with RawConnection(port) as connection:
-                    connection.request("GET", "/livez")
-                    return status_of(await connection.read_all()) == 404
-            except ConnectionRefusedError:
-                return False
-
-        await until(answers)
-        yield port
-    finally:
-        stop.set()
-        await server
 
 
 async def test_counts_statuses_and_durations_are_what_the_clients_saw(

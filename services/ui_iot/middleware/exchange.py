@@ -112,7 +112,8 @@ class Exchange(Measured):
 
     def _measure(self) -> None:
         seconds = time.perf_counter() - self._started
-        self._meter.end_request(self._scope, self.context, self._outcome(), seconds)
+        self._meter.end_request()
+        self._meter.observe_response(self._scope, self.context, self._outcome(), seconds)
 
     def _outcome(self) -> int:
         """The status the client saw; of a response that it did not see whole, what cut it off."""

@@ -67,10 +67,9 @@ class HttpMeter:
         """Count a request in."""
         self._in_progress += 1
 
-    def end_request(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
-        """Count a request out, observe and log it."""
+    def end_request(self) -> None:
+        """Count a request out."""
         self._in_progress -= 1
-        self.observe_response(scope, context, status, seconds)
 
     def observe_response(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
         """Observe and log a response; its trace is shown beside the bucket when it is on record."""
@@ -93,9 +92,12 @@ class HttpMeter:
         """Count a websocket in."""
         self._open_websockets += 1
 
-    def close_websocket(self, scope: Scope, code: int, seconds: float) -> None:
-        """Count a websocket out, observe and log it."""
+    def close_websocket(self) -> None:
+        """Count a websocket out."""
         self._open_websockets -= 1
+
+    def observe_websocket(self, scope: Scope, code: int, seconds: float) -> None:
+        """Observe and log a websocket that was open."""
         template = self._templates.of(scope)
         label = str(code) if code in KNOWN_CLOSE_CODES else OTHER
         self._websocket_duration.labels(template, label).observe(seconds)

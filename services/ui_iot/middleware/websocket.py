@@ -80,7 +80,8 @@ class Conversation(Measured):
     def _measure(self) -> None:
         now = time.perf_counter()
         if self._opened_at is not None:
-            self._meter.close_websocket(self._scope, self._end_code(), now - self._opened_at)
+            self._meter.close_websocket()
+            self._meter.observe_websocket(self._scope, self._end_code(), now - self._opened_at)
             return
         status = self._status if self.complete else CLIENT_GONE if self._gone and self.error is None else 500
         self._meter.observe_response(self._scope, self.context, status, now - self._started)
