@@ -1,7 +1,7 @@
 """An application with a route of every shape and every way to end, behind the API's middleware."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,11 +41,11 @@ class Measured:
             sample for family in self.metrics.registry.collect() for sample in family.samples if sample.name == name
         ]
 
-    def requests(self, what: str = "count") -> Counter[tuple[str, ...]]:
+    def requests(self, what: str = "count") -> dict[tuple[str, ...], float]:
         """Observations (or their sum) by method, template and status."""
         return self._by_label(f"pulse_http_request_duration_seconds_{what}", "method", "path_template", "status_code")
 
-    def websockets(self) -> Counter[tuple[str, ...]]:
+    def websockets(self) -> dict[tuple[str, ...], float]:
         """Websockets that ended, by template and close code."""
         return self._by_label("pulse_websocket_duration_seconds_count", "path_template", "close_code")
 
@@ -60,11 +60,8 @@ class Measured:
         async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
             yield client
 
-    def _by_label(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-        found: Counter[tuple[str, ...]] = Counter()
-        for sample in self.samples(name):
-            found[tuple(sample.labels[label] for label in labels)] = sample.value  # type: ignore[assignment]  # seconds
-        return found
+    def _by_label(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return {tuple(sample.labels[label] for label in labels): sample.value for sample in self.samples(name)}
 
 
 @asynccontextmanager

@@ -170,7 +170,7 @@ async def test_no_fault_in_measuring_changes_a_message_of_a_websocket(
         sent: list[Message] = []
 
         async def send(message: Message) -> None:
-            sent.append(message | {"headers": [name for name, _ in message.get("headers", ())]})
+            sent.append({**message, "headers": [name for name, _ in message.get("headers", ())]})
 
         scope = {"type": "websocket", "path": "/x", "headers": []}
         await measured.app(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]  # never called

@@ -99,8 +99,8 @@ class Attacker:
 
     def scope(self) -> Scope:
         """A request or a handshake as a server would hand it on, were it to hand on everything."""
-        names = (b"host", b"user-agent", b"x-trace-id", b"traceparent", b"tracestate", b"x-forwarded-for", b"forwarded")
-        names += (b"x-http-method-override", b"x-original-url", b"x-forwarded-prefix", b"baggage", self._bytes())
+        names = [b"host", b"user-agent", b"x-trace-id", b"traceparent", b"tracestate", b"x-forwarded-for", b"forwarded"]
+        names += [b"x-http-method-override", b"x-original-url", b"x-forwarded-prefix", b"baggage", self._bytes()]
         headers = [(name, self._bytes()) for name in self._chance.choices(names, k=5)]
         scope: Scope = {"path": self.path(), "query_string": self._bytes(), "headers": headers, "root_path": ""}
         if self._chance.random() < 0.2:

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -33,9 +33,9 @@ class Ledger:
     gates: Gates
     counts: Counter[Key] = field(default_factory=Counter)
     websockets: Counter[Key] = field(default_factory=Counter)
-    waited: Counter[Key] = field(default_factory=Counter)
+    waited: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds from the request to the last byte of its answer, as its client counts them."""
-    held: Counter[Key] = field(default_factory=Counter)
+    held: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of these in which an answer was surely not complete."""
 
     async def ask(self, method: str, path: str, template: str, status: int, *, counted: str | None = None) -> None:

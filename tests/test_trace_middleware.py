@@ -393,12 +393,12 @@ async def test_an_open_websocket_shows_in_the_gauge_and_not_among_the_requests()
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await accept(receive, send)
         seen.extend(
-            measured.value(f"pulse_{name}") for name in ("websocket_connections_open", "http_requests_in_progress")
+            watched.value(f"pulse_{name}") for name in ("websocket_connections_open", "http_requests_in_progress")
         )
         await send({"type": "websocket.close", "code": 1000})
-        seen.append(measured.value("pulse_websocket_connections_open"))
+        seen.append(watched.value("pulse_websocket_connections_open"))
 
-    measured = Measured(handler)
+    watched = Measured(handler)
 
     async def receive() -> Message:
         return {"type": "websocket.connect"}
@@ -406,7 +406,7 @@ async def test_an_open_websocket_shows_in_the_gauge_and_not_among_the_requests()
     async def send(message: Message) -> None:
         """Nobody looks at it."""
 
-    await measured.app({"type": "websocket", "path": "/x", "headers": []}, receive, send)
+    await watched.app({"type": "websocket", "path": "/x", "headers": []}, receive, send)
     assert seen == [1, 0, 0]
 
 
