@@ -64,10 +64,10 @@ class Broken:
         getattr(self, BREAK + part)()
 
     def _break_gauge_up(self) -> None:
-        self._patch.setattr(self._meter, "_in_progress", Uncountable())
+        self._patch.setattr(self._meter, "in_progress", Uncountable())
 
     def _break_gauge_down(self) -> None:
-        self._patch.setattr(self._meter, "_in_progress", Unreturnable())
+        self._patch.setattr(self._meter, "in_progress", Unreturnable())
 
     def _break_context(self) -> None:
         self._patch.setattr(tracing, "from_headers", fail)
@@ -82,10 +82,10 @@ class Broken:
         self._patch.setattr(self._measured.metrics.http_request_duration, "labels", fail)
 
     def _break_cache(self) -> None:
-        self._patch.setattr(self._meter, "_observers", SimpleNamespace(get=fail))
+        self._patch.setattr(self._meter, "_series", SimpleNamespace(get=fail))
 
     def _break_observation(self) -> None:
-        self._patch.setattr(self._meter, "_observers", SimpleNamespace(get=lambda _key: fail))
+        self._patch.setattr(self._meter, "_series", SimpleNamespace(get=lambda _key: SimpleNamespace(observe=fail)))
 
     def _break_attempt(self) -> None:
         self._more["pulse.attempt"] = Silent()
@@ -142,7 +142,7 @@ async def test_no_fault_in_measuring_changes_a_byte(
         for name in PARTS:
             before = measured.value(ERRORS) or 0
             with monkeypatch.context() as patch:
-                patch.setattr(meter(measured), "_observers", {})  # a series that is known needs no label
+                patch.setattr(meter(measured), "_series", {})  # a series that is known needs no label
                 Broken(measured, patch, more).break_part(name)
                 assert [await ask(port, path) for path in PATHS] == whole, name
             more.clear()
@@ -187,7 +187,7 @@ async def test_no_fault_in_measuring_changes_a_message_of_a_websocket(
         "handle": log,
     }
     if broken == "gauge":
-        monkeypatch.setattr(meter(measured), "_open_websockets", Uncountable())
+        monkeypatch.setattr(meter(measured), "open_websockets", Uncountable())
     else:
         monkeypatch.setattr(owners[broken], broken, fail)
     assert await talk() == whole

@@ -160,8 +160,8 @@ def assert_closed(measured: Measured) -> None:
         *("implementation", "major", "minor", "patchlevel", "version"),  # of python_info
     }
     assert len(measured.requests()) <= len(TEMPLATES) * (len(KNOWN_METHODS) + 1) * len(STATUSES)
-    # One cached observer a series, and nothing else is kept of a request.
-    assert len(measured.app._meter._observers) == len(measured.requests())  # noqa: SLF001  # what must not grow
+    # One entry a series, and nothing else is kept of a request.
+    assert len(measured.app._meter._series) == len(measured.requests())  # noqa: SLF001  # what must not grow
 
 
 async def test_no_byte_of_a_client_becomes_a_label() -> None:

@@ -1,6 +1,6 @@
 """One request and its response: what it was and when it ended.
 
-Measuring fails open: all of it happens in _begin and finish, each one try, so that whatever goes wrong in it is
+Measuring fails open: all of it happens in __init__ and finish, one try in each, so that whatever goes wrong in it is
 counted once and changes no byte of the response.
 """
 
@@ -48,17 +48,14 @@ class Measured:
         self.complete = False
         """Nothing is left to tell the server."""
         self.error: BaseException | None = None
-        self.context = self._begin()
-
-    def _begin(self) -> tracing.TraceContext:
         try:
-            if self._scope["path"] not in self._meter.unmeasured:
+            if scope["path"] not in meter.unmeasured:
                 self._count_in()
                 self._measured = True
-            return read_context(self._scope["headers"])
+            self.context = read_context(scope["headers"])
         except Exception:  # noqa: BLE001  # fail open
             self._count_fault()
-            return tracing.TraceContext(tracing.new_trace_id(), tracing.new_span_id())
+            self.context = tracing.TraceContext(tracing.new_trace_id(), tracing.new_span_id())
 
     def finish(self) -> None:
         """Measure, once."""
@@ -108,11 +105,11 @@ class Exchange(Measured):
             self.finish()
 
     def _count_in(self) -> None:
-        self._meter.begin_request()
+        self._meter.in_progress += 1
 
     def _measure(self) -> None:
         seconds = time.perf_counter() - self._started
-        self._meter.end_request()
+        self._meter.in_progress -= 1
         self._meter.observe_response(self._scope, self.context, self._outcome(), seconds)
 
     def _outcome(self) -> int:

@@ -6,12 +6,13 @@ No label takes a value from a client: methods, templates, statuses and close cod
 import contextlib
 import logging
 import time
-from typing import Final, Protocol
+from bisect import bisect_left
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
-from services.shared.metrics import ProcessMetrics
+from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.shared.tracing import TraceContext
 from services.ui_iot.middleware.path_template import PathTemplates
 
@@ -28,10 +29,31 @@ LONGEST_LOGGED_PATH: Final = 256
 # A connection lives from seconds to days; OpenTelemetry has no boundaries for it.
 WEBSOCKET_BUCKETS: Final = (0.1, 1, 10, 60, 300, 900, 3600, 14400, 86400)
 INTERNAL_ERROR: Final = 1011
+EXEMPLAR_SECONDS: Final = 1.0
 
 
-class _Observe(Protocol):
-    def __call__(self, amount: float, exemplar: dict[str, str] | None = None, /) -> None: ...
+class _Series:
+    """One series of the durations.
+
+    A bucket's exemplar is renewed once a second at most: a scrape shows the last one only, and keeping one costs more
+    than all the rest of an observation.
+    """
+
+    __slots__ = ("_due", "_observe")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._observe = histogram.observe
+        self._due = [0.0] * (len(BUCKETS) + 1)
+
+    def observe(self, seconds: float, *, trace_id: str | None) -> None:
+        """Count it; trace_id is of a trace that can be looked up."""
+        if trace_id is not None:
+            bucket, now = bisect_left(BUCKETS, seconds), time.monotonic()
+            if now >= self._due[bucket]:
+                self._due[bucket] = now + EXEMPLAR_SECONDS
+                self._observe(seconds, {"trace_id": trace_id})
+                return
+        self._observe(seconds)
 
 
 class HttpMeter:
@@ -41,20 +63,21 @@ class HttpMeter:
         self.unmeasured = unmeasured
         self._templates = templates
         self._duration = metrics.http_request_duration
-        # As many as there are series.
-        self._observers: dict[tuple[str, str, int], _Observe] = {}
-        self._in_progress = 0
-        metrics.http_requests_in_progress.set_function(lambda: self._in_progress)
+        self._series: dict[tuple[str, str, int], _Series] = {}
+        self.in_progress = 0
+        """Requests being answered; who counts one in counts it out."""
+        metrics.http_requests_in_progress.set_function(lambda: self.in_progress)
         self._errors = Counter(
             "pulse_http_measuring_errors_total",
             "Requests that could not be measured or logged.",
             registry=metrics.registry,
         )
-        self._open_websockets = 0
+        self.open_websockets = 0
+        """The same of websockets."""
         open_websockets = Gauge(
             "pulse_websocket_connections_open", "Websockets accepted and not closed.", registry=metrics.registry
         )
-        open_websockets.set_function(lambda: self._open_websockets)
+        open_websockets.set_function(lambda: self.open_websockets)
         self._websocket_duration = Histogram(
             "pulse_websocket_duration_seconds",
             "Seconds from the acceptance of a websocket to its end.",
@@ -63,14 +86,6 @@ class HttpMeter:
             registry=metrics.registry,
         )
 
-    def begin_request(self) -> None:
-        """Count a request in."""
-        self._in_progress += 1
-
-    def end_request(self) -> None:
-        """Count a request out."""
-        self._in_progress -= 1
-
     def observe_response(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
         """Observe and log a response; its trace is shown beside the bucket when it is on record."""
         # A websocket that was not opened is a GET that was answered.
@@ -78,23 +93,13 @@ class HttpMeter:
         if method not in KNOWN_METHODS:
             method = OTHER
         key = (method, self._templates.of(scope), status)
-        observe = self._observers.get(key)
-        if observe is None:
-            observe = self._observers[key] = self._duration.labels(method, key[1], str(status)).observe
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self._duration.labels(method, key[1], str(status)))
         attempt = scope.get("pulse.attempt")
-        if attempt is not None and attempt.on_record:
-            observe(seconds, {"trace_id": context.trace_id})
-        else:
-            observe(seconds)
+        on_record = attempt is not None and attempt.on_record
+        series.observe(seconds, trace_id=context.trace_id if on_record else None)
         _log_end(scope, key, seconds, outcome="status_code", failed=status >= 500)
-
-    def open_websocket(self) -> None:
-        """Count a websocket in."""
-        self._open_websockets += 1
-
-    def close_websocket(self) -> None:
-        """Count a websocket out."""
-        self._open_websockets -= 1
 
     def observe_websocket(self, scope: Scope, code: int, seconds: float) -> None:
         """Observe and log a websocket that was open."""

@@ -65,7 +65,7 @@ class Conversation(Measured):
         self._opened_at = time.perf_counter()
         if self._measured:
             try:
-                self._meter.open_websocket()
+                self._meter.open_websockets += 1
             except Exception:  # noqa: BLE001  # fail open
                 self._count_fault()
 
@@ -80,7 +80,7 @@ class Conversation(Measured):
     def _measure(self) -> None:
         now = time.perf_counter()
         if self._opened_at is not None:
-            self._meter.close_websocket()
+            self._meter.open_websockets -= 1
             self._meter.observe_websocket(self._scope, self._end_code(), now - self._opened_at)
             return
         status = self._status if self.complete else CLIENT_GONE if self._gone and self.error is None else 500
