@@ -32,6 +32,9 @@ LOCAL = """\
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
 | `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_TEST_HTTP_REQUESTS` | `600` | Requests that the HTTP metrics are compared with. |
+| `PULSE_TEST_HOSTILE_REQUESTS` | `3000` | Hostile requests that must make no series. |
+| `PULSE_TEST_GENERATED_APPS` | `60` | Applications by chance whose routes the path label is compared with. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 
