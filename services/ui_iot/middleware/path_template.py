@@ -1,7 +1,7 @@
 """The route a request was answered by, as the application declares it: never a byte of the request itself."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Match
@@ -15,7 +15,7 @@ class PathTemplates:
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = routes
-        self._listed: tuple[Any, ...] | None = None
+        self._listed: list[_Candidate] | None = None
 
     def of(self, scope: Scope) -> str:
         """The template, prefixes and mounts included; UNMATCHED when no route takes the request."""
@@ -41,26 +41,47 @@ class PathTemplates:
             "headers": [],
         }
         if self._listed is None:
-            self._listed = tuple(iter_route_contexts(self._routes))
+            self._listed = _list(self._routes)
         return _find(self._listed, fresh) or UNMATCHED
 
 
 _EMPTY: dict[str, Any] = {}
 
 
-def _find(routes: Iterable[Any], scope: Scope) -> str | None:
+class _Candidate(NamedTuple):
+    """A route with the prefixes of the routers it was included by."""
+
+    route: Any
+    declared: Any
+    start: str
+    """What every path that it takes begins with."""
+
+
+def _list(routes: Sequence[BaseRoute]) -> list[_Candidate]:
+    candidates = []
+    for route in iter_route_contexts(routes):
+        # Of what is Starlette's in an included router, older contexts know no path: that is with the route behind them.
+        declared = getattr(route, "starlette_route", None) or route
+        start = (getattr(declared, "path_format", None) or "").partition("{")[0]
+        candidates.append(_Candidate(route, declared, start))
+    return candidates
+
+
+def _find(candidates: Iterable[_Candidate], scope: Scope) -> str | None:
     partial: str | None = None
-    for route in routes:
+    # Most are ruled out at a glance: a flood of refused requests pays for the others, a regular expression each.
+    path: str | None = None if scope["root_path"] else scope["path"]
+    for route, declared, start in candidates:
+        if path is not None and not path.startswith(start):
+            continue
         match, child_scope = route.matches(dict(scope))
         if match is Match.NONE:
             continue
-        # Of what is Starlette's in an included router, older contexts know no path: that is with the route behind them.
-        declared = getattr(route, "starlette_route", None) or route
         template: str | None = getattr(declared, "path_format", None)
         # Only what is mounted has routes of its own; as FastAPI's context of a route it is no Mount to isinstance.
         mounted = getattr(declared, "routes", None)
         if mounted is not None and template is not None:
-            inside = _find(iter_route_contexts(mounted), {**scope, **child_scope})
+            inside = _find(_list(mounted), {**scope, **child_scope})
             return template.removesuffix("/{path}") + (inside or "/{path}")
         if match is Match.FULL:
             return template
