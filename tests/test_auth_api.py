@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -109,6 +110,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
     [event] = await events(conn, 1)
     assert event["event_type"] == "auth.login_failure"
     assert event["details"].pop("account", None) == (None if account is None else pseudonym(account))
+    assert re.fullmatch("[0-9a-f]{16}", event["details"].pop("span_id"))
     assert event["details"] == {"reason": expected, "method": "GET", "path": PATH}
     assert (event["ip"], event["trace_id"], event["source_service"]) == ("203.0.113.9", "cd" * 16, "ui_iot")
     assert event["duration_ms"] > 0
@@ -126,6 +128,7 @@ async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncp
     assert (event["event_type"], event["tenant_id"], event["ip"]) == ("auth.login_success", "acme", "203.0.113.9")
     assert (event["actor_type"], event["actor_id"], event["actor_name"]) == ("user", "viewer@acme", "Alice")
     kept = {"role": "viewer", "method": "GET", "path": PATH, "account": pseudonym("viewer@acme")}
+    assert re.fullmatch("[0-9a-f]{16}", event["details"].pop("span_id"))
     assert event["details"] == kept
     assert failures(api) == {}
 
@@ -450,7 +453,7 @@ async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
     api: Api, caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes | None, status: int, template: str
 ) -> None:
     """Or nobody sees which part of the API a wrong token knocks at."""
-    caplog.set_level("INFO", logger="services.ui_iot.middleware.trace")
+    caplog.set_level("INFO", logger="services.ui_iot.middleware.http_meter")
     assert (await api.client.request(method, path, content=body)).status_code == status
     labels = {"method": method, "path_template": template, "status_code": str(status)}
     name = "pulse_http_request_duration_seconds_count"

@@ -3,110 +3,25 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
-import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from services.shared import tracing
-from services.shared.metrics import ProcessMetrics
-from services.shared.server import serve
-from services.ui_iot.middleware.path_template import PathTemplates
-from services.ui_iot.middleware.trace import TraceMiddleware
-from tests.processes import free_port
-from tests.wait import until
+from tests.http_app import Gates, Measured, make_app
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 OTHER = "f" * 31 + "e"
 
 
-class Measured:
-    """An application behind the middleware, with its metrics."""
-
-    def __init__(self, app: ASGIApp, routes: Any = ()) -> None:
-        self.metrics = ProcessMetrics("ui_iot")
-        self.app = TraceMiddleware(
-            app, metrics=self.metrics, templates=PathTemplates(routes), unmeasured=frozenset(("/livez",))
-        )
-
-    def counts(self) -> dict[tuple[str, str, str], float]:
-        """Observations by method, template and status."""
-        [family] = self.metrics.http_request_duration.collect()
-        return {
-            (sample.labels["method"], sample.labels["path_template"], sample.labels["status_code"]): sample.value
-            for sample in family.samples
-            if sample.name.endswith("_count")
-        }
-
-    def value(self, name: str) -> float | None:
-        """A sample without labels."""
-        return self.metrics.registry.get_sample_value(name)
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client that sees what a server would send."""
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
-            yield client
-
-
-def example() -> FastAPI:
-    """Routes of every shape: included, nested, mounted, streaming, failing."""
-    api = FastAPI()
-    items = APIRouter(prefix="/items")
-
-    @items.get("/{item_id}")
-    async def get_item(item_id: str) -> dict[str, str | None]:
-        return {"item": item_id, "trace_id": tracing.current_trace_id()}
-
-    @items.get("/{item_id}/parts/{part}")
-    async def get_part(item_id: str, part: int) -> int:
-        return part
-
-    outer = APIRouter(prefix="/v2")
-    outer.include_router(items, prefix="/shop")
-    api.include_router(items, prefix="/v1")
-    api.include_router(outer, prefix="/api")
-
-    @api.get("/plain")
-    async def plain() -> str:
-        return "plain"
-
-    @api.get("/wrong")
-    async def wrong() -> None:
-        raise RuntimeError("secret detail")
-
-    @api.get("/teapot")
-    async def teapot() -> None:
-        raise HTTPException(418)
-
-    @api.get("/files/{path:path}")
-    async def files(path: str) -> str:
-        return path
-
-    sub = FastAPI()
-
-    @sub.get("/things/{thing}")
-    async def thing(thing: str) -> str:
-        return thing
-
-    api.mount("/tenant/{tenant}", sub)
-    api.mount("/static", PlainTextResponse("static"))
-    return api
-
-
 @pytest.fixture
 def measured() -> Measured:
-    api = example()
+    api = make_app(Gates())
     return Measured(api, api.routes)
 
 
@@ -162,15 +77,14 @@ async def test_two_traceparents_are_none(measured: Measured) -> None:
     [
         ("/plain", "/plain", 200),
         ("/v1/items/7", "/v1/items/{item_id}", 200),
-        ("/v1/items/7/parts/2", "/v1/items/{item_id}/parts/{part}", 200),
-        ("/v1/items/7/parts/x", "/v1/items/{item_id}/parts/{part}", 422),
+        ("/v1/items/7/parts/2", "/v1/items/{item_id}/parts/{part}", 405),
         ("/api/v2/shop/items/7", "/api/v2/shop/items/{item_id}", 200),
         ("/files/a/b/c", "/files/{path}", 200),
         ("/teapot", "/teapot", 418),
         ("/wrong", "/wrong", 500),
         ("/nowhere", "__unmatched__", 404),
         ("/v1/items", "__unmatched__", 404),
-        ("/tenant/acme/things/7", "/tenant/{tenant}/things/{thing}", 200),
+        ("/tenant/acme/inner/items/7", "/tenant/{tenant}/inner/items/{item_id}", 200),
         ("/tenant/acme/nothing", "/tenant/{tenant}/{path}", 404),
         ("/static/x.js", "/static/{path}", 200),
         ("/openapi.json", "/openapi.json", 200),
@@ -182,58 +96,15 @@ async def test_the_path_label_is_the_route_as_declared(
     async with measured.client() as client:
         response = await client.get(path)
     assert response.status_code == status
-    assert measured.counts() == {("GET", template, str(status)): 1.0}
+    assert measured.requests() == {("GET", template, str(status)): 1.0}
     assert response.headers["x-trace-id"]
-
-
-async def test_the_template_is_fastapis_own() -> None:
-    """FastAPI's telemetry finds the route from inside; it is the oracle, where FastAPI is new enough to have it."""
-    oracle = pytest.importorskip("fastapi.telemetry._api")
-    api = example()
-    seen: list[str | None] = []
-
-    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["fastapi.telemetry"] = spy = oracle._RequestTelemetry(  # noqa: SLF001  # what it fills in
-                span=None, span_method="", tracer=None, logger=None, _mount_prefix=""
-            )
-            await api(scope, receive, send)
-            seen.append(spy.route)
-
-    measured = Measured(watched, api.routes)
-    paths = [
-        *("/plain", "/v1/items/7", "/v1/items/7/parts/2", "/api/v2/shop/items/7", "/files/a/b", "/nowhere"),
-        *("/tenant/acme/things/7", "/tenant/acme/nothing", "/static/x", "/docs", "/openapi.json"),
-    ]
-    async with measured.client() as client:
-        for path in paths:
-            await client.get(path)
-    templates = [key[1] for key in measured.counts()]
-    assert templates == [route or "__unmatched__" for route in seen]
 
 
 async def test_methods_are_a_closed_list(measured: Measured) -> None:
     async with measured.client() as client:
         for method in ("GET", "HEAD", "OPTIONS", "FOO", "BAR", "get", "G" * 5000):
             await client.request(method, "/plain")
-    assert {key[0] for key in measured.counts()} == {"GET", "HEAD", "OPTIONS", "_OTHER"}
-
-
-async def test_no_byte_of_a_client_becomes_a_label(measured: Measured) -> None:
-    """However it is spelled: the series stay few and hold nothing of it."""
-    async with measured.client() as client:
-        for number in range(300):
-            mark = f"evil{number}"
-            paths = (f"/{mark}", f"/v1/items/{mark}", f"/tenant/{mark}/things/{mark}", f"/files/{mark}/x")
-            await client.request(
-                ("GET", f"M{mark}", "POST")[number % 3],
-                paths[number % 4] + f"?q={mark}",
-                headers={"Host": f"{mark}.test", "User-Agent": mark, "X-Trace-ID": mark, "X-Forwarded-For": mark},
-            )
-    exposed = generate_latest(measured.metrics.registry).decode()
-    assert "evil" not in exposed
-    assert len(measured.counts()) <= 4 * 3 * 3
-    assert sum(measured.counts().values()) == 300
+    assert {key[0] for key in measured.requests()} == {"GET", "HEAD", "OPTIONS", "_OTHER"}
 
 
 async def test_one_log_line_tells_of_a_request(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,15 +126,15 @@ async def test_a_crash_is_answered_logged_and_counted(measured: Measured, caplog
     async with measured.client() as client:
         response = await client.get("/wrong", headers={"X-Trace-ID": TRACE})
     assert (response.status_code, response.headers["x-trace-id"]) == (500, TRACE)
-    [line] = [record for record in caplog.records if record.name == "services.ui_iot.middleware.trace"]
+    [line] = [record for record in caplog.records if record.name == "services.ui_iot.middleware.http_meter"]
     assert line.levelname == "ERROR"
-    assert measured.counts() == {("GET", "/wrong", "500"): 1.0}
+    assert measured.requests() == {("GET", "/wrong", "500"): 1.0}
 
 
 async def test_probes_are_traced_and_not_measured(measured: Measured) -> None:
     async with measured.client() as client:
         assert (await client.get("/livez", headers={"X-Trace-ID": TRACE})).headers["x-trace-id"] == TRACE
-    assert measured.counts() == {}
+    assert measured.requests() == {}
 
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -310,7 +181,7 @@ async def test_an_exception_after_the_head_counts_as_500_and_reaches_the_server(
     measured, sent, caught = await run(handler)
     assert isinstance(caught, RuntimeError)
     assert len(sent) == 2
-    assert measured.counts() == {("GET", "__unmatched__", "500"): 1.0}
+    assert measured.requests() == {("GET", "__unmatched__", "500"): 1.0}
 
 
 async def test_an_exception_after_the_whole_response_changes_nothing() -> None:
@@ -323,7 +194,7 @@ async def test_an_exception_after_the_whole_response_changes_nothing() -> None:
     measured, sent, caught = await run(response)
     assert caught is None
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-    assert measured.counts() == {("GET", "__unmatched__", "200"): 1.0}
+    assert measured.requests() == {("GET", "__unmatched__", "200"): 1.0}
 
 
 async def test_a_response_that_never_came_counts_as_client_gone() -> None:
@@ -332,7 +203,49 @@ async def test_a_response_that_never_came_counts_as_client_gone() -> None:
 
     measured, _, caught = await run(handler)
     assert caught is None
-    assert measured.counts() == {("GET", "__unmatched__", "499"): 1.0}
+    assert measured.requests() == {("GET", "__unmatched__", "499"): 1.0}
+
+
+async def test_a_message_that_the_application_keeps_stays_as_it_is() -> None:
+    """Else each response that it sends again would carry the trace ids of those before."""
+    head: Message = {"type": "http.response.start", "status": 204, "headers": []}
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(head)
+        await send({"type": "http.response.body"})
+
+    _, sent, _ = await run(handler)
+    assert head == {"type": "http.response.start", "status": 204, "headers": []}
+    assert [name for name, _ in sent[0]["headers"]] == [b"x-trace-id"]
+
+
+class Cycle:
+    """What uvicorn's send belongs to; it knows whether the client is there."""
+
+    def __init__(self, *, disconnected: bool) -> None:
+        self.disconnected = disconnected
+
+    async def send(self, message: Message) -> None:
+        """Nobody looks at it."""
+
+
+@pytest.mark.parametrize(
+    ("disconnected", "status", "counted"),
+    [(False, 200, "200"), (True, 200, "499"), (True, 404, "499"), (True, 503, "503"), (False, None, "500")],
+)
+async def test_an_answer_that_nobody_heard_counts_as_client_gone_unless_it_failed(
+    disconnected: bool, status: int | None, counted: str
+) -> None:
+    """And an application that leaves its response unfinished, with its client there, has failed."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        if status is not None:
+            await PlainTextResponse("", status)(scope, receive, send)
+
+    measured = Measured(handler)
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], "query_string": b""}
+    await measured.app(scope, asyncio.Event().wait, Cycle(disconnected=disconnected).send)  # type: ignore[arg-type]  # never called
+    assert measured.requests() == {("GET", "__unmatched__", counted): 1.0}
 
 
 async def test_a_cancelled_request_is_counted_and_stays_cancelled() -> None:
@@ -341,14 +254,14 @@ async def test_a_cancelled_request_is_counted_and_stays_cancelled() -> None:
 
     measured, _, caught = await run(handler)
     assert isinstance(caught, asyncio.CancelledError)
-    assert measured.counts() == {("GET", "__unmatched__", "500"): 1.0}
+    assert measured.requests() == {("GET", "__unmatched__", "500"): 1.0}
     assert measured.value("pulse_http_requests_in_progress") == 0
 
 
 async def test_the_duration_ends_with_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """A streamed body is measured to its end, a background task not at all. The clock is the test's."""
     now = [100.0]
-    monkeypatch.setattr("services.ui_iot.middleware.trace.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("services.ui_iot.middleware.exchange.time.perf_counter", lambda: now[0])
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):
@@ -379,35 +292,6 @@ async def test_requests_in_progress_rise_and_fall() -> None:
         assert measured.value("pulse_http_requests_in_progress") == 1
         release.set()
         await request
-    assert measured.value("pulse_http_requests_in_progress") == 0
-
-
-@pytest.mark.parametrize("broken", ["labels", "of", "from_headers", "handle"])
-async def test_a_fault_in_measuring_changes_no_response(
-    measured: Measured, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    """Fail open: it is counted, and the client sees what it would have seen."""
-
-    def fail(*_args: Any, **_rest: Any) -> Any:
-        raise RuntimeError("measuring is broken")
-
-    async with measured.client() as client:
-        whole = await client.get("/v1/items/7", headers={"X-Trace-ID": TRACE})
-        owner: Any = {
-            "labels": measured.metrics.http_request_duration,
-            "of": measured.app._templates,  # noqa: SLF001  # broken on purpose
-            "from_headers": tracing,
-            "handle": logging.getLogger("services.ui_iot.middleware.trace"),
-        }[broken]
-        monkeypatch.setattr(owner, broken, fail)
-        response = await client.get("/v1/items/8", headers={"X-Trace-ID": TRACE})
-        crash = await client.get("/wrong", headers={"X-Trace-ID": TRACE})
-    assert (whole.status_code, response.status_code, crash.status_code) == (200, 200, 500)
-    assert response.json()["item"] == "8"
-    assert [name for name, _ in response.headers.items()] == [name for name, _ in whole.headers.items()]
-    errors = measured.value("pulse_http_measuring_errors_total")
-    assert errors is not None
-    assert errors >= 1
     assert measured.value("pulse_http_requests_in_progress") == 0
 
 
@@ -445,27 +329,132 @@ async def test_no_header_path_or_method_breaks_it(
     assert measured.value("pulse_http_measuring_errors_total") == 0
 
 
-async def test_over_a_real_server_the_same_holds(measured: Measured) -> None:
-    """Uvicorn sends what the middleware adds, and a crash too."""
-    stop, port = asyncio.Event(), free_port()
-    server = asyncio.create_task(serve(measured.app, host="127.0.0.1", port=port, stop=stop))
+async def converse(
+    handler: Handler, *incoming: Message, path: str = "/x"
+) -> tuple[Measured, list[Message], BaseException | None]:
+    """One websocket to a bare application, whose peer sends this and then stays."""
+    measured = Measured(handler)
+    sent: list[Message] = []
+    messages = [{"type": "websocket.connect"}, *incoming]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    caught: BaseException | None = None
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await measured.app({"type": "websocket", "path": path, "headers": []}, receive, send)
+    except Exception as error:  # noqa: BLE001  # what comes out is what is looked at
+        caught = error
+    assert measured.value("pulse_websocket_connections_open") == 0
+    assert measured.value("pulse_http_requests_in_progress") == 0
+    return measured, sent, caught
 
-            async def answers() -> bool:
-                try:
-                    return (await client.get("/livez")).status_code == 404
-                except httpx.ConnectError:
-                    return False
 
-            await until(answers)
-            for path, status in (("/plain", 200), ("/wrong", 500), ("/nowhere", 404), ("/v1/items/7", 200)):
-                response = await client.get(path, headers={"traceparent": PARENT})
-                assert (response.status_code, response.headers["x-trace-id"]) == (status, TRACE)
-            odd = await client.request("BREW", "/plain")
-            assert (odd.status_code, bool(odd.headers["x-trace-id"])) == (405, True)
-    finally:
-        stop.set()
-        await server
-    assert sum(measured.counts().values()) == 5
-    assert ("_OTHER", "/plain", "405") in measured.counts()
+async def accept(receive: Receive, send: Send) -> None:
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [
+        *((code, str(code)) for code in (1000, 1001, 1005, 1006, 1011, 1012, 1015, 3000, 3003, 3008)),
+        *((code, "_OTHER") for code in (0, 999, 1004, 1016, 2999, 3001, 3999, 4000, 4999, 65535)),
+        (None, "1000"),
+    ],
+)
+@pytest.mark.parametrize("ends", ["peer", "application"])
+async def test_a_websocket_is_measured_to_its_first_close(ends: str, code: int | None, label: str) -> None:
+    """The codes are IANA's or _OTHER, whoever sends them."""
+    close = {} if code is None else {"code": code}
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        if ends == "application":
+            await send({"type": "websocket.close", **close})
+            return
+        assert (await receive())["type"] == "websocket.disconnect"
+        await send({"type": "websocket.close", "code": 1008})
+
+    peers = {"type": "websocket.disconnect", "reason": "", **close}
+    measured, sent, _ = await converse(handler, peers)
+    expected = "1005" if ends == "peer" and code is None else label
+    assert measured.websockets() == {("__unmatched__", expected): 1.0}
+    assert measured.requests() == {}
+    assert [name for name, _ in sent[0]["headers"]] == [b"x-trace-id"]
+
+
+async def test_an_open_websocket_shows_in_the_gauge_and_not_among_the_requests() -> None:
+    seen: list[float | None] = []
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        seen.extend(
+            watched.value(f"pulse_{name}") for name in ("websocket_connections_open", "http_requests_in_progress")
+        )
+        await send({"type": "websocket.close", "code": 1000})
+        seen.append(watched.value("pulse_websocket_connections_open"))
+
+    watched = Measured(handler)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        """Nobody looks at it."""
+
+    await watched.app({"type": "websocket", "path": "/x", "headers": []}, receive, send)
+    assert seen == [1, 0, 0]
+
+
+async def test_a_websocket_that_fails_counts_as_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Its peer sees a connection that ends without a word; an SLO must see whose fault it was."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        raise RuntimeError("broken")
+
+    caplog.set_level(logging.INFO)
+    measured, _, caught = await converse(handler)
+    assert isinstance(caught, RuntimeError)
+    assert measured.websockets() == {("__unmatched__", "1011"): 1.0}
+    [line] = [vars(record) for record in caplog.records if record.name.startswith("services.ui_iot")]
+    assert (line["levelname"], line["method"], line["close_code"]) == ("ERROR", "WEBSOCKET", 1011)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "status"),
+    [
+        ([{"type": "websocket.close", "code": 1008}], None, "403"),
+        (
+            [
+                {"type": "websocket.http.response.start", "status": 429},
+                {"type": "websocket.http.response.body", "body": b"", "more_body": True},
+                {"type": "websocket.http.response.body", "body": b""},
+            ],
+            None,
+            "429",
+        ),
+        ([], RuntimeError("broken"), "500"),
+        ([], None, "500"),
+    ],
+)
+async def test_a_websocket_that_is_not_opened_counts_as_the_answer_to_a_get(
+    messages: list[Message], error: Exception | None, status: str
+) -> None:
+    """That is what its client sees: there was no connection that could have a close code."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+        if error is not None:
+            raise error
+
+    measured, _, caught = await converse(handler)
+    assert caught is error
+    assert measured.requests() == {("GET", "__unmatched__", status): 1.0}
+    assert measured.websockets() == {}

@@ -21,6 +21,10 @@ class TraceContext:
 
     trace_id: str
     span_id: str
+    parent_span_id: str | None = None
+    """The caller's span, when its trace is continued."""
+    foreign_trace_id: str | None = None
+    """The caller's trace, when it is not."""
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("pulse_trace", default=None)

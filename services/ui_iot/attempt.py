@@ -5,6 +5,7 @@ import time
 
 from starlette.types import Scope
 
+from services.shared import tracing
 from services.shared.audit import AuditBlocked, AuditEvent, AuditLogger, Facts
 from services.shared.metrics import ProcessMetrics
 from services.ui_iot.client_address import Address
@@ -20,7 +21,7 @@ class Attempt:
     Each call returns when the event is durable, so that nobody hears of a decision that could be missing in the trail.
     """
 
-    __slots__ = ("_audit", "_details", "_metrics", "_principal", "_settled", "_started", "address")
+    __slots__ = ("_audit", "_details", "_metrics", "_principal", "_settled", "_started", "address", "on_record")
 
     def __init__(self, scope: Scope, address: Address | None, *, audit: AuditLogger, metrics: ProcessMetrics) -> None:
         self._started = time.perf_counter()
@@ -29,8 +30,10 @@ class Attempt:
         self._metrics = metrics
         self._principal: Principal | None = None
         self._settled = False
+        self.on_record = False
+        """Whether a row of its own tells of it: not of one of a flood, of one not waited for or without a place."""
         # The query is left out: it is where tokens end up that do not belong there.
-        self._details = {"method": scope["method"][:16], "path": scope["path"][:LONGEST_PATH]}
+        self._details = {"method": scope["method"][:16], "path": scope["path"][:LONGEST_PATH], **_place_in_trace()}
 
     def identify(self, principal: Principal) -> None:
         """Note who it is; whether that is enough is decided where the route is known."""
@@ -40,14 +43,14 @@ class Attempt:
         """The caller is let in. Raises AuditBlocked when that cannot be put on record, and then it is not."""
         event = self._acceptance()
         if event is not None:
-            await self._audit.record(event)
+            self.on_record = await self._audit.record(event)
 
     async def refresh(self, principal: Principal | None) -> None:
         """The caller gets a new token; None when the token does not say whose it is. Raises AuditBlocked."""
         if self._settled:
             return
         self._settled = True
-        await self._audit.record(self._audit.auth.token_refresh(**self._facts(principal)))
+        self.on_record = await self._audit.record(self._audit.auth.token_refresh(**self._facts(principal)))
 
     async def refuse(self, refusal: Refusal) -> None:
         """The caller is turned away, on record or not: nobody gains anything by it."""
@@ -59,7 +62,7 @@ class Attempt:
         if self._principal is None:
             facts |= {"tenant_id": refusal.tenant_id, "actor": refusal.actor, "account": refusal.account}
         with contextlib.suppress(AuditBlocked):
-            await self._audit.record(self._audit.auth.failure(reason=refusal.reason, **facts))
+            self.on_record = await self._audit.record(self._audit.auth.failure(reason=refusal.reason, **facts))
 
     def leave(self) -> None:
         """The request ended without an answer; what was not settled is put on record without waiting."""
@@ -83,3 +86,16 @@ class Attempt:
             "duration_ms": (time.perf_counter() - self._started) * 1000,
             "details": self._details,
         }
+
+
+def _place_in_trace() -> dict[str, str]:
+    """The request's span, and what the caller said of its own."""
+    context = tracing.current()
+    if context is None:
+        return {}
+    place = {"span_id": context.span_id}
+    if context.parent_span_id is not None:
+        place["parent_span_id"] = context.parent_span_id
+    if context.foreign_trace_id is not None:
+        place["parent_trace_id"] = context.foreign_trace_id
+    return place

@@ -116,8 +116,8 @@ class AuditLogger:
         """Whether the last event found neither the database nor the spool, and blocked means denied."""
         return self._denies and self._journal.is_blocked
 
-    async def record(self, event: AuditEvent) -> None:
-        """Return when the event is durable: in the database, or on the local disk.
+    async def record(self, event: AuditEvent) -> bool:
+        """Return when the event is durable, in the database or on the local disk; False when it has no row of its own.
 
         Raises AuditBlocked when it is neither in time and PULSE_AUDIT_WHEN_BLOCKED is deny. A refused login that is
         one of a flood is counted and not waited for.
@@ -125,7 +125,7 @@ class AuditLogger:
         started = time.perf_counter()
         is_refusal = event.event_type in REFUSALS
         if is_refusal and not self._flood.admits(event):
-            return
+            return False
         lane = self._refusals if is_refusal else self._events
         batch = lane.put(make_line(event, self._service))
         kept = batch is not None and await batch.wait(self._journal.longest_seconds)
@@ -134,6 +134,7 @@ class AuditLogger:
             self._blocked += 1
             if self._denies:
                 raise AuditBlocked
+        return kept
 
     def log(self, event: AuditEvent) -> bool:
         """Take an event without waiting, from the event loop's thread; False when its buffer is full and it is lost."""

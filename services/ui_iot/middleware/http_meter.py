@@ -1,0 +1,143 @@
+"""What the API tells about its requests and websockets: durations, what is open now, one log line each.
+
+No label takes a value from a client: methods, templates, statuses and close codes come from closed sets.
+"""
+
+import contextlib
+import logging
+import time
+from bisect import bisect_left
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.types import Scope
+
+from services.shared.metrics import BUCKETS, ProcessMetrics
+from services.shared.tracing import TraceContext
+from services.ui_iot.middleware.path_template import PathTemplates
+
+log = logging.getLogger(__name__)
+
+# OpenTelemetry's known methods; any other is counted as _OTHER, so that a client cannot make series.
+KNOWN_METHODS: Final = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+)
+# IANA's registry of RFC 6455 close codes; a peer may send any number up to 4999.
+KNOWN_CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1005, 1016), 3000, 3003, 3008))
+OTHER: Final = "_OTHER"
+LONGEST_LOGGED_PATH: Final = 256
+# A connection lives from seconds to days; OpenTelemetry has no boundaries for it.
+WEBSOCKET_BUCKETS: Final = (0.1, 1, 10, 60, 300, 900, 3600, 14400, 86400)
+INTERNAL_ERROR: Final = 1011
+EXEMPLAR_SECONDS: Final = 1.0
+
+
+class _Series:
+    """One series of the durations.
+
+    A bucket's exemplar is renewed once a second at most: a scrape shows the last one only, and keeping one costs more
+    than all the rest of an observation.
+    """
+
+    __slots__ = ("_due", "_observe")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._observe = histogram.observe
+        self._due = [0.0] * (len(BUCKETS) + 1)
+
+    def observe(self, seconds: float, *, trace_id: str | None) -> None:
+        """Count it; trace_id is of a trace that can be looked up."""
+        if trace_id is not None:
+            bucket, now = bisect_left(BUCKETS, seconds), time.monotonic()
+            if now >= self._due[bucket]:
+                self._due[bucket] = now + EXEMPLAR_SECONDS
+                self._observe(seconds, {"trace_id": trace_id})
+                return
+        self._observe(seconds)
+
+
+class HttpMeter:
+    """The API's own metrics; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
+
+    def __init__(self, metrics: ProcessMetrics, *, templates: PathTemplates, unmeasured: frozenset[str]) -> None:
+        self.unmeasured = unmeasured
+        self._templates = templates
+        self._duration = metrics.http_request_duration
+        self._series: dict[tuple[str, str, int], _Series] = {}
+        self.in_progress = 0
+        """Requests being answered; who counts one in counts it out."""
+        metrics.http_requests_in_progress.set_function(lambda: self.in_progress)
+        self._errors = Counter(
+            "pulse_http_measuring_errors_total",
+            "Requests that could not be measured or logged.",
+            registry=metrics.registry,
+        )
+        self.open_websockets = 0
+        """The same of websockets."""
+        open_websockets = Gauge(
+            "pulse_websocket_connections_open", "Websockets accepted and not closed.", registry=metrics.registry
+        )
+        open_websockets.set_function(lambda: self.open_websockets)
+        self._websocket_duration = Histogram(
+            "pulse_websocket_duration_seconds",
+            "Seconds from the acceptance of a websocket to its end.",
+            ["path_template", "close_code"],
+            buckets=WEBSOCKET_BUCKETS,
+            registry=metrics.registry,
+        )
+
+    def observe_response(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
+        """Observe and log a response; its trace is shown beside the bucket when it is on record."""
+        # A websocket that was not opened is a GET that was answered.
+        method = scope.get("method", "GET")
+        if method not in KNOWN_METHODS:
+            method = OTHER
+        key = (method, self._templates.of(scope), status)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self._duration.labels(method, key[1], str(status)))
+        attempt = scope.get("pulse.attempt")
+        on_record = attempt is not None and attempt.on_record
+        series.observe(seconds, trace_id=context.trace_id if on_record else None)
+        _log_end(scope, key, seconds, outcome="status_code", failed=status >= 500)
+
+    def observe_websocket(self, scope: Scope, code: int, seconds: float) -> None:
+        """Observe and log a websocket that was open."""
+        template = self._templates.of(scope)
+        label = str(code) if code in KNOWN_CLOSE_CODES else OTHER
+        self._websocket_duration.labels(template, label).observe(seconds)
+        _log_end(scope, ("WEBSOCKET", template, code), seconds, outcome="close_code", failed=code == INTERNAL_ERROR)
+
+    def count_error(self) -> None:
+        """Count a request that could not be measured or logged."""
+        with contextlib.suppress(Exception):
+            self._errors.inc()
+
+
+# A record made by hand from this one: Logger.info walks the stack and asks for threads, 4 µs that nobody reads here.
+_RECORD = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "%s %s %s", (), None))
+
+
+def _log_end(scope: Scope, key: tuple[str, str, int], seconds: float, *, outcome: str, failed: bool) -> None:
+    level, name = (logging.ERROR, "ERROR") if failed else (logging.INFO, "INFO")
+    if not log.isEnabledFor(level):
+        return
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    record.__dict__ = fields = {
+        **_RECORD,
+        "levelno": level,
+        "levelname": name,
+        "args": key,
+        "created": time.time(),
+        "method": key[0],
+        "path": scope["path"][:LONGEST_LOGGED_PATH],
+        "path_template": key[1],
+        outcome: key[2],
+        "duration_ms": round(seconds * 1000, 3),
+        "client_address": scope.get("pulse.client_address"),
+    }
+    principal = scope.get("pulse.principal")
+    if principal is not None:
+        fields["tenant_id"] = principal.tenant_id
+        fields["actor_id"] = principal.actor.id
+    log.handle(record)

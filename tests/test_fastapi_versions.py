@@ -1,0 +1,17 @@
+"""What looks into FastAPI works with the oldest version that may be installed; the newest is what all tests run on."""
+
+import os
+
+import pytest
+
+from tests.fastapi_versions import check, oldest
+
+
+@pytest.mark.timeout(180)
+def test_the_oldest_fastapi_allowed_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installs it from the package index, so only where everything is asked for."""
+    if os.environ.get("PULSE_TEST_REQUIRE") != "all":
+        pytest.skip("PULSE_TEST_REQUIRE is not all: the oldest FastAPI is NOT tested; python -m tests.fastapi_versions")
+    for size, value in (("HTTP_REQUESTS", "100"), ("HOSTILE_REQUESTS", "1000"), ("GENERATED_APPS", "20")):
+        monkeypatch.setenv(f"PULSE_TEST_{size}", value)
+    assert check(oldest()) is None
