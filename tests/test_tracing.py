@@ -1,7 +1,11 @@
 """Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
 
 import re
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +84,47 @@ def test_a_block_has_its_trace_and_gives_it_back() -> None:
             assert inner.trace_id != outer.trace_id
         assert tracing.current_trace_id() == TRACE
     assert tracing.current() is None
+
+
+def test_an_id_of_our_own_carries_its_time() -> None:
+    """A UUID of version 7; what only looks like one by chance says nothing."""
+    before = time.time_ns() // 1_000_000
+    ids = [tracing.new_trace_id() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    for trace_id in ids:
+        assert tracing.parse_trace_id(trace_id) == trace_id
+        assert UUID(trace_id).version == 7
+        assert before <= int(trace_id[:12], 16) <= after
+        found = tracing.trace_time(trace_id)
+        assert found is not None
+        assert found.timestamp() == pytest.approx(int(trace_id[:12], 16) / 1000, abs=1e-6)
+    assert len({trace_id[18:] for trace_id in ids}) == 1000
+
+
+TIMES = [
+    ("0190163d-8694-739b-aea5-966c26f8ad91", datetime(2024, 6, 14, 10, 14, 9, 300000, tzinfo=UTC)),
+    ("016f5e66-e800-7000-8000-000000000000", datetime(2020, 1, 1, tzinfo=UTC)),
+    ("016f5e66-e7ff-7000-8000-000000000000", None),
+    ("024bce5c-efff-7000-bfff-ffffffffffff", datetime(2049, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+    ("024bce5c-f000-7000-8000-000000000000", None),
+    ("0190163d-8694-439b-aea5-966c26f8ad91", None),
+    ("0190163d-8694-739b-cea5-966c26f8ad91", None),
+    ("ffffffff-ffff-7fff-bfff-ffffffffffff", None),
+    (TRACE, None),
+]
+
+
+async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
+    """Span ids and the time in a trace id are computed on both sides."""
+    for trace_id, expected in TIMES:
+        bare = trace_id.replace("-", "")
+        assert tracing.trace_time(bare) == expected
+        bound = await conn.fetchval("select core.trace_started_at($1)", bare)
+        assert bound == (expected and expected - timedelta(minutes=10))
+    for odd in ("", "x" * 32, TRACE.upper(), None):
+        assert await conn.fetchval("select core.trace_started_at($1)", odd) is None
+    for kind, node_id in (("job", 7), ("attempt", "7:2"), ("reading", ""), ("audit", "\u00e9\U0001f600")):
+        twin = await conn.fetchval("select core.span_id($1, $2, $3)", TRACE, kind, str(node_id))
+        assert tracing.span_id_of(TRACE, kind, node_id) == twin
+    # Computed by hand: printf '%s' 4bf9…4736:job:7 | sha256sum
+    assert tracing.span_id_of(TRACE, "job", 7) == "48c06be263add452"

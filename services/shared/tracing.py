@@ -1,11 +1,14 @@
 """The trace a piece of work belongs to: read from headers or rows, kept in a context variable, sent on."""
 
+import hashlib
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 # W3C Trace Context: version ff and all-zero ids are invalid; a later version may append fields.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
@@ -14,21 +17,49 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", re.A
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
+# An id whose first 48 bits say another time than this is somebody's random one that has our layout by chance. The SQL
+# layer has the same bounds: core.trace_started_at.
+_FIRST_MILLISECOND = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_LAST_MILLISECOND = int(datetime(2050, 1, 1, tzinfo=UTC).timestamp() * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """One step of one trace: trace_id is 32, span_id 16 lower-case hex digits."""
+    """One step of one trace: trace_id is 32, span_id 16 lower-case hex digits.
+
+    parent_span_id: the caller's, when its trace is continued.  foreign_trace_id: the caller's trace, when it is not.
+    tracestate: what other tracing systems said about the trace, kept as it came.
+    """
 
     trace_id: str
     span_id: str
+    parent_span_id: str | None = None
+    foreign_trace_id: str | None = None
+    tracestate: str | None = None
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("pulse_trace", default=None)
 
 
 def new_trace_id() -> str:
-    """A random trace id that is not all zeros."""
-    return secrets.token_hex(16)
+    """A trace id laid out as a UUID of version 7: milliseconds since 1970, then random, the last 7 bytes wholly so."""
+    random = secrets.token_hex(10)
+    return f"{time.time_ns() // 1_000_000:012x}7{random[:3]}{'89ab'[int(random[3], 16) & 3]}{random[4:19]}"
+
+
+def trace_time(trace_id: str) -> datetime | None:
+    """When the trace began, for an id that carries its time; None for any other."""
+    if trace_id[12] != "7" or trace_id[16] not in "89ab":
+        return None
+    milliseconds = int(trace_id[:12], 16)
+    if not _FIRST_MILLISECOND <= milliseconds < _LAST_MILLISECOND:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def span_id_of(trace_id: str, kind: str, node_id: object) -> str:
+    """The span id of what is a row, the same wherever it is asked for; core.span_id is its twin in SQL."""
+    return hashlib.sha256(f"{trace_id}:{kind}:{node_id}".encode()).hexdigest()[:16]
 
 
 def new_span_id() -> str:
