@@ -126,12 +126,13 @@ class _Transport(httpx.AsyncBaseTransport):
     pool: httpcore.AsyncConnectionPool
     deadline_seconds: float
     max_body_bytes: int
+    trusted: bool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         deadline = asyncio.get_running_loop().time() + self.deadline_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self.pool.handle_async_request(_outgoing(request))
+                response = await self.pool.handle_async_request(_outgoing(request, trusted=self.trusted))
         except (TimeoutError, httpcore.TimeoutException) as error:
             raise httpx.TimeoutException(f"no answer within {self.deadline_seconds:g} s") from error
         except httpcore.NetworkError as error:
@@ -160,12 +161,14 @@ class _Transport(httpx.AsyncBaseTransport):
         await self.pool.aclose()
 
 
-def _outgoing(request: httpx.Request) -> httpcore.Request:
+def _outgoing(request: httpx.Request, *, trusted: bool) -> httpcore.Request:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT]
-    context = tracing.current()
-    if context is not None:
-        headers.append((b"X-Trace-ID", context.trace_id.encode()))
-        headers.append((b"traceparent", tracing.format_traceparent(context).encode()))
+    context = tracing.for_call()
+    headers.append((b"X-Trace-ID", context.trace_id.encode()))
+    headers.append((b"traceparent", tracing.format_traceparent(context).encode()))
+    # What a caller's tracing systems noted is for those that the operator chose, not for a customer's webhook.
+    if trusted and context.tracestate is not None:
+        headers.append((b"tracestate", context.tracestate.encode()))
     url = request.url
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     return httpcore.Request(
@@ -195,7 +198,7 @@ def traced_client(
         network_backend=_CheckedBackend(resolve, allow_private, trusted),
     )
     return httpx.AsyncClient(
-        transport=_Transport(pool, timeout_seconds, max_body_bytes),
+        transport=_Transport(pool, timeout_seconds, max_body_bytes, trusted),
         timeout=httpx.Timeout(timeout_seconds),
         headers={"accept-encoding": "identity", "user-agent": "Pulse"},
         follow_redirects=False,

@@ -73,7 +73,11 @@ def create_app(backend: Backend) -> ASGIApp:
     """The whole application. Tracing wraps it from outside: the response made for a crash has its trace id too."""
     api = create_api(backend)
     return TraceMiddleware(
-        api, metrics=backend.process.metrics, templates=PathTemplates(api.routes), unmeasured=PROBE_PATHS
+        api,
+        metrics=backend.process.metrics,
+        templates=PathTemplates(api.routes),
+        unmeasured=PROBE_PATHS,
+        trust_incoming_trace=backend.settings.trust_incoming_trace,
     )
 
 

@@ -29,9 +29,16 @@ class TraceMiddleware:
     """Wraps the whole application; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: ProcessMetrics, templates: PathTemplates, unmeasured: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ProcessMetrics,
+        templates: PathTemplates,
+        unmeasured: frozenset[str],
+        trust_incoming_trace: bool = True,
     ) -> None:
         self.app = app
+        self.trust_incoming_trace = trust_incoming_trace
         self._templates = templates
         self._unmeasured = unmeasured
         self._duration = metrics.http_request_duration
@@ -103,27 +110,24 @@ class _Exchange:
         self.complete = False
         self.failed = False
         self._measured = middleware.begin(scope["path"])
-        self.context = self._read_context()
+        self.context = self._read_context(trust=middleware.trust_incoming_trace)
 
-    def _read_context(self) -> tracing.TraceContext:
-        traceparent: bytes | None = None
+    def _read_context(self, *, trust: bool) -> tracing.TraceContext:
+        traceparent: tuple[bytes, ...] = ()
+        tracestate: tuple[bytes, ...] = ()
         x_trace_id: bytes | None = None
-        repeated = False
         for name, value in self._scope["headers"]:
             if name == b"traceparent":
-                repeated = traceparent is not None
-                traceparent = value
+                traceparent = (*traceparent, value)
+            elif name == b"tracestate":
+                tracestate = (*tracestate, value)
             elif name == b"x-trace-id" and x_trace_id is None:
                 x_trace_id = value
         try:
-            return tracing.from_headers(
-                # W3C: more than one traceparent is none.
-                None if traceparent is None or repeated else traceparent.decode("latin-1"),
-                None if x_trace_id is None else x_trace_id.decode("latin-1"),
-            )
+            return tracing.from_headers(traceparent, tracestate, x_trace_id, trust=trust)
         except Exception:  # noqa: BLE001  # fail open
             self._middleware.count_error()
-            return tracing.TraceContext(tracing.new_trace_id(), tracing.new_span_id())
+            return tracing.start()
 
     async def send(self, message: Message) -> None:
         """Add the trace id to the response's head; the last byte of its body ends the measurement."""
