@@ -1,5 +1,6 @@
 """Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
 
+import asyncio
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared import tracing
+from services.shared import db, tracing
+from tests import seed
+from tests.wait import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -143,3 +146,38 @@ async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
         assert tracing.span_id_of(TRACE, kind, node_id) == twin
     # Computed by hand: printf '%s' 4bf9…4736:job:7 | sha256sum
     assert tracing.span_id_of(TRACE, "job", 7) == "48c06be263add452"
+
+
+async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
+    """While it runs or waits, in pg_stat_activity and so in the server's log; a pooled connection forgets it."""
+    named = (
+        "select array_agg(application_name order by application_name) from pg_stat_activity"
+        " where application_name like 'pulse-ui_iot%' and datname = current_database()"
+    )
+    ann = db.Actor("user", "ann")
+    with tracing.use(tracing.start()) as context:
+        async with db.act(app_pool, tenant_id="acme", actor=ann, service="ui_iot") as one:
+            async with db.read_as(app_pool, tenant_id="acme") as two:
+                assert await conn.fetchval(named) == [f"pulse-ui_iot {context.trace_id}"] * 2
+                await two.execute("select core.name_request(null)")
+                assert await two.fetchval("show application_name") == "pulse-ui_iot"
+            assert await one.fetchval("show application_name") == f"pulse-ui_iot {context.trace_id}"
+    await seed.device(conn)
+    async with conn.transaction():
+        await conn.execute("lock table devices in access exclusive mode")
+        reading = ("acme", ["boiler-1"], ["heat"], [datetime.now(UTC)], [1.0], TRACE)
+        blocked = asyncio.create_task(
+            app_pool.execute("select ingest.record_readings($1, $2, $3, $4, $5, $6)", *reading)
+        )
+
+        async def waits() -> bool:
+            # Not by conn: one transaction sees one snapshot of this view.
+            query = "select true from pg_stat_activity where wait_event_type = 'Lock' and application_name = $1"
+            return bool(await app_pool.fetchval(query, f"pulse-ui_iot {TRACE}"))
+
+        await until(waits)
+    await blocked
+    assert await conn.fetchval(named) == ["pulse-ui_iot"] * 2
+    # The service that acts for itself is told by the same name.
+    [row] = await conn.fetch("select actor_type, actor_id from audit_log where category = 'device'")
+    assert tuple(row) == ("service", "ui_iot")
