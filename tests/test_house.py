@@ -14,7 +14,7 @@ MODULES = [path for room in ("services", "exporter", "migrations") for path in (
 LONGEST_MODULE = 200
 LONGEST_FUNCTION = 40
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
-SHARED = {"audit", "db", "http_client", "logging", "metrics", "server", "settings", "tracing", "worker"}
+SHARED = {"audit", "db", "http_client", "logging", "metrics", "otlp", "server", "settings", "tracing", "worker"}
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {

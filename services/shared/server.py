@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
+from services.shared import otlp
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
 from services.shared.metrics import ProcessMetrics, choose_format
 from services.shared.settings import Settings
@@ -259,7 +260,8 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
     settings = settings_class.load()
     json_logging.configure(settings.service, settings.log_level)
     try:
-        asyncio.run(run(settings))
+        with otlp.exporting(settings.service):
+            asyncio.run(run(settings))
     except (SchemaMismatch, UnsafeDatabase, CannotListen, asyncpg.PostgresError) as reason:
         log.error("cannot start: %s", reason)  # noqa: TRY400  # the reason is for an operator, who needs no traceback
         raise SystemExit(1) from None

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 import asyncpg
 from starlette.applications import Starlette
 
-from services.shared import db
+from services.shared import db, otlp
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, record_process, run_process, serve, status_routes, stop_on_signals
 from services.shared.settings import Settings
@@ -69,7 +69,7 @@ async def run_loop(loop: Loop, process: Process, woken: asyncio.Event, stop: asy
         woken.clear()  # before the pass: what arrives during it wakes the next one
         started = time.perf_counter()
         try:
-            rows = await loop.step(process.pool)
+            rows = await otlp.record_pass(loop.operation, loop.step(process.pool))
             failures = 0
         except Exception as error:
             failures += 1
