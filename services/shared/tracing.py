@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
@@ -150,23 +150,27 @@ def _fit(members: list[str]) -> str:
     return ",".join(members)
 
 
-def from_headers(
-    traceparent: Sequence[bytes] = (),
-    tracestate: Sequence[bytes] = (),
-    x_trace_id: bytes | None = None,
-    *,
-    trust: bool = True,
-) -> TraceContext:
-    """The context of a request by its headers' values as they came: traceparent first, then X-Trace-ID, else a new one.
+def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) -> TraceContext:
+    """The context of a request by its headers, names in lower case: traceparent first, then X-Trace-ID, else a new one.
 
     A trace that is not continued (trust is False, or its id is from the future) is named as the foreign one.
     """
+    parents: tuple[bytes, ...] = ()
+    states: tuple[bytes, ...] = ()
+    x_trace_id: bytes | None = None
+    for name, value in headers:
+        if name == b"traceparent":
+            parents = (*parents, value)
+        elif name == b"tracestate":
+            states = (*states, value)
+        elif name == b"x-trace-id" and x_trace_id is None:
+            x_trace_id = value
     # More than one traceparent is none: which of them is the parent is anybody's guess.
-    parent = parse_traceparent(traceparent[0]) if len(traceparent) == 1 else None
+    parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
     if parent is not None:
         trace_id, parent_span_id, flags = parent
         if trust and not _is_ahead(trace_id):
-            state = parse_tracestate(tracestate) if tracestate else None
+            state = parse_tracestate(states) if states else None
             return TraceContext(trace_id, new_span_id(), parent_span_id, None, state, flags)
         return start(trace_id)
     known = None if x_trace_id is None else parse_trace_id(x_trace_id.decode("latin-1"))

@@ -113,18 +113,8 @@ class _Exchange:
         self.context = self._read_context(trust=middleware.trust_incoming_trace)
 
     def _read_context(self, *, trust: bool) -> tracing.TraceContext:
-        traceparent: tuple[bytes, ...] = ()
-        tracestate: tuple[bytes, ...] = ()
-        x_trace_id: bytes | None = None
-        for name, value in self._scope["headers"]:
-            if name == b"traceparent":
-                traceparent = (*traceparent, value)
-            elif name == b"tracestate":
-                tracestate = (*tracestate, value)
-            elif name == b"x-trace-id" and x_trace_id is None:
-                x_trace_id = value
         try:
-            return tracing.from_headers(traceparent, tracestate, x_trace_id, trust=trust)
+            return tracing.from_headers(self._scope["headers"], trust=trust)
         except Exception:  # noqa: BLE001  # fail open
             self._middleware.count_error()
             return tracing.start()
