@@ -25,6 +25,7 @@ LOCAL = """\
 | `PULSE_HOME` | `.pulse` | Where `./pulse` keeps its data, keys, logs and state. |
 | `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
 | `PULSE_AUDIT_DATABASE_URL` |  | The database as `pulse_auditor`, for `pulse audit`. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: the collector that gets its spans, see architecture.md. |
 | `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords a migration sets. |
 | `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Likewise. |
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
@@ -32,6 +33,7 @@ LOCAL = """\
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
 | `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
+| `PULSE_TEST_FUZZED_HEADERS` | `5000` | Header values that the log lines are tried with. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 
