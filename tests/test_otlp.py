@@ -33,7 +33,7 @@ PARENT = "00f067aa0ba902b7"
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"
 LOADED = """
 import sys
-import exporter.app, services.cli, services.delivery_worker.worker, services.ui_iot.__main__
+import services.delivery_worker.worker, services.ui_iot.__main__
 from services.shared import otlp
 with otlp.exporting("ui_iot"):
     assert otlp.tracer_provider() is None
@@ -104,12 +104,16 @@ async def test_requests_passes_and_calls_are_spans_with_our_ids(
                 await api.call("GET", "/api/v1/devices?token=hush", headers=parent)
                 await api.call("GET", "/api/v1/rules/7", headers={"X-Trace-ID": "ab" * 16})
                 await api.client.get("/livez")
-            served = await until(lambda: found if len(found := exported(collector)) == 2 else None)
+            async with open_api(app_url, trust_incoming_trace=False) as api:
+                answer = await api.call("GET", "/api/v1/rules", headers=parent)
+            served = await until(lambda: found if len(found := exported(collector)) == 3 else None)
         assert isinstance(served, list)
         assert [ids(span) for _about, span in served] == [
             (TRACE, lines[0]["span_id"], PARENT),
             ("ab" * 16, lines[1]["span_id"], ""),
+            (answer.headers["x-trace-id"], lines[2]["span_id"], ""),
         ]
+        assert answer.headers["x-trace-id"] != TRACE
         about, first = served[0]
         assert (about["service.name"], about["deployment.environment.name"]) == ("pulse-ui_iot", "tests")
         assert about["service.instance.id"]
@@ -188,7 +192,7 @@ async def test_what_fails_is_told_and_a_hung_collector_holds_nobody(
 
 
 def test_nothing_is_loaded_while_nobody_wants_spans() -> None:
-    """Every process imported, no endpoint set: neither SDK nor exporter nor their HTTP library."""
+    """No endpoint set: neither SDK nor exporter nor their HTTP library."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin"}
     )

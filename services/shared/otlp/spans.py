@@ -1,5 +1,6 @@
 """The SDK's side: a provider whose spans take their ids from services.shared.tracing, and a batch that never blocks."""
 
+import logging
 import os
 import socket
 import threading
@@ -95,6 +96,8 @@ class Spans:
         self.provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
         self.provider.add_span_processor(_Batch(OTLPSpanExporter()))
         self._tracer = self.provider.get_tracer("pulse")
+        # One line for each batch that is lost, none for each attempt at it.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         self._others_propagator = propagate.get_global_textmap()
         propagate.set_global_textmap(_Propagator())
 
