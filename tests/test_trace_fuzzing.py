@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, tzinfo
 from typing import Any, NoReturn
 
 import orjson
@@ -59,6 +60,15 @@ class Failing:
     __repr__ = __str__
 
 
+class Nowhere(tzinfo):
+    """A time zone that cannot say where it is."""
+
+    def utcoffset(self, _when: datetime | None) -> NoReturn:
+        raise RuntimeError("no")
+
+    tzname = dst = utcoffset
+
+
 class Endless(str):
     """Text that never gets shorter."""
 
@@ -87,13 +97,14 @@ EXTRAS: tuple[Callable[[str], Any], ...] = (
     lambda text: text.encode("latin-1"),
     lambda text: {"trace_id": text, text: {"trace_id": text}, 1: text},
     lambda text: text + "\ud800",
-    lambda text: "\U0001f600" * 3000 + "\ud800" + text,
+    lambda text: "\ud800" + "\U0001f600" * 3000 + text,
     lambda _text: float("nan"),
     lambda _text: 2**200,
     lambda _text: NESTED,
     lambda text: [text] * 500,
     lambda _text: Failing(),
     lambda _text: {"a": [Failing()]},
+    lambda _text: datetime(2026, 1, 5, tzinfo=Nowhere()),
     lambda text: Endless(text * 300),
     lambda text: {Endless(text): Endless("x" * 9000)},
     ValueError,
