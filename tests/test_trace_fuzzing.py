@@ -64,6 +64,7 @@ class Nowhere(tzinfo):
     """A time zone that cannot say where it is."""
 
     def utcoffset(self, _when: datetime | None) -> NoReturn:
+        """Fails."""
         raise RuntimeError("no")
 
     tzname = dst = utcoffset

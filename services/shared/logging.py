@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -15,7 +16,8 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None
     "taskName",
 }
 _FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags")
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+# Times are ours to tell: at a time zone that raises, orjson ends the process.
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 # One record must stay one readable line, however long what was logged is.
 _LONGEST_NAME = 100
 _LONGEST_TEXT = 2000
@@ -85,16 +87,20 @@ def _dump(line: dict[str, Any]) -> str:
 
 def _encode(line: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=str, option=_OPTIONS)
-    except Exception:  # noqa: BLE001  # TypeError for what JSON cannot hold, anything from an object's own __str__
+        return orjson.dumps(line, default=_told, option=_OPTIONS)
+    except TypeError:
         return orjson.dumps({_text(key): _safe(value) for key, value in line.items()}, option=_OPTIONS)
 
 
+def _told(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
 def _safe(value: Any) -> Any:
-    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits."""
+    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits, what cannot be told."""
     try:
-        return orjson.Fragment(orjson.dumps(value, default=str, option=_OPTIONS))
-    except Exception:  # noqa: BLE001  # as above
+        return orjson.Fragment(orjson.dumps(value, default=_told, option=_OPTIONS))
+    except TypeError:
         return _text(value)
 
 
