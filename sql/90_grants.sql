@@ -74,7 +74,7 @@ grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops,
 grant usage on schema audit, core to pulse_auditor;
 -- Who keeps evidence from being dropped is not who writes it or lets it go. An auditor who places a hold says who it is.
 revoke execute on function audit.hold, audit.release from pulse_app;
-grant execute on function audit.hold, audit.release, core.act to pulse_auditor;
+grant execute on function audit.hold, audit.release, core.act, core.name_request to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
 -- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the

@@ -25,6 +25,7 @@ LOCAL = """\
 | `PULSE_HOME` | `.pulse` | Where `./pulse` keeps its data, keys, logs and state. |
 | `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
 | `PULSE_AUDIT_DATABASE_URL` |  | The database as `pulse_auditor`, for `pulse audit`. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: the collector that gets its spans, see architecture.md. |
 | `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords a migration sets. |
 | `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Likewise. |
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
@@ -39,6 +40,7 @@ LOCAL = """\
 | `PULSE_TEST_HTTP_REQUESTS` | `600` | Requests that the HTTP metrics are compared with. |
 | `PULSE_TEST_HOSTILE_REQUESTS` | `3000` | Hostile requests that must make no series. |
 | `PULSE_TEST_GENERATED_APPS` | `60` | Applications by chance whose routes the path label is compared with. |
+| `PULSE_TEST_FUZZED_HEADERS` | `5000` | Header values that the log lines are tried with. |
 | `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
 """
 

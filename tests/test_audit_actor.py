@@ -3,7 +3,9 @@
 import asyncio
 import re
 import subprocess
+import time
 from collections.abc import Callable
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -114,13 +116,19 @@ async def test_an_actor_of_the_session_will_do(conn: asyncpg.Connection) -> None
 @pytest.mark.parametrize(
     ("actor", "reason", "trace_id"),
     [("", "why", None), (" ", "why", None), (None, "why", None), ("a", "", None), ("a", None, None)]
-    + [("a", "why", trace_id) for trace_id in ("", "ab", "AB" * 16, "zz" * 16, "ab" * 16 + "\n")],
+    + [
+        ("a", "why", trace_id)
+        for trace_id in ("", "ab", "AB" * 16, "zz" * 16, "ab" * 16 + "\n", "0" * 32, str(UUID(int=0)))
+    ]
+    + [("a", "why", f"{int((time.time() + 400) * 1000):012x}7abc8{'1' * 15}")],
 )
 async def test_who_acts_and_why_are_asked_for(
     conn: asyncpg.Connection, actor: str | None, reason: str | None, trace_id: str | None
 ) -> None:
     """And a trace id is one or is refused."""
-    with pytest.raises(asyncpg.PostgresError, match=r"say who acts and why|32 lower-case hex digits") as caught:
+    with pytest.raises(
+        asyncpg.PostgresError, match=r"say who acts and why|32 lower-case hex digits|still to come"
+    ) as caught:
         await conn.execute("select audit.act($1, $2, trace_id => $3)", actor, reason, trace_id)
     assert caught.value.sqlstate == "PU422"
 

@@ -1,5 +1,8 @@
 """What an audit event tells of a changed row, by whichever statement it came."""
 
+import time
+from uuid import UUID
+
 import asyncpg
 import orjson
 import pytest
@@ -22,9 +25,11 @@ def updated(entity_id: int, **changes: list[object]) -> Event:
 async def test_an_event_names_the_row_the_actor_and_both_values(conn: asyncpg.Connection) -> None:
     """Everything that an auditor asks for stands in columns or in details."""
     rule_id = await seed.rule(conn)
-    trace_id = "ab" * 16
+    # A caller's id that is a little ahead of this clock, as a person would paste it.
+    pasted = UUID(f"{int((time.time() + 200) * 1000):012x}7abc8{'d' * 15}")
+    trace_id = pasted.hex
     async with conn.transaction():
-        await conn.execute("select audit.act('psql:alice', 'it rings too often', $1)", trace_id)
+        await conn.execute("select audit.act('psql:alice', 'it rings too often', trace_id => $1)", str(pasted).upper())
         await conn.execute("update alert_rules set threshold = 85, severity = 'error', updated_at = now()")
     [_, row] = await rows(conn)
     assert (row["event_type"], row["entity_type"], row["entity_id"]) == ("config.rule_updated", "rule", str(rule_id))

@@ -144,7 +144,10 @@ async def test_a_job_becomes_one_signed_request(
     assert request.header("webhook-id") == str(key)
     assert request.header("x-trace-id") == "a" * 32
     traceparent = request.header("traceparent") or ""
-    assert traceparent.startswith(f"00-{'a' * 32}-")
+    span_id = await conn.fetchval(
+        "select core.span_id(trace_id, 'attempt', job_id || ':' || attempt) from delivery_attempts"
+    )
+    assert traceparent == f"00-{'a' * 32}-{span_id}-01"
     signed = f"{key}.{request.header('webhook-timestamp')}.".encode() + request.body
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert request.header("webhook-signature") == f"v1,{expected}"

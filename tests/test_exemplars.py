@@ -94,7 +94,7 @@ async def test_the_event_of_a_request_tells_its_place_in_the_trace(
     """Its own span, the caller's, and the caller's trace where that is not continued."""
     await seed.tenant(conn)
     context = tracing.TraceContext("ab" * 16, "01" * 8, parent_span_id="02" * 8, foreign_trace_id="cd" * 16)
-    monkeypatch.setattr(tracing, "from_headers", lambda *_args: context)
+    monkeypatch.setattr(tracing, "from_headers", lambda *_args, **_options: context)
     async with open_api(app_url) as api:
         await api.call("GET", DEVICES)
     [row] = await conn.fetch("select details::text as details from audit_log where trace_id = $1", context.trace_id)

@@ -198,23 +198,36 @@ async def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
 
 
 async def test_the_trace_goes_along_and_nothing_else_of_ours() -> None:
-    """X-Trace-ID and traceparent name the current context; what a caller set there is replaced, the rest is dropped."""
-    ours = {"baggage": "user=ann", "tracestate": "a=b", "traceparent": "spoof", "X-Trace-ID": "spoof", "X-Mine": "1"}
-    async with Receiver() as receiver, traced_client(allow_private=True) as client:
-        with tracing.use_trace_id("c" * 32) as context:
-            await client.post(receiver.url, headers=ours)
-        await client.post(receiver.url, headers=ours)
-        first, second = receiver.requests
-        assert first.header("x-trace-id") == "c" * 32
-        assert first.header("traceparent") == f"00-{'c' * 32}-{context.span_id}-01"
-        assert second.header("x-trace-id") is None
-        assert second.header("traceparent") is None
+    """Each request is a step of its own below the current one, or the whole step when that is one call.
+
+    What a caller set there is replaced, the rest is dropped; tracestate goes to those whom the operator chose.
+    """
+    spoofed = {"baggage": "user=ann", "tracestate": "a=b", "traceparent": "spoof", "X-Trace-ID": "spoof", "X-Mine": "1"}
+    context = tracing.TraceContext("c" * 32, "d" * 16, tracestate="congo=t61rcWkgMzE", flags="03")
+    async with (
+        Receiver() as receiver,
+        traced_client(allow_private=True) as client,
+        traced_client(trusted=True) as trusting,
+    ):
+        with tracing.use(context):
+            for caller in (client, client, trusting):
+                await caller.post(receiver.url, headers=spoofed)
+        with tracing.use(context._replace(is_call=True)):
+            await client.post(receiver.url, headers=spoofed)
+        await client.post(receiver.url, headers=spoofed)
+        parents = [str(request.header("traceparent")).split("-") for request in receiver.requests]
+        *same, outside = [request.header("x-trace-id") for request in receiver.requests]
+        assert same == ["c" * 32] * 4
+        assert tracing.parse_trace_id(outside) not in (None, "c" * 32)
+        assert [parent[1] for parent in parents] == [*same, outside]
+        assert {parent[3] for parent in parents} == {"03"}
+        assert parents[3][2] == context.span_id
+        assert len({parent[2] for parent in parents}) == 5
+        assert [request.header("tracestate") for request in receiver.requests] == [
+            *(None, None, context.tracestate, None, None)
+        ]
         for request in receiver.requests:
-            assert (request.header("baggage"), request.header("tracestate"), request.header("x-mine")) == (
-                None,
-                None,
-                "1",
-            )
+            assert (request.header("baggage"), request.header("x-mine")) == (None, "1")
 
 
 async def test_redirects_are_answers() -> None:

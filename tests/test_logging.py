@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.shared import tracing
 from services.shared.logging import JsonFormatter
 
-FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span_id"}
+FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags"}
 
 
 def line(message: str, *args: Any, extra: dict[str, Any] | None = None, exc_info: Any = None) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def test_the_fixed_keys_and_the_trace() -> None:
     with tracing.use_trace_id("a" * 32) as context:
         written = line("job %s", 7, extra={"job_id": 7, "at": datetime(2026, 1, 5, tzinfo=UTC)})
     assert written["message"] == "job 7"
-    assert (written["trace_id"], written["span_id"]) == ("a" * 32, context.span_id)
+    assert (written["trace_id"], written["span_id"], written["trace_flags"]) == ("a" * 32, context.span_id, "01")
     assert (written["service"], written["level"], written["logger"]) == ("dispatcher", "info", "test")
     assert (written["job_id"], written["at"]) == (7, "2026-01-05T00:00:00Z")
 

@@ -1,40 +1,22 @@
 """Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
 
+import asyncio
 import re
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared import tracing
+from services.shared import db, tracing
+from tests import seed
+from tests.wait import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (f"00-{TRACE}-{SPAN}-01", TRACE),
-        (f"00-{TRACE}-{SPAN}-ff", TRACE),
-        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", TRACE),
-        (f"cc-{TRACE}-{SPAN}-01", TRACE),
-        (f"00-{TRACE}-{SPAN}-01-more", None),
-        (f"cc-{TRACE}-{SPAN}-01.more", None),
-        (f"ff-{TRACE}-{SPAN}-01", None),
-        (f"00-{'0' * 32}-{SPAN}-01", None),
-        (f"00-{TRACE}-{'0' * 16}-01", None),
-        (f"00-{TRACE.upper()}-{SPAN}-01", None),
-        (f"00-{TRACE}-{SPAN}-0", None),
-        (f"00-{TRACE}-{SPAN}-01\n", None),
-        (f" 00-{TRACE}-{SPAN}-01", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_traceparent(header: str | None, expected: str | None) -> None:
-    """Only what W3C Trace Context calls valid is continued."""
-    assert tracing.parse_traceparent(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,18 +39,58 @@ def test_x_trace_id(value: str, expected: str | None) -> None:
     assert tracing.parse_trace_id(value) == expected
 
 
-@given(st.none() | st.text(), st.none() | st.text())
-def test_any_headers_give_a_valid_context(traceparent: str | None, x_trace_id: str | None) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from([b"traceparent", b"tracestate", b"x-trace-id"]), st.binary()), max_size=5),
+    st.booleans(),
+)
+def test_any_headers_give_a_valid_context(headers: list[tuple[bytes, bytes]], trust: bool) -> None:
     """Whatever comes in, what goes out is well-formed."""
-    context = tracing.from_headers(traceparent, x_trace_id)
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", tracing.format_traceparent(context))
+    context = tracing.from_headers(headers, trust=trust)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[13]", tracing.format_traceparent(context))
 
 
 def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
     """The traceparent header comes before X-Trace-ID; each step has a span of its own."""
-    context = tracing.from_headers(f"00-{TRACE}-{SPAN}-01", "a" * 32)
+    context = tracing.from_headers([(b"x-trace-id", b"a" * 32), (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())])
     assert context.trace_id == TRACE
     assert context.span_id != SPAN
+    assert context.parent_span_id == SPAN
+
+
+def id_at(seconds: float) -> str:
+    """A trace id that carries a time so many seconds from now."""
+    return f"{int((time.time() + seconds) * 1000):012x}7abc8{'1' * 15}"
+
+
+@pytest.mark.parametrize("header", ["traceparent", "x-trace-id"])
+def test_a_trace_that_is_not_continued_is_named(header: str) -> None:
+    """An untrusted caller's, or one whose id lies about when it began: ours is new, theirs stands beside it."""
+
+    def read(trace_id: str, *, trust: bool = True) -> tracing.TraceContext:
+        value = trace_id if header == "x-trace-id" else f"00-{trace_id}-{SPAN}-03"
+        return tracing.from_headers([(header.encode(), value.encode()), (b"tracestate", b"foo=1")], trust=trust)
+
+    for context, theirs in (
+        (read(TRACE, trust=False), TRACE),
+        (read(id_at(400)), id_at(400)),
+        (read(id_at(86400 * 365)), id_at(86400 * 365)),
+    ):
+        assert context.foreign_trace_id is not None
+        assert context.foreign_trace_id[12:] == theirs[12:]
+        assert context.trace_id[12:] != theirs[12:]
+        assert (context.parent_span_id, context.tracestate) == (None, None)
+    for theirs in (TRACE, id_at(200), id_at(-86400 * 365), "f" * 12 + "7abc8" + "1" * 15):
+        context = read(theirs)
+        assert (context.trace_id, context.foreign_trace_id) == (theirs, None)
+
+
+def test_the_random_flag_is_told_by_the_header_or_by_the_id() -> None:
+    """Ours are random; a caller's are when it says so; a row keeps the id only, whose layout tells."""
+    assert tracing.start().flags == "03"
+    for flags, expected in (("00", "01"), ("01", "01"), ("02", "03"), ("ff", "03"), ("fd", "01")):
+        assert tracing.from_headers([(b"traceparent", f"00-{TRACE}-{SPAN}-{flags}".encode())]).flags == expected
+    assert tracing.continued(TRACE).flags == "01"
+    assert tracing.continued(tracing.new_trace_id()).flags == "03"
 
 
 def test_a_block_has_its_trace_and_gives_it_back() -> None:
@@ -80,3 +102,82 @@ def test_a_block_has_its_trace_and_gives_it_back() -> None:
             assert inner.trace_id != outer.trace_id
         assert tracing.current_trace_id() == TRACE
     assert tracing.current() is None
+
+
+def test_an_id_of_our_own_carries_its_time() -> None:
+    """A UUID of version 7; what only looks like one by chance says nothing."""
+    before = time.time_ns() // 1_000_000
+    ids = [tracing.new_trace_id() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    for trace_id in ids:
+        assert tracing.parse_trace_id(trace_id) == trace_id
+        assert UUID(trace_id).version == 7
+        assert before <= int(trace_id[:12], 16) <= after
+        found = tracing.trace_time(trace_id)
+        assert found is not None
+        assert found.timestamp() == pytest.approx(int(trace_id[:12], 16) / 1000, abs=1e-6)
+    assert len({trace_id[18:] for trace_id in ids}) == 1000
+
+
+TIMES = [
+    ("0190163d-8694-739b-aea5-966c26f8ad91", datetime(2024, 6, 14, 10, 14, 9, 300000, tzinfo=UTC)),
+    ("016f5e66-e800-7000-8000-000000000000", datetime(2020, 1, 1, tzinfo=UTC)),
+    ("016f5e66-e7ff-7000-8000-000000000000", None),
+    ("024bce5c-efff-7000-bfff-ffffffffffff", datetime(2049, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+    ("024bce5c-f000-7000-8000-000000000000", None),
+    ("0190163d-8694-439b-aea5-966c26f8ad91", None),
+    ("0190163d-8694-739b-cea5-966c26f8ad91", None),
+    ("ffffffff-ffff-7fff-bfff-ffffffffffff", None),
+    (TRACE, None),
+]
+
+
+async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
+    """Span ids and the time in a trace id are computed on both sides."""
+    for trace_id, expected in TIMES:
+        bare = trace_id.replace("-", "")
+        assert tracing.trace_time(bare) == expected
+        bound = await conn.fetchval("select core.trace_started_at($1)", bare)
+        assert bound == (expected and expected - timedelta(minutes=10))
+    for odd in ("", "x" * 32, TRACE.upper(), None):
+        assert await conn.fetchval("select core.trace_started_at($1)", odd) is None
+    for kind, node_id in (("job", 7), ("attempt", "7:2"), ("reading", ""), ("audit", "\u00e9\U0001f600")):
+        twin = await conn.fetchval("select core.span_id($1, $2, $3)", TRACE, kind, str(node_id))
+        assert tracing.span_id_of(TRACE, kind, node_id) == twin
+    # Computed by hand: printf '%s' 4bf9…4736:job:7 | sha256sum
+    assert tracing.span_id_of(TRACE, "job", 7) == "48c06be263add452"
+
+
+async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
+    """While it runs or waits, in pg_stat_activity and so in the server's log; a pooled connection forgets it."""
+    named = (
+        "select array_agg(application_name order by application_name) from pg_stat_activity"
+        " where application_name like 'pulse-ui_iot%' and datname = current_database()"
+    )
+    ann = db.Actor("user", "ann")
+    with tracing.use(tracing.start()) as context:
+        async with db.act(app_pool, tenant_id="acme", actor=ann, service="ui_iot") as one:
+            async with db.read_as(app_pool, tenant_id="acme") as two:
+                assert await conn.fetchval(named) == [f"pulse-ui_iot {context.trace_id}"] * 2
+                await two.execute("select core.name_request(null)")
+                assert await two.fetchval("show application_name") == "pulse-ui_iot"
+            assert await one.fetchval("show application_name") == f"pulse-ui_iot {context.trace_id}"
+    await seed.device(conn)
+    async with conn.transaction():
+        await conn.execute("lock table devices in access exclusive mode")
+        reading = ("acme", ["boiler-1"], ["heat"], [datetime.now(UTC)], [1.0], TRACE)
+        blocked = asyncio.create_task(
+            app_pool.execute("select ingest.record_readings($1, $2, $3, $4, $5, $6)", *reading)
+        )
+
+        async def waits() -> bool:
+            # Not by conn: one transaction sees one snapshot of this view.
+            query = "select true from pg_stat_activity where wait_event_type = 'Lock' and application_name = $1"
+            return bool(await app_pool.fetchval(query, f"pulse-ui_iot {TRACE}"))
+
+        await until(waits)
+    await blocked
+    assert await conn.fetchval(named) == ["pulse-ui_iot"] * 2
+    # The service that acts for itself is told by the same name.
+    [row] = await conn.fetch("select actor_type, actor_id from audit_log where category = 'device'")
+    assert tuple(row) == ("service", "ui_iot")

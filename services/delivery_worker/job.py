@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from services.delivery_worker.channels.outcome import Delivered, Outcome, Refused, Retry
-from services.shared.tracing import TraceContext
+from services.shared.tracing import TraceContext, continued, parse_trace_id, span_id_of, start
 
 Key: TypeAlias = tuple[int, int]
 """A job and the lease under which it is held."""
@@ -36,6 +36,17 @@ class Job:
     def key(self) -> Key:
         """What tells this lease from every other."""
         return (self.job_id, self.lease_epoch)
+
+    def attempt_context(self) -> TraceContext:
+        """The step of the job's trace that this attempt is; of a new trace when the job has none."""
+        known = parse_trace_id(self.trace_id)
+        context = start() if known is None else continued(known)
+        return context._replace(
+            # As delivery_attempts numbers them: attempts starts anew when a job is redriven.
+            span_id=span_id_of(context.trace_id, "attempt", f"{self.job_id}:{self.lease_epoch}"),
+            parent_span_id=span_id_of(context.trace_id, "job", self.job_id),
+            is_call=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)

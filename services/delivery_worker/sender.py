@@ -30,7 +30,7 @@ class Sender:
         """Make one attempt; being cancelled is an outcome too, for the request may have arrived."""
         started_at = datetime.now(UTC)
         started = time.perf_counter()
-        with tracing.use_trace_id(job.trace_id) as context:
+        with tracing.use(job.attempt_context()) as context:
             outcome: Outcome | Unknown
             try:
                 outcome = await self._attempt(job, started_at)

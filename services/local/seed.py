@@ -34,7 +34,7 @@ async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> Non
     # Before the database knows them: a token that only the database knew would be lost.
     replace(home.fleet, orjson.dumps({"devices": [asdict(device) for device in wanted], "tokens": {**known, **tokens}}))
     try:
-        with tracing.use(tracing.from_headers(None, None)):
+        with tracing.use(tracing.start()):
             async with _acting(pool) as connection:
                 await connection.execute("select ingest.create_tenant($1, $2)", demo.TENANT_ID, demo.TENANT_NAME)
             await _make_devices(pool, wanted, tokens=tokens)

@@ -68,7 +68,7 @@ def create_app(secret: str) -> Starlette:
             return PlainTextResponse("too large\n", status_code=413)
         headers = dict(request.headers)
         fault = signature_fault(headers, body, secret=secret, now=time.time())
-        with tracing.use(tracing.from_headers(headers.get("traceparent"), headers.get("x-trace-id"))):
+        with tracing.use(tracing.from_headers(request.headers.raw)):
             log.info("received", extra={"path": request.url.path, "verified": fault is None, "fault": fault})
         received.appendleft(
             {

@@ -110,7 +110,11 @@ async def act(
 async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
     """One read-only transaction in which the api views show the tenant's rows and no others."""
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
-        await connection.execute("select set_config('pulse.tenant_id', $1, true)", tenant_id)
+        await connection.execute(
+            "select set_config('pulse.tenant_id', $1, true), core.name_request($2)",
+            tenant_id,
+            tracing.current_trace_id() or "",
+        )
         yield connection
 
 

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import httpcore
 import httpx
 
-from services.shared import tracing
+from services.shared import otlp, tracing
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 _SocketOptions = Iterable[tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]]
@@ -126,12 +126,23 @@ class _Transport(httpx.AsyncBaseTransport):
     pool: httpcore.AsyncConnectionPool
     deadline_seconds: float
     max_body_bytes: int
+    trusted: bool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        context = tracing.for_call()
+        url = request.url
+        port = url.port or (80 if url.scheme == "http" else 443)
+        with otlp.call(context, request.method, url.host, port) as answered:
+            response = await self._send(request, context)
+            answered(response.status_code)
+        return response
+
+    async def _send(self, request: httpx.Request, context: tracing.TraceContext) -> httpx.Response:
         deadline = asyncio.get_running_loop().time() + self.deadline_seconds
+        outgoing = _outgoing(request, context, trusted=self.trusted)
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self.pool.handle_async_request(_outgoing(request))
+                response = await self.pool.handle_async_request(outgoing)
         except (TimeoutError, httpcore.TimeoutException) as error:
             raise httpx.TimeoutException(f"no answer within {self.deadline_seconds:g} s") from error
         except httpcore.NetworkError as error:
@@ -160,12 +171,13 @@ class _Transport(httpx.AsyncBaseTransport):
         await self.pool.aclose()
 
 
-def _outgoing(request: httpx.Request) -> httpcore.Request:
+def _outgoing(request: httpx.Request, context: tracing.TraceContext, *, trusted: bool) -> httpcore.Request:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT]
-    context = tracing.current()
-    if context is not None:
-        headers.append((b"X-Trace-ID", context.trace_id.encode()))
-        headers.append((b"traceparent", tracing.format_traceparent(context).encode()))
+    headers.append((b"X-Trace-ID", context.trace_id.encode()))
+    headers.append((b"traceparent", tracing.format_traceparent(context).encode()))
+    # What a caller's tracing systems noted is for those that the operator chose, not for a customer's webhook.
+    if trusted and context.tracestate is not None:
+        headers.append((b"tracestate", context.tracestate.encode()))
     url = request.url
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     return httpcore.Request(
@@ -195,7 +207,7 @@ def traced_client(
         network_backend=_CheckedBackend(resolve, allow_private, trusted),
     )
     return httpx.AsyncClient(
-        transport=_Transport(pool, timeout_seconds, max_body_bytes),
+        transport=_Transport(pool, timeout_seconds, max_body_bytes, trusted),
         timeout=httpx.Timeout(timeout_seconds),
         headers={"accept-encoding": "identity", "user-agent": "Pulse"},
         follow_redirects=False,

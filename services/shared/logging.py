@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -14,9 +15,11 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None
     "asctime",
     "taskName",
 }
-_FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id")
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+_FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags")
+# Times are ours to tell: at a time zone that raises, orjson ends the process.
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 # One record must stay one readable line, however long what was logged is.
+_LONGEST_NAME = 100
 _LONGEST_TEXT = 2000
 _LONGEST_LINE = 8000
 
@@ -44,26 +47,39 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "timestamp": self._timestamp(record.created),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            "logger": record.name[:_LONGEST_NAME],
             "service": self._service,
-            "message": record.getMessage()[:_LONGEST_TEXT],
+            "message": _message(record),
             "trace_id": context.trace_id if context else None,
             "span_id": context.span_id if context else None,
+            "trace_flags": context.flags if context else None,
         }
         for key, value in record.__dict__.items():
             if key not in _RECORD_ATTRIBUTES and key not in line:
-                line[key] = value[:_LONGEST_TEXT] if isinstance(value, str) else value
+                line[key] = _cut(value) if isinstance(value, str) else value
         if record.exc_info:
             # The end of a traceback names the error; the middle is what can go.
             line["exception"] = self.formatException(record.exc_info)[-_LONGEST_TEXT:]
         return _dump(line)
 
 
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return _cut(record.getMessage())
+    except Exception as error:  # noqa: BLE001  # what an argument's own code raises must not cost the line
+        return f"{_text(record.msg)} (not formatted: {type(error).__name__})"
+
+
+def _cut(text: str) -> str:
+    # Not text[:…]: a subclass may have its own idea of it.
+    return str.__getitem__(text, slice(_LONGEST_TEXT))
+
+
 def _dump(line: dict[str, Any]) -> str:
     text = _encode(line)
     if len(text) > _LONGEST_LINE:
         kept = {key: line[key] for key in _FIXED_KEYS}
-        # One character may take six bytes.
+        # One character may take seven bytes.
         kept["message"] = kept["message"][: _LONGEST_LINE // 8]
         text = _encode({**kept, "truncated_bytes": len(text)})
     return text.decode()
@@ -71,23 +87,29 @@ def _dump(line: dict[str, Any]) -> str:
 
 def _encode(line: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=str, option=_OPTIONS)
+        return orjson.dumps(line, default=_told, option=_OPTIONS)
     except TypeError:
-        safe = {_ascii(key): _safe(value) for key, value in line.items()}
-        return orjson.dumps(safe, default=str, option=_OPTIONS)
+        return orjson.dumps({_text(key): _safe(value) for key, value in line.items()}, option=_OPTIONS)
+
+
+def _told(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
 def _safe(value: Any) -> Any:
-    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits."""
+    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits, what cannot be told."""
     try:
-        orjson.dumps(value, default=str, option=_OPTIONS)
+        return orjson.Fragment(orjson.dumps(value, default=_told, option=_OPTIONS))
     except TypeError:
-        return _ascii(value)
-    return value
+        return _text(value)
 
 
-def _ascii(value: object) -> str:
-    return str(value).encode("ascii", "backslashreplace").decode()
+def _text(value: object) -> str:
+    """What the value says of itself, lone surrogates escaped; its type when it cannot say anything."""
+    try:
+        return _cut(str(value)).encode("utf-8", "backslashreplace").decode()
+    except Exception as error:  # noqa: BLE001  # str() runs the object's own code
+        return f"<{type(value).__name__}: {type(error).__name__}>"
 
 
 def configure(service: str, level: str = "INFO") -> None:

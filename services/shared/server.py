@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
+from services.shared import otlp
 from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
 from services.shared.listening import CannotListen, bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
@@ -214,7 +215,7 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
 def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
     """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line():
+    with told_in_one_line(), otlp.exporting(settings.service):
         asyncio.run(work)
 
 

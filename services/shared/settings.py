@@ -146,6 +146,8 @@ class UiIot(AuditWriter):
     """Issuer that tokens must name when their keys come from jwks_url or jwks_file; the oidc_issuer when unset."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
     """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
+    trust_incoming_trace: bool = True
+    """Continue the trace of a caller; false: start our own and keep the caller's id beside it."""
     auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
     """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
+from services.shared import otlp
 from services.shared.server import program_version, status_routes
 from services.ui_iot.backend import Backend
 from services.ui_iot.middleware.auth import PROBE_PATHS, AuthMiddleware
@@ -51,7 +52,17 @@ def create_api(backend: Backend) -> FastAPI:
     /docs loads its scripts from a public CDN; /openapi.json needs nothing from outside.
     """
     # A redirect to the path without its slash would be built from the Host that the client claims.
-    api = FastAPI(redoc_url=None, redirect_slashes=False, generate_unique_id_function=_operation_id)
+    api = FastAPI(
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        # FastAPI versions that make no spans of their own take it and do nothing.
+        telemetry={
+            "tracer_provider": otlp.tracer_provider(),
+            "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in PROBE_PATHS,
+        },
+    )
     api.state.backend = backend
     # The last one added is the first one met.
     api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes)
@@ -73,7 +84,11 @@ def create_app(backend: Backend) -> ASGIApp:
     """The whole application. Tracing wraps it from outside: the response made for a crash has its trace id too."""
     api = create_api(backend)
     return TraceMiddleware(
-        api, metrics=backend.process.metrics, templates=PathTemplates(api.routes), unmeasured=PROBE_PATHS
+        api,
+        metrics=backend.process.metrics,
+        templates=PathTemplates(api.routes),
+        unmeasured=PROBE_PATHS,
+        trust_incoming_trace=backend.settings.trust_incoming_trace,
     )
 
 

@@ -1,3 +1,4 @@
+-- Without a search_path of its own, which would cost each transaction 10 µs: it runs with the caller's rights.
 create function core.act(
   p_tenant_id text,
   p_actor_type text,
@@ -8,9 +9,10 @@ create function core.act(
   p_service text,
   p_ip_address text default ''
 ) returns void
-language sql volatile
-begin atomic
-  select
+language plpgsql volatile
+as $$
+begin
+  perform
     set_config('pulse.tenant_id', p_tenant_id, true),
     set_config('pulse.actor_type', p_actor_type, true),
     set_config('pulse.actor_id', p_actor_id, true),
@@ -18,8 +20,10 @@ begin atomic
     set_config('pulse.reason', p_reason, true),
     set_config('pulse.trace_id', p_trace_id, true),
     set_config('pulse.service', p_service, true),
-    set_config('pulse.ip_address', p_ip_address, true);
-end;
+    set_config('pulse.ip_address', p_ip_address, true),
+    core.name_request(p_trace_id);
+end
+$$;
 
 comment on function core.act(text, text, text, text, text, text, text, text) is
   'Say who acts for which tenant, why, in which trace and from which address, until the end of the transaction.';

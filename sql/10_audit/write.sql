@@ -9,7 +9,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_application text := current_setting('application_name');
-  v_service text := coalesce(core.current_service(), nullif(regexp_replace(v_application, '^pulse-', ''), ''), 'sql');
+  v_service text := coalesce(core.current_service(), nullif(regexp_replace(v_application, '^pulse-(\S*).*', '\1'), ''), 'sql');
   -- Without a context a Pulse process acts for itself; anyone else is named by the role that logged in.
   v_is_pulse boolean := core.current_service() is not null or v_application like 'pulse-%';
   v_actor_type text := coalesce(core.current_actor_type(), case when v_is_pulse then 'service' else 'user' end);

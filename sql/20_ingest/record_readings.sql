@@ -13,6 +13,7 @@ as $$
 declare
   v_sent integer := cardinality(p_device_ids);
 begin
+  perform core.name_request(p_trace_id);
   with reading as materialized (
     select r.device_id, r.metric, r.timestamp, r.value, r.position - 1 as index, d.enabled
     from unnest(p_device_ids, p_metrics, p_timestamps, p_values) with ordinality

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from services.shared import db
+from services.shared import db, otlp
 from services.shared.server import Process
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.listener import Listener
@@ -55,7 +55,7 @@ async def run_loop(
         woken.clear()  # before the pass: what arrives during it wakes the next one
         started = time.perf_counter()
         try:
-            rows = await loop.step(process.pool)
+            rows = await otlp.record_pass(loop.operation, loop.step(process.pool))
         except Exception as error:  # noqa: BLE001  # whatever a step raises, the loop goes on
             failures += 1
             process.counters["errors"] += 1

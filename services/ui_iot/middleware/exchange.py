@@ -5,7 +5,6 @@ counted once and changes no byte of the response.
 """
 
 import time
-from collections.abc import Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope, Send
@@ -15,30 +14,12 @@ from services.ui_iot.middleware.http_meter import HttpMeter
 from services.ui_iot.problems import CLIENT_GONE
 
 
-def read_context(headers: Iterable[tuple[bytes, bytes]]) -> tracing.TraceContext:
-    """The trace that the headers ask for, or a new one."""
-    traceparent: bytes | None = None
-    x_trace_id: bytes | None = None
-    repeated = False
-    for name, value in headers:
-        if name == b"traceparent":
-            repeated = traceparent is not None
-            traceparent = value
-        elif name == b"x-trace-id" and x_trace_id is None:
-            x_trace_id = value
-    return tracing.from_headers(
-        # W3C: more than one traceparent is none.
-        None if traceparent is None or repeated else traceparent.decode("latin-1"),
-        None if x_trace_id is None else x_trace_id.decode("latin-1"),
-    )
-
-
 class Measured:
     """What a request and a websocket share: a trace, a measurement that happens once, a fault that counts once."""
 
     __slots__ = ("_faulty", "_measured", "_meter", "_scope", "_send", "_started", "complete", "context", "error")
 
-    def __init__(self, meter: HttpMeter, scope: Scope, send: Send) -> None:
+    def __init__(self, meter: HttpMeter, scope: Scope, send: Send, *, trust: bool) -> None:
         self._started = time.perf_counter()
         self._meter = meter
         self._scope = scope
@@ -52,10 +33,10 @@ class Measured:
             if scope["path"] not in meter.unmeasured:
                 self._count_in()
                 self._measured = True
-            self.context = read_context(scope["headers"])
+            self.context = tracing.from_headers(scope["headers"], trust=trust)
         except Exception:  # noqa: BLE001  # fail open
             self._count_fault()
-            self.context = tracing.TraceContext(tracing.new_trace_id(), tracing.new_span_id())
+            self.context = tracing.start()
 
     def finish(self) -> None:
         """Measure, once."""
@@ -88,9 +69,9 @@ class Exchange(Measured):
 
     __slots__ = ("_status",)
 
-    def __init__(self, meter: HttpMeter, scope: Scope, send: Send) -> None:
+    def __init__(self, meter: HttpMeter, scope: Scope, send: Send, *, trust: bool) -> None:
         self._status = 0
-        super().__init__(meter, scope, send)
+        super().__init__(meter, scope, send, trust=trust)
 
     async def send(self, message: Message) -> None:
         """Add the trace id to the response's head; the last byte of its body ends the measurement."""

@@ -99,14 +99,15 @@ class HttpMeter:
         attempt = scope.get("pulse.attempt")
         on_record = attempt is not None and attempt.on_record
         series.observe(seconds, trace_id=context.trace_id if on_record else None)
-        _log_end(scope, key, seconds, outcome="status_code", failed=status >= 500)
+        _log_end(scope, context, key, seconds, outcome="status_code", failed=status >= 500)
 
-    def observe_websocket(self, scope: Scope, code: int, seconds: float) -> None:
+    def observe_websocket(self, scope: Scope, context: TraceContext, code: int, seconds: float) -> None:
         """Observe and log a websocket that was open."""
         template = self._templates.of(scope)
         label = str(code) if code in KNOWN_CLOSE_CODES else OTHER
         self._websocket_duration.labels(template, label).observe(seconds)
-        _log_end(scope, ("WEBSOCKET", template, code), seconds, outcome="close_code", failed=code == INTERNAL_ERROR)
+        key, failed = ("WEBSOCKET", template, code), code == INTERNAL_ERROR
+        _log_end(scope, context, key, seconds, outcome="close_code", failed=failed)
 
     def count_error(self) -> None:
         """Count a request that could not be measured or logged."""
@@ -118,7 +119,9 @@ class HttpMeter:
 _RECORD = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "%s %s %s", (), None))
 
 
-def _log_end(scope: Scope, key: tuple[str, str, int], seconds: float, *, outcome: str, failed: bool) -> None:
+def _log_end(
+    scope: Scope, context: TraceContext, key: tuple[str, str, int], seconds: float, *, outcome: str, failed: bool
+) -> None:
     level, name = (logging.ERROR, "ERROR") if failed else (logging.INFO, "INFO")
     if not log.isEnabledFor(level):
         return
@@ -136,6 +139,8 @@ def _log_end(scope: Scope, key: tuple[str, str, int], seconds: float, *, outcome
         "duration_ms": round(seconds * 1000, 3),
         "client_address": scope.get("pulse.client_address"),
     }
+    if context.foreign_trace_id is not None:
+        fields["foreign_trace_id"] = context.foreign_trace_id
     principal = scope.get("pulse.principal")
     if principal is not None:
         fields["tenant_id"] = principal.tenant_id

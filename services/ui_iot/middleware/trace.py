@@ -17,18 +17,25 @@ class TraceMiddleware:
     """Wraps the whole application; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: ProcessMetrics, templates: PathTemplates, unmeasured: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ProcessMetrics,
+        templates: PathTemplates,
+        unmeasured: frozenset[str],
+        trust_incoming_trace: bool = True,
     ) -> None:
         self.app = app
+        self._trust = trust_incoming_trace
         self._meter = HttpMeter(metrics, templates=templates, unmeasured=unmeasured)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hold one websocket, within its trace."""
         exchange: Exchange | Conversation
         if scope["type"] == "http":
-            exchange = Exchange(self._meter, scope, send)
+            exchange = Exchange(self._meter, scope, send, trust=self._trust)
         elif scope["type"] == "websocket":
-            exchange = Conversation(self._meter, scope, receive, send)
+            exchange = Conversation(self._meter, scope, receive, send, trust=self._trust)
             receive = exchange.receive
         else:
             await self.app(scope, receive, send)

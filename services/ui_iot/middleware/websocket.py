@@ -22,13 +22,13 @@ class Conversation(Measured):
 
     __slots__ = ("_close_code", "_gone", "_opened_at", "_receive", "_status")
 
-    def __init__(self, meter: HttpMeter, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, meter: HttpMeter, scope: Scope, receive: Receive, send: Send, *, trust: bool) -> None:
         self._receive = receive
         self._opened_at: float | None = None
         self._close_code: int | None = None
         self._status = 0
         self._gone = False
-        super().__init__(meter, scope, send)
+        super().__init__(meter, scope, send, trust=trust)
 
     async def receive(self) -> Message:
         """Note the peer's close."""
@@ -81,7 +81,7 @@ class Conversation(Measured):
         now = time.perf_counter()
         if self._opened_at is not None:
             self._meter.open_websockets -= 1
-            self._meter.observe_websocket(self._scope, self._end_code(), now - self._opened_at)
+            self._meter.observe_websocket(self._scope, self.context, self._end_code(), now - self._opened_at)
             return
         status = self._status if self.complete else CLIENT_GONE if self._gone and self.error is None else 500
         self._meter.observe_response(self._scope, self.context, status, now - self._started)
