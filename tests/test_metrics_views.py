@@ -20,6 +20,7 @@ VIEWS = {
     "audit_events_last_hour": ("category",),
     "audit_gaps_last_day": (),
     "audit_holds": (),
+    "audit_log_broken": (),
     "audit_log_bytes": ("partition_name",),
     "audit_quarantined_last_day": (),
     "audit_retention_days": (),
