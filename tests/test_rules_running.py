@@ -1,0 +1,184 @@
+"""Rules and dashboards against the six processes and a real Prometheus: no name is dead, and a fault is told."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from services.local.ports import free_ports
+from services.local.roster import SERVICES
+from tests.processes import Running, ready_service
+from tests.promql import TARGET
+from tests.rules import (
+    PROMETHEUS,
+    Expression,
+    faults_of,
+    panel_expressions,
+    read,
+    rule_expressions,
+    with_recorded,
+)
+from tests.scraping import OPENMETRICS
+from tests.wait import until
+
+RoleUrl = Callable[[str], str]
+Known = Mapping[str, frozenset[str]]
+ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
+
+
+async def test_nothing_is_dead_and_a_fault_is_told(
+    conn: asyncpg.Connection, role_url: RoleUrl, require: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Names and labels first, then Prometheus, so that the first part is proven where Prometheus is not installed."""
+    async with AsyncExitStack() as stack:
+        processes = await start(stack, role_url)
+        assert (await processes["ui_iot"].get("/api/v1/alerts")).status_code == 401
+        check_names(await known_metrics(conn, processes))
+        async with prometheus(require("prometheus"), tmp_path, processes) as api:
+            await until(lambda: all_is_well(api), seconds=20)
+            await a_disabled_trigger_is_told(conn, api)
+            await a_hanging_process_is_told(processes["evaluator_iot"], api)
+
+
+async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
+    """All six at once."""
+    ports = free_ports(list(SERVICES))
+    targets = orjson.dumps({name: f"http://127.0.0.1:{port}" for name, port in ports.items()}).decode()
+    running = await asyncio.gather(
+        *(
+            stack.enter_async_context(
+                ready_service(
+                    module,
+                    role_url(ROLES.get(name, "pulse_app")),
+                    port=str(ports[name]),
+                    health_targets=targets,
+                    health_seconds="1",
+                )
+            )
+            for name, module in SERVICES.items()
+        )
+    )
+    return dict(zip(SERVICES, running, strict=True))
+
+
+async def known_metrics(conn: asyncpg.Connection, processes: Mapping[str, Running]) -> dict[str, frozenset[str]]:
+    """Labels of every series that a process shows, and of those that a view has no row for now."""
+    found: dict[str, frozenset[str]] = {}
+    for process in processes.values():
+        text = (await process.get("/metrics", accept=OPENMETRICS)).text
+        for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+            for sample in family.samples:
+                found[sample.name] = found.get(sample.name, TARGET) | frozenset(sample.labels)
+    columns = await conn.fetch(
+        "select c.relname::text as view, array_agg(a.attname::text) as columns"
+        " from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
+        " where c.relnamespace = 'metrics'::regnamespace and c.relkind = 'v' group by 1"
+    )
+    for view, names in columns:
+        suffix = "_bucket" if "le" in names else ""
+        found.setdefault(f"pulse_{view}{suffix}", TARGET | (frozenset(names) - {"value", "sum"}))
+    return found
+
+
+def check_names(shown: Known) -> None:
+    """Every rule and panel can hold; and each would be missed if one name of it were wrong."""
+    known, faults = with_recorded(shown)
+    expressions = [*rule_expressions(), *panel_expressions()]
+    assert [*faults, *(fault for expression in expressions for fault in faults_of(expression, known))] == []
+    for expression in expressions:
+        for metric in {name for name in known if name in expression.text}:
+            mutant = expression.text.replace(metric, f"{metric}_x")
+            assert faults_of(Expression("mutant", mutant, expression.shown), known) != [], mutant
+
+
+@asynccontextmanager
+async def prometheus(program: str, place: Path, processes: Mapping[str, Running]) -> AsyncIterator[httpx.AsyncClient]:
+    """A Prometheus with deploy's configuration, of which only targets, intervals and one `for` are others."""
+    config = read(PROMETHEUS / "prometheus.yml")
+    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    for job in config["scrape_configs"]:
+        target = processes[job["job_name"].removeprefix("pulse_")]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{target.port}"]}]
+    (place / "rules").mkdir()
+    for path in (PROMETHEUS / "rules").iterdir():
+        content = read(path)
+        for group in content["groups"]:
+            for rule in group["rules"]:
+                if rule.get("alert") == "PulseServiceDown":
+                    rule["for"] = "0s"
+        (place / "rules" / path.name).write_text(yaml.safe_dump(content))
+    (place / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_ports(["prometheus"])["prometheus"]
+    process = await asyncio.create_subprocess_exec(
+        program,
+        f"--config.file={place / 'prometheus.yml'}",
+        f"--storage.tsdb.path={place / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+        "--log.level=error",
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1/", trust_env=False) as api:
+            yield api
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)
+
+
+async def ask(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """What Prometheus answers, nothing while it starts."""
+    try:
+        answer = await api.get(path)
+    except httpx.TransportError:
+        return {}
+    return answer.json()["data"] if answer.status_code == 200 else {}
+
+
+async def firing(api: httpx.AsyncClient) -> set[str]:
+    """Names of the alerts that fire, with the job they are about."""
+    found = (await ask(api, "alerts"))["alerts"]
+    return {f"{a['labels']['alertname']} {a['labels'].get('job', '')}".strip() for a in found if a["state"] == "firing"}
+
+
+async def all_is_well(api: httpx.AsyncClient) -> bool:
+    """All six targets are up, every rule was evaluated without an error, and nothing fires."""
+    targets = (await ask(api, "targets?state=active")).get("activeTargets", [])
+    groups = (await ask(api, "rules")).get("groups", [])
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert not any(rule["health"] == "err" for rule in rules), [rule for rule in rules if rule["health"] == "err"]
+    up = [target for target in targets if target["health"] == "up"]
+    evaluated = bool(rules) and all(rule["health"] == "ok" for rule in rules)
+    return len(up) == len(SERVICES) and evaluated and not await firing(api)
+
+
+async def a_disabled_trigger_is_told(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
+    """The alert, as deploy has it, fires; it ends when the trigger is back."""
+    await conn.execute("alter table public.alert_rules disable trigger user")
+    await until(lambda: fires(api, "PulseAuditUnguarded"), seconds=15)
+    await conn.execute("alter table public.alert_rules enable trigger user")
+    await until(lambda: all_is_well(api), seconds=15)
+
+
+async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) -> None:
+    """A process that stands still with its port open is down; it is up when it goes on."""
+    os.kill(evaluator.process.pid, signal.SIGSTOP)
+    try:
+        await until(lambda: fires(api, "PulseServiceDown pulse_evaluator_iot"), seconds=15)
+    finally:
+        os.kill(evaluator.process.pid, signal.SIGCONT)
+    await until(lambda: all_is_well(api), seconds=15)
+
+
+async def fires(api: httpx.AsyncClient, name: str) -> bool:
+    """Whether exactly this one fires."""
+    return await firing(api) == {name}
