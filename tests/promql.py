@@ -124,7 +124,7 @@ class Parser:
             return labels
         if token in _AGGREGATIONS:
             return self._aggregation(token)
-        if re.fullmatch(r"[\d.].*|\".*|'.*", token):
+        if token in {"Inf", "NaN"} or token[0] in "0123456789\"'":
             return None
         if not re.fullmatch(r"[a-zA-Z_:][\w:]*", token):
             self._fail("a value")

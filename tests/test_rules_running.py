@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from services.local.ports import free_ports
 from services.local.roster import SERVICES
-from tests.processes import Running, ready_service
+from tests.processes import Running, service
 from tests.promql import TARGET
 from tests.rules import (
     PROMETHEUS,
@@ -56,18 +56,27 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
     running = await asyncio.gather(
         *(
             stack.enter_async_context(
-                ready_service(
+                service(
                     module,
                     role_url(ROLES.get(name, "pulse_app")),
                     port=str(ports[name]),
                     health_targets=targets,
                     health_seconds="1",
+                    ui_workers="2",  # what the API shows of its workers is named too
                 )
             )
             for name, module in SERVICES.items()
         )
     )
+    # Six that import their libraries at once: asking each for its health meanwhile would take the time they need.
+    await until(lambda: all(has_started(process) for process in running), seconds=60)
     return dict(zip(SERVICES, running, strict=True))
+
+
+def has_started(process: Running) -> bool:
+    """Whether it has said so."""
+    assert process.process.returncode is None, process.lines[-3:]
+    return any(line.get("message") == "started" for line in process.lines)
 
 
 async def known_metrics(conn: asyncpg.Connection, processes: Mapping[str, Running]) -> dict[str, frozenset[str]]:
