@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from services.local.ports import free_ports
 from services.local.roster import SERVICES
+from tests.migrating import ROOT
 from tests.processes import Running, service
 from tests.promql import TARGET
 from tests.rules import (
@@ -32,6 +34,7 @@ from tests.wait import until
 
 RoleUrl = Callable[[str], str]
 Known = Mapping[str, frozenset[str]]
+RUNBOOKS = ROOT / "docs" / "runbooks.md"
 ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
 
@@ -43,6 +46,7 @@ async def test_nothing_is_dead_and_a_fault_is_told(
         processes = await start(stack, role_url)
         assert (await processes["ui_iot"].get("/api/v1/alerts")).status_code == 401
         check_names(await known_metrics(conn, processes))
+        await check_runbooks(conn)
         async with prometheus(require("prometheus"), tmp_path, processes) as api:
             await until(lambda: all_is_well(api), seconds=20)
             await a_disabled_trigger_is_told(conn, api)
@@ -70,6 +74,8 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
     )
     # Six that import their libraries at once: asking each for its health meanwhile would take the time they need.
     await until(lambda: all(has_started(process) for process in running), seconds=60)
+    for process in running:
+        await until(process.is_ready, seconds=30)
     return dict(zip(SERVICES, running, strict=True))
 
 
@@ -107,6 +113,16 @@ def check_names(shown: Known) -> None:
         for metric in {name for name in known if name in expression.text}:
             mutant = expression.text.replace(metric, f"{metric}_x")
             assert faults_of(Expression("mutant", mutant, expression.shown), known) != [], mutant
+
+
+async def check_runbooks(conn: asyncpg.Connection) -> None:
+    """Every query that a runbook gives runs as the owner of the tables, as `./pulse psql` is."""
+    queries = re.findall(r"^```sql\n(.*?)^```$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(queries) > 20
+    await conn.execute("set role pulse_owner")
+    for query in queries:
+        await conn.fetch(query)
+    await conn.execute("reset role")
 
 
 @asynccontextmanager
