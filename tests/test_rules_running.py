@@ -34,6 +34,7 @@ from tests.wait import until
 
 RoleUrl = Callable[[str], str]
 Known = Mapping[str, frozenset[str]]
+TOKEN = "only-for-tests-of-metrics"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
@@ -44,11 +45,13 @@ async def test_nothing_is_dead_and_a_fault_is_told(
     """Names and labels first, then Prometheus, so that the first part is proven where Prometheus is not installed."""
     async with AsyncExitStack() as stack:
         processes = await start(stack, role_url)
-        assert (await processes["ui_iot"].get("/api/v1/alerts")).status_code == 401
+        refused = await processes["ui_iot"].get("/api/v1/alerts")
+        assert refused.status_code == 401
         check_names(await known_metrics(conn, processes))
         await check_runbooks(conn)
         async with prometheus(require("prometheus"), tmp_path, processes) as api:
             await until(lambda: all_is_well(api), seconds=20)
+            await until(lambda: has_exemplar(api, refused.headers["x-trace-id"]))
             await a_disabled_trigger_is_told(conn, api)
             await a_hanging_process_is_told(processes["evaluator_iot"], api)
 
@@ -66,6 +69,7 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
                     port=str(ports[name]),
                     health_targets=targets,
                     health_seconds="1",
+                    metrics_token=TOKEN,
                     ui_workers="2",  # what the API shows of its workers is named too
                 )
             )
@@ -89,7 +93,7 @@ async def known_metrics(conn: asyncpg.Connection, processes: Mapping[str, Runnin
     """Labels of every series that a process shows, and of those that a view has no row for now."""
     found: dict[str, frozenset[str]] = {}
     for process in processes.values():
-        text = (await process.get("/metrics", accept=OPENMETRICS)).text
+        text = (await process.get("/metrics", accept=OPENMETRICS, authorization=f"Bearer {TOKEN}")).text
         for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
             for sample in family.samples:
                 found[sample.name] = found.get(sample.name, TARGET) | frozenset(sample.labels)
@@ -127,11 +131,12 @@ async def check_runbooks(conn: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def prometheus(program: str, place: Path, processes: Mapping[str, Running]) -> AsyncIterator[httpx.AsyncClient]:
-    """A Prometheus with deploy's configuration, of which only targets, intervals and one `for` are others."""
+    """A Prometheus with deploy's configuration, of which targets, token, intervals and one `for` are others."""
     config = read(PROMETHEUS / "prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
         target = processes[job["job_name"].removeprefix("pulse_")]
+        job["authorization"] = {"type": "Bearer", "credentials": TOKEN}
         job["static_configs"] = [{"targets": [f"127.0.0.1:{target.port}"]}]
     (place / "rules").mkdir()
     for path in (PROMETHEUS / "rules").iterdir():
@@ -184,6 +189,14 @@ async def all_is_well(api: httpx.AsyncClient) -> bool:
     up = [target for target in targets if target["health"] == "up"]
     evaluated = bool(rules) and all(rule["health"] == "ok" for rule in rules)
     return len(up) == len(SERVICES) and evaluated and not await firing(api)
+
+
+async def has_exemplar(api: httpx.AsyncClient, trace_id: str) -> bool:
+    """Whether the request with this trace id is a dot on the panels."""
+    query = {"query": "pulse_http_request_duration_seconds_bucket", "start": "0", "end": str(2**31)}
+    answer = (await api.get("query_exemplars", params=query)).json()
+    found = [exemplar for series in answer.get("data") or () for exemplar in series["exemplars"]]
+    return any(exemplar["labels"]["trace_id"] == trace_id for exemplar in found)
 
 
 async def a_disabled_trigger_is_told(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
