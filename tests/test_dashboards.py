@@ -18,7 +18,7 @@ def test_every_panel_asks_the_chosen_prometheus_and_says_its_unit() -> None:
         board = json.loads(text)
         panels = [panel for panel in board["panels"] if panel["type"] != "row"]
         assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-        assert len({panel["title"] for panel in panels}) == len(panels)
+        assert len({(panel["type"], panel["title"]) for panel in panels}) == len(panels)
         for panel in panels:
             if panel["type"] != "text":
                 assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.migrating import ROOT
 from tests.promql import Parser
-from tests.rules import PROMETHEUS, TESTS, alerts, read
+from tests.rules import PROMETHEUS, TESTS, alerts, read, rules
 
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -38,7 +38,9 @@ def test_every_alert_has_a_case_of_each_kind() -> None:
     proven = set()
     for path in TESTS:
         for test in read(path)["tests"]:
-            proven |= {name for name in alerts() if is_proven(test, name)}
+            proven |= {
+                name for name in {case["alertname"] for case in test["alert_rule_test"]} if is_proven(test, name)
+            }
     assert proven == set(alerts())
 
 
@@ -70,11 +72,7 @@ def shows_data(test: dict[str, Any], alert: str, at: float) -> bool:
 
 def base_metrics(text: str) -> set[str]:
     """Metrics that an expression stands on."""
-    recorded = {
-        rule["record"]: rule["expr"]
-        for group in read(PROMETHEUS / "rules" / "recording.yml")["groups"]
-        for rule in group["rules"]
-    }
+    recorded = {rule["record"]: rule["expr"] for rule in rules("recording")}
     found = set()
     for metric in Parser(text, {}).metrics:
         found |= base_metrics(recorded[metric]) if metric in recorded else {metric}
