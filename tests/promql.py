@@ -31,12 +31,16 @@ _NUMBERS = {"time", "scalar", "pi"}
 
 
 class Parser:
-    """Reads one expression; `faults` says what in it is dead."""
+    """Reads one expression; `faults` says what in it is dead.
+
+    matchers: metric, label and value of each.
+    """
 
     def __init__(self, text: str, known: Mapping[str, frozenset[str]]) -> None:
         self.faults: list[str] = []
         self.metrics: list[str] = []
         self.named_labels: list[str] = []
+        self.matchers: list[tuple[str, str, str]] = []
         self._known = known
         self._tokens = _tokens(text)
         self._at = 0
@@ -194,7 +198,7 @@ class Parser:
                 self.named_labels.append(name)
                 self._require(frozenset({name}), labels, metric)
                 self._take("=", "!=", "=~", "!~")
-                self._take()
+                self.matchers.append((metric, name, self._take()[1:-1]))
                 self._skip(",")
         return labels
 

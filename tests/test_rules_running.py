@@ -27,6 +27,7 @@ from tests.rules import (
     panel_expressions,
     read,
     rule_expressions,
+    rules,
     with_recorded,
 )
 from tests.scraping import OPENMETRICS
@@ -34,6 +35,8 @@ from tests.wait import until
 
 RoleUrl = Callable[[str], str]
 Known = Mapping[str, frozenset[str]]
+Shown = Mapping[str, Mapping[str, set[str]]]
+"""Values by metric and label."""
 TOKEN = "only-for-tests-of-metrics"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
 ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
@@ -47,7 +50,11 @@ async def test_nothing_is_dead_and_a_fault_is_told(
         processes = await start(stack, role_url)
         refused = await processes["ui_iot"].get("/api/v1/alerts")
         assert refused.status_code == 401
-        check_names(await known_metrics(conn, processes))
+        # A route is a value of a label once somebody asked for it.
+        assert (await processes["ui_iot"].get("/api/v1/audit/tail")).status_code == 401
+        shown = await scrape(processes)
+        check_names(await labels_of(conn, shown))
+        check_values(shown)
         await check_runbooks(conn)
         async with prometheus(require("prometheus"), tmp_path, processes) as api:
             await until(lambda: all_is_well(api), seconds=20)
@@ -89,14 +96,22 @@ def has_started(process: Running) -> bool:
     return any(line.get("message") == "started" for line in process.lines)
 
 
-async def known_metrics(conn: asyncpg.Connection, processes: Mapping[str, Running]) -> dict[str, frozenset[str]]:
-    """Labels of every series that a process shows, and of those that a view has no row for now."""
-    found: dict[str, frozenset[str]] = {}
-    for process in processes.values():
-        text = (await process.get("/metrics", accept=OPENMETRICS, authorization=f"Bearer {TOKEN}")).text
-        for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+async def scrape(processes: Mapping[str, Running]) -> Shown:
+    """Every series that a process shows, with the values of its labels."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for name, process in processes.items():
+        answer = await process.get("/metrics", accept=OPENMETRICS, authorization=f"Bearer {TOKEN}")
+        for family in text_string_to_metric_families(answer.text):  # type: ignore[no-untyped-call]
             for sample in family.samples:
-                found[sample.name] = found.get(sample.name, TARGET) | frozenset(sample.labels)
+                labels = found.setdefault(sample.name, {"job": set(), "instance": set()})
+                for label, value in {"job": f"pulse_{name}", **sample.labels}.items():
+                    labels.setdefault(label, set()).add(value)
+    return found
+
+
+async def labels_of(conn: asyncpg.Connection, shown: Shown) -> dict[str, frozenset[str]]:
+    """Labels of each metric, also of one whose view has no row for now."""
+    found = {metric: frozenset(labels) for metric, labels in shown.items()}
     columns = await conn.fetch(
         "select c.relname::text as view, array_agg(a.attname::text) as columns"
         " from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
@@ -119,6 +134,25 @@ def check_names(shown: Known) -> None:
             mutant = re.sub(rf"\b{name}\b", f"{name}_x", expression.text)
             assert mutant != expression.text
             assert faults_of(Expression("mutant", mutant, expression.shown), known) != [], mutant
+
+
+def check_values(shown: Shown) -> None:
+    """What a matcher names is the value of a label somewhere; statuses come with the requests that end so."""
+    everywhere: dict[str, set[str]] = {"job": {f"pulse_{name}" for name in SERVICES}}
+    for labels in shown.values():
+        for label, values in labels.items():
+            everywhere.setdefault(label, set()).update(values)
+    recorded = (Expression(rule["record"], rule["expr"], frozenset()) for rule in rules("recording"))
+    missing = [
+        f"{expression.where}: no {label} of {metric} is {part}"
+        for expression in (*recorded, *rule_expressions(), *panel_expressions())
+        for metric, label, value in Parser(expression.text, {}).matchers
+        if metric != "ALERTS" and label != "status_code"
+        for part in value.split("|")
+        if "$" not in part
+        if not any(part == seen or re.fullmatch(part, seen) for seen in shown.get(metric, everywhere).get(label, ()))
+    ]
+    assert missing == []
 
 
 async def check_runbooks(conn: asyncpg.Connection) -> None:
