@@ -33,7 +33,7 @@ _NUMBERS = {"time", "scalar", "pi"}
 class Parser:
     """Reads one expression; `faults` says what in it is dead.
 
-    matchers: metric, label and value of each.
+    matchers: metric, label and pattern of each.
     """
 
     def __init__(self, text: str, known: Mapping[str, frozenset[str]]) -> None:
@@ -197,8 +197,9 @@ class Parser:
                 name = self._take()
                 self.named_labels.append(name)
                 self._require(frozenset({name}), labels, metric)
-                self._take("=", "!=", "=~", "!~")
-                self.matchers.append((metric, name, self._take()[1:-1]))
+                operator = self._take("=", "!=", "=~", "!~")
+                value = self._take()[1:-1]
+                self.matchers.append((metric, name, value if "~" in operator else re.escape(value)))
                 self._skip(",")
         return labels
 
