@@ -22,6 +22,7 @@ VIEWS = {
     "attack_findings_open": ("kind",),
     "audit_gaps_last_day": (),
     "audit_holds": (),
+    "audit_log_broken": (),
     "audit_quarantined_last_day": (),
     "audit_retention_days": (),
     "audit_retention_last_run_age_seconds": (),
