@@ -17,8 +17,6 @@ rows 20
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  lock table only public.telemetry, only public.telemetry_default in access share mode;
-  perform audit._keep_in_place();
   return query
     select found.tenant_id, story.*
     from (

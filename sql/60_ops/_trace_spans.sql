@@ -6,6 +6,9 @@
 -- The two tables that grow are partitioned by time, and the trace brings the bounds: audit_log nothing before the time in
 -- the id; telemetry, where devices' clocks count, what the trail says of the readings that each request brought. The
 -- subselects make them known before a partition is opened; where nobody knows, the index of each partition is asked.
+--
+-- Volatile, though it only reads: so its snapshot is younger than the locks on the partitions of its plan. An older one
+-- would see rows that were moved to a new partition in the default partition only, where the plan does not look.
 create function ops._trace_spans(p_trace_id text, p_tenant_id text) returns table (
   span_id text,
   parent_span_id text,
@@ -25,10 +28,6 @@ set jit = off
 set enable_seqscan = off  -- partitions that were empty when they were planned for grow
 as $$
 begin
-  -- Until the end of the transaction no row moves out of a default partition, and what follows sees all that were moved.
-  -- Readings first, as everybody locks them.
-  lock table only public.telemetry, only public.telemetry_default in access share mode;
-  perform audit._keep_in_place();
   return query
   with audit as materialized (
     select s.*
