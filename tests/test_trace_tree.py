@@ -78,7 +78,7 @@ class History:
         number = next(_numbers)
         self.traces = [
             trace_id_of(datetime.now(UTC), number),
-            f"{number:032x}",
+            f"{number + 1:032x}",
             trace_id_of(datetime.now(UTC), number + 1),
         ]
         for name in ("a", "b"):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import httpx
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -38,7 +38,10 @@ class Sink:
         return Starlette(routes=[Route("/hook", self._receive, methods=["POST"])])
 
     async def _receive(self, request: Request) -> Response:
-        await request.body()
+        try:
+            await request.body()
+        except ClientDisconnect:  # its sender was killed, or gave up
+            return Response(status_code=400)
         webhook_id = request.headers["webhook-id"]
         trace_id = request.headers.get("x-trace-id", "")
         if request.headers.get("traceparent", "").split("-")[1:2] != [trace_id]:
