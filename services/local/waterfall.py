@@ -118,7 +118,7 @@ def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
         if has_bars:
             first = axis.column(begun)
             cells.append(" " * first + ("━" * max(1, axis.column(ended) - first) if ended > begun else "╸"))
-        shown.add_row(*cells)
+        shown.add_row(*cells, style="dim" if row["kind"] == "audit" else None)
     return shown
 
 
