@@ -19,7 +19,7 @@ from tests.test_trace_timeline import trace_id_of
 
 HISTORIES = int(os.environ.get("PULSE_TEST_TRACE_HISTORIES", "8"))
 KINDS = ("request", "reading", "evaluation", "alert", "event", "suppression", "job", "attempt", "audit")
-CAUSES = {
+CAUSES: dict[str, set[str | None]] = {
     "reading": {"request", None},
     "evaluation": {"reading"},
     "alert": {"evaluation", "request", None},
@@ -30,7 +30,7 @@ CAUSES = {
     "request": {None},
     "audit": {"request", "alert", "event", "job", "attempt", None},
 }
-EVERYTHING = [
+EVERYTHING: list[tuple[Any, ...]] = [
     ("read", 0, 0, 0, 95, 3), ("request", 0, 0), ("evaluate",), ("dispatch",), ("deliver", "retry"), ("vanish",),
     ("read", 1, 0, 1, 99, 0), ("read", 0, 1, 0, 20, 0), ("evaluate",), ("acknowledge_alert", 2), ("request", 1, 2),
     ("dispatch",), ("deliver", "refused"), ("redrive",), ("deliver", "delivered"), ("change_rule", 0, 2),

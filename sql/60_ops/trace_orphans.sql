@@ -69,5 +69,5 @@ where l.timestamp > now() - interval '1 day' and l.event_type = 'alert.opened' a
       and a.alert_id = case when l.entity_id ~ '^[0-9]{1,18}$' then l.entity_id::bigint end);
 
 comment on view ops.trace_orphans is
-  'Rows whose cause or effect is missing: empty, at any moment. It reads all alerts and notifications, a few seconds a '
-  'million; with a condition on trace_id it looks at that trace only.';
+  'Rows whose cause or effect is missing: empty, at any moment. It reads all alerts and notifications, a few '
+  'seconds at 100,000 of each; with a condition on trace_id it looks at that trace only.';

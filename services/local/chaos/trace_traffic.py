@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -105,7 +105,7 @@ class Traffic:
     def _devices(self, sender: int) -> Iterator[int]:
         return itertools.cycle(self._mine(sender))
 
-    async def _is_acknowledged(self, http: httpx.AsyncClient, trace_id: str, reading: dict[str, object]) -> bool:
+    async def _is_acknowledged(self, http: httpx.AsyncClient, trace_id: str, reading: Mapping[str, object]) -> bool:
         try:
             answer = await http.post("/ingest/v1/readings", json=reading, headers={"X-Trace-ID": trace_id})
         except httpx.TransportError:
