@@ -16,7 +16,7 @@ from services.local.chaos.app import app as chaos_app
 from services.local.checks import run_checks
 from services.local.errors import LocalError
 from services.local.home import Home
-from services.local.journey import read_timeline, timeline_table
+from services.local.journey import read_timeline
 from services.local.lock import AlreadyHeldError
 from services.local.metrics import app as metrics_app
 from services.local.migrate import migrate as run_migration
@@ -27,6 +27,7 @@ from services.local.screen import Screen, state_table
 from services.local.stack import Options, run_stack
 from services.local.state_file import NotRunningError, running_state
 from services.local.tenants import app as tenant_app
+from services.local.waterfall import waterfall_table
 from services.shared.tracing import parse_trace_id
 
 app = typer.Typer(
@@ -109,8 +110,9 @@ def trace(
     trace_id: Annotated[str, typer.Argument(metavar="ID", help="32 hex digits, or a UUID.")],
     *,
     tenant: Annotated[str, typer.Option(help="Tenant whose rows are shown.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")] = False,
 ) -> None:
-    """Tell the story of one trace id, from reading to webhook."""
+    """Tell the story of one trace id, from request to webhook."""
     canonical = parse_trace_id(trace_id.strip().lower())
     if canonical is None:
         raise LocalError(f"{trace_id} is no trace id: it takes 32 hex digits, or a UUID")
@@ -122,7 +124,13 @@ def trace(
     rows = asyncio.run(read())
     if not rows:
         raise LocalError(f"tenant {tenant} has nothing with trace id {canonical}")
-    _console().print(timeline_table(rows))
+    if as_json:
+        print(
+            orjson.dumps({"trace_id": canonical, "truncated": False, "steps": rows}, option=orjson.OPT_UTC_Z).decode()
+        )
+        return
+    console = _console()
+    console.print(waterfall_table(rows, width=console.width if sys.stdout.isatty() else None))
 
 
 @app.command()

@@ -97,7 +97,8 @@ grant execute on function
   audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
   audit.read_leaves(text, text, date, date),
   audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text)
+  audit.record_read(text, jsonb, bigint, text),
+  audit.trace(text)
 to pulse_auditor;
 revoke execute on function
   audit.count_events(text, timestamptz, timestamptz, text, uuid),
@@ -107,7 +108,8 @@ revoke execute on function
   audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
   audit.read_leaves(text, text, date, date),
   audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text)
+  audit.record_read(text, jsonb, bigint, text),
+  audit.trace(text)
 from pulse_app;
 -- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
 -- drop a month, hold the sealer's lease or append a block that nobody signed.

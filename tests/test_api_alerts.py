@@ -9,6 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
+from services.ui_iot.routes import traces
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.sealing import Seal
@@ -203,13 +204,34 @@ async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.
     body = response.json()
     assert (body["trace_id"], body["truncated"]) == (TRACE, False)
     assert [step["at"] for step in body["steps"]] == sorted(step["at"] for step in body["steps"])
-    sources = {step["source"] for step in body["steps"]}
-    assert sources == {"reading", "alert", "alert_event", "job", "attempt", "audit"}
+    assert [step["kind"] for step in body["steps"] if step["kind"] != "audit"] == [
+        "reading", "evaluation", "alert", "event", "job", "attempt"
+    ]  # fmt: skip
+    what = {step["span_id"]: step["what"] for step in body["steps"]}
+    assert {step["what"] for step in body["steps"] if step["parent_span_id"] is None} == {
+        "temperature is 90", "1 readings accepted"
+    }  # fmt: skip
+    assert {what[step["parent_span_id"]] for step in body["steps"] if step["kind"] == "job"} == {"alert opened"}
     spelled = f"{TRACE[:8]}-{TRACE[8:12]}-{TRACE[12:16]}-{TRACE[16:20]}-{TRACE[20:]}".upper()
     assert (await api.call("GET", f"/api/v1/traces/{spelled}")).json() == body
     for wrong in ("0" * 32, "f" * 32, "x", "%00", "a" * 37):
         assert (await api.call("GET", f"/api/v1/traces/{wrong}")).status_code in (404, 422), wrong
     assert (await api.call("GET", f"/api/v1/traces/{TRACE}", tenant="other")).status_code == 404
+
+
+@pytest.mark.usefixtures("job")
+async def test_a_long_trace_is_cut_by_time_and_stays_a_tree(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes later is left out and said to be; a step whose parent is left out stands at the root."""
+    path = f"/api/v1/traces/{TRACE}"
+    whole = (await api.call("GET", path)).json()["steps"]
+    for most in range(1, len(whole) + 1):
+        monkeypatch.setattr(traces, "MOST_STEPS", most)
+        body = (await api.call("GET", path)).json()
+        assert [step["span_id"] for step in body["steps"]] == [step["span_id"] for step in whole[:most]]
+        assert body["truncated"] == (most < len(whole))
+        known = {step["span_id"] for step in body["steps"]}
+        assert {step["parent_span_id"] for step in body["steps"]} <= known | {None}
+    assert traces.close_tree([{"span_id": "a", "parent_span_id": "b"}]) == [{"span_id": "a", "parent_span_id": None}]
 
 
 async def test_the_audit_trail_is_read_filtered_and_reading_is_an_event(

@@ -17,6 +17,7 @@ from services.local.home import Home
 from services.local.lock import hold
 from services.local.secret_file import replace
 from services.local.state_file import ProcessState, write_state
+from services.ui_iot.routes.traces import Trace
 from tests import seed
 
 ROOT = Path(__file__).parents[1]
@@ -243,7 +244,7 @@ def test_a_tenant_needs_a_migrated_database(pulse: Run, empty_url: str) -> None:
 
 
 async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
-    """From the view that the API shows too; a tenant sees its own part only."""
+    """As the API shows it too; a tenant sees its own part only."""
     await seed.device(conn, "boiler-1", tenant_id="acme")
     await conn.execute(
         "select ingest.record_readings('acme', array['boiler-1'], array['temperature'], array[now()], array[81.5], $1)",
@@ -253,6 +254,12 @@ async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_u
         done = pulse("trace", written, "--tenant", "acme", PULSE_DATABASE_URL=app_url)
         assert done.returncode == 0, done.stderr
         assert "temperature is 81.5" in done.stdout
+    done = pulse("trace", TRACE_ID, "--tenant", "acme", "--json", PULSE_DATABASE_URL=app_url)
+    told = Trace.model_validate_json(done.stdout)
+    assert [(step.kind, step.what) for step in told.steps] == [
+        ("reading", "temperature is 81.5"),
+        ("audit", "1 readings accepted"),
+    ]
     assert "has nothing" in assert_one_line(pulse("trace", TRACE_ID, "--tenant", "other", PULSE_DATABASE_URL=app_url))
 
 

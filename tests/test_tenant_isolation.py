@@ -35,6 +35,7 @@ NOBODY = (
     ),
     *("acme'", "' or true --", "acme' or 'a'='a", '"acme"', "acme\\", "$1", "é", "🙂", "x" * 5000),
 )
+TRACE = "ab" * 16
 # Depths of queues, without a word about whose they are.
 WITHOUT_TENANT = {"api.queues"}
 
@@ -55,9 +56,9 @@ async def crowd(conn: asyncpg.Connection, seal: Seal) -> None:
     for tenant in TENANTS:
         await fill(conn, tenant, 3)
         await conn.execute(
-            "select audit.write(array[audit.event($1, 'alert.opened', p_entity_name => $1, p_trace_id => $2)])",
+            "select audit.write(array[audit.event($1, 'alert.opened', p_message => $1, p_trace_id => $2)])",
             tenant,
-            "ab" * 16,
+            TRACE,
         )
     await conn.execute("select ops.ensure_partitions()")
     await seal()
@@ -125,8 +126,8 @@ async def test_every_api_view_asks_for_the_tenant(conn: asyncpg.Connection) -> N
 async def test_no_setting_shows_a_row_of_somebody_else(
     conn: asyncpg.Connection, app: asyncpg.Connection, crowd: None
 ) -> None:
-    """Every relation that pulse_app may read, under right, wrong and absent tenants, in random order."""
-    relations = [row["name"] for row in await readable(conn, "pulse_app")]
+    """All that pulse_app may read, the story of a shared trace too, under right, wrong and absent tenants, shuffled."""
+    relations = [row["name"] for row in await readable(conn, "pulse_app")] + [f"api.trace_timeline('{TRACE}')"]
     tries = [(name, tenant) for name in relations for tenant in (*TENANTS, *NOBODY)]
     random.Random(SEED).shuffle(tries)
     seen: dict[str, set[str]] = {tenant: set() for tenant in TENANTS}

@@ -6,21 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rich.table import Table
-from sqlalchemy import String, column, select, table
 
 from services.shared import db
 
 Row = Mapping[str, Any]
-
-_TIMELINE = table(
-    "trace_timeline",
-    *(
-        column(name)
-        for name in ("at", "source", "service", "entity_type", "entity_id", "what", "details", "duration_ms")
-    ),
-    column("trace_id", String),
-    schema="api",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +23,23 @@ class Hop:
 
 
 async def read_timeline(pool: db.Pool, *, tenant_id: str, trace_id: str) -> list[dict[str, Any]]:
-    """All rows of the trace that the tenant has, oldest first."""
-    statement = select(_TIMELINE).where(_TIMELINE.c.trace_id == trace_id).order_by(_TIMELINE.c.at)
+    """All rows of the trace that the tenant has, oldest first; each names its parent among them, or none."""
     async with db.read_as(pool, tenant_id=tenant_id) as connection:
-        return await db.select(connection, statement)
+        return [dict(row) for row in await connection.fetch("select * from api.trace_timeline($1)", trace_id)]
 
 
 def hops(rows: Sequence[Row]) -> list[Hop] | None:
     """The five steps from reading to answer, None while the trace has not gone all the way."""
     first: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(str(row["source"]), row)
-    attempt = next((row for row in rows if row["source"] == "attempt" and row["duration_ms"] is not None), None)
-    if attempt is None or not {"reading", "alert_event", "job"} <= first.keys():
+        first.setdefault(str(row["kind"]), row)
+    attempt = next((row for row in rows if row["kind"] == "attempt" and row["duration_ms"] is not None), None)
+    if attempt is None or not {"reading", "event", "job"} <= first.keys():
         return None
     answered_at = attempt["at"] + timedelta(milliseconds=float(attempt["duration_ms"]))
     steps: list[tuple[str, Row, datetime]] = [
         ("reading stored", first["reading"], first["reading"]["at"]),
-        ("rule evaluated", first["alert_event"], first["alert_event"]["at"]),
+        ("rule evaluated", first["event"], first["event"]["at"]),
         ("route decided", first["job"], first["job"]["at"]),
         ("webhook posted", attempt, attempt["at"]),
         ("answer received", attempt, answered_at),
@@ -71,23 +59,4 @@ def journey_table(steps: Sequence[Hop]) -> Table:
     for number, hop in enumerate(steps):
         shown.add_row(f"+{hop.milliseconds:.1f} ms" if number else "", hop.title, hop.service, hop.what)
     shown.add_row(f"{sum(hop.milliseconds for hop in steps):.1f} ms", "from reading to answer", "", "")
-    return shown
-
-
-def timeline_table(rows: Sequence[Row]) -> Table:
-    """Every row of a trace: when, who, what, how long."""
-    shown = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("at", "since start", "service", "source", "what", "took"):
-        shown.add_column(title, justify="right" if title in ("since start", "took") else "left")
-    for row in rows:
-        since = (row["at"] - rows[0]["at"]).total_seconds() * 1000
-        took = "" if row["duration_ms"] is None else f"{row['duration_ms']:.1f} ms"
-        shown.add_row(
-            f"{row['at']:%H:%M:%S.%f}"[:-3],
-            f"+{since:.1f} ms",
-            str(row["service"]),
-            str(row["source"]),
-            str(row["what"]),
-            took,
-        )
     return shown

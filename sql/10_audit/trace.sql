@@ -1,30 +1,37 @@
-create view audit.trace as
-select trace_id, timestamp as happened_at, tenant_id, 'audit_log' as source, event_type as event, message, source_service as service,
-  actor_id, event_id::text as id
-from public.audit_log
-where trace_id is not null
-union all
-select trace_id, min(received_at), tenant_id, 'telemetry', 'readings.stored', format('%s readings of %s devices', count(*), count(distinct device_id)),
-  'ui_iot', null, min(reading_id)::text
-from public.telemetry
-where trace_id is not null
-group by trace_id, tenant_id
-union all
-select e.trace_id, e.recorded_at, e.tenant_id, 'alert_events', 'alert.' || e.kind, null, null, e.actor, e.alert_id::text
-from public.alert_events e
-where e.trace_id is not null
-union all
-select trace_id, created_at, tenant_id, 'notification_jobs', 'job.' || kind, last_error, 'dispatcher', null, job_id::text
-from public.notification_jobs
-where trace_id is not null
-union all
-select trace_id, recorded_at, tenant_id, 'suppressions', 'job.suppressed', reason, 'dispatcher', null, alert_id::text
-from public.suppressions
-where trace_id is not null
-union all
-select trace_id, coalesce(started_at, finished_at), tenant_id, 'delivery_attempts', 'attempt.' || outcome, error, worker, null, job_id::text
-from public.delivery_attempts
-where trace_id is not null;
+-- Made before what it calls: the story is told in 80_api, and the body is read only when it runs.
+create function audit.trace(p_trace_id text) returns table (
+  tenant_id text,
+  span_id text,
+  parent_span_id text,
+  kind text,
+  at timestamptz,
+  duration_ms double precision,
+  service text,
+  entity_type text,
+  entity_id text,
+  what text,
+  details jsonb
+)
+language plpgsql volatile security definer
+rows 20
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select found.tenant_id, story.*
+    from (
+      select l.tenant_id
+      from public.audit_log l
+      where l.trace_id = p_trace_id and l.timestamp >= coalesce(core.trace_started_at(p_trace_id), '-infinity')
+      union
+      select r.tenant_id from public.telemetry r where r.trace_id = p_trace_id
+      union
+      select e.tenant_id from public.alert_events e where e.trace_id = p_trace_id
+    ) found
+    cross join lateral ops._trace_spans(p_trace_id, found.tenant_id) story
+    order by story.at, found.tenant_id;
+end
+$$;
 
-comment on view audit.trace is
-  'Everything one trace id left behind, over all tables: select * from audit.trace where trace_id = ''…'' order by happened_at;';
+comment on function audit.trace(text) is
+  'Everything one trace id left behind, over all tables and tenants: select * from audit.trace(''…'');';

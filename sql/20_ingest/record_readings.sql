@@ -12,6 +12,8 @@ as $$
 #variable_conflict use_column
 declare
   v_sent integer := cardinality(p_device_ids);
+  v_first timestamptz;
+  v_last timestamptz;
 begin
   perform core.name_request(p_trace_id);
   with reading as materialized (
@@ -45,22 +47,24 @@ begin
       trace_id = excluded.trace_id
     where excluded.timestamp > d.timestamp
   )
-  select
-    (select count(*) from stored),
+  select s.count, s.first, s.last,
     coalesce(
       (select jsonb_agg(jsonb_build_object(
           'index', r.index,
           'reason', case when r.enabled is null then 'unknown_device' else 'device_disabled' end) order by r.index)
         from reading r where r.enabled is not true),
       '[]')
-  into accepted, refused;
+  into accepted, v_first, v_last, refused
+  from (select count(*), min(timestamp) as first, max(timestamp) as last from stored) s;
   duplicates := v_sent - accepted - jsonb_array_length(refused);
   if accepted > 0 then
     perform audit.write(array[audit.event(
       p_tenant_id => p_tenant_id,
       p_event_type => 'device.readings_accepted',
       p_message => format('%s readings accepted', accepted),
-      p_details => jsonb_build_object('accepted', accepted, 'duplicates', duplicates, 'refused', jsonb_array_length(refused)),
+      -- The times say in which partitions the readings are.
+      p_details => jsonb_build_object('accepted', accepted, 'duplicates', duplicates, 'refused', jsonb_array_length(refused),
+        'first_timestamp', v_first, 'last_timestamp', v_last),
       p_source_service => 'ui_iot',
       p_trace_id => p_trace_id)]);
     perform pg_notify('pulse_evaluator', '');

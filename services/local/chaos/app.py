@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,17 +17,14 @@ from rich.table import Table
 
 from services.local.chaos import run
 from services.local.chaos.disk import spool_disk
+from services.local.chaos.judgement import Broken
 from services.local.chaos.memory import BOUND_BYTES
+from services.local.chaos.trace_run import TraceReport, run_traces
 from services.local.errors import LocalError
 
 app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
 REPORT = "report.json"
 _MOST_SHOWN = 20
-
-
-@app.callback()
-def group() -> None:
-    """So that a single command keeps its name."""
 
 
 @app.command()
@@ -57,8 +54,40 @@ def audit(
             raise
         report.write(root / REPORT)
         console.print(_table(report))
-        if report.broken:
-            _show_broken(console, report)
+        _show_broken(console, report.broken)
+        if report.broken or keep is not None:
+            _show_evidence(console, root, keep)
+    if report.broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def traces(
+    *,
+    count: Annotated[int, typer.Option(min=16, max=1_000_000, help="Traces, one reading each.")] = 10_000,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed kills the same services; a new one if left out.")
+    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep report and logs in this directory.")] = None,
+) -> None:
+    """Kill services while readings open and close alerts, and look for a trace that lost a part of its story.
+
+    Exits with 1 when there is one.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with _root() as root:
+        chosen = random.randrange(1 << 32) if seed is None else seed
+        running = run_traces(root, count=count, seed=chosen, say=lambda line: console.print(line, highlight=False))
+        try:
+            report = asyncio.run(running)
+        except asyncio.CancelledError:
+            raise typer.Exit(130) from None
+        except Exception:
+            _show_evidence(console, root, keep)
+            raise
+        report.write(root / REPORT)
+        console.print(_trace_table(report))
+        _show_broken(console, report.broken)
         if report.broken or keep is not None:
             _show_evidence(console, root, keep)
     if report.broken:
@@ -86,18 +115,29 @@ def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
     console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
 
 
-def _show_broken(console: Console, report: run.Report) -> None:
-    for what, count in Counter(broken.what for broken in report.broken).items():
+def _show_broken(console: Console, promises: Sequence[Broken]) -> None:
+    for what, count in Counter(broken.what for broken in promises).items():
         console.print(f"\nBROKEN: {what}: {count}", highlight=False)
-        told = [broken.evidence for broken in report.broken if broken.what == what]
+        told = [broken.evidence for broken in promises if broken.what == what]
         for line in told[:_MOST_SHOWN]:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
+def _trace_table(report: TraceReport) -> Table:
+    return _pairs(
+        ("seed", str(report.seed)),
+        ("acknowledged traces", f"{report.traces}, after {report.repeats} repeated requests"),
+        ("kills", f"{sum(report.kills.values())} ({_counts(report.kills)})"),
+        ("webhooks by answer", _counts({str(status): count for status, count in report.webhooks.items()})),
+        ("rows of the traces", f"{sum(report.rows.values())} ({_counts(report.rows)})"),
+        ("orphans", str(report.orphans)),
+        ("promises", _verdict(report.broken)),
+    )
+
+
 def _table(report: run.Report) -> Table:
-    table = Table(show_header=False, box=None)
     left_out = sum(report.left_out.values())
-    for name, value in (
+    return _pairs(
         ("seed", str(report.seed)),
         ("length", f"{report.seconds:.0f} s"),
         ("disk of the spool", report.disk),
@@ -113,10 +153,19 @@ def _table(report: run.Report) -> Table:
         ("sealed", f"{report.sealed_rows} rows in {report.blocks} blocks under {report.leases} leases"),
         ("anchored checkpoints", f"{report.checkpoints}, each compared with the trail"),
         ("peak memory of the API", f"{report.peak_bytes >> 20} MB of {BOUND_BYTES >> 20} MB allowed"),
-        ("promises", "kept" if not report.broken else f"BROKEN {len(report.broken)} times"),
-    ):
+        ("promises", _verdict(report.broken)),
+    )
+
+
+def _pairs(*rows: tuple[str, str]) -> Table:
+    table = Table(show_header=False, box=None)
+    for name, value in rows:
         table.add_row(name, value)
     return table
+
+
+def _verdict(promises: Sequence[Broken]) -> str:
+    return f"BROKEN {len(promises)} times" if promises else "kept"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

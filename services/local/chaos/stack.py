@@ -1,8 +1,6 @@
 """The stack under test: a durable server, the API and two sealers as real processes, a proxy in front of the server."""
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,17 +13,16 @@ import orjson
 from services.local import database, ports
 from services.local.chaos.cuts import Cuts
 from services.local.chaos.disk import SpoolDisk
+from services.local.chaos.processes import PROBE_SECONDS, inherited, service_spec
 from services.local.chaos.proxy import MessageProxy
 from services.local.command import Command
 from services.local.errors import LocalError
-from services.local.home import CHECKOUT
 from services.local.keys import AUDIENCE, ISSUER, SigningKey
 from services.local.migrate import migrate
 from services.local.postgres import EmbeddedPostgres
 from services.local.roster import POSTGRES_STOP
 from services.local.supervise import Child, Spec, Supervisor
 from services.local.tenants import create_tenant
-from services.local.tether import tethered
 
 TENANT = "chaos"
 API, SEALERS = "ui_iot", ("sealer-1", "sealer-2")
@@ -34,7 +31,6 @@ READY_SECONDS = 60.0
 DATABASE_SECONDS = 1.0
 """PULSE_AUDIT_DATABASE_SECONDS of the run: shorter than most stalls, so that the spool is used."""
 LEASE_SECONDS = 1.5
-PROBE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -100,7 +96,7 @@ class ChaosStack:
         self._keep(Spec(POSTGRES, None, self._log(POSTGRES), self._server_command, self._server_ready, POSTGRES_STOP))
         await self.until_ready(POSTGRES)
         await asyncio.to_thread(self.server.ensure_database, "pulse")
-        await migrate(self.server.url(), _inherited(), say=lambda _line: None)
+        await migrate(self.server.url(), inherited(), say=lambda _line: None)
         async with database.open_database(self._direct_url) as pool:
             await create_tenant(pool, TENANT, "Chaos")
         await self._shorten_recovery()
@@ -136,23 +132,13 @@ class ChaosStack:
 
     def _service(self, name: str) -> Spec:
         module = "services.ui_iot" if name == API else "services.ops_worker"
-        port = self.ports[name]
-        command = Command(tethered([sys.executable, "-P", "-m", module]), self._environment(name), cwd=str(CHECKOUT))
+        settings = self._settings(name)
+        return service_spec(
+            name, module, port=self.ports[name], log=self._log(name), settings=settings, client=self.client
+        )
 
-        async def ready(_pid: int) -> bool:
-            try:
-                answer = await self.client.get(f"http://127.0.0.1:{port}/readyz", timeout=PROBE_SECONDS)
-            except httpx.HTTPError:
-                return False
-            return answer.status_code == 200
-
-        async def start() -> Command:
-            return command
-
-        return Spec(name, port, self._log(name), start, ready)
-
-    def _environment(self, name: str) -> dict[str, str]:
-        settings = {
+    def _settings(self, name: str) -> dict[str, str]:
+        return {
             "DATABASE_URL": self.proxy.url,
             "OPS_DATABASE_URL": database.as_role(self.proxy.url, "pulse_ops"),
             "PORT": str(self.ports[name]),
@@ -174,13 +160,6 @@ class ChaosStack:
             "HEALTH_TARGETS": orjson.dumps({API: self.api_url}).decode(),
             "HEALTH_FAILURES_TO_ALERT": "1000000",
         }
-        return _inherited() | {f"PULSE_{name}": value for name, value in settings.items()}
-
-
-def _inherited() -> dict[str, str]:
-    """The environment without settings of another stack."""
-    ours = database.without_client_variables(os.environ).items()
-    return {name: value for name, value in ours if not name.startswith("PULSE_")} | {"PYTHONPATH": str(CHECKOUT)}
 
 
 @asynccontextmanager

@@ -1,13 +1,12 @@
 """The story of one trace id: /api/v1/traces/{trace_id}."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
-from sqlalchemy import Column, Text, select, table
 
-from services.shared.db import select as fetch
 from services.shared.tracing import parse_trace_id
 from services.ui_iot.backend import Api
 from services.ui_iot.fields import shown
@@ -21,22 +20,17 @@ router = APIRouter(prefix="/api/v1/traces", tags=["traces"], route_class=Guarded
 # One request of 10,000 readings can open an alert on each device; a person reads the beginning.
 MOST_STEPS = 1000
 
-_TIMELINE = table(
-    "trace_timeline",
-    Column("trace_id", Text),
-    *(Column(name) for name in ("at", "source", "service", "entity_type", "entity_id", "what", "details")),
-    Column("duration_ms"),
-    schema="api",
-)
 _STEP_SHOWN: dict[str, Any] = {
+    "span_id": "6a16b5f0d52e4be9",
+    "parent_span_id": "b7ad6b7169203331",
+    "kind": "reading",
     "at": "2026-01-05T12:00:00Z",
-    "source": "reading",
+    "duration_ms": None,
     "service": "ui_iot",
     "entity_type": "device",
     "entity_id": "boiler-1",
     "what": "temperature is 81.5",
     "details": {"metric": "temperature", "readings": 1},
-    "duration_ms": None,
 }
 
 
@@ -44,24 +38,27 @@ class TraceStep(BaseModel):
     """One row that the trace left behind."""
 
     model_config = shown(**_STEP_SHOWN)
+    span_id: str
+    parent_span_id: str | None
+    """The step that caused it; null for one that nothing here caused."""
+    kind: str
+    """request, reading, evaluation, alert, event, suppression, job, attempt or audit."""
     at: datetime
-    source: str
-    """reading, alert, alert_event, suppression, job, attempt or audit."""
+    duration_ms: float | None
     service: str
     entity_type: str | None
     entity_id: str | None
     what: str
     details: dict[str, Any] | None
-    duration_ms: float | None
 
 
 class Trace(BaseModel):
-    """What one request caused, in order of time."""
+    """What one request caused, a tree in order of time."""
 
     model_config = shown(trace_id="0af7651916cd43dd8448eb211c80319c", truncated=False, steps=[_STEP_SHOWN])
     trace_id: str
     truncated: bool
-    """Whether there is more than is shown."""
+    """Whether there is more, later, than is shown."""
     steps: list[TraceStep]
 
 
@@ -71,14 +68,19 @@ async def get_trace(
     caller: Caller,
     trace_id: Annotated[str, Path(max_length=36, description="32 hexadecimal digits, or a UUID.")],
 ) -> dict[str, Any]:
-    """Show what one request caused: readings, alerts, notifications, attempts and audit events, in order of time."""
+    """Show what one request caused: readings, evaluations, alerts, notifications, attempts and audit events."""
     canonical = parse_trace_id(trace_id)
     if canonical is None:
         raise NotFound("There is no such trace.")
-    columns = [column for column in _TIMELINE.c if column.key != "trace_id"]
-    statement = select(*columns).where(_TIMELINE.c.trace_id == canonical).order_by(_TIMELINE.c.at)
     async with api.reading(caller) as connection:
-        steps = await fetch(connection, statement.limit(MOST_STEPS + 1))
-    if not steps:
+        rows = await connection.fetch("select * from api.trace_timeline($1) limit $2", canonical, MOST_STEPS + 1)
+    if not rows:
         raise NotFound("There is no such trace.")
-    return {"trace_id": canonical, "truncated": len(steps) > MOST_STEPS, "steps": steps[:MOST_STEPS]}
+    shown = [dict(row) for row in rows[:MOST_STEPS]]
+    return {"trace_id": canonical, "truncated": len(rows) > MOST_STEPS, "steps": close_tree(shown)}
+
+
+def close_tree(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The steps, those as roots whose parent is not among them: where a trace is cut, clocks may put a child first."""
+    shown = {step["span_id"] for step in steps}
+    return [step if step["parent_span_id"] in shown else {**step, "parent_span_id": None} for step in steps]

@@ -1,0 +1,147 @@
+"""A trace as a waterfall: an indented tree with offsets, durations and, on a terminal, bars on one axis of time.
+
+Retries come hours after the rest. A stretch in which nothing happens is a pause: it takes no room on the axis, however
+long it was, but a line of its own in the tree. What comes before the first pause has half of the axis to itself, so
+that its milliseconds stay visible beside retries that take seconds.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+PAUSE_SECONDS = 1.0
+LEAST_BAR, MOST_BAR = 12, 60
+# What stands left of the bars: offset, duration, service, and enough of the tree to be read.
+_BESIDE_BARS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the waterfall: a row, its place in the tree, and the pause in seconds before it, 0 for none."""
+
+    row: Row
+    guides: str
+    pause_seconds: float
+
+
+class Axis:
+    """Seconds since the first row to columns below the width; pauses are cut out."""
+
+    def __init__(self, rows: Sequence[Row], width: int) -> None:
+        self._start = min(row["at"] for row in rows)
+        self.bursts = list(_bursts(sorted(self.interval(row) for row in rows)))
+        self._last_column = max(0, width - 1)
+        later = len(self.bursts) - 1
+        first_share = 0.5 if later else 1.0
+        self._edges = [0.0, *(first_share + (1 - first_share) * number / (later or 1) for number in range(later + 1))]
+
+    def interval(self, row: Row) -> tuple[float, float]:
+        """Seconds from the start of the trace in which the row was at work; a job only waits for its attempts."""
+        begun = (row["at"] - self._start).total_seconds()
+        lasted = 0.0 if row["kind"] == "job" else float(row["duration_ms"] or 0) / 1000
+        return begun, begun + lasted
+
+    def column(self, seconds: float) -> int:
+        """Column of a moment."""
+        burst = max(0, bisect_right(self.bursts, (seconds, float("inf"))) - 1)
+        start, end = self.bursts[burst]
+        left, right = self._edges[burst : burst + 2]
+        done = min(1.0, (seconds - start) / (end - start)) if end > start else 0.0
+        return int((left + (right - left) * done) * self._last_column)
+
+    def pause(self, before: Row, after: Row) -> float:
+        """Seconds between the beginnings of two rows when a pause lies between them, else 0."""
+        first, second = self.interval(before)[0], self.interval(after)[0]
+        return second - first if any(first < start <= second for start, _ in self.bursts[1:]) else 0.0
+
+
+def _bursts(intervals: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    start, end = intervals[0]
+    for begun, ended in intervals[1:]:
+        if begun - end > PAUSE_SECONDS:
+            yield start, end
+            start = begun
+        end = max(end, ended)
+    yield start, end
+
+
+def lines(rows: Sequence[Row], axis: Axis) -> Iterator[Line]:
+    """The tree from its roots, siblings by time."""
+    children: dict[str | None, list[Row]] = defaultdict(list)
+    for row in rows:
+        children[row["parent_span_id"]].append(row)
+    before = rows[0]
+    # A stack instead of recursion; what is pushed last comes first.
+    waiting = [(row, "", "") for row in reversed(children[None])]
+    while waiting:
+        row, guides, below = waiting.pop()
+        yield Line(row, guides, axis.pause(before, row))
+        before = row
+        mine = children[row["span_id"]]
+        for number, child in reversed(list(enumerate(mine, start=1))):
+            is_last = number == len(mine)
+            waiting.append((child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  ")))
+
+
+def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
+    """The trace for people. width: of the terminal; None leaves the bars out, as a file or a pipe takes it."""
+    bar_width = 0 if width is None else min(MOST_BAR, width - _BESIDE_BARS)
+    has_bars = bar_width >= LEAST_BAR
+    axis = Axis(rows, bar_width)
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    shown.add_column("since start", justify="right", no_wrap=True)
+    shown.add_column("took", justify="right", no_wrap=True)
+    shown.add_column("service", no_wrap=True)
+    shown.add_column("what")
+    if has_bars:
+        shown.add_column("", width=bar_width, no_wrap=True)
+    for line in lines(rows, axis):
+        if line.pause_seconds:
+            stem = line.guides[:-3] + ("│  " if line.guides else "")
+            shown.add_row("⋯", "", "", _cut(f"{stem}⋯ {_duration(line.pause_seconds * 1000)} later"))
+        row = line.row
+        begun, ended = axis.interval(row)
+        cells: list[Text | str] = [
+            f"+{_duration(begun * 1000)}",
+            "" if row["duration_ms"] is None else _duration(row["duration_ms"]),
+            Text(_printable(str(row["service"]))),
+            _cut(line.guides + _printable(str(row["what"]))),
+        ]
+        if has_bars:
+            first = axis.column(begun)
+            cells.append(" " * first + ("━" * max(1, axis.column(ended) - first) if ended > begun else "╸"))
+        shown.add_row(*cells, style="dim" if row["kind"] == "audit" else None)
+    return shown
+
+
+def _cut(text: str) -> Text:
+    """The one column that gives way where there is no room."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _printable(text: str) -> str:
+    """Devices and people choose names: nothing of them may steer the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _duration(milliseconds: float) -> str:
+    """Three digits that matter: 1.2 ms, 3.4 s, 12 min, 2 h 5 min, 3 d 4 h."""
+    seconds = milliseconds / 1000
+    if seconds < 1:
+        return f"{milliseconds:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    minutes = whole.seconds // 60
+    hours, minutes = divmod(minutes, 60)
+    if whole.days:
+        return f"{whole.days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole.seconds % 60} s"
