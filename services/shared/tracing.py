@@ -92,12 +92,6 @@ def _milliseconds(trace_id: str) -> int | None:
     return milliseconds if _FIRST_MILLISECOND <= milliseconds < _LAST_MILLISECOND else None
 
 
-def trace_time(trace_id: str) -> datetime | None:
-    """When the trace began, for an id that carries its time; None for any other."""
-    milliseconds = _milliseconds(trace_id)
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
 def span_id_of(trace_id: str, kind: str, node_id: object) -> str:
     """The span id of what is a row, the same wherever it is asked for; core.span_id is its twin in SQL."""
     return hashlib.sha256(f"{trace_id}:{kind}:{node_id}".encode()).hexdigest()[:16]
