@@ -149,14 +149,14 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) 
 
     A trace that is not continued (trust is False, or its id is from the future) is named as the foreign one.
     """
-    parents: tuple[bytes, ...] = ()
-    states: tuple[bytes, ...] = ()
+    parents: list[bytes] = []
+    states: list[bytes] = []
     x_trace_id: bytes | None = None
     for name, value in headers:
         if name == b"traceparent":
-            parents = (*parents, value)
+            parents.append(value)
         elif name == b"tracestate":
-            states = (*states, value)
+            states.append(value)
         elif name == b"x-trace-id" and x_trace_id is None:
             x_trace_id = value
     # More than one traceparent is none: which of them is the parent is anybody's guess.
