@@ -220,6 +220,20 @@ async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.
 
 
 @pytest.mark.usefixtures("job")
+async def test_a_trace_that_takes_too_long_gives_its_connection_back(
+    api: Api, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller hears why, and no fault of ours is counted."""
+    monkeypatch.setattr(traces, "MOST_SECONDS", 0.1)
+    async with conn.transaction():
+        await conn.execute("lock table public.telemetry")
+        response = await api.call("GET", f"/api/v1/traces/{TRACE}")
+    assert (response.status_code, response.json()["detail"]) == (422, "The trace has too many rows to be told in time.")
+    monkeypatch.undo()
+    assert (await api.call("GET", f"/api/v1/traces/{TRACE}")).status_code == 200
+
+
+@pytest.mark.usefixtures("job")
 async def test_a_long_trace_is_cut_by_time_and_stays_a_tree(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes later is left out and said to be; a step whose parent is left out stands at the root."""
     path = f"/api/v1/traces/{TRACE}"

@@ -219,4 +219,7 @@ def test_a_missing_extra_or_a_wrong_variable_is_one_warning(
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert not otlp.is_wanted()
+    for value in ("", "otlp", "console, otlp"):
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", value)
+        assert otlp.is_wanted()
     assert caplog.records == []

@@ -51,7 +51,7 @@ class Axis:
 
     def column(self, seconds: float) -> int:
         """Column of a moment."""
-        burst = max(0, bisect_right(self.bursts, (seconds, float("inf"))) - 1)
+        burst = max(0, self._begun_by(seconds) - 1)
         start, end = self.bursts[burst]
         left, right = self._edges[burst : burst + 2]
         done = min(1.0, (seconds - start) / (end - start)) if end > start else 0.0
@@ -60,7 +60,11 @@ class Axis:
     def pause(self, before: Row, after: Row) -> float:
         """Seconds between the beginnings of two rows when a pause lies between them, else 0."""
         first, second = self.interval(before)[0], self.interval(after)[0]
-        return second - first if any(first < start <= second for start, _ in self.bursts[1:]) else 0.0
+        return second - first if self._begun_by(first) < self._begun_by(second) else 0.0
+
+    def _begun_by(self, seconds: float) -> int:
+        """How many bursts have begun by then. Halved, not looked through: a trace of months has as many as rows."""
+        return bisect_right(self.bursts, (seconds, float("inf")))
 
 
 def _bursts(intervals: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:

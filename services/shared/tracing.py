@@ -92,12 +92,6 @@ def _milliseconds(trace_id: str) -> int | None:
     return milliseconds if _FIRST_MILLISECOND <= milliseconds < _LAST_MILLISECOND else None
 
 
-def trace_time(trace_id: str) -> datetime | None:
-    """When the trace began, for an id that carries its time; None for any other."""
-    milliseconds = _milliseconds(trace_id)
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
 def span_id_of(trace_id: str, kind: str, node_id: object) -> str:
     """The span id of what is a row, the same wherever it is asked for; core.span_id is its twin in SQL."""
     return hashlib.sha256(f"{trace_id}:{kind}:{node_id}".encode()).hexdigest()[:16]
@@ -155,14 +149,14 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) 
 
     A trace that is not continued (trust is False, or its id is from the future) is named as the foreign one.
     """
-    parents: tuple[bytes, ...] = ()
-    states: tuple[bytes, ...] = ()
+    parents: list[bytes] = []
+    states: list[bytes] = []
     x_trace_id: bytes | None = None
     for name, value in headers:
         if name == b"traceparent":
-            parents = (*parents, value)
+            parents.append(value)
         elif name == b"tracestate":
-            states = (*states, value)
+            states.append(value)
         elif name == b"x-trace-id" and x_trace_id is None:
             x_trace_id = value
     # More than one traceparent is none: which of them is the parent is anybody's guess.

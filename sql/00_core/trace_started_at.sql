@@ -1,5 +1,5 @@
 -- Trace ids of our own are UUIDs of version 7: 48 bits of milliseconds first. Others have that layout by chance, one in 64,
--- with any time in 8,900 years: what is implausible says nothing. tracing.trace_time has the same bounds.
+-- with any time in 8,900 years: what is implausible says nothing. services.shared.tracing has the same bounds.
 -- The 10 minutes: an id from up to 5 minutes ahead is continued, and the clocks of machines differ.
 create function core.trace_started_at(p_trace_id text) returns timestamptz
 language sql immutable parallel safe

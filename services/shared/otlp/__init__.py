@@ -24,7 +24,9 @@ def is_wanted() -> bool:
     """Whether the standard variables ask for spans."""
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return bool(endpoint) and not is_off and os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
+    # An empty variable counts as one that is unset; of several exporters ours is the one that sends.
+    exporters = (os.environ.get("OTEL_TRACES_EXPORTER") or "otlp").split(",")
+    return bool(endpoint) and not is_off and "otlp" in map(str.strip, exporters)
 
 
 @contextmanager

@@ -13,12 +13,15 @@ from services.ui_iot.fields import shown
 from services.ui_iot.guard import READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller
-from services.ui_iot.problems import NotFound
+from services.ui_iot.problems import NotFound, Unprocessable
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], route_class=GuardedRoute)
 
 # One request of 10,000 readings can open an alert on each device; a person reads the beginning.
 MOST_STEPS = 1000
+# All of a trace is read before the first row of it is known. A client that never changes its trace id makes one without
+# end, which must not hold the connections that others wait for. No 503: it would tell of a fault that is none of ours.
+MOST_SECONDS = 5.0
 
 _STEP_SHOWN: dict[str, Any] = {
     "span_id": "6a16b5f0d52e4be9",
@@ -73,7 +76,11 @@ async def get_trace(
     if canonical is None:
         raise NotFound("There is no such trace.")
     async with api.reading(caller) as connection:
-        rows = await connection.fetch("select * from api.trace_timeline($1) limit $2", canonical, MOST_STEPS + 1)
+        query = "select * from api.trace_timeline($1) limit $2"
+        try:
+            rows = await connection.fetch(query, canonical, MOST_STEPS + 1, timeout=MOST_SECONDS)
+        except TimeoutError:
+            raise Unprocessable("The trace has too many rows to be told in time.") from None
     if not rows:
         raise NotFound("There is no such trace.")
     shown = [dict(row) for row in rows[:MOST_STEPS]]
