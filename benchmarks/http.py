@@ -139,7 +139,10 @@ def bench_token(options: argparse.Namespace) -> None:
     public = {**jwk.construct(pem, "RS256").public_key().to_dict(), "kid": "bench", "use": "sig"}
     now = int(time.time())
     claims = {"iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 3600, "tenant_id": "acme", "role": "viewer"}
-    tokens = [jwt.encode({**claims, "sub": f"u{n}"}, pem, "RS256", headers={"kid": "bench"}) for n in range(200)]
+    tokens = [
+        jwt.encode({**claims, "sub": f"u{n}"}, pem, "RS256", headers={"kid": "bench"})
+        for n in range(min(200, options.requests))
+    ]
     keys = KeySet.from_document({"keys": [public]})
 
     def reference() -> None:

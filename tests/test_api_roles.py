@@ -170,7 +170,7 @@ async def test_without_a_tenant_the_views_show_nothing(conn: asyncpg.Connection,
             "select c.relname from pg_class c where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'"
             " and c.relname <> 'queues'"
         )
-        assert len(views) >= 11
+        assert len(views) >= 10
         for row in views:
             for setting in (None, "", "nobody"):
                 async with connection.transaction():

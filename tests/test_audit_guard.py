@@ -124,8 +124,6 @@ async def test_the_writer_inserts_and_the_auditor_reads(login: Login, partitions
     )
     assert await auditor.fetchval("select count(*) from audit_log where action = 'rule_deleted'") == 1
     views = [row[0] for row in await auditor.fetch("select viewname from pg_views where schemaname = 'audit'")]
-    assert {"auth_events", "auth_failures", "auth_failures_by_address", "config_changes", "recent", "trace"} <= set(
-        views
-    )
+    assert {"auth_events", "auth_failures", "auth_failures_by_address", "config_changes", "recent"} <= set(views)
     for view in views:
         await auditor.execute(f"select * from audit.{view}")

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 CATEGORIES = "auth|device|rule|alert|delivery|config|audit|system"
 _LITERAL = re.compile(rf"""['"]((?:{CATEGORIES})\.[a-z_]+)['"]""")
+# Tables and functions of schema audit, where SQL names them in quotes.
+_NO_EVENT = {"audit.blocks"}
 _PUT_TOGETHER = re.compile(rf"""p_event_type => '((?:{CATEGORIES})\.)' \|\|""")
 
 
@@ -39,7 +41,7 @@ async def changes(conn: asyncpg.Connection) -> set[str]:
 
 async def test_every_type_in_the_code_is_registered(conn: asyncpg.Connection) -> None:
     """COPY does not ask the registry, so a type from Python is checked here."""
-    used = {name for text in sources() for name in _LITERAL.findall(text)}
+    used = {name for text in sources() for name in _LITERAL.findall(text)} - _NO_EVENT
     assert (used | await changes(conn)) - set(await registry(conn)) == set()
 
 
@@ -48,7 +50,7 @@ async def test_no_registered_type_is_dead(conn: asyncpg.Connection) -> None:
 
     A type put together from an alert event's kind or a dispatcher's decision is known by its prefix only.
     """
-    used = {name for text in sources() for name in _LITERAL.findall(text)} | await changes(conn)
+    used = {name for text in sources() for name in _LITERAL.findall(text)} - _NO_EVENT | await changes(conn)
     prefixes = tuple(prefix for text in sources() for prefix in _PUT_TOGETHER.findall(text))
     unused = {name for name in await registry(conn) if name not in used and not name.startswith(prefixes)}
     assert unused == set()

@@ -37,6 +37,8 @@ def _install(venv: Path, lock: Path) -> None:
     print(f"pulse: installing packages into {venv}, once, in about half a minute", file=sys.stderr)
     venv.mkdir(exist_ok=True)
     marker.touch()
+    # What was there is not what its stamp says any more, should this be cut off.
+    stamp.unlink(missing_ok=True)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     if not _runs(python, "import pip"):
