@@ -1,14 +1,17 @@
-"""Who may read /metrics, and where: a port of its own, a token."""
+"""Who may read /metrics, and where: a port of its own, a token; and what it costs the others."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from rich.console import Console
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -93,6 +96,32 @@ async def test_metrics_have_a_port_and_a_token_of_their_own(
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), header
             assert line not in refused.text
     assert TOKEN[:-1] not in caplog.text
+
+
+class Slow(Collector):
+    """Takes as long as the loop needs for something else."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.was_held_up = True
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing."""
+        went_on = threading.Event()
+        self._loop.call_soon_threadsafe(went_on.set)
+        self.was_held_up = not went_on.wait(2)
+        return iter(())
+
+
+async def test_a_scrape_holds_up_no_request() -> None:
+    """However long it takes to write all series down."""
+    process = Process(settings=EvaluatorIot(database_url=NOWHERE), metrics=ProcessMetrics("evaluator_iot"))
+    slow = Slow()
+    process.metrics.registry.register(slow)
+    transport = httpx.ASGITransport(worker_app(process))
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker.test") as client:
+        assert (await client.get("/metrics")).status_code == 200
+    assert not slow.was_held_up
 
 
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
