@@ -125,8 +125,8 @@ async def test_a_scrape_holds_up_no_request() -> None:
 
 
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
-    """Probes need none."""
-    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), metrics_token=TOKEN)  # type: ignore[arg-type]
+    """Probes need none; what a file of the token has around it is no part of it."""
+    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
     async with serving(settings, worker_app) as client:
         assert (await client.get("/metrics")).status_code == 401
         answer = await client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
@@ -135,7 +135,7 @@ async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> Non
 
 def test_bad_settings_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A token that can be guessed, and a port that is taken already; the token is not repeated."""
-    for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2")):
+    for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2" + " " * 9)):
         monkeypatch.setenv(f"PULSE_{name}", value)
     with pytest.raises(SystemExit):
         EvaluatorIot.load()
