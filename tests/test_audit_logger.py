@@ -211,6 +211,8 @@ async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
 async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Connection) -> None:
     """Rows the table refuses are found by halving and stand in quarantine; all others are stored."""
     await conn.execute("alter table audit_log add constraint poison check (actor_name <> 'poison')")
+    context = tracing.start()
+    token = tracing.enter(context)
     for number in range(2000):
         name = "poison" if number in {0, 777, 1999} else "fine"
         trail.logger.log(trail.logger.auth.success(tenant_id="acme", actor=db.Actor("user", f"user-{number}", name)))
@@ -220,15 +222,18 @@ async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Con
             )
         )
     trail.logger.log(AuditEvent(event_type="no dot", message="a type that is none"))
+    tracing.leave(token)
     await trail.logger.stop()
     assert await conn.fetchval("select count(*) from audit_log where category = 'auth'") == 2 * 1997
     quarantined = await conn.fetch(
-        "select details #>> '{event,actor_id}' as actor, details ->> 'sqlstate' as sqlstate, severity from audit_log"
+        "select details #>> '{event,actor_id}' as actor, details ->> 'sqlstate' as sqlstate, trace_id from audit_log"
         " where event_type = 'audit.quarantined' order by 1 nulls last"
     )
     poisoned = [repr(f"user-{number}") for number in (0, 1999, 777)]
     assert [row["actor"] for row in quarantined] == [actor for actor in poisoned for _ in range(2)] + [None]
     assert {row["sqlstate"] for row in quarantined} <= {"23514", "23502"}
+    # The request that it tells of shows its trace.
+    assert {row["trace_id"] for row in quarantined} == {context.trace_id}
     assert trail.metric("events_quarantined_total") == 4
     assert trail.metric("events_quarantined_total", "auth_failures") == 3
 

@@ -1,14 +1,17 @@
-"""Who may read /metrics, and where: a port of its own, a token."""
+"""Who may read /metrics, and where: a port of its own, a token; and what it costs the others."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from rich.console import Console
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -95,9 +98,35 @@ async def test_metrics_have_a_port_and_a_token_of_their_own(
     assert TOKEN[:-1] not in caplog.text
 
 
+class Slow(Collector):
+    """Takes as long as the loop needs for something else."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.was_held_up = True
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing."""
+        went_on = threading.Event()
+        self._loop.call_soon_threadsafe(went_on.set)
+        self.was_held_up = not went_on.wait(2)
+        return iter(())
+
+
+async def test_a_scrape_holds_up_no_request() -> None:
+    """However long it takes to write all series down."""
+    process = Process(settings=EvaluatorIot(database_url=NOWHERE), metrics=ProcessMetrics("evaluator_iot"))
+    slow = Slow()
+    process.metrics.registry.register(slow)
+    transport = httpx.ASGITransport(worker_app(process))
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker.test") as client:
+        assert (await client.get("/metrics")).status_code == 200
+    assert not slow.was_held_up
+
+
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
-    """Probes need none."""
-    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), metrics_token=TOKEN)  # type: ignore[arg-type]
+    """Probes need none; what a file of the token has around it is no part of it."""
+    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
     async with serving(settings, worker_app) as client:
         assert (await client.get("/metrics")).status_code == 401
         answer = await client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
@@ -106,7 +135,7 @@ async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> Non
 
 def test_bad_settings_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A token that can be guessed, and a port that is taken already; the token is not repeated."""
-    for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2")):
+    for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2" + " " * 9)):
         monkeypatch.setenv(f"PULSE_{name}", value)
     with pytest.raises(SystemExit):
         EvaluatorIot.load()

@@ -1,6 +1,7 @@
 """Several workers behind one port: their metrics are those of one process, whoever is asked and whoever dies."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import asyncpg
 import httpx
 import orjson
 import pytest
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -21,7 +23,11 @@ from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, readiness_fault
 from services.shared.settings import UiIot
+from services.ui_iot.app import ROUTERS
+from services.ui_iot.middleware.http_meter import KNOWN_METHODS, OTHER
+from services.ui_iot.middleware.path_template import UNMATCHED
 from services.ui_iot.workers.merge import fold
+from services.ui_iot.workers.registry import SharedRegistry
 from services.ui_iot.workers.slots import Slots
 from tests import seed
 from tests.api_client import EC, ISSUER, RSA, token
@@ -111,6 +117,18 @@ def test_the_library_asks_for_its_values_where_we_plug_in(monkeypatch: pytest.Mo
         ("histogram", "h", "h_bucket", ("l", "le"), ("v", "1.0"), "help", {}),
         ("histogram", "h", "h_bucket", ("l", "le"), ("v", "+Inf"), "help", {}),
     ]
+
+
+def test_a_slot_has_room_for_all_that_a_client_can_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever tries every method at every path would keep later failures from being counted."""
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # put back what the registry replaces
+    slots = Slots(1)
+    metrics = ProcessMetrics("ui_iot", SharedRegistry(slots, 0))
+    templates = {route.path_format for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)}
+    # How a request ends before its route is asked, or for want of one.
+    refusals = (401, 404, 405, 413, 415, 429, 499, 500, 503)
+    for labels in itertools.product((*KNOWN_METHODS, OTHER), (*templates, UNMATCHED), refusals):
+        metrics.http_request_duration.labels(*labels)
 
 
 def children(running: Running) -> list[int]:

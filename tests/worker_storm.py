@@ -1,16 +1,18 @@
 """Workers that write metrics and die: python -m tests.worker_storm RESTARTS TERM|KILL prints one report as JSON.
 
 Worker 0 is killed -9 from outside, in the midst of whatever it does; the others kill themselves between two writes, so
-that what they counted must equal what they wrote into a ledger. At last the parent gets SIGTERM, or kill -9.
+that what they counted must equal what they wrote into a ledger. Every fifth time the parent gets no process to fork. At
+last it gets SIGTERM, or kill -9.
 """
 
+import errno
 import itertools
 import mmap
 import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -119,6 +121,7 @@ class Storm:
         parent = Parent(WORKERS, self.work, wait=lambda _failures: 0.0)
         pid = os.fork()
         if pid == 0:
+            os.fork = refusing_now_and_then(os.fork)
             os._exit(parent.run())
         watcher = Watcher(parent.slots, pid)
         killed = 0
@@ -203,6 +206,18 @@ def is_counted(name: str) -> bool:
         and "_created" not in name
         and name.split(maxsplit=1)[0].endswith(("_total", "_bucket", "_count", "_sum"))
     )
+
+
+def refusing_now_and_then(fork: Callable[[], int]) -> Callable[[], int]:
+    """As where there may be no process more."""
+    calls = itertools.count(1)
+
+    def fork_or_fail() -> int:
+        if next(calls) % 5 == 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    return fork_or_fail
 
 
 def kill(pid: int) -> int:

@@ -90,7 +90,8 @@ def _metrics_route(process: Process) -> Route:
         gauges = QueueGauges(process.service, await process.queues())
         await process.metrics.refresh()
         encode, content_type = choose_format(request.headers.get("accept", ""))
-        return encode(Joined(process.metrics.registry, gauges)), content_type
+        # In a thread: a client that tries methods and paths makes series enough to hold the loop for half a second.
+        return await asyncio.to_thread(encode, Joined(process.metrics.registry, gauges)), content_type
 
     return metrics_route(process.scrape or scrape, process.settings.metrics_token)
 

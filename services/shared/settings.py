@@ -28,6 +28,11 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _strip(value: object) -> object:
+    """Without the line break that a file of a secret ends in, which no header can carry."""
+    return value.strip() if isinstance(value, str) else value
+
+
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 SERVICES = (
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
     """A port for /metrics alone, which then is not on PULSE_PORT. Each process needs another: `pulse up` refuses it."""
     metrics_host: str | None = None
     """Address of that port; the host when unset."""
-    metrics_token: Annotated[SecretStr | None, Field(min_length=16)] = None
+    metrics_token: Annotated[Annotated[SecretStr, Field(min_length=16)] | None, BeforeValidator(_strip)] = None
     """Who reads /metrics must send it as `Authorization: Bearer …`; at least 16 characters."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""

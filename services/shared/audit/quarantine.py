@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from services.shared import tracing
 from services.shared.audit.cleaning import LONGEST_NAME
 from services.shared.audit.event import AuditEvent
 from services.shared.audit.record import Line, make_line, read_line
@@ -11,7 +12,7 @@ _EVENT_TYPE = "audit.quarantined"
 
 
 def make_quarantine_line(line: Line, error: BaseException) -> Line:
-    """A row with the same id and time, and of the event nothing but an ASCII rendering in its details."""
+    """A row with the same id, time and trace, and of the event nothing else but an ASCII rendering in its details."""
     event = read_line(line)
     service = event["source_service"] or ""
     rendering = {name: ascii(value)[:LONGEST_NAME] for name, value in event.items() if value is not None}
@@ -23,7 +24,7 @@ def make_quarantine_line(line: Line, error: BaseException) -> Line:
             details={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None), "event": rendering},
             actor_type="service",
             actor_id=service,
-            trace_id=None,
+            trace_id=tracing.parse_trace_id(event["trace_id"]),
             timestamp=datetime.fromisoformat(event["timestamp"] or ""),
             event_id=UUID(event["event_id"]),
         ),

@@ -117,7 +117,7 @@ class Parent:
             for worker in self._workers:
                 if worker.pid is None and worker.start_at <= now:
                     self._start(worker)
-                elif worker.pid is None:
+                if worker.pid is None:
                     due.append(worker.start_at)
         for ready, _ in self._selector.select(max(0.01, min(due) - now) if due else None):
             ready.data()
@@ -151,11 +151,26 @@ class Parent:
         # A signal between the fork and the child's own handlers would be taken by ours, there in vain.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         if self._stop_at is None:
-            worker.pid = os.fork()
+            worker.pid = self._fork(worker)
             if worker.pid == 0:
                 self._be_worker(worker.number)
             worker.started = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _fork(self, worker: _Worker) -> int | None:
+        try:
+            return os.fork()
+        except OSError as error:
+            # No memory, or no process more for now: the workers that run know nothing of it, and must not end with us.
+            self._start_later(worker)
+            log.error(  # noqa: TRY400  # for an operator, who needs no traceback
+                "a worker cannot be started now: %s", error.strerror, extra={"worker": worker.number}
+            )
+            return None
+
+    def _start_later(self, worker: _Worker) -> None:
+        worker.failures += 1
+        worker.start_at = time.monotonic() + self._wait(worker.failures)
 
     def _be_worker(self, number: int) -> NoReturn:
         """A worker's life, from the fork to its exit."""
@@ -199,9 +214,9 @@ class Parent:
             self._status = code or 1
             self._stop()
             return
-        now = time.monotonic()
-        worker.failures = 1 if now - worker.started >= LONG_RUN_SECONDS else worker.failures + 1
-        worker.start_at = now + self._wait(worker.failures)
+        if time.monotonic() - worker.started >= LONG_RUN_SECONDS:
+            worker.failures = 0
+        self._start_later(worker)
         self._restarts.inc()
         log.error("a worker ended", extra={"worker": worker.number, "exit_code": code, "failures": worker.failures})
 
