@@ -289,3 +289,20 @@ async def test_the_audit_trail_is_read_filtered_and_reading_is_an_event(
     first = (await until(reads))[0]
     assert first["actor_id"] == "auditor@acme"
     assert orjson.loads(first["d"])["filter"]["event_type"] == "auth.login_success"
+
+
+async def test_requests_of_one_trace_that_overlap_keep_their_changes(api: Api, conn: asyncpg.Connection) -> None:
+    """A caller that fans out under one traceparent; who may not read the trail sees no details of it."""
+    for number in range(4):
+        await seed.device(conn, f"pump-{number}")
+    headers = {"X-Trace-ID": TRACE}
+    body = {"name": "Pump"}
+    paths = [f"/api/v1/devices/pump-{number}" for number in range(4)]
+    done = await asyncio.gather(*(api.call("PATCH", path, json=body, headers=headers) for path in paths))
+    assert [response.status_code for response in done] == [200] * 4
+    steps = (await api.call("GET", f"/api/v1/traces/{TRACE}")).json()["steps"]
+    requests = {step["span_id"]: step["what"] for step in steps if step["kind"] == "request"}
+    changes = {step["entity_id"]: requests[step["parent_span_id"]] for step in steps if step["entity_type"] == "device"}
+    assert changes == {path.rsplit("/", 1)[1]: f"PATCH {path}" for path in paths}
+    seen = (await api.call("GET", f"/api/v1/traces/{TRACE}", role="viewer")).json()["steps"]
+    assert {tuple(step["details"]) for step in seen if step["kind"] in ("request", "audit")} == {("event_type",)}

@@ -13,6 +13,19 @@ branch_labels = None
 depends_on = None
 
 DOWNGRADE = """
+do $$
+declare
+  v_partition regclass;
+begin
+  for v_partition in
+    select inhrelid::regclass
+    from pg_inherits
+    where inhparent in ('public.telemetry'::regclass, 'public.audit_log'::regclass)
+  loop
+    execute format('alter table %s alter column trace_id reset (n_distinct)', v_partition);
+  end loop;
+end
+$$;
 alter table public.alert_events drop column reading_received_at;
 alter table public.alert_events drop column decided_at;
 """

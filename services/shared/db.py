@@ -91,17 +91,19 @@ async def act(
     pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "", ip_address: str | None = None
 ) -> AsyncIterator[Connection]:
     """One transaction on behalf of an actor; functions read tenant, actor, reason, address and trace from settings."""
+    context = tracing.current()
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
         await connection.execute(
-            "select core.act($1, $2, $3, $4, $5, $6, $7, $8)",
+            "select core.act($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             tenant_id,
             actor.type,
             actor.id,
             actor.name or "",
             reason,
-            tracing.current_trace_id() or "",
+            context.trace_id if context else "",
             service,
             ip_address or "",
+            context.span_id if context else "",
         )
         yield connection
 

@@ -1,7 +1,8 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -19,6 +20,8 @@ from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
 
+MOST_TIMELINES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -30,6 +33,8 @@ class Backend:
     authenticator: Authenticator
     issuer: Issuer | None
     tails: Tails
+    timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
+    """Held while a trace is read, which may take seconds: the pool is for everybody."""
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A transaction in which the caller changes something."""

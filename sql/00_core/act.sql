@@ -7,7 +7,8 @@ create function core.act(
   p_reason text,
   p_trace_id text,
   p_service text,
-  p_ip_address text default ''
+  p_ip_address text default '',
+  p_span_id text default ''
 ) returns void
 language plpgsql volatile
 as $$
@@ -21,9 +22,11 @@ begin
     set_config('pulse.trace_id', p_trace_id, true),
     set_config('pulse.service', p_service, true),
     set_config('pulse.ip_address', p_ip_address, true),
+    set_config('pulse.span_id', p_span_id, true),
     core.name_request(p_trace_id);
 end
 $$;
 
-comment on function core.act(text, text, text, text, text, text, text, text) is
-  'Say who acts for which tenant, why, in which trace and from which address, until the end of the transaction.';
+comment on function core.act(text, text, text, text, text, text, text, text, text) is
+  'Say who acts for which tenant, why, in which trace, from which address and in which request, until the end of the '
+  'transaction.';

@@ -28,6 +28,7 @@ begin
     set_config('pulse.actor_name', session_user, true),
     set_config('pulse.reason', p_reason, true),
     set_config('pulse.trace_id', coalesce(v_trace_id, ''), true),
+    set_config('pulse.span_id', '', true),
     set_config('pulse.ip_address', coalesce(host(inet_client_addr()), ''), true);
 end
 $$;

@@ -19,8 +19,10 @@ declare
   v_ip_address inet := core.current_ip_address();
   v_trace_id text := audit._printable(core.current_trace_id(), 64);
   v_tenant_id text := coalesce(core.current_tenant(), 'system');
-  v_reason jsonb := jsonb_strip_nulls(jsonb_build_object(
-    'reason', audit._printable(audit._redacted(left(core.current_reason(), 4000)), 2000)));
+  -- Several requests of one trace may run at once: the span tells whose row this is.
+  v_context jsonb := jsonb_strip_nulls(jsonb_build_object(
+    'reason', audit._printable(audit._redacted(left(core.current_reason(), 4000)), 2000),
+    'request_span_id', core.current_span_id()));
   v_count integer;
 begin
   insert into public.audit_log (
@@ -40,7 +42,7 @@ begin
     audit._printable(e.entity_name, 256),
     split_part(e.event_type, '.', 2),
     coalesce(audit._printable(case when v_is_pulse then e.message else audit._redacted(e.message) end, 2000), t.description),
-    v_reason || coalesce(
+    v_context || coalesce(
       audit._shortened(case when v_is_pulse then e.details else audit._without_secrets(e.details) end, 65536), '{}'),
     coalesce(e.source_service, v_service),
     -- An actor is one thing: its parts never come half from the event and half from the context.

@@ -14,7 +14,8 @@ select
     case when l.entity_type = 'job' then core.span_id(l.trace_id, 'attempt', l.entity_id || ':' || (l.details ->> 'attempt')) end,
     case when l.entity_type = 'job' then core.span_id(l.trace_id, 'job', l.entity_id) end,
     core.span_id(l.trace_id, 'event', l.details ->> 'event_id'),
-    core.span_id(l.trace_id, 'alert', case when l.entity_type = 'alert' then l.entity_id else l.details ->> 'alert_id' end)
+    core.span_id(l.trace_id, 'alert', case when l.entity_type = 'alert' then l.entity_id else l.details ->> 'alert_id' end),
+    l.details ->> 'request_span_id'
   ] end as parents,
   -- A request is put on record when it is decided, so it began that much earlier.
   case when kind.name = 'request' then l.timestamp - interval '1 ms' * coalesce(l.duration_ms, 0) else l.timestamp end as at,

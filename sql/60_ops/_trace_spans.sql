@@ -100,6 +100,7 @@ begin
       when c.parents[2] in (select n.span_id from node n) then c.parents[2]
       when c.parents[3] in (select n.span_id from node n) then c.parents[3]
       when c.parents[4] in (select n.span_id from node n) then c.parents[4]
+      when c.parents[5] in (select n.span_id from node n) then c.parents[5]
       else first_value(case when c.is_request then c.span_id end) over (partition by c.requests order by not c.is_request)
     end,
     c.kind, c.at, c.duration_ms, c.service, c.entity_type, c.entity_id, c.what, c.details

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from services.shared.tracing import parse_trace_id
 from services.ui_iot.backend import Api
 from services.ui_iot.fields import shown
-from services.ui_iot.guard import READERS, GuardedRoute, allow
+from services.ui_iot.guard import AUDITORS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller
 from services.ui_iot.problems import NotFound, Unprocessable
@@ -75,7 +75,7 @@ async def get_trace(
     canonical = parse_trace_id(trace_id)
     if canonical is None:
         raise NotFound("There is no such trace.")
-    async with api.reading(caller) as connection:
+    async with api.timelines, api.reading(caller) as connection:
         query = "select * from api.trace_timeline($1) limit $2"
         try:
             rows = await connection.fetch(query, canonical, MOST_STEPS + 1, timeout=MOST_SECONDS)
@@ -83,8 +83,15 @@ async def get_trace(
             raise Unprocessable("The trace has too many rows to be told in time.") from None
     if not rows:
         raise NotFound("There is no such trace.")
-    shown = [dict(row) for row in rows[:MOST_STEPS]]
+    shown = [_visible(dict(row), whole=caller.role in AUDITORS) for row in rows[:MOST_STEPS]]
     return {"trace_id": canonical, "truncated": len(rows) > MOST_STEPS, "steps": close_tree(shown)}
+
+
+def _visible(step: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """The step; of a row of the audit trail only what happened, for those who may not read the trail."""
+    if whole or step["kind"] not in ("request", "audit"):
+        return step
+    return {**step, "details": {"event_type": step["details"]["event_type"]}}
 
 
 def close_tree(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
