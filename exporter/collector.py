@@ -1,6 +1,6 @@
 """Scrapes: who asks while a pass runs shares it, so that any number of scrapers costs the database one pass.
 
-scrape ─▶ a pass runs? ── yes ─▶ put its end off, wait for it until the own deadline ─▶ exposition
+scrape ─▶ a pass runs? ── yes, in time ─▶ put its end off, wait for it until the own deadline ─▶ exposition
               └── no ─▶ begin (on the connection kept, or a new one) ─▶ read ─▶ compose ─┘
 """
 
@@ -45,12 +45,16 @@ class ViewCollector:
 
     async def scrape(self, seconds: float) -> Exposition:
         """The exposition of the pass that runs now or starts now, after at most so many seconds and a grace."""
-        if self._running is None or self._running.done() or self._deadline is None:
+        # A hasty scraper's pass must not leave out, for a patient one, what that one has the time for: it goes on for
+        # longer, or when it is too late for that the next one begins.
+        if (
+            self._running is None
+            or self._running.done()
+            or self._deadline is None
+            or not self._deadline.put_off(seconds)
+        ):
             self._deadline = Deadline(seconds, longest=self._longest)
             self._running = asyncio.create_task(self._pass(self._deadline), name="scrape")
-        else:
-            # Otherwise a hasty scraper's pass would leave out, for a patient one, what that one has the time for.
-            self._deadline.put_off(seconds)
         running = self._running
         # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
         await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)

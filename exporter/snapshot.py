@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import asyncpg
 
 from exporter.catalog import View, read_catalog
-from exporter.deadline import Deadline
+from exporter.deadline import LEAST_SECONDS, Deadline
 from exporter.families import Row
 from exporter.link import Link
 from exporter.shape import Refusal, Shape, family_names, shape_of
 from services.shared.db import UNAVAILABLE
 
-# Below this a view would be cancelled before it had begun.
-LEAST_SECONDS = 0.005
 # How often the server looks, during a query, whether we are still there.
 CHECK_MILLISECONDS = 500
 _HEAL = "rollback to savepoint view"

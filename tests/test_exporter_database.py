@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from exporter.deadline import Deadline
+from exporter.link import Link
 from tests.conftest import PASSWORD, Server
 from tests.scraping import OPENMETRICS, as_owner, exporting
 from tests.wait import until
@@ -275,6 +276,31 @@ async def test_a_hasty_scraper_cannot_shorten_the_pass_of_a_patient_one(
         found = await patient
         assert all(found.views().values())
         assert (found.value("pulse_gate"), scraper.process.counters["passes"]) == (1, 2)
+
+
+async def test_who_comes_after_the_time_of_a_hasty_pass_gets_another(
+    conn: asyncpg.Connection, role_url: RoleUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views that a pass has left out, for it had no time, are not missing for who joins it at its end."""
+    ending, may_end = asyncio.Event(), asyncio.Event()
+    end = Link.end
+
+    async def end_when_allowed(link: Link, statements: str) -> None:
+        ending.set()
+        await may_end.wait()
+        await end(link, statements)
+
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
+        await scraper.scrape()
+        monkeypatch.setattr(Link, "end", end_when_allowed)
+        async with closed_gate(conn):
+            hasty = asyncio.create_task(scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.4"}))
+            await ending.wait()
+            patient = asyncio.create_task(scraper.collector.scrape(9.0))
+            await asyncio.sleep(0)  # it has asked
+            may_end.set()
+            assert (await hasty).views()["gate"] is False
+        assert (await patient).refused == {}
 
 
 async def test_the_longest_pass_is_a_bound() -> None:
