@@ -57,13 +57,7 @@ from (
       select count(*)
       from (select from public.notification_jobs where state in ('pending', 'leased') limit 1000000) waiting
     ),
-    (
-      select run_at
-      from public.notification_jobs
-      where state = 'pending' and run_at <= core.now()
-      order by run_at
-      limit 1
-    ),
+    delivery._due_since(core.now(), 5000),
     -- Numbers ascend with time. No index of what is unfinished is in their order, so all are looked at.
     (
       select j.created_at
