@@ -490,6 +490,7 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
     """Rows that views may read, beyond a few: the fleet, a cap, or what waits, but never what is over."""
     deliveries = {"notification_jobs": 2_000, "alert_events": 2_000}
     queues = ("inbox", "rule_state", "alert_events", "notification_jobs", "escalations", "audit_log")
+    counted = min(waiting, 250_000)
     return {
         "devices": {"devices": history.DEVICES, "device_state": 2 * history.DEVICES},
         "ingest_lag_seconds": {"device_state": 2 * history.DEVICES},
@@ -497,12 +498,12 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
         "reading_delivery_latency_seconds": deliveries,
         "delivery_attempts_last_hour": {"delivery_attempts": min(waiting, 10_000)},
         "auth_failures_last_hour": {"audit_log": min(waiting, 10_000)},
-        "alerts_open": {"alerts": waiting},
-        "alert_age_seconds": {"alerts": waiting},
-        "notification_jobs": {"notification_jobs": waiting},
-        "queue_oldest_age_seconds": {"notification_jobs": waiting + min(waiting, 5_000)},
+        "alerts_open": {"alerts": counted},
+        "alert_age_seconds": {"alerts": counted},
+        "notification_jobs": {"notification_jobs": counted},
+        "queue_oldest_age_seconds": {"notification_jobs": counted + min(waiting, 5_000)},
         "queue_oldest_due_seconds": {"notification_jobs": min(waiting, 5_000)},
-        "queue_depth": dict.fromkeys(queues, waiting),
+        "queue_depth": dict.fromkeys(queues, counted),
         "default_partition_rows": {"telemetry": 10_000, "audit_log": 10_000},
     }
 
