@@ -15,6 +15,7 @@ from services.shared.db import UNAVAILABLE
 
 # How often the server looks, during a query, whether we are still there.
 CHECK_MILLISECONDS = 500
+OUT_OF_TIME = Refusal("the scrape's time was over before its turn came")
 _HEAL = "rollback to savepoint view"
 
 
@@ -106,7 +107,7 @@ class _Turns:
             return Reading(view, shape, shape, None)
         timeout = self._most()
         if timeout < LEAST_SECONDS:
-            return Reading(view, shape, Refusal("the scrape's time was over before its turn came"), None)
+            return Reading(view, shape, OUT_OF_TIME, None)
         if timeout != self._timeout:
             await self._link.execute(f"set local statement_timeout = {_milliseconds(timeout)}")
             self._timeout = timeout
