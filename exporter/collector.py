@@ -1,6 +1,6 @@
 """Scrapes: who asks while a pass runs shares it, so that any number of scrapers costs the database one pass.
 
-scrape ─▶ a pass runs? ── yes ─▶ put its end off, wait for it until the own deadline ─▶ exposition
+scrape ─▶ a pass runs? ── yes, in time ─▶ put its end off, wait for it until the own deadline ─▶ exposition
               └── no ─▶ begin (on the connection kept, or a new one) ─▶ read ─▶ compose ─┘
 """
 
@@ -17,7 +17,7 @@ from exporter.deadline import Deadline
 from exporter.exposition import Exposition, compose, compose_blind, names_of, offload
 from exporter.link import Link
 from exporter.shape import Refusal
-from exporter.snapshot import Limits, read_views
+from exporter.snapshot import OUT_OF_TIME, Limits, read_views
 from services.shared.db import UNAVAILABLE
 from services.shared.server import PROBE_SECONDS, Process
 from services.shared.settings import Exporter
@@ -41,16 +41,21 @@ class ViewCollector:
         self._deadline: Deadline | None = None
         self._cost: dict[str, float] = {}
         self._refused: dict[str, str] = {}
+        self._out_of_time = False
         self._blind: str | None = None
 
     async def scrape(self, seconds: float) -> Exposition:
         """The exposition of the pass that runs now or starts now, after at most so many seconds and a grace."""
-        if self._running is None or self._running.done() or self._deadline is None:
+        # A hasty scraper's pass must not leave out, for a patient one, what that one has the time for: it goes on for
+        # longer, or when it is too late for that the next one begins.
+        if (
+            self._running is None
+            or self._running.done()
+            or self._deadline is None
+            or not self._deadline.put_off(seconds)
+        ):
             self._deadline = Deadline(seconds, longest=self._longest)
             self._running = asyncio.create_task(self._pass(self._deadline), name="scrape")
-        else:
-            # Otherwise a hasty scraper's pass would leave out, for a patient one, what that one has the time for.
-            self._deadline.put_off(seconds)
         running = self._running
         # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
         await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)
@@ -119,10 +124,22 @@ class ViewCollector:
         self._blind = reason
 
     def _tell_refused(self, exposition: Exposition) -> None:
-        """Log what changed since the last pass; a lasting fault is one line, and a gauge until it is mended."""
-        for view, reason in exposition.refused.items():
+        """Log what changed since the last pass; a lasting fault is one line, and a gauge until it is mended.
+
+        Of views whose turn did not come nothing is known, and one hasty scraper can bring that about for all of them.
+        """
+        late = {view for view, reason in exposition.refused.items() if reason == OUT_OF_TIME.reason}
+        refused = {
+            view: reason if view not in late else self._refused[view]
+            for view, reason in exposition.refused.items()
+            if view not in late or view in self._refused
+        }
+        for view, reason in refused.items():
             if self._refused.get(view) != reason:
                 log.warning("view left out", extra={"view": view, "reason": reason})
-        for view in self._refused.keys() - exposition.refused.keys():
+        for view in self._refused.keys() - refused.keys():
             log.info("view served again, or gone", extra={"view": view})
-        self._refused = dict(exposition.refused)
+        self._refused = refused
+        if late and not self._out_of_time:
+            log.warning("views left out", extra={"views": len(late), "reason": OUT_OF_TIME.reason})
+        self._out_of_time = bool(late)

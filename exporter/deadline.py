@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+# With less a view would be cancelled before it had begun.
+LEAST_SECONDS = 0.005
+
 
 class Deadline:
     """The end of one pass, which begins with it; who joins the pass can put it off, never bring it forward."""
@@ -19,11 +22,17 @@ class Deadline:
         """Seconds until then, negative when it is over."""
         return self._at - asyncio.get_running_loop().time()
 
-    def put_off(self, seconds: float) -> None:
-        """Leave at least so many seconds from now, as far as the longest pass allows."""
+    def put_off(self, seconds: float) -> bool:
+        """Leave at least so many seconds from now, as far as the longest pass allows.
+
+        Whether it could: once the time is over, views have been left out that would never be asked again.
+        """
+        if self.left() < LEAST_SECONDS:
+            return False
         self._at = max(self._at, min(asyncio.get_running_loop().time() + seconds, self._latest))
         if self._timer is not None and not self._timer.expired():
             self._timer.reschedule(self._at + self._grace)
+        return True
 
     @asynccontextmanager
     async def enforce(self, *, grace: float) -> AsyncIterator[None]:

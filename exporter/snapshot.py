@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import asyncpg
 
 from exporter.catalog import View, read_catalog
-from exporter.deadline import Deadline
+from exporter.deadline import LEAST_SECONDS, Deadline
 from exporter.families import Row
 from exporter.link import Link
 from exporter.shape import Refusal, Shape, family_names, shape_of
 from services.shared.db import UNAVAILABLE
 
-# Below this a view would be cancelled before it had begun.
-LEAST_SECONDS = 0.005
 # How often the server looks, during a query, whether we are still there.
 CHECK_MILLISECONDS = 500
+OUT_OF_TIME = Refusal("the scrape's time was over before its turn came")
 _HEAL = "rollback to savepoint view"
 
 
@@ -108,7 +107,7 @@ class _Turns:
             return Reading(view, shape, shape, None)
         timeout = self._most()
         if timeout < LEAST_SECONDS:
-            return Reading(view, shape, Refusal("the scrape's time was over before its turn came"), None)
+            return Reading(view, shape, OUT_OF_TIME, None)
         if timeout != self._timeout:
             await self._link.execute(f"set local statement_timeout = {_milliseconds(timeout)}")
             self._timeout = timeout

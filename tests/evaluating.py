@@ -56,13 +56,15 @@ class Evaluating:
 
 
 @asynccontextmanager
-async def evaluating(conn: asyncpg.Connection, pool: Pool, listen_url: str) -> AsyncIterator[Evaluating]:
+async def evaluating(
+    conn: asyncpg.Connection, pool: Pool, listen_url: str, *, timing: Timing = FAST
+) -> AsyncIterator[Evaluating]:
     """Run the evaluator's loop on the pool, its listener on another URL."""
     await seed.device(conn)
     settings = EvaluatorIot(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
     process = Process(settings, ProcessMetrics("evaluator_iot"), pool)
     metrics = WorkerMetrics(process.metrics, loops=["evaluate"])
-    listener = Listener(process, metrics, timing=FAST)
+    listener = Listener(process, metrics, timing=timing)
     stop = asyncio.Event()
     running = asyncio.create_task(
         run_loops(process, build(process), metrics=metrics, listener=listener, stop=stop), name="worker"

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from exporter import collector
 from exporter.deadline import Deadline
+from exporter.link import Link
 from tests.conftest import PASSWORD, Server
 from tests.scraping import OPENMETRICS, as_owner, exporting
 from tests.wait import until
@@ -277,6 +279,31 @@ async def test_a_hasty_scraper_cannot_shorten_the_pass_of_a_patient_one(
         assert (found.value("pulse_gate"), scraper.process.counters["passes"]) == (1, 2)
 
 
+async def test_who_comes_after_the_time_of_a_hasty_pass_gets_another(
+    conn: asyncpg.Connection, role_url: RoleUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views that a pass has left out, for it had no time, are not missing for who joins it at its end."""
+    ending, may_end = asyncio.Event(), asyncio.Event()
+    end = Link.end
+
+    async def end_when_allowed(link: Link, statements: str) -> None:
+        ending.set()
+        await may_end.wait()
+        await end(link, statements)
+
+    async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
+        await scraper.scrape()
+        monkeypatch.setattr(Link, "end", end_when_allowed)
+        async with closed_gate(conn):
+            hasty = asyncio.create_task(scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.4"}))
+            await ending.wait()
+            patient = asyncio.create_task(scraper.collector.scrape(9.0))
+            await asyncio.sleep(0)  # it has asked
+            may_end.set()
+            assert (await hasty).views()["gate"] is False
+        assert (await patient).refused == {}
+
+
 async def test_the_longest_pass_is_a_bound() -> None:
     """Scrapers that come one after the other cannot keep a pass, and its snapshot, for ever."""
     deadline = Deadline(1.0, longest=9.0)
@@ -390,7 +417,7 @@ async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connectio
 
 
 async def test_the_exporter_logs_what_is_wrong_and_what_is_mended(
-    conn: asyncpg.Connection, role_url: RoleUrl, caplog: pytest.LogCaptureFixture
+    conn: asyncpg.Connection, role_url: RoleUrl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line when a view starts to fail, one when it is well again."""
     await as_owner(conn, "create view metrics.moody as select 1 / 0 as value")
@@ -398,7 +425,15 @@ async def test_the_exporter_logs_what_is_wrong_and_what_is_mended(
         with caplog.at_level(logging.INFO, logger="exporter"):
             await scraper.scrape()
             await scraper.scrape()
+            monkeypatch.setattr(collector, "GRACE_SECONDS", 20.0)  # in which even a busy machine reads the catalog
+            # Who has no time at all is one line, however many views that costs, and says nothing of any of them.
+            hasty = await scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.001"})
+            assert not any(hasty.views().values())
             await as_owner(conn, "create or replace view metrics.moody as select 1 / 1 as value")
             await scraper.scrape()
     lines = [(record.levelname, record.message) for record in caplog.records if record.name == "exporter.collector"]
-    assert lines == [("WARNING", "view left out"), ("INFO", "view served again, or gone")]
+    assert lines == [
+        ("WARNING", "view left out"),
+        ("WARNING", "views left out"),
+        ("INFO", "view served again, or gone"),
+    ]

@@ -8,6 +8,7 @@ import pytest
 
 from services.local.chaos.proxy import MessageProxy
 from services.shared.db import Pool
+from services.shared.worker import listener
 from services.shared.worker.listener import Timing
 from services.shared.worker.loop import UNWOKEN_POLL_SECONDS
 from tests.evaluating import FAST, evaluating
@@ -57,6 +58,31 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             network.stall("client", "server")
     # Neither is a stop held up by the hole: no task had to be cut off.
     assert [record.message for record in caplog.records if record.message == "cut off"] == []
+
+
+async def test_a_connection_that_never_lasts_is_replaced_ever_more_slowly(
+    conn: asyncpg.Connection, app_url: str, app_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each loss counts as another failure, though a ping came back before it."""
+    asked: list[int] = []
+    killed: list[asyncpg.Record] = []
+
+    def pause(failures: int) -> float:
+        asked.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(listener, "backoff_seconds", pause)
+    async with evaluating(conn, app_pool, app_url, timing=Timing(ping_seconds=0.1, deaf_seconds=60.0)) as worker:
+        while len(killed) < 3:
+            await worker.becomes("connected")
+            killed.extend(
+                await conn.fetch(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name = 'pulse-evaluator_iot-listen' and datname = current_database()"
+                )
+            )
+            await until(lambda: len(asked) == len(killed))
+    assert asked == [1, 2, 3]
 
 
 def test_the_real_times_leave_a_margin() -> None:

@@ -130,7 +130,12 @@ values ('acme', 1, 1, 2, 'opened', 'pending', now() + interval '40 seconds', nul
        ('acme', 1, 1, 5, 'opened', 'dead', now() - interval '9 hours', null, null, now(), now(), '{}'),
        ('acme', 3, 2, 6, 'acknowledged', 'delivered', now(), null, null, now(), now(), '{}'),
        ('acme', 1, 1, 7, 'opened', 'delivered', now(), null, null, now(), now() - interval '61 minutes', '{}'),
-       ('acme', 1, 1, 999, 'opened', 'pending', now() - interval '30 seconds', null, null, now(), null, '{}');
+       ('acme', 1, 1, 999, 'opened', 'pending', now() - interval '30 seconds', null, null, now(), null, '{}'),
+       ('acme', 2, 1, 2, 'opened', 'pending', now() - interval '9 hours', null, null, now(), null, '{}'),
+       ('acme', 2, 1, 3, 'opened', 'pending', now() - interval '9 hours', null, null, now(), null, '{}'),
+       ('acme', 1, 1, 8, 'opened', 'pending', now() - interval '9 hours', null, null, now(), null, '{}');
+insert into delivery.lanes (tenant_id, channel_id, paused_until)
+values ('acme', 8, now() + interval '1 hour'), ('acme', 1, now() - interval '1 second');
 insert into public.delivery_attempts (tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, finished_at)
 values ('acme', 4, 4, 1, 1, 'w', 'retry', now() - interval '61 minutes'), ('acme', 4, 4, 2, 2, 'w', 'retry', now()),
        ('acme', 4, 4, 3, 3, 'w', 'delivered', now()), ('acme', 5, 5, 1, 1, 'w', 'unknown', now());
@@ -264,7 +269,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
         ("evaluator_iot", "inbox"): 3,
         ("evaluator_iot", "pending_timers"): 1,
         ("dispatcher", "alert_events"): 2,
-        ("delivery_worker", "notification_jobs"): 4,
+        ("delivery_worker", "notification_jobs"): 7,
         ("ops_worker", "escalations"): 1,
         ("ops_worker", "audit_unsealed"): 28,
     }
@@ -281,7 +286,8 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert {queue: ages[queue] <= seen[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(seen, True)
     due = found.series("pulse_queue_oldest_due_seconds", "service", "queue_name")
     del due["ops_worker", "audit_unsealed"]
-    ages["delivery_worker", "notification_jobs"] = 40  # neither what is leased nor what is scheduled is due
+    # Neither what is leased or scheduled is due, nor what waits for one of these, nor what a pause holds back.
+    ages["delivery_worker", "notification_jobs"] = 40
     assert {queue: ages[queue] <= due[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(due, True)
     assert 50 <= (found.value("pulse_evaluation_lag_seconds") or 0) <= 50 + late
     assert counted("attack_findings_open") == {"brute_force": 2}
@@ -290,7 +296,8 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
     jobs = found.series("pulse_notification_jobs", "state", "channel_kind")
     assert {labels: value for labels, value in jobs.items() if value} == {
-        ("due", "webhook"): 1, ("due", "deleted"): 1, ("scheduled", "slack"): 1, ("leased", "teams"): 1,
+        ("due", "webhook"): 2, ("due", "deleted"): 1, ("scheduled", "slack"): 1, ("leased", "teams"): 1,
+        ("due", "slack"): 1, ("due", "teams"): 1,
     }  # fmt: skip
     age = "alert_age_seconds"
     assert _steps(found, age, severity="critical") == {"60.0": 1, "14400.0": 2}
@@ -404,7 +411,7 @@ async def test_what_is_due_follows_the_clock(conn: asyncpg.Connection) -> None:
     assert (found["pending_timers"]["depth"], found["escalations"]["depth"]) == (2, 2)
     assert found["notification_jobs"]["oldest_age_seconds"] >= 140
     states = dict(await conn.fetch("select state, sum(value) from metrics.notification_jobs group by state"))
-    assert states == {"due": 3, "scheduled": 0, "leased": 1}
+    assert states == {"due": 6, "scheduled": 0, "leased": 1}
 
 
 async def test_partitions_ahead_shrink_to_zero(conn: asyncpg.Connection) -> None:
@@ -483,6 +490,7 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
     """Rows that views may read, beyond a few: the fleet, a cap, or what waits, but never what is over."""
     deliveries = {"notification_jobs": 2_000, "alert_events": 2_000}
     queues = ("inbox", "rule_state", "alert_events", "notification_jobs", "escalations", "audit_log")
+    counted = min(waiting, 250_000)
     return {
         "devices": {"devices": history.DEVICES, "device_state": 2 * history.DEVICES},
         "ingest_lag_seconds": {"device_state": 2 * history.DEVICES},
@@ -490,11 +498,12 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
         "reading_delivery_latency_seconds": deliveries,
         "delivery_attempts_last_hour": {"delivery_attempts": min(waiting, 10_000)},
         "auth_failures_last_hour": {"audit_log": min(waiting, 10_000)},
-        "alerts_open": {"alerts": waiting},
-        "alert_age_seconds": {"alerts": waiting},
-        "notification_jobs": {"notification_jobs": waiting},
-        "queue_oldest_age_seconds": {"notification_jobs": waiting},
-        "queue_depth": dict.fromkeys(queues, waiting),
+        "alerts_open": {"alerts": counted},
+        "alert_age_seconds": {"alerts": counted},
+        "notification_jobs": {"notification_jobs": counted},
+        "queue_oldest_age_seconds": {"notification_jobs": counted + min(waiting, 5_000)},
+        "queue_oldest_due_seconds": {"notification_jobs": min(waiting, 5_000)},
+        "queue_depth": dict.fromkeys(queues, counted),
         "default_partition_rows": {"telemetry": 10_000, "audit_log": 10_000},
     }
 

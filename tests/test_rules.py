@@ -79,6 +79,16 @@ def base_metrics(text: str) -> set[str]:
     return found
 
 
+def test_what_may_wake_somebody_is_missed_when_it_is_gone() -> None:
+    """A rule over a metric that is not there is silent, so another one says so."""
+    paging = [rule["expr"] for rule in alerts().values() if rule["labels"]["severity"] == "page"]
+    stood_on = set().union(*map(base_metrics, paging))
+    # Of these there is none before the first request, or without a health monitor.
+    may_be_away = {name for name in stood_on if name.startswith("pulse_http_")} | {"pulse_service_up"}
+    missed = base_metrics(alerts()["PulseMetricMissing"]["expr"])
+    assert stood_on - may_be_away - missed == {"up"}
+
+
 def presence(values: str) -> list[bool]:
     """Of promtool's notation: whether there is a sample at each step."""
     found: list[bool] = []

@@ -1,13 +1,13 @@
 -- The one definition of the six queues for all views of schema metrics, so that depth and ages cannot disagree. A
 -- branch that a caller's condition on service excludes costs nothing, nor does a column that nobody reads. Counting
--- stops at a million: a backlog must not make the view that tells of it too slow.
+-- stops at 250,000: a backlog must not make the view that tells of it too slow.
 create view ops.queues as
 select service, queue_name, depth, coalesce(oldest_at, due_at) as oldest_at, due_at
 from (
   select
     'evaluator_iot' as service,
     'inbox' as queue_name,
-    (select count(*) from (select from evaluator.inbox limit 1000000) waiting) as depth,
+    (select count(*) from (select from evaluator.inbox limit 250000) waiting) as depth,
     -- In each shard the key's first row is the one that came first.
     (
       select min(first.received_at)
@@ -27,7 +27,7 @@ from (
         select
         from evaluator.shards s
         join public.rule_state r on r.shard = s.shard and r.due_at <= core.now()
-        limit 1000000
+        limit 250000
       ) waiting
     ),
     (
@@ -46,7 +46,7 @@ from (
   select
     'dispatcher',
     'alert_events',
-    (select count(*) from (select from public.alert_events where dispatched_at is null limit 1000000) waiting),
+    (select count(*) from (select from public.alert_events where dispatched_at is null limit 250000) waiting),
     (select recorded_at from public.alert_events where dispatched_at is null order by event_id limit 1),
     null
   union all
@@ -55,15 +55,9 @@ from (
     'notification_jobs',
     (
       select count(*)
-      from (select from public.notification_jobs where state in ('pending', 'leased') limit 1000000) waiting
+      from (select from public.notification_jobs where state in ('pending', 'leased') limit 250000) waiting
     ),
-    (
-      select run_at
-      from public.notification_jobs
-      where state = 'pending' and run_at <= core.now()
-      order by run_at
-      limit 1
-    ),
+    delivery._due_since(core.now(), 5000),
     -- Numbers ascend with time. No index of what is unfinished is in their order, so all are looked at.
     (
       select j.created_at
@@ -73,7 +67,7 @@ from (
           select n.tenant_id, n.job_id
           from public.notification_jobs n
           where n.state in ('pending', 'leased')
-          limit 1000000
+          limit 250000
         ) waiting
         order by waiting.job_id
         limit 1
@@ -84,18 +78,18 @@ from (
   select
     'ops_worker',
     'escalations',
-    (select count(*) from (select from ops.escalations where due_at <= core.now() limit 1000000) waiting),
+    (select count(*) from (select from ops.escalations where due_at <= core.now() limit 250000) waiting),
     (select due_at from ops.escalations where due_at <= core.now() order by due_at limit 1),
     null
   union all
   select
     'ops_worker',
     'audit_unsealed',
-    audit._unsealed_count(1000000),
+    audit._unsealed_count(250000),
     audit._unsealed_since(),
     null
 ) queue;
 
 comment on view ops.queues is
-  'The six queues, a row each also when empty: rows that wait (counted up to 1,000,000), since when the oldest has '
+  'The six queues, a row each also when empty: rows that wait (counted up to 250,000), since when the oldest has '
   'been there, and since when the oldest that could be taken now has been due, null when there is none.';

@@ -18,7 +18,7 @@ open as (
     ) as mark
   from public.alerts
   where status <> 'closed'
-  limit 1000000
+  limit 250000
 ),
 counted as (
   select mark / 16 as severity, mark % 16 as bounds, count(*) as alerts
@@ -33,4 +33,4 @@ group by known.place, known.severity, bound.place, bound.seconds;
 
 comment on view metrics.alert_age_seconds is
   'How long the alerts that are not closed have been open, acknowledged ones included, by severity, counting up to '
-  '1,000,000.';
+  '250,000.';

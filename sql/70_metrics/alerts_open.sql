@@ -6,7 +6,7 @@ with counted as (
     count(*) filter (where severity = 'warning') as warning,
     count(*) filter (where severity = 'error') as error,
     count(*) filter (where severity = 'critical') as critical
-  from (select severity from public.alerts where status <> 'closed' limit 1000000) open
+  from (select severity from public.alerts where status <> 'closed' limit 250000) open
 )
 select known.severity, known.value
 from counted c
@@ -15,4 +15,4 @@ cross join lateral (
 ) known (severity, value);
 
 comment on view metrics.alerts_open is
-  'Alerts that are not closed, acknowledged ones included, by severity, counted up to 1,000,000.';
+  'Alerts that are not closed, acknowledged ones included, by severity, counted up to 250,000.';

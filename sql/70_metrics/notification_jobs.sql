@@ -6,7 +6,7 @@ with by_kind as (
     sum(j.due) as due,
     sum(j.scheduled) as scheduled,
     sum(j.leased) as leased
-  from delivery._unfinished_jobs(core.now(), 1000000) j
+  from delivery._unfinished_jobs(core.now(), 250000) j
   left join public.notification_channels c on c.tenant_id = j.tenant_id and c.channel_id = j.channel_id
   group by 1
 )
@@ -17,4 +17,4 @@ cross join lateral (values ('due', k.due), ('scheduled', k.scheduled), ('leased'
 
 comment on view metrics.notification_jobs is
   'Unfinished notification jobs, due, scheduled for later or leased to a worker, by kind of channel, counting up to '
-  '1,000,000 that are not leased.';
+  '250,000 that are not leased.';

@@ -15,6 +15,7 @@ loops trust the listener only while it comes back: while it does not, they poll 
 import asyncio
 import logging
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Listener:
         self._answered = asyncio.Event()
         self._connections = 0
         self._told: ListenerState = "connected"
+        self._since = time.monotonic()
         metrics.listener_is(self.state)
 
     def subscribe(self, channel: str | None) -> asyncio.Event:
@@ -77,7 +79,9 @@ class Listener:
             try:
                 await self._listen(dsn, wanted)
             except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
-                failures = 1 if self.state == "connected" else failures + 1
+                # One that is lost as soon as it hears, again and again, must not be replaced without a pause.
+                held = self.state == "connected" and time.monotonic() - self._since > self._timing.deaf_seconds
+                failures = 1 if held else failures + 1
                 self._enter("deaf", f"{type(error).__name__}: {error}")
             await asyncio.sleep(backoff_seconds(failures))
 
@@ -145,6 +149,7 @@ class Listener:
         """Take a state on; loops look at once, for what was notified while nobody heard or to begin to poll."""
         if state != self.state:
             self.state = state
+            self._since = time.monotonic()
             self._metrics.listener_is(state)
             for channel in self._events:
                 self._wake(channel)

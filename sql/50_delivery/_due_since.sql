@@ -1,0 +1,55 @@
+-- Nobody could take what waits for another of its subject and channel, or for a channel that asked for a pause. Of each
+-- subject and channel one row is looked at, the oldest first. The settings leave the planner the index of pending jobs,
+-- whatever its statistics say of a table that is empty one moment and long the next.
+create function delivery._due_since(p_now timestamptz, p_limit integer) returns timestamptz
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+  select coalesce(
+    (
+      select first.run_at
+      from (
+        select n.tenant_id, n.subject, n.channel_id, min(n.run_at) as run_at
+        from (
+          select tenant_id, subject, channel_id, run_at
+          from public.notification_jobs
+          where state = 'pending' and run_at <= p_now
+          order by run_at, job_id
+          limit p_limit
+        ) n
+        group by n.tenant_id, n.subject, n.channel_id
+        order by run_at
+        limit p_limit  -- holds the order, so that the first to take ends the search
+      ) due
+      cross join lateral (
+        select j.state, j.run_at
+        from public.notification_jobs j
+        where j.tenant_id = due.tenant_id and j.subject = due.subject and j.channel_id = due.channel_id
+          and j.state in ('pending', 'leased')
+        order by j.tenant_id, j.subject, j.channel_id, j.job_id
+        limit 1
+      ) first
+      left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
+      where first.state = 'pending' and first.run_at <= p_now and coalesce(p.paused_until, '-infinity') <= p_now
+      order by due.run_at
+      limit 1
+    ),
+    (
+      select run_at
+      from public.notification_jobs
+      where state = 'pending' and run_at <= p_now
+      order by run_at, job_id
+      offset p_limit
+      limit 1
+    )
+  )
+$$;
+
+comment on function delivery._due_since(timestamptz, integer) is
+  'Since when the oldest job that could be taken has been due, null when there is none. Looks at p_limit jobs; when none of '
+  'them can be taken the next counts, unseen.';
