@@ -19,7 +19,7 @@ T = TypeVar("T")
 SAMPLES_IN_LOOP = 500
 
 _HELP = {
-    "pulse_exporter_up": "Whether this scrape could read the database; without it no view is served.",
+    "pulse_exporter_up": "Whether this scrape could read the database in its time; else no view is served.",
     "pulse_exporter_scrape_duration_seconds": "Time that the pass over all views took.",
     "pulse_exporter_view_success": "Whether the view is served; the exporter's log says why it is not.",
     "pulse_exporter_view_duration_seconds": "Time that the query of the view took.",

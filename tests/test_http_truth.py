@@ -203,6 +203,9 @@ async def test_counts_statuses_and_durations_are_what_the_clients_saw(
         await until(lambda: measured.value("pulse_http_requests_in_progress") == 0)
         await until(lambda: measured.value("pulse_websocket_connections_open") == 0)
     assert measured.requests() == ledger.counts
+    failed = sum(count for (_, _, status), count in ledger.counts.items() if status[0] == "5")
+    assert failed > 0
+    assert measured.value("pulse_http_failures_total") == failed
     assert measured.websockets() == ledger.websockets
     assert lines.counts == ledger.counts
     assert measured.value("pulse_http_measuring_errors_total") == 0

@@ -64,6 +64,11 @@ class HttpMeter:
         self._templates = templates
         self._duration = metrics.http_request_duration
         self._series: dict[tuple[str, str, int], _Series] = {}
+        self._failures = Counter(
+            "pulse_http_failures_total",
+            "Requests that ended with a 5xx; 0 from the start, so that a rate sees the first ones too.",
+            registry=metrics.registry,
+        )
         self.in_progress = 0
         """Requests being answered; who counts one in counts it out."""
         metrics.http_requests_in_progress.set_function(lambda: self.in_progress)
@@ -99,6 +104,8 @@ class HttpMeter:
         attempt = scope.get("pulse.attempt")
         on_record = attempt is not None and attempt.on_record
         series.observe(seconds, trace_id=context.trace_id if on_record else None)
+        if status >= 500:
+            self._failures.inc()
         _log_end(scope, context, key, seconds, outcome="status_code", failed=status >= 500)
 
     def observe_websocket(self, scope: Scope, context: TraceContext, code: int, seconds: float) -> None:
