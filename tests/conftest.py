@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import hypothesis
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -24,6 +25,10 @@ from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests.migrating import Migrator
 from tests.sealing import Seal, sealer_of
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("pulse", deadline=None)
+hypothesis.settings.load_profile("pulse")
 
 PASSWORD = "only-for-tests"
 ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from services.shared import db, tracing
@@ -44,13 +45,13 @@ async def test_ids_sort_by_time(conn: asyncpg.Connection) -> None:
 async def test_the_transaction_says_who_why_and_in_which_trace(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
     """db.act() sets the context that an event takes what it lacks from."""
     actor = db.Actor("user", "alice", "Alice")
-    with tracing.use_trace_id("ab" * 16):
+    with tracing.use_trace_id("ab" * 16) as context:
         async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot", reason="too noisy") as connection:
             await connection.execute("select audit.write(array[audit.event(null, 'config.rule_updated')])")
     row = await conn.fetchrow("select * from audit_log")
     assert (row["tenant_id"], row["source_service"], row["trace_id"]) == ("acme", "ui_iot", "ab" * 16)
     assert (row["actor_type"], row["actor_id"], row["actor_name"]) == ("user", "alice", "Alice")
-    assert row["details"] == '{"reason": "too noisy"}'
+    assert orjson.loads(row["details"]) == {"reason": "too noisy", "request_span_id": context.span_id}
 
 
 async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Pool, conn: asyncpg.Connection) -> None:

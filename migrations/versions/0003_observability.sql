@@ -20,7 +20,7 @@ begin
     from pg_inherits
     where inhparent in ('public.telemetry'::regclass, 'public.audit_log'::regclass)
   loop
-    execute format('alter table %s alter column trace_id set (n_distinct = -0.1)', v_partition);
+    execute format('alter table %s alter column trace_id set (n_distinct = -1)', v_partition);
   end loop;
 end
 $$;

@@ -10,7 +10,6 @@ from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy import column, select, table
 
 from services.local import demo
 from services.local.errors import LocalError
@@ -72,7 +71,7 @@ def _acting(pool: db.Pool) -> AbstractAsyncContextManager[db.Connection]:
 
 async def _make_devices(pool: db.Pool, wanted: Sequence[demo.DemoDevice], *, tokens: Mapping[str, str]) -> None:
     """Create what is missing; a device whose token was lost gets the new one."""
-    there = {row["device_id"] for row in await _list(pool, "devices", "device_id")}
+    there = {row["device_id"] for row in await _list(pool, "select device_id from api.devices")}
     async with _acting(pool) as connection:
         for device in wanted:
             token = tokens.get(device.device_id)
@@ -96,7 +95,7 @@ async def _is_current(connection: db.Connection, token_hash: bytes) -> bool:
 
 
 async def _make_rules(pool: db.Pool) -> None:
-    there = {row["name"] for row in await _list(pool, "rules", "name")}
+    there = {row["name"] for row in await _list(pool, "select name from api.rules")}
     async with _acting(pool) as connection:
         for rule in demo.RULES:
             if rule["name"] not in there:
@@ -106,8 +105,8 @@ async def _make_rules(pool: db.Pool) -> None:
 async def _make_channel(pool: db.Pool, *, url: str, secret: str) -> None:
     """The signed webhook and its route; the address follows the ports of this start."""
     config = {"url": url, "secret": secret}
-    channels = {row["name"]: row for row in await _list(pool, "channels", "name", "channel_id", "config")}
-    routes = {row["name"] for row in await _list(pool, "routes", "name")}
+    channels = {row["name"]: row for row in await _list(pool, "select name, channel_id, config from api.channels")}
+    routes = {row["name"] for row in await _list(pool, "select name from api.routes")}
     async with _acting(pool) as connection:
         found = channels.get(demo.CHANNEL_NAME)
         if found is None:
@@ -124,7 +123,7 @@ async def _make_channel(pool: db.Pool, *, url: str, secret: str) -> None:
             await connection.execute("select dispatcher.create_route($1)", route)
 
 
-async def _list(pool: db.Pool, view: str, *columns: str) -> list[dict[str, Any]]:
-    statement = select(table(view, *(column(name) for name in columns), schema="api"))
+async def _list(pool: db.Pool, query: str) -> Sequence[Mapping[str, Any]]:
     async with db.read_as(pool, tenant_id=demo.TENANT_ID) as connection:
-        return await db.select(connection, statement)
+        rows: Sequence[Mapping[str, Any]] = await connection.fetch(query)
+        return rows

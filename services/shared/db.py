@@ -1,16 +1,14 @@
-"""The only door to Postgres: pools, transactions with an actor, selects over views, the revision check."""
+"""The only door to Postgres: pools, transactions with an actor, the revision check."""
 
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 import orjson
-from sqlalchemy import Select
-from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 
 from services.shared import tracing
 from services.shared.settings import Settings
@@ -36,7 +34,6 @@ UNAVAILABLE = (
 ACQUIRE_SECONDS = 10.0
 
 _REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
-_DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects untyped
 
 
 class SchemaMismatch(Exception):
@@ -118,13 +115,6 @@ async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
             tracing.current_trace_id() or "",
         )
         yield connection
-
-
-async def select(connection: Connection, statement: Select[Any]) -> list[dict[str, Any]]:
-    """Run a SQLAlchemy Core select and return its rows as dictionaries."""
-    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    values = [compiled.params[name] for name in compiled.positiontup or ()]
-    return [dict(row) for row in await connection.fetch(str(compiled), *values)]
 
 
 def expected_revision() -> str:

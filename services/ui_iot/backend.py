@@ -10,7 +10,7 @@ from sqlalchemy import Select
 from starlette.requests import Request
 
 from services.shared.audit import AuditLogger
-from services.shared.db import Connection, Pool, act, read_as, select
+from services.shared.db import Connection, Pool, act, read_as
 from services.shared.server import Process
 from services.shared.settings import UiIot
 from services.ui_iot.audit_tails import Tails
@@ -19,6 +19,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
+from services.ui_iot.selects import fetch
 
 MOST_TIMELINES = 2
 
@@ -58,7 +59,7 @@ class Backend:
     async def find(self, caller: Principal, statement: Select[Any], *, what: str) -> dict[str, Any]:
         """The one row of a select over an api view; raises NotFound, naming what was looked for."""
         async with self.reading(caller) as connection:
-            rows = await select(connection, statement)
+            rows = await fetch(connection, statement)
         if not rows:
             raise NotFound(f"There is no {what}.")
         return rows[0]

@@ -12,8 +12,9 @@ import sqlalchemy
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, TableClause, tuple_
 
-from services.shared.db import Connection, select
+from services.shared.db import Connection
 from services.ui_iot.problems import Unprocessable
+from services.ui_iot.selects import fetch
 
 LONGEST_CURSOR = 512
 _GREATEST_ID = 2**63 - 1
@@ -112,7 +113,7 @@ async def fetch_page(
         statement = statement.where(ahead)
     ordered = [column.desc() if order.descending else column.asc() for column in columns]
     # One row more tells whether there is another page.
-    rows = await select(connection, statement.order_by(*ordered).limit(page.limit + 1))
+    rows = await fetch(connection, statement.order_by(*ordered).limit(page.limit + 1))
     items = rows[: page.limit]
     more = len(rows) > page.limit
     names = [str(column.key) for column in columns]

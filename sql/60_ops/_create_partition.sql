@@ -18,8 +18,8 @@ begin
   execute format('lock table only public.%I in share row exclusive mode', p_parent);
   execute format('lock table public.%I in access exclusive mode', v_default);
   execute format('create table public.%I (like public.%I including all)', p_name, p_parent);
-  -- Where two ids have most of the rows, statistics would say that any id has, and plans would leave the index.
-  execute format('alter table public.%I alter column trace_id set (n_distinct = -0.1)', p_name);
+  -- Where two ids have most of the rows, statistics would say that any id has, and plans would leave the index: say few.
+  execute format('alter table public.%I alter column trace_id set (n_distinct = -1)', p_name);
   v_moved := ops._move_rows(
     p_from => v_default,
     p_to => p_name,

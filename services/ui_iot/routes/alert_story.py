@@ -7,7 +7,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, select, table
 
-from services.shared.db import select as fetch
 from services.ui_iot.backend import Api
 from services.ui_iot.fields import PathId, shown
 from services.ui_iot.guard import READERS, GuardedRoute, allow
@@ -15,6 +14,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller
 from services.ui_iot.problems import NotFound
 from services.ui_iot.routes.alerts import ALERTS, SHOWN, Alert
+from services.ui_iot.selects import fetch
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 

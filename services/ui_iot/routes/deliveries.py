@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, Text, select, table
 
-from services.shared.db import select as fetch
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.fields import PathId, QueryId, TraceId, shown
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
@@ -16,6 +15,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller, Principal
 from services.ui_iot.problems import NotFound
+from services.ui_iot.selects import fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
 
