@@ -342,7 +342,7 @@ ATTACKS = {
 async def test_a_day_shows_its_attacks_and_nothing_else(
     conn: asyncpg.Connection, attacks: dict[tuple[str, str], list[Login]]
 ) -> None:
-    """Three minutes at a time through a day of 300 people, a broken gateway and health checks: what was put in is found."""
+    """By three minutes through a day of 300 people, a broken gateway and health checks: what was put in is found."""
     day = sorted([*make_day(), *itertools.chain(*attacks.values())], key=lambda login: login.when)
     assert len(day) > 10_000
     await conn.execute("select ops.ensure_partitions()")

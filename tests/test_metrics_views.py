@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import asyncpg
+import pytest
 
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from tests import delivering, history, seed

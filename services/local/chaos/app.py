@@ -1,4 +1,7 @@
-"""`pulse chaos`: proves promises by breaking everything around them."""
+"""`pulse chaos`: proves promises by breaking everything around them.
+
+What it takes to break things is loaded by the commands that do: every other command of `pulse` would wait for it.
+"""
 
 import asyncio
 import contextlib
@@ -9,18 +12,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.local.chaos import run
-from services.local.chaos.disk import spool_disk
-from services.local.chaos.judgement import Broken
-from services.local.chaos.memory import BOUND_BYTES
-from services.local.chaos.trace_run import TraceReport, run_traces
 from services.local.errors import LocalError
+
+if TYPE_CHECKING:
+    from services.local.chaos.judgement import Broken
+    from services.local.chaos.run import Report
+    from services.local.chaos.trace_run import TraceReport
 
 app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
 REPORT = "report.json"
@@ -40,6 +43,9 @@ def audit(
 
     Exits with 1 when a promise was broken.
     """
+    from services.local.chaos import run  # noqa: PLC0415  # see above
+    from services.local.chaos.disk import spool_disk  # noqa: PLC0415
+
     if not sys.platform.startswith("linux"):
         raise LocalError("pulse chaos needs Linux: it looks into /proc")
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -74,6 +80,8 @@ def traces(
 
     Exits with 1 when there is one.
     """
+    from services.local.chaos.trace_run import run_traces  # noqa: PLC0415  # see above
+
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root:
         chosen = random.randrange(1 << 32) if seed is None else seed
@@ -109,13 +117,13 @@ def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
     """Move what a person would look at away from what is about to be removed, and say where it is."""
     kept = Path(tempfile.mkdtemp(prefix="pulse-chaos-evidence-")) if keep is None else keep
     kept.mkdir(parents=True, exist_ok=True)
-    for name in (run.JOURNAL, run.FAULTS, REPORT, "log", "checkpoints"):
+    for name in ("journal.jsonl", "faults.jsonl", REPORT, "log", "checkpoints"):
         if (root / name).exists():
             shutil.move(root / name, kept / name)
     console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
 
 
-def _show_broken(console: Console, promises: Sequence[Broken]) -> None:
+def _show_broken(console: Console, promises: "Sequence[Broken]") -> None:
     for what, count in Counter(broken.what for broken in promises).items():
         console.print(f"\nBROKEN: {what}: {count}", highlight=False)
         told = [broken.evidence for broken in promises if broken.what == what]
@@ -123,7 +131,7 @@ def _show_broken(console: Console, promises: Sequence[Broken]) -> None:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
-def _trace_table(report: TraceReport) -> Table:
+def _trace_table(report: "TraceReport") -> Table:
     return _pairs(
         ("seed", str(report.seed)),
         ("acknowledged traces", f"{report.traces}, after {report.repeats} repeated requests"),
@@ -135,7 +143,9 @@ def _trace_table(report: TraceReport) -> Table:
     )
 
 
-def _table(report: run.Report) -> Table:
+def _table(report: "Report") -> Table:
+    from services.local.chaos.memory import BOUND_BYTES  # noqa: PLC0415  # see above
+
     left_out = sum(report.left_out.values())
     return _pairs(
         ("seed", str(report.seed)),
@@ -164,7 +174,7 @@ def _pairs(*rows: tuple[str, str]) -> Table:
     return table
 
 
-def _verdict(promises: Sequence[Broken]) -> str:
+def _verdict(promises: "Sequence[Broken]") -> str:
     return f"BROKEN {len(promises)} times" if promises else "kept"
 
 
