@@ -18,7 +18,8 @@ TOOLS: Sequence[tuple[str, Sequence[str]]] = (
         ("-c", "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"),
     ),
 )
-PYTEST = ("pytest", ("-m", "pytest", "-n", "2"))
+# Tests wait for half of their time: four on two cores.
+PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:
