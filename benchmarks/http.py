@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message
 
 from benchmarks._bench import percentile
 from benchmarks._http_libraries import LIBRARIES, install
-from services.shared.logging import JsonFormatter
+from services.shared.logging import JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.ui_iot.claims import Claims
 from services.ui_iot.middleware.path_template import PathTemplates
@@ -176,8 +176,7 @@ def bench_token(options: argparse.Namespace) -> None:
 def logging_to_nowhere() -> Iterator[None]:
     """Log lines are made and written, to the null device."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # it is no path
-        handler = logging.StreamHandler(nowhere)
-        handler.setFormatter(JsonFormatter("bench"))
+        handler = LineHandler(nowhere, JsonFormatter("bench"))
         logging.basicConfig(level="INFO", handlers=[handler], force=True)
         yield
 

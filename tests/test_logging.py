@@ -1,5 +1,6 @@
 """Every record is one JSON line with the trace, whatever was logged."""
 
+import io
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared import tracing
-from services.shared.logging import JsonFormatter
+from services.shared.logging import JsonFormatter, LineHandler, tell
 
 FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags"}
 
@@ -67,3 +68,25 @@ def test_anything_gives_one_valid_line(message: str, extra: dict[str, Any]) -> N
     reserved = {"message", "asctime", *vars(logging.makeLogRecord({}))}
     written = line("%s", message, extra={key: value for key, value in extra.items() if key not in reserved})
     assert written.keys() >= FIXED
+
+
+@pytest.mark.parametrize("path", ["/items/7", "/\ud800\x00\u2028" + "x" * 300, '\\"\n'])
+def test_what_is_told_is_the_same_line_whoever_listens(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Straight to the stream where only our handler listens, as a record beside another one."""
+    told = []
+    for others in ([], [logging.NullHandler()]):
+        written = io.BytesIO()
+        stream = io.TextIOWrapper(written, encoding="utf-8")
+        monkeypatch.setattr(logging.root, "handlers", [LineHandler(stream, JsonFormatter("ui_iot")), *others])
+        with tracing.use_trace_id("ab" * 16) as context:
+            tell(
+                logging.getLogger("told"),
+                logging.ERROR,
+                "GET %s 500",
+                {"path": path, "status_code": 500, "nobody": None},
+            )
+        [text] = written.getvalue().splitlines()
+        told.append({**orjson.loads(text), "timestamp": None})
+        assert told[-1].pop("span_id") == context.span_id
+    assert told[0] == told[1]
+    assert (told[0]["level"], told[0]["message"], told[0]["status_code"]) == ("error", "GET %s 500", 500)

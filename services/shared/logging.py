@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -41,26 +42,30 @@ class JsonFormatter(logging.Formatter):
             self._second = (second, text)
         return f"{text}.{int((created - second) * 1_000_000):06d}+00:00"
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line without line break."""
+    def head(self, created: float, level: str, logger: str, message: str) -> dict[str, Any]:
+        """The fixed keys of a line, with the trace of the running task."""
         context = tracing.current()
-        line: dict[str, Any] = {
-            "timestamp": self._timestamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name[:_LONGEST_NAME],
+        return {
+            "timestamp": self._timestamp(created),
+            "level": level,
+            "logger": logger,
             "service": self._service,
-            "message": _message(record),
+            "message": message,
             "trace_id": context.trace_id if context else None,
             "span_id": context.span_id if context else None,
             "trace_flags": context.flags if context else None,
         }
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line without line break."""
+        line = self.head(record.created, record.levelname.lower(), record.name[:_LONGEST_NAME], _message(record))
         for key, value in record.__dict__.items():
             if key not in _RECORD_ATTRIBUTES and key not in line:
                 line[key] = _cut(value) if isinstance(value, str) else value
         if record.exc_info:
             # The end of a traceback names the error; the middle is what can go.
             line["exception"] = self.formatException(record.exc_info)[-_LONGEST_TEXT:]
-        return _dump(line)
+        return _dump(line).decode()
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -75,14 +80,14 @@ def _cut(text: str) -> str:
     return str.__getitem__(text, slice(_LONGEST_TEXT))
 
 
-def _dump(line: dict[str, Any]) -> str:
+def _dump(line: dict[str, Any]) -> bytes:
     text = _encode(line)
     if len(text) > _LONGEST_LINE:
         kept = {key: line[key] for key in _FIXED_KEYS}
         # One character may take seven bytes.
         kept["message"] = kept["message"][: _LONGEST_LINE // 8]
         text = _encode({**kept, "truncated_bytes": len(text)})
-    return text.decode()
+    return text
 
 
 def _encode(line: dict[str, Any]) -> bytes:
@@ -112,10 +117,40 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__}: {type(error).__name__}>"
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, those of tell() without a detour over records."""
+
+    def __init__(self, stream: TextIO, formatter: JsonFormatter) -> None:
+        super().__init__(stream)
+        self.setFormatter(formatter)
+        self._formatter = formatter
+
+    def write(self, level: int, logger: str, message: str, extras: Mapping[str, Any]) -> None:
+        """Write one line."""
+        line = self._formatter.head(time.time(), logging.getLevelName(level).lower(), logger, message)
+        line.update(extras)
+        # A text stream would decode the bytes to encode them again.
+        out = self.stream.buffer
+        out.write(_dump(line) + b"\n")
+        out.flush()
+
+
+def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, Any]) -> None:
+    """Log a message with short extras of other names than the fixed keys.
+
+    Where nobody but our own handler listens it takes 5 µs instead of 14: for what is told of each request.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], LineHandler):
+        handlers[0].write(level, logger.name, message, extras)
+    else:
+        logger.log(level, message, extra=extras)
+
+
 def configure(service: str, level: str = "INFO") -> None:
     """Send every logger of this process to standard output as JSON lines."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter(service))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[LineHandler(sys.stdout, JsonFormatter(service))], force=True)
     for noisy in ("httpx", "httpcore", "asyncio", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

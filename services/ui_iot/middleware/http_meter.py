@@ -12,6 +12,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
+from services.shared.logging import tell
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.shared.tracing import TraceContext
 from services.ui_iot.middleware.path_template import PathTemplates
@@ -122,23 +123,10 @@ class HttpMeter:
             self._errors.inc()
 
 
-# A record made by hand from this one: Logger.info walks the stack and asks for threads, 4 µs that nobody reads here.
-_RECORD = vars(logging.LogRecord(log.name, logging.INFO, __file__, 0, "%s %s %s", (), None))
-
-
 def _log_end(
     scope: Scope, context: TraceContext, key: tuple[str, str, int], seconds: float, *, outcome: str, failed: bool
 ) -> None:
-    level, name = (logging.ERROR, "ERROR") if failed else (logging.INFO, "INFO")
-    if not log.isEnabledFor(level):
-        return
-    record = logging.LogRecord.__new__(logging.LogRecord)
-    record.__dict__ = fields = {
-        **_RECORD,
-        "levelno": level,
-        "levelname": name,
-        "args": key,
-        "created": time.time(),
+    extras = {
         "method": key[0],
         "path": scope["path"][:LONGEST_LOGGED_PATH],
         "path_template": key[1],
@@ -147,9 +135,9 @@ def _log_end(
         "client_address": scope.get("pulse.client_address"),
     }
     if context.foreign_trace_id is not None:
-        fields["foreign_trace_id"] = context.foreign_trace_id
+        extras["foreign_trace_id"] = context.foreign_trace_id
     principal = scope.get("pulse.principal")
     if principal is not None:
-        fields["tenant_id"] = principal.tenant_id
-        fields["actor_id"] = principal.actor.id
-    log.handle(record)
+        extras["tenant_id"] = principal.tenant_id
+        extras["actor_id"] = principal.actor.id
+    tell(log, logging.ERROR if failed else logging.INFO, f"{key[0]} {key[1]} {key[2]}", extras)
