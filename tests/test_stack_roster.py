@@ -7,6 +7,7 @@ import httpx
 import orjson
 import pytest
 
+from services.local.hints import checks
 from services.local.home import Home
 from services.local.postgres import EmbeddedPostgres
 from services.local.roster import FLEET, SERVICES, SINK, Ports, Roster
@@ -139,3 +140,20 @@ async def test_ready_is_what_readyz_says(tmp_path: Path) -> None:
         assert await until(lambda: spec.is_ready(1))
         assert await roster.fleet(rate=1).is_ready(1)
         assert roster.fleet(rate=1).name == FLEET
+
+
+def test_what_to_paste_shows_the_token_of_metrics_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one protects /metrics; its value is printed nowhere."""
+    home = Home(tmp_path)
+
+    def asking() -> list[str]:
+        told = [line for _, lines in checks(Ports(8080), home, demo=True) for line in lines]
+        return [line for line in told if "/metrics" in line]
+
+    monkeypatch.delenv("PULSE_METRICS_TOKEN", raising=False)
+    assert [line for line in asking() if "Bearer" in line] == []
+    monkeypatch.setenv("PULSE_METRICS_TOKEN", "sixteen-secret-characters")
+    assert len(asking()) == 2
+    for line in asking():
+        assert '-H "Authorization: Bearer $PULSE_METRICS_TOKEN"' in line
+        assert "sixteen" not in line

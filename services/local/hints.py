@@ -1,5 +1,6 @@
 """What `pulse up` tells people when everything is ready: addresses, a token, and commands to paste."""
 
+import os
 import shlex
 from collections.abc import Iterator
 
@@ -25,6 +26,8 @@ def checks(ports: Ports, home: Home, *, demo: bool) -> Iterator[tuple[str, list[
     """Title and commands of the four things to try, each ready to paste into a shell."""
     api = f"localhost:{ports['ui_iot']}"
     expired = f"$(./pulse token --tenant {TENANT_ID} --role admin --expired)"
+    # Named, not shown: what is printed here ends up in logs and on screens.
+    shown = '-H "Authorization: Bearer $PULSE_METRICS_TOKEN" ' if os.environ.get("PULSE_METRICS_TOKEN") else ""
     failures = "SELECT * FROM audit_log WHERE event_type LIKE 'auth.%' ORDER BY timestamp DESC LIMIT 5;"
     yield (
         "Failed logins stand in the audit trail, with reason and address",
@@ -34,12 +37,12 @@ def checks(ports: Ports, home: Home, *, demo: bool) -> Iterator[tuple[str, list[
             f'./pulse psql -- -c "{failures}"',
         ],
     )
-    yield "Every request is measured", [f"curl -s {api}/metrics | grep http_request_duration_seconds"]
+    yield "Every request is measured", [f"curl -s {shown}{api}/metrics | grep http_request_duration_seconds"]
     if demo:
         yield "One trace id goes from the reading to the webhook", list(_trace_commands(ports, home))
     workers = ",".join(str(ports[name]) for name in list(SERVICES)[1:5])
     measured = "pulse_(processing_duration_seconds|db_pool|queue_depth)"
-    yield "Every worker is measured too", [f'curl -s "localhost:{{{workers}}}/metrics" | grep -E "{measured}"']
+    yield "Every worker is measured too", [f'curl -s {shown}"localhost:{{{workers}}}/metrics" | grep -E "{measured}"']
 
 
 def _trace_commands(ports: Ports, home: Home) -> Iterator[str]:
