@@ -65,4 +65,4 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
     try:
         yield pool
     finally:
-        await pool.close()
+        await db.close_pool(pool)

@@ -1,5 +1,6 @@
 """The only door to Postgres: pools, transactions with an actor, the revision check."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ UNAVAILABLE = (
 # Longest wait for a free connection. asyncpg bounds the release by it too, which otherwise waits for a hung server
 # without end.
 ACQUIRE_SECONDS = 10.0
+
+CLOSE_SECONDS = 3.0
 
 _REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
 
@@ -81,6 +84,18 @@ async def open_pool(settings: Settings) -> Pool:
         statement_cache_size=settings.statement_cache_size,
         reset=_keep,
     )
+
+
+async def close_pool(pool: Pool) -> None:
+    """Close the pool, by force when that takes longer than it may.
+
+    A connection that was cut off while it was taken or given back may never count as back, and asyncpg waits for it.
+    """
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await pool.close()
+    except (TimeoutError, *UNAVAILABLE):
+        pool.terminate()
 
 
 @asynccontextmanager

@@ -97,7 +97,7 @@ async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Se
         stop.set()
         await server
         if process.pool is not None:
-            await _close(process.pool)
+            await db.close_pool(process.pool)
 
 
 async def run_loops(
@@ -125,14 +125,6 @@ async def run_loops(
             log.warning("cut off", extra={"operation": task.get_name()})
             task.cancel()
     await record_process(process, "stopped")
-
-
-async def _close(pool: db.Pool) -> None:
-    try:
-        async with asyncio.timeout(3):
-            await pool.close()
-    except (TimeoutError, *db.UNAVAILABLE):
-        pool.terminate()
 
 
 def run_worker(
