@@ -30,6 +30,8 @@ async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subp
         env={**inherited, "PYTHONPATH": str(ROOT), "PULSE_AUDIT_DATABASE_URL": url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        # A shell has its background jobs ignore Ctrl-C, and so would what a test run in the background starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     lines: Lines = []
 
