@@ -10,9 +10,9 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
 REPORT = "report.json"
+_Report = TypeVar("_Report", "Report", "TraceReport")
 _MOST_SHOWN = 20
 
 
@@ -51,18 +52,8 @@ def audit(
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root, spool_disk(root / "spool") as disk:
         plan = run.Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
-        try:
-            report = asyncio.run(run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False)))
-        except asyncio.CancelledError:
-            raise typer.Exit(130) from None
-        except Exception:
-            _show_evidence(console, root, keep)
-            raise
-        report.write(root / REPORT)
-        console.print(_table(report))
-        _show_broken(console, report.broken)
-        if report.broken or keep is not None:
-            _show_evidence(console, root, keep)
+        running = run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False))
+        report = _carry_out(running, _table, console=console, root=root, keep=keep)
     if report.broken:
         raise typer.Exit(1)
 
@@ -86,20 +77,33 @@ def traces(
     with _root() as root:
         chosen = random.randrange(1 << 32) if seed is None else seed
         running = run_traces(root, count=count, seed=chosen, say=lambda line: console.print(line, highlight=False))
-        try:
-            report = asyncio.run(running)
-        except asyncio.CancelledError:
-            raise typer.Exit(130) from None
-        except Exception:
-            _show_evidence(console, root, keep)
-            raise
-        report.write(root / REPORT)
-        console.print(_trace_table(report))
-        _show_broken(console, report.broken)
-        if report.broken or keep is not None:
-            _show_evidence(console, root, keep)
+        report = _carry_out(running, _trace_table, console=console, root=root, keep=keep)
     if report.broken:
         raise typer.Exit(1)
+
+
+def _carry_out(
+    running: Coroutine[Any, Any, _Report],
+    table: Callable[[_Report], Table],
+    *,
+    console: Console,
+    root: Path,
+    keep: Path | None,
+) -> _Report:
+    """The report of a run, written and shown; what a person would look at is kept when it failed or was asked for."""
+    try:
+        report = asyncio.run(running)
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+    except Exception:
+        _show_evidence(console, root, keep)
+        raise
+    report.write(root / REPORT)
+    console.print(table(report))
+    _show_broken(console, report.broken)
+    if report.broken or keep is not None:
+        _show_evidence(console, root, keep)
+    return report
 
 
 @contextlib.contextmanager
