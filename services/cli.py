@@ -151,12 +151,16 @@ def migrate() -> None:
 
 
 @app.command(context_settings=_PASS_ON)
-def test(context: typer.Context) -> None:
+def test(
+    context: typer.Context,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Include the tests marked slow.")] = False,
+) -> None:
     """Run ruff, mypy, import-linter and pytest.
 
     Arguments after -- go to pytest. Every tool runs; the exit status is that of the first that failed.
     """
-    raise typer.Exit(run_checks(context.args))
+    raise typer.Exit(run_checks(context.args, slow=everything))
 
 
 @app.command(context_settings=_PASS_ON)

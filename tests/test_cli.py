@@ -293,9 +293,13 @@ def test_test_runs_every_tool_and_fails_with_the_first_that_failed(
         checks, "TOOLS", (("bad", ("-c", "raise SystemExit(3)")), ("worse", ("-c", "raise SystemExit(4)")))
     )
     monkeypatch.setattr(checks, "PYTEST", ("pytest", ("-c", show)))
-    assert checks.run_checks(["-k", "name"]) == 3
+    assert checks.run_checks(["-k", "name"], slow=True) == 3
     said = capfd.readouterr().out
     assert "['PULSE_TEST_URL'] ['-k', 'name']" in said
+    assert said.splitlines()[-1] == "bad: FAILED (3)   worse: FAILED (4)   pytest: ok"
+    assert checks.run_checks(["-k", "name"], slow=False) == 3
+    said = capfd.readouterr().out
+    assert "['PULSE_TEST_URL'] ['-m', 'not slow', '-k', 'name']" in said
     assert said.splitlines()[-1] == "bad: FAILED (3)   worse: FAILED (4)   pytest: ok"
 
 

@@ -22,12 +22,16 @@ TOOLS: Sequence[tuple[str, Sequence[str]]] = (
 PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 
 
-def run_checks(pytest_arguments: Sequence[str]) -> int:
-    """Run all tools, also after one failed; returns the first bad exit status, 0 when all is well."""
+def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
+    """Run every tool, even after one failed, and return the first nonzero exit status, or 0.
+
+    Tests marked `slow` run only if slow is true.
+    """
+    selection = () if slow else ("-m", "not slow")
     inherited = without_client_variables(os.environ).items()
     env = {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}
     statuses: dict[str, int] = {}
-    for name, arguments in (*TOOLS, (PYTEST[0], (*PYTEST[1], *pytest_arguments))):
+    for name, arguments in (*TOOLS, (PYTEST[0], (*PYTEST[1], *selection, *pytest_arguments))):
         print(f"── {name}", flush=True)
         started = time.monotonic()
         statuses[name] = subprocess.run([sys.executable, *arguments], check=False, cwd=CHECKOUT, env=env).returncode
