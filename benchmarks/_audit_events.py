@@ -57,11 +57,13 @@ def make_row() -> tuple[Any, ...]:
 
 
 @asynccontextmanager
-async def audit_logger(url: str, **others: Any) -> AsyncIterator[AuditLogger]:
+async def audit_logger(
+    url: str, registry: CollectorRegistry | None = None, **others: Any
+) -> AsyncIterator[AuditLogger]:
     """An AuditLogger with a spool of its own and without aggregation of floods: here every row counts."""
     with tempfile.TemporaryDirectory(prefix="pulse-bench-spool-") as spool:
         settings = UiIot(database_url=url, audit_spool_dir=Path(spool), audit_flood_rows_per_window=0, **others)
-        async with open_audit_logger(settings, registry=CollectorRegistry()) as logger:
+        async with open_audit_logger(settings, registry=registry or CollectorRegistry()) as logger:
             yield logger
 
 
@@ -96,6 +98,11 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
 async def count_sealed(conn: asyncpg.Connection) -> int:
     """Rows in blocks."""
     return int(await conn.fetchval("select coalesce(sum(row_count), 0) from audit.blocks"))
+
+
+async def count_rows(conn: asyncpg.Connection, event_type: str) -> int:
+    """Committed events of a type."""
+    return int(await conn.fetchval("select count(*) from audit_log where event_type = $1", event_type))
 
 
 async def until_sealed(conn: asyncpg.Connection, process: "subprocess.Popen[bytes]") -> None:

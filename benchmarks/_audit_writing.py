@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 
 import asyncpg
 import orjson
+from prometheus_client import CollectorRegistry
 
 from benchmarks._audit_events import (
     COLUMNS,
     audit_logger,
+    count_rows,
     count_sealed,
     make_event,
     make_row,
@@ -23,17 +25,20 @@ from benchmarks._audit_events import (
     sealer,
     until_sealed,
 )
-from benchmarks._bench import as_role, percentile
+from benchmarks._bench import as_role, percentile, require_effect
 from services.shared import db
 from services.shared.audit.event import new_event_id
 from services.shared.settings import UiIot
 
 BATCH = 1000
+LOGGED, REFUSED = "auth.login_success", "auth.login_failure"
+SPOOLED = "pulse_audit_spool_records"
 MOST_WAITING = 20_000
 
 
-async def measure_copy(url: str, seconds: float) -> float:
+async def measure_copy(url: str, conn: asyncpg.Connection, seconds: float) -> float:
     """The reference: rows a second by plain COPY over one connection."""
+    before = await count_rows(conn, LOGGED)
     pool = await db.open_pool(UiIot(database_url=url, pool_max_size=1))
     started, rows = time.perf_counter(), 0
     async with pool.acquire() as connection:
@@ -43,11 +48,13 @@ async def measure_copy(url: str, seconds: float) -> float:
             rows += BATCH
     elapsed = time.perf_counter() - started
     await pool.close()
+    require_effect("rows copied", found=await count_rows(conn, LOGGED) - before, expected=rows)
     return rows / elapsed
 
 
 async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> tuple[float, float]:
     """Pulse: events a second until all are committed, and the share of them that was sealed by then."""
+    committed = await count_rows(conn, LOGGED)
     async with audit_logger(url, audit_buffer_size=MOST_WAITING + 2 * BATCH) as logger:
         before, started, count = await count_sealed(conn), time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
@@ -60,6 +67,7 @@ async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> 
         await logger.record(make_event())  # durable after everything before it
         elapsed = time.perf_counter() - started
         sealed = await count_sealed(conn) - before
+    require_effect("events committed", found=await count_rows(conn, LOGGED) - committed, expected=count + 1)
     return count / elapsed, sealed / count
 
 
@@ -72,7 +80,7 @@ async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse
         for _ in range(options.rounds):
             await until_sealed(conn, process)
             process.send_signal(signal.SIGSTOP)
-            rates["reference"].append(await measure_copy(app_url, options.seconds))
+            rates["reference"].append(await measure_copy(app_url, conn, options.seconds))
             process.send_signal(signal.SIGCONT)
             await until_sealed(conn, process)
             rate, share = await measure_logger(app_url, conn, options.seconds)
@@ -98,7 +106,7 @@ async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Names
     print(f"  ratio      {share:>10.3f} x the written rate")
 
 
-async def bench_call(url: str, _conn: asyncpg.Connection, options: argparse.Namespace) -> None:
+async def bench_call(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
     """What a caller of log() waits for: the event made, cleaned, checked for secrets, put into a buffer."""
     count = 20_000
     plain = {name: str(value) for name, value in zip(COLUMNS, make_row(), strict=True)}
@@ -110,11 +118,15 @@ async def bench_call(url: str, _conn: asyncpg.Connection, options: argparse.Name
         return (time.perf_counter() - started) / count * 1e6
 
     rounds = []
+    before = await count_rows(conn, LOGGED)
     async with audit_logger(as_role(url, "pulse_app"), audit_buffer_size=2 * count) as logger:
         for _ in range(options.rounds):
             references = microseconds(lambda: orjson.dumps(plain)), microseconds(lambda: json.dumps(plain))
             rounds.append((*references, microseconds(lambda: logger.log(make_event()))))
             await logger.record(make_event())
+    require_effect(
+        "events committed", found=await count_rows(conn, LOGGED) - before, expected=options.rounds * (count + 1)
+    )
     fast, slow, mine = (sorted(times)[len(times) // 2] for times in zip(*rounds, strict=True))
     print("call")
     print(f"  reference  {fast:>10.2f} µs to encode such an event with orjson, {slow:.2f} with json")
@@ -141,9 +153,10 @@ async def open_loop(rate: int, seconds: float, act: Callable[[], Awaitable[objec
     return taken
 
 
-async def bench_refusals(url: str, _conn: asyncpg.Connection, options: argparse.Namespace) -> None:
+async def bench_refusals(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
     """What a 401 waits for, at a fixed rate of arrivals."""
     app_url = as_role(url, "pulse_app")
+    before = await count_rows(conn, REFUSED)
     pool = await db.open_pool(UiIot(database_url=app_url, pool_max_size=8))
     call = "call audit.record_auth_failure($1, $2, $3, $4)"
 
@@ -157,9 +170,11 @@ async def bench_refusals(url: str, _conn: asyncpg.Connection, options: argparse.
         async with audit_logger(app_url) as logger:
 
             async def record(logger: object = logger) -> None:
-                await logger.record(make_event("auth.login_failure"))  # type: ignore[attr-defined]
+                await logger.record(make_event(REFUSED))  # type: ignore[attr-defined]
 
             mine[rate] = await open_loop(rate, options.seconds, record)
+    refused = len(plain) + sum(len(taken) for taken in mine.values())
+    require_effect("refusals committed", found=await count_rows(conn, REFUSED) - before, expected=refused)
     print("refusals")
     print(f"  reference  {_spread(plain)} at 1,000/s: one CALL a commit over 8 connections")
     for rate, taken in mine.items():
@@ -179,13 +194,15 @@ async def bench_spool(_url: str, _conn: asyncpg.Connection, options: argparse.Na
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
     for _ in range(options.rounds):
         rates["reference"].append(measure_fsync(options.seconds / 2))
-        async with audit_logger(gone, audit_database_seconds=0.1, audit_spool_bytes=1 << 33) as logger:
+        registry = CollectorRegistry()
+        async with audit_logger(gone, registry, audit_database_seconds=0.1, audit_spool_bytes=1 << 33) as logger:
             await logger.record(make_event())
             started, count = time.perf_counter(), 0
             while time.perf_counter() - started < options.seconds / 2:
                 await asyncio.gather(*(logger.record(make_event()) for _ in range(BATCH)))
                 count += BATCH
             rates["pulse"].append(count / (time.perf_counter() - started))
+            require_effect("events spooled", found=registry.get_sample_value(SPOOLED) or 0, expected=count + 1)
     print_rates("spool", rates, "events/s")
 
 

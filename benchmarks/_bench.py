@@ -1,11 +1,14 @@
 """What benchmarks share: a database of their own (durable, on disk, migrated, gone afterwards) and their output."""
 
+import asyncio
 import io
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from alembic import command
@@ -51,6 +54,24 @@ def percentile(values: list[float], share: float) -> float:
     """The value below which that share of the sorted values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class MeasurementVoid(Exception):
+    """The measured work did not have its effect, so the time it took says nothing."""
+
+
+def require_effect(what: str, *, found: float, expected: float) -> None:
+    """Raise MeasurementVoid unless the measured work had its effect."""
+    if found != expected:
+        raise MeasurementVoid(f"{what}: expected {expected:,.0f}, found {found:,.0f}")
+
+
+def conclude(benchmark: Coroutine[Any, Any, None]) -> None:
+    """Run a benchmark; exit with status 1 and one line if a measurement is void."""
+    try:
+        asyncio.run(benchmark)
+    except MeasurementVoid as void:
+        sys.exit(f"bench: the measurement is void: {void}")
 
 
 def print_comparison(rates: dict[str, list[float]]) -> None:

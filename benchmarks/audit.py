@@ -13,7 +13,6 @@ size        bytes a row, with indexes, and what sealing adds
 """
 
 import argparse
-import asyncio
 import sys
 
 import asyncpg
@@ -21,7 +20,7 @@ import asyncpg
 from benchmarks._audit_events import KEY
 from benchmarks._audit_proof import bench_size, bench_verify
 from benchmarks._audit_writing import bench_call, bench_refusals, bench_soak, bench_spool, bench_throughput
-from benchmarks._bench import scratch_database
+from benchmarks._bench import conclude, scratch_database
 
 PARTS = {
     "throughput": bench_throughput,
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=f"parts to run: {', '.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement (default 10)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements (default 3)")
-    asyncio.run(run(parser.parse_args()))
+    conclude(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

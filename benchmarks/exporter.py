@@ -5,7 +5,8 @@ pulse      a scrape of `python -m exporter` over HTTP: one snapshot, the catalog
 foreign    the same views as custom queries of prometheus-postgres-exporter, where that is installed
 
 For each the latency that the scraper sees, the time that the database was active (pg_stat_database) and the memory of
-the process; then how many passes 50 scrapes at once cost.
+the process; then how many passes 50 scrapes at once cost. The benchmark exits with status 1 if a side leaves out a
+view.
 
     pulse bench exporter [--history N] [--pending N] [--scrapes N] [--rounds N]
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from benchmarks._bench import as_role, percentile, scratch_database
+from benchmarks._bench import as_role, conclude, percentile, require_effect, scratch_database
 from benchmarks._exporter_database import fill
 from benchmarks._exporter_sides import (
     FOREIGN,
@@ -34,10 +35,11 @@ from benchmarks._exporter_sides import (
 )
 from exporter.catalog import read_catalog
 from exporter.link import Link
-from exporter.shape import Shape, shape_of
+from exporter.shape import Kind, Shape, shape_of
 from services.shared.settings import Exporter
 
 AT_ONCE = 50
+UP = ("pulse_exporter_up ", "pg_up ")
 
 
 @dataclass
@@ -83,6 +85,9 @@ async def measure(side: Side, found: Found, scrapes: int) -> None:
         started = time.perf_counter()
         await side.scrape()
         taken.append(time.perf_counter() - started)
+    if isinstance(side, OverHttp):
+        up = [float(line.split()[1]) for line in side.get("/metrics").decode().splitlines() if line.startswith(UP)]
+        require_effect("whether scrapes read the database", found=sum(up), expected=1)
     found.seconds.append(taken)
     found.megabytes = resident_megabytes(side.pid)
 
@@ -107,14 +112,38 @@ async def run(options: argparse.Namespace) -> None:
                 side = {"pulse": exporter, "foreign": foreign}.get(name) or ByHand(hand, shapes)
                 await measure(side, results, options.scrapes)
                 after = await database_ms(conn)
-                results.database_ms.append((after - before) / (options.scrapes + 1))
+                results.database_ms.append((after - before) / (options.scrapes + 1 + isinstance(side, OverHttp)))
                 before = after
+        await check_views(exporter_url, exporter, foreign, shapes)
         passes = await count_passes(exporter)
         await conn.close()
     print_sides(found, views=len(shapes))
     if "foreign" not in found:
         print(f"foreign    not compared: {FOREIGN} is not installed")
     print(f"{AT_ONCE} scrapes at once: {passes} pass{'' if passes == 1 else 'es'} over the database")
+
+
+async def check_views(url: str, exporter: OverHttp, foreign: OverHttp | None, shapes: Sequence[Shape]) -> None:
+    """Check that every side gave every view: one that leaves views out is faster."""
+    hand = await asyncpg.connect(url)
+    rows = {shape.name: len(await hand.fetch(shape.query)) for shape in shapes}
+    await hand.close()
+    require_effect("views with rows", found=sum(map(bool, rows.values())) > len(rows) // 2, expected=True)
+    exporter.connect()
+    served = {line.split()[0]: line.split()[1] for line in exporter.get("/metrics").decode().splitlines()}
+    for shape in shapes:
+        name = shape.name.removeprefix("pulse_") + ("_total" if shape.kind is Kind.COUNTER else "")
+        expected = rows[shape.name]
+        success = served.get(f'pulse_exporter_view_success{{view="{name}"}}', "0")
+        require_effect(f"whether view {name} is served", found=int(float(success)), expected=1)
+        shown = served.get(f'pulse_exporter_view_rows{{view="{name}"}}', "0")
+        require_effect(f"rows of view {name}", found=int(float(shown)), expected=expected)
+    if foreign:
+        foreign.connect()
+        await foreign.scrape()  # finds that its connection was ended
+        text = foreign.get("/metrics").decode()
+        missing = [name for name, expected in rows.items() if expected and f"\n{name}_value" not in text]
+        require_effect(f"views that {FOREIGN} leaves out ({', '.join(missing)})", found=len(missing), expected=0)
 
 
 async def count_passes(exporter: OverHttp) -> int:
@@ -161,7 +190,7 @@ def main() -> None:
     parser.add_argument("--pending", type=int, default=100_000, help="rows that wait (default 100000)")
     parser.add_argument("--scrapes", type=int, default=100, help="scrapes a round and side (default 100)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
-    asyncio.run(run(parser.parse_args()))
+    conclude(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,21 @@ request  trace id in and out, histogram and log line together, called as a serve
 token    a user token verified for the first time, and one that was verified before; the reference is python-jose given
          the JWK each time
 
+Every answer must be a 200, and each request to the reference and to Pulse must stand in its histogram and in its log;
+otherwise the benchmark exits with status 1.
+
     pulse bench http [--only NAME …] [--requests N] [--rounds N] [--no-libraries]
 """
 
 import argparse
-import asyncio
 import logging
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -27,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
-from benchmarks._bench import percentile
+from benchmarks._bench import conclude, percentile, require_effect
 from benchmarks._http_libraries import LIBRARIES, install
 from services.shared.logging import JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
@@ -37,6 +41,7 @@ from services.ui_iot.middleware.trace import TraceMiddleware
 from services.ui_iot.tokens import KeySet, TokenVerifier
 
 ISSUER, AUDIENCE = "https://issuer.example", "pulse"
+OBSERVED = "pulse_http_request_duration_seconds"
 _log = logging.getLogger("bench.http")
 
 
@@ -51,17 +56,15 @@ def bare() -> FastAPI:
     return api
 
 
-def with_pulse(api: FastAPI) -> ASGIApp:
+def with_pulse(api: FastAPI, metrics: ProcessMetrics) -> ASGIApp:
     """Pulse's outermost layer, whole."""
-    return TraceMiddleware(
-        api, metrics=ProcessMetrics("bench"), templates=PathTemplates(api.routes), unmeasured=frozenset(("/livez",))
-    )
+    return TraceMiddleware(api, metrics=metrics, templates=PathTemplates(api.routes), unmeasured=frozenset(("/livez",)))
 
 
-def with_base_middleware(api: FastAPI) -> ASGIApp:
+def with_base_middleware(api: FastAPI, registry: CollectorRegistry) -> ASGIApp:
     """The reference: the same three things in one BaseHTTPMiddleware."""
     names = ["method", "path_template", "status_code"]
-    duration = Histogram("duration_seconds", "Seconds.", names, buckets=BUCKETS, registry=CollectorRegistry())
+    duration = Histogram(OBSERVED, "Seconds.", names, buckets=BUCKETS, registry=registry)
 
     async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         trace_id = request.headers.get("x-trace-id") or uuid.uuid4().hex
@@ -83,8 +86,11 @@ async def call(app: ASGIApp, requests: int) -> float:
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
+    answered = 0
+
     async def send(message: Message) -> None:
-        del message
+        nonlocal answered
+        answered += message["type"] == "http.response.start" and message["status"] == 200
 
     scope = {
         "type": "http",
@@ -103,12 +109,35 @@ async def call(app: ASGIApp, requests: int) -> float:
     started = time.perf_counter()
     for _ in range(requests):
         await app({**scope}, receive, send)
-    return (time.perf_counter() - started) / requests * 1e6
+    taken = time.perf_counter() - started
+    require_effect("requests answered with 200", found=answered, expected=requests)
+    return taken / requests * 1e6
+
+
+def observations(registry: CollectorRegistry) -> int:
+    """Return how many successful requests stand in the histogram."""
+    labels = {"method": "GET", "path_template": "/items/{item_id}", "status_code": "200"}
+    return int(registry.get_sample_value(f"{OBSERVED}_count", labels) or 0)
+
+
+async def prove(name: str, app: ASGIApp, registry: CollectorRegistry, requests: int = 100) -> None:
+    """Check that each request makes one observation and one log line."""
+    before = observations(registry)
+    with tempfile.TemporaryFile("w+") as lines:
+        with logging_to(lines):
+            await call(app, requests)
+        lines.seek(0)
+        require_effect(f"log lines of {name}", found=sum("/items/" in line for line in lines), expected=requests)
+    require_effect(f"observations of {name}", found=observations(registry) - before, expected=requests)
 
 
 async def bench_request(options: argparse.Namespace) -> None:
     """What each adds to the bare application, all by turns."""
-    apps: dict[str, ASGIApp] = {"reference": with_base_middleware(bare()), "pulse": with_pulse(bare())}
+    metrics, registry = ProcessMetrics("bench"), CollectorRegistry()
+    apps: dict[str, ASGIApp] = {
+        "reference": with_base_middleware(bare(), registry),
+        "pulse": with_pulse(bare(), metrics),
+    }
     if options.libraries:
         install()
         apps |= {name: add(bare()) for name, add in LIBRARIES.items()}
@@ -117,6 +146,8 @@ async def bench_request(options: argparse.Namespace) -> None:
     floor = []
     for warm in (naked, *apps.values()):
         await call(warm, options.requests // 10)
+    for name, collected in (("reference", registry), ("pulse", metrics.registry)):
+        await prove(name, apps[name], collected)
     for _ in range(options.rounds):
         floor.append(await call(naked, options.requests))
         for name, app in apps.items():
@@ -150,8 +181,8 @@ def bench_token(options: argparse.Namespace) -> None:
             jwt.decode(token, public, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)
 
     def verify(verifier: TokenVerifier) -> None:
-        for token in tokens:
-            assert isinstance(verifier.verify(token, keys), Claims)
+        accepted = sum(isinstance(verifier.verify(token, keys), Claims) for token in tokens)
+        require_effect("tokens accepted", found=accepted, expected=len(tokens))
 
     rates: dict[str, list[float]] = {"reference": [], "pulse": [], "again": []}
     for _ in range(options.rounds):
@@ -173,12 +204,22 @@ def bench_token(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def logging_to_nowhere() -> Iterator[None]:
-    """Log lines are made and written, to the null device."""
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # it is no path
-        handler = LineHandler(nowhere, JsonFormatter("bench"))
-        logging.basicConfig(level="INFO", handlers=[handler], force=True)
+def logging_to(stream: TextIO) -> Iterator[None]:
+    """Write log lines to a stream meanwhile."""
+    before = logging.root.handlers[:]
+    logging.basicConfig(level="INFO", handlers=[LineHandler(stream, JsonFormatter("bench"))], force=True)
+    try:
         yield
+    finally:
+        logging.basicConfig(level="INFO", handlers=before, force=True)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Run the parts that were asked for."""
+    if "request" in options.only:
+        await bench_request(options)
+    if "token" in options.only:
+        bench_token(options)
 
 
 PARTS = ("request", "token")
@@ -194,11 +235,8 @@ def main() -> None:
         "--no-libraries", dest="libraries", action="store_false", help="leave out what must be downloaded"
     )
     options = parser.parse_args()
-    with logging_to_nowhere():
-        if "request" in options.only:
-            asyncio.run(bench_request(options))
-        if "token" in options.only:
-            bench_token(options)
+    with open(os.devnull, "w") as nowhere, logging_to(nowhere):  # noqa: PTH123  # it is no path
+        conclude(run(options))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, percentile, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
 
 SERVICES = ("services.evaluator_iot", "services.dispatcher", "services.delivery_worker")
 HOPS = 3
@@ -130,7 +130,7 @@ async def measure(url: str, receiver: Receiver, options: argparse.Namespace) -> 
     while len(receiver.arrived) < first + total and time.perf_counter() < deadline:
         await asyncio.sleep(0.05)
     lost = committed.keys() - receiver.arrived.keys()
-    assert not lost, f"{len(lost)} of {total} notifications did not arrive"
+    require_effect("notifications received", found=total - len(lost), expected=total)
     return [(receiver.arrived[trace_id] - at) * 1000 for trace_id, at in committed.items()]
 
 
@@ -155,7 +155,7 @@ async def measure_reference(url: str, options: argparse.Namespace) -> list[float
 
 
 HOPS_IN_ROWS = """
-select hop, percentile_cont(0.5) within group (order by ms), percentile_cont(0.99) within group (order by ms)
+select hop, percentile_cont(0.5) within group (order by ms), percentile_cont(0.99) within group (order by ms), count(ms)
 from (
   select extract(epoch from e.recorded_at - t.received_at) * 1000 as evaluated,
     extract(epoch from j.created_at - e.recorded_at) * 1000 as dispatched,
@@ -174,6 +174,16 @@ order by place
 """
 
 
+async def finished(owner: asyncpg.Connection, expected: int) -> None:
+    """Wait until the last answers are recorded, which happens after the receiver has seen the requests."""
+    deadline = time.perf_counter() + 30
+    found = 0
+    while found < expected and time.perf_counter() < deadline:
+        found = await owner.fetchval("select count(*) from delivery_attempts where outcome = 'delivered'")
+        await asyncio.sleep(0.05)
+    require_effect("deliveries recorded", found=found, expected=expected)
+
+
 async def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     receiver = Receiver()
@@ -187,9 +197,12 @@ async def run(options: argparse.Namespace) -> None:
                     "select exists (select from pg_stat_activity where application_name = $1)", f"pulse-{name}-listen"
                 ):
                     await asyncio.sleep(0.05)
-            await measure(url, receiver, argparse.Namespace(seconds=1.0, rate=options.rate))  # warms plans and sockets
+            # Warms plans and sockets.
+            warm = await measure(url, receiver, argparse.Namespace(seconds=1.0, rate=options.rate))
+            await finished(owner, len(warm))
             await owner.execute("delete from delivery_attempts")
             times = await measure(url, receiver, options)
+            await finished(owner, len(times))
         hops = await owner.fetch(HOPS_IN_ROWS)
         reference = await measure_reference(url, options)
         await owner.close()
@@ -199,7 +212,8 @@ async def run(options: argparse.Namespace) -> None:
             f"{name:10} p50 {percentile(values, 0.5):7.1f} ms   p99 {percentile(values, 0.99):7.1f} ms"
             f"   max {max(values):7.1f} ms   of {len(values)}"
         )
-    for hop, middle, late in hops:
+    for hop, middle, late, count in hops:
+        require_effect(f"rows that show how long it took until {hop}", found=count, expected=len(times))
         print(f"  {hop:10} p50 {middle:7.1f} ms   p99 {late:7.1f} ms   by the rows' own times")
     print(
         f"ratio      p50 {percentile(times, 0.5) / percentile(reference, 0.5):.1f} x   at {options.rate:g} readings/s"
@@ -211,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="pulse bench reading_to_webhook", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the measurement (default 20)")
     parser.add_argument("--rate", type=float, default=100.0, help="alerts or resolutions a second (default 100)")
-    asyncio.run(run(parser.parse_args()))
+    conclude(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

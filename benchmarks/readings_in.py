@@ -2,7 +2,8 @@
 
 The reference does what cannot be left out: COPY into the partitioned, indexed telemetry table, upsert the newest value
 of each device and metric, notify, commit. Pulse does that and more: it checks devices, drops repeats, queues the
-readings for the evaluator and audits the batch.
+readings for the evaluator and audits the batch. The benchmark exits with status 1 unless every reading is stored, and
+on Pulse's side also queued and audited.
 
     pulse bench readings_in [--seconds N] [--batch N] [--connections N]
 """
@@ -16,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, as_role, print_comparison, scratch_database
+from benchmarks._bench import ACTOR, as_role, conclude, print_comparison, require_effect, scratch_database
 
 DEVICES = 1000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,6 +29,12 @@ order by device_id, metric, timestamp desc
 on conflict (tenant_id, device_id, metric) do update
 set timestamp = excluded.timestamp, value = excluded.value, received_at = excluded.received_at
 where excluded.timestamp > d.timestamp
+"""
+
+STORED = "select count(*) from telemetry"
+QUEUED = "select count(*) from evaluator.inbox"
+AUDITED = """
+select coalesce(sum((details ->> 'accepted')::bigint), 0) from audit_log where event_type = 'device.readings_accepted'
 """
 
 Columns = tuple[list[str], list[str], list[datetime], list[float]]
@@ -57,13 +64,13 @@ async def send_pulse(connection: asyncpg.Connection, batch: Columns) -> None:
     accepted = await connection.fetchval(
         "select accepted from ingest.record_readings('acme', $1, $2, $3, $4, $5)", *batch, "0" * 31 + "1"
     )
-    assert accepted == len(batch[0])
+    require_effect("readings accepted", found=accepted, expected=len(batch[0]))
 
 
 async def measure(
     url: str, send: Callable[[asyncpg.Connection, Columns], Awaitable[None]], options: argparse.Namespace, first: int
-) -> tuple[float, int]:
-    """Readings a second over all connections, and the number of the next unused batch."""
+) -> tuple[float, int, int]:
+    """Readings a second over all connections, the number of the next unused batch, and the readings sent."""
     numbers = itertools.count(first)
     end = time.perf_counter() + options.seconds
     sent = 0
@@ -80,11 +87,29 @@ async def measure(
 
     started = time.perf_counter()
     await asyncio.gather(*(run() for _ in range(options.connections)))
-    return sent / (time.perf_counter() - started), next(numbers)
+    return sent / (time.perf_counter() - started), next(numbers), sent
+
+
+async def measure_by_turns(url: str, owner: asyncpg.Connection, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Alternate reference and Pulse, so that a noisy neighbor hits both, and check what each of them stored."""
+    rates: dict[str, list[float]] = {"reference": [], "pulse": []}
+    first = audited = 0
+    for _ in range(options.rounds):
+        for name, send in (("reference", send_copy), ("pulse", send_pulse)):
+            role = url if name == "reference" else as_role(url, "pulse_app")
+            rate, first, sent = await measure(role, send, options, first)
+            rates[name].append(rate)
+            queued = sent if name == "pulse" else 0
+            audited += queued
+            require_effect(f"readings stored by {name}", found=await owner.fetchval(STORED), expected=sent)
+            require_effect(f"readings queued by {name}", found=await owner.fetchval(QUEUED), expected=queued)
+            await owner.execute("truncate telemetry, evaluator.inbox")
+    require_effect("readings audited", found=await owner.fetchval(AUDITED), expected=audited)
+    return rates
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Alternate reference and Pulse, so that a noisy neighbour hits both."""
+    """Prepare, measure and print."""
     with scratch_database() as url:
         owner = await asyncpg.connect(url, server_settings=ACTOR)
         await owner.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
@@ -96,20 +121,14 @@ async def run(options: argparse.Namespace) -> None:
         await owner.execute(
             "create table telemetry_bench partition of telemetry for values from ('2026-01-01') to ('2027-01-01')"
         )
-        rates: dict[str, list[float]] = {"reference": [], "pulse": []}
-        first = 0
-        for _ in range(options.rounds):
-            for name, send in (("reference", send_copy), ("pulse", send_pulse)):
-                role = url if name == "reference" else as_role(url, "pulse_app")
-                rate, first = await measure(role, send, options, first)
-                rates[name].append(rate)
-                await owner.execute("truncate telemetry, evaluator.inbox")
+        rates = await measure_by_turns(url, owner, options)
         updates = await owner.fetchrow(
             "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'device_state'"
         )
         await owner.close()
     print_comparison(rates)
-    print(f"device_state updates that were HOT: {updates['n_tup_hot_upd'] / max(updates['n_tup_upd'], 1):.0%}")
+    hot = f"{updates['n_tup_hot_upd'] / updates['n_tup_upd']:.0%}" if updates["n_tup_upd"] else "none was counted"
+    print(f"device_state updates that were HOT: {hot}")
 
 
 def main() -> None:
@@ -119,7 +138,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1000, help="readings a batch (default 1000)")
     parser.add_argument("--connections", type=int, default=2, help="connections that send at once (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements (default 3)")
-    asyncio.run(run(parser.parse_args()))
+    conclude(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

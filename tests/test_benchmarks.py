@@ -1,11 +1,14 @@
-"""The benchmarks run and print their ratio; what they measure is for people to read, not for tests to judge."""
+"""The benchmarks run, check their effect and print a ratio; no test judges the ratio."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from tests.migrating import Migrator
 
 ROOT = Path(__file__).parents[1]
 SHORT = {
@@ -23,12 +26,11 @@ def test_every_benchmark_is_tried_here() -> None:
     assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys()
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str) -> None:
-    """Reference and Pulse in the same run, on the tests' server, which is there and loses rows in a crash."""
+def run_benchmark(name: str, url: str) -> subprocess.CompletedProcess[str]:
+    """Run a short benchmark on the tests' server, which exists and loses rows in a crash."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PULSE_")}
-    environment |= {"PULSE_BENCH_URL": empty_url, "PULSE_ALLOW_UNSAFE_DATABASE": "true"}
-    done = subprocess.run(
+    environment |= {"PULSE_BENCH_URL": url, "PULSE_ALLOW_UNSAFE_DATABASE": "true"}
+    return subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *SHORT[name]],
         cwd=ROOT,
         env=environment,
@@ -37,6 +39,32 @@ def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str
         check=False,
         timeout=100,
     )
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str) -> None:
+    """Reference and Pulse in the same run."""
+    done = run_benchmark(name, empty_url)
     assert done.returncode == 0, done.stderr
     first_words = [line.split()[0] for line in done.stdout.splitlines()]
     assert {"reference", "pulse", "ratio"} <= set(first_words)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "missing"),
+    [
+        ("evaluation", "alert_rules", "alerts opened: expected"),
+        ("evaluation", "devices", "readings stored: expected"),
+        ("readings_in", "devices", "readings accepted: expected"),
+    ],
+)
+def test_a_measurement_without_its_effect_is_void(name: str, table: str, missing: str, empty_url: str) -> None:
+    """A benchmark whose rules or devices are disabled would be fast; it exits with 1 and prints no ratio."""
+    Migrator(empty_url).upgrade()
+    with psycopg.connect(empty_url) as owner:
+        owner.execute(f"alter table {table} alter column enabled set default false")
+    done = run_benchmark(name, empty_url)
+    assert done.returncode == 1
+    assert missing in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ratio" not in done.stdout
