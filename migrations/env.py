@@ -13,8 +13,9 @@ from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 
 from migrations.database_url import NoDatabase, database_url
 from migrations.layer_catalog import OWNER, LayerError, Session, drop_layer, find_objects, one_line
+from migrations.layer_definitions import find_foreign_triggers, one_line_of
 from migrations.roles import RolesMissing, ensure_roles
-from migrations.sql_layer import current_layer, read_layer, settle_layer
+from migrations.sql_layer import layer_faults, read_layer, settle_layer
 
 # Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
 MIGRATION_LOCK = 4865765586851406717
@@ -46,9 +47,11 @@ def describe(step: MigrationInfo) -> str:
 
 def compare_layer(session: Session) -> None:
     """What `alembic check` adds to the comparison of revisions; it compares no tables, they are written by hand."""
-    current = current_layer(session)
-    if current is None or current[1] != checkout.sha256:
+    faults = layer_faults(session, checkout, revision=str(context.get_head_revision()))
+    if faults is None:
         raise CommandError("the database's SQL layer differs from sql/: run alembic upgrade head")
+    if faults:
+        raise CommandError(f"the SQL layer is not as it was applied: {one_line_of(faults)}: run alembic upgrade head")
 
 
 def look(connection: Connection) -> None:
@@ -66,8 +69,12 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     configure(connection)
     head = context.get_head_revision()
     current = context.get_context().get_current_revision()
-    unchanged = current == destination == head and current_layer(session) == (head, checkout.sha256)
-    if unchanged and not rebuild:
+    faults = look_for_faults(session, head) if current == destination == head else None
+    for trigger in find_foreign_triggers(session):
+        say(f"left alone: {trigger}: it is not the SQL layer's")
+    if faults:
+        say(f"the SQL layer is not as it was applied: {one_line_of(faults)}")
+    elif faults == [] and not rebuild:
         say(f"nothing to do: revision {head}, SQL layer {checkout.sha256[:12]}")
         return
     dropped = drop_layer(session)
@@ -76,6 +83,15 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     if settle_layer(session, checkout, revision=revision, head=str(head), say=say):
         for thing in sorted(dropped.difference(find_objects(session))):
             say(f"dropped {thing}: this SQL layer does not have it")
+
+
+def look_for_faults(session: Session, head: str | None) -> list[str] | None:
+    """Return what differs from the layer as it was applied. A lock does not stop a start that has nothing to do."""
+    try:
+        return layer_faults(session, checkout, revision=head)
+    except psycopg.errors.LockNotAvailable as error:
+        say(f"the SQL layer was not compared with the catalog: {one_line(error)}")
+        return []
 
 
 def queue(session: Session) -> None:

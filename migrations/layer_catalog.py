@@ -12,8 +12,8 @@ Names: TypeAlias = dict[str, str | list[str]]
 
 OWNER = "pulse_owner"
 CALLERS = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
-# Views and routines of these schemas belong to sql/. In public, where extensions and people keep things too, only
-# triggers and policies on the owner's tables do; a trigger that calls a routine of ours is ours wherever it is.
+# Views, routines and triggers of these schemas belong to sql/, and so does any trigger that calls one of the routines.
+# In public, where extensions and people keep objects, only policies on the owner's tables belong to it.
 SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "metrics", "api")
 
 # Each statement drops one thing that stands alone: attached to a table, and nothing depends on it.
@@ -21,9 +21,8 @@ _ATTACHED = """
 select format('drop trigger %%I on %%I.%%I', t.tgname, n.nspname, c.relname)
   from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
  where not t.tgisinternal and t.tgparentid = 0
-   and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relowner = %(owner)s::regrole
-        or exists (select from pg_proc p join pg_namespace r on r.oid = p.pronamespace
-                    where p.oid = t.tgfoid and r.nspname = any(%(schemas)s)))
+   and (n.nspname = any(%(schemas)s) or exists (select from pg_proc p join pg_namespace r on r.oid = p.pronamespace
+                                                 where p.oid = t.tgfoid and r.nspname = any(%(schemas)s)))
    and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_trigger'::regclass, t.oid, 'e'))
 union all
 select format('drop policy %%I on %%I.%%I', p.polname, n.nspname, c.relname)

@@ -3,7 +3,7 @@
 A migration drops the layer, runs the revisions and creates the layer anew, in one transaction, so that nothing of it
 stands in a revision's way and the database never shows half of it:
 
-    at head, sql/ unchanged ──────────────────────────────────────────────▶ nothing to do
+    at head, sql/ and the catalog as recorded ────────────────────────────▶ nothing to do
     otherwise: drop ─▶ revisions ─┬─ at head ─▶ apply sql/, record it in public.sql_layer
                                   ├─ elsewhere, a layer recorded there ─▶ apply the recorded one
                                   └─ elsewhere, none recorded (or base) ─▶ leave none, say so
@@ -17,8 +17,10 @@ from pathlib import Path
 
 from psycopg import Error
 from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
 
 from migrations.layer_catalog import LayerError, Session, one_line
+from migrations.layer_definitions import find_faults, record_definitions
 
 _HEADER = re.compile(r"^-- file: (\S+)\n", re.MULTILINE)
 
@@ -39,6 +41,12 @@ comment on column public.sql_layer.body is 'All files of sql/, each behind a lin
 comment on column public.sql_layer.applied_at is 'When it was applied.';
 comment on table public.alembic_version is 'Revision the tables are at.';
 comment on column public.alembic_version.version_num is 'The revision; no row before the first.';
+"""
+
+_COLUMN = """
+alter table public.sql_layer add column definitions jsonb;
+comment on column public.sql_layer.definitions is
+  'Server version and a digest of each object as it then stood in the catalog; null for layers older than the column.';
 """
 
 
@@ -66,12 +74,21 @@ def read_layer(directory: Path) -> Layer:
     return Layer("".join(f"-- file: {name}\n{text.rstrip()}\n" for name, text in texts))
 
 
-def current_layer(session: Session) -> tuple[str, str] | None:
-    """Revision and fingerprint of the layer applied last, None when there never was one."""
+def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> list[str] | None:
+    """Return what differs in the catalog from this layer as it was applied at this revision.
+
+    None when the layer applied last is another one or ran at another revision.
+    """
     if not _exists(session, "public.sql_layer"):
         return None
-    query = "select revision, sha256 from public.sql_layer order by layer_id desc limit 1"
-    return session.cursor(row_factory=tuple_row).execute(query).fetchone()
+    # As JSON, for the table may be older than its column.
+    query = (
+        "select revision, sha256, to_jsonb(l) -> 'definitions' from public.sql_layer l order by layer_id desc limit 1"
+    )
+    row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
+    if row is None or (row[0], row[1]) != (revision, layer.sha256):
+        return None
+    return find_faults(session, row[2])
 
 
 def recorded_layer(session: Session, revision: str) -> Layer | None:
@@ -89,8 +106,8 @@ def apply_layer(session: Session, layer: Layer, *, revision: str) -> None:
         except Error as error:
             raise LayerError(f"sql/{name}{_line(error, text)}: {one_line(error)}") from error
     session.execute(
-        "insert into public.sql_layer (revision, sha256, body) values (%s, %s, %s)",
-        [revision, layer.sha256, layer.body],
+        "insert into public.sql_layer (revision, sha256, body, definitions) values (%s, %s, %s, %s)",
+        [revision, layer.sha256, layer.body, Jsonb(record_definitions(session))],
     )
 
 
@@ -100,6 +117,8 @@ def settle_layer(
     """After the revisions: give the tables the layer that belongs to the revision they are at now, if there is one."""
     if not _exists(session, "public.sql_layer"):
         session.execute(_TABLE)
+    if not _has_definitions(session):
+        session.execute(_COLUMN)
     if revision is None:
         return False
     layer = checkout if revision == head else recorded_layer(session, revision)
@@ -114,6 +133,11 @@ def settle_layer(
 def _exists(session: Session, table: str) -> bool:
     row = session.cursor(row_factory=tuple_row).execute("select to_regclass(%s) is not null", [table]).fetchone()
     return row is not None and bool(row[0])
+
+
+def _has_definitions(session: Session) -> bool:
+    query = "select from pg_attribute where attrelid = 'public.sql_layer'::regclass and attname = 'definitions'"
+    return session.execute(query).fetchone() is not None
 
 
 def _line(error: Error, text: str) -> str:

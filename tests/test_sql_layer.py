@@ -1,6 +1,7 @@
 """How migrations treat the layer, shown on a small world of its own: two revisions, one audited table, one view."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,11 @@ def test_the_second_run_does_nothing_and_takes_no_table_lock(world: World) -> No
     world.upgrade()
     with psycopg.connect(world.url) as session:
         session.execute("lock table public.things, public.trail, api.sorted, api.things in access exclusive mode")
-        assert world.upgrade().startswith("nothing to do: revision 0001")
+        said = world.upgrade().splitlines()
+    assert said[0].startswith(
+        "the SQL layer was not compared with the catalog: canceling statement due to lock timeout"
+    )
+    assert said[1].startswith("nothing to do: revision 0001")
 
 
 def test_rollback_restores_exactly_the_layer_that_ran_there(world: World) -> None:
@@ -290,6 +295,34 @@ def test_check_finds_an_edited_layer(world: World) -> None:
     world.write_sql(api_things=VIEW.format(columns="tenant_id"))
     with pytest.raises(CommandError, match="SQL layer differs from sql/"):
         world.run(command.check)
+
+
+def test_a_lost_policy_comes_back(world: World) -> None:
+    """Policies, their tables' protection and aggregates are compared with what was applied."""
+    world.write_sql(
+        y_more="""
+alter table public.things enable row level security;
+create policy own on public.things for select to pulse_app using (name = current_user);
+comment on policy own on public.things is 'Own rows.';
+create aggregate api.longest(text) (sfunc = pg_catalog.text_larger, stype = text);
+"""
+    )
+    world.upgrade()
+    before = dump_schema(world.url)
+    for damage, fault in (
+        ("drop policy own on public.things", "missing policy own on public.things"),
+        ("alter policy own on public.things to public", "altered policy own on public.things"),
+        ("alter table public.things disable row level security", "altered policy own on public.things"),
+        ("comment on policy own on public.things is null", "missing comment on policy own on public.things"),
+        ("drop aggregate api.longest(text)", "missing routine api.longest(text)"),
+        ("create rule r as on insert to api.things do instead nothing", "added rule r on view api.things"),
+    ):
+        world.query(damage)
+        with pytest.raises(CommandError, match=re.escape(f"not as it was applied: {fault}")):
+            world.run(command.check)
+        assert world.upgrade().startswith(f"the SQL layer is not as it was applied: {fault}")
+        assert dump_schema(world.url) == before
+        assert world.upgrade().startswith("nothing to do")
 
 
 def test_stamp_gives_the_tables_the_layer_of_the_stamped_revision(world: World) -> None:

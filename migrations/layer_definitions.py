@@ -1,0 +1,203 @@
+"""The definitions of the SQL layer as they stand in the catalog, and what differs from those that were recorded.
+
+Each object has several entries, so that a difference says what differs: `view api.alerts`, `comment on view
+api.alerts`, `grants on view api.alerts`. Roles go by the last word of their name, so that a prefix makes no difference.
+All partitions of a table share entries, because partitions come and go. Triggers of tracked tables are compared with
+`audit.tracked_tables` instead, because `audit.track` adds them between migrations.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from psycopg.rows import tuple_row
+
+from migrations.layer_catalog import CALLERS, OWNER, SCHEMAS, Session
+
+Definitions: TypeAlias = dict[str, str]
+
+# As many differences as one line names.
+SHOWN = 10
+# Reading a view's definition waits behind an exclusive lock on the view or one of its tables.
+LOCK_SECONDS = 1
+
+_ENTRIES = """
+with role (oid, name) as (
+  select oid, regexp_replace(rolname, '^.*_', '') from pg_roles where rolname = any(%(callers)s)
+  union all
+  select 0, 'public'
+),
+relation as (
+  select c.oid, c.relkind, c.relacl, c.relowner, c.reloptions, c.relispartition, c.relrowsecurity,
+         c.relforcerowsecurity, case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end as kind,
+         case when c.relispartition then 'partitions of ' || pg_partition_root(c.oid)::regclass::text
+           else format('%%I.%%I', n.nspname, c.relname) end as name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p', 'v', 'S')
+     and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relowner = %(owner)s::regrole and c.relkind <> 'v')
+     and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_class'::regclass, c.oid, 'e'))
+),
+routine as (
+  select p.oid, p.prokind, p.proacl, p.proowner, n.nspname, p.proname,
+         format('routine %%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) as name
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+   where n.nspname = any(%(schemas)s)
+     and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
+),
+trigger_ as (
+  select t.oid, t.tgname, t.tgrelid,
+         format('trigger %%I on ', t.tgname)
+           || coalesce(r.name, format('%%I.%%I', n.nspname, c.relname)) as name,
+         case when c.relispartition
+           then replace(pg_get_triggerdef(t.oid), format(' ON %%I.%%I ', n.nspname, c.relname), ' ON partition ')
+           else pg_get_triggerdef(t.oid) end || ' ' || t.tgenabled::text as definition
+    from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+    left join relation r on r.oid = c.oid
+   where not t.tgisinternal
+     and (n.nspname = any(%(schemas)s) or t.tgfoid in (select oid from routine))
+     and t.tgfoid not in (select oid from routine where (nspname, proname)
+                                                     in (('audit', '_capture_changes'), ('audit', '_capture_truncate')))
+     and not exists (select from pg_depend d
+                      where (d.classid, d.objid, d.deptype) = ('pg_trigger'::regclass, t.oid, 'e'))
+),
+acl (name, acl) as (
+  select kind || ' ' || name, relacl from relation where relacl is not null
+  union all
+  select format('column %%s.%%I', r.name, a.attname), a.attacl
+    from relation r join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
+  union all
+  select name, coalesce(proacl, acldefault('f', proowner)) from routine
+  union all
+  select format('schema %%I', nspname), nspacl from pg_namespace
+   where nspname = any(%(schemas)s) and nspacl is not null
+)
+select kind || ' ' || name, concat_ws(' ', pg_get_viewdef(oid), reloptions::text) from relation where kind = 'view'
+union all
+select format('rule %%I on view %%s', w.rulename, r.name), pg_get_ruledef(w.oid)
+  from pg_rewrite w join relation r on r.oid = w.ev_class and r.kind = 'view' where w.rulename <> '_RETURN'
+union all
+select r.name, case when r.prokind <> 'a' then pg_get_functiondef(r.oid) else (
+         select concat_ws(' ', g.aggkind::text, g.aggtransfn, g.aggfinalfn, g.aggtranstype::regtype, g.agginitval)
+           from pg_aggregate g where g.aggfnoid = r.oid) end
+  from routine r
+union all
+select t.name, string_agg(distinct t.definition, E'\\n')
+  from trigger_ t where not exists (select from relation r where r.oid = t.tgrelid and r.relispartition) group by t.name
+union all
+-- On partitions: the definitions there are, and the number of partitions that lack it.
+select t.name, string_agg(distinct t.definition, E'\\n') || ' '
+       || ((select count(*) from relation o where o.name = min(r.name)) - count(*))::text
+  from trigger_ t join relation r on r.oid = t.tgrelid and r.relispartition group by t.name
+union all
+select format('policy %%I on %%s', p.polname, r.name), concat_ws(' ',
+         p.polcmd::text, p.polpermissive, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid),
+         (select string_agg(coalesce(o.name, u.rolname), ',' order by 1)
+            from unnest(p.polroles) m (oid) left join role o on o.oid = m.oid left join pg_roles u on u.oid = m.oid),
+         r.relrowsecurity, r.relforcerowsecurity)
+  from pg_policy p join relation r on r.oid = p.polrelid
+union all
+select 'comment on ' || o.name || coalesce('.' || quote_ident(a.attname), ''), d.description
+  from (select 'pg_class'::regclass as class, oid, kind || ' ' || name as name from relation where kind = 'view'
+        union all select 'pg_proc'::regclass, oid, name from routine
+        union all select 'pg_trigger'::regclass, oid, name from trigger_
+        union all select 'pg_policy'::regclass, p.oid, format('policy %%I on %%s', p.polname, r.name)
+                    from pg_policy p join relation r on r.oid = p.polrelid) o
+  join pg_description d on d.classoid = o.class and d.objoid = o.oid
+  left join pg_attribute a on d.objsubid > 0 and a.attrelid = o.oid and a.attnum = d.objsubid
+ where d.description is not null
+union all
+select 'grants on ' || a.name, string_agg(distinct concat_ws(' ', r.name, x.privilege_type, x.is_grantable), ', ')
+  from acl a cross join aclexplode(a.acl) x join role r on r.oid = x.grantee group by a.name
+union all
+select format('default grants on %%s%%s', d.defaclobjtype, ' in schema ' || n.nspname),
+       coalesce(string_agg(distinct concat_ws(' ', r.name, x.privilege_type, x.is_grantable), ', '), 'none')
+  from pg_default_acl d
+  left join pg_namespace n on n.oid = d.defaclnamespace
+  left join aclexplode(d.defaclacl) x on true
+  left join role r on r.oid = x.grantee
+ where d.defaclrole = %(owner)s::regrole and (n.nspname = any(%(schemas)s) or d.defaclnamespace = 0)
+ group by d.defaclobjtype, n.nspname
+"""
+
+# A trigger that calls a function of somebody else is not the layer's, wherever it is.
+_FOREIGN = """
+select format('trigger %%I on %%I.%%I, which calls %%I.%%I()', t.tgname, n.nspname, c.relname, r.nspname, p.proname)
+  from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+  join pg_proc p on p.oid = t.tgfoid join pg_namespace r on r.oid = p.pronamespace
+ where not t.tgisinternal and t.tgparentid = 0 and n.nspname = 'public' and c.relowner = %(owner)s::regrole
+   and r.nspname <> all(%(schemas)s)
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_trigger'::regclass, t.oid, 'e'))
+ order by 1
+"""
+
+
+def record_definitions(session: Session) -> dict[str, Any]:
+    """Return what is recorded beside an applied layer: the server's major version and a digest of each entry."""
+    with _plain_names(session):
+        return {"postgres": session.info.server_version // 10000, "definitions": _digests(session)}
+
+
+def find_faults(session: Session, recorded: dict[str, Any] | None) -> list[str]:
+    """Return what of a recorded layer is missing, altered or added; one reason when the two cannot be compared.
+
+    Raises LockNotAvailable when a definition stays locked for LOCK_SECONDS.
+    """
+    if not recorded:
+        return ["its definitions were not recorded"]
+    major = session.info.server_version // 10000
+    if recorded["postgres"] != major:
+        return [f"its definitions were recorded on Postgres {recorded['postgres']}, this is Postgres {major}"]
+    with _plain_names(session):
+        before, now = recorded["definitions"], _digests(session)
+        tracking = _tracking_faults(session)
+    return [
+        *(f"missing {name}" for name in _objects(before.keys() - now.keys())),
+        *(f"altered {name}" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]),
+        *(f"added {name}" for name in _objects(now.keys() - before.keys())),
+        *tracking,
+    ]
+
+
+def find_foreign_triggers(session: Session) -> list[str]:
+    """Return the triggers on the owner's tables in public that call a function outside the layer."""
+    names = {"schemas": list(SCHEMAS), "owner": OWNER}
+    return [name for (name,) in session.cursor(row_factory=tuple_row).execute(_FOREIGN.encode(), names).fetchall()]
+
+
+def one_line_of(faults: list[str]) -> str:
+    """Name the first faults and count the others."""
+    more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return ", ".join(faults[:SHOWN]) + more
+
+
+@contextmanager
+def _plain_names(session: Session) -> Iterator[None]:
+    """Make Postgres write every name the same way, and wait no longer than that for a view that is locked."""
+    with session.transaction(force_rollback=True):
+        session.execute("set local search_path = pg_catalog, pg_temp")
+        session.execute("set local quote_all_identifiers = off")
+        session.execute(f"set local lock_timeout = '{LOCK_SECONDS}s'".encode())
+        yield
+
+
+def _digests(session: Session) -> Definitions:
+    names = {"schemas": list(SCHEMAS), "owner": OWNER, "callers": list(CALLERS)}
+    rows = session.cursor(row_factory=tuple_row).execute(_ENTRIES.encode(), names).fetchall()
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:32] for name, text in rows}
+
+
+def _objects(names: set[str]) -> list[str]:
+    """Leave out comments on objects and grants on them where the object itself is named."""
+    return sorted(
+        name for name in names if name.removeprefix("comment on ").removeprefix("grants on ") not in names - {name}
+    )
+
+
+def _tracking_faults(session: Session) -> list[str]:
+    """The triggers that audit.track() should have made, where the layer has it."""
+    cursor = session.cursor(row_factory=tuple_row)
+    if cursor.execute("select to_regprocedure('audit._tracking_faults()') is null").fetchone() == (True,):
+        return []
+    rows = cursor.execute("select trigger_name, table_name from audit._tracking_faults()").fetchall()
+    return [f"missing or altered trigger {trigger} on {table}" for trigger, table in rows]

@@ -1,0 +1,28 @@
+-- A table that is gone or cannot be tracked any more has no faults: the next layer takes it off the list, with an event.
+create function audit._tracking_faults() returns table (table_name text, trigger_name text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set standard_conforming_strings = on
+as $$
+begin
+  return query
+  select w.table_name, e.name
+  from audit.tracked_tables w
+  cross join lateral audit._tracking_triggers(w) e
+  where to_regclass(w.table_name) is not null
+    and audit._tracking_fault(to_regclass(w.table_name)) is null
+    and not exists (
+      select from pg_trigger t
+      where t.tgrelid = to_regclass(w.table_name)
+        and t.tgname = e.name
+        and t.tgenabled in ('O', 'A')
+        and pg_get_triggerdef(t.oid) = e.definition
+        and obj_description(t.oid, 'pg_trigger') = e.description
+    )
+  order by 1, 2;
+end
+$$;
+
+comment on function audit._tracking_faults() is
+  'Triggers of tracked tables that are missing, disabled or not as audit.track makes them.';

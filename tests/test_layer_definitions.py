@@ -1,0 +1,177 @@
+"""Changes of the SQL layer behind the migrations' back are named and mended; harmless ones are left alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.util import CommandError
+
+from migrations.layer_catalog import OWNER
+from migrations.layer_definitions import SHOWN, find_faults
+from tests.migrating import Migrator, dump_schema
+
+RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
+BODY = "create or replace function core.severity_rank(p_severity text) returns smallint language sql return 1::smallint"
+
+# A change and the faults it makes.
+DAMAGE = {
+    "drop trigger track_update on devices": ["missing or altered trigger track_update on public.devices"],
+    "alter table alerts disable trigger track_update": ["missing or altered trigger track_update on public.alerts"],
+    """
+      drop trigger track_update on gauge;
+      create trigger track_update after update on gauge for each row when (false)
+        execute function audit._capture_changes('gauge', '{}', '{value}');
+      comment on trigger track_update on gauge is 'Makes each change an audit event.';
+    """: ["missing or altered trigger track_update on public.gauge"],
+    "comment on trigger track_truncate on gauge is null": ["missing or altered trigger track_truncate on public.gauge"],
+    "alter table audit_log_default disable trigger audit_log_append_only": [
+        "altered trigger audit_log_append_only on partitions of public.audit_log"
+    ],
+    "drop trigger audit_log_no_truncate on audit_log_default": [
+        "altered trigger audit_log_no_truncate on partitions of public.audit_log"
+    ],
+    "alter table audit_log enable replica trigger audit_log_no_truncate": [
+        "altered trigger audit_log_no_truncate on public.audit_log"
+    ],
+    "drop view api.suppressions": ["missing view api.suppressions"],
+    "alter view api.rules set (security_invoker = on)": ["altered view api.rules"],
+    """
+      create or replace function core.severity_rank(p_severity text) returns smallint
+      language sql return 1::smallint
+    """: ["altered routine core.severity_rank(p_severity text)"],
+    "alter function audit.write reset search_path": ["altered routine audit.write(p_events public.audit_log[])"],
+    "revoke execute on function ingest.record_readings from pulse_app": [
+        "missing grants on routine ingest.record_readings("
+    ],
+    "grant execute on function audit.track to public": ["added grants on routine audit.track("],
+    "revoke insert (message) on audit_log from pulse_app": ["missing grants on column public.audit_log.message"],
+    "grant update on audit_log to pulse_app": ["altered grants on table public.audit_log"],
+    "grant delete on audit_log_default to pulse_ops": ["added grants on table partitions of public.audit_log"],
+    "revoke usage on schema metrics from pulse_exporter": ["altered grants on schema metrics"],
+    "alter default privileges for role pulse_owner in schema metrics revoke select on tables from pulse_exporter": [
+        "altered default grants on r in schema metrics"
+    ],
+    "comment on view metrics.devices is null": ["missing comment on view metrics.devices"],
+    "comment on function core.now is 'else'": ["altered comment on routine core.now()"],
+    "create function core.extra() returns int language sql return 1": ["added routine core.extra()"],
+}
+HARMLESS = [
+    "select ops.ensure_partitions(20, 5)",
+    "analyze; alter table audit_log alter column message set statistics 500",
+    r"""
+      create extension citext;
+      create table "Own ""%s"" Table" (tenant_id text, "id'\" int primary key, "A%sb\" json, c point, d citext);
+      alter table "Own ""%s"" Table" owner to pulse_owner;
+      select audit.track(
+        '"Own ""%s"" Table"', e'%s it''s \\ ', redact => array['c'], only_columns => array['A%sb\', 'c', 'd'])
+    """,
+    "alter table gauge rename to renamed",
+    """
+      create role pulse_test_reader;
+      grant select on api.rules, audit_log to pulse_test_reader;
+      drop owned by pulse_test_reader;
+      drop role pulse_test_reader
+    """,
+    "create schema other; create view other.mine as select * from api.rules; drop view other.mine",
+]
+
+
+@pytest.fixture
+def session(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A migrated database with a table of a user's own; the connection is a superuser's, in autocommit mode."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("set pulse.actor_id = 'tests'")
+        connection.execute(
+            "create table gauge (id int primary key, value int); alter table gauge owner to pulse_owner;"
+            "select audit.track('gauge', only_columns => array['value']); select ops.ensure_partitions()"
+        )
+        yield connection
+
+
+def faults(session: psycopg.Connection[Any]) -> list[str]:
+    """What differs, as pulse_owner sees it."""
+    with session.transaction():
+        session.execute(f"set local role {OWNER}".encode())
+        row = session.execute(RECORDED).fetchone()
+        assert row is not None
+        return find_faults(session, row[0])
+
+
+def test_each_change_of_the_layer_is_named(session: psycopg.Connection[Any]) -> None:
+    """Each alone, so that the name is the right one."""
+    assert faults(session) == []
+    for damage, expected in DAMAGE.items():
+        with session.transaction(force_rollback=True):
+            session.execute(damage.encode())
+            found = faults(session)
+        assert [name[: len(start)] for name, start in zip(found, expected, strict=True)] == expected, damage
+
+
+def test_an_upgrade_mends_all_of_it_at_once(session: psycopg.Connection[Any], database_url: str) -> None:
+    """`alembic check` refuses, `alembic upgrade head` names the first, and nothing of the schema differs afterwards."""
+    migrator, before = Migrator(database_url), dump_schema(database_url)
+    for damage in DAMAGE:
+        session.execute(damage.encode())
+    count = len(faults(session))
+    with pytest.raises(CommandError, match=rf"not as it was applied: missing .* and {count - SHOWN} more: run alembic"):
+        migrator.run(command.check)
+    said = migrator.upgrade()
+    assert f"and {count - SHOWN} more" in said.splitlines()[0]
+    assert "dropped routine core.extra(): this SQL layer does not have it" in said
+    assert dump_schema(database_url) == before
+    assert migrator.upgrade().startswith("nothing to do")
+    migrator.run(command.check)
+
+
+def test_what_happens_every_day_is_no_fault(session: psycopg.Connection[Any], database_url: str) -> None:
+    """Partitions, tracking, statistics, other people's triggers and grants, and tables that go."""
+    for harmless in HARMLESS:
+        session.execute(harmless.encode())
+        assert faults(session) == [], harmless
+    assert Migrator(database_url).upgrade().startswith("nothing to do")
+
+
+def test_a_trigger_that_is_not_the_layers_is_named_and_left_alone(
+    session: psycopg.Connection[Any], database_url: str
+) -> None:
+    """A user's table may have triggers of its own; one on ours deserves a look."""
+    session.execute(
+        "create function public.touch() returns trigger language plpgsql as 'begin return new; end';"
+        "create trigger own before insert on gauge for each row execute function public.touch();"
+        "create trigger odd before insert on audit_log for each row execute function public.touch()"
+    )
+    named = [
+        "left alone: trigger odd on public.audit_log, which calls public.touch(): it is not the SQL layer's",
+        "left alone: trigger own on public.gauge, which calls public.touch(): it is not the SQL layer's",
+    ]
+    migrator, before = Migrator(database_url), dump_schema(database_url)
+    said = migrator.upgrade().splitlines()
+    assert [*said[:2], said[2].partition(":")[0]] == [*named, "nothing to do"]
+    assert migrator.rebuild().splitlines()[:2] == named
+    assert dump_schema(database_url) == before
+
+
+@pytest.mark.parametrize(
+    ("older", "reason"),
+    [
+        ("alter table sql_layer drop column definitions", "its definitions were not recorded"),
+        ("update sql_layer set definitions = null", "its definitions were not recorded"),
+        (
+            "update sql_layer set definitions = jsonb_set(definitions, '{postgres}', '14')",
+            "its definitions were recorded on Postgres 14, this is Postgres 1",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_built_anew_once(
+    session: psycopg.Connection[Any], database_url: str, older: str, reason: str
+) -> None:
+    """A database migrated before definitions were recorded, and one that pg_upgrade moved to another version."""
+    migrator, before = Migrator(database_url), dump_schema(database_url)
+    session.execute(older.encode())
+    with pytest.raises(CommandError, match=reason):
+        migrator.run(command.check)
+    assert migrator.upgrade().startswith(f"the SQL layer is not as it was applied: {reason}")
+    assert dump_schema(database_url) == before
+    assert migrator.upgrade().startswith("nothing to do")
