@@ -1,6 +1,7 @@
 """Runs Alembic's commands: revisions and SQL layer in one transaction, or nothing at all.
 
 `alembic -x layer=rebuild upgrade head` applies sql/ again though nothing changed, after somebody altered it by hand.
+`alembic -x set-passwords=yes upgrade head` gives roles that exist the passwords of PULSE_APP_PASSWORD and its like.
 """
 
 from pathlib import Path
@@ -12,9 +13,11 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 
 from migrations.database_url import NoDatabase, database_url
-from migrations.layer_catalog import OWNER, LayerError, Session, drop_layer, find_objects, one_line
+from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line
 from migrations.layer_definitions import find_foreign_triggers, one_line_of
-from migrations.roles import RolesMissing, ensure_roles
+from migrations.role_names import RoleNames, RolesRefused
+from migrations.roles import ensure_roles, refuse_other_owner
+from migrations.server import UnsuitableServer, connect
 from migrations.sql_layer import layer_faults, read_layer, settle_layer
 
 # Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
@@ -23,8 +26,14 @@ MIGRATION_LOCK = 4865765586851406717
 QUEUE_SECONDS = 60
 LOCK_SECONDS = 4
 say = context.config.print_stdout
-rebuild = context.get_x_argument(as_dictionary=True).get("layer") == "rebuild"
-checkout = read_layer(Path(context.config.attributes.get("sql_directory", Path(__file__).parents[1] / "sql")))
+asked = context.get_x_argument(as_dictionary=True)
+rebuild = asked.get("layer") == "rebuild"
+set_passwords = asked.get("set-passwords") == "yes"
+try:
+    names = RoleNames.find()
+    checkout = read_layer(Path(context.config.attributes.get("sql_directory", Path(__file__).parents[1] / "sql")))
+except RolesRefused as error:
+    raise CommandError(str(error)) from error
 
 
 def configure(connection: Connection) -> None:
@@ -65,7 +74,7 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     """Steps 1 to 4 of the layer in the transaction that the caller commits."""
     session = raw(connection)
     queue(session)
-    session.execute(f"set local role {OWNER}".encode())
+    session.execute(f"set local role {names.owner}".encode())
     configure(connection)
     head = context.get_head_revision()
     current = context.get_context().get_current_revision()
@@ -114,18 +123,21 @@ def raw(connection: Connection) -> Session:
 def run() -> None:
     """Open the database and do what the command asks for."""
     url = context.config.attributes.get("url") or database_url()
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool)
     try:
         destination = context.get_revision_argument()
     except KeyError:  # a command that goes nowhere
         with engine.connect() as connection:
             look(connection)
         return
-    with psycopg.connect(url, autocommit=True) as session:
-        ensure_roles(session)
+    with connect(url, autocommit=True) as session:
+        refuse_other_owner(session, names)
+        notices = ensure_roles(session, layer=checkout.body, set_passwords=set_passwords)
     with engine.begin() as connection:
         connection.exec_driver_sql("select 1")  # the driver opens its transaction, as the raw connection needs
         migrate(connection, destination)
+    for line in notices:
+        say(line)
 
 
 if context.is_offline_mode():
@@ -140,5 +152,5 @@ except exc.DBAPIError as error:
     raise CommandError(f"nothing was changed: {' '.join(str(error.orig).split())}") from error
 except LayerError as error:
     raise CommandError(f"nothing was changed: {error}") from error
-except (NoDatabase, RolesMissing) as error:
+except (NoDatabase, UnsuitableServer, RolesRefused) as error:
     raise CommandError(str(error)) from error

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 from psycopg import Connection, Error
 from psycopg.rows import tuple_row
 
+from migrations.role_names import RoleNames
+
 Session: TypeAlias = Connection[Any]
 Names: TypeAlias = dict[str, str | list[str]]
 
-OWNER = "pulse_owner"
-CALLERS = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 # Views, routines and triggers of these schemas belong to sql/, and so does any trigger that calls one of the routines.
 # In public, where extensions and people keep objects, only policies on the owner's tables belong to it.
 SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "metrics", "api")
@@ -96,7 +96,8 @@ def drop_layer(session: Session) -> frozenset[str]:
 
     Never cascades: a table that came to depend on the layer fails here, loudly, before anything is lost.
     """
-    names: Names = {"schemas": list(SCHEMAS), "owner": OWNER, "callers": ", ".join(CALLERS)}
+    roles = RoleNames.find()
+    names: Names = {"schemas": list(SCHEMAS), "owner": roles.owner, "callers": ", ".join(roles.callers)}
     attached = [statement for query in (_ATTACHED, _GRANTS) for (statement,) in _rows(session, query, names)]
     objects = find_objects(session)
     for statement in [*attached, *(f"drop {thing}" for thing in objects)]:

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from psycopg.rows import tuple_row
 
-from migrations.layer_catalog import CALLERS, OWNER, SCHEMAS, Session
+from migrations.layer_catalog import SCHEMAS, Session
+from migrations.role_names import RoleNames
 
 Definitions: TypeAlias = dict[str, str]
 
@@ -161,7 +162,7 @@ def find_faults(session: Session, recorded: dict[str, Any] | None) -> list[str]:
 
 def find_foreign_triggers(session: Session) -> list[str]:
     """Return the triggers on the owner's tables in public that call a function outside the layer."""
-    names = {"schemas": list(SCHEMAS), "owner": OWNER}
+    names = {"schemas": list(SCHEMAS), "owner": RoleNames.find().owner}
     return [name for (name,) in session.cursor(row_factory=tuple_row).execute(_FOREIGN.encode(), names).fetchall()]
 
 
@@ -182,7 +183,8 @@ def _plain_names(session: Session) -> Iterator[None]:
 
 
 def _digests(session: Session) -> Definitions:
-    names = {"schemas": list(SCHEMAS), "owner": OWNER, "callers": list(CALLERS)}
+    roles = RoleNames.find()
+    names = {"schemas": list(SCHEMAS), "owner": roles.owner, "callers": list(roles.callers)}
     rows = session.cursor(row_factory=tuple_row).execute(_ENTRIES.encode(), names).fetchall()
     return {name: hashlib.sha256(text.encode()).hexdigest()[:32] for name, text in rows}
 

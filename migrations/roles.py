@@ -1,181 +1,168 @@
-"""The five roles of Pulse, made once a server: `python -m migrations.roles` makes them, `--print` shows the SQL."""
+"""The six roles of an installation: `python -m migrations.roles` makes them, `--print` shows the SQL."""
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from migrations.catalog_rights import missing_rights
 from migrations.database_url import NoDatabase, database_url
-from migrations.layer_catalog import CALLERS, OWNER, Session, one_line
+from migrations.layer_catalog import Session, one_line
+from migrations.role_catalog import read_catalog
+from migrations.role_names import VARIABLE, RoleNames, RolesRefused
+from migrations.role_plan import Wishes, optional, required
+from migrations.server import UnsuitableServer, connect
 
 # Two processes that make roles of one server meet in its shared catalog, where no lock of ours reaches: the loser of
 # each race looks again. Each attempt gets at least one statement further.
-ATTEMPTS = 10
-
-_ROLES = {
-    "pulse_owner": """
-create role pulse_owner nologin;
-comment on role pulse_owner is 'Owns every object of Pulse; migrations act as this role.';
-""",
-    "pulse_app": """
-create role pulse_app login;
-comment on role pulse_app is 'The services of Pulse: functions and api views, no table.';
--- Calls of a few milliseconds: compiling one costs a hundred times what it saves.
-alter role pulse_app set jit = off;
-""",
-    "pulse_ops": """
-create role pulse_ops login;
-comment on role pulse_ops is 'The ops worker: may what pulse_app may, seal the audit trail and let its months go.';
-alter role pulse_ops set jit = off;
-""",
-    "pulse_auditor": """
-create role pulse_auditor login;
-comment on role pulse_auditor is 'People who audit: they read the audit trail and place legal holds.';
-""",
-    # A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of it may
-    # hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).
-    "pulse_exporter": """
-create role pulse_exporter login connection limit 2;
-comment on role pulse_exporter is 'The exporter: views of schema metrics, read-only.';
-alter role pulse_exporter set default_transaction_read_only = on;
-alter role pulse_exporter set statement_timeout = '10s';
-alter role pulse_exporter set lock_timeout = '1s';
-alter role pulse_exporter set idle_in_transaction_session_timeout = '10s';
-alter role pulse_exporter set search_path = pg_catalog;
-""",
-}
-
-_DATABASE_RIGHTS = """
-select coalesce(r.rolname, ''), a.privilege_type
-  from pg_database d
-  cross join aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-  left join pg_roles r on r.oid = a.grantee
- where d.datname = current_database()
-"""
+ATTEMPTS = 20
+_CONNECTION_LIMIT = "PULSE_EXPORTER_CONNECTION_LIMIT"
 
 
-class RolesMissing(Exception):
+class RolesMissing(RolesRefused):
     """The login may not make the roles, grants or memberships that Pulse needs; the message holds the SQL."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """What is there already."""
-
-    login: str
-    database: str
-    roles: frozenset[str]
-    granted: frozenset[tuple[str, str]]
-    public: frozenset[str]
-    creates_in_public: bool
-    may_act_as_owner: bool
-    ops_is_app: bool
+class OtherOwner(RolesRefused):
+    """The database holds Pulse under other role names."""
 
 
-def ensure_roles(session: Session) -> None:
-    """Make what is missing of roles, grants on the database and memberships; session must be in autocommit mode.
+class BadRoleSetting(RolesRefused):
+    """A variable about roles has a value that no server takes."""
 
-    Any number may run at once. Raises RolesMissing, with the SQL for an administrator, when the login may not.
+
+def ensure_roles(session: Session, *, layer: str = "", set_passwords: bool = False) -> list[str]:
+    """Make what is missing of roles, grants and memberships, and return a line for each thing left to an administrator.
+
+    The session must be in autocommit mode; any number may run at once. `layer` is the text of sql/, whose functions of
+    pg_catalog must be executable. Raises RolesMissing, with the SQL for an administrator, when the login may not make
+    them, and ForeignRole when a role of the same name belongs to another application.
     """
+    names = RoleNames.find()
+    wishes = _wishes(session, names, set_passwords=set_passwords)
+    before = frozenset(read_catalog(session, names).roles)
+    notices: list[str] = []
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            for statements in [*plan(session), *_passwords(session)]:
-                with session.transaction():
-                    session.execute(statements)
-            return
-        except psycopg.errors.InsufficientPrivilege as error:
-            rest = "".join(statements.as_string(session) for statements in plan(session))
-            raise RolesMissing(f"{one_line(error)}. Ask an administrator of the server to run:\n{rest}") from error
+            _run_required(session, wishes, layer)
+            notices = _run_optional(session, names)
+            break
         except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject, psycopg.errors.InternalError_):
             if attempt == ATTEMPTS:
                 raise
+    kept = [] if set_passwords else [name for name in wishes.passwords if name in before]
+    if kept:
+        notices.append(f"roles that exist keep their passwords ({', '.join(kept)}); --set-passwords changes them")
+    return notices
 
 
-def plan(session: Session) -> Iterator[sql.Composed]:
-    """The statements that are missing, in groups that belong into one transaction."""
-    server = _look(session)
-    for role, statements in _ROLES.items():
-        if role not in server.roles:
-            yield sql.Composed([sql.SQL(statements)])
-    if not server.ops_is_app:
-        yield sql.SQL("grant pulse_app to pulse_ops;\n").format()
-    yield from _database_grants(server)
-    if not server.creates_in_public:
-        yield sql.SQL("grant usage, create on schema public to {};\n").format(sql.Identifier(OWNER))
-    if not server.may_act_as_owner:
-        yield sql.SQL("grant {} to {};\n").format(sql.Identifier(OWNER), sql.Identifier(server.login))
+def refuse_other_owner(session: Session, names: RoleNames) -> None:
+    """Raise OtherOwner when the tables of Pulse in this database belong to another role than ours."""
+    query = """
+      select r.rolname from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
+       where (n.nspname, c.relname) = ('public', 'sql_layer')"""
+    row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
+    if row is not None and row[0] != names.owner:
+        raise OtherOwner(
+            f"the tables of this database belong to {row[0]}, not to {names.owner}: set {VARIABLE} to the prefix that"
+            " the database was migrated with"
+        )
 
 
-def _database_grants(server: _Server) -> Iterator[sql.Composed]:
-    """Nobody but these roles, and whoever migrates, enters the database."""
-    database = sql.Identifier(server.database)
-    wanted = [(OWNER, "CONNECT"), (OWNER, "CREATE"), *((role, "CONNECT") for role in (*CALLERS, server.login))]
-    for role, privilege in wanted:
-        if (role, privilege) not in server.granted:
-            yield sql.SQL("grant {} on database {} to {};\n").format(
-                sql.SQL(privilege.lower()), database, sql.Identifier(role)
-            )
-    if server.public:
-        yield sql.SQL("revoke all on database {} from public;\n").format(database)
+def plan(session: Session, *, layer: str = "", wishes: Wishes | None = None) -> list[sql.Composed]:
+    """Return the statements that are missing, in groups that belong into one transaction."""
+    names = RoleNames.find()
+    server = read_catalog(session, names)
+    found = list(required(server, names, wishes or Wishes()))
+    # Rights on the catalog are looked up by role: the roles have to be there.
+    complete = set(server.roles) == {names.owner, *names.callers}
+    return [*found, *(missing_rights(session, names, layer) if complete and layer else [])]
 
 
-def _look(session: Session) -> _Server:
-    cursor = session.cursor(row_factory=tuple_row)
-    roles = frozenset(name for (name,) in cursor.execute("select rolname from pg_roles").fetchall())
-    acl = cursor.execute(_DATABASE_RIGHTS).fetchall()
-    row = cursor.execute("select current_user, current_database()").fetchone()
-    assert row is not None
-    login, database = row
-    if OWNER in roles:
-        may = "select pg_has_role(current_user, %s, %s), has_schema_privilege(%s, 'public', 'create')"
-        # Since 16 whoever makes a role is a member that may hand it on but not act as it.
-        membership = "SET" if session.info.server_version >= 160000 else "MEMBER"
-        row = cursor.execute(may, [OWNER, membership, OWNER]).fetchone()
-    else:
-        row = cursor.execute("select rolsuper, false from pg_roles where rolname = current_user").fetchone()
-    assert row is not None
-    ops_is_app = False
-    if {"pulse_app", "pulse_ops"} <= roles:
-        ops_is_app = cursor.execute("select pg_has_role('pulse_ops', 'pulse_app', 'usage')").fetchone() == (True,)
-    return _Server(
-        login=login,
-        database=database,
-        roles=roles,
-        granted=frozenset((role, privilege) for role, privilege in acl if role),
-        public=frozenset(privilege for role, privilege in acl if not role),
-        creates_in_public=row[1],
-        may_act_as_owner=row[0],
-        ops_is_app=ops_is_app,
+def _run_required(session: Session, wishes: Wishes, layer: str) -> None:
+    try:
+        for _ in range(2):  # rights on the catalog show once the roles exist
+            for statements in plan(session, layer=layer, wishes=wishes):
+                with session.transaction():
+                    session.execute(statements)
+            wishes = Wishes(passwords=wishes.passwords, exporter_connections=wishes.exporter_connections)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise RolesMissing(_ask(session, one_line(error), layer)) from error
+    # A grant without the right to give it is a warning of the server, not an error.
+    if plan(session, layer=layer):
+        raise RolesMissing(_ask(session, f"role {session.info.user} may not grant what Pulse needs", layer))
+
+
+def _ask(session: Session, reason: str, layer: str) -> str:
+    rest = "".join(statements.as_string(session) for statements in plan(session, layer=layer))
+    return f"{reason}. Ask an administrator of the server to run:\n{rest}"
+
+
+def _run_optional(session: Session, names: RoleNames) -> list[str]:
+    refused = []
+    for statement, is_reported in optional(read_catalog(session, names), names):
+        try:
+            with session.transaction():
+                session.execute(statement)
+        except psycopg.errors.InsufficientPrivilege:
+            if is_reported:
+                shown = statement.as_string(session).strip()
+                refused.append(f"{names['operator']} sees Pulse's own sessions only; an administrator may run: {shown}")
+    return refused
+
+
+def _wishes(session: Session, names: RoleNames, *, set_passwords: bool) -> Wishes:
+    """Read PULSE_APP_PASSWORD and its like. They are hashed here so that the server's log never shows them."""
+
+    def verifier(role: str, password: str) -> str:
+        return session.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+
+    given = _given_passwords(os.environ, names)
+    return Wishes(
+        passwords={role: verifier(role, password) for role, password in given.items()},
+        set_passwords=set_passwords,
+        exporter_connections=_connection_limit(os.environ.get(_CONNECTION_LIMIT)),
     )
 
 
-def _passwords(session: Session) -> Iterator[sql.Composed]:
-    """PULSE_APP_PASSWORD and its like, hashed here so that the server's log never shows them."""
-    for role in CALLERS:
-        password = os.environ.get(f"{role.upper()}_PASSWORD")
-        if password:
-            hashed = session.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-            yield sql.SQL("alter role {} password {};\n").format(sql.Identifier(role), sql.Literal(hashed))
+def _given_passwords(environment: Mapping[str, str], names: RoleNames) -> dict[str, str]:
+    variables = {role: f"PULSE_{role.removeprefix(names.prefix).upper()}_PASSWORD" for role in names.callers}
+    return {role: environment[variable] for role, variable in variables.items() if environment.get(variable)}
 
 
-def main() -> int:
+def _connection_limit(given: str | None) -> int | None:
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= 10_000):
+        raise BadRoleSetting(f"{_CONNECTION_LIMIT} takes a number of connections from 1 to 10000, not {given[:40]!r}")
+    return int(given)
+
+
+def main(say: Callable[[str], None] = print) -> int:
     """Make the roles, or print what is missing."""
     parser = argparse.ArgumentParser(prog="python -m migrations.roles", description=__doc__)
     parser.add_argument("--print", action="store_true", help="print the missing statements instead of running them")
+    parser.add_argument("--set-passwords", action="store_true", help="change the passwords of roles that exist")
     parser.add_argument("--url", help="which database (default: PULSE_MIGRATION_URL, PULSE_DATABASE_URL, embedded)")
     arguments = parser.parse_args()
     try:
-        with psycopg.connect(arguments.url or database_url(), autocommit=True) as session:
+        with connect(arguments.url or database_url(), autocommit=True) as session:
+            refuse_other_owner(session, RoleNames.find())
             if arguments.print:
-                print("".join(statements.as_string(session) for statements in plan(session)), end="")
+                names = RoleNames.find()
+                more = [statement for statement, _ in optional(read_catalog(session, names), names)]
+                text = "".join(statements.as_string(session) for statements in [*plan(session), *more])
+                if text:
+                    say(text.rstrip("\n"))
             else:
-                ensure_roles(session)
-    except (psycopg.Error, NoDatabase, RolesMissing) as error:
+                for line in ensure_roles(session, set_passwords=arguments.set_passwords):
+                    say(line)
+    except (psycopg.Error, NoDatabase, UnsuitableServer, RolesRefused) as error:
         print(f"roles: {one_line(error) if isinstance(error, psycopg.Error) else error}", file=sys.stderr)
         return 1
     return 0

@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 
 from migrations.layer_catalog import LayerError, Session, one_line
 from migrations.layer_definitions import find_faults, record_definitions
+from migrations.role_names import RoleNames
 
 _HEADER = re.compile(r"^-- file: (\S+)\n", re.MULTILINE)
 
@@ -68,10 +69,11 @@ class Layer:
 
 
 def read_layer(directory: Path) -> Layer:
-    """The layer of a checkout: every *.sql below directory, in order of path."""
+    """The layer of a checkout, with this installation's roles: every *.sql below directory, in order of path."""
+    names = RoleNames.find()
     paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*.sql")}
     texts = ((name, paths[name].read_text(encoding="utf-8")) for name in sorted(paths))
-    return Layer("".join(f"-- file: {name}\n{text.rstrip()}\n" for name, text in texts))
+    return Layer("".join(f"-- file: {name}\n{names.rename(text).rstrip()}\n" for name, text in texts))
 
 
 def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> list[str] | None:

@@ -19,10 +19,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from migrations.roles import ensure_roles
 from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
+from tests.hardening import DEPLOYER, harden, make_deployer, migrate_as_deployer
 from tests.migrating import Migrator
 from tests.sealing import Seal, sealer_of
 
@@ -71,11 +73,21 @@ def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def _migrate(*, host: str, port: str, user: str, dbname: str, password: str | None, **_: Any) -> None:
-    """Bring the template to head, with passwords for the roles: a server of PULSE_TEST_URL may ask for them."""
-    with pytest.MonkeyPatch.context() as environment:
-        for role in ("PULSE_APP", "PULSE_OPS", "PULSE_AUDITOR", "PULSE_EXPORTER"):
-            environment.setenv(f"{role}_PASSWORD", PASSWORD)
-        Migrator(Server(host, port, user, password).url(database=dbname)).upgrade()
+    """Bring the template to head as on a hardened server: PUBLIC has nothing, and a login without privileges migrates.
+
+    The roles get passwords, for a server of PULSE_TEST_URL may ask for them.
+    """
+    server = Server(host, port, user, password)
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        psycopg.connect(server.url(database=dbname), autocommit=True) as administrator,
+    ):
+        for role in ("APP", "OPS", "AUDITOR", "EXPORTER", "OPERATOR"):
+            environment.setenv(f"PULSE_{role}_PASSWORD", PASSWORD)
+        make_deployer(administrator, PASSWORD)
+        harden(administrator)
+        migrate_as_deployer(Migrator(server.url(database=dbname, user=DEPLOYER)), administrator)
+        ensure_roles(administrator, set_passwords=True)
 
 
 # The pid keeps two runs on one PULSE_TEST_URL apart.

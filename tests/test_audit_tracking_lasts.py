@@ -4,7 +4,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from migrations.layer_catalog import OWNER
+from migrations.role_names import RoleNames
 from tests.migrating import Migrator, dump_schema
 from tests.tracking import Event, events, make_table
 
@@ -13,7 +13,7 @@ TRACKED = "select table_name from audit.tracked_tables order by table_name"
 
 async def test_a_users_table_is_tracked_after_a_migration(conn: asyncpg.Connection, database_url: str) -> None:
     """Every trigger of the layer is dropped and comes back as it was, in any schema."""
-    await conn.execute(f'create schema "My Own"; grant usage on schema "My Own" to {OWNER}')
+    await conn.execute(f'create schema "My Own"; grant usage on schema "My Own" to {RoleNames().owner}')
     await make_table(conn, '"My Own"."Gau.ge"', track=", 'meter', array['secret']")
     await make_table(conn, track=", only_columns => array['value']")
     before = dump_schema(database_url)

@@ -8,8 +8,8 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
-from migrations.layer_catalog import OWNER
 from migrations.layer_definitions import SHOWN, find_faults
+from migrations.role_names import RoleNames
 from tests.migrating import Migrator, dump_schema
 
 RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
@@ -93,7 +93,7 @@ def session(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 def faults(session: psycopg.Connection[Any]) -> list[str]:
     """What differs, as pulse_owner sees it."""
     with session.transaction():
-        session.execute(f"set local role {OWNER}".encode())
+        session.execute(f"set local role {RoleNames().owner}".encode())
         row = session.execute(RECORDED).fetchone()
         assert row is not None
         return find_faults(session, row[0])

@@ -1,23 +1,17 @@
 """Making the roles, on servers of which nobody made any before."""
 
-import asyncio
-import getpass
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from migrations.roles import RolesMissing, ensure_roles
 from services.local.postgres import EmbeddedPostgres
 from tests.migrating import ROOT, Migrator
-from tests.wait import until
-
-DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
+from tests.servers import DEBIAN_15, connect, make_login
 
 ROLES = "select rolname, rolcanlogin, rolconnlimit from pg_roles where rolname like 'pulse\\_%' order by rolname"
 
@@ -30,31 +24,6 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[st
         yield started
 
 
-def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """Connection in autocommit mode."""
-    return psycopg.connect(url, autocommit=True)
-
-
-def make_login(server: EmbeddedPostgres, *attributes: str) -> str:
-    """A login named deployer; gives its URL when the server lets it in."""
-    with connect(server.url()) as session:
-        session.execute(f"create role deployer login {' '.join(attributes)}".encode())
-        row = session.execute("show ident_file").fetchone()
-        assert row is not None
-        with Path(str(row[0])).open("a") as identities:
-            identities.write(f"pulse {getpass.getuser()} deployer\n")
-        session.execute("select pg_reload_conf()")
-    url = server.url(user="deployer")
-
-    def is_let_in() -> bool:
-        with suppress(psycopg.OperationalError), connect(url):
-            return True
-        return False
-
-    asyncio.run(until(is_let_in))
-    return url
-
-
 def test_roles_are_made_once(server: EmbeddedPostgres) -> None:
     """The second run finds nothing to do."""
     with connect(server.url()) as session:
@@ -63,12 +32,13 @@ def test_roles_are_made_once(server: EmbeddedPostgres) -> None:
             ("pulse_app", True, -1),
             ("pulse_auditor", True, -1),
             ("pulse_exporter", True, 2),
+            ("pulse_operator", True, -1),
             ("pulse_ops", True, -1),
             ("pulse_owner", False, -1),
         ]
     with connect(server.url()) as session:
         session.execute("set default_transaction_read_only = on")
-        ensure_roles(session)
+        assert ensure_roles(session) == []
 
 
 def test_roles_are_made_by_several_at_once(server: EmbeddedPostgres) -> None:
@@ -136,7 +106,7 @@ def test_only_roles_of_pulse_enter_the_database(server: EmbeddedPostgres) -> Non
             "select distinct coalesce(r.rolname::text, 'PUBLIC') from pg_database d"
             " cross join aclexplode(d.datacl) a left join pg_roles r on r.oid = a.grantee where d.datname = 'pulse'"
         ).fetchall()
-    roles = {"pulse_app", "pulse_auditor", "pulse_exporter", "pulse_ops", "pulse_owner"}
+    roles = {"pulse_app", "pulse_auditor", "pulse_exporter", "pulse_operator", "pulse_ops", "pulse_owner"}
     assert {row[0] for row in rows} == {"postgres", *roles}
 
 

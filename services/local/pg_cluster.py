@@ -4,11 +4,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from migrations.role_names import RoleNames
 from services.local.errors import LocalError
 from services.local.pg_account import Account
 from services.local.pg_binaries import major_version
 
-ROLES = ("postgres", "pulse_owner", "pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter")
 # An empty PGTZ kills every connection, a foreign PGDATA or LC_MESSAGES changes what we read: nothing is inherited.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 
@@ -54,7 +54,8 @@ def _initdb_options(major: int, *, durable: bool) -> list[str]:
 def write_access_rules(data: Path, *, account: Account, major: int) -> None:
     """Let root and the server's user connect over the socket as any role, and nobody else at all."""
     users = sorted({"root", account.name})
-    roles = ["all"] if major >= 16 else list(ROLES)
+    names = RoleNames.find()
+    roles = ["all"] if major >= 16 else ["postgres", names.owner, *names.callers]
     maps = [f'pulse "{user}" {role}' for user in users for role in roles]
     for name, text in (
         ("pg_hba.conf", "local all all peer map=pulse\nlocal replication all peer map=pulse\n"),

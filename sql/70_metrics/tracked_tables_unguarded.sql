@@ -1,14 +1,17 @@
+-- Names are compared, not cast to regclass: a cast runs with the rights of the reader, who need not have USAGE on public.
 create view metrics.tracked_tables_unguarded as
 select count(*) as value
 from audit.tracked_tables w
 left join (
-  select t.tgrelid, count(*) as triggers
+  select array[s.nspname::text, c.relname::text] as name, count(*) as triggers
   from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace s on s.oid = c.relnamespace
   join pg_proc p on p.oid = t.tgfoid
   join pg_namespace n on n.oid = p.pronamespace
   where t.tgenabled in ('O', 'A') and n.nspname = 'audit' and p.proname in ('_capture_changes', '_capture_truncate')
-  group by t.tgrelid
-) g on g.tgrelid = to_regclass(w.table_name)
+  group by s.nspname, c.relname
+) g on g.name = parse_ident(w.table_name)
 where coalesce(g.triggers, 0) < case when w.only_columns is null then 4 else 2 end;
 
 comment on view metrics.tracked_tables_unguarded is

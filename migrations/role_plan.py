@@ -1,0 +1,173 @@
+"""The statements that a server lacks until it has the roles of an installation. Nothing is executed here."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from migrations.role_catalog import Role, ServerCatalog
+from migrations.role_names import VARIABLE, RoleNames, RolesRefused
+
+
+class ForeignRole(RolesRefused):
+    """A role with one of our names shows signs of belonging to another application."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    comment: str
+    can_login: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+# Calls of a few milliseconds: compiling one costs a hundred times what it saves.
+_NO_JIT = {"jit": "off"}
+# A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of it may
+# hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).
+_BOUNDED = {
+    "default_transaction_read_only": "on",
+    "statement_timeout": "'10s'",
+    "lock_timeout": "'1s'",
+    "idle_in_transaction_session_timeout": "'10s'",
+    "search_path": "pg_catalog",
+}
+# A forgotten psql must not become the old transaction that its owner was looking for.
+_INTERACTIVE = {"lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'10min'", "search_path": "public"}
+_EXPORTER_CONNECTIONS = 2
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(owner|app|ops|auditor|exporter|operator)", re.ASCII)
+# Passed as parameters, secrets of channels would reach the server's log. The first setting needs a superuser.
+_UNLOGGED = ("log_parameter_max_length", "log_parameter_max_length_on_error")
+_READS_PUBLIC = ("app", "auditor", "operator")
+_DEFINITIONS = {
+    "owner": _Definition("Owns every object of Pulse; migrations act as this role.", can_login=False),
+    "app": _Definition("The services of Pulse: functions and api views, no table.", settings=_NO_JIT),
+    "ops": _Definition(
+        "The ops worker: may what pulse_app may, seal the audit trail and let its months go.", settings=_NO_JIT
+    ),
+    "auditor": _Definition("People who audit: they read the audit trail and place legal holds."),
+    "exporter": _Definition("The exporter: views of schema metrics, read-only.", settings=_BOUNDED),
+    "operator": _Definition(
+        "People who operate Pulse: they read all but secrets and run the repairs of the runbooks.",
+        settings=_INTERACTIVE,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller asks for beyond the roles themselves; passwords are SCRAM verifiers by role."""
+
+    passwords: Mapping[str, str] = field(default_factory=dict)
+    set_passwords: bool = False
+    exporter_connections: int | None = None
+
+
+def required(server: ServerCatalog, names: RoleNames, wishes: Wishes) -> Iterator[sql.Composed]:
+    """Yield the missing statements, in groups that belong into one transaction. Raises ForeignRole."""
+    for suffix, definition in _DEFINITIONS.items():
+        name = names[suffix]
+        role = server.roles.get(name)
+        comment = names.rename(definition.comment)
+        if role is None:
+            yield _create(name, suffix, definition, wishes) + _describe(name, comment, definition)
+        elif role.comment != comment:
+            _refuse_foreign(role, comment, definition)
+            yield _describe(name, comment, definition)
+        if role is not None and wishes.set_passwords and name in wishes.passwords:
+            yield _format("alter role {} password {};\n", name, sql.Literal(wishes.passwords[name]))
+    exporter = server.roles.get(names["exporter"])
+    limit = wishes.exporter_connections
+    if exporter is not None and limit is not None and exporter.connection_limit != limit:
+        yield _format("alter role {} connection limit {};\n", exporter.name, sql.Literal(limit))
+    yield from _memberships(server, names)
+    yield from _database_grants(server, names)
+    yield from _schema_grants(server, names)
+    if not server.may_act_as_owner:
+        yield _format("grant {} to {};\n", names.owner, server.login)
+
+
+def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, bool]]:
+    """Yield statements that a server may refuse to this login, and whether to report a refusal."""
+    stats = [name for name in (names.owner, names["operator"]) if f"{name} pg_read_all_stats" not in server.memberships]
+    if stats:
+        yield _format("grant pg_read_all_stats to " + ", ".join(["{}"] * len(stats)) + ";\n", *stats), True
+    if "PUBLIC usage" in server.schema_grants:
+        for statement in _public_usage(server, names):
+            yield statement, False
+    for name in names.callers:
+        for setting in _UNLOGGED:
+            if f"{name} {setting}" not in server.settings:
+                yield _format(f"alter role {{}} set {setting} = 0;\n", name), False
+
+
+def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> sql.Composed:
+    statement = _format(f"create role {{}} {'login' if definition.can_login else 'nologin'}", name)
+    if suffix == "exporter":
+        limit = _EXPORTER_CONNECTIONS if wishes.exporter_connections is None else wishes.exporter_connections
+        statement += _format(" connection limit {}", sql.Literal(limit))
+    if name in wishes.passwords:
+        statement += _format(" password {}", sql.Literal(wishes.passwords[name]))
+    return statement + _format(";\n")
+
+
+def _describe(name: str, comment: str, definition: _Definition) -> sql.Composed:
+    """The comment marks the role as one of Pulse."""
+    statement = _format("comment on role {} is {};\n", name, sql.Literal(comment))
+    for setting, value in definition.settings.items():
+        statement += _format(f"alter role {{}} set {setting} = {value};\n", name)
+    return statement
+
+
+def _refuse_foreign(role: Role, comment: str, definition: _Definition) -> None:
+    traits = list(role.foreign_traits)
+    if role.can_login != definition.can_login:
+        traits.append("may log in" if role.can_login else "may not log in")
+    if traits:
+        raise ForeignRole(
+            f"the server has a role {role.name} that Pulse did not make: it {', '.join(traits)}. Choose another"
+            f" {VARIABLE}; or, if the role is meant for Pulse, run: comment on role {role.name} is '{comment}'"
+        )
+
+
+def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
+    """The owner belongs to the others: its functions show and end their sessions without pg_signal_backend."""
+    pairs = [(names["ops"], names["app"]), *((names.owner, role) for role in names.callers)]
+    for member, role in pairs:
+        if f"{member} {role}" not in server.memberships:
+            yield _format("grant {} to {};\n", role, member)
+
+
+def _database_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
+    """Only these roles, and the login that migrates, enter the database."""
+    owner = names.owner
+    roles = (*names.callers, server.login)
+    for role, privilege in [(owner, "CONNECT"), (owner, "CREATE"), *((role, "CONNECT") for role in roles)]:
+        if f"{role} {privilege}" not in server.database_rights:
+            yield _format(f"grant {privilege.lower()} on database {{}} to {{}};\n", server.database, role)
+    if server.public_rights:
+        yield _format("revoke all on database {} from public;\n", server.database)
+
+
+def _schema_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
+    if not server.has_public_schema:
+        yield _format("create schema public authorization {};\n", names.owner)
+    elif not server.owner_creates:
+        yield _format("grant usage, create on schema public to {};\n", names.owner)
+    if "PUBLIC usage" not in server.schema_grants:
+        yield from _public_usage(server, names)
+
+
+def _public_usage(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
+    for role in (names[suffix] for suffix in _READS_PUBLIC):
+        if f"{role} usage" not in server.schema_grants:
+            yield _format("grant usage on schema public to {};\n", role)
+
+
+def _format(template: str, *parts: str | sql.Literal) -> sql.Composed:
+    """Fill in identifiers and literals. Our own names stand without quotes: administrators read these statements."""
+    return sql.SQL(template).format(*(part if isinstance(part, sql.Literal) else _identifier(part) for part in parts))
+
+
+def _identifier(name: str) -> sql.Composable:
+    return sql.SQL(name) if _PLAIN.fullmatch(name) else sql.Identifier(name)

@@ -1,0 +1,33 @@
+-- Runs as the owner, who belongs to every role of Pulse: their sessions are shown in full on any server. Those of other
+-- roles are hidden until an administrator grants pg_read_all_stats to the owner.
+create function ops.sessions()
+returns table (
+  pid integer, role text, application text, trace_id text, state text, waits_for text, blocked_by integer[],
+  open_for interval, runs_for interval, connected_for interval, client text, query text
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select
+    a.pid,
+    a.usename::text,
+    a.application_name,
+    substring(a.application_name from '^pulse-\S+ ([0-9a-f]{32})$'),
+    case when a.backend_type is null then 'hidden' else a.state end,
+    a.wait_event_type || ': ' || a.wait_event,
+    nullif(pg_blocking_pids(a.pid), '{}'),
+    clock_timestamp() - a.xact_start,
+    clock_timestamp() - a.query_start,
+    clock_timestamp() - a.backend_start,
+    host(a.client_addr),
+    left(a.query, 500)
+  from pg_stat_activity a
+  where a.datname = current_database()
+    and a.pid <> pg_backend_pid()
+    and (a.backend_type is null or a.backend_type = 'client backend')
+  order by a.xact_start nulls last, a.query_start;
+end;
+
+comment on function ops.sessions() is
+  'The other sessions of this database, the oldest transaction first: what each does, for how long, what it waits for '
+  'and which sessions block it. Sessions of roles outside Pulse are hidden until pg_read_all_stats is granted.';
