@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Field,
@@ -21,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from services.shared.connecting.target import check_url
+from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -37,17 +36,6 @@ def _strip(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
-def _check_url(url: str) -> str:
-    """The URL as it is. Raises ValueError, in one line without secrets, when no connection can be made with it."""
-    check_url(url)
-    return url
-
-
-def _check_listen_url(url: str | None) -> str | None:
-    return url if url in (None, "off") else _check_url(str(url))
-
-
-DatabaseUrl = Annotated[str, AfterValidator(_check_url)]
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 SERVICES = (
@@ -71,7 +59,7 @@ class Settings(BaseSettings):
 
     database_url: DatabaseUrl
     """URL of the database, with libpq's parameters (operate.md); may lead to a pooler in transaction mode."""
-    listen_url: Annotated[str | None, AfterValidator(_check_listen_url)] = None
+    listen_url: ListenUrl | None = None
     """A direct connection for LISTEN; the database_url when unset; `off`: none, workers poll each second instead."""
     port: Port
     """Where the process serves /metrics and the health endpoints; each has a default of its own."""

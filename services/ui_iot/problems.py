@@ -183,7 +183,7 @@ async def _on_postgres_error(request: Request, error: Exception) -> Response:
     if status == 500:
         return await _on_fault(request, error)
     log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
-    await replace_stale(request.app.state.backend.process.pool, error)
+    await _replace_stale(request, error)
     return problem(status, detail)
 
 
@@ -194,6 +194,12 @@ def _fault_of(error: asyncpg.PostgresError) -> tuple[int, str]:
     if is_rebuilt(error):
         return 503, _CHANGED
     return _CLASSES.get((error.sqlstate or "")[:2], (500, ""))
+
+
+async def _replace_stale(request: Request, error: BaseException) -> None:
+    backend = getattr(request.app.state, "backend", None)
+    if backend is not None:
+        await replace_stale(backend.process.pool, error)
 
 
 async def _on_audit_blocked(_request: Request, _error: Exception) -> Response:
@@ -207,7 +213,7 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
 
 async def _on_database_away(request: Request, error: Exception) -> Response:
     log.warning("database away: %s: %s", type(error).__name__, error)
-    await replace_stale(request.app.state.backend.process.pool, error)
+    await _replace_stale(request, error)
     return problem(503, outage(error) or "The database is not available.")
 
 

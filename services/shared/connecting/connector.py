@@ -85,7 +85,7 @@ class Connector:
         """
         try:
             target = read_target(self._url)
-            target.tls.check()
+            target.check_tls()
         except BadUrl as error:  # at start it was right: a file is missing or was replaced by a wrong one
             raise ConnectionError(f"the URL of the database {error}") from error
         wanted = target.session_attrs or self._default_attrs(len(target.hosts))

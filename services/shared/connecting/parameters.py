@@ -41,7 +41,7 @@ _NO_OAUTH = _refused("is not supported: Pulse does not log in by OAuth")
 
 KNOWN: Final[Mapping[str, _Parameter]] = {
     "service": _Parameter("PGSERVICE"),
-    "servicefile": _Parameter(),  # read_service knows its variable
+    "servicefile": _Parameter(None, _refused("is not supported by every libpq: set PGSERVICEFILE")),
     "user": _Parameter("PGUSER"),
     "password": _Parameter("PGPASSWORD"),
     "passfile": _Parameter("PGPASSFILE"),
@@ -125,7 +125,7 @@ def read_parameters(url: str, env: Mapping[str, str]) -> dict[str, str]:
     found = _checked(split_url(url), "")
     service = found.pop("service", "") or env.get("PGSERVICE", "")
     if service:
-        in_file = read_service(service, file=found.get("servicefile") or None, env=env)
+        in_file = read_service(service, env)
         found = {**_checked(in_file, f"service {service[:60]!r}: "), **found}
     for name, parameter in KNOWN.items():
         value = env.get(parameter.env or "", "")

@@ -7,12 +7,9 @@ from pathlib import Path
 from services.shared.connecting.url import BadUrl
 
 
-def read_service(name: str, *, file: str | None, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a service.
-
-    file: the one to read; else PGSERVICEFILE, ~/.pg_service.conf and the one in PGSYSCONFDIR. Raises BadUrl.
-    """
-    named = file or env.get("PGSERVICEFILE")
+def read_service(name: str, env: Mapping[str, str]) -> dict[str, str]:
+    """Return a service in PGSERVICEFILE, else in ~/.pg_service.conf, else in PGSYSCONFDIR. Raises BadUrl."""
+    named = env.get("PGSERVICEFILE")
     for path in [Path(named)] if named else _usual_files(env):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -46,7 +43,7 @@ def _read_section(lines: list[str], name: str, path: Path) -> dict[str, str] | N
             found = {} if line == f"[{name}]" else None
         elif found is not None:
             key, separator, value = line.partition("=")
-            if not separator or key in ("service", "servicefile"):
+            if not separator or key == "service":
                 raise BadUrl(f"line {number} of the service file {path} must say parameter=value, and not service=")
             found.setdefault(key, value)
     return found

@@ -69,13 +69,17 @@ class Target:
                 return found
         return None
 
+    def check_tls(self) -> None:
+        """Raise BadUrl when a file of TLS is missing or useless."""
+        for host in self.hosts:
+            self.tls.attempts(host.name)
+
 
 def check_url(url: str) -> None:
     """Raise BadUrl when no connection can be made with the URL, whatever the server does."""
-    target = read_target(url)
-    target.tls.check()
+    read_target(url).check_tls()
     named = split_url(url).get("passfile")
-    if named and target.given_password is None:
+    if named:
         try:
             private = is_private(Path(named))
         except OSError as error:

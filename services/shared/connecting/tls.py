@@ -56,10 +56,6 @@ class Tls:
             case _:
                 return (context,)
 
-    def check(self) -> None:
-        """Raise BadUrl when a file is missing or useless."""
-        self.attempts("localhost")
-
     def _context(self, host: str) -> ssl.SSLContext:
         return _make_context(self, host, tuple(_stamp(name, path) for name, path in self.files))
 
@@ -79,10 +75,6 @@ def read_tls(found: Mapping[str, str], env: Mapping[str, str]) -> Tls:
         path = Path(home or "/nonexistent", ".postgresql", usual)
         if name not in files and path.exists():
             files[name] = str(path)
-    if mode in _STRICT and "sslrootcert" not in files:
-        raise BadUrl(
-            f"sslmode={mode} needs sslrootcert=FILE with the certificates of the authority, or sslrootcert=system"
-        )
     least, most = found.get("ssl_min_protocol_version", "TLSv1.2"), found.get("ssl_max_protocol_version")
     if most is not None and _VERSIONS[most] < _VERSIONS[least]:
         raise BadUrl(f"ssl_max_protocol_version {most} is below ssl_min_protocol_version {least}")
@@ -116,6 +108,10 @@ def _make_context(tls: Tls, host: str, _stamps: tuple[tuple[int, int], ...]) -> 
     if tls.most is not None:
         context.maximum_version = _VERSIONS[tls.most]
     files = dict(tls.files)
+    if tls.mode in _STRICT and "sslrootcert" not in files:
+        raise BadUrl(
+            f"sslmode={tls.mode} needs sslrootcert=FILE with the certificates of the authority, or sslrootcert=system"
+        )
     verifies = tls.mode in _STRICT or (tls.mode == "require" and "sslrootcert" in files)
     context.check_hostname = tls.mode == "verify-full"
     context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
