@@ -7,14 +7,10 @@ from typing import Any
 
 import asyncpg
 
-from services.shared.db import UNAVAILABLE, Connection
+from services.shared.db import UNAVAILABLE, Connection, connector_for
 from services.shared.settings import Exporter
 
 log = logging.getLogger(__name__)
-
-# A connection that the network swallowed must not use up the role's connection limit of 2 until the server's own
-# keepalive, by default after 2 hours, finds it.
-_KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 
 
 class Link:
@@ -25,7 +21,8 @@ class Link:
     """
 
     def __init__(self, settings: Exporter) -> None:
-        self._url = settings.database_url
+        # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
+        self._connector = connector_for(settings, settings.database_url, statement_cache_size=0)
         self._connect_seconds = settings.exporter_connect_timeout_seconds
         # Half of a small scrape is planning; a pooler in transaction mode, though, knows neither our statements nor
         # our session's settings.
@@ -46,13 +43,7 @@ class Link:
                 # The server may have been restarted since the last pass; only a new connection can tell.
                 log.info("connection lost, making another", extra={"reason": f"{type(error).__name__}: {error}"})
         self.drop()
-        self._connection = await asyncpg.connect(
-            self._url,
-            timeout=self._connect_seconds,
-            # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
-            statement_cache_size=0,
-            server_settings={"application_name": "pulse-exporter", **(_KEEPALIVE if self._direct else {})},
-        )
+        self._connection = await self._connector.connect(timeout=self._connect_seconds)
         await self._connection.execute(statements)
 
     async def execute(self, statements: str) -> None:

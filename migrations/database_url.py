@@ -1,27 +1,74 @@
-"""Which database a migration goes to."""
+"""Which database a migration goes to, checked before libpq sees it."""
 
 import json
 import os
+import re
 from pathlib import Path
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 CHECKOUT = Path(__file__).parents[1]
+VARIABLES = ("PULSE_MIGRATION_URL", "PULSE_DATABASE_URL")
+_SEVERAL_HOSTS_SECONDS = 2
+_ONE_HOST_SECONDS = 10
+_ENCODE = "write @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
 
 
 class NoDatabase(Exception):
     """No database is named: set PULSE_MIGRATION_URL or PULSE_DATABASE_URL, or start one with ./pulse up."""
 
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class BadUrl(NoDatabase):
+    """The URL of the database cannot be used."""
 
 
 def database_url() -> str:
-    """PULSE_MIGRATION_URL, else PULSE_DATABASE_URL, else the embedded server of a running `./pulse up`."""
-    named = os.environ.get("PULSE_MIGRATION_URL") or os.environ.get("PULSE_DATABASE_URL") or _embedded_url()
-    if not named:
+    """PULSE_MIGRATION_URL, else PULSE_DATABASE_URL, else the embedded server of a running `./pulse up`.
+
+    Raises NoDatabase in one line, which holds no password.
+    """
+    for variable in VARIABLES:
+        url = os.environ.get(variable)
+        if url:
+            return _completed(url.strip(), variable)
+    embedded = _embedded_url()
+    if not embedded:
         raise NoDatabase
-    return named
+    return embedded
+
+
+def _completed(url: str, variable: str) -> str:
+    """The URL with what a migration needs: a server that takes changes, and an end to the waiting for a silent one."""
+    parts = _parts(url, variable)
+    hosts = (parts.get("host") or parts.get("hostaddr") or os.environ.get("PGHOST") or "").count(",") + 1
+    added = {}
+    if not (parts.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")):
+        added["target_session_attrs"] = "read-write"
+    service = parts.get("service") or os.environ.get("PGSERVICE")
+    if not (parts.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or service):
+        added["connect_timeout"] = str(_SEVERAL_HOSTS_SECONDS if hosts > 1 else _ONE_HOST_SECONDS)
+    mark = "&" if "?" in url else "?"
+    return url + "".join(
+        f"{'&' if number else mark}{name}={value}" for number, (name, value) in enumerate(added.items())
+    )
+
+
+def _parts(url: str, variable: str) -> dict[str, str]:
+    if re.match(r"postgres(ql)?://", url) is None:
+        raise BadUrl(f"{variable} must be a URL that begins with postgresql://")
+    if "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
+        raise BadUrl(f"{variable} holds an @ behind its first /: {_ENCODE}")
+    try:
+        parts = conninfo_to_dict(url)
+    except (psycopg.Error, UnicodeError) as error:
+        # libpq quotes what it could not read, which may be a password; only the name of a parameter is shown.
+        said = re.sub(r'"(?![a-z_]{1,40}")[^\n]*"', "…", " ".join(str(error).split()))
+        raise BadUrl(f"{variable}: {said}; {_ENCODE}") from None
+    return {name: str(value) for name, value in parts.items() if value is not None}
 
 
 def _embedded_url() -> str | None:

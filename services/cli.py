@@ -182,7 +182,7 @@ def main() -> None:
     except AlreadyHeldError as error:
         _fail(f"already running, process {error.pid}: ./pulse status shows it", status=2)
     except LocalError as error:
-        _fail(str(error))
+        _fail(str(error), status=error.status)
     except BrokenPipeError:
         # Whoever read our output has read enough; the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from services.local.errors import LocalError
+from services.local.errors import BadSettingError, LocalError
 from services.local.home import Home
 from services.local.state_file import running_state
 from services.shared import db
+from services.shared.connecting.target import check_url
 from services.shared.settings import Port, Settings
 
 
@@ -19,10 +20,24 @@ class LocalStack(Settings):
     service = "local_stack"
     port: Port = 8080
 
+    @classmethod
+    def session_attrs(cls, hosts: int) -> str:
+        """A command that only reads works on a standby, when that is the one host of its URL."""
+        return "any" if hosts == 1 else "read-write"
 
-def given_url() -> str | None:
-    """PULSE_DATABASE_URL: with it, no server of ours."""
-    return os.environ.get("PULSE_DATABASE_URL") or None
+
+def given_url(variable: str = "PULSE_DATABASE_URL") -> str | None:
+    """Return the URL in a variable, checked; with PULSE_DATABASE_URL there is no server of ours.
+
+    Raises BadSettingError when no connection can be made with it.
+    """
+    url = os.environ.get(variable) or None
+    if url is not None:
+        try:
+            check_url(url)
+        except db.BadUrl as error:
+            raise BadSettingError(f"{variable}: {error}") from None
+    return url
 
 
 def migration_url(home: Home) -> str:
@@ -60,6 +75,8 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         pool = await db.open_pool(LocalStack(database_url=url, pool_min_size=0, pool_max_size=2))
         async with pool.acquire():
             pass
+    except db.UnsafeDatabase as error:
+        raise LocalError(str(error)) from error
     except db.UNAVAILABLE as error:
         raise LocalError(f"the database does not answer: {error or type(error).__name__}") from error
     try:

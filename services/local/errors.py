@@ -3,3 +3,12 @@
 
 class LocalError(Exception):
     """Something on this machine is not as the local stack needs it."""
+
+    status = 1
+    """Exit status of the command."""
+
+
+class BadSettingError(LocalError):
+    """An environment variable cannot be used."""
+
+    status = 2

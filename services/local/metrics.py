@@ -1,7 +1,6 @@
 """`pulse metrics`: the views of schema metrics as the exporter reads them: a list, and what should be mended."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -78,7 +77,7 @@ def check(
 
 def exporter_settings() -> Exporter:
     """The exporter's settings, and its database: the one that variables name, or the running stack's."""
-    given = os.environ.get("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
+    given = database.given_url("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
     url = given or database.as_role(database.migration_url(Home.find()), "pulse_exporter")
     try:
         return Exporter(database_url=url)

@@ -1,34 +1,52 @@
-"""The only door to Postgres: pools, transactions with an actor, the revision check."""
+"""The only door to Postgres: pools, transactions with an actor, the checks at start and of readiness."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
 
 from services.shared import tracing
+from services.shared.connecting.connector import Connector
+from services.shared.connecting.faults import UNAVAILABLE, UnsafeDatabase, WrongServer, is_rebuilt, is_stale, outage
+from services.shared.connecting.session import check_pooled_session, read_state, reported_state
+from services.shared.connecting.url import BadUrl
 from services.shared.settings import Settings
+
+__all__ = [
+    "ACQUIRE_SECONDS",
+    "UNAVAILABLE",
+    "Actor",
+    "BadUrl",
+    "Connection",
+    "Pool",
+    "SchemaMismatch",
+    "UnsafeDatabase",
+    "WrongServer",
+    "act",
+    "check_durability",
+    "check_revision",
+    "check_session",
+    "close_pool",
+    "connector_for",
+    "expected_revision",
+    "is_rebuilt",
+    "open_pool",
+    "outage",
+    "read_as",
+    "replace_stale",
+    "retried",
+    "write_fault",
+]
 
 Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = asyncpg.Connection
-
-# What a lost, refused or restarting server raises; anything else is a fault of ours.
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what asyncpg says when the server's farewell reached it between two statements
-)
+T = TypeVar("T")
 
 # Longest wait for a free connection. asyncpg bounds the release by it too, which otherwise waits for a hung server
 # without end.
@@ -41,10 +59,6 @@ _REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
 
 class SchemaMismatch(Exception):
     """The database does not have the revision this program was written for."""
-
-
-class UnsafeDatabase(Exception):
-    """The database says that a row is stored before it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +81,63 @@ async def _prepare(connection: Connection) -> None:
     )
 
 
-async def _keep(connection: Connection) -> None:
-    """Nothing of ours outlives a transaction, so a returned connection needs no round trip to reset it."""
+def connector_for(settings: Settings, url: str, *, suffix: str = "", **options: Any) -> Connector:
+    """Return what makes the connections of a process to a URL. options: of asyncpg.connect."""
+    return Connector(
+        url,
+        application_name=f"pulse-{settings.service}{suffix}",
+        default_attrs=settings.session_attrs,
+        # PULSE_LISTEN_URL goes round the pooler.
+        pooled=settings.statement_cache_size == 0 and url == settings.database_url,
+        **options,
+    )
 
 
 async def open_pool(settings: Settings) -> Pool:
     """A pool on PULSE_DATABASE_URL whose jsonb values are Python values."""
-    return await asyncpg.create_pool(
+    connector = connector_for(
+        settings,
         settings.database_url,
+        command_timeout=settings.command_timeout_seconds,
+        statement_cache_size=settings.statement_cache_size,
+    )
+    # One host or several: what writes must not go on with a server that has become a standby or read-only.
+    writes = settings.session_attrs(1) == "read-write"
+
+    async def keep(connection: Connection) -> None:
+        """Nothing of ours outlives a transaction, so a returned connection needs no round trip to reset it."""
+        if writes and reported_state(connection).write_fault() is not None:
+            await pool.expire_connections()
+
+    pool = asyncpg.create_pool(
+        connect=connector.connect,
         min_size=min(settings.pool_min_size, settings.pool_max_size),
         max_size=settings.pool_max_size,
-        command_timeout=settings.command_timeout_seconds,
-        timeout=10,
         init=_prepare,
-        server_settings={"application_name": f"pulse-{settings.service}"},
-        statement_cache_size=settings.statement_cache_size,
-        reset=_keep,
+        reset=keep,
     )
+    return await pool
+
+
+async def replace_stale(pool: Pool | None, error: BaseException) -> None:
+    """Let the pool connect anew when the error shows that its connections lead to the wrong server or a silent one."""
+    if pool is not None and is_stale(error):
+        await pool.expire_connections()
+
+
+async def retried(pool: Pool, work: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of work, done a second time on new connections when a migration came in between.
+
+    The failed statement was undone with its transaction, so work must not do anything else before it.
+    """
+    try:
+        return await work()
+    except asyncpg.PostgresError as error:
+        if not is_rebuilt(error):
+            raise
+        # What asyncpg remembers of types and statements belongs to the layer that is gone.
+        await pool.expire_connections()
+    return await work()
 
 
 async def close_pool(pool: Pool) -> None:
@@ -148,6 +202,23 @@ async def check_revision(connection: Connection, *, seconds: float = 10.0) -> No
         raise SchemaMismatch(
             f"the database is at revision {found or 'none'}, this program needs {expected}: run alembic upgrade head"
         )
+
+
+async def write_fault(pool: Pool, connection: Connection, *, seconds: float) -> str | None:
+    """Return why nothing can be written over the connection, whose pool then connects anew; None when it can."""
+    fault = (await read_state(connection, seconds=seconds)).write_fault()
+    if fault is not None:
+        await pool.expire_connections()
+    return fault
+
+
+async def check_session(connection: Connection, settings: Settings) -> None:
+    """Raise UnsafeDatabase when sessions do not have the settings that Pulse relies on.
+
+    A session of its own gets them when it is made; behind a pooler only the role can have them.
+    """
+    if settings.statement_cache_size == 0:
+        await check_pooled_session(connection)
 
 
 async def check_durability(connection: Connection, *, seconds: float = 10.0) -> None:

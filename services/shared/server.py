@@ -22,7 +22,15 @@ from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
 from services.shared import otlp
-from services.shared.db import UNAVAILABLE, Pool, SchemaMismatch, UnsafeDatabase, check_revision
+from services.shared.db import (
+    UNAVAILABLE,
+    Pool,
+    SchemaMismatch,
+    UnsafeDatabase,
+    check_revision,
+    outage,
+    write_fault,
+)
 from services.shared.listening import CannotListen, bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
@@ -56,6 +64,8 @@ class Process:
     """What /metrics answers where that is more than the process's own registry."""
     others: Callable[[], str | None] = lambda: None
     """Why the processes that share its port are not ready, or None."""
+    away: str | None = None
+    """Why the database cannot be used yet, while the process waits for it at its start."""
     ready: bool = False
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
@@ -155,7 +165,7 @@ async def readiness_fault(process: Process) -> str | None:
     if process.probe is not None and process.ready:
         return await process.probe()
     if process.pool is None or not process.ready:
-        return "starting"
+        return f"starting: {process.away}" if process.away else "starting"
     return process.others() or await _database_fault(process.pool)
 
 
@@ -163,11 +173,12 @@ async def _database_fault(pool: Pool) -> str | None:
     try:
         async with pool.acquire(timeout=PROBE_SECONDS) as connection:
             await check_revision(connection, seconds=PROBE_SECONDS)
+            fault = await write_fault(pool, connection, seconds=PROBE_SECONDS)
     except SchemaMismatch as mismatch:
         return str(mismatch)
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        return f"database: {type(error).__name__}"
-    return None
+        return f"database: {type(error).__name__}: {outage(error) or 'it refuses'}"
+    return None if fault is None else f"database: the server {fault}"
 
 
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:

@@ -1,5 +1,6 @@
 """Every setting of every process, read from PULSE_* variables once, at start."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -49,12 +52,14 @@ SERVICES = (
 class Settings(BaseSettings):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
-    model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
     service: ClassVar[str]
 
-    database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")]
-    """Where queries go; may be a pooler in transaction mode."""
-    listen_url: Annotated[str | None, Field(pattern=r"^(off$|postgres(ql)?://)")] = None
+    database_url: DatabaseUrl
+    """URL of the database, with libpq's parameters (operate.md); may lead to a pooler in transaction mode."""
+    listen_url: ListenUrl | None = None
     """A direct connection for LISTEN; the database_url when unset; `off`: none, workers poll each second instead."""
     port: Port
     """Where the process serves /metrics and the health endpoints; each has a default of its own."""
@@ -94,15 +99,29 @@ class Settings(BaseSettings):
         return None if self.listen_url == "off" else self.listen_url or self.database_url
 
     @classmethod
+    def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  for subclasses
+        """Return target_session_attrs of a URL that does not say it, by the number of its hosts."""
+        return "read-write"
+
+    @classmethod
     def load(cls) -> Self:
         """Read the environment; on a bad value print one line a fault and exit with status 2."""
         try:
             return cls()  # type: ignore[call-arg]  # the fields come from the environment
         except ValidationError as error:
             for fault in error.errors(include_url=False, include_input=False):
-                name = "PULSE_" + "_".join(str(part) for part in fault["loc"]).upper().removeprefix("PULSE_")
-                print(f"{cls.service}: {name}: {fault['msg']}", file=sys.stderr)
+                name = cls._variable("_".join(str(part) for part in fault["loc"]))
+                print(f"{cls.service}: {name}: {fault['msg'].removeprefix('Value error, ')}", file=sys.stderr)
             raise SystemExit(2) from None
+
+    @classmethod
+    def _variable(cls, location: str) -> str:
+        """Return the variable that gave a value; of several that may, the one that is set."""
+        for field in cls.model_fields.values():
+            alias = field.validation_alias
+            if isinstance(alias, AliasChoices) and location in alias.choices:
+                return next((str(name) for name in alias.choices if os.environ.get(str(name))), location)
+        return "PULSE_" + location.upper().removeprefix("PULSE_")
 
 
 class AuditWriter(Settings):
@@ -241,11 +260,7 @@ class OpsWorker(Settings):
     model_config = SettingsConfigDict(populate_by_name=True)
     service = "ops_worker"
     database_url: Annotated[
-        str,
-        Field(
-            pattern=r"^postgres(ql)?://",
-            validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"),
-        ),
+        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"))
     ]
     """The database as `pulse_ops`, who alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
     port: Port = 8085
@@ -326,11 +341,7 @@ class Exporter(Settings):
     service = "exporter"
     port: Port = 8086
     database_url: Annotated[
-        str,
-        Field(
-            pattern=r"^postgres(ql)?://",
-            validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"),
-        ),
+        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"))
     ]
     """Where the views are, as a role that may read nothing else."""
     exporter_view_timeout_seconds: Seconds = 1.0
@@ -341,3 +352,8 @@ class Exporter(Settings):
     """Longest that a scrape waits for a connection."""
     exporter_max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Most rows, and so most samples, of one view."""
+
+    @classmethod
+    def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  one and several are the same to it
+        """It only reads, also from a standby, and its role may be read-only."""
+        return "any"

@@ -117,7 +117,7 @@ async def run(settings: UiIot, *, member: Member | None = None, sockets: list[so
             server = asyncio.create_task(serve_process(process, app, stop=stop, sockets=sockets), name="server")
             server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
             try:
-                await _work(process, settings, stop, member)
+                await _work(process, stop, member)
             finally:
                 process.stopping = True
                 stop.set()
@@ -134,8 +134,8 @@ def make_process(settings: UiIot, member: Member | None) -> Process:
     return Process(settings=settings, metrics=metrics, others=member.slots.fault)
 
 
-async def _work(process: Process, settings: UiIot, stop: asyncio.Event, member: Member | None) -> None:
-    process.pool = await worker.connect(settings, stop)
+async def _work(process: Process, stop: asyncio.Event, member: Member | None) -> None:
+    process.pool = await worker.connect(process, stop)
     if process.pool is None:
         return
     process.metrics.watch_pool(process.pool)

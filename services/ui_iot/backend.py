@@ -1,16 +1,17 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from sqlalchemy import Select
 from starlette.requests import Request
 
 from services.shared.audit import AuditLogger
-from services.shared.db import Connection, Pool, act, read_as
+from services.shared.db import Connection, Pool, act, read_as, retried
 from services.shared.server import Process
 from services.shared.settings import UiIot
 from services.ui_iot.audit_tails import Tails
@@ -21,6 +22,7 @@ from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
 from services.ui_iot.selects import fetch
 
+T = TypeVar("T")
 MOST_TIMELINES = 2
 
 
@@ -51,23 +53,41 @@ class Backend:
         """A read-only transaction that sees the caller's tenant."""
         return read_as(pool_of(self.process), tenant_id=caller.tenant_id)
 
+    async def change(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return the result of work in a transaction in which the caller changes something.
+
+        A migration in between undoes the transaction, and work runs once more: it must do nothing but query.
+        """
+
+        async def attempt() -> T:
+            async with self.acting(caller) as connection:
+                return await work(connection)
+
+        return await retried(pool_of(self.process), attempt)
+
+    async def read(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return the result of work in a read-only transaction that sees the caller's tenant."""
+
+        async def attempt() -> T:
+            async with self.reading(caller) as connection:
+                return await work(connection)
+
+        return await retried(pool_of(self.process), attempt)
+
     async def call(self, caller: Principal, query: str, *arguments: Any) -> Any:
         """The one value of one function call, made by the caller in a transaction of its own."""
-        async with self.acting(caller) as connection:
-            return await connection.fetchval(query, *arguments)
+        return await self.change(caller, lambda connection: connection.fetchval(query, *arguments))
 
     async def find(self, caller: Principal, statement: Select[Any], *, what: str) -> dict[str, Any]:
         """The one row of a select over an api view; raises NotFound, naming what was looked for."""
-        async with self.reading(caller) as connection:
-            rows = await fetch(connection, statement)
+        rows = await self.read(caller, lambda connection: fetch(connection, statement))
         if not rows:
             raise NotFound(f"There is no {what}.")
         return rows[0]
 
     async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:
         """A page of a select over an api view."""
-        async with self.reading(caller) as connection:
-            return await fetch_page(connection, statement, order=order, page=page)
+        return await self.read(caller, lambda connection: fetch_page(connection, statement, order=order, page=page))
 
 
 def pool_of(process: Process) -> Pool:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from services.shared import tracing
 from services.shared.audit import AuditBlocked
-from services.shared.db import UNAVAILABLE
+from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
 from services.ui_iot.refusals import STATUS, Refusal
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,13 @@ CLIENT_GONE = 499
 
 # Our own states carry a message written for the caller; of the others only the kind of fault is told.
 _STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
+_CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
     "23": (422, "A value is outside of what is allowed."),
     "40": (503, "Another change came between; try again."),
-    "53": (503, "The database has no room left for this request."),
     "55": (503, "Something else holds what this request needs."),
-    "57": (503, "The database gave up on this request."),
-    "08": (503, "The database is not available."),
-    "0A": (503, "The database was changed meanwhile; try again."),
+    "0A": (503, _CHANGED),
 }
 _CONSTRAINTS: dict[str, tuple[int, str]] = {
     "devices_pkey": (409, "A device with this device_id exists."),
@@ -174,18 +172,34 @@ def _point_to(location: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)[:300]
 
 
-async def _on_postgres_error(_request: Request, error: Exception) -> Response:
+async def _on_postgres_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, asyncpg.PostgresError)
     state = error.sqlstate or ""
     if state in _STATES:
         return problem(_STATES[state], str(error.message))
     constraint = getattr(error, "constraint_name", None) or ""
     known = _NO_TENANT if constraint.endswith("_tenant_id_fkey") else _CONSTRAINTS.get(constraint)
-    status, detail = known or _CLASSES.get(state[:2], (500, ""))
+    status, detail = known or _fault_of(error)
     if status == 500:
-        return await _on_fault(_request, error)
+        return await _on_fault(request, error)
     log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
+    await _replace_stale(request, error)
     return problem(status, detail)
+
+
+def _fault_of(error: asyncpg.PostgresError) -> tuple[int, str]:
+    detail = outage(error)
+    if detail is not None:
+        return 503, detail
+    if is_rebuilt(error):
+        return 503, _CHANGED
+    return _CLASSES.get((error.sqlstate or "")[:2], (500, ""))
+
+
+async def _replace_stale(request: Request, error: BaseException) -> None:
+    backend = getattr(request.app.state, "backend", None)
+    if backend is not None:
+        await replace_stale(backend.process.pool, error)
 
 
 async def _on_audit_blocked(_request: Request, _error: Exception) -> Response:
@@ -197,9 +211,10 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-async def _on_database_away(_request: Request, error: Exception) -> Response:
+async def _on_database_away(request: Request, error: Exception) -> Response:
     log.warning("database away: %s: %s", type(error).__name__, error)
-    return problem(503, "The database is not available.")
+    await _replace_stale(request, error)
+    return problem(503, outage(error) or "The database is not available.")
 
 
 async def _on_fault(_request: Request, error: Exception) -> Response:

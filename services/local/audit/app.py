@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 
 def auditor_url(home: Home) -> str:
     """URL of the database as pulse_auditor: PULSE_AUDIT_DATABASE_URL, or that of the running embedded server."""
-    given = os.environ.get("PULSE_AUDIT_DATABASE_URL")
+    given = database.given_url("PULSE_AUDIT_DATABASE_URL")
     if given:
         return given
     if database.given_url() is not None:

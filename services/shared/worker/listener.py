@@ -25,6 +25,7 @@ from typing import NoReturn
 import asyncpg
 
 from services.shared import db
+from services.shared.connecting.connector import Connector
 from services.shared.server import Process
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.metrics import ListenerState, WorkerMetrics
@@ -74,10 +75,17 @@ class Listener:
         if dsn is None:
             return
         wanted = sorted(set(channels))
+        connector = db.connector_for(
+            self._process.settings,
+            dsn,
+            suffix="-listen",
+            command_timeout=self._timing.deaf_seconds,
+            statement_cache_size=0,
+        )
         failures = 0
         while True:
             try:
-                await self._listen(dsn, wanted)
+                await self._listen(connector, wanted)
             except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
                 # One that is lost as soon as it hears, again and again, must not be replaced without a pause.
                 held = self.state == "connected" and time.monotonic() - self._since > self._timing.deaf_seconds
@@ -85,15 +93,9 @@ class Listener:
                 self._enter("deaf", f"{type(error).__name__}: {error}")
             await asyncio.sleep(backoff_seconds(failures))
 
-    async def _listen(self, dsn: str, channels: Iterable[str]) -> NoReturn:
+    async def _listen(self, connector: Connector, channels: Iterable[str]) -> NoReturn:
         """Listen on one connection; raises what UNAVAILABLE holds when it is lost or hears nothing."""
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=self._timing.deaf_seconds,
-            command_timeout=self._timing.deaf_seconds,
-            server_settings={"application_name": f"pulse-{self._process.service}-listen"},
-            statement_cache_size=0,
-        )
+        connection = await connector.connect(timeout=self._timing.deaf_seconds)
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _connection: lost.set())

@@ -55,12 +55,13 @@ async def run_loop(
         woken.clear()  # before the pass: what arrives during it wakes the next one
         started = time.perf_counter()
         try:
-            rows = await otlp.record_pass(loop.operation, loop.step(process.pool))
+            rows = await otlp.record_pass(loop.operation, _pass(loop, process.pool))
         except Exception as error:  # noqa: BLE001  # whatever a step raises, the loop goes on
             failures += 1
             process.counters["errors"] += 1
             metrics.pass_failed(loop.operation)
             _tell(loop, error, failures)
+            await db.replace_stale(process.pool, error)
             await wait_for_any(backoff_seconds(failures), stop)
             continue
         failures = 0
@@ -76,13 +77,18 @@ async def run_loop(
             await wait_for_any(_longest_wait(loop, listener) * random.uniform(0.9, 1.1), stop, woken)
 
 
+async def _pass(loop: Loop, pool: db.Pool) -> int:
+    """Run a pass, once more when a migration replaced what it uses: it would be repeated in any case."""
+    return await db.retried(pool, lambda: loop.step(pool))
+
+
 def _longest_wait(loop: Loop, listener: Listener) -> float:
     is_woken = loop.wake_on is None or listener.state == "connected"
     return loop.poll_seconds if is_woken else min(loop.poll_seconds, UNWOKEN_POLL_SECONDS)
 
 
 def _tell(loop: Loop, error: Exception, failures: int) -> None:
-    away = isinstance(error, db.UNAVAILABLE)
+    away = db.outage(error) is not None
     # What the database refuses to the role is for whoever grants rights: a traceback would hide it.
     refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
     log.log(

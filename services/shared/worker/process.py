@@ -34,34 +34,42 @@ def entered(
     return contextlib.nullcontext(built) if isinstance(built, Sequence) else built
 
 
-async def connect(settings: Settings, stop: asyncio.Event) -> db.Pool | None:
+async def connect(process: Process, stop: asyncio.Event) -> db.Pool | None:
     """A pool on a database of the right revision; waits while the server is away, None when stopped first.
 
-    Raises SchemaMismatch when the database is there but too old, UnsafeDatabase when it would lose rows in a crash.
+    Raises SchemaMismatch when the database is there but too old, UnsafeDatabase when it would lose or change rows, and
+    asyncpg.PostgresError when the server refuses the login.
     """
     failures = 0
     while not stop.is_set():
         try:
-            pool = await db.open_pool(settings)
+            pool = await _open_checked(process.settings)
+        except db.UnsafeDatabase:
+            raise
         except db.UNAVAILABLE as error:
             failures += 1
-            log.warning("database away: %s", type(error).__name__, extra={"failures": failures})
+            process.away = db.outage(error)
+            log.warning("database away: %s: %s", type(error).__name__, error, extra={"failures": failures})
             await wait_for_any(backoff_seconds(failures), stop)
-            continue
-        try:
-            async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
-                await db.check_revision(connection)
-                if not settings.allow_unsafe_database:
-                    await db.check_durability(connection)
+        else:
+            process.away = None
             return pool
-        except db.UNAVAILABLE:
-            pool.terminate()
-            failures += 1
-            await wait_for_any(backoff_seconds(failures), stop)
-        except BaseException:
-            pool.terminate()
-            raise
     return None
+
+
+async def _open_checked(settings: Settings) -> db.Pool:
+    """A pool whose first connection showed that Pulse can work with the database."""
+    pool = await db.open_pool(settings)
+    try:
+        async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
+            await db.check_revision(connection)
+            await db.check_session(connection, settings)
+            if not settings.allow_unsafe_database:
+                await db.check_durability(connection)
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
 
 
 class _PoolOf:
@@ -88,7 +96,7 @@ async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Se
     )
     server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
     try:
-        process.pool = await connect(settings, stop)
+        process.pool = await connect(process, stop)
         if process.pool is not None:
             async with entered(build(process)) as built:
                 await run_loops(process, built, metrics=metrics, listener=listener, stop=stop)

@@ -158,8 +158,7 @@ async def list_audit_events(
     """
     reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)
-    async with api.reading(caller) as connection:
-        found = await reading.of_tenant(connection, place)
+    found = await api.read(caller, lambda connection: reading.of_tenant(connection, place))
     await record_read(request, api, caller, query, len(found.events))
     newest = (query.cursor or write_place(found.end)) if reading.newest_first else write_place(found.place)
     return {

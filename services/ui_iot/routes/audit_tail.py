@@ -109,8 +109,7 @@ class Tail:
 
     async def read(self, reading: Reading) -> Stretch:
         """What comes next, in a transaction of its own."""
-        async with self.api.reading(self.caller) as connection:
-            return await reading.of_tenant(connection, self.place)
+        return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, Text, select, table
 
+from services.shared.db import Connection
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.fields import PathId, QueryId, TraceId, shown
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
@@ -154,9 +155,11 @@ async def redrive_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str
 
 
 async def _show(api: Backend, caller: Principal, job_id: int) -> dict[str, Any]:
-    async with api.reading(caller) as connection:
+    async def read(connection: Connection) -> dict[str, Any]:
         jobs = await fetch(connection, select(_DELIVERIES).where(_DELIVERIES.c.job_id == job_id))
         if not jobs:
             raise NotFound(f"There is no delivery {job_id}.")
         tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
         return {**jobs[0], "tries": await fetch(connection, tries)}
+
+    return await api.read(caller, read)

@@ -134,8 +134,9 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> tuple[int, in
     """Store the good readings; how many were new and how many were there already."""
     if not batch.device_ids:
         return 0, 0
-    async with api.acting(caller) as connection:
-        row = await connection.fetchrow(
+    row = await api.change(
+        caller,
+        lambda connection: connection.fetchrow(
             "select accepted, duplicates, refused from ingest.record_readings($1, $2, $3, $4, $5, $6)",
             caller.tenant_id,
             batch.device_ids,
@@ -143,7 +144,8 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> tuple[int, in
             batch.timestamps,
             batch.values,
             tracing.current_trace_id(),
-        )
+        ),
+    )
     batch.refuse_stored(row["refused"])
     return row["accepted"], row["duplicates"]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
+from services.shared.db import Connection
 from services.shared.tracing import parse_trace_id
 from services.ui_iot.backend import Api
 from services.ui_iot.fields import shown
@@ -75,16 +76,21 @@ async def get_trace(
     canonical = parse_trace_id(trace_id)
     if canonical is None:
         raise NotFound("There is no such trace.")
-    async with api.timelines, api.reading(caller) as connection:
-        query = "select * from api.trace_timeline($1) limit $2"
-        try:
-            rows = await connection.fetch(query, canonical, MOST_STEPS + 1, timeout=MOST_SECONDS)
-        except TimeoutError:
-            raise Unprocessable("The trace has too many rows to be told in time.") from None
+    async with api.timelines:
+        rows = await api.read(caller, lambda connection: _read_steps(connection, canonical))
     if not rows:
         raise NotFound("There is no such trace.")
     shown = [_visible(dict(row), whole=caller.role in AUDITORS) for row in rows[:MOST_STEPS]]
     return {"trace_id": canonical, "truncated": len(rows) > MOST_STEPS, "steps": close_tree(shown)}
+
+
+async def _read_steps(connection: Connection, trace_id: str) -> Sequence[Any]:
+    query = "select * from api.trace_timeline($1) limit $2"
+    try:
+        steps: Sequence[Any] = await connection.fetch(query, trace_id, MOST_STEPS + 1, timeout=MOST_SECONDS)
+    except TimeoutError:
+        raise Unprocessable("The trace has too many rows to be told in time.") from None
+    return steps
 
 
 def _visible(step: dict[str, Any], *, whole: bool) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""What Pulse relies on in every session, whatever the database, its roles or the client's variables say."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from services.shared.connecting.faults import UnsafeDatabase, WrongServer
+
+# A pooler in transaction mode knows these two startup parameters and keeps them for its client.
+STARTUP: Final = {"TimeZone": "UTC", "DateStyle": "ISO"}
+
+_SETTINGS: Final = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "search_path": "pg_catalog, public, pg_temp",
+    "quote_all_identifiers": "off",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "row_security": "on",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "idle_session_timeout": "0",
+    # A machine that vanished must not hold locks and connections until the server's own keepalive, by default after
+    # two hours, finds out.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    # Parameters may be secrets of channels: no log of the server gets them.
+    "log_parameter_max_length_on_error": "0",
+}
+
+# log_parameter_max_length is a superuser's, or that of a role that was granted it.
+_PREPARE: Final = """
+select pg_catalog.pg_is_in_recovery() as standby,
+       pg_catalog.current_setting('transaction_read_only')::boolean as read_only,
+       pg_catalog.current_setting('server_encoding') as encoding,
+       (select pg_catalog.count(pg_catalog.set_config(($1::text[])[n], ($2::text[])[n], false))
+          from pg_catalog.generate_subscripts($1::text[], 1) as n),
+       case when pg_catalog.has_parameter_privilege('log_parameter_max_length', 'set')
+            then pg_catalog.set_config('log_parameter_max_length', '0', false) end
+"""
+_LOOK: Final = """
+select pg_catalog.pg_is_in_recovery() as standby,
+       pg_catalog.current_setting('transaction_read_only')::boolean as read_only,
+       pg_catalog.current_setting('server_encoding') as encoding
+"""
+_ISOLATION: Final = """
+select pg_catalog.current_setting('default_transaction_isolation') as isolation, current_user as role,
+       pg_catalog.current_database() as database
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a server is at the moment."""
+
+    standby: bool
+    read_only: bool
+
+    def fault(self, wanted: str) -> str | None:
+        """Return why a session that wants these target_session_attrs cannot use the server; None when it can."""
+        match wanted:
+            case "read-write":
+                return self.write_fault()
+            case "primary":
+                return "is a standby" if self.standby else None
+            case "standby":
+                return None if self.standby else "is a primary"
+            case "read-only":
+                return None if self.read_only or self.standby else "takes changes"
+            case _:
+                return None
+
+    def write_fault(self) -> str | None:
+        """Return why nothing can be written there; None when it can."""
+        if self.standby:
+            return "is a standby (in recovery)"
+        return "is read-only (default_transaction_read_only)" if self.read_only else None
+
+
+async def settle(connection: asyncpg.Connection, *, pooled: bool) -> State:
+    """Set what Pulse relies on and return the server's state, in one round trip.
+
+    pooled: the session is a pooler's, where a SET would go to any of its server connections; nothing is set then.
+    Raises UnsafeDatabase when the database is not in UTF-8.
+    """
+    if pooled:
+        row = await connection.fetchrow(_LOOK)
+    else:
+        row = await connection.fetchrow(_PREPARE, list(_SETTINGS), list(_SETTINGS.values()))
+    if row["encoding"] != "UTF8":
+        raise UnsafeDatabase(
+            f"the database has the encoding {row['encoding']}, and Pulse stores any text: create it with encoding UTF8"
+        )
+    return State(row["standby"], row["read_only"])
+
+
+async def read_state(connection: asyncpg.Connection, *, seconds: float) -> State:
+    """Ask the server whether it takes changes."""
+    row = await connection.fetchrow(_LOOK, timeout=seconds)
+    return State(row["standby"], row["read_only"])
+
+
+def reported_state(connection: asyncpg.Connection) -> State:
+    """Return what the server last reported by itself, at no round trip; a pooler reports nothing."""
+    reported = connection.get_settings()
+    return State(
+        getattr(reported, "in_hot_standby", "off") == "on",
+        getattr(reported, "default_transaction_read_only", "off") == "on",
+    )
+
+
+async def check_pooled_session(connection: asyncpg.Connection) -> None:
+    """Raise UnsafeDatabase when sessions behind a pooler begin transactions that Pulse cannot work in."""
+    row = await connection.fetchrow(_ISOLATION)
+    if row["isolation"] != "read committed":
+        raise UnsafeDatabase(
+            f"default_transaction_isolation is {row['isolation']}, which nothing can set for a session behind a pooler:"
+            f' run alter role "{row["role"]}" in database "{row["database"]}"'
+            " set default_transaction_isolation = 'read committed'"
+        )
+
+
+def require(state: State, wanted: str, place: object) -> None:
+    """Raise WrongServer when the server is not what is wanted."""
+    fault = state.fault(wanted)
+    if fault is not None:
+        raise WrongServer(f"{place} {fault}")
