@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, Column, DateTime, Text, table
 
 from services.ui_iot.backend import Api
-from services.ui_iot.fields import DeviceId, Metric, Name, PathId, QueryId, Severity, TraceId, example, shown
+from services.ui_iot.fields import DeviceId, Metric, Moment, Name, PathId, QueryId, Severity, TraceId, example, shown
 from services.ui_iot.guard import OPERATORS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
@@ -101,9 +101,9 @@ class AlertQuery(PageQuery):
     """Only alerts about this metric."""
     trace_id: TraceId | None = None
     """Only alerts that the request with this trace id opened."""
-    opened_since: AwareDatetime | None = None
+    opened_since: Moment | None = None
     """Only alerts opened at this time or later."""
-    opened_until: AwareDatetime | None = None
+    opened_until: Moment | None = None
     """Only alerts opened before this time."""
 
 
@@ -118,7 +118,7 @@ class Silence(BaseModel):
     """Until when an alert sends nothing; null ends the silence."""
 
     model_config = example(until="2026-01-06T08:00:00Z")
-    until: AwareDatetime | None
+    until: Moment | None
 
 
 @router.get("", response_model=AlertPage, responses=problems(), openapi_extra=allow(READERS))

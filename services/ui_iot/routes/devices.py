@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import ARRAY, Boolean, Column, Text, select, table
+from sqlalchemy import Boolean, Column, Text, select, table
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.backend import Api
 from services.ui_iot.device_tokens import new_device_token
