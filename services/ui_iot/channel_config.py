@@ -2,48 +2,20 @@
 
 import base64
 import binascii
-from ipaddress import ip_address
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
 from services.ui_iot.fields import unset
 from services.ui_iot.problems import Unprocessable
-
-LONGEST_URL = 2048
-
-
-def _check_url(url: str) -> str:
-    parts = urlsplit(url)
-    if not url.isascii() or not url.isprintable() or " " in url or parts.hostname is None or parts.username is not None:
-        raise ValueError("must be an address without spaces and user name")
-    if parts.scheme not in ("https", "http"):
-        raise ValueError("must begin with https://")
-    # Reading it is the check: a port that is no number raises ValueError.
-    _ = parts.port
-    return url
 
 
 def check_destination(url: str | None, *, allow_private: bool) -> None:
     """Refuse early what the delivery worker would refuse at every attempt; it checks the address again, resolved."""
-    if url is None:
-        return
-    parts = urlsplit(url)
-    private = _is_private(parts.hostname or "")
-    if private and not allow_private:
-        raise Unprocessable("config.url must not point to a private address.")
-    if parts.scheme != "https" and not private:
-        raise Unprocessable("config.url must begin with https://")
-
-
-def _is_private(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return False
+    fault = None if url is None else destination_fault(url, allow_private=allow_private)
+    if fault is not None:
+        raise Unprocessable(f"config.url {fault}.")
 
 
 def _check_secret(secret: str) -> str:
@@ -56,7 +28,7 @@ def _check_secret(secret: str) -> str:
     return secret
 
 
-Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(_check_url)]
+Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(read_url), Field(max_length=LONGEST_URL)]
 Secret = Annotated[str, Field(max_length=128), AfterValidator(_check_secret)]
 OldSecrets = Annotated[list[Secret], Field(max_length=4)]
 RoutingKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{32}$")]

@@ -4,17 +4,31 @@ import re
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from services.ui_iot.naming import visible_name
 from services.ui_iot.readings import RFC3339
 
 GREATEST_ID = 2**63 - 1
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
-# What would tear a line of a log or of a message in two.
-_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_ONE_LINE)]
+
+def _check_name(value: Any) -> Any:
+    # Before pydantic's own check of text, which does not say which character is wrong.
+    return visible_name(value.strip()) if isinstance(value, str) else value
+
+
+def _check_tags(tags: list[str]) -> list[str]:
+    # Upper and lower case are different tags, as they are to rules and routes.
+    twice = next((tag for number, tag in enumerate(tags) if tag in tags[:number]), None)
+    if twice is not None:
+        raise ValueError(f"must name each tag once, and names {twice} twice")
+    return tags
+
+
+Name = Annotated[str, BeforeValidator(_check_name), StringConstraints(min_length=1, max_length=200)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+Tags = Annotated[list[Tag], Field(max_length=32), AfterValidator(_check_tags)]
 DeviceId = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 Metric = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 TraceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.backend import Api
 from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, changes, example, shown, unset
+from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, Tags, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import NAME, Order, PageQuery, where_equal
@@ -55,7 +55,7 @@ class NewDevice(BaseModel):
     device_id: DeviceId
     """What the device calls itself in its readings."""
     name: Name = unset()
-    tags: list[Tag] = Field(default=[], max_length=32)
+    tags: Tags = []
     is_gateway: Flag = False
     """Whether its token may report readings of the tenant's other devices."""
     enabled: Flag = True
@@ -66,7 +66,7 @@ class DeviceChanges(BaseModel):
 
     model_config = example(tags=["attic"], enabled=False)
     name: Name = unset()
-    tags: list[Tag] = Field(default_factory=list, max_length=32)
+    tags: Tags = unset()
     is_gateway: Flag = unset()
     enabled: Flag = unset()
 
