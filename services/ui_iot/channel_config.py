@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import secrets
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -28,10 +29,18 @@ def _check_secret(secret: str) -> str:
     return secret
 
 
+def new_secret() -> str:
+    """Return a random secret in the form of Standard Webhooks."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
 Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(read_url), Field(max_length=LONGEST_URL)]
 Secret = Annotated[str, Field(max_length=128), AfterValidator(_check_secret)]
 OldSecrets = Annotated[list[Secret], Field(max_length=4)]
 RoutingKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{32}$")]
+
+# As long as the hash of the signature, SHA-256; Standard Webhooks takes 24 to 64.
+_SECRET_BYTES = 32
 
 Kind = Literal["webhook", "slack", "teams", "pagerduty"]
 
@@ -44,7 +53,8 @@ class Webhook(_Config):
     """A POST signed by Standard Webhooks."""
 
     url: Url
-    secret: Secret
+    secret: Secret = unset()
+    """Made by Pulse when it is left out; the answer shows it once."""
     previous_secrets: OldSecrets = []
     """Secrets that go out of use; while they stand here, each request is signed with them too."""
 

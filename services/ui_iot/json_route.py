@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ui_iot.entity_tags import Preconditions, Versioned, tag_of
 from services.ui_iot.problems import Unreadable, UnsupportedMediaType
 
 MEDIA_TYPE = "application/json"
@@ -31,20 +33,31 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose request body, if there is one, must be JSON."""
+    """A route whose request body, if there is one, must be JSON, and whose answer with a resource carries its ETag."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         methods = self.methods or set()
         self.methods = methods | {"HEAD"} if "GET" in methods else methods
 
+    @property
+    def shown(self) -> type[Versioned] | None:
+        """The resource that the answer shows; None when it shows a list or nothing that changes."""
+        model = self.response_model
+        return model if isinstance(model, type) and issubclass(model, Versioned) else None
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler behind the check of the media type."""
         handler = super().get_route_handler()
+        shown = self.shown
 
         async def answered(request: Request) -> Response:
             require_json(request)
+            preconditions = Preconditions.read(request) if shown is not None else None
             response = await handler(JsonRequest(request.scope, request.receive))
+            if shown is not None and preconditions is not None and response.status_code < 300:
+                tag = tag_of(shown, orjson.loads(response.body))
+                response = preconditions.answer(response, tag, reads=request.method in ("GET", "HEAD"))
             return _without_body(response) if request.method == "HEAD" else response
 
         return answered

@@ -71,6 +71,20 @@ class NotFound(HTTPException):
         super().__init__(404, detail)
 
 
+class BadRequest(HTTPException):
+    """A header cannot be read."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(400, detail)
+
+
+class PreconditionFailed(HTTPException):
+    """The resource is not in the state that the request names."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(412, detail)
+
+
 class Unreadable(HTTPException):
     """The body is not JSON."""
 
