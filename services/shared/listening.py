@@ -2,16 +2,54 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
+import h11
+import orjson
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from services.shared import tracing
+
+log = logging.getLogger(__name__)
 
 
 class CannotListen(Exception):
     """The address is taken or not this machine's."""
+
+
+class ProblemProtocol(H11Protocol):
+    """Uvicorn's HTTP, whose answer to a request that no application gets to see is problem+json too."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Answer a malformed request with 400, one whose head is too long with 431, and close the connection."""
+        # Uvicorn calls it while it handles h11's error, which knows the status.
+        status = HTTPStatus(getattr(sys.exc_info()[1], "error_status_hint", 400))
+        trace_id = tracing.start().trace_id
+        too_long = status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        body = {
+            "type": f"urn:pulse:problem:{status.phrase.lower().replace(' ', '-')}",
+            "title": status.phrase,
+            "status": int(status),
+            "detail": "The request line and headers may have 65536 bytes." if too_long else "This is not HTTP/1.1.",
+            "trace_id": trace_id,
+        }
+        log.info("request refused before it was read", extra={"status_code": int(status), "trace_id": trace_id})
+        headers = [
+            ("content-type", "application/problem+json"),
+            ("x-trace-id", trace_id),
+            ("connection", "close"),
+        ]
+        response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
+        for event in (response, h11.Data(data=orjson.dumps(body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -51,6 +89,7 @@ async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.
     """Serve until stop is set, then let running requests end (at most 5 s)."""
     config = uvicorn.Config(
         app,
+        http=ProblemProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -56,6 +56,9 @@ def create_api(backend: Backend) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
+        # Small devices leave Content-Type out; the check of Sec-Fetch-Site and Origin keeps foreign pages away.
+        # Versions that do not know the option always take such a body as JSON.
+        strict_content_type=False,
         # FastAPI versions that make no spans of their own take it and do nothing.
         telemetry={
             "tracer_provider": otlp.tracer_provider(),

@@ -17,9 +17,13 @@ _BEFORE_ALL: Final = "-infinity"
 
 
 def _parse_xid(value: Any) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isdigit() or int(value) >= 2**64 - 1:
+    if not isinstance(value, str) or not value.isascii() or not value.isdigit() or not _is_xid(int(value), value):
         raise ValueError
     return value
+
+
+def _is_xid(number: int, written: str) -> bool:
+    return number < 2**64 - 1 and str(number) == written
 
 
 _XID: Final[Parse] = _parse_xid

@@ -20,6 +20,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
+from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
 
 T = TypeVar("T")
@@ -74,15 +75,11 @@ class Backend:
 
         return await retried(pool_of(self.process), attempt)
 
-    async def call(self, caller: Principal, query: str, *arguments: Any) -> Any:
-        """The one value of one function call, made by the caller in a transaction of its own."""
-        return await self.change(caller, lambda connection: connection.fetchval(query, *arguments))
-
-    async def find(self, caller: Principal, statement: Select[Any], *, what: str) -> dict[str, Any]:
-        """The one row of a select over an api view; raises NotFound, naming what was looked for."""
-        rows = await self.read(caller, lambda connection: fetch(connection, statement))
+    async def find(self, caller: Principal, resource: Resource, identity: int | str) -> dict[str, Any]:
+        """Return one resource as its view shows it; raise NotFound when the tenant has none with this id."""
+        rows = await self.read(caller, lambda connection: fetch(connection, resource.select(identity)))
         if not rows:
-            raise NotFound(f"There is no {what}.")
+            raise NotFound(f"There is no {resource.kind} {identity}.")
         return rows[0]
 
     async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:

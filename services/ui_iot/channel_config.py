@@ -2,48 +2,21 @@
 
 import base64
 import binascii
-from ipaddress import ip_address
+import secrets
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
 from services.ui_iot.fields import unset
 from services.ui_iot.problems import Unprocessable
-
-LONGEST_URL = 2048
-
-
-def _check_url(url: str) -> str:
-    parts = urlsplit(url)
-    if not url.isascii() or not url.isprintable() or " " in url or parts.hostname is None or parts.username is not None:
-        raise ValueError("must be an address without spaces and user name")
-    if parts.scheme not in ("https", "http"):
-        raise ValueError("must begin with https://")
-    # Reading it is the check: a port that is no number raises ValueError.
-    _ = parts.port
-    return url
 
 
 def check_destination(url: str | None, *, allow_private: bool) -> None:
     """Refuse early what the delivery worker would refuse at every attempt; it checks the address again, resolved."""
-    if url is None:
-        return
-    parts = urlsplit(url)
-    private = _is_private(parts.hostname or "")
-    if private and not allow_private:
-        raise Unprocessable("config.url must not point to a private address.")
-    if parts.scheme != "https" and not private:
-        raise Unprocessable("config.url must begin with https://")
-
-
-def _is_private(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return False
+    fault = None if url is None else destination_fault(url, allow_private=allow_private)
+    if fault is not None:
+        raise Unprocessable(f"config.url {fault}.")
 
 
 def _check_secret(secret: str) -> str:
@@ -56,10 +29,18 @@ def _check_secret(secret: str) -> str:
     return secret
 
 
-Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(_check_url)]
+def new_secret() -> str:
+    """Return a random secret in the form of Standard Webhooks."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(read_url), Field(max_length=LONGEST_URL)]
 Secret = Annotated[str, Field(max_length=128), AfterValidator(_check_secret)]
 OldSecrets = Annotated[list[Secret], Field(max_length=4)]
 RoutingKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{32}$")]
+
+# As long as the hash of the signature, SHA-256; Standard Webhooks takes 24 to 64.
+_SECRET_BYTES = 32
 
 Kind = Literal["webhook", "slack", "teams", "pagerduty"]
 
@@ -72,7 +53,8 @@ class Webhook(_Config):
     """A POST signed by Standard Webhooks."""
 
     url: Url
-    secret: Secret
+    secret: Secret = unset()
+    """Made by Pulse when it is left out; the answer shows it once."""
     previous_secrets: OldSecrets = []
     """Secrets that go out of use; while they stand here, each request is signed with them too."""
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ui_iot.json_route import JsonRoute
 from services.ui_iot.problems import Refused
 from services.ui_iot.refusals import Refusal
 
@@ -27,7 +27,7 @@ def allow(roles: tuple[str, ...]) -> dict[str, Any]:
     return {ROLES_MEMBER: list(roles), "security": schemes}
 
 
-class GuardedRoute(APIRoute):
+class GuardedRoute(JsonRoute):
     """A route for some roles; one that names none cannot be made. The role is checked before the body is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -16,13 +16,14 @@ from starlette.responses import Response
 from services.shared import tracing
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
+from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.refusals import STATUS, Refusal
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 # By RFC 9110; Python's own words for these two change with its version.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+_TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
 # What FastAPI says about a body that is not UTF-8 or nested too deep; the rest that is no JSON is json_invalid to it.
 _FASTAPI_UNREADABLE = "There was an error parsing the body"
@@ -68,6 +69,20 @@ class NotFound(HTTPException):
         super().__init__(404, detail)
 
 
+class BadRequest(HTTPException):
+    """A header cannot be read."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(400, detail)
+
+
+class PreconditionFailed(HTTPException):
+    """The resource is not in the state that the request names."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(412, detail)
+
+
 class Unreadable(HTTPException):
     """The body is not JSON."""
 
@@ -80,6 +95,13 @@ class Unprocessable(HTTPException):
 
     def __init__(self, detail: str) -> None:
         super().__init__(422, detail)
+
+
+class UnsupportedMediaType(HTTPException):
+    """The body is in a format that is not read here."""
+
+    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(415, detail, headers)
 
 
 class TooLarge(HTTPException):
@@ -124,6 +146,14 @@ def blocked_problem() -> Response:
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of the application a problem."""
+    templates = PathTemplates(app.routes)
+
+    async def on_method_not_allowed(request: Request, _error: Exception) -> Response:
+        # The router names the methods of one route of the address; RFC 9110 asks for those of all.
+        allowed = ", ".join(sorted(templates.methods_at(request.scope)))
+        return problem(405, f"This address answers {allowed}.", headers={"Allow": allowed})
+
+    app.add_exception_handler(405, on_method_not_allowed)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
@@ -153,8 +183,6 @@ def _describe(status: int) -> str:
             return UNREADABLE
         case 404:
             return "There is nothing at this address."
-        case 405:
-            return "This address does not answer this method."
         case _:
             return HTTPStatus(status).phrase
 
@@ -164,7 +192,10 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     if any(fault["type"] == "json_invalid" for fault in error.errors()):
         return problem(400, UNREADABLE)
     # Pydantic's errors quote what was sent, which may be a secret.
-    errors = [{"pointer": _point_to(fault["loc"]), "detail": fault["msg"]} for fault in error.errors()]
+    errors = [
+        {"pointer": _point_to(fault["loc"]), "detail": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors()
+    ]
     return problem(422, "The request does not have the form that is expected.", errors=errors[:50])
 
 

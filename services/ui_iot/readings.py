@@ -12,9 +12,11 @@ from typing import Any
 
 import orjson
 
+from services.ui_iot.json_route import without_mark
+
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LONGEST_NAME = 128
 # Seconds since 1970 of the year 5138: what is greater was meant as milliseconds.
 _GREATEST_EPOCH = 1e11
@@ -84,6 +86,7 @@ def decode_readings(body: bytes) -> list[Any] | None:
     """
     if not body:
         return None
+    body = without_mark(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -176,7 +179,7 @@ def _is_metric(text: str) -> bool:
 def _read_timestamp(value: Any) -> datetime | None:
     try:
         if type(value) is str:
-            return datetime.fromisoformat(value.upper()) if _RFC3339.fullmatch(value) else None
+            return datetime.fromisoformat(value.upper()) if RFC3339.fullmatch(value) else None
         if (type(value) is int or type(value) is float) and -_GREATEST_EPOCH < value < _GREATEST_EPOCH:
             return datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):

@@ -6,7 +6,10 @@ declare
   v_tenant_id text := core.require_tenant();
 begin
   update public.devices d
-  set token_hash = p_token_hash, updated_at = clock_timestamp()
+  set
+    token_hash = p_token_hash,
+    -- What changes is not shown, so the time alone tells the ETags apart, also within one tick of the clock.
+    updated_at = greatest(clock_timestamp(), d.updated_at + interval '1 microsecond')
   where d.tenant_id = v_tenant_id and d.device_id = p_device_id;
   if not found then
     raise exception using errcode = 'PU404', message = format('there is no device %s', p_device_id);

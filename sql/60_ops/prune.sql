@@ -16,7 +16,8 @@ begin
     || ops._prune_service_history(
       p_before => v_now - make_interval(days => p_service_metrics_days),
       p_limit => p_limit
-    );
+    )
+    || ops._prune_idempotency_keys(p_before => v_now - interval '24 hours', p_limit => p_limit);
   return query
     select entry.key, entry.value::bigint
     from jsonb_each_text(v_removed) entry
@@ -33,7 +34,7 @@ end
 $$;
 
 comment on function ops.prune(integer, integer, integer) is
-  'Remove what is older than its retention in days: closed alerts with all that was sent about them, and samples of '
-  'service counters, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
+  'Remove what is older than its retention in days: closed alerts with all that was sent about them, samples of service '
+  'counters, and idempotency keys of the day before, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
   'readings are the part of ops.prune_telemetry; the audit trail is not touched. Raises 55P03 when a lock is not free '
   'in time.';

@@ -1,4 +1,4 @@
-"""No request makes this process hold more of its body than its address takes, packed or not."""
+"""Bounds on what a request may carry: its body, packed or not, and its address."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -6,6 +6,8 @@ from services.ui_iot.problems import TooLarge, problem
 
 # The longest thing a person configures is a policy of 20 steps: 2 KB.
 SMALL_BYTES = 64 * 1024
+# The longest query is a list's filters with a cursor: 2 KB.
+LONGEST_ADDRESS_BYTES = 8192
 INGEST_PREFIX = "/ingest/"
 
 
@@ -20,6 +22,10 @@ class BodyLimitMiddleware:
         """Pass the request on with a bounded body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_ADDRESS_BYTES:
+            detail = f"Path and query may have {LONGEST_ADDRESS_BYTES} bytes."
+            await problem(414, detail)(scope, receive, send)
             return
         # Taken for what it is, a packed body would be "not JSON"; unpacked here, it could be a thousand times its size.
         if any(

@@ -31,18 +31,35 @@ class PathTemplates:
                 return str(template)
         return self._search(scope)
 
+    def methods_at(self, scope: Scope) -> set[str]:
+        """Return the methods of every route with this path; mounted applications answer for themselves."""
+        fresh = _fresh(scope)
+        return {
+            method
+            for route, declared, start in self._candidates()
+            if fresh["path"].startswith(start) and route.matches(dict(fresh))[0] is not Match.NONE
+            for method in getattr(declared, "methods", None) or ()
+        }
+
     def _search(self, scope: Scope) -> str:
         """Match again: for mounted applications, whose root_path holds client bytes, and plain Starlette routes."""
-        fresh = {
-            "type": scope["type"],
-            "method": scope.get("method", "GET"),
-            "path": scope["path"],
-            "root_path": scope.get("app_root_path", scope.get("root_path", "")),
-            "headers": [],
-        }
+        return _find(self._candidates(), _fresh(scope)) or UNMATCHED
+
+    def _candidates(self) -> "list[_Candidate]":
         if self._listed is None:
             self._listed = _list(self._routes)
-        return _find(self._listed, fresh) or UNMATCHED
+        return self._listed
+
+
+def _fresh(scope: Scope) -> dict[str, Any]:
+    """Return the request as it was before a router looked at it."""
+    return {
+        "type": scope["type"],
+        "method": scope.get("method", "GET"),
+        "path": scope["path"],
+        "root_path": scope.get("app_root_path", scope.get("root_path", "")),
+        "headers": [],
+    }
 
 
 _EMPTY: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from services.ui_iot.guard import READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller
 from services.ui_iot.problems import NotFound
-from services.ui_iot.routes.alerts import ALERTS, SHOWN, Alert
+from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 from services.ui_iot.selects import fetch
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
@@ -91,7 +91,7 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
     """Show one alert, what happened to it and why who was not told."""
 
     async def read(connection: Connection) -> dict[str, Any]:
-        alerts = await fetch(connection, select(ALERTS).where(ALERTS.c.alert_id == alert_id))
+        alerts = await fetch(connection, RESOURCE.select(alert_id))
         if not alerts:
             raise NotFound(f"There is no alert {alert_id}.")
         events = select(_EVENTS).where(_EVENTS.c.alert_id == alert_id).order_by(_EVENTS.c.event_id)

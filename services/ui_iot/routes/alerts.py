@@ -4,15 +4,18 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, Column, DateTime, Text, table
 
 from services.ui_iot.backend import Api
-from services.ui_iot.fields import DeviceId, Metric, Name, PathId, QueryId, Severity, TraceId, example, shown
+from services.ui_iot.change import Acting
+from services.ui_iot.entity_tags import Versioned
+from services.ui_iot.fields import DeviceId, Metric, Moment, Name, PathId, QueryId, Severity, TraceId, example, shown
 from services.ui_iot.guard import OPERATORS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
@@ -55,10 +58,11 @@ SHOWN: dict[str, Any] = {
 }
 
 
-class Alert(BaseModel):
+class Alert(Versioned):
     """An alert."""
 
     model_config = shown(**SHOWN)
+    version = ("severity", "status", "acknowledged_at", "acknowledged_by", "closed_at", "silenced_until")
     alert_id: int
     fingerprint: str
     rule_id: int | None
@@ -76,6 +80,9 @@ class Alert(BaseModel):
     close_reason: str | None
     silenced_until: datetime | None
     trace_id: str | None
+
+
+RESOURCE = Resource("alert", ALERTS, ALERTS.c.alert_id, Alert)
 
 
 class AlertPage(BaseModel):
@@ -101,9 +108,9 @@ class AlertQuery(PageQuery):
     """Only alerts about this metric."""
     trace_id: TraceId | None = None
     """Only alerts that the request with this trace id opened."""
-    opened_since: AwareDatetime | None = None
+    opened_since: Moment | None = None
     """Only alerts opened at this time or later."""
-    opened_until: AwareDatetime | None = None
+    opened_until: Moment | None = None
     """Only alerts opened before this time."""
 
 
@@ -118,7 +125,7 @@ class Silence(BaseModel):
     """Until when an alert sends nothing; null ends the silence."""
 
     model_config = example(until="2026-01-06T08:00:00Z")
-    until: AwareDatetime | None
+    until: Moment | None
 
 
 @router.get("", response_model=AlertPage, responses=problems(), openapi_extra=allow(READERS))
@@ -135,22 +142,22 @@ async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Que
 @router.post(
     "/{alert_id}/acknowledge", response_model=Alert, responses=problems(404, 409), openapi_extra=allow(OPERATORS)
 )
-async def acknowledge_alert(api: Api, caller: Caller, alert_id: PathId) -> Any:
+async def acknowledge_alert(change: Acting, alert_id: PathId) -> Any:
     """Take an alert: it escalates no further, and the channels that were told of it are told of this."""
-    return await api.call(caller, "select evaluator.acknowledge_alert($1)", alert_id)
+    return await change.apply(RESOURCE, alert_id, "select evaluator.acknowledge_alert($1)")
 
 
 @router.post(
     "/{alert_id}/close", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
-async def close_alert(api: Api, caller: Caller, alert_id: PathId, body: Closing) -> Any:
+async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
     """Close an alert. The next reading that still breaches its rule opens a new one."""
-    return await api.call(caller, "select evaluator.close_alert($1, $2)", alert_id, body.reason)
+    return await change.apply(RESOURCE, alert_id, "select evaluator.close_alert($1, $2)", body.reason)
 
 
 @router.post(
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
-async def silence_alert(api: Api, caller: Caller, alert_id: PathId, body: Silence) -> Any:
+async def silence_alert(change: Acting, alert_id: PathId, body: Silence) -> Any:
     """Send nothing of an alert's opening or escalation until a time, at most 30 days ahead."""
-    return await api.call(caller, "select evaluator.silence_alert($1, $2)", alert_id, body.until)
+    return await change.apply(RESOURCE, alert_id, "select evaluator.silence_alert($1, $2)", body.until)

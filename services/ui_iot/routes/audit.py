@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
 from services.ui_iot.audit_trail import Reading, read_place, write_place
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.fields import TraceId, shown
+from services.ui_iot.fields import Moment, TraceId, shown
 from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import PageQuery
@@ -109,9 +109,9 @@ class AuditFilter(BaseModel):
     """Only what came from this address."""
     trace_id: TraceId | None = None
     """Only what the request with this trace id caused."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Only events at this time or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Only events before this time."""
 
     def matching(self) -> dict[str, Any]:

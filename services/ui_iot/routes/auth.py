@@ -15,13 +15,14 @@ from services.ui_iot.backend import Api, Backend
 from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address
 from services.ui_iot.fields import example, shown
+from services.ui_iot.json_route import JsonRoute
 from services.ui_iot.oidc import Granted
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import Refused
 from services.ui_iot.refusals import STATUS, Refusal
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"], route_class=JsonRoute)
 
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer that gives out tokens is configured.", retry_after_seconds=60)
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.backend import Api
+from services.ui_iot.change import Changing, Creating
 from services.ui_iot.channel_config import (
     ConfigChanges,
     Kind,
@@ -16,12 +17,15 @@ from services.ui_iot.channel_config import (
     Teams,
     Webhook,
     check_destination,
+    new_secret,
 )
+from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import Flag, Name, PathId, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
 
@@ -128,10 +132,11 @@ class ChannelChanges(BaseModel):
 SentChanges = Annotated[ChannelChanges, Body(openapi_examples={"move": {"value": _CHANGES}})]
 
 
-class Channel(BaseModel):
+class Channel(Versioned):
     """A channel, without its secrets."""
 
     model_config = shown(**_SHOWN)
+    version = ("name", "kind", "config", "enabled", "updated_at")
     channel_id: int
     name: str
     kind: str
@@ -140,6 +145,18 @@ class Channel(BaseModel):
     enabled: bool
     created_at: datetime
     updated_at: datetime
+
+
+_RESOURCE = Resource("channel", _CHANNELS, _CHANNELS.c.channel_id, Channel)
+
+
+class NewlyMadeChannel(Channel):
+    """A channel as the answer to its creation shows it."""
+
+    model_config = shown(**_SHOWN, secret="whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")  # noqa: S106  # an example
+    once = ("secret",)
+    secret: str | None = None
+    """Signs the requests; shown this once, and only when Pulse has made it."""
 
 
 class ChannelPage(BaseModel):
@@ -165,12 +182,26 @@ async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery,
     return await api.page(caller, where_equal(_CHANNELS, query, "kind", "enabled"), order=_ORDER, page=query)
 
 
-@router.post("", status_code=201, response_model=Channel, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def create_channel(api: Api, caller: Caller, body: NewChannel, response: Response) -> Any:
-    """Add a channel; a route or an escalation policy leads alerts to it."""
-    check_destination(body.config.url, allow_private=api.settings.allow_private_destinations)
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewlyMadeChannel,
+    response_model_exclude_unset=True,
+    responses=problems(409, 413),
+    openapi_extra=allow(ADMINS),
+)
+async def create_channel(change: Creating, body: NewChannel, response: Response) -> Any:
+    """Add a channel; a route or an escalation policy leads alerts to it.
+
+    The secret of a webhook may be left out: Pulse then makes one, and the answer shows it this once.
+    """
+    check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
     made = body.model_dump(exclude_none=True, exclude_unset=True)
-    channel = await api.call(caller, "select delivery.create_channel($1)", made)
+    once = {}
+    if body.kind == "webhook" and not body.config.secret:
+        made["config"]["secret"] = once["secret"] = new_secret()
+        response.headers["Cache-Control"] = "no-store"
+    channel = await change.create("select delivery.create_channel($1)", made, once=once)
     response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
     return channel
 
@@ -178,19 +209,18 @@ async def create_channel(api: Api, caller: Caller, body: NewChannel, response: R
 @router.get("/{channel_id}", response_model=Channel, responses=problems(404), openapi_extra=allow(READERS))
 async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str, Any]:
     """Show one channel."""
-    statement = select(_CHANNELS).where(_CHANNELS.c.channel_id == channel_id)
-    return await api.find(caller, statement, what=f"channel {channel_id}")
+    return await api.find(caller, _RESOURCE, channel_id)
 
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
-async def update_channel(api: Api, caller: Caller, channel_id: PathId, body: SentChanges) -> Any:
+async def update_channel(change: Changing, channel_id: PathId, body: SentChanges) -> Any:
     """Change a channel; send of config what is to change."""
     patch = changes(body)
-    check_destination(patch.get("config", {}).get("url"), allow_private=api.settings.allow_private_destinations)
-    return await api.call(caller, "select delivery.update_channel($1, $2)", channel_id, patch)
+    check_destination(patch.get("config", {}).get("url"), allow_private=change.api.settings.allow_private_destinations)
+    return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", patch)
 
 
 @router.delete("/{channel_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
-async def delete_channel(api: Api, caller: Caller, channel_id: PathId) -> None:
+async def delete_channel(change: Changing, channel_id: PathId) -> None:
     """Remove a channel. While routes or escalation policies lead to it, it stays."""
-    await api.call(caller, "select delivery.delete_channel($1)", channel_id)
+    await change.apply(_RESOURCE, channel_id, "select delivery.delete_channel($1)")

@@ -1,6 +1,7 @@
 """Deliveries: /api/v1/deliveries."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -9,13 +10,16 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, Text, select, table
 
 from services.shared.db import Connection
-from services.ui_iot.backend import Api, Backend
+from services.ui_iot.backend import Api
+from services.ui_iot.change import Acting
+from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import PathId, QueryId, TraceId, shown
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.principal import Caller
 from services.ui_iot.problems import NotFound
+from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
@@ -64,10 +68,11 @@ _ATTEMPT_SHOWN: dict[str, Any] = {
 }
 
 
-class Delivery(BaseModel):
+class Delivery(Versioned):
     """A notification: one alert event for one channel."""
 
     model_config = shown(**_SHOWN)
+    version = ("state", "run_at", "attempts", "finished_at")
     job_id: int
     event_id: int
     alert_id: int
@@ -108,6 +113,9 @@ class DeliveryWithAttempts(Delivery):
     tries: list[Attempt]
 
 
+_RESOURCE = Resource("delivery", _DELIVERIES, _DELIVERIES.c.job_id, Delivery)
+
+
 class DeliveryPage(BaseModel):
     """A page of deliveries."""
 
@@ -139,7 +147,7 @@ async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQue
 @router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
 async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
     """Show one notification and every try to deliver it."""
-    return await _show(api, caller, job_id)
+    return await api.read(caller, partial(_show, job_id))
 
 
 @router.post(
@@ -148,18 +156,14 @@ async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, An
     responses=problems(404, 409),
     openapi_extra=allow(ADMINS),
 )
-async def redrive_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
+async def redrive_delivery(change: Acting, job_id: PathId) -> dict[str, Any]:
     """Put a dead notification back in the queue with all its attempts."""
-    await api.call(caller, "select delivery.redrive($1)", job_id)
-    return await _show(api, caller, job_id)
+    return await change.apply(_RESOURCE, job_id, "select delivery.redrive($1)", show=partial(_show, job_id))
 
 
-async def _show(api: Backend, caller: Principal, job_id: int) -> dict[str, Any]:
-    async def read(connection: Connection) -> dict[str, Any]:
-        jobs = await fetch(connection, select(_DELIVERIES).where(_DELIVERIES.c.job_id == job_id))
-        if not jobs:
-            raise NotFound(f"There is no delivery {job_id}.")
-        tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
-        return {**jobs[0], "tries": await fetch(connection, tries)}
-
-    return await api.read(caller, read)
+async def _show(job_id: int, connection: Connection) -> dict[str, Any]:
+    jobs = await fetch(connection, _RESOURCE.select(job_id))
+    if not jobs:
+        raise NotFound(f"There is no delivery {job_id}.")
+    tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
+    return {**jobs[0], "tries": await fetch(connection, tries)}

@@ -5,15 +5,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import ARRAY, Boolean, Column, Text, select, table
+from sqlalchemy import Boolean, Column, Text, table
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.backend import Api
+from services.ui_iot.change import Acting, Change, Changing, Creating
 from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, changes, example, shown, unset
+from services.ui_iot.entity_tags import Versioned
+from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, Tags, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import NAME, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=GuardedRoute)
 
@@ -54,7 +58,7 @@ class NewDevice(BaseModel):
     device_id: DeviceId
     """What the device calls itself in its readings."""
     name: Name = unset()
-    tags: list[Tag] = Field(default=[], max_length=32)
+    tags: Tags = []
     is_gateway: Flag = False
     """Whether its token may report readings of the tenant's other devices."""
     enabled: Flag = True
@@ -65,15 +69,16 @@ class DeviceChanges(BaseModel):
 
     model_config = example(tags=["attic"], enabled=False)
     name: Name = unset()
-    tags: list[Tag] = Field(default_factory=list, max_length=32)
+    tags: Tags = unset()
     is_gateway: Flag = unset()
     enabled: Flag = unset()
 
 
-class Device(BaseModel):
+class Device(Versioned):
     """A device."""
 
     model_config = shown(**_SHOWN)
+    version = ("name", "tags", "is_gateway", "enabled", "has_token", "updated_at")
     device_id: str
     name: str
     tags: list[str]
@@ -90,7 +95,11 @@ class DeviceWithToken(Device):
     """A device and its API token, which is shown this once."""
 
     model_config = shown(**_SHOWN, token="pdt_acme_4f0ZkqYvXb1f9qJp8mQeWc2RkL7sTnU3aVdHgXyZiBo")  # noqa: S106  # an example
+    once = ("token",)
     token: str
+
+
+_RESOURCE = Resource("device", _DEVICES, _DEVICES.c.device_id, Device)
 
 
 class DevicePage(BaseModel):
@@ -123,42 +132,47 @@ async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Q
 @router.post(
     "", status_code=201, response_model=DeviceWithToken, responses=problems(409, 413), openapi_extra=allow(ADMINS)
 )
-async def create_device(api: Api, caller: Caller, body: NewDevice, response: Response) -> dict[str, Any]:
+async def create_device(change: Creating, body: NewDevice, response: Response) -> dict[str, Any]:
     """Add a device. Its API token is in the answer and nowhere else."""
-    token, digest = new_device_token(caller.tenant_id)
-    device = await api.call(caller, "select ingest.create_device($1)", {**changes(body), "token_hash": digest.hex()})
+    token, digest = new_device_token(change.caller.tenant_id)
+    made = {**changes(body), "token_hash": digest.hex()}
+    device = await change.create("select ingest.create_device($1)", made, once={"token": token})
     response.headers["Location"] = f"/api/v1/devices/{body.device_id}"
     response.headers["Cache-Control"] = "no-store"
-    return {**device, "token": token}
+    return device
 
 
 @router.get("/{device_id}", response_model=Device, responses=problems(404), openapi_extra=allow(READERS))
 async def get_device(api: Api, caller: Caller, device_id: PathDeviceId) -> dict[str, Any]:
     """Show one device."""
-    statement = select(_DEVICES).where(_DEVICES.c.device_id == device_id)
-    return await api.find(caller, statement, what="such device")
+    return await api.find(caller, _RESOURCE, device_id)
 
 
 @router.patch("/{device_id}", response_model=Device, responses=problems(404, 413), openapi_extra=allow(ADMINS))
-async def update_device(api: Api, caller: Caller, device_id: PathDeviceId, body: DeviceChanges) -> Any:
+async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceChanges) -> Any:
     """Change a device. Disabling it closes its alerts and refuses its token and readings."""
-    device = await api.call(caller, "select ingest.update_device($1, $2)", device_id, changes(body))
-    api.authenticator.devices.forget(caller.tenant_id, device_id)
+    device = await change.apply(_RESOURCE, device_id, "select ingest.update_device($1, $2)", changes(body))
+    _forget_token(change, device_id)
     return device
 
 
 @router.post("/{device_id}/token", response_model=DeviceWithToken, responses=problems(404), openapi_extra=allow(ADMINS))
-async def rotate_device_token(api: Api, caller: Caller, device_id: PathDeviceId, response: Response) -> dict[str, Any]:
+async def rotate_device_token(change: Acting, device_id: PathDeviceId, response: Response) -> dict[str, Any]:
     """Give a device a new API token; the old one stops working."""
-    token, digest = new_device_token(caller.tenant_id)
-    device = await api.call(caller, "select ingest.rotate_device_token($1, $2)", device_id, digest)
-    api.authenticator.devices.forget(caller.tenant_id, device_id)
+    token, digest = new_device_token(change.caller.tenant_id)
+    query = "select ingest.rotate_device_token($1, $2)"
+    device = await change.apply(_RESOURCE, device_id, query, digest, once={"token": token})
+    _forget_token(change, device_id)
     response.headers["Cache-Control"] = "no-store"
-    return {**device, "token": token}
+    return device
 
 
 @router.delete("/{device_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
-async def delete_device(api: Api, caller: Caller, device_id: PathDeviceId) -> None:
+async def delete_device(change: Changing, device_id: PathDeviceId) -> None:
     """Remove a device and close its alerts. Its readings stay until their retention ends."""
-    await api.call(caller, "select ingest.delete_device($1)", device_id)
-    api.authenticator.devices.forget(caller.tenant_id, device_id)
+    await change.apply(_RESOURCE, device_id, "select ingest.delete_device($1)")
+    _forget_token(change, device_id)
+
+
+def _forget_token(change: Change, device_id: str) -> None:
+    change.api.authenticator.devices.forget(change.caller.tenant_id, device_id)

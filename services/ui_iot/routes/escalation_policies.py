@@ -5,14 +5,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Column, Text, select, table
+from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.backend import Api
+from services.ui_iot.change import Changing, Creating
+from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import Id, Name, PathId, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/escalation-policies", tags=["escalation policies"], route_class=GuardedRoute)
 
@@ -64,15 +67,19 @@ class PolicyChanges(BaseModel):
     steps: Steps = unset()
 
 
-class Policy(BaseModel):
+class Policy(Versioned):
     """A policy."""
 
     model_config = shown(**_SHOWN)
+    version = (*_EXAMPLE, "updated_at")
     policy_id: int
     name: str
     steps: list[Step]
     created_at: datetime
     updated_at: datetime
+
+
+_RESOURCE = Resource("escalation policy", _POLICIES, _POLICIES.c.policy_id, Policy)
 
 
 class PolicyPage(BaseModel):
@@ -94,9 +101,9 @@ async def list_policies(api: Api, caller: Caller, query: Annotated[PolicyQuery, 
 
 
 @router.post("", status_code=201, response_model=Policy, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def create_policy(api: Api, caller: Caller, body: NewPolicy, response: Response) -> Any:
+async def create_policy(change: Creating, body: NewPolicy, response: Response) -> Any:
     """Add a policy; rules name it."""
-    policy = await api.call(caller, "select ops.create_policy($1)", changes(body))
+    policy = await change.create("select ops.create_policy($1)", changes(body))
     response.headers["Location"] = f"/api/v1/escalation-policies/{policy['policy_id']}"
     return policy
 
@@ -104,17 +111,16 @@ async def create_policy(api: Api, caller: Caller, body: NewPolicy, response: Res
 @router.get("/{policy_id}", response_model=Policy, responses=problems(404), openapi_extra=allow(READERS))
 async def get_policy(api: Api, caller: Caller, policy_id: PathId) -> dict[str, Any]:
     """Show one policy."""
-    statement = select(_POLICIES).where(_POLICIES.c.policy_id == policy_id)
-    return await api.find(caller, statement, what=f"escalation policy {policy_id}")
+    return await api.find(caller, _RESOURCE, policy_id)
 
 
 @router.patch("/{policy_id}", response_model=Policy, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
-async def update_policy(api: Api, caller: Caller, policy_id: PathId, body: PolicyChanges) -> Any:
+async def update_policy(change: Changing, policy_id: PathId, body: PolicyChanges) -> Any:
     """Change a policy. An alert that escalates already goes on at the step with the number it had reached."""
-    return await api.call(caller, "select ops.update_policy($1, $2)", policy_id, changes(body))
+    return await change.apply(_RESOURCE, policy_id, "select ops.update_policy($1, $2)", changes(body))
 
 
 @router.delete("/{policy_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
-async def delete_policy(api: Api, caller: Caller, policy_id: PathId) -> None:
+async def delete_policy(change: Changing, policy_id: PathId) -> None:
     """Remove a policy. While rules name it, it stays."""
-    await api.call(caller, "select ops.delete_policy($1)", policy_id)
+    await change.apply(_RESOURCE, policy_id, "select ops.delete_policy($1)")

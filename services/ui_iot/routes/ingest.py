@@ -73,7 +73,12 @@ _REQUEST_BODY = {
         "application/json": {
             "schema": {
                 "anyOf": [
-                    {"type": "object", "required": ["readings"], "properties": {"readings": _READINGS}},
+                    {
+                        "type": "object",
+                        "required": ["readings"],
+                        "additionalProperties": False,
+                        "properties": {"readings": _READINGS},
+                    },
                     _READINGS,
                     _READING,
                 ]
@@ -99,7 +104,8 @@ _REQUEST_BODY = {
 async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     """Send readings: an object with `readings`, a bare array, or one reading.
 
-    Each reading is stored or refused by itself; a reading sent again is counted as duplicate and stored once.
+    Each reading is stored or refused by itself; a reading sent again is counted as duplicate and stored once. Its key
+    is device, metric and timestamp, so a repeat needs the timestamp, and an Idempotency-Key changes nothing.
     A device's token reports that device only, unless the device is a gateway.
     """
     try:

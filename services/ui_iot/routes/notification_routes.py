@@ -5,14 +5,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.backend import Api
+from services.ui_iot.change import Changing, Creating
+from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import Flag, Id, Name, PathId, QueryId, Severity, Tag, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/routes", tags=["routes"], route_class=GuardedRoute)
 
@@ -72,10 +75,11 @@ class RouteChanges(BaseModel):
     enabled: Flag = unset()
 
 
-class Route(BaseModel):
+class Route(Versioned):
     """A route."""
 
     model_config = shown(**_SHOWN)
+    version = (*_EXAMPLE, "updated_at")
     route_id: int
     name: str
     channel_id: int
@@ -85,6 +89,9 @@ class Route(BaseModel):
     enabled: bool
     created_at: datetime
     updated_at: datetime
+
+
+_RESOURCE = Resource("route", _ROUTES, _ROUTES.c.route_id, Route)
 
 
 class RoutePage(BaseModel):
@@ -114,9 +121,9 @@ async def list_routes(api: Api, caller: Caller, query: Annotated[RouteQuery, Que
 
 
 @router.post("", status_code=201, response_model=Route, responses=problems(413), openapi_extra=allow(ADMINS))
-async def create_route(api: Api, caller: Caller, body: NewRoute, response: Response) -> Any:
+async def create_route(change: Creating, body: NewRoute, response: Response) -> Any:
     """Add a route; it is taken by alerts that open from now on."""
-    route = await api.call(caller, "select dispatcher.create_route($1)", changes(body))
+    route = await change.create("select dispatcher.create_route($1)", changes(body))
     response.headers["Location"] = f"/api/v1/routes/{route['route_id']}"
     return route
 
@@ -124,16 +131,16 @@ async def create_route(api: Api, caller: Caller, body: NewRoute, response: Respo
 @router.get("/{route_id}", response_model=Route, responses=problems(404), openapi_extra=allow(READERS))
 async def get_route(api: Api, caller: Caller, route_id: PathId) -> dict[str, Any]:
     """Show one route."""
-    return await api.find(caller, select(_ROUTES).where(_ROUTES.c.route_id == route_id), what=f"route {route_id}")
+    return await api.find(caller, _RESOURCE, route_id)
 
 
 @router.patch("/{route_id}", response_model=Route, responses=problems(404, 413), openapi_extra=allow(ADMINS))
-async def update_route(api: Api, caller: Caller, route_id: PathId, body: RouteChanges) -> Any:
+async def update_route(change: Changing, route_id: PathId, body: RouteChanges) -> Any:
     """Change a route."""
-    return await api.call(caller, "select dispatcher.update_route($1, $2)", route_id, changes(body))
+    return await change.apply(_RESOURCE, route_id, "select dispatcher.update_route($1, $2)", changes(body))
 
 
 @router.delete("/{route_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
-async def delete_route(api: Api, caller: Caller, route_id: PathId) -> None:
+async def delete_route(change: Changing, route_id: PathId) -> None:
     """Remove a route."""
-    await api.call(caller, "select dispatcher.delete_route($1)", route_id)
+    await change.apply(_RESOURCE, route_id, "select dispatcher.delete_route($1)")

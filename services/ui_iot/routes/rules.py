@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Boolean, Column, Text, select, table
+from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.backend import Api
+from services.ui_iot.change import Changing, Creating
+from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import (
     DeviceId,
     Flag,
@@ -29,6 +31,7 @@ from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
 from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
 
 router = APIRouter(prefix="/api/v1/rules", tags=["rules"], route_class=GuardedRoute)
 
@@ -107,10 +110,11 @@ class RuleChanges(BaseModel):
     enabled: Flag = unset()
 
 
-class Rule(BaseModel):
+class Rule(Versioned):
     """A rule."""
 
     model_config = shown(**_SHOWN)
+    version = (*_EXAMPLE, "updated_at")
     rule_id: int
     name: str
     metric: str
@@ -124,6 +128,9 @@ class Rule(BaseModel):
     enabled: bool
     created_at: datetime
     updated_at: datetime
+
+
+_RESOURCE = Resource("rule", _RULES, _RULES.c.rule_id, Rule)
 
 
 class RulePage(BaseModel):
@@ -157,9 +164,9 @@ async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query
 
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
-async def create_rule(api: Api, caller: Caller, body: NewRule, response: Response) -> Any:
+async def create_rule(change: Creating, body: NewRule, response: Response) -> Any:
     """Add a rule; it is applied to the readings that arrive from now on."""
-    rule = await api.call(caller, "select evaluator.create_rule($1)", changes(body))
+    rule = await change.create("select evaluator.create_rule($1)", changes(body))
     response.headers["Location"] = f"/api/v1/rules/{rule['rule_id']}"
     return rule
 
@@ -167,16 +174,16 @@ async def create_rule(api: Api, caller: Caller, body: NewRule, response: Respons
 @router.get("/{rule_id}", response_model=Rule, responses=problems(404), openapi_extra=allow(READERS))
 async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
     """Show one rule."""
-    return await api.find(caller, select(_RULES).where(_RULES.c.rule_id == rule_id), what=f"rule {rule_id}")
+    return await api.find(caller, _RESOURCE, rule_id)
 
 
 @router.patch("/{rule_id}", response_model=Rule, responses=problems(404, 413), openapi_extra=allow(ADMINS))
-async def update_rule(api: Api, caller: Caller, rule_id: PathId, body: RuleChanges) -> Any:
+async def update_rule(change: Changing, rule_id: PathId, body: RuleChanges) -> Any:
     """Change a rule. A new condition, or disabling it, closes the alerts that it opened."""
-    return await api.call(caller, "select evaluator.update_rule($1, $2)", rule_id, changes(body))
+    return await change.apply(_RESOURCE, rule_id, "select evaluator.update_rule($1, $2)", changes(body))
 
 
 @router.delete("/{rule_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
-async def delete_rule(api: Api, caller: Caller, rule_id: PathId) -> None:
+async def delete_rule(change: Changing, rule_id: PathId) -> None:
     """Remove a rule with the routes that were only for it, and close its alerts."""
-    await api.call(caller, "select evaluator.delete_rule($1)", rule_id)
+    await change.apply(_RESOURCE, rule_id, "select evaluator.delete_rule($1)")
