@@ -154,7 +154,7 @@ class UiIot(AuditWriter):
     trust_incoming_trace: bool = True
     """Continue the trace of a caller; false: start our own and keep the caller's id beside it."""
     auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
-    """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
+    """Failures in a minute before an address, or a proven account, gets 429 for further ones; 0: no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
     audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50

@@ -32,9 +32,9 @@ from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.jwks import Jwks
-from services.ui_iot.known_tokens import KnownTokens
 from services.ui_iot.oidc import Issuer, KeyFile, KeyUrl
 from services.ui_iot.rate_limit import FailureLimit
+from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.tokens import TokenVerifier
 from services.ui_iot.user_tokens import UserTokens
 from services.ui_iot.workers.member import Member
@@ -86,16 +86,21 @@ def make_backend(
     process: Process, settings: UiIot, *, audit: AuditLogger, users: UserTokens | None, issuer: Issuer | None
 ) -> Backend:
     """Everything the routes work with."""
+    limit = FailureLimit(settings.auth_rate_limit_per_minute)
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
-        limit=FailureLimit(settings.auth_rate_limit_per_minute),
-        known=KnownTokens(),
+        limit=limit,
         devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
         users=users,
     )
-    tails = Tails(process, most=settings.audit_max_tails)
     return Backend(
-        settings=settings, process=process, audit=audit, authenticator=authenticator, issuer=issuer, tails=tails
+        settings=settings,
+        process=process,
+        audit=audit,
+        authenticator=authenticator,
+        issuer=issuer,
+        tails=Tails(process, most=settings.audit_max_tails),
+        refreshes=RefreshGate(limit),
     )
 
 

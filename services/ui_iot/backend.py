@@ -19,6 +19,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
+from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.selects import fetch
 
 MOST_TIMELINES = 2
@@ -34,6 +35,7 @@ class Backend:
     authenticator: Authenticator
     issuer: Issuer | None
     tails: Tails
+    refreshes: RefreshGate
     timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
     """Held while a trace is read, which may take seconds: the pool is for everybody."""
 

@@ -40,3 +40,5 @@ class Refusal:
     retry_after_seconds: int | None = None
     account: str | None = None
     """Whom the token claims to belong to, unproven: for the audit trail, which keeps a pseudonym of it."""
+    cause: Reason | None = None
+    """Of a rate_limited refusal: why the token was not accepted; None when it was not checked."""

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
 from services.ui_iot.attempt import Attempt
-from services.ui_iot.authenticator import limited
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address
@@ -19,7 +18,7 @@ from services.ui_iot.oidc import Granted
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import Refused
-from services.ui_iot.refusals import STATUS, Refusal
+from services.ui_iot.refusals import Refusal
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 
@@ -57,21 +56,15 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
 
 
 async def _refresh(api: Backend, token: str, *, address: Address | None) -> Granted | Refusal:
-    limit = api.authenticator.limit
-    wait_seconds = limit.wait_seconds(address)
-    if wait_seconds:
-        return limited(wait_seconds)
     if api.issuer is None:
         return _NO_ISSUER
     if api.audit.is_blocked:
         # Asked first, the issuer would have spent the refresh token for an answer that may not be given.
         raise AuditBlocked
-    result = await api.issuer.refresh(token)
-    if isinstance(result, Refusal):
-        result = replace(result, account=claimed_account(token))
-    if isinstance(result, Refusal) and STATUS[result.reason] == 401:
-        limit.record_failure(address)
-    return result
+    result = await api.refreshes.exchange(api.issuer, token, address)
+    if isinstance(result, Granted):
+        return result
+    return api.authenticator.charge(replace(result, account=claimed_account(token)), address)
 
 
 async def _identify(api: Backend, granted: Granted) -> Principal | None:
