@@ -13,7 +13,7 @@ from services.ui_iot.device_tokens import PREFIX, DeviceTokens
 from services.ui_iot.principal import Principal
 from services.ui_iot.rate_limit import FailureLimit, Source
 from services.ui_iot.refusals import STATUS, Refusal
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.user_tokens import TokenCheck
 
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer of user tokens is configured.", retry_after_seconds=60)
 _NO_DATABASE = Refusal("auth_unavailable", "Device tokens cannot be checked now.", retry_after_seconds=2)
@@ -30,7 +30,7 @@ class Authenticator:
     addresses: ClientAddress
     limit: FailureLimit
     devices: DeviceTokens
-    users: UserTokens | None
+    users: TokenCheck | None
 
     def address_of(self, scope: Scope, headers: Headers) -> Address | None:
         """Return the address the request comes from."""

@@ -1,6 +1,7 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -27,13 +28,13 @@ MOST_TIMELINES = 2
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One for the process. issuer: None when tokens cannot be refreshed through it."""
+    """One for the process. issuers: those that refresh sessions, by name."""
 
     settings: UiIot
     process: Process
     audit: AuditLogger
     authenticator: Authenticator
-    issuer: Issuer | None
+    issuers: Mapping[str, Issuer]
     tails: Tails
     refreshes: RefreshGate
     timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
