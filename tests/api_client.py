@@ -1,15 +1,16 @@
 """The HTTP API for tests: an issuer of tokens, and the whole application over a clone of the database."""
 
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from jose import jwk, jws
 from starlette.types import ASGIApp
 
@@ -24,6 +25,7 @@ from services.ui_iot.backend import Backend
 from services.ui_iot.jwks import Jwks
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.tokens import TokenVerifier
+from services.ui_iot.trust import Trust
 from services.ui_iot.user_tokens import UserTokens
 
 ISSUER = "https://issuer.test"
@@ -45,8 +47,10 @@ class SigningKey:
 
     def public(self) -> dict[str, Any]:
         """The JWK an issuer publishes."""
-        public = jwk.construct(self.pem, self.algorithm).public_key().to_dict()
-        return {**public, "kid": self.kid, "use": "sig"}
+        # python-jose knows no PS256; the JWK differs by the name only.
+        known = "RS256" if self.algorithm == "PS256" else self.algorithm
+        public = jwk.construct(self.pem, known).public_key().to_dict()
+        return {**public, "alg": self.algorithm, "kid": self.kid, "use": "sig"}
 
 
 def ec_key(kid: str = "ec-1") -> SigningKey:
@@ -57,6 +61,16 @@ def ec_key(kid: str = "ec-1") -> SigningKey:
 def rsa_key(kid: str = "rsa-1", *, bits: int = 2048) -> SigningKey:
     """A key for RS256."""
     return SigningKey(kid, "RS256", _pem(rsa.generate_private_key(public_exponent=65537, key_size=bits)))
+
+
+def es384_key(kid: str = "ec-384") -> SigningKey:
+    """A key for ES384."""
+    return SigningKey(kid, "ES384", _pem(ec.generate_private_key(ec.SECP384R1())))
+
+
+def ps256_key(kid: str = "ps-1") -> SigningKey:
+    """A key for PS256."""
+    return replace(rsa_key(kid), algorithm="PS256")
 
 
 EC = ec_key()
@@ -83,7 +97,21 @@ def claims(**changes: Any) -> dict[str, Any]:
 def sign(payload: dict[str, Any] | bytes, *, key: SigningKey = EC, headers: dict[str, Any] | None = None) -> str:
     """A token over any payload, signed by the key."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    if key.algorithm == "PS256":
+        return _sign_pss(body, key, {"alg": "PS256", "typ": "JWT", "kid": key.kid, **(headers or {})})
     return str(jws.sign(body, key.pem, headers={"kid": key.kid, **(headers or {})}, algorithm=key.algorithm))
+
+
+def _sign_pss(body: bytes, key: SigningKey, headers: dict[str, Any]) -> str:
+    private = serialization.load_pem_private_key(key.pem.encode(), None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    signed = ".".join(_encode(part) for part in (json.dumps(headers).encode(), body))
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
+    return f"{signed}.{_encode(private.sign(signed.encode(), pss, hashes.SHA256()))}"
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def token(**changes: Any) -> str:
@@ -98,6 +126,7 @@ class KeyServer:
     document: Any = field(default_factory=lambda: {"keys": [RSA.public(), EC.public()]})
     error: Exception | None = None
     asked: int = 0
+    note: str | None = None
 
     async def fetch_keys(self) -> object:
         """The document."""
@@ -145,12 +174,14 @@ async def open_api(
     keys = KeyServer()
     jwks = Jwks(keys)
     await jwks.newer()
-    users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse")) if with_users else None
+    users = UserTokens(jwks, TokenVerifier(Trust(ISSUER))) if with_users else None
     process.pool = await open_pool(values)
     try:
         async with open_audit_logger(values, registry=process.metrics.registry) as audit:
             process.ready = True
-            backend = make_backend(process, values, audit=audit, users=users, issuer=issuer)
+            backend = make_backend(
+                process, values, audit=audit, users=users, issuers={ISSUER: issuer} if issuer else {}
+            )
             app = create_app(backend)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("203.0.113.9", 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:

@@ -1,12 +1,14 @@
-"""docs/settings.md, made from services/shared/settings.py: PULSE_TEST_REGENERATE=1 writes it anew."""
+"""docs/settings.md, made from the settings classes: PULSE_TEST_REGENERATE=1 writes it anew."""
 
 import ast
+import inspect
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
-from services.shared import settings
+from services.shared import oidc_settings, settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -51,6 +53,7 @@ def render() -> str:
         settings.Settings,
         settings.AuditWriter,
         settings.UiIot,
+        oidc_settings.Oidc,
         settings.EvaluatorIot,
         settings.Dispatcher,
         settings.DeliveryWorker,
@@ -60,37 +63,42 @@ def render() -> str:
     return "\n".join([HEAD, *(_section(each) for each in classes), LOCAL])
 
 
-def _section(each: type[settings.Settings]) -> str:
+def _section(each: type[BaseSettings]) -> str:
     described = (each.__doc__ or "").strip()
     match each:
         case settings.Settings:
             title = "Every process"
-        case settings.AuditWriter:
+        case settings.AuditWriter | oidc_settings.Oidc:
             title = described.removesuffix(".")
         case _:
+            assert issubclass(each, settings.Settings)
             title = f"{each.service}: {described}"
-    texts = _field_texts(each.__name__)
+    texts = _field_texts(each)
     own = [name for name in each.model_fields if name in texts]
     rows = [f"| `{_variable(each, name)}` | {_default(each, name)} | {texts[name]} |" for name in own]
     return "\n".join([f"## {title}", "", "| Variable | Default | |", "|---|---|---|", *rows, ""])
 
 
-def _variable(each: type[settings.Settings], name: str) -> str:
+def _variable(each: type[BaseSettings], name: str) -> str:
     alias: Any = each.model_fields[name].validation_alias
     return str(alias.choices[0]) if alias is not None else f"PULSE_{name.upper()}"
 
 
-def _default(each: type[settings.Settings], name: str) -> str:
+def _default(each: type[BaseSettings], name: str) -> str:
     default = each.model_fields[name].default
     if default is PydanticUndefined:
         return "required" if name == "database_url" else ""
-    return "" if default in (None, ()) else f"`{default}`"
+    if isinstance(default, tuple):
+        default = ",".join(default) or None
+    return "" if default is None else f"`{default}`"
 
 
-def _field_texts(class_name: str) -> dict[str, str]:
+def _field_texts(each: type[BaseSettings]) -> dict[str, str]:
     """The string below each field of a class; empty where there is none."""
-    tree = ast.parse((ROOT / "services" / "shared" / "settings.py").read_text(encoding="utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name).body
+    source = inspect.getsourcefile(each)
+    assert source is not None
+    tree = ast.parse(Path(source).read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == each.__name__).body
     texts: dict[str, str] = {}
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" not in ast.dump(node):

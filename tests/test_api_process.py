@@ -20,6 +20,7 @@ from tests import seed
 from tests.api_client import EC, ISSUER, RSA, token
 from tests.migrating import ROOT
 from tests.processes import Running, free_port, ready_service, service
+from tests.raw_http import RawConnection, status_of
 from tests.test_auth_keys import Provider
 from tests.wait import until
 
@@ -90,6 +91,40 @@ async def test_without_an_issuer_it_says_so_once_and_devices_are_let_in(app_url:
         assert await running.stop() == 0
     said = [line for line in running.lines if "no issuer of user tokens" in line.get("message", "")]
     assert len(said) == 1
+
+
+async def test_tokens_up_to_the_largest_setting_reach_the_check(app_url: str, conn: asyncpg.Connection) -> None:
+    """Through a real server, in small pieces, beside other headers; one byte more is too large, not malformed."""
+    await seed.device(conn)
+    stop, port = asyncio.Event(), free_port()
+    provider = Provider(f"http://127.0.0.1:{port}")
+    serving = asyncio.create_task(serve(provider.app, host="127.0.0.1", port=port, stop=stop))
+    try:
+        async with ready_service(
+            "services.ui_iot", app_url, oidc_issuer=provider.url, oidc_max_token_bytes="32768"
+        ) as running:
+
+            async def ask(padding: int) -> tuple[int | None, bytes]:
+                text = token(iss=provider.url, padding="x" * padding)
+                async with RawConnection(running.port) as connection:
+                    lines = ["GET /api/v1/devices HTTP/1.1", "Host: api.test", "Connection: close"]
+                    lines += [f"X-Other: {'y' * 8000}", f"Authorization: Bearer {text}", "", ""]
+                    request = "\r\n".join(lines).encode()
+                    for start in range(0, len(request), 3000):
+                        connection.write(request[start : start + 3000])
+                        await asyncio.sleep(0)
+                    answer = await connection.read_all()
+                    return status_of(answer), answer
+
+            assert (await ask(24_000))[0] == 200
+            status, answer = await ask(25_000)
+            assert status == 401
+            assert b"token_too_large" in answer
+            assert b"may have 32768 bytes" in answer
+            assert 'pulse_auth_failures_total{reason="token_too_large"} 1.0' in (await running.get("/metrics")).text
+    finally:
+        stop.set()
+        await serving
 
 
 async def test_an_issuer_is_found_by_discovery_and_asked_for_sessions(app_url: str, conn: asyncpg.Connection) -> None:

@@ -1,6 +1,7 @@
 """The issuer's keys: fetched, renewed, shared, and kept while the issuer is away."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.shared.http_client import AddressRefused, traced_client
+from services.shared.http_client import traced_client
 from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
-from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl, ProviderError
+from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl
 from services.ui_iot.principal import Principal
+from services.ui_iot.provider_faults import ProviderError
 from services.ui_iot.refusals import Refusal
 from services.ui_iot.tokens import TokenVerifier
+from services.ui_iot.trust import Trust
 from services.ui_iot.user_tokens import UserTokens
-from tests.api_client import EC, ISSUER, RSA, KeyServer, claims, ec_key, sign, token
+from tests.api_client import EC, ISSUER, RSA, KeyServer, SigningKey, claims, ec_key, sign, token
 from tests.receiver import Receiver
 
 
@@ -36,7 +39,7 @@ class Clock:
 
 
 def users_of(source: KeySource, clock: Clock) -> UserTokens:
-    return UserTokens(Jwks(source, clock=clock), TokenVerifier(issuer=ISSUER, audience="pulse"))
+    return UserTokens(Jwks(source, clock=clock), TokenVerifier(Trust(ISSUER)))
 
 
 async def reason(users: UserTokens, text: str) -> str | None:
@@ -62,6 +65,44 @@ async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
         assert await reason(users, sign(claims(), key=EC, headers={"kid": f"forged-{number}"})) == "unknown_key"
     assert source.asked == 2
     assert await reason(users, token()) is None
+
+
+async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_while() -> None:
+    """A wrong signature under a known id leads to one look; forged ones cannot hammer the issuer."""
+    source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
+    users = users_of(source, clock)
+    old = token()
+    assert await reason(users, old) is None
+    renewed = ec_key(EC.kid)
+    source.document = {"keys": [renewed.public()]}
+    fresh = sign(claims(), key=renewed)
+    # The first look was just now.
+    assert await reason(users, fresh) == "invalid_token"
+    clock.now += RETRY_SECONDS
+    assert await asyncio.gather(*(reason(users, fresh) for _ in range(20))) == [None] * 20
+    assert source.asked == 2
+    # What the old key signed is good no more, neither from memory nor by a check.
+    assert users.remembered(old) is None
+    clock.now += RETRY_SECONDS
+    for _ in range(100):
+        assert await reason(users, sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem))) == "invalid_token"
+    assert source.asked == 3
+    # The forged ones share their looks with unknown ids.
+    assert await reason(users, sign(claims(), key=ec_key("unknown"))) == "unknown_key"
+    assert source.asked == 3
+    assert await reason(users, fresh) is None
+
+
+async def test_a_wrong_signature_while_the_issuer_is_away_is_not_held_against_the_client() -> None:
+    """Its key may be one that cannot be fetched now; a signature that is right needs no look."""
+    source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
+    users = users_of(source, clock)
+    assert await reason(users, token()) is None
+    source.error = httpx.ConnectError("away")
+    clock.now += RETRY_SECONDS
+    forged = sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem))
+    assert await reason(users, forged) == "auth_unavailable"
+    assert await reason(users, token(sub="bob")) is None
 
 
 async def test_concurrent_requests_share_one_look() -> None:
@@ -116,7 +157,7 @@ async def test_without_any_keys_authentication_is_unavailable_until_the_issuer_a
 async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() -> None:
     source, clock = KeyServer(), Clock()
     jwks = Jwks(source, clock=clock)
-    users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse"))
+    users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
     text = token()
     assert await reason(users, text) is None
     source.document = {"keys": [RSA.public()]}
@@ -130,7 +171,7 @@ async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() 
 async def test_the_same_keys_again_keep_the_verified_tokens() -> None:
     source, clock = KeyServer(), Clock()
     jwks = Jwks(source, clock=clock)
-    users = UserTokens(jwks, TokenVerifier(issuer=ISSUER, audience="pulse"))
+    users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
     text = token()
     await users.check(text)
     clock.now += FRESH_SECONDS + 1
@@ -210,6 +251,7 @@ class Provider:
             "token_endpoint": f"{url}/token",
         }
         self.forms: list[dict[str, str]] = []
+        self.authorizations: list[str | None] = []
         self.token_answer: Response = JSONResponse({"access_token": "new", "token_type": "Bearer", "expires_in": 300})
         self.app = Starlette(
             routes=[
@@ -228,6 +270,7 @@ class Provider:
     async def _token(self, request: Request) -> Response:
         body = (await request.body()).decode()
         self.forms.append(dict(httpx.QueryParams(body)))
+        self.authorizations.append(request.headers.get("authorization"))
         return self.token_answer
 
 
@@ -241,7 +284,7 @@ async def provider() -> AsyncIterator[tuple[Provider, Issuer]]:
 async def test_keys_are_found_by_discovery(provider: tuple[Provider, Issuer]) -> None:
     """A mixed RSA and EC document serves both."""
     _, issuer = provider
-    users = UserTokens(Jwks(issuer), TokenVerifier(issuer=ISSUER, audience="pulse"))
+    users = UserTokens(Jwks(issuer), TokenVerifier(Trust(ISSUER)))
     assert await reason(users, token()) is None
     assert await reason(users, sign(claims(), key=RSA)) is None
 
@@ -282,14 +325,59 @@ async def test_an_address_that_answers_with_an_error_gives_no_keys(provider: tup
         assert orjson.dumps(await KeyUrl(client, f"{server.url}/jwks").fetch_keys()).startswith(b'{"keys"')
 
 
-async def test_a_refresh_token_is_exchanged_at_the_token_endpoint(provider: tuple[Provider, Issuer]) -> None:
-    server, issuer = provider
-    result = await issuer.refresh("r1")
+GRANT = {"grant_type": "refresh_token", "refresh_token": "r1"}
+IN_THE_FORM = {"client_id": "pu:lse", "client_secret": "hu sh"}
+# RFC 6749, section 2.3.1: both are form-encoded first.
+IN_THE_HEADER = "Basic " + base64.b64encode(b"pu%3Alse:hu+sh").decode()
+
+
+@pytest.mark.parametrize(
+    ("offered", "setting", "form", "header"),
+    [
+        (None, "auto", {}, IN_THE_HEADER),
+        (["client_secret_basic"], "auto", {}, IN_THE_HEADER),
+        (["private_key_jwt", "client_secret_post"], "auto", IN_THE_FORM, None),
+        (["client_secret_post", "client_secret_basic"], "auto", {}, IN_THE_HEADER),
+        (["client_secret_basic"], "client_secret_post", IN_THE_FORM, None),
+        (["client_secret_post"], "client_secret_basic", {}, IN_THE_HEADER),
+    ],
+)
+async def test_the_client_is_shown_as_the_issuer_or_the_setting_says(
+    offered: list[str] | None, setting: str, form: dict[str, str], header: str | None
+) -> None:
+    server = Provider()
+    if offered is not None:
+        server.description["token_endpoint_auth_methods_supported"] = offered
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        issuer = Issuer(client, server.url, client_id="pu:lse", client_secret="hu sh", client_auth=setting)
+        result = await issuer.refresh("r1")
     assert isinstance(result, Granted)
     assert result.answer == {"access_token": "new", "token_type": "Bearer", "expires_in": 300}
-    assert server.forms == [
-        {"grant_type": "refresh_token", "refresh_token": "r1", "client_id": "pulse", "client_secret": "hush"}
-    ]
+    assert server.forms == [{**GRANT, **form}]
+    assert server.authorizations == [header]
+
+
+async def test_a_public_client_shows_its_id_only() -> None:
+    server = Provider()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        await Issuer(client, server.url, client_id="pulse").refresh("r1")
+    assert server.forms == [{**GRANT, "client_id": "pulse"}]
+    assert server.authorizations == [None]
+
+
+async def test_an_issuer_that_takes_no_secret_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """And the refresh token stays unspent."""
+    server = Provider()
+    server.description["token_endpoint_auth_methods_supported"] = ["private_key_jwt", "tls_client_auth"]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        issuer = Issuer(client, server.url, client_id="pulse", client_secret="hush")
+        refused = [await issuer.refresh(f"r{number}") for number in range(3)]
+    assert [each.reason for each in refused if isinstance(each, Refusal)] == ["auth_unavailable"] * 3
+    assert server.forms == []
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "private_key_jwt, tls_client_auth" in line
+    assert "client_secret_basic" in line
+    assert f"{server.url}/token" in line
 
 
 @pytest.mark.parametrize(
@@ -327,5 +415,5 @@ async def test_an_issuer_may_stand_at_a_private_address() -> None:
         async with traced_client(trusted=True, resolve=resolve) as client:
             assert await KeyUrl(client, url).fetch_keys() == {"keys": []}
         async with traced_client(allow_private=True, resolve=resolve) as client:
-            with pytest.raises(AddressRefused):
+            with pytest.raises(ProviderError, match="not a public one"):
                 await KeyUrl(client, url).fetch_keys()

@@ -23,12 +23,13 @@ SHARED = {
     "listening",
     "logging",
     "metrics",
+    "oidc_settings",
     "otlp",
     "server",
     "settings",
     "tracing",
+    "worker",
 }
-SHARED |= {"worker"}
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {

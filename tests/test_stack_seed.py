@@ -69,7 +69,7 @@ async def test_the_tokens_are_those_of_the_devices(app_pool: db.Pool, conn: asyn
     await seed(app_pool, home, sink_url=SINK, devices=60)
     tokens = orjson.loads(home.fleet.read_bytes())["tokens"]
     assert set(tokens) == {demo.HOT_DEVICE, demo.FREE_DEVICE, "gateway-1", "gateway-2"}
-    query = "select device_id from ingest.authenticate_device('demo', sha256(convert_to($1, 'UTF8')))"
+    query = "select device_id from ingest.authenticate_devices(array['demo'], array[sha256(convert_to($1, 'UTF8'))])"
     assert {name: await conn.fetchval(query, token) for name, token in tokens.items()} == {n: n for n in tokens}
     assert device_token(home, demo.FREE_DEVICE) == tokens[demo.FREE_DEVICE]
     with pytest.raises(LocalError, match="no device sensor-001"):
@@ -81,7 +81,7 @@ async def test_lost_tokens_are_replaced(app_pool: db.Pool, conn: asyncpg.Connect
     await seed(app_pool, home, sink_url=SINK, devices=3)
     home.fleet.unlink()
     await seed(app_pool, home, sink_url=SINK, devices=3)
-    query = "select device_id from ingest.authenticate_device('demo', sha256(convert_to($1, 'UTF8')))"
+    query = "select device_id from ingest.authenticate_devices(array['demo'], array[sha256(convert_to($1, 'UTF8'))])"
     assert await conn.fetchval(query, device_token(home, demo.HOT_DEVICE)) == demo.HOT_DEVICE
     assert await conn.fetchval("select count(*) from audit_log where message ~ ' changed: token_hash$'") == 3
 

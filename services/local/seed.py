@@ -90,8 +90,8 @@ async def _make_devices(pool: db.Pool, wanted: Sequence[demo.DemoDevice], *, tok
 
 
 async def _is_current(connection: db.Connection, token_hash: bytes) -> bool:
-    query = "select device_id from ingest.authenticate_device($1, $2)"
-    return await connection.fetchval(query, demo.TENANT_ID, token_hash) is not None
+    query = "select device_id from ingest.authenticate_devices($1, $2)"
+    return await connection.fetchval(query, [demo.TENANT_ID], [token_hash]) is not None
 
 
 async def _make_rules(pool: db.Pool) -> None:

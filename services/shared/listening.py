@@ -19,6 +19,10 @@ from services.shared import tracing
 
 log = logging.getLogger(__name__)
 
+# All headers of a request together. h11's own limit of 16 KB is below the longest token that may be configured
+# (PULSE_OIDC_MAX_TOKEN_BYTES), which leaves room for the other headers here.
+MOST_HEADER_BYTES = 64 * 1024
+
 
 class CannotListen(Exception):
     """The address is taken or not this machine's."""
@@ -95,6 +99,7 @@ async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.
         lifespan="off",
         server_header=False,
         proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)

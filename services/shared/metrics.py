@@ -26,6 +26,7 @@ _VERSIONS = frozenset({"0.0.4", "1.0.0"})
 AUTH_FAILURE_REASONS = (
     "missing_token",
     "invalid_token",
+    "token_too_large",
     "expired",
     "invalid_claims",
     "unknown_key",

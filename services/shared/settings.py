@@ -21,14 +21,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
+from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-def _split(value: object) -> object:
-    """The parts of a list written with commas."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _strip(value: object) -> object:
@@ -146,7 +142,7 @@ class AuditWriter(Settings):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter):
+class UiIot(AuditWriter, Oidc):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -154,26 +150,12 @@ class UiIot(AuditWriter):
     pool_max_size: Annotated[int, Field(ge=1)] = 10
     ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
-    oidc_issuer: str | None = None
-    """Issuer of user tokens; its keys and token endpoint are found by discovery."""
-    oidc_audience: str = "pulse"
-    """Audience that user tokens must name."""
-    oidc_client_id: str = "pulse"
-    """Client that /auth/refresh shows the issuer."""
-    oidc_client_secret: SecretStr | None = None
-    """Its secret, when it has one."""
-    jwks_url: str | None = None
-    """Keys of user tokens, instead of discovery; or jwks_file."""
-    jwks_file: Path | None = None
-    """Keys of user tokens in a file, read again when it names a new key."""
-    jwt_issuer: Annotated[str | None, Field(validate_default=True)] = None
-    """Issuer that tokens must name when their keys come from jwks_url or jwks_file; the oidc_issuer when unset."""
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)] = ()
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()
     """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
     trust_incoming_trace: bool = True
     """Continue the trace of a caller; false: start our own and keep the caller's id beside it."""
     auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
-    """Failed authentications an address may have in a minute before it gets 429; 0 for no limit."""
+    """Failures in a minute before an address, or a proven account, gets 429 for further ones; 0: no limit."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
     audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
@@ -188,15 +170,6 @@ class UiIot(AuditWriter):
     """How far a device's clock may be ahead."""
     allow_private_destinations: bool = False
     """Whether a channel may point to this machine, by plain http too: for the demo."""
-
-    @field_validator("jwt_issuer")
-    @classmethod
-    def _names_the_issuer(cls, issuer: str | None, info: ValidationInfo) -> str | None:
-        """Keys alone would let in tokens of anybody who uses the same keys."""
-        keys = info.data.get("jwks_url") or info.data.get("jwks_file")
-        if keys and not issuer and not info.data.get("oidc_issuer"):
-            raise ValueError("needed with PULSE_JWKS_URL and PULSE_JWKS_FILE")
-        return issuer
 
 
 class EvaluatorIot(Settings):

@@ -4,11 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
-
-import httpx
 
 from services.shared import logging as json_logging
 from services.shared import worker
@@ -31,75 +28,47 @@ from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
-from services.ui_iot.jwks import Jwks
-from services.ui_iot.known_tokens import KnownTokens
-from services.ui_iot.oidc import Issuer, KeyFile, KeyUrl
+from services.ui_iot.issuers import IssuerEntry, load_issuers
+from services.ui_iot.oidc import Issuer
+from services.ui_iot.providers import open_providers
 from services.ui_iot.rate_limit import FailureLimit
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.refresh_gate import RefreshGate
+from services.ui_iot.user_tokens import TokenCheck
 from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
 
 log = logging.getLogger(__name__)
 
 
-def make_issuer(settings: UiIot, client: httpx.AsyncClient) -> Issuer | None:
-    """The issuer that is found by discovery, None when none is configured."""
-    if settings.oidc_issuer is None:
-        return None
-    secret = settings.oidc_client_secret
-    return Issuer(
-        client,
-        settings.oidc_issuer,
-        client_id=settings.oidc_client_id,
-        client_secret=secret.get_secret_value() if secret else None,
-    )
-
-
-@asynccontextmanager
-async def open_user_tokens(
-    settings: UiIot, client: httpx.AsyncClient, issuer: Issuer | None
-) -> AsyncIterator[UserTokens | None]:
-    """The checks of user tokens with the keys fetched when they can be, None when nothing is configured."""
-    source: KeyFile | KeyUrl | Issuer | None = issuer
-    if settings.jwks_file is not None:
-        source = KeyFile(settings.jwks_file)
-    elif settings.jwks_url is not None:
-        source = KeyUrl(client, settings.jwks_url)
-    name = settings.jwt_issuer or settings.oidc_issuer
-    if source is None or name is None:
-        log.warning(
-            "no issuer of user tokens: set PULSE_OIDC_ISSUER, or PULSE_JWT_ISSUER with PULSE_JWKS_URL or"
-            " PULSE_JWKS_FILE; until then only devices are let in"
-        )
-        yield None
-        return
-    jwks = Jwks(source)
-    await jwks.newer()
-    try:
-        yield UserTokens(jwks, TokenVerifier(issuer=name, audience=settings.oidc_audience))
-    finally:
-        await jwks.close()
-
-
 def make_backend(
-    process: Process, settings: UiIot, *, audit: AuditLogger, users: UserTokens | None, issuer: Issuer | None
+    process: Process, settings: UiIot, *, audit: AuditLogger, users: TokenCheck | None, issuers: Mapping[str, Issuer]
 ) -> Backend:
     """Everything the routes work with."""
+    limit = FailureLimit(settings.auth_rate_limit_per_minute)
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
-        limit=FailureLimit(settings.auth_rate_limit_per_minute),
-        known=KnownTokens(),
+        limit=limit,
         devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
         users=users,
     )
-    tails = Tails(process, most=settings.audit_max_tails)
     return Backend(
-        settings=settings, process=process, audit=audit, authenticator=authenticator, issuer=issuer, tails=tails
+        settings=settings,
+        process=process,
+        audit=audit,
+        authenticator=authenticator,
+        issuers=issuers,
+        tails=Tails(process, most=settings.audit_max_tails),
+        refreshes=RefreshGate(limit),
     )
 
 
-async def run(settings: UiIot, *, member: Member | None = None, sockets: list[socket.socket] | None = None) -> None:
+async def run(
+    settings: UiIot,
+    issuers: Sequence[IssuerEntry],
+    *,
+    member: Member | None = None,
+    sockets: list[socket.socket] | None = None,
+) -> None:
     """Serve until SIGTERM; requests in hand are answered and audit events stored before the return.
 
     member and sockets: those of one of several workers.
@@ -110,20 +79,21 @@ async def run(settings: UiIot, *, member: Member | None = None, sockets: list[so
         contextlib.nullcontext() if member is None else member.answering(),
         traced_client(trusted=True) as client,
         open_audit_logger(settings, registry=process.metrics.registry) as audit,
+        open_providers(issuers, client, max_token_bytes=settings.oidc_max_token_bytes) as providers,
     ):
-        issuer = make_issuer(settings, client)
-        async with open_user_tokens(settings, client, issuer) as users:
-            app = create_app(make_backend(process, settings, audit=audit, users=users, issuer=issuer))
-            server = asyncio.create_task(serve_process(process, app, stop=stop, sockets=sockets), name="server")
-            server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
-            try:
-                await _work(process, stop, member)
-            finally:
-                process.stopping = True
-                stop.set()
-                await server
-                if process.pool is not None:
-                    process.pool.terminate()
+        backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
+        server = asyncio.create_task(
+            serve_process(process, create_app(backend), stop=stop, sockets=sockets), name="server"
+        )
+        server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
+        try:
+            await _work(process, stop, member)
+        finally:
+            process.stopping = True
+            stop.set()
+            await server
+            if process.pool is not None:
+                process.pool.terminate()
 
 
 def make_process(settings: UiIot, member: Member | None) -> Process:
@@ -149,22 +119,23 @@ async def _work(process: Process, stop: asyncio.Event, member: Member | None) ->
     await record_process(process, "stopped")
 
 
-def run_worker(settings: UiIot, sockets: list[socket.socket], member: Member) -> int:
+def run_worker(settings: UiIot, issuers: Sequence[IssuerEntry], sockets: list[socket.socket], member: Member) -> int:
     """The life of one of several workers."""
-    run_until_stopped(settings, run(settings, member=member, sockets=sockets))
+    run_until_stopped(settings, run(settings, issuers, member=member, sockets=sockets))
     return 0
 
 
 def main() -> None:
     """One process, or a parent with workers."""
     settings = UiIot.load()
+    issuers = load_issuers(settings, service=settings.service)
     if settings.ui_workers == 1:
-        run_until_stopped(settings, run(settings))
+        run_until_stopped(settings, run(settings, issuers))
         return
     json_logging.configure(settings.service, settings.log_level)
     with told_in_one_line():
         sockets = bind_process(settings)
-    parent = Parent(settings.ui_workers, partial(run_worker, settings, sockets), sockets=sockets)
+    parent = Parent(settings.ui_workers, partial(run_worker, settings, issuers, sockets), sockets=sockets)
     raise SystemExit(parent.run())
 
 

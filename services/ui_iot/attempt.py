@@ -61,6 +61,8 @@ class Attempt:
         facts = self._facts(self._principal)
         if self._principal is None:
             facts |= {"tenant_id": refusal.tenant_id, "actor": refusal.actor, "account": refusal.account}
+        if refusal.cause is not None:
+            facts["details"] = {**self._details, "cause": refusal.cause}
         with contextlib.suppress(AuditBlocked):
             self.on_record = await self._audit.record(self._audit.auth.failure(reason=refusal.reason, **facts))
 

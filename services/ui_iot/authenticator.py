@@ -1,4 +1,4 @@
-"""Decides who a request comes from: the order of the checks, and what a failure costs its address."""
+"""Decides who sent a request: the order of the checks, and which failures count against which source."""
 
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,10 @@ from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address, ClientAddress
 from services.ui_iot.credentials import Headers, find_token
 from services.ui_iot.device_tokens import PREFIX, DeviceTokens
-from services.ui_iot.known_tokens import KnownTokens
 from services.ui_iot.principal import Principal
-from services.ui_iot.rate_limit import FailureLimit
+from services.ui_iot.rate_limit import FailureLimit, Source
 from services.ui_iot.refusals import STATUS, Refusal
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.user_tokens import TokenCheck
 
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer of user tokens is configured.", retry_after_seconds=60)
 _NO_DATABASE = Refusal("auth_unavailable", "Device tokens cannot be checked now.", retry_after_seconds=2)
@@ -22,58 +21,68 @@ _NO_DATABASE = Refusal("auth_unavailable", "Device tokens cannot be checked now.
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """The checks of a request's token, shared by all requests. users: None when no issuer is configured."""
+    """The checks of a request's token, shared by all requests. users: None when no issuer is configured.
+
+    A token is always checked before any limit applies, so that a valid one is accepted whatever its neighbors did.
+    Only failures are counted and limited.
+    """
 
     addresses: ClientAddress
     limit: FailureLimit
-    known: KnownTokens
     devices: DeviceTokens
-    users: UserTokens | None
+    users: TokenCheck | None
 
     def address_of(self, scope: Scope, headers: Headers) -> Address | None:
-        """Where the request comes from."""
+        """Return the address the request comes from."""
         client = scope.get("client")
         return self.addresses.of(client[0] if client else None, headers.forwarded_for)
 
     async def authenticate(self, headers: Headers, address: Address | None, *, method: str) -> Principal | Refusal:
-        """Who the request comes from. Its failure is charged to the address."""
+        """Return the sender of the request, or the reason why it is refused."""
         token = find_token(headers, method)
-        result = await self._identify(token, address)
+        result = token if isinstance(token, Refusal) else await self._identify(token, address)
         if isinstance(result, Principal):
-            assert isinstance(token, str)
-            self.known.note(token)
             return result
-        if STATUS[result.reason] == 401:
-            self.limit.record_failure(address)
-            if isinstance(token, str):
-                self.known.forget(token)
         if isinstance(token, str) and result.actor is None:
-            return replace(result, account=claimed_account(token))
-        return result
+            result = replace(result, account=claimed_account(token))
+        return self.charge(result, address)
 
-    async def _identify(self, token: str | Refusal, address: Address | None) -> Principal | Refusal:
-        wait_seconds = self.limit.wait_seconds(address)
-        if isinstance(token, Refusal):
-            return limited(wait_seconds) if wait_seconds else token
-        known = self._remembered(token)
+    def charge(self, refusal: Refusal, address: Address | None) -> Refusal:
+        """Count a failure; return the refusal of a source that has too many, else the refusal as it is.
+
+        A token that proves its account counts against this account alone: the expired token of one user must not be
+        answered with 429 because of the failures of others.
+        """
+        if STATUS[refusal.reason] != 401:
+            return refusal
+        actor = refusal.actor
+        source: Source = address if actor is None else (refusal.tenant_id or "", actor.id)
+        wait_seconds = self.limit.wait_seconds(source)
+        if wait_seconds:
+            return limited(wait_seconds, refusal)
+        self.limit.record_failure(source)
+        return refusal
+
+    async def _identify(self, token: str, address: Address | None) -> Principal | Refusal:
+        if not token.startswith(PREFIX):
+            if self.users is None:
+                return _NO_ISSUER
+            return self.users.remembered(token) or await self.users.check(token)
+        known = self.devices.remembered(token)
         if known is not None:
             return known
-        if wait_seconds and not self.known.is_known(token):
-            # Who was good lately is looked at again: a neighbour behind the same address must not lock it out.
-            return limited(wait_seconds)
-        if not token.startswith(PREFIX):
-            return _NO_ISSUER if self.users is None else await self.users.check(token)
         try:
-            return await self.devices.check(token)
+            return await self.devices.check(token, held_back=self.limit.wait_seconds(address) > 0)
         except (*UNAVAILABLE, asyncpg.PostgresError):
             return _NO_DATABASE
 
-    def _remembered(self, token: str) -> Principal | None:
-        if token.startswith(PREFIX):
-            return self.devices.remembered(token)
-        return None if self.users is None else self.users.remembered(token)
 
-
-def limited(wait_seconds: int) -> Refusal:
-    """The refusal of an address with too many failures."""
-    return Refusal("rate_limited", "Too many failed attempts.", retry_after_seconds=wait_seconds)
+def limited(wait_seconds: int, refusal: Refusal) -> Refusal:
+    """Return the refusal of a source with too many failures. The audit trail keeps the reason of this one."""
+    return replace(
+        refusal,
+        reason="rate_limited",
+        detail="Too many failed attempts.",
+        retry_after_seconds=wait_seconds,
+        cause=refusal.reason,
+    )

@@ -1,7 +1,7 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -20,6 +20,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
 from services.ui_iot.problems import NotFound
+from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
 
@@ -29,14 +30,15 @@ MOST_TIMELINES = 2
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One for the process. issuer: None when tokens cannot be refreshed through it."""
+    """One for the process. issuers: those that refresh sessions, by name."""
 
     settings: UiIot
     process: Process
     audit: AuditLogger
     authenticator: Authenticator
-    issuer: Issuer | None
+    issuers: Mapping[str, Issuer]
     tails: Tails
+    refreshes: RefreshGate
     timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
     """Held while a trace is read, which may take seconds: the pool is for everybody."""
 

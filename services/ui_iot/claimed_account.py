@@ -7,7 +7,9 @@ import orjson
 from services.shared.audit import device_account
 from services.ui_iot.claims import LONGEST_SUBJECT
 from services.ui_iot.device_tokens import PREFIX, claimed_tenant
-from services.ui_iot.tokens import LONGEST_TOKEN_BYTES
+
+# The most that PULSE_OIDC_MAX_TOKEN_BYTES allows: padding must not hide the account that a checked token names.
+_LONGEST_TOKEN_BYTES = 32_768
 
 
 def claimed_account(token: str) -> str | None:
@@ -15,7 +17,7 @@ def claimed_account(token: str) -> str | None:
     if token.startswith(PREFIX):
         tenant_id = claimed_tenant(token)
         return None if tenant_id is None else device_account(tenant_id)
-    if len(token) > LONGEST_TOKEN_BYTES or token.count(".") != 2:
+    if len(token) > _LONGEST_TOKEN_BYTES or token.count(".") != 2:
         return None
     payload = token.split(".")[1]
     try:

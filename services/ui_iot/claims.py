@@ -1,18 +1,29 @@
-"""What a token whose signature is right must say before it is believed."""
+"""Requirements that the claims of a token with a correct signature must meet. Every value may be hostile."""
 
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 from services.shared.db import Actor
+from services.ui_iot.claim_path import ABSENT, ClaimPath
 from services.ui_iot.refusals import Refusal
+from services.ui_iot.token_kind import find_kind_fault
+from services.ui_iot.trust import Trust
 
-ROLES: Final = frozenset(("viewer", "operator", "admin", "auditor"))
+ROLES: Final = ("admin", "operator", "auditor", "viewer")
+"""The highest first: of several roles in a token the first one here counts."""
 LEEWAY_SECONDS = 60
 LONGEST_SUBJECT = 255
 LONGEST_NAME = 200
+# Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
+CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_SCOPES = frozenset(("scope", "scp"))
+
+
+class ClaimFault(Exception):
+    """The reason why a claim is not accepted: one sentence for the caller, without a value of the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +36,25 @@ class Claims:
     expires_at: int
 
 
-def read_claims(claims: dict[str, Any], *, issuer: str, audience: str, now: float) -> Claims | Refusal:
-    """The claims in our terms, else why they are refused. now: seconds since 1970."""
-    fault = _find_fault(claims, issuer=issuer, audience=audience, now=now)
+def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
+    """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
+    fault = _find_time_fault(claims, now) or _find_origin_fault(claims, trust) or find_kind_fault(claims)
     if fault is not None:
         return Refusal("invalid_claims", fault)
-    name = claims.get("name")
-    actor = Actor("user", claims["sub"], name[:LONGEST_NAME] if isinstance(name, str) and name else None)
+    try:
+        actor = Actor("user", _read_subject(claims), _read_name(claims))
+        tenant_id = _read_tenant(claims, trust)
+        role = _read_role(claims, trust)
+    except ClaimFault as reason:
+        return Refusal("invalid_claims", str(reason))
     if claims["exp"] <= now:
-        return Refusal("expired", "The token has expired.", tenant_id=claims["tenant_id"], actor=actor)
-    return Claims(claims["tenant_id"], claims["role"], actor, claims["exp"])
+        return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
+    return Claims(tenant_id, role, actor, claims["exp"])
 
 
-def _find_fault(claims: dict[str, Any], *, issuer: str, audience: str, now: float) -> str | None:
-    """What is wrong with the claims of a token whose signature is right; an expired one is not at fault."""
-    aud, role = claims.get("aud"), claims.get("role")
-    faults = (
-        _find_time_fault(claims, now),
-        None if claims.get("iss") == issuer else "The token comes from another issuer.",
-        None
-        if aud == audience or (isinstance(aud, list) and audience in aud)
-        else "The token is meant for another audience.",
-        None if _is_subject(claims.get("sub")) else f"sub must be text of 1 to {LONGEST_SUBJECT} characters.",
-        None if _is_tenant(claims.get("tenant_id")) else "tenant_id is missing or not a tenant's name.",
-        None if isinstance(role, str) and role in ROLES else f"role must be one of {', '.join(sorted(ROLES))}.",
-    )
-    return next(filter(None, faults), None)
+def is_tenant_name(value: object) -> bool:
+    """Return whether the value can be the name of a tenant."""
+    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
 
 
 def _find_time_fault(claims: dict[str, Any], now: float) -> str | None:
@@ -63,9 +67,70 @@ def _find_time_fault(claims: dict[str, Any], now: float) -> str | None:
     return None
 
 
-def _is_subject(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_SUBJECT and value.isprintable()
+def _find_origin_fault(claims: dict[str, Any], trust: Trust) -> str | None:
+    """Check issuer, audience and client."""
+    if claims.get("iss") != trust.issuer:
+        return "The token comes from another issuer."
+    aud = claims.get("aud")
+    if aud is None and not trust.client_ids:
+        return "The token names no audience."
+    if aud is not None and not any(_is_audience(each, trust) for each in (aud if isinstance(aud, list) else [aud])):
+        return "The token is meant for another audience."
+    if trust.client_ids:
+        clients = [claims[name] for name in CLIENT_CLAIMS if name in claims]
+        if not clients or not all(isinstance(each, str) and each in trust.client_ids for each in clients):
+            return "The token was issued to another client."
+    return None
 
 
-def _is_tenant(value: object) -> bool:
-    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
+def _is_audience(value: object, trust: Trust) -> bool:
+    return isinstance(value, str) and value in trust.audiences
+
+
+def _read_subject(claims: dict[str, Any]) -> str:
+    sub = claims.get("sub")
+    if not isinstance(sub, str) or not 0 < len(sub) <= LONGEST_SUBJECT or not sub.isprintable():
+        raise ClaimFault(f"sub must be text of 1 to {LONGEST_SUBJECT} printable characters.")
+    return sub
+
+
+def _read_name(claims: dict[str, Any]) -> str | None:
+    """Return the name for people; one that is none is left out, because nothing is decided by it."""
+    name = claims.get("name")
+    return name[:LONGEST_NAME] if isinstance(name, str) and name and name.isprintable() else None
+
+
+def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:
+    values = _read_values(claims, trust.tenant_claim)
+    if trust.tenants is not None:
+        values = [trust.tenants[value] for value in values if value in trust.tenants]
+        if not values:
+            raise ClaimFault(f"The issuer may not speak for the tenant in {trust.tenant_claim}.")
+    if len(set(values)) != 1:
+        raise ClaimFault(f"{trust.tenant_claim} must name exactly one tenant.")
+    if not is_tenant_name(values[0]):
+        raise ClaimFault(f"{trust.tenant_claim} is not the name of a tenant.")
+    return values[0]
+
+
+def _read_role(claims: dict[str, Any], trust: Trust) -> str:
+    values = _read_values(claims, trust.role_claim)
+    # With a map, a role that happens to be called admin elsewhere is not admin here.
+    roles = set(values) if trust.role_map is None else {trust.role_map.get(value) for value in values}
+    highest = next((role for role in ROLES if role in roles), None)
+    if highest is None:
+        known = "one of the mapped roles" if trust.role_map is not None else f"one of {', '.join(sorted(ROLES))}"
+        raise ClaimFault(f"{trust.role_claim} must have {known}.")
+    return highest
+
+
+def _read_values(claims: dict[str, Any], path: ClaimPath) -> list[str]:
+    """Return the texts at a place: one text, or a list of them. Scopes are separated by spaces (RFC 6749)."""
+    value = path.find(claims)
+    if value is ABSENT:
+        raise ClaimFault(f"The token has no claim {path}.")
+    if isinstance(value, str):
+        return value.split() if path.names[-1] in _SCOPES else [value]
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ClaimFault(f"{path} must be text or a list of texts.")
+    return value

@@ -1,4 +1,4 @@
-"""The issuer's keys in memory: fetched at start, again when they are old or a token names an unknown one."""
+"""The issuer's keys in memory: fetched at start, again when they are old or do not fit a token."""
 
 import asyncio
 import logging
@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from services.ui_iot.oidc import UNREACHABLE, ProviderError
-from services.ui_iot.tokens import KeySet
+from services.ui_iot.key_set import ALGORITHM_NAMES, KeySet
+from services.ui_iot.provider_faults import UNREACHABLE, FaultLog, ProviderError
 
 log = logging.getLogger(__name__)
 
-# Forged key ids must not hammer the provider; a rotated key is found this late at most.
+# Forged key ids and signatures must not hammer the provider; a rotated key is found this late at most.
 RETRY_SECONDS = 10.0
 RETRY_WITHOUT_KEYS_SECONDS = 1.0
 # A revoked key stops working this late at most.
@@ -21,14 +21,21 @@ FRESH_SECONDS = 300.0
 class KeySource(Protocol):
     """Where a JWKS document comes from."""
 
+    note: str | None
+    """A fault that did not keep the last document from being read."""
+
     async def fetch_keys(self) -> object:
-        """The document, decoded."""
+        """Return the document, decoded. Raises ProviderError."""
 
 
 class Jwks:
     """Keys that survive the provider: what was fetched once stays in use until something newer arrives."""
 
-    def __init__(self, source: KeySource, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, source: KeySource, *, issuer: str = "the issuer", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.issuer = issuer
+        self.faults = FaultLog(log, issuer, clock=clock)
         self._source = source
         self._clock = clock
         self._keys: KeySet | None = None
@@ -38,6 +45,16 @@ class Jwks:
         self._refresh: asyncio.Task[None] | None = None
         self.failing = False
         """Whether the last look at the provider failed."""
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Seconds since the keys were last fetched; None before the first success."""
+        return None if self._keys is None else self._clock() - self._fetched_at
+
+    @property
+    def usable_keys(self) -> int:
+        """Number of pairs of a key and an algorithm that tokens can be verified with."""
+        return len(self._keys or ())
 
     def current(self) -> KeySet | None:
         """The keys in memory, None before the first success; old ones are renewed behind the caller's back."""
@@ -71,13 +88,26 @@ class Jwks:
             keys = KeySet.from_document(document)
         except (*UNREACHABLE, ProviderError, ValueError) as error:
             self.failing = True
-            log.warning("keys of the issuer cannot be fetched: %s", type(error).__name__)
+            self.faults.report(str(error) or type(error).__name__, effect="the keys of the issuer cannot be fetched")
         else:
-            self.failing = False
-            self._fetched_at = self._clock()
-            # The same document keeps the same KeySet, and with it the tokens that were verified.
-            if document != self._document:
-                self._document, self._keys = document, keys
-                log.info("keys of the issuer changed", extra={"usable_keys": len(keys)})
+            self._take(document, keys)
         finally:
             self._refresh = None
+
+    def _take(self, document: object, keys: KeySet) -> None:
+        if self.failing:
+            log.info("the keys of the issuer are fetched again", extra={"issuer": self.issuer})
+        # Without a usable key every token is one of a key that we do not know: that is the provider's fault.
+        self.failing = not len(keys)
+        self._fetched_at = self._clock()
+        # The same document keeps the same KeySet, and with it the tokens that were verified.
+        if document != self._document:
+            self._document, self._keys = document, keys
+            log.info("keys of the issuer changed", extra={"issuer": self.issuer, "usable_keys": len(keys)})
+        if self.failing:
+            fault = f"its JWKS has no key for {', '.join(ALGORITHM_NAMES)}"
+            self.faults.report(fault, effect="no token can be verified")
+        elif self._source.note is not None:
+            self.faults.report(self._source.note, effect="the issuer's answer has a fault")
+        else:
+            self.faults.clear()

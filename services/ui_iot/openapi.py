@@ -46,8 +46,9 @@ _PROBLEM_SCHEMA = {
         "trace_id": {"type": ["string", "null"], "description": "Finds the request in logs and audit trail."},
         "reason": {
             "type": "string",
-            "description": "Why the caller is not let in: missing_token, invalid_token, expired, invalid_claims, "
-            "unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable when it cannot be recorded.",
+            "description": "Why the caller is not let in: missing_token, invalid_token, token_too_large, expired, "
+            "invalid_claims, unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable when it "
+            "cannot be recorded.",
         },
         "errors": {
             "type": "array",
@@ -65,7 +66,8 @@ _SECURITY_SCHEMES = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "RS256 or ES256, with the claims iss, aud, sub, iat, exp, tenant_id and role.",
+        "description": "An access token signed with RS256, PS256, ES256 or ES384, with the claims iss, aud, sub, "
+        "iat, exp, and those of tenant and role (docs/identity-providers.md).",
     },
     "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "pulse_session", "description": "The same token."},
     "deviceToken": {"type": "http", "scheme": "bearer", "description": "pdt_…, shown once when a device is created."},

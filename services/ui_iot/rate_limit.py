@@ -1,4 +1,4 @@
-"""How many failures an address may have: a bucket of tokens for each, refilled evenly, in bounded memory."""
+"""Limits on failures: a bucket of tokens for each address and account, refilled evenly, in bounded memory."""
 
 import math
 import time
@@ -8,12 +8,18 @@ from ipaddress import IPv6Address, IPv6Network
 
 from services.ui_iot.client_address import Address
 
-# About 2 MB when full; then the address that failed longest ago is forgotten first.
+# About 2 MB when full; then the source that failed longest ago is forgotten first.
 MOST_ADDRESSES = 10_000
 
 
+Account = tuple[str, str]
+"""Tenant and id of an actor that a signature or a secret proved."""
+Source = Address | Account | None
+"""Where failures come from: an account where the token proved one, else the address (None on a Unix socket)."""
+
+
 class FailureLimit:
-    """Counts failures by address; an IPv6 customer owns a /64, so all of it is one address here."""
+    """Counts failures by source. All addresses of an IPv6 /64 are one source, because one customer owns them."""
 
     def __init__(
         self,
@@ -22,25 +28,25 @@ class FailureLimit:
         clock: Callable[[], float] = time.monotonic,
         most_addresses: int = MOST_ADDRESSES,
     ) -> None:
-        """per_minute: failures an address may have in a burst and in a minute; 0 turns the limit off."""
+        """per_minute: failures a source may have in a burst and in a minute; 0 turns the limit off."""
         self._burst = per_minute
         self._per_second = per_minute / 60
         self._clock = clock
         self._most_addresses = most_addresses
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
-    def wait_seconds(self, address: Address | None) -> int:
-        """Whole seconds until the address may try again, 0 when it may now."""
+    def wait_seconds(self, source: Source) -> int:
+        """Return the whole seconds until the source may fail again, 0 when it may now."""
         if self._burst == 0:
             return 0
-        left = self._left(_group(address))
+        left = self._left(group_of(source))
         return 0 if left >= 1 else math.ceil((1 - left) / self._per_second)
 
-    def record_failure(self, address: Address | None) -> None:
-        """Take one failure from the address' bucket."""
+    def record_failure(self, source: Source) -> None:
+        """Take one failure from the source's bucket."""
         if self._burst == 0:
             return
-        group = _group(address)
+        group = group_of(source)
         self._buckets[group] = (max(0.0, self._left(group) - 1), self._clock())
         self._buckets.move_to_end(group)
         if len(self._buckets) > self._most_addresses:
@@ -51,7 +57,8 @@ class FailureLimit:
         return min(self._burst, left + (self._clock() - since) * self._per_second)
 
 
-def _group(address: Address | None) -> object:
-    if isinstance(address, IPv6Address):
-        return IPv6Network((int(address) >> 64 << 64, 64))
-    return address
+def group_of(source: Source) -> object:
+    """Return what the source counts as: the /64 of an IPv6 address, else the source itself."""
+    if isinstance(source, IPv6Address):
+        return IPv6Network((int(source) >> 64 << 64, 64))
+    return source

@@ -8,6 +8,7 @@ from services.shared.db import Actor
 Reason = Literal[
     "missing_token",
     "invalid_token",
+    "token_too_large",
     "expired",
     "invalid_claims",
     "unknown_key",
@@ -19,6 +20,7 @@ Reason = Literal[
 STATUS: dict[Reason, int] = {
     "missing_token": 401,
     "invalid_token": 401,
+    "token_too_large": 401,
     "expired": 401,
     "invalid_claims": 401,
     "unknown_key": 401,
@@ -40,3 +42,5 @@ class Refusal:
     retry_after_seconds: int | None = None
     account: str | None = None
     """Whom the token claims to belong to, unproven: for the audit trail, which keeps a pseudonym of it."""
+    cause: Reason | None = None
+    """Of a rate_limited refusal: why the token was not accepted; None when it was not checked."""

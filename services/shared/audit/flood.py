@@ -19,7 +19,8 @@ MOST_KEYS = 10_000
 # Accounts that are counted apart in one window, and so the most rows it can end in, but one.
 MOST_ACCOUNTS = 20
 
-Key = tuple[object, object]
+Key = tuple[object, object, object]
+"""Address group, reason, and of a rate_limited refusal its cause."""
 
 
 class _Tally:
@@ -94,7 +95,7 @@ class Flood:
         if not self._rows:
             return True
         now = self._clock()
-        key = (_group(event), event.details.get("reason"))
+        key = (_group(event), event.details.get("reason"), event.details.get("cause"))
         window = self._windows.get(key)
         if window is None or window.ends_at <= now:
             self._end(key)
@@ -155,6 +156,9 @@ def _aggregate(account: str | None, tally: _Tally) -> AuditEvent:
         "last_at": tally.last_at.isoformat(),
         "reason": reason,
     }
+    # What was tried beyond the limit: audit._tries counts it by its cause.
+    if "cause" in tally.example.details:
+        details["cause"] = tally.example.details["cause"]
     return replace(
         tally.example,
         message=f"{tally.count} more callers turned away: {reason}",

@@ -10,17 +10,16 @@ from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
 from services.ui_iot.attempt import Attempt
-from services.ui_iot.authenticator import limited
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address
 from services.ui_iot.fields import example, shown
 from services.ui_iot.json_route import JsonRoute
-from services.ui_iot.oidc import Granted
+from services.ui_iot.oidc import Granted, Issuer
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Principal
-from services.ui_iot.problems import Refused
-from services.ui_iot.refusals import STATUS, Refusal
+from services.ui_iot.problems import Refused, Unprocessable
+from services.ui_iot.refusals import Refusal
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=JsonRoute)
 
@@ -32,6 +31,8 @@ class RefreshRequest(BaseModel):
 
     model_config = example(refresh_token="the refresh token of the session")  # noqa: S106  # an example
     refresh_token: Annotated[str, Field(min_length=1, max_length=8192)]
+    issuer: Annotated[str, Field(max_length=500)] | None = None
+    """Issuer of the token; needed where Pulse has several."""
 
 
 class Tokens(BaseModel):
@@ -48,7 +49,7 @@ class Tokens(BaseModel):
 async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Response:
     """Exchange a refresh token for a new access token at the issuer; needs no other token."""
     attempt: Attempt = request.scope["pulse.attempt"]
-    result = await _refresh(api, body.refresh_token, address=attempt.address)
+    result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=attempt.address)
     if isinstance(result, Refusal):
         await attempt.refuse(result)
         raise Refused(result)
@@ -57,22 +58,25 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
     return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-async def _refresh(api: Backend, token: str, *, address: Address | None) -> Granted | Refusal:
-    limit = api.authenticator.limit
-    wait_seconds = limit.wait_seconds(address)
-    if wait_seconds:
-        return limited(wait_seconds)
-    if api.issuer is None:
+def _issuer_of(api: Backend, body: RefreshRequest) -> Issuer | None:
+    """Return the issuer to ask; None when none is configured. A token never goes to an issuer by guess."""
+    if body.issuer is not None and body.issuer not in api.issuers:
+        raise Unprocessable("issuer names none that refreshes sessions here.")
+    if body.issuer is None and len(api.issuers) > 1:
+        raise Unprocessable("Several issuers are configured: name the token's in issuer.")
+    return api.issuers[body.issuer] if body.issuer else next(iter(api.issuers.values()), None)
+
+
+async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: Address | None) -> Granted | Refusal:
+    if issuer is None:
         return _NO_ISSUER
     if api.audit.is_blocked:
         # Asked first, the issuer would have spent the refresh token for an answer that may not be given.
         raise AuditBlocked
-    result = await api.issuer.refresh(token)
-    if isinstance(result, Refusal):
-        result = replace(result, account=claimed_account(token))
-    if isinstance(result, Refusal) and STATUS[result.reason] == 401:
-        limit.record_failure(address)
-    return result
+    result = await api.refreshes.exchange(issuer, token, address)
+    if isinstance(result, Granted):
+        return result
+    return api.authenticator.charge(replace(result, account=claimed_account(token)), address)
 
 
 async def _identify(api: Backend, granted: Granted) -> Principal | None:

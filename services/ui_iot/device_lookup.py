@@ -1,0 +1,85 @@
+"""Database lookups of device tokens, in batches: the number of queries does not grow with the number of requests."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from services.shared.db import Pool
+
+# Bounds the size of one query. A request beyond it waits for the next one.
+MOST_IN_BATCH = 1000
+# A lookup that takes longer is given up: every later request waits for it.
+LOOKUP_SECONDS = 5.0
+# Lookups for an address with too many failures start at these moments only, all of them in one query.
+HELD_BACK_SECONDS = 0.1
+
+_QUERY = "select place, device_id, device_name, is_gateway, enabled from ingest.authenticate_devices($1, $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    tenant_id: str
+    digest: bytes
+    answer: asyncio.Future[asyncpg.Record | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class DeviceLookup:
+    """Finds devices by the digests of their tokens with one query at a time.
+
+    Requests that arrive while a query runs share the next one, so that a flood of unknown tokens takes one connection.
+    """
+
+    def __init__(self, pool: Callable[[], Pool], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._waiting: list[_Question] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    async def find(self, tenant_id: str, digest: bytes, *, held_back: bool = False) -> asyncpg.Record | None:
+        """Return the device with this token digest, or None. Raises what the pool raises when the database is away.
+
+        held_back: wait for the next tick of HELD_BACK_SECONDS, which all held-back requests of the process share.
+        """
+        if held_back:
+            await asyncio.sleep(HELD_BACK_SECONDS - self._clock() % HELD_BACK_SECONDS)
+        question = _Question(tenant_id, digest)
+        self._waiting.append(question)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._answer_all(), name="device-lookup")
+        return await question.answer
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_IN_BATCH], self._waiting[MOST_IN_BATCH:]
+                # A request that was canceled needs no answer any more.
+                await self._answer([question for question in batch if not question.answer.done()])
+        finally:
+            self._runner = None
+
+    async def _answer(self, questions: Sequence[_Question]) -> None:
+        if not questions:
+            return
+        try:
+            rows = await self._fetch(questions)
+        except Exception as error:  # noqa: BLE001  # each request decides what its failed lookup means
+            for question in questions:
+                if not question.answer.done():
+                    question.answer.set_exception(error)
+            return
+        for place, question in enumerate(questions, start=1):
+            if not question.answer.done():
+                question.answer.set_result(rows.get(place))
+
+    async def _fetch(self, questions: Sequence[_Question]) -> dict[int, asyncpg.Record]:
+        tenants = [question.tenant_id for question in questions]
+        digests = [question.digest for question in questions]
+        # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
+        async with self._pool().acquire(timeout=LOOKUP_SECONDS) as connection:
+            found = await connection.fetch(_QUERY, tenants, digests, timeout=LOOKUP_SECONDS)
+        return {row["place"]: row for row in found}
