@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 
 from migrations.database_url import NoDatabase, database_url
-from migrations.layer_catalog import OWNER, LayerError, Session, drop_layer, find_objects, one_line
+from migrations.layer_catalog import OWNER, LayerError, Session, drop_layer, find_objects, one_line, require_owner
 from migrations.layer_definitions import find_foreign_triggers, one_line_of
 from migrations.roles import RolesMissing, ensure_roles
 from migrations.sql_layer import layer_faults, read_layer, settle_layer
@@ -65,6 +65,7 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     """Steps 1 to 4 of the layer in the transaction that the caller commits."""
     session = raw(connection)
     queue(session)
+    require_owner(session)
     session.execute(f"set local role {OWNER}".encode())
     configure(connection)
     head = context.get_head_revision()
