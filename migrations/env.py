@@ -13,7 +13,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 
 from migrations.database_url import NoDatabase, database_url
-from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line
+from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line, require_owner
 from migrations.layer_definitions import find_foreign_triggers, one_line_of
 from migrations.role_names import RoleNames, RolesRefused
 from migrations.roles import ensure_roles, refuse_other_owner
@@ -74,6 +74,7 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     """Steps 1 to 4 of the layer in the transaction that the caller commits."""
     session = raw(connection)
     queue(session)
+    require_owner(session)
     session.execute(f"set local role {names.owner}".encode())
     configure(connection)
     head = context.get_head_revision()

@@ -87,6 +87,19 @@ select distinct user_part.whole, used_part.whole
 """
 
 
+# After a restore without owners: found before the first statement that the owner would not be allowed.
+_NOT_OWNED = """
+select format('schema %%I belongs to %%I', nspname, nspowner::regrole::text) from pg_namespace
+ where nspname = any(%(schemas)s) and nspowner <> %(owner)s::regrole
+   and to_regclass('public.sql_layer') is not null
+union all
+select format('table %%s belongs to %%I', oid::regclass, relowner::regrole::text) from pg_class
+ where oid in (to_regclass('public.alembic_version'), to_regclass('public.sql_layer'))
+   and relowner <> %(owner)s::regrole
+ order by 1
+"""
+
+
 class LayerError(Exception):
     """The SQL layer could not be dropped or applied; the message names the object, or the file and line."""
 
@@ -106,6 +119,16 @@ def drop_layer(session: Session) -> frozenset[str]:
         except Error as error:
             raise LayerError(f"{statement}: {one_line(error)}") from error
     return frozenset(objects)
+
+
+def require_owner(session: Session) -> None:
+    """Raise LayerError when the schemas belong to another role, as after a restore that dropped the owners."""
+    owner = RoleNames.find().owner
+    for (fault,) in _rows(session, _NOT_OWNED, {"schemas": list(SCHEMAS), "owner": owner}):
+        raise LayerError(
+            f"{fault}, not to {owner}. Restore the dump again into an empty database, as {owner}:"
+            f" pg_restore --no-owner --role={owner}, or PGOPTIONS='-c role={owner}' psql -f"
+        )
 
 
 def find_objects(session: Session) -> list[str]:

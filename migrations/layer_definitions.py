@@ -7,6 +7,7 @@ All partitions of a table share entries, because partitions come and go. Trigger
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from migrations.role_names import RoleNames
 
 Definitions: TypeAlias = dict[str, str]
 
+_ABOUT = re.compile(r"^(comment on|grants on|owner of) ")
 # As many differences as one line names.
 SHOWN = 10
 # Reading a view's definition waits behind an exclusive lock on the view or one of its tables.
@@ -108,6 +110,11 @@ select 'comment on ' || o.name || coalesce('.' || quote_ident(a.attname), ''), d
   left join pg_attribute a on d.objsubid > 0 and a.attrelid = o.oid and a.attnum = d.objsubid
  where d.description is not null
 union all
+-- A definer's function runs as its owner, and a view reads tables as its owner.
+select 'owner of ' || o.name, case o.owner when %(owner)s::regrole then 'owner' else o.owner::regrole::text end
+  from (select 'view ' || name, relowner from relation where kind = 'view'
+        union all select name, proowner from routine) o (name, owner)
+union all
 select 'grants on ' || a.name, string_agg(distinct concat_ws(' ', r.name, x.privilege_type, x.is_grantable), ', ')
   from acl a cross join aclexplode(a.acl) x join role r on r.oid = x.grantee group by a.name
 union all
@@ -190,10 +197,8 @@ def _digests(session: Session) -> Definitions:
 
 
 def _objects(names: set[str]) -> list[str]:
-    """Leave out comments on objects and grants on them where the object itself is named."""
-    return sorted(
-        name for name in names if name.removeprefix("comment on ").removeprefix("grants on ") not in names - {name}
-    )
+    """Leave out the owner, the grants and the comment of an object that is named itself."""
+    return sorted(name for name in names if not _ABOUT.match(name) or _ABOUT.sub("", name) not in names)
 
 
 def _tracking_faults(session: Session) -> list[str]:

@@ -61,13 +61,13 @@ def ensure_roles(session: Session, *, layer: str = "", set_passwords: bool = Fal
 
 
 def refuse_other_owner(session: Session, names: RoleNames) -> None:
-    """Raise OtherOwner when the tables of Pulse in this database belong to another role than ours."""
+    """Raise OtherOwner when the tables of Pulse in this database belong to the owner of another prefix."""
     query = """
       select r.rolname from pg_class c
         join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
        where (n.nspname, c.relname) = ('public', 'sql_layer')"""
     row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
-    if row is not None and row[0] != names.owner:
+    if row is not None and row[0] != names.owner and row[0].endswith("owner"):
         raise OtherOwner(
             f"the tables of this database belong to {row[0]}, not to {names.owner}: set {VARIABLE} to the prefix that"
             " the database was migrated with"

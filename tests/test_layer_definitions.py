@@ -53,6 +53,10 @@ DAMAGE = {
     "alter default privileges for role pulse_owner in schema metrics revoke select on tables from pulse_exporter": [
         "altered default grants on r in schema metrics"
     ],
+    "alter function audit.write owner to current_user": [
+        "altered owner of routine audit.write(p_events public.audit_log[])"
+    ],
+    "alter view audit.recent owner to current_user": ["altered owner of view audit.recent"],
     "comment on view metrics.devices is null": ["missing comment on view metrics.devices"],
     "comment on function core.now is 'else'": ["altered comment on routine core.now()"],
     "create function core.extra() returns int language sql return 1": ["added routine core.extra()"],

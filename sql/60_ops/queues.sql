@@ -1,6 +1,7 @@
 -- The one definition of the six queues for all views of schema metrics, so that depth and ages cannot disagree. A
 -- branch that a caller's condition on service excludes costs nothing, nor does a column that nobody reads. Counting
--- stops at 250,000: a backlog must not make the view that tells of it too slow.
+-- stops at 250,000: a backlog must not make the view that tells of it too slow. Each constant has its name in every branch:
+-- Postgres would write it down without one and give it another when a dump is restored.
 create view ops.queues as
 select service, queue_name, depth, coalesce(oldest_at, due_at) as oldest_at, due_at
 from (
@@ -19,8 +20,8 @@ from (
     null::timestamptz as oldest_at  -- only where rows can be there and not be due
   union all
   select
-    'evaluator_iot',
-    'pending_timers',
+    'evaluator_iot' as service,
+    'pending_timers' as queue_name,
     (
       select count(*)
       from (
@@ -41,18 +42,18 @@ from (
         limit 1
       ) first
     ),
-    null
+    null as oldest_at
   union all
   select
-    'dispatcher',
-    'alert_events',
+    'dispatcher' as service,
+    'alert_events' as queue_name,
     (select count(*) from (select from public.alert_events where dispatched_at is null limit 250000) waiting),
     (select recorded_at from public.alert_events where dispatched_at is null order by event_id limit 1),
-    null
+    null as oldest_at
   union all
   select
-    'delivery_worker',
-    'notification_jobs',
+    'delivery_worker' as service,
+    'notification_jobs' as queue_name,
     (
       select count(*)
       from (select from public.notification_jobs where state in ('pending', 'leased') limit 250000) waiting
@@ -76,18 +77,18 @@ from (
     )
   union all
   select
-    'ops_worker',
-    'escalations',
+    'ops_worker' as service,
+    'escalations' as queue_name,
     (select count(*) from (select from ops.escalations where due_at <= core.now() limit 250000) waiting),
     (select due_at from ops.escalations where due_at <= core.now() order by due_at limit 1),
-    null
+    null as oldest_at
   union all
   select
-    'ops_worker',
-    'audit_unsealed',
+    'ops_worker' as service,
+    'audit_unsealed' as queue_name,
     audit._unsealed_count(250000),
     audit._unsealed_since(),
-    null
+    null as oldest_at
 ) queue;
 
 comment on view ops.queues is

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from services.local.audit.broken import Broken
 from services.local.errors import LocalError
+from services.ops_worker.sealing.anchors import TOMBSTONES
 from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note, parse_checkpoint
 
 
@@ -35,7 +36,7 @@ def read_kept(place: Path, keys: Sequence[VerifierKey]) -> list[Kept]:
 
 
 def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
-    files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
+    files = sorted(_checkpoint_files(place)) if place.is_dir() else [place]
     for file in files:
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
@@ -56,6 +57,13 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
             yield Kept(
                 signed.tree_size, signed.root, signed.row_count, signed.signed_at, file.name, key.key_id, hash(note)
             )
+
+
+def _checkpoint_files(directory: Path) -> Iterator[Path]:
+    """Yield the files of an anchor's directory, without the one in which it keeps tombstones."""
+    for file in directory.iterdir():
+        if file.is_file() and file.name != TOMBSTONES:
+            yield file
 
 
 def find_notes(text: str, origins: Iterable[str]) -> list[str]:

@@ -36,6 +36,9 @@ class Anchor(Protocol):
         """The same for the tombstone of a month; one that is there already does no harm."""
 
 
+TOMBSTONES = "tombstones.log"
+
+
 class FileAnchor:
     """A file a UTC day in a directory, each checkpoint appended and synced; tombstones have one file of their own.
 
@@ -57,11 +60,11 @@ class FileAnchor:
     async def keep_tombstone(self, note: str) -> None:
         """Append, unless it is there."""
         if note not in self.tombstones():
-            await self._write("tombstones.log", note)
+            await self._write(TOMBSTONES, note)
 
     def tombstones(self) -> list[str]:
         """The tombstones that were kept."""
-        path = self._directory / "tombstones.log"
+        path = self._directory / TOMBSTONES
         return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
     def newest_first(self) -> Iterator[str]:
