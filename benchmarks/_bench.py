@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from alembic import command
 from alembic.config import Config
 
+from migrations.role_names import RoleNames
 from services.local.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +40,9 @@ def scratch_database() -> Iterator[str]:
 
 
 def as_role(url: str, role: str) -> str:
-    """The same database as another role, where the server lets us in without a password."""
+    """The same database as another role of this installation, where the server lets us in without a password."""
     parts = urlsplit(url)
-    return url.replace(parts.netloc, f"{role}@", 1) if parts.username else url
+    return url.replace(parts.netloc, f"{RoleNames.find().rename(role)}@", 1) if parts.username else url
 
 
 def _migrate(url: str) -> None:

@@ -36,6 +36,7 @@ from benchmarks._exporter_sides import (
 from exporter.catalog import read_catalog
 from exporter.link import Link
 from exporter.shape import Kind, Shape, shape_of
+from migrations.role_names import RoleNames
 from services.shared.settings import Exporter
 
 AT_ONCE = 50
@@ -67,6 +68,7 @@ async def read_shapes(url: str) -> list[Shape]:
 async def database_ms(conn: asyncpg.Connection) -> float:
     """Time that sessions of the exporter's role were active, once they have ended and handed their counts in."""
     sessions = "select pid from pg_stat_activity where usename = 'pulse_exporter'"
+    sessions = RoleNames.find().rename(sessions)
     await conn.execute(f"select pg_terminate_backend(pid) from ({sessions}) s")
     while await conn.fetch(sessions):
         await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ from services.local.lock import AlreadyHeldError
 from services.local.metrics import app as metrics_app
 from services.local.migrate import migrate as run_migration
 from services.local.postgres import EmbeddedPostgres
-from services.local.psql import become_psql
+from services.local.psql import RoleSuffix, become_psql
 from services.local.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, Ports
 from services.local.screen import Screen, state_table
 from services.local.stack import Options, run_stack
@@ -97,12 +97,18 @@ def token(
 
 
 @app.command(context_settings=_PASS_ON)
-def psql(context: typer.Context) -> None:
-    """Open psql as the owner of the tables.
+def psql(
+    context: typer.Context,
+    *,
+    suffix: Annotated[
+        RoleSuffix, typer.Option("--as", help="Database role; the owner may change everything.")
+    ] = "operator",
+) -> None:
+    """Open psql as an operator, or as another role of Pulse.
 
     Arguments after -- go to psql.
     """
-    become_psql(Home.find(), context.args)
+    become_psql(Home.find(), context.args, suffix=suffix)
 
 
 @app.command()
@@ -134,7 +140,12 @@ def trace(
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    *,
+    set_passwords: Annotated[
+        bool, typer.Option("--set-passwords", help="Change the passwords of roles that exist to PULSE_*_PASSWORD.")
+    ] = False,
+) -> None:
     """Bring the database up to this checkout.
 
     Makes the roles, runs the revisions, applies the SQL layer.
@@ -145,9 +156,10 @@ def migrate() -> None:
         url = database.migration_url(home)
     except NotRunningError:
         with EmbeddedPostgres(home.postgres) as server:
-            asyncio.run(run_migration(server.url(), database.without_client_variables(env), say=print))
+            client = database.without_client_variables(env)
+            asyncio.run(run_migration(server.url(), client, say=print, set_passwords=set_passwords))
         return
-    asyncio.run(run_migration(url, env, say=print))
+    asyncio.run(run_migration(url, env, say=print, set_passwords=set_passwords))
 
 
 @app.command(context_settings=_PASS_ON)

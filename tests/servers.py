@@ -1,6 +1,5 @@
 """New servers, the embedded one and Debian's, and logins on them."""
 
-import asyncio
 import getpass
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import psycopg
 
 from services.local.postgres import EmbeddedPostgres
-from tests.wait import until
+from tests.wait import until_now
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
 
@@ -34,7 +33,7 @@ def admit(server: EmbeddedPostgres, *roles: str) -> None:
             return True
         return False
 
-    asyncio.run(until(are_let_in))
+    until_now(are_let_in)
 
 
 def make_login(server: EmbeddedPostgres, *attributes: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
-from migrations.layer_catalog import OWNER
+from migrations.role_names import RoleNames
 from migrations.layer_definitions import record_definitions
 from migrations.roles import ensure_roles
 from services.local.pg_binaries import carried_binaries
@@ -25,6 +25,7 @@ from tests.test_migrations_roles import DEBIAN_15, make_login
 
 # Printed when the owner's grant on a schema of somebody else is restored by the owner: it is there already.
 HARMLESS = 'WARNING:  no privileges were granted for "public"'
+OWNER = RoleNames().owner
 OWNERLESS = ["--no-owner", f"--role={OWNER}"]
 
 

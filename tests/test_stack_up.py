@@ -45,8 +45,13 @@ def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> No
     assert {name: before[name]["port"] for name in SERVICES} == {
         name: stack.port_base + number for number, name in enumerate(SERVICES, start=1)
     }
-    made = stack.run("psql", "--", "-XAtc", "create table kept as select 7 as value; select current_user")
+    made = stack.run(
+        "psql", "--as", "owner", "--", "-XAtc", "create table kept as select 7 as value; select current_user"
+    )
     assert made.stdout.split() == ["SELECT", "1", "pulse_owner"], made.stderr
+    for role in ("operator", "auditor", "exporter", "app", "ops"):
+        assert stack.run("psql", "--as", role, "--", "-XAtc", "select current_user").stdout == f"pulse_{role}\n"
+    assert stack.run("psql", "--", "-XAtc", "select session_user").stdout == "pulse_operator\n"
 
     second = stack.run("up", "--port-base", str(stack.port_base))
     assert second.returncode == 2
@@ -72,7 +77,7 @@ def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> No
 
     stack.start()
     stack.until_ready()
-    assert stack.run("psql", "--", "-XAtc", "select value from kept").stdout == "7\n"
+    assert stack.run("psql", "--as", "owner", "--", "-XAtc", "select value from kept").stdout == "7\n"
     running = stack.pids()
     assert stack.stop(signal.SIGINT) == 0
     assert not any(pids.is_running(pid) for pid in running)

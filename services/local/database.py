@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from migrations.role_names import RoleNames, RolesRefused
 from services.local.errors import BadSettingError, LocalError
 from services.local.home import Home
 from services.local.state_file import running_state
@@ -53,9 +54,20 @@ def app_url(home: Home) -> str:
     return given_url() or as_role(migration_url(home), "pulse_app")
 
 
+def role_names() -> RoleNames:
+    """Return the names of this installation's roles. Raises LocalError for a PULSE_ROLE_PREFIX that is none."""
+    try:
+        return RoleNames.find()
+    except RolesRefused as error:
+        raise LocalError(str(error)) from error
+
+
 def as_role(url: str, role: str) -> str:
-    """The same server and database of an embedded server as another role; it asks for no password."""
-    return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role}@", url)
+    """The same server and database of an embedded server as another role; it asks for no password.
+
+    `role` is a default name such as pulse_app; the login is that of this installation's PULSE_ROLE_PREFIX.
+    """
+    return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role_names().rename(role)}@", url)
 
 
 def without_client_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -65,7 +77,7 @@ def without_client_variables(env: Mapping[str, str]) -> dict[str, str]:
 
 def may_migrate(url: str) -> bool:
     """Whether the URL's login is one that people migrate with, not the one that services run as."""
-    return urlsplit(url).username != "pulse_app"
+    return urlsplit(url).username not in role_names().callers
 
 
 @asynccontextmanager

@@ -9,10 +9,11 @@ from services.local.errors import LocalError
 from services.local.home import CHECKOUT
 
 
-async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None]) -> None:
+async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
     """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last line."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "alembic", "upgrade", "head"),
+        *(sys.executable, "-P", "-m", "alembic", *(["-x", "set-passwords=yes"] if set_passwords else [])),
+        *("upgrade", "head"),
         cwd=CHECKOUT,
         env={**env, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "PULSE_MIGRATION_URL": url},
         stdin=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
 MIGRATION_SECRETS = (
     "PULSE_MIGRATION_URL",
-    *(f"PULSE_{role}_PASSWORD" for role in ("APP", "OPS", "AUDITOR", "EXPORTER")),
+    *(f"PULSE_{role}_PASSWORD" for role in ("APP", "OPS", "AUDITOR", "EXPORTER", "OPERATOR")),
 )
 """Not for the services, which run with the least privilege."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound

@@ -19,14 +19,13 @@ from services.local.chaos.faults import Fault, Kind
 from services.local.chaos.judgement import Broken, Window
 from services.local.chaos.proxy import Side
 from services.local.chaos.stack import API, POSTGRES, SEALERS, ChaosStack
+from services.local.database import role_names
 from services.local.errors import LocalError
 
 log = logging.getLogger(__name__)
 
 # A fault that finds nothing to hit by then, because an earlier one still works, is left out.
 PATIENCE_SECONDS = 8.0
-# How Postgres titles the processes that work for the services.
-BACKEND_TITLES = ("postgres: pulse_app ", "postgres: pulse_ops ")
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -203,11 +202,13 @@ def _kill(pid: int) -> str:
 
 def _backends(postmaster: int) -> Iterator[int]:
     """Pids of the server processes that work for the services, by the titles that Postgres gives them."""
+    names = role_names()
+    titles = tuple(f"postgres: {names[suffix]} " for suffix in ("app", "ops"))
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
         except (OSError, IndexError, ValueError):
             continue
         pid = int(entry.parent.name)
-        if parent == postmaster and " ".join(pids.command_line(pid)).startswith(BACKEND_TITLES):
+        if parent == postmaster and " ".join(pids.command_line(pid)).startswith(titles):
             yield pid

@@ -1,0 +1,231 @@
+"""Several installations on one server: roles, passwords and grants of one are none of another's business."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import psycopg
+import pytest
+from alembic.util import CommandError
+
+from migrations.role_names import RoleNames
+from migrations.role_plan import ForeignRole
+from migrations.roles import ensure_roles, plan
+from services.local.postgres import EmbeddedPostgres
+from tests.migrating import ROOT, Migrator, dump_schema
+from tests.scraping import exporting
+from tests.servers import DEBIAN_15, admit, connect
+
+SUFFIXES = ("owner", "app", "ops", "auditor", "exporter", "operator")
+ROLES = """
+select rolname, rolpassword, rolcanlogin, rolconnlimit, shobj_description(a.oid, 'pg_authid'),
+       array(select roleid::regrole::text from pg_auth_members m where m.member = a.oid order by 1),
+       array(select unnest(setconfig) from pg_db_role_setting s where s.setrole = a.oid order by 1)
+  from pg_authid a where rolname like %s order by 1
+"""
+GRANTS = "select datname, datacl::text from pg_database where datname = %s"
+
+
+@pytest.fixture(params=["embedded", DEBIAN_15])
+def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[str], str]) -> Iterator[EmbeddedPostgres]:
+    """A new server with the databases staging and production."""
+    bin_dir = None if request.param == "embedded" else Path(require(request.param)).parent
+    with EmbeddedPostgres(tmp_path / "server", durable=False, bin_dir=bin_dir) as started:
+        with connect(started.url()) as session:
+            session.execute("create database staging")
+            session.execute("create database production")
+        yield started
+
+
+async def _enter_as_production(server: EmbeddedPostgres, logins: list[str]) -> None:
+    for login in logins:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match='permission denied for database "staging"'):
+            await asyncpg.connect(server.url(login, database="staging"))
+    app = await asyncpg.connect(server.url("production_app", database="production"))
+    assert await app.fetchval("select core.revision()") is not None
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute("select audit.lease_seal('evil', 10)")
+    await app.close()
+    async with exporting(server.url("production_exporter", database="production")) as scraper:
+        assert set((await scraper.scrape()).views().values()) == {True}
+
+
+def test_two_installations_on_one_server_are_independent(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Migrating one changes nothing of the other, and no role of one enters the other's database."""
+
+    def migrate(name: str, password: str) -> str:
+        monkeypatch.setenv("PULSE_ROLE_PREFIX", f"{name}_")
+        monkeypatch.setenv("PULSE_APP_PASSWORD", password)
+        return Migrator(server.url(database=name)).upgrade()
+
+    def look(name: str) -> list[object]:
+        with connect(server.url(database=name)) as session:
+            roles = session.execute(ROLES.encode(), [f"{name}\\_%"]).fetchall()
+            grants = session.execute(GRANTS.encode(), [name]).fetchall()
+        return [roles, grants, dump_schema(server.url(database=name))]
+
+    migrate("staging", "first")
+    before = look("staging")
+    migrate("production", "second")
+    assert "nothing to do" in migrate("production", "third")
+    assert look("staging") == before
+    assert [row[0] for row in before[0]] == sorted(f"staging_{suffix}" for suffix in SUFFIXES)  # type: ignore[attr-defined]
+    with connect(server.url()) as session:
+        assert session.execute("select count(*) from pg_roles where rolname like 'pulse\\_%'").fetchone() == (0,)
+
+    logins = [f"production_{suffix}" for suffix in SUFFIXES if suffix != "owner"]
+    admit(server, *logins)
+    asyncio.run(_enter_as_production(server, logins))
+
+    monkeypatch.setenv("PULSE_ROLE_PREFIX", "production_")
+    with pytest.raises(CommandError, match="belong to staging_owner, not to production_owner: set PULSE_ROLE_PREFIX"):
+        Migrator(server.url(database="staging")).upgrade()
+    assert look("staging") == before
+
+
+def test_passwords_of_existing_roles_change_on_request_only(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Migrating a second database with another password in the environment leaves the first one's login alone."""
+
+    def verifiers() -> dict[object, object]:
+        with connect(server.url()) as session:
+            rows = session.execute(
+                "select rolname, rolpassword from pg_authid where rolname like 'pulse\\_%'"
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
+
+    monkeypatch.setenv("PULSE_APP_PASSWORD", "first")
+    with connect(server.url(database="production")) as session:
+        assert ensure_roles(session) == []
+    made = verifiers()
+    assert str(made["pulse_app"]).startswith("SCRAM-SHA-256$4096:")
+    monkeypatch.setenv("PULSE_APP_PASSWORD", "second")
+    monkeypatch.setenv("PULSE_OPERATOR_PASSWORD", "third")
+    with connect(server.url(database="staging")) as session:
+        assert ensure_roles(session) == [
+            "roles that exist keep their passwords (pulse_app, pulse_operator); --set-passwords changes them"
+        ]
+    assert verifiers() == made
+    with connect(server.url(database="staging")) as session:
+        assert ensure_roles(session, set_passwords=True) == []
+    changed = verifiers()
+    assert {name for name in made if made[name] != changed[name]} == {"pulse_app", "pulse_operator"}
+
+
+FOREIGN = [
+    ("create role pulse_app login superuser", "is a superuser"),
+    ("create role pulse_app login createrole replication", "creates roles, replicates"),
+    ("create role pulse_app nologin", "may not log in"),
+    ("create role pulse_owner login", "may log in"),
+    ("create role pulse_app login; alter role pulse_app set work_mem = '1GB'", "has settings"),
+    ("create role shop; create role pulse_app login in role shop", "is a member of shop"),
+    ("create role pulse_app login; create role shop in role pulse_app", "has the member shop"),
+    ("create role pulse_app login; create database shop owner pulse_app", "owns or uses objects of others"),
+    ("create role pulse_app login; create table shop (); alter table shop owner to pulse_app", "owns or uses"),
+    ("create role pulse_app login; create table shop (); grant select on shop to pulse_app", "owns or uses"),
+]
+
+
+def test_a_role_of_another_application_is_not_taken_over(server: EmbeddedPostgres) -> None:
+    """A role that only shares the name stays as it is, and the message says how to go on."""
+    for making, trait in FOREIGN:
+        with connect(server.url()) as session:
+            for statement in making.split("; "):
+                session.execute(statement.encode())
+            before = session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall()
+        with pytest.raises(CommandError, match=rf"a role pulse_\w+ that Pulse did not make: it .*{trait}") as refused:
+            Migrator(server.url(database="staging")).upgrade()
+        assert len(str(refused.value).splitlines()) == 1
+        with connect(server.url()) as session:
+            assert session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall() == before
+            session.execute("drop table if exists shop")
+            session.execute("drop database if exists shop")
+            session.execute("drop role if exists pulse_app, pulse_owner, shop")
+    with connect(server.url()) as session:
+        session.execute("create role pulse_app nologin")
+        session.execute("alter role pulse_app login createdb")
+        with pytest.raises(ForeignRole) as claimed:
+            ensure_roles(session)
+        session.execute(str(claimed.value).partition("run: ")[2].encode())
+        ensure_roles(session)
+
+
+def test_a_plain_role_made_by_an_administrator_is_adopted(server: EmbeddedPostgres) -> None:
+    """Consoles of managed servers make roles without comments and settings."""
+    with connect(server.url()) as session:
+        session.execute("create role pulse_exporter login connection limit 7")
+        ensure_roles(session)
+        query = "select rolconnlimit, 'statement_timeout=10s' = any (rolconfig) from pg_roles where rolname = %s"
+        assert session.execute(query, ["pulse_exporter"]).fetchone() == (7, True)
+
+
+def test_the_exporters_connection_limit_is_a_setting(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two by default; a given number is applied to a role that exists; none given leaves it alone."""
+    look = b"select rolconnlimit from pg_roles where rolname = 'pulse_exporter'"
+    with connect(server.url()) as session:
+        for given, limit in (("", 2), ("5", 5), ("", 5), ("3", 3)):
+            monkeypatch.setenv("PULSE_EXPORTER_CONNECTION_LIMIT", given)
+            ensure_roles(session)
+            assert session.execute(look).fetchone() == (limit,)
+    for bad in ("0", "-1", "two", "1_0", "²", "99999999999"):
+        monkeypatch.setenv("PULSE_EXPORTER_CONNECTION_LIMIT", bad)
+        with pytest.raises(
+            CommandError, match=r"^PULSE_EXPORTER_CONNECTION_LIMIT takes a number of connections from 1"
+        ):
+            Migrator(server.url(database="staging")).upgrade()
+
+
+def test_no_parameter_of_our_roles_reaches_the_servers_log(server: EmbeddedPostgres) -> None:
+    """Parameters hold the secrets of channels."""
+    with connect(server.url()) as session:
+        ensure_roles(session)
+    admit(server, "pulse_app")
+    for role in ("pulse_app",):
+        with connect(server.url(role, database="pulse")) as session:
+            for setting in ("log_parameter_max_length", "log_parameter_max_length_on_error"):
+                row = session.execute("select setting from pg_settings where name = %s", [setting]).fetchone()
+                assert row == ("0",)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["Pulse_", "pulse-", "1pulse_", "pg_pulse_", 'pulse"', "pülse_", "p" * 55, "a b", "x;"]
+)
+def test_a_prefix_that_is_none_is_refused_in_one_line(
+    prefix: str, empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is opened."""
+    monkeypatch.setenv("PULSE_ROLE_PREFIX", prefix)
+    with pytest.raises(CommandError, match=r"^PULSE_ROLE_PREFIX takes up to 54 lower-case letters") as refused:
+        Migrator(empty_url).upgrade()
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_longest_prefix_works(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it the longest name has 62 characters, so the server cuts none."""
+    monkeypatch.setenv("PULSE_ROLE_PREFIX", "p" * 54)
+    Migrator(server.url(database="staging")).upgrade()
+    assert Migrator(server.url(database="staging")).upgrade().startswith("nothing to do")
+
+
+def test_renaming_touches_roles_only() -> None:
+    """A channel of NOTIFY and a longer name stay as they are, in all of sql/."""
+    names = RoleNames("acme_")
+    assert names.rename("grant x to pulse_app, pulse_ops; perform pg_notify('pulse_ops', '')") == (
+        "grant x to acme_app, acme_ops; perform pg_notify('pulse_ops', '')"
+    )
+    assert names.rename("pulse_exporter_up pulse_apps my_pulse_app") == "pulse_exporter_up pulse_apps my_pulse_app"
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "sql").rglob("*.sql")}
+    assert [path for path, text in texts.items() if RoleNames().rename(text) != text] == []
+    assert RoleNames("pulse_").rename("pulse_owner") == "pulse_owner"
+
+
+def test_the_printed_plan_holds_no_password(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even its verifier."""
+    monkeypatch.setenv("PULSE_APP_PASSWORD", "only-here")
+    with psycopg.connect(server.url(), autocommit=True) as session:
+        text = "".join(statement.as_string(session) for statement in plan(session))
+    assert "password" not in text
