@@ -13,9 +13,9 @@ from typing import Protocol
 import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from services.ops_worker.sealing.note import split_notes
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.sealed_log.note import split_notes
 from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
