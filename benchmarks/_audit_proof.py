@@ -8,8 +8,8 @@ import asyncpg
 from benchmarks._audit_events import KEY, count_sealed, print_rates, sealer, until_sealed
 from benchmarks._audit_writing import measure_copy
 from benchmarks._bench import MeasurementVoid, as_role, require_effect
-from services.local.audit.verification import Verification
 from services.shared import db
+from services.shared.sealed_log.verification import Verification
 from services.shared.settings import UiIot
 
 

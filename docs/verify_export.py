@@ -10,6 +10,8 @@ What an export that passes proves:
 - No event stands twice or out of order, and the file was not cut off or edited.
 - Of a block whose events all lie inside the time that was asked for, none is missing, unless a tenant was asked for.
   Where only a part of a block was asked for, that no further event belongs there rests on the word of whoever exported.
+What it reports about entries (restores, failovers, rotated keys) is signed too, but only `pulse audit verify` proves that
+none was left out.
 With --checkpoint, that the signed log is the one whose checkpoint you kept, and not another one shown to you alone.
 
 Exit status: 0 it is as it was sealed, 1 it is not, 2 cannot tell (no key, no file, a format from the future).
@@ -210,6 +212,16 @@ def read_keys(given: Iterable[str]) -> list[tuple[str, bytes, Ed25519PublicKey]]
 
 def open_checkpoint(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> tuple[int, bytes, str]:
     """Size, root and time of a checkpoint that one of the keys signed."""
+    lines = open_note(note, keys).splitlines()
+    try:
+        _, size, root, *more = lines
+        return int(size), base64.b64decode(root, validate=True), " ".join(more)
+    except ValueError:
+        raise Fault("the checkpoint is damaged") from None
+
+
+def open_note(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> str:
+    """Text of a note that one of the keys signed under its own name."""
     text, _, signatures = note.rpartition("\n\n")
     text += "\n"
     for line in signatures.removesuffix("\n").split("\n"):
@@ -222,9 +234,8 @@ def open_checkpoint(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) 
                 if (key_name, key_hash) != (name, signature[:4]):
                     continue
                 key.verify(signature[4:], text.encode())
-                origin, size, root, *more = text.splitlines()
-                if origin == key_name:
-                    return int(size), base64.b64decode(root, validate=True), " ".join(more)
+                if text.partition("\n")[0] == key_name:
+                    return text
             except ValueError:
                 raise Fault("the checkpoint is damaged") from None
             except InvalidSignature:
@@ -237,6 +248,42 @@ def find_notes(text: str, name: str) -> list[str]:
     signed = rf"{re.escape(name)}\n\d+\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
     signatures = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
     return re.findall(signed + r"\n" + signatures, text)
+
+
+# Entries: signed statements about the log itself ------------------------------------------------------------------
+
+ENTRY = re.compile(
+    r"\S+\npulse\.audit\.entry\.v1 (?P<kind>continued|timeline|key)\nat (?P<size>\d+) rows \d+ root \S+\n"
+    r"from epoch (?P<before>\d+) .+\nto epoch (?P<after>\d+) .+\n(?:lost (?P<lost>\d+) \S+\n)?"
+    r"(?:old (?P<old>\S+)\nnew (?P<new>\S+)\nhandover (?P<handover>\S+)\n)?"
+    r'by (?P<actor>".*")\nreason (?P<reason>".*")\nmade (?P<made>\S+)\n'
+)
+
+
+def parse_entry(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> dict[str, str | None]:
+    """The members of an entry that one of the keys signed."""
+    text = open_note(note, keys)
+    if not text.partition("\n")[2].startswith("pulse.audit.entry.v1 "):
+        raise CannotTell("the log has an entry of a format from the future")
+    found = ENTRY.fullmatch(text)
+    if found is None:
+        raise Fault("an entry of the log is damaged")
+    return found.groupdict()
+
+
+def tell_entry(entry: dict[str, str | None]) -> str:
+    """An entry as a sentence."""
+    size, actor, reason = int(str(entry["size"])), json.loads(str(entry["actor"])), json.loads(str(entry["reason"]))
+    if entry["kind"] == "key":
+        old, new = (str(entry[name]).split("+")[1] for name in ("old", "new"))
+        how = "was reported lost" if entry["handover"] == "lost" else "handed over to it"
+        return (
+            f"is signed by key {new} since {entry['made']} (checkpoint {size}) in place of {old}, which {how}: {reason}"
+        )
+    if entry["kind"] == "timeline":
+        return f"was continued on {entry['made']} from checkpoint {size} after a failover, nothing lost: {reason}"
+    lost = f"; checkpoints {size + 1} to {entry['lost']} were lost" if entry["lost"] else ""
+    return f"was continued on {entry['made']} from checkpoint {size} after restore: {reason} (by {actor}{lost})"
 
 
 # The export ---------------------------------------------------------------------------------------------------------
@@ -285,6 +332,8 @@ class Export:
         self.position = (-1, -1)
         self.in_block = 0
         self.whole = False
+        self.entries: list[dict[str, str | None]] = []
+        self.epoch: int | None = None
 
     def take(self, line: str) -> None:
         """Check the next line. Raises Fault or CannotTell."""
@@ -322,6 +371,7 @@ class Export:
         if header["format"] != FORMAT:
             raise CannotTell(f"this program reads {FORMAT}, the export is {header['format']}")
         self.size, self.root, self.signed = open_checkpoint(header["checkpoint"], self.keys)
+        self.entries = [parse_entry(note, self.keys) for note in header.get("entries", [])]
         if self.kept is not None:
             self.hold_against_kept(self.kept)
         self.header = header
@@ -329,11 +379,31 @@ class Export:
     def hold_against_kept(self, text: str) -> None:
         """A checkpoint of the same size must have been kept, and have the same root."""
         for note in find_notes(text, self.keys[0][0]):
-            if note.split("\n")[1] == str(self.size):
+            if note.split("\n")[1] == str(self.size) and not self.is_lost(note):
                 if open_checkpoint(note, self.keys)[:2] != (self.size, self.root):
                     raise Fault(f"the checkpoint that was kept over {self.size} blocks has another root")
                 return
         raise CannotTell(f"no checkpoint over {self.size} blocks was kept; export with the same --checkpoint FILE")
+
+    def is_lost(self, note: str) -> bool:
+        """Whether an entry says that the log went on without what a checkpoint covers."""
+        lines = note.split("\n")
+        size, signed_at = int(lines[1]), datetime.fromisoformat(lines[4].removeprefix("signed "))
+        return any(
+            entry["lost"] is not None
+            and int(str(entry["size"])) < size <= int(entry["lost"])
+            and signed_at < datetime.fromisoformat(str(entry["made"]))
+            for entry in self.entries
+        )
+
+    def check_epoch(self, number: int, snapshot: str) -> None:
+        """Between blocks of two servers an entry must say that the log moved."""
+        epoch = int(snapshot.split(":")[1]) >> 48
+        before, self.epoch = self.epoch, epoch
+        if before is not None and epoch > before:
+            named = {int(str(entry["after"])) for entry in self.entries if int(str(entry["size"])) < number}
+            if epoch not in named:
+                raise Fault(f"block {number} was sealed on another server than those before it, and no entry says so")
 
     def take_block(self, block: dict[str, Any]) -> None:
         """It must lie in the tree, behind the block before it."""
@@ -343,6 +413,7 @@ class Export:
             raise Fault(f"block {number} stands twice or out of order")
         if root_from_path(block_hash(block), number, self.size, paths(block["path"])) != self.root:
             raise Fault(f"block {number} is not in the signed tree")
+        self.check_epoch(number, block["snapshot"])
         self.block, self.position, self.in_block = block, (number, -1), 0
         self.blocks += 1
 
@@ -441,6 +512,8 @@ def main() -> int:
         return 2
     print(f"As sealed: {export.events} events in {export.blocks} blocks.")
     print(f"Proven against the checkpoint over {export.size} blocks, {export.signed}.")
+    for entry in export.entries:
+        print(f"The log {tell_entry(entry)}.")
     if kept is None:
         print("It was not held against a checkpoint that you kept (--checkpoint).")
     return 0

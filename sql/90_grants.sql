@@ -121,12 +121,12 @@ from pulse_app;
 revoke execute on function
   audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
   audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention
+  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
 from pulse_app;
 grant execute on function
   audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
   audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention
+  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
 to pulse_ops;
 
 -- Operators look at everything but secrets, over all tenants, and run the repairs of docs/runbooks.md. A table with a
@@ -150,6 +150,11 @@ grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at,
 revoke execute on function ops.sessions, ops.end_session from pulse_app;
 grant execute on function ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, core.act, core.name_request
 to pulse_operator;
+-- Verification by the ops worker itself; it learns hashes, never what a row says.
+grant select on
+  audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.block_headers
+to pulse_ops;
+grant execute on function audit.read_leaves(text, text, date, date), audit.count_rows(text) to pulse_ops;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import asyncpg
 
-from services.local.audit.broken import Broken
-from services.local.audit.kept import read_kept
-from services.local.audit.verification import Report, Verification
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.key_file import KeyFile
-from services.ops_worker.sealing.note import SignerKey, VerifierKey
 from services.ops_worker.sealing.sealer import Sealer
-from services.ops_worker.sealing.tree import root_of
 from services.shared import db
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.kept import read_kept
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.note import SignerKey, VerifierKey
+from services.shared.sealed_log.tree import root_of
+from services.shared.sealed_log.verification import Report, Verification
 
 MONTHS = ("2026-01-15 08:00Z", "2026-01-20 09:30Z", "2026-02-10 10:00Z")
 

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.sealer import Sealer
+from services.shared.sealed_log.key_file import KeyFile
 
 Seal: TypeAlias = Callable[[], Awaitable[int]]
 """One pass of the sealer over what is committed."""

@@ -16,8 +16,8 @@ import pytest
 from services.local.audit.app import operator
 from services.local.audit.evidence import Question
 from services.local.audit.export import write_export
-from services.ops_worker.sealing.key_file import KeyFile
 from services.shared import db
+from services.shared.sealed_log.key_file import KeyFile
 from tests.migrating import ROOT
 from tests.sealed_log import SealedLog, make_sealer
 from tests.test_audit_export import check
@@ -199,7 +199,9 @@ async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse
     """The running sealer takes it at its next pass; the public keys of both are printed."""
     [old] = (await pulse("keys")).stdout.splitlines()
     before = log.sealer.keys.public_path.read_bytes()
-    done = await pulse("rotate-key", PULSE_AUDIT_LOG_NAME="another.name")
+    refused = await pulse("rotate-key", status=1, PULSE_AUDIT_LOG_NAME="another.name")
+    assert "PULSE_AUDIT_LOG_NAME is another.name, and the key in" in refused.stderr
+    done = await pulse("rotate-key")
     keys = (await pulse("keys")).stdout.splitlines()
     assert (keys[0], len(keys)) == (old, 2)
     assert keys[1] in done.stdout

@@ -16,8 +16,8 @@ from services.local.audit.evidence import Question
 from services.local.audit.export import write_export
 from services.local.audit.prove import find
 from services.local.errors import LocalError
-from services.ops_worker.sealing.key_file import KeyFile
 from services.shared import db
+from services.shared.sealed_log.key_file import KeyFile
 from tests.migrating import ROOT
 from tests.sealed_log import SealedLog, make_sealer
 

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ops_worker.sealing.note import SignerKey
 from services.shared import db
+from services.shared.sealed_log.note import SignerKey
 from tests.sealed_log import SealedLog, bury, make_sealer
 
 COLUMNS = {

@@ -12,16 +12,16 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.ops_worker.sealing import tree
 from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
-from services.ops_worker.sealing.key_file import KeyFile
-from services.ops_worker.sealing.note import BadNote, SignerKey
 from services.ops_worker.sealing.sealer import Sealer
-from services.ops_worker.sealing.tombstone import Tombstone, open_tombstone
 from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.shared import db
+from services.shared.sealed_log import tree
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.note import BadNote, SignerKey
+from services.shared.sealed_log.tombstone import Tombstone, open_tombstone
 from tests.connections import Connect, connections, is_blocked
 from tests.test_partitions import set_now
 from tests.wait import until

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import asyncpg
 
-from services.local.audit.kept import read_kept
 from services.shared import db
+from services.shared.sealed_log.kept import read_kept
 from tests.sealed_log import MONTHS, SealedLog, make_sealer
 
 SECONDS = float(os.environ.get("PULSE_SOAK_SECONDS", "8"))

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.local.audit.verification import Verification
 from services.shared import db
+from services.shared.sealed_log.verification import Verification
 from tests.sealed_log import MONTHS, SealedLog, bury, make_sealer
 
 
@@ -115,7 +115,7 @@ async def test_large_and_small_blocks_are_hashed_in_batches(log: SealedLog, monk
         await log.seal()
     expected = await log.conn.fetchval("select count(*) from audit_log")
     for rows in (1, 3, 17, 1000):
-        monkeypatch.setattr("services.local.audit.verification.BATCH_ROWS", rows)
+        monkeypatch.setattr("services.shared.sealed_log.verification.BATCH_ROWS", rows)
         for independent in (False, True):
             report = await log.verify(independent=independent)
             assert (report.faults, report.hashed) == ([], expected)

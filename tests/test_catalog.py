@@ -25,6 +25,8 @@ KEYS_WITHOUT_TENANT = {
     "sealer_pkey": "one row",
     "signing_keys_pkey": "keys of the one log",
     "tombstones_pkey": "months of the one log",
+    "epochs_pkey": "servers of the one log",
+    "verifications_pkey": "the one log, verified",
     "holds_pkey": "holds keep months, of all tenants",
     "retention_pkey": "one row",
     "tracked_tables_pkey": "describes tables, not tenants",

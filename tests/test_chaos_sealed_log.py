@@ -8,9 +8,9 @@ import pytest
 
 from services.local.chaos.sealed_log import SealedLog, verify_log
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.key_file import KeyFile
 from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
+from services.shared.sealed_log.key_file import KeyFile
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ SHARED = {
     "metrics",
     "oidc_settings",
     "otlp",
+    "sealed_log",
     "server",
     "settings",
     "tracing",

@@ -11,8 +11,8 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
-from migrations.role_names import RoleNames
 from migrations.layer_definitions import record_definitions
+from migrations.role_names import RoleNames
 from migrations.roles import ensure_roles
 from services.local.pg_binaries import carried_binaries
 from services.local.postgres import EmbeddedPostgres

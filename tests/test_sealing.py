@@ -7,11 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.ops_worker.sealing import tree
-from services.ops_worker.sealing.key_file import KeyFile
-from services.ops_worker.sealing.note import open_checkpoint
 from services.ops_worker.sealing.sealer import LogBroken, Sealer, make_blocks
 from services.shared import db
+from services.shared.sealed_log import tree
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.note import open_checkpoint
 from services.shared.settings import UiIot
 from tests.plans import rows_touched
 

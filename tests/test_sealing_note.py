@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.key_file import KeyFault, KeyFile, read_verifiers
-from services.ops_worker.sealing.note import (
+from services.shared.sealed_log.key_file import KeyFault, KeyFile, read_verifiers
+from services.shared.sealed_log.note import (
     BadNote,
     Checkpoint,
     SignerKey,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ops_worker.sealing import tree
+from services.shared.sealed_log import tree
 
 LEAVES = st.lists(st.binary(max_size=8).map(tree.leaf_hash), max_size=70)
 

@@ -13,8 +13,6 @@ from services.ops_worker.acting import name_the_role
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
 from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
-from services.ops_worker.sealing.key_file import KeyFault, KeyFile
-from services.ops_worker.sealing.note import BadNote, open_checkpoint
 from services.ops_worker.sealing.sealer import Sealer
 from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.audit_retention import AuditRetention
@@ -23,6 +21,8 @@ from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.shared.http_client import traced_client
+from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.note import BadNote, open_checkpoint
 from services.shared.server import Process
 from services.shared.settings import OpsWorker
 from services.shared.worker import Loop, run_worker
@@ -81,7 +81,8 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
 
 def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
     """The sealer, which knows the newest checkpoint that was kept: a database that fell behind it is not sealed."""
-    keys = KeyFile(settings.audit_key_file, settings.audit_log_name)
+    named = settings.audit_log_name if "audit_log_name" in settings.model_fields_set else None
+    keys = KeyFile(settings.audit_key_file, named)
     sealer = Sealer(
         holder=f"{socket.gethostname()}:{os.getpid()}",
         keys=keys,
@@ -107,6 +108,8 @@ async def sealing_loops(
     if settings.audit_anchor_url is not None:
         anchors.append(HttpAnchor(client, str(settings.audit_anchor_url)))
     sealer = make_sealer(settings, file)
+    sealer.status.show_in(process.metrics.registry)
+    process.facts["audit_sealing"] = sealer.status.as_dict
     keeper = Anchors(anchors, process.metrics.registry)
     retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)
     yield [

@@ -70,6 +70,8 @@ class Process:
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
     last_pass_at: datetime | None = None
+    facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    """What else /health shows, by name."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_monotonic: float = field(default_factory=time.monotonic)
 
@@ -132,6 +134,7 @@ def status_routes(process: Process) -> list[Route]:
                 "counters": process.counters,
                 "last_pass_at": process.last_pass_at.isoformat() if process.last_pass_at else None,
                 "queues": await process.queues(),
+                **{name: show() for name, show in process.facts.items()},
             }
         )
 

@@ -5,7 +5,8 @@ create function audit.append_blocks(
   p_levels smallint[],
   p_node_indexes bigint[],
   p_node_hashes bytea[],
-  p_checkpoint jsonb
+  p_checkpoint jsonb,
+  p_event jsonb default null
 ) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -24,15 +25,16 @@ begin
   end if;
   insert into audit.blocks (
     block_no, segment, previous_snapshot, snapshot, snapshot_xmax, first_position, row_count, min_timestamp,
-    max_timestamp, rows_root, leaf_hash, sealed_at, epoch
+    max_timestamp, rows_root, leaf_hash, sealed_at, epoch, entry
   )
   select
     b.block_no, b.segment, b.previous_snapshot, b.snapshot, pg_snapshot_xmax(b.snapshot), b.first_position, b.row_count,
-    b.min_timestamp, b.max_timestamp, decode(b.rows_root, 'hex'), decode(b.leaf_hash, 'hex'), b.sealed_at, p_epoch
+    b.min_timestamp, b.max_timestamp, decode(b.rows_root, 'hex'), decode(b.leaf_hash, 'hex'), b.sealed_at, p_epoch,
+    b.entry
   from jsonb_to_recordset(p_blocks) as b (
     block_no bigint, segment date, previous_snapshot pg_snapshot, snapshot pg_snapshot, first_position bigint,
     row_count bigint, min_timestamp timestamptz, max_timestamp timestamptz, rows_root text, leaf_hash text,
-    sealed_at timestamptz
+    sealed_at timestamptz, entry text
   );
   insert into audit.tree_nodes (level, node_index, hash)
   select n.level, n.node_index, n.hash
@@ -40,17 +42,6 @@ begin
   insert into audit.signing_keys (key_id, name, public_key)
   values (p_checkpoint ->> 'key_id', p_checkpoint ->> 'key_name', decode(p_checkpoint ->> 'public_key', 'hex'))
   on conflict do nothing;
-  if found and v_next > 0 then
-    perform audit.write(array[audit.event(
-      p_tenant_id => 'system',
-      p_event_type => 'audit.key_changed',
-      p_entity_type => 'signing_key',
-      p_entity_id => p_checkpoint ->> 'key_id',
-      p_message => format('checkpoints are signed with key %s from block %s on', p_checkpoint ->> 'key_id', v_next),
-      p_source_service => 'ops_worker',
-      p_actor_type => 'service',
-      p_actor_id => p_holder)]);
-  end if;
   insert into audit.checkpoints (tree_size, root, row_count, signed_at, key_id, note)
   values (
     (p_checkpoint ->> 'tree_size')::bigint,
@@ -60,11 +51,24 @@ begin
     p_checkpoint ->> 'key_id',
     p_checkpoint ->> 'note'
   );
+  if p_event is not null then
+    perform audit.write(array[audit.event(
+      p_tenant_id => 'system',
+      p_event_type => p_event ->> 'event_type',
+      p_entity_type => p_event ->> 'entity_type',
+      p_entity_id => p_event ->> 'entity_id',
+      p_message => p_event ->> 'message',
+      p_details => p_event -> 'details',
+      p_source_service => p_event ->> 'source_service',
+      p_actor_type => p_event ->> 'actor_type',
+      p_actor_id => p_event ->> 'actor_id')]);
+  end if;
   perform pg_notify('pulse_audit_sealed', '');
   return true;
 end
 $$;
 
-comment on function audit.append_blocks(text, bigint, jsonb, smallint[], bigint[], bytea[], jsonb) is
-  'Append sealed blocks, the subtrees they complete and the checkpoint over all; false, and nothing done, when the lease '
+comment on function audit.append_blocks(text, bigint, jsonb, smallint[], bigint[], bytea[], jsonb, jsonb) is
+  'Append sealed blocks or entries, the subtrees they complete, the checkpoint over all and the event that records them; '
+  'false, and nothing done, when the lease '
   'is another''s or other blocks came first.';

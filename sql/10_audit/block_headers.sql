@@ -12,7 +12,8 @@ select
   rows_root,
   leaf_hash,
   sealed_at,
-  epoch
+  epoch,
+  entry
 from audit.blocks;
 
-comment on view audit.block_headers is 'The sealed blocks, their snapshots as the text that is hashed.';
+comment on view audit.block_headers is 'The sealed blocks and entries, their snapshots as the text that is hashed.';

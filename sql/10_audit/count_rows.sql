@@ -1,4 +1,4 @@
--- Stable, so that pg_current_snapshot() is the one by which the rows are seen.
+-- Stable, so that audit._present() is the one by which the rows are seen.
 create function audit.count_rows(p_sealed text)
 returns table (
   segment date,
@@ -15,7 +15,7 @@ as $$
 declare
   v_sealed pg_snapshot := p_sealed;
   v_head pg_snapshot := audit._head_snapshot();
-  v_present pg_snapshot := pg_current_snapshot();
+  v_present pg_snapshot := audit._present();
 begin
   return query
     select

@@ -1,5 +1,20 @@
 create function audit.read_head()
-returns table (tree_size bigint, row_count bigint, frontier bytea[], root bytea, note text)
+returns table (
+  tree_size bigint,
+  row_count bigint,
+  frontier bytea[],
+  root bytea,
+  note text,
+  key_id text,
+  key_name text,
+  public_key bytea,
+  snapshot text,
+  entry text,
+  epoch bigint,
+  system_identifier bigint,
+  timeline integer,
+  database_oid bigint
+)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic
@@ -23,11 +38,23 @@ begin atomic
       order by bit.level desc
     ),
     c.root,
-    c.note
+    c.note,
+    c.key_id,
+    k.name,
+    k.public_key,
+    audit._head_snapshot()::text,
+    (select b.entry from audit.blocks b where b.entry is not null order by b.block_no desc limit 1),
+    e.epoch,
+    e.system_identifier,
+    e.timeline,
+    e.database_oid
   from (select) as one
   left join head h on true
-  left join audit.checkpoints c on c.tree_size = h.tree_size;
+  left join audit.checkpoints c on c.tree_size = h.tree_size
+  left join audit.signing_keys k on k.key_id = c.key_id
+  left join audit.epochs e on e.epoch = (pg_snapshot_xmax(audit._head_snapshot())::text::bigint >> 48);
 end;
 
 comment on function audit.read_head() is
-  'Where the log stands: blocks, rows, the hashes from which its root follows, and the checkpoint that was signed over it.';
+  'Where the log stands: blocks, rows, the hashes from which its root follows, the checkpoint that was signed over it and '
+  'its key, the newest entry, and the server on which the newest block of rows was sealed.';

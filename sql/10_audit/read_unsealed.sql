@@ -1,4 +1,4 @@
--- Stable, so that every query in it sees what the caller's statement sees, and pg_current_snapshot() says what that is.
+-- Stable, so that every query in it sees what the caller's statement sees, and audit._present() says what that is.
 -- Leaves come in pieces of 2^20, complete subtrees but for the last: one value holds 1 GB, and one transaction may have
 -- written more rows than that.
 create function audit.read_unsealed(p_limit integer, p_piece integer default 1048576)
@@ -20,7 +20,7 @@ set jit = off
 as $$
 declare
   v_previous pg_snapshot := audit._head_snapshot();
-  v_snapshot pg_snapshot := pg_current_snapshot();
+  v_snapshot pg_snapshot := audit._present();
 begin
   perform audit._require_utf8();
   if pg_snapshot_xmax(v_snapshot) < pg_snapshot_xmax(v_previous) then
@@ -28,7 +28,7 @@ begin
       errcode = 'PU500',
       message = format(
         'the last block names transaction %s and this server has only reached %s: it is not the server that was sealed, '
-        'see docs/audit.md about restoring a dump',
+        'see "After a restore" in docs/audit.md',
         pg_snapshot_xmax(v_previous), pg_snapshot_xmax(v_snapshot));
   end if;
   v_snapshot := audit._cut_snapshot(v_previous, v_snapshot, p_limit);

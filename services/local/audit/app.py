@@ -28,6 +28,12 @@ def auditor_url(home: Home) -> str:
     return database.as_role(database.migration_url(home), "pulse_auditor")
 
 
+def sealing_url(home: Home) -> str:
+    """Return the URL of the database as pulse_ops, who alone may add to the sealed log."""
+    given = os.environ.get("PULSE_OPS_DATABASE_URL") or database.given_url()
+    return given or database.as_role(database.migration_url(home), "pulse_ops")
+
+
 def operator() -> str:
     """Who runs this command, as the operating system names them; the database adds the role that logged in."""
     try:
@@ -37,15 +43,28 @@ def operator() -> str:
 
 
 def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
-    """The result of work on the database; LocalError in one line when the database refuses."""
+    """Return the result of work on the database; LocalError in one line when the database refuses."""
+    return _run(auditor_url(Home.find()), work)
 
+
+def as_sealer(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
+    """The same as pulse_ops."""
+    return _run(sealing_url(Home.find()), work)
+
+
+def _run(url: str, work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
-        async with database.open_database(auditor_url(Home.find())) as pool:
+        async with database.open_database(url) as pool:
             return await work(pool)
 
     try:
         return asyncio.run(run())
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
         raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise LocalError(
+            f"the database refuses: {error}; sealing needs pulse_ops (PULSE_OPS_DATABASE_URL), reading pulse_auditor "
+            "(PULSE_AUDIT_DATABASE_URL)"
+        ) from error
     except asyncpg.PostgresError as error:
         raise LocalError(f"the database refuses: {error}") from error

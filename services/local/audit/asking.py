@@ -5,16 +5,25 @@ from typing import Any
 
 from services.local.audit.app import operator
 from services.local.audit.evidence import Evidence, Head, Question
-from services.local.audit.kept import Kept
 from services.local.errors import LocalError
-from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_note
 from services.shared import db
+from services.shared.sealed_log.kept import Kept
+from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_note
 
 
 async def read_keys(pool: db.Pool) -> list[VerifierKey]:
     """The public keys that the database knows; for information, trust another copy."""
     rows = await pool.fetch("select name, public_key from audit.signing_keys order by first_used_at, key_id")
     return [VerifierKey(row["name"], row["public_key"]) for row in rows]
+
+
+async def read_entries(pool: db.Pool, head: Head) -> list[str]:
+    """Return the signed notes of all entries below a checkpoint."""
+    rows = await pool.fetch(
+        "select entry from audit.block_headers where entry is not null and block_no < $1 order by block_no",
+        head.checkpoint.tree_size,
+    )
+    return [row["entry"] for row in rows]
 
 
 async def read_head(pool: db.Pool, kept: Kept | None = None) -> Head:

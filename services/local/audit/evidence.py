@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from services.local.audit.block_store import LONG_SECONDS, Range, batches, read_blocks_of
-from services.local.audit.contents import Group, Pass, fault_of, passes_of, sort_rows, sorter
 from services.local.audit.paths import Place, RowTree, subtrees_of_path, tree_path
 from services.local.errors import LocalError
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.note import Checkpoint
-from services.ops_worker.sealing.tree import HASH_BYTES, root_from_path, split
 from services.shared import db
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.block_store import LONG_SECONDS, Range, batches, read_blocks_of
+from services.shared.sealed_log.contents import Group, Pass, fault_of, passes_of, sort_rows, sorter
+from services.shared.sealed_log.note import Checkpoint
+from services.shared.sealed_log.tree import HASH_BYTES, root_from_path, split
 
 BATCH_ROWS = 10_000
 

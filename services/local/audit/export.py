@@ -11,10 +11,8 @@ import orjson
 import typer
 
 from services.local.audit.app import app, as_auditor
-from services.local.audit.asking import ask, read_head, read_keys
-from services.local.audit.broken import Broken
+from services.local.audit.asking import ask, read_entries, read_head, read_keys
 from services.local.audit.evidence import Evidence, Question
-from services.local.audit.kept import Kept, read_kept
 from services.local.audit.lines import Lines
 from services.local.audit.places import parse_time, public_keys
 from services.local.audit.progress import show_progress
@@ -22,6 +20,8 @@ from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.ocsf import to_ocsf
 from services.shared import db
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.kept import Kept, read_kept
 
 Advance = Callable[[int], None]
 
@@ -71,7 +71,7 @@ async def write_export(
     begin(count)
     lines = Lines()
     if render is None:
-        file.write(lines.header(question, head, await read_keys(pool), count))
+        file.write(lines.header(question, head, await read_keys(pool), await read_entries(pool, head), count))
         source = _proven(evidence, lines)
     else:
         source = _rendered(evidence, render)

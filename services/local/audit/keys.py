@@ -1,10 +1,20 @@
 """`pulse audit keys` and `pulse audit rotate-key`: the keys that checkpoints are signed with."""
 
-from services.local.audit.app import app
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from services.local.audit.app import app, as_sealer, operator
+from services.local.audit.asking import read_keys
+from services.local.audit.entries import add_entry, read_standing, sealing_lease
 from services.local.audit.places import key_file, public_keys
 from services.local.errors import LocalError
 from services.local.home import Home
-from services.ops_worker.sealing.key_file import KeyFault, KeyFile
+from services.ops_worker.sealing.standing import signer_of
+from services.shared import db
+from services.shared.sealed_log.entry import LOST, Entry
+from services.shared.sealed_log.key_file import KeyFault, KeyFile
 
 
 @app.command()
@@ -15,18 +25,68 @@ def keys() -> None:
 
 
 @app.command("rotate-key")
-def rotate_key() -> None:
+def rotate_key(
+    *,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The log's key is gone: a new one takes over without it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="With --lost: what became of the key; it stays on record.")] = "not given",
+) -> None:
     """Sign with a new key from now on.
 
-    What older keys signed stays verifiable with the public keys on record; the sealer takes the new key by itself.
+    The old key signs that it hands over to the new one, and the sealer writes that into the log at its next pass. What
+    older keys signed stays verifiable with the public keys on record.
     """
     found = key_file(Home.find())
-    if not found.path.exists():
-        raise LocalError(f"there is no key in {found.path} yet: the sealer makes it at its first pass")
     try:
-        # The log keeps its name, whatever the settings of this shell say.
-        key = KeyFile(found.path, found.load().name).rotate()
+        if lost:
+            entry = as_sealer(lambda pool: replace_lost_key(pool, found, reason))
+            print(f"The log {entry.in_words()}.")
+            print(
+                f"Hold the older keys in {found.public_path}, which came from the database, against auditors' copies."
+            )
+        else:
+            if not found.path.exists():
+                raise LocalError(
+                    f"there is no key in {found.path}: the sealer makes it at its first pass, or, if the log's key is "
+                    "gone, `pulse audit rotate-key --lost` does"
+                )
+            found.rotate()
     except KeyFault as fault:
         raise LocalError(str(fault)) from None
-    print(f"New checkpoints are signed with {key.verifier}")
+    print(f"New checkpoints are signed with {found.load().verifier}")
     print(f"Give {found.public_path} to your auditors again: it has the older keys too.")
+
+
+async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry:
+    """Take over the log with a key of this machine, which is made when there is none. Raises LocalError, KeyFault."""
+    async with sealing_lease(pool) as lease:
+        signer = signer_of(await pool.fetchrow("select * from audit.read_head()"))
+        if signer is None:
+            raise LocalError("nothing is signed in this database: no key can be lost")
+        own = KeyFile(keys.path, keys.name or signer.name)
+        if own.name != signer.name:
+            raise LocalError(f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name")
+        key = own.load()
+        if key.verifier == signer or own.handover(signer, key.verifier) is not None:
+            raise LocalError(f"the key in {own.path} signed this log, or its successor: it is not lost")
+        for known in await read_keys(pool):
+            own.trust(known)
+        standing = await read_standing(pool, own)
+        entry = Entry(
+            origin=key.name,
+            kind="key",
+            size=standing.head["tree_size"],
+            root=standing.head["root"],
+            row_count=standing.head["row_count"],
+            before=standing.recorded or standing.site,
+            after=standing.recorded or standing.site,
+            old=str(signer),
+            new=str(key.verifier),
+            handover=LOST,
+            actor=operator(),
+            reason=reason,
+            made_at=datetime.now(UTC),
+        )
+        await add_entry(pool, lease, own, key, entry)
+    return entry

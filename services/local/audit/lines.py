@@ -4,14 +4,14 @@ header ─▶ block ─▶ event, event … ─▶ block ─▶ event … ─▶
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
 from services.local.audit.evidence import Head, ProvenBlock, ProvenEvent, Question, as_text
-from services.ops_worker.sealing.note import VerifierKey
+from services.shared.sealed_log.note import VerifierKey
 
 FORMAT = "pulse.audit.export.v1"
 
@@ -24,8 +24,12 @@ class Lines:
         self._events = 0
         self._blocks = 0
 
-    def header(self, question: Question, head: Head, keys: Iterable[VerifierKey], events: int) -> bytes:
-        """Says what follows, and whose statement it is proven against."""
+    def header(
+        self, question: Question, head: Head, keys: Iterable[VerifierKey], entries: Sequence[str], events: int
+    ) -> bytes:
+        """Return what says what follows, and whose statement it is proven against."""
+        # A log without entries has no such member, so that its exports are what they always were.
+        said = {"entries": entries} if entries else {}
         return _line(
             type="header",
             format=FORMAT,
@@ -34,6 +38,7 @@ class Lines:
             events=events,
             checkpoint=head.note,
             public_keys=[str(key) for key in keys],
+            **said,
         )
 
     def block(self, proven: ProvenBlock) -> bytes:

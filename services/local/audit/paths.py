@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from services.ops_worker.sealing.tree import (
+from services.shared.sealed_log.tree import (
     complete_subtrees,
     inclusion_path,
     join_subtrees,

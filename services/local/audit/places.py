@@ -7,8 +7,8 @@ from pathlib import Path
 
 from services.local.errors import LocalError
 from services.local.home import Home
-from services.ops_worker.sealing.key_file import KeyFault, KeyFile, read_verifiers
-from services.ops_worker.sealing.note import VerifierKey
+from services.shared.sealed_log.key_file import KeyFault, KeyFile, read_verifiers
+from services.shared.sealed_log.note import VerifierKey
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -17,7 +17,7 @@ def key_file(home: Home) -> KeyFile:
     """The sealer's key: PULSE_AUDIT_KEY_FILE, or that of the local stack."""
     named = os.environ.get("PULSE_AUDIT_KEY_FILE")
     path = Path(named) if named else home.audit / "signing.key"
-    return KeyFile(path, os.environ.get("PULSE_AUDIT_LOG_NAME") or "pulse.local/audit")
+    return KeyFile(path, os.environ.get("PULSE_AUDIT_LOG_NAME") or None)
 
 
 def checkpoint_directory(home: Home) -> Path:

@@ -11,14 +11,14 @@ import orjson
 import typer
 
 from services.local.audit.app import app, as_auditor
-from services.local.audit.broken import Broken
-from services.local.audit.contents import count_of
-from services.local.audit.kept import read_kept
 from services.local.audit.places import checkpoint_directory, parse_time, public_keys
 from services.local.audit.progress import show_progress
-from services.local.audit.verification import Report, Verification
 from services.local.errors import LocalError
 from services.local.home import Home
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.contents import count_of
+from services.shared.sealed_log.kept import read_kept
+from services.shared.sealed_log.verification import Report, Verification
 
 _LATE_SECONDS = 60.0
 """Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
@@ -96,6 +96,8 @@ def _as_lines(report: Report, place: Path) -> Iterator[str]:
                 f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
                 f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {place}."
             )
+        for entry in report.entries:
+            yield f"The log {entry.in_words()}."
         if report.released:
             yield f"{count_of(report.released)} were let go by retention, with signed tombstones."
     if report.unsealed:
@@ -121,6 +123,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "rows_unsealed": report.unsealed,
         "unsealed_since": report.unsealed_since,
         "sealing_is_late": _is_late(report),
+        "entries": [entry.in_words() for entry in report.entries],
         "checkpoints": report.checkpoints,
         "fault_count": report.fault_count,
         "faults": [{"block": fault.block_no, "message": str(fault)} for fault in report.faults],

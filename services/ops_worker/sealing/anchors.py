@@ -13,9 +13,10 @@ from typing import Protocol
 import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from services.ops_worker.sealing.note import split_notes
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.sealed_log.kept import TOMBSTONES
+from services.shared.sealed_log.note import split_notes
 from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ class Anchor(Protocol):
 
     async def keep_tombstone(self, note: str) -> None:
         """The same for the tombstone of a month; one that is there already does no harm."""
-
-
-TOMBSTONES = "tombstones.log"
 
 
 class FileAnchor:

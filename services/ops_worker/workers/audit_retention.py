@@ -15,15 +15,15 @@ from typing import Any
 from asyncpg import LockNotAvailableError
 
 from services.ops_worker.acting import act_as_system
-from services.ops_worker.sealing import tree
 from services.ops_worker.sealing.anchors import Anchors
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.key_file import KeyFile
-from services.ops_worker.sealing.note import BadNote
-from services.ops_worker.sealing.sealer import LogBroken
-from services.ops_worker.sealing.tombstone import Tombstone, open_tombstone
+from services.ops_worker.sealing.standing import LogBroken, SealingRefused, check_key
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.sealed_log import tree
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.note import BadNote
+from services.shared.sealed_log.tombstone import Tombstone, open_tombstone
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class AuditRetention:
         with tracing.use_trace_id(None):
             async with act_as_system(pool) as connection:
                 await connection.execute("select audit.set_retention($1)", self.days)
+            if not await self._has_key(pool):
+                return 0
             month = await pool.fetchrow("select segment, tree_size from audit.retention_candidate($1)", self.days)
             try:
                 dropped = month is not None and await self._drop(pool, month["segment"], month["tree_size"])
@@ -88,6 +90,18 @@ class AuditRetention:
                 async with act_as_system(pool) as connection:
                     await connection.execute("select audit.record_retention_run()")
         return int(dropped)
+
+    async def _has_key(self, pool: Pool) -> bool:
+        """Tell whether this process can sign a tombstone: only the holder of the log's key lets months go."""
+        key = self.keys.find()
+        try:
+            return key is not None and check_key(await self._head(pool), key, self.keys) is None
+        except SealingRefused:
+            return False
+
+    async def _head(self, pool: Pool) -> Mapping[str, Any]:
+        head: Mapping[str, Any] = await pool.fetchrow("select * from audit.read_head()")
+        return head
 
     async def _drop(self, pool: Pool, segment: date, tree_size: int) -> bool:
         note = await self.prove(pool, segment, tree_size)
@@ -109,7 +123,9 @@ class AuditRetention:
             await asyncio.to_thread(proven.add, rows)
         if proven.first_block is None:
             return None
-        key = self.keys.load()
+        key = self.keys.find()
+        if key is None:
+            raise KeyFault(f"{self.keys.path} is gone")
         tombstone = Tombstone(
             origin=key.name,
             segment=segment,

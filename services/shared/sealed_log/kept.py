@@ -6,10 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from services.local.audit.broken import Broken
-from services.local.errors import LocalError
-from services.ops_worker.sealing.anchors import TOMBSTONES
-from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note, parse_checkpoint
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.note import BadNote, VerifierKey, open_note, parse_checkpoint
+
+TOMBSTONES = "tombstones.log"
+"""Name of the file in an anchor's directory that holds no checkpoints."""
 
 
 class Kept(NamedTuple):
@@ -30,7 +31,7 @@ class Kept(NamedTuple):
 def read_kept(place: Path, keys: Sequence[VerifierKey]) -> list[Kept]:
     """Every checkpoint of a file, or of all files of a directory, by size; none when there is no such place.
 
-    Raises Broken when one is not signed by one of the keys, LocalError when a file cannot be read.
+    Raises Broken when one is not signed by one of the keys, OSError when a file cannot be read.
     """
     return sorted(set(_read(place, keys)))
 
@@ -42,8 +43,6 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
             text = file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise LocalError(f"{file}: {error.strerror}") from None
         notes = find_notes(text, {key.name for key in keys})
         if text.strip() and not notes:
             raise Broken(f"{file} holds no checkpoint of {keys[0].name}")

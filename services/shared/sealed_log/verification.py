@@ -8,22 +8,24 @@ blocks, tree, checkpoints ─▶ rows hashed anew, by block ─▶ blocks withou
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from services.local.audit.block_store import LONG_SECONDS, batches, read_blocks
-from services.local.audit.broken import Broken
-from services.local.audit.chain import Chain
-from services.local.audit.contents import compare, count_of, name_of, passes_of, sort_rows
-from services.local.audit.kept import Kept
-from services.local.audit.raw_rows import read_raw
-from services.local.audit.tombstones import Tombstone, read_tombstones
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.note import VerifierKey
-from services.ops_worker.sealing.tree import HASH_BYTES, Node
 from services.shared import db
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.block_store import LONG_SECONDS, batches, read_blocks
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.chain import Chain
+from services.shared.sealed_log.chain_reading import read_chain
+from services.shared.sealed_log.contents import compare, count_of, name_of, passes_of, sort_rows
+from services.shared.sealed_log.entry import Entry
+from services.shared.sealed_log.kept import Kept
+from services.shared.sealed_log.note import VerifierKey
+from services.shared.sealed_log.raw_rows import read_raw
+from services.shared.sealed_log.tombstones import ReleasedMonth, read_tombstones
+from services.shared.sealed_log.tree import HASH_BYTES
 
 BATCH_ROWS = 50_000
 CONNECTIONS = 2
@@ -42,6 +44,7 @@ class Report:
     unsealed: int = 0
     unsealed_since: datetime | None = None
     checkpoints: int = 0
+    entries: Sequence[Entry] = ()
     fault_count: int = 0
     faults: list[Broken] = field(default_factory=list)
 
@@ -73,7 +76,9 @@ class Verification:
         """Everything, or up to the fault after which nothing can be trusted."""
         self.report.checkpoints = len(self.kept)
         try:
-            chain = await self._check_chain()
+            chain = await read_chain(self.pool, self.keys, self.kept, self.since)
+            self.report.blocks = chain.size
+            self.report.entries = chain.entries
             if chain.last is not None:
                 await self._check_rows(chain, await self._read_tombstones())
                 await self._check_empty()
@@ -83,46 +88,12 @@ class Verification:
         self.report.faults.sort(key=lambda fault: -1 if fault.block_no is None else fault.block_no)
         return self.report
 
-    async def _check_chain(self) -> Chain:
-        chain = Chain(self.keys, self.kept, self.since)
-        async with (
-            self.pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            blocks = _rows(connection, "select * from audit.block_headers order by block_no")
-            nodes = _rows(
-                connection,
-                "select level, node_index, hash from audit.tree_nodes order by (node_index + 1) << level, level",
-            )
-            checkpoints = _rows(
-                connection,
-                "select tree_size, root, row_count, signed_at, key_id, note from audit.checkpoints order by tree_size",
-            )
-            signed = await anext(checkpoints, None)
-            async for block in _readable(blocks):
-                for node in chain.add(block):
-                    _check_node(node, await anext(nodes, None))
-                while signed is not None and signed["tree_size"] <= chain.size:
-                    chain.checkpoint(signed)
-                    signed = await anext(checkpoints, None)
-            if signed is not None:
-                raise Broken(
-                    f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
-                    f"{signed['tree_size']}: its end was cut off",
-                    block_no=chain.size,
-                )
-            chain.close()
-            if await anext(nodes, None) is not None:
-                raise Broken("the tree in the database has nodes over blocks that are not there")
-        self.report.blocks = chain.size
-        return chain
-
-    async def _read_tombstones(self) -> list[Tombstone]:
+    async def _read_tombstones(self) -> list[ReleasedMonth]:
         stones = await read_tombstones(self.pool, self.keys)
         self.report.released = sum(stone.row_count for stone in stones)
         return stones
 
-    async def _check_rows(self, chain: Chain, stones: Sequence[Tombstone]) -> None:
+    async def _check_rows(self, chain: Chain, stones: Sequence[ReleasedMonth]) -> None:
         first = chain.size if chain.first_since is None else chain.first_since
         position = await self.pool.fetchval("select first_position from audit.blocks where block_no = $1", first)
         self.begin(0 if position is None else chain.rows - position)
@@ -144,7 +115,7 @@ class Verification:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
+    async def _check_batch(self, batch: list[Block], stones: Sequence[ReleasedMonth]) -> None:
         passes = passes_of(batch)
         rows = await self._read(passes[0].previous, passes[-1].text)
         contents = sort_rows(passes, rows)
@@ -219,27 +190,3 @@ class Verification:
                     f"{expected:,}; without --since the block is named"
                 )
             )
-
-
-async def _rows(connection: db.Connection, query: str) -> AsyncIterator[Any]:
-    async for row in connection.cursor(query, prefetch=1000):
-        yield row
-
-
-async def _readable(blocks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The driver refuses a time that Python does not have; no sealed block has one."""
-    try:
-        async for block in blocks:
-            yield block
-    except (OverflowError, ValueError):
-        raise Broken("a block carries a time that no sealed block has: it was altered") from None
-
-
-def _check_node(node: Node, row: Any) -> None:
-    if row is None or (row["level"], row["node_index"], row["hash"]) != node:
-        first = node.number << node.level
-        raise Broken(
-            f"the tree in the database was altered: its node over blocks {first} to {first + (1 << node.level) - 1} is "
-            "not what they hash to",
-            block_no=first,
-        )

@@ -4,18 +4,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.ops_worker.sealing.block import Block
 from services.shared import db
+from services.shared.sealed_log.block import Block
 
 LONG_SECONDS = 24 * 3600.0
 """For statements whose time grows with the table."""
 
 
 async def read_blocks(pool: db.Pool, first: int, end: int) -> AsyncIterator[Block]:
-    """Blocks from the first number up to before the end; holds no transaction open in between."""
+    """Blocks of rows from the first number up to before the end; holds no transaction open in between."""
     while first < end:
         page = await pool.fetch(
-            "select * from audit.block_headers where block_no >= $1 and block_no < $2 order by block_no limit 5000",
+            "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
+            " order by block_no limit 5000",
             first,
             end,
         )
@@ -41,8 +42,8 @@ async def read_blocks_of(pool: db.Pool, wanted: Range) -> AsyncIterator[Block]:
     first = wanted.first_block
     while first < wanted.end_block:
         page = await pool.fetch(
-            "select * from audit.block_headers where block_no >= $1 and block_no < $2 and max_timestamp >= $3"
-            " and min_timestamp < $4 order by block_no limit 5000",
+            "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
+            " and max_timestamp >= $3 and min_timestamp < $4 order by block_no limit 5000",
             first,
             wanted.end_block,
             wanted.from_time,

@@ -104,12 +104,25 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]
         key = known.get((name, signature[:4]))
         if key is None:
             continue
-        try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature[4:], text.encode())
-        except InvalidSignature:
-            raise BadNote(f"the signature of {name} is false") from None
+        _verify(key, signature[4:], text)
         return text, key
     raise BadNote("no known key signed the note")
+
+
+def verify_signature(key: VerifierKey, text: str, signature: str) -> None:
+    """Check a bare signature in base64; raises BadNote."""
+    try:
+        raw = base64.b64decode(signature, validate=True)
+    except ValueError:
+        raise BadNote("a signature is not base64") from None
+    _verify(key, raw, text)
+
+
+def _verify(key: VerifierKey, signature: bytes, text: str) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature, text.encode())
+    except InvalidSignature:
+        raise BadNote(f"the signature of {key.name} is false") from None
 
 
 @dataclass(frozen=True, slots=True)

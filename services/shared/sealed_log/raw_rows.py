@@ -11,9 +11,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from services.local.audit.block_store import LONG_SECONDS
-from services.local.audit.contents import Snapshot
 from services.shared import db
+from services.shared.sealed_log.block_store import LONG_SECONDS
+from services.shared.sealed_log.contents import Snapshot
 
 _TAG = b"\x00pulse.audit.row.v1"
 _ROWS = """

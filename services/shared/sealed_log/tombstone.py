@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Self
 
-from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note
+from services.shared.sealed_log.note import BadNote, VerifierKey, open_note
 
 _TEXT = re.compile(
     r"(?P<origin>.+)\ntombstone (?P<segment>.+)\nblocks (?P<first>\d+)-(?P<last>\d+)\nrows (?P<rows>\d+)\n"

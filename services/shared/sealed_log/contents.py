@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, Self
 
-from services.local.audit.broken import Broken
-from services.local.audit.chain import in_words
-from services.local.audit.tombstones import Tombstone
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.tree import HASH_BYTES, root_of, split
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.chain import in_words
+from services.shared.sealed_log.tombstones import ReleasedMonth
+from services.shared.sealed_log.tree import HASH_BYTES, root_of, split
 
 
 class Snapshot(NamedTuple):
@@ -80,7 +80,7 @@ def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Cont
     return contents
 
 
-def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombstone]) -> Iterator[Broken | Block]:
+def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[ReleasedMonth]) -> Iterator[Broken | Block]:
     """What is wrong with the rows of these passes; a block that has none and no tombstone known yet comes as it is."""
     for at, one in enumerate(passes):
         for segment, block in one.blocks.items():

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Self
 
-from services.ops_worker.sealing.tree import leaf_hash
+from services.shared.sealed_log.entry import TAG
+from services.shared.sealed_log.tree import EMPTY_ROOT, leaf_hash
+
+ENTRY_SEGMENT = date.min
+"""The month of a block without rows: none that holds events."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -18,7 +22,7 @@ def microseconds(time: datetime) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A row of audit.blocks; snapshots in Postgres' text form."""
+    """A row of audit.blocks; snapshots in Postgres' text form. entry: the signed note of a block without rows."""
 
     block_no: int
     segment: date
@@ -31,16 +35,17 @@ class Block:
     rows_root: bytes
     sealed_at: datetime
     epoch: int
+    entry: str | None = None
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Self:
         """From a row of the database."""
-        return cls(**{name: row[name] for name in cls.__slots__})
+        return cls(**{name: row[name] for name in cls.__slots__ if name != "entry"}, entry=row.get("entry"))
 
     def header(self) -> bytes:
         """What its leaf in the tree says: one value a line, times in microseconds since 1970."""
         values = (
-            "pulse.audit.block.v1",
+            "pulse.audit.block.v1" if self.entry is None else TAG,
             self.block_no,
             self.segment.isoformat(),
             self.previous_snapshot,
@@ -52,9 +57,28 @@ class Block:
             self.rows_root.hex(),
             microseconds(self.sealed_at),
             self.epoch,
+            *([] if self.entry is None else [self.entry]),
         )
         return "\n".join(map(str, values)).encode()
 
     def leaf(self) -> bytes:
         """Its leaf hash."""
         return leaf_hash(self.header())
+
+    @classmethod
+    def of_entry(cls, number: int, *, note: str, snapshot: str, position: int, made_at: datetime, lease: int) -> Self:
+        """Return the block that holds an entry: between a snapshot and itself there are no rows."""
+        return cls(
+            block_no=number,
+            segment=ENTRY_SEGMENT,
+            previous_snapshot=snapshot,
+            snapshot=snapshot,
+            first_position=position,
+            row_count=0,
+            min_timestamp=made_at,
+            max_timestamp=made_at,
+            rows_root=EMPTY_ROOT,
+            sealed_at=made_at,
+            epoch=lease,
+            entry=note,
+        )

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from services.local.audit.broken import Broken
-from services.local.audit.kept import Kept
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
-from services.ops_worker.sealing.tree import Frontier, Node
+from services.shared.sealed_log.block import ENTRY_SEGMENT, Block
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.entry import Entry, open_entry
+from services.shared.sealed_log.kept import Kept
+from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.shared.sealed_log.tree import EMPTY_ROOT, Frontier, Node
 
 NOTHING_SEEN = "1:1:"
 
@@ -22,6 +23,9 @@ class Chain:
         self.rows = 0
         self.rows_by_segment: Counter[date] = Counter()
         self.last: Block | None = None
+        self.entries: list[Entry] = []
+        self.epoch: int | None = None
+        """Epoch of the newest rows that may be there; an entry raises it."""
         self.first_since: int | None = None
         """First block of the first pass that sealed something at or after `since`."""
         self._keys = keys
@@ -32,6 +36,7 @@ class Chain:
         self._agreed = 0
         self._newest_kept: Kept | None = None
         self._signed = 0
+        self._retired: set[str] = set()
 
     def add(self, row: Mapping[str, Any]) -> list[Node]:
         """Check the next row of audit.blocks; gives the inner nodes that it completes. Raises Broken."""
@@ -40,10 +45,14 @@ class Chain:
             raise Broken(f"block {self.size} is missing: block {number} comes after it", block_no=self.size)
         block = Block.read(row)
         self._check(block, row)
+        if block.entry is None:
+            self._check_rows(block)
+            self.rows_by_segment[block.segment] += block.row_count
+        else:
+            self._take_entry(block)
         self.last = block
         self.size += 1
         self.rows += block.row_count
-        self.rows_by_segment[block.segment] += block.row_count
         if self.first_since is None and (self._since is None or block.sealed_at >= self._since):
             self.first_since = self._pass_start
         nodes = list(self._frontier.append(row["leaf_hash"]))
@@ -67,6 +76,14 @@ class Chain:
                 f"block {number} begins at row {block.first_position}, and {self.rows} were sealed before it",
                 block_no=number,
             )
+
+    def _check_rows(self, block: Block) -> None:
+        number = block.block_no
+        epoch = epoch_of(block.snapshot)
+        if self.epoch is None:
+            self.epoch = epoch
+        if epoch > self.epoch:
+            raise Broken(f"block {number} was sealed on another server, and no entry says so", block_no=number)
         if self.last is not None and (block.previous_snapshot, block.snapshot) == (
             self.last.previous_snapshot,
             self.last.snapshot,
@@ -78,7 +95,33 @@ class Chain:
         if not follows:
             raise Broken(f"block {number} does not take up where the block before it ended", block_no=number)
 
+    def _take_entry(self, block: Block) -> None:
+        number = block.block_no
+        snapshot = self.last.snapshot if self.last else NOTHING_SEEN
+        held = (block.previous_snapshot, block.snapshot, block.row_count, block.rows_root, block.segment)
+        try:
+            entry, key = open_entry(block.entry or "", self._keys)
+        except BadNote as fault:
+            raise Broken(f"block {number} holds an entry that is not ours: {fault}", block_no=number) from None
+        said = (entry.size, entry.root, entry.row_count)
+        if (
+            held != (snapshot, snapshot, 0, EMPTY_ROOT, ENTRY_SEGMENT)
+            or said != (number, self._frontier.root(), self.rows)
+            or key.key_id in self._retired
+        ):
+            raise Broken(f"block {number} holds an entry that was made for another place in the log", block_no=number)
+        self._pass_start = number
+        self.entries.append(entry)
+        self.epoch = entry.after.epoch
+        self._kept = deque(kept for kept in self._kept if not entry.leaves_out(kept.tree_size, kept.signed_at))
+        if entry.old is not None:
+            self._retired.add(VerifierKey.parse(entry.old).key_id)
+
     def _hold_against(self, kept: Kept) -> None:
+        if kept.key_id in self._retired:
+            raise Broken(
+                f"{kept} is signed by key {kept.key_id}, which another key had replaced: the old key is in use"
+            )
         if (kept.root, kept.row_count) != (self._frontier.root(), self.rows):
             raise Broken(
                 f"blocks {self._agreed} to {self.size - 1} are not those that were sealed: {kept} says so, "
@@ -91,6 +134,11 @@ class Chain:
     def checkpoint(self, row: Mapping[str, Any]) -> None:
         """Check the row of audit.checkpoints over the blocks so far. Raises Broken."""
         size = row["tree_size"]
+        if row["key_id"] in self._retired:
+            raise Broken(
+                f"the checkpoint over {size} blocks in the database is signed by key {row['key_id']}, which another "
+                "key had replaced: the old key is in use"
+            )
         try:
             signed = self._open(row["note"], row["key_id"])
         except BadNote as fault:
@@ -126,6 +174,11 @@ class Chain:
             raise Broken(
                 f"no signed checkpoint covers the last {self.size - self._signed} blocks", block_no=self._signed
             )
+
+
+def epoch_of(snapshot: str) -> int:
+    """Return the epoch of the newest transactions that a snapshot sees."""
+    return int(snapshot.split(":")[1]) >> 48
 
 
 def in_words(time: datetime) -> str:

@@ -2,11 +2,13 @@
 
 signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made when it is missing
 signing.key.pub    <name>+<hash>+<base64>, one line a key, the newest last: what auditors take away
+signing.key.handover   one line a rotation: the old public key, a space, and the step that names the new one
 """
 
 import base64
 import binascii
 import contextlib
+import dataclasses
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ops_worker.sealing.note import NAME, BadNote, SignerKey, VerifierKey
+from services.shared.sealed_log.entry import check_handover, sign_handover
+from services.shared.sealed_log.note import NAME, BadNote, SignerKey, VerifierKey
 
+DEFAULT_NAME = "pulse.local/audit"
 _PREFIX = "PRIVATE+KEY+"
 _ED25519 = b"\x01"
 
@@ -26,44 +30,93 @@ class KeyFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """Where the key is. name: of the log, for a key that is made here."""
+    """Where the key is. name: of the log; None takes the name of the key that is there, or DEFAULT_NAME."""
 
     path: Path
-    name: str
+    name: str | None = None
 
     @property
     def public_path(self) -> Path:
         """Where its public keys are."""
         return self.path.with_name(self.path.name + ".pub")
 
+    @property
+    def handover_path(self) -> Path:
+        """Where old keys name their successors."""
+        return self.path.with_name(self.path.name + ".handover")
+
     def load(self) -> SignerKey:
-        """The key, made when there is none. Raises KeyFault."""
+        """Return the key, and make one when there is none. Raises KeyFault."""
         try:
             if not self.path.exists():
                 self._write(self._make(), replace=False)
-            key = self._read()
-            self._publish(key.verifier)
-            return key
         except OSError as error:
             raise KeyFault(f"{self.path}: {error.strerror}") from None
+        key = self.find()
+        assert key is not None
+        return key
+
+    def find(self) -> SignerKey | None:
+        """Return the key, None when there is none. Raises KeyFault."""
+        try:
+            if not self.path.exists():
+                return None
+            key = self._read()
+            self._publish(key.verifier)
+        except OSError as error:
+            raise KeyFault(f"{self.path}: {error.strerror}") from None
+        if self.name is not None and key.name != self.name:
+            raise KeyFault(
+                f"PULSE_AUDIT_LOG_NAME is {self.name}, and the key in {self.path} signs for {key.name}: a log keeps "
+                f"its name; set PULSE_AUDIT_LOG_NAME={key.name}, or name another PULSE_AUDIT_KEY_FILE for another log"
+            )
+        return key
 
     def rotate(self) -> SignerKey:
-        """A new key in place of the old one, whose public half stays on record. Raises KeyFault."""
-        self.load()
+        """Put a new key in place of the old one, which names it as its successor. Raises KeyFault."""
+        old = self.load()
         try:
-            self._write(self._make(), replace=True)
+            new = dataclasses.replace(self, name=old.name)._make()
+            # First: an old key that is gone can name nothing any more.
+            self._append(self.handover_path, f"{old.verifier} {sign_handover(old, new.verifier)}")
+            self._write(new, replace=True)
         except OSError as error:
             raise KeyFault(f"{self.path}: {error.strerror}") from None
         return self.load()
 
+    def handover(self, old: VerifierKey, new: VerifierKey) -> str | None:
+        """Return the steps by which one key handed over to another, None when it did not. Raises KeyFault."""
+        try:
+            lines = self.handover_path.read_text().splitlines() if self.handover_path.exists() else []
+        except OSError as error:
+            raise KeyFault(f"{self.handover_path}: {error.strerror}") from None
+        named = dict(line.split(" ", 1) for line in lines if " " in line)
+        steps, holder = [], str(old)
+        while holder in named and holder != str(new):
+            steps.append(named.pop(holder))
+            holder = steps[-1].partition("|")[0]
+        try:
+            check_handover(old, ",".join(steps), new)
+        except BadNote:
+            return None
+        return ",".join(steps)
+
+    def trust(self, key: VerifierKey) -> None:
+        """Put a public key on record. Raises KeyFault."""
+        try:
+            self._publish(key)
+        except OSError as error:
+            raise KeyFault(f"{self.public_path}: {error.strerror}") from None
+
     def verifiers(self) -> list[VerifierKey]:
-        """Every public key on record, the newest last. Raises KeyFault."""
+        """Return every public key on record, the newest last. Raises KeyFault."""
         return read_verifiers(self.public_path)
 
     def _make(self) -> SignerKey:
-        if not NAME.fullmatch(self.name):
-            raise KeyFault(f"{self.name!r} is no name for a log: no spaces, no plus sign")
-        return SignerKey(self.name, Ed25519PrivateKey.generate())
+        name = self.name or DEFAULT_NAME
+        if not NAME.fullmatch(name):
+            raise KeyFault(f"{name!r} is no name for a log: no spaces, no plus sign")
+        return SignerKey(name, Ed25519PrivateKey.generate())
 
     def _write(self, key: SignerKey, *, replace: bool) -> None:
         """Publish first: a key that signs before its public half is on record leaves checkpoints nobody can check."""
@@ -88,10 +141,13 @@ class KeyFile:
 
     def _publish(self, key: VerifierKey) -> None:
         known = self.public_path.read_text().splitlines() if self.public_path.exists() else []
-        if str(key) in known:
-            return
-        with self.public_path.open("a") as file:
-            file.write(f"{key}\n")
+        if str(key) not in known:
+            self._append(self.public_path, str(key))
+
+    @staticmethod
+    def _append(path: Path, line: str) -> None:
+        with path.open("a") as file:
+            file.write(f"{line}\n")
             file.flush()
             os.fsync(file.fileno())
 

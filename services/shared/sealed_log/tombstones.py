@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Self
 
-from services.local.audit.broken import Broken
-from services.ops_worker.sealing.block import Block
-from services.ops_worker.sealing.note import BadNote, VerifierKey, open_note
-from services.ops_worker.sealing.tree import Frontier
 from services.shared import db
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.note import BadNote, VerifierKey, open_note
+from services.shared.sealed_log.tree import Frontier
 
 _TEXT = re.compile(
     r"(?P<origin>\S+)\n"
@@ -27,7 +27,7 @@ _TEXT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Tombstone:
+class ReleasedMonth:
     """A month's blocks from the first to the last, and the root over their leaf hashes."""
 
     segment: date
@@ -76,12 +76,12 @@ class Tombstone:
         return block.segment == self.segment and self.first_block <= block.block_no <= self.last_block
 
 
-async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[Tombstone]:
+async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[ReleasedMonth]:
     """Every tombstone there is, each held against the blocks that it names. Raises Broken."""
     rows = await pool.fetch(
         "select segment, first_block, last_block, row_count, note from audit.tombstones order by segment, last_block"
     )
-    stones = [Tombstone.open(row, keys) for row in rows]
+    stones = [ReleasedMonth.open(row, keys) for row in rows]
     for stone in stones:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
             await stone.check(

@@ -1,0 +1,105 @@
+"""Decides whether this process may add to the log: with its key, on the server where it was sealed, nothing lost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from services.shared.sealed_log import tree
+from services.shared.sealed_log.entry import Entry, Site, open_entry
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey, open_checkpoint
+
+COMMAND = "pulse audit continue --from-checkpoint"
+
+
+class LogBroken(Exception):
+    """The log in the database contradicts what was signed; nothing is added to it."""
+
+
+class SealingRefused(Exception):
+    """This process adds nothing to the log. reason: label of the metric."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Announcement(NamedTuple):
+    """What an entry has to say before the next block of rows."""
+
+    kind: str
+    reason: str
+    old: str | None = None
+    handover: str | None = None
+
+
+def signer_of(head: Mapping[str, Any]) -> VerifierKey | None:
+    """Return the key that signed the newest checkpoint, None when nothing is signed."""
+    return None if head["key_id"] is None else VerifierKey(head["key_name"], head["public_key"])
+
+
+def check_key(head: Mapping[str, Any], key: SignerKey | None, keys: KeyFile) -> Announcement | None:
+    """Return what to announce about the key, None when it signed the log. Raises SealingRefused, KeyFault."""
+    signer = signer_of(head)
+    if signer is None or (key is not None and signer == key.verifier):
+        return None
+    steps = None if key is None else keys.handover(signer, key.verifier)
+    if steps is None:
+        raise SealingRefused(
+            "no_key",
+            f"the log was signed by key {signer.key_id} ({signer.name}); put that key into {keys.path}, or run "
+            "`pulse audit rotate-key --lost` if it is gone",
+        )
+    return Announcement("key", "the key was rotated", str(signer), steps)
+
+
+def recorded_site(head: Mapping[str, Any], verifiers: Iterable[VerifierKey]) -> Site | None:
+    """Return where the log was last sealed or continued, None when nothing is on record. Raises BadNote."""
+    if head["entry"] is not None:
+        return open_entry(head["entry"], verifiers)[0].after
+    return None if head["epoch"] is None else Site.read(head)
+
+
+def check_site(
+    head: Mapping[str, Any], site: Site, seen: Checkpoint | None, verifiers: Iterable[VerifierKey]
+) -> Announcement | None:
+    """Return what to announce about the server, None when the log is where it was. Raises SealingRefused, BadNote."""
+    recorded = recorded_site(head, verifiers)
+    differs = set() if recorded is None else set(recorded.differences(site))
+    if not differs:
+        return None
+    if differs == {"timeline"} and seen is not None:
+        return Announcement("timeline", "a standby was promoted")
+    what = "another timeline" if differs == {"timeline"} else "another server or database"
+    raise SealingRefused(
+        "moved",
+        f"the log of {head['tree_size']} blocks was sealed on {what} ({recorded}; this is {site}); if you restored or "
+        f"upgraded it, run `{COMMAND} {head['tree_size']} --reason TEXT`",
+    )
+
+
+def check_head(head: Mapping[str, Any], seen: Checkpoint | None, verifiers: Sequence[VerifierKey]) -> tree.Frontier:
+    """Return the frontier to go on from, when it is the one that was signed. Raises LogBroken."""
+    size = head["tree_size"]
+    if seen is not None and size < seen.tree_size:
+        raise LogBroken(
+            f"the log had {seen.tree_size} blocks and has {size}: its end was cut off,"
+            " or PULSE_AUDIT_ANCHOR_DIR holds the checkpoints of another database;"
+            f" after a restore to an earlier moment run `{COMMAND} {size} --reason TEXT`"
+        )
+    try:
+        frontier = tree.Frontier(size, head["frontier"])
+        if size == 0:
+            return frontier
+        checkpoint = open_checkpoint(head["note"] or "", verifiers)
+    except (ValueError, BadNote) as fault:
+        raise LogBroken(f"the log of {size} blocks is damaged: {fault}") from None
+    if (checkpoint.tree_size, checkpoint.root, checkpoint.row_count) != (size, frontier.root(), head["row_count"]):
+        raise LogBroken(f"the log of {size} blocks is not the one that was signed")
+    if seen is not None and seen.tree_size == size and seen.root != checkpoint.root:
+        raise LogBroken(f"the log of {size} blocks has two histories")
+    return frontier
+
+
+def is_lost(checkpoint: Checkpoint, entries: Iterable[Entry]) -> bool:
+    """Tell whether an entry says that the log went on without what a checkpoint covers."""
+    return any(entry.leaves_out(checkpoint.tree_size, checkpoint.signed_at) for entry in entries)

@@ -1,0 +1,116 @@
+"""Appends blocks and entries to the log in the database, with the checkpoint over all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from services.shared.db import Connection
+from services.shared.sealed_log import tree
+from services.shared.sealed_log.block import Block
+from services.shared.sealed_log.entry import Entry
+from services.shared.sealed_log.note import Checkpoint, SignerKey
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to append. number: fence, raised with each new holder."""
+
+    holder: str
+    number: int
+
+
+async def append(
+    connection: Connection,
+    lease: Lease,
+    frontier: tree.Frontier,
+    blocks: Sequence[Block],
+    key: SignerKey,
+    *,
+    event: Mapping[str, Any] | None = None,
+) -> Checkpoint | None:
+    """Append blocks after those of the frontier and sign; None, and nothing done, when another process was first."""
+    nodes = [node for block in blocks for node in frontier.append(block.leaf())]
+    rows = blocks[-1].first_position + blocks[-1].row_count
+    checkpoint = Checkpoint(key.name, frontier.size, frontier.root(), rows, datetime.now(UTC))
+    signed = {
+        "tree_size": checkpoint.tree_size,
+        "root": checkpoint.root.hex(),
+        "row_count": checkpoint.row_count,
+        "signed_at": checkpoint.signed_at,
+        "key_id": key.verifier.key_id,
+        "key_name": key.name,
+        "public_key": key.verifier.public_key.hex(),
+        "note": key.sign(checkpoint.text()),
+    }
+    appended: bool = await connection.fetchval(
+        "select audit.append_blocks($1, $2, $3, $4, $5, $6, $7, $8)",
+        lease.holder,
+        lease.number,
+        [_as_json(block) for block in blocks],
+        [node.level for node in nodes],
+        [node.number for node in nodes],
+        [node.hash for node in nodes],
+        signed,
+        event,
+    )
+    return checkpoint if appended else None
+
+
+async def append_entry(
+    connection: Connection,
+    lease: Lease,
+    frontier: tree.Frontier,
+    snapshot: str,
+    entry: Entry,
+    key: SignerKey,
+    *,
+    actor_type: str = "service",
+) -> Checkpoint | None:
+    """Append an entry, recorded as an event; None, and nothing done, when another process was first."""
+    note = key.sign(entry.text())
+    block = Block.of_entry(
+        entry.size, note=note, snapshot=snapshot, position=entry.row_count, made_at=entry.made_at, lease=lease.number
+    )
+    event = {
+        "event_type": "audit.key_changed" if entry.kind == "key" else "audit.log_continued",
+        "entity_type": "signing_key" if entry.kind == "key" else "audit_log",
+        "entity_id": key.verifier.key_id if entry.kind == "key" else str(entry.after.epoch),
+        "message": f"The log {entry.in_words()}",
+        "details": {"entry": note, "block_no": entry.size},
+        "source_service": "ops_worker" if actor_type == "service" else "pulse_audit",
+        "actor_type": actor_type,
+        "actor_id": entry.actor,
+    }
+    return await append(connection, lease, frontier, [block], key, event=event)
+
+
+def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: int, epoch: int) -> list[Block]:
+    """Return the blocks of one pass, from the rows of audit.read_unsealed."""
+    blocks = []
+    months = groupby(pieces, key=lambda piece: piece["segment"])
+    for number, (segment, grouped) in enumerate(months, start=first):
+        month = list(grouped)
+        block = Block(
+            block_no=number,
+            segment=segment,
+            previous_snapshot=month[0]["previous_snapshot"],
+            snapshot=month[0]["snapshot"],
+            first_position=position,
+            row_count=sum(piece["row_count"] for piece in month),
+            min_timestamp=min(piece["min_timestamp"] for piece in month),
+            max_timestamp=max(piece["max_timestamp"] for piece in month),
+            # Every piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
+            rows_root=tree.root_of([tree.root_of(tree.split(piece["leaves"])) for piece in month]),
+            sealed_at=month[0]["sealed_at"],
+            epoch=epoch,
+        )
+        blocks.append(block)
+        position += block.row_count
+    return blocks
+
+
+def _as_json(block: Block) -> dict[str, Any]:
+    values = {name: getattr(block, name) for name in Block.__slots__}
+    return {**values, "rows_root": block.rows_root.hex(), "leaf_hash": block.leaf().hex()}

@@ -1,0 +1,22 @@
+create function audit._epoch() returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_newest record;
+begin
+  select e.*, e.xmin::text::bigint as actual_xmin into v_newest from audit.epochs e order by e.epoch desc limit 1;
+  if not found then
+    return 0;
+  end if;
+  return v_newest.epoch + (
+    v_newest.row_xmin <> v_newest.actual_xmin
+    or v_newest.relation_oid <> 'audit.epochs'::regclass::oid::bigint
+    or coalesce(v_newest.system_identifier <> audit._system_identifier(), false)
+  )::integer;
+end
+$$;
+
+comment on function audit._epoch() is
+  'Epoch of the rows that are written now: the newest of audit.epochs on the server that it describes, the next one on '
+  'any other server. Noticing a move, which adds a row to audit.epochs, does not change the answer.';

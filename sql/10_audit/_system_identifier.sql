@@ -1,0 +1,13 @@
+create function audit._system_identifier() returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if has_function_privilege(to_regprocedure('pg_catalog.pg_control_system()'), 'execute') then
+    return (select c.system_identifier from pg_control_system() c);
+  end if;
+  return null;
+end
+$$;
+
+comment on function audit._system_identifier() is 'System identifier of the server; null where it may not be read.';

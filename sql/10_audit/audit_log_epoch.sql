@@ -1,0 +1,6 @@
+create trigger audit_log_epoch
+before insert on public.audit_log
+for each statement execute function audit._name_epoch();
+
+comment on trigger audit_log_epoch on public.audit_log is
+  'Each row carries the epoch of the server that wrote it; rows loaded from a dump keep theirs.';
