@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from psycopg import Error
 from psycopg.rows import tuple_row
@@ -22,6 +23,7 @@ from psycopg.types.json import Jsonb
 from migrations.layer_catalog import LayerError, Session, one_line
 from migrations.layer_definitions import find_faults, record_definitions
 from migrations.role_names import RoleNames
+from migrations.table_parts import find_missing_parts, find_parts
 
 _HEADER = re.compile(r"^-- file: (\S+)\n", re.MULTILINE)
 
@@ -76,21 +78,41 @@ def read_layer(directory: Path) -> Layer:
     return Layer("".join(f"-- file: {name}\n{names.rename(text).rstrip()}\n" for name, text in texts))
 
 
+class Applied(NamedTuple):
+    """The layer applied last. definitions: what stood in the catalog then; None for layers older than that record."""
+
+    revision: str
+    sha256: str
+    definitions: dict[str, Any] | None
+
+
+def applied_layer(session: Session) -> Applied | None:
+    """Return the layer applied last, None when there never was one."""
+    if not _exists(session, "public.sql_layer"):
+        return None
+    # As JSON, for the table may be older than its column.
+    query = """
+select revision, sha256, to_jsonb(l) -> 'definitions' from public.sql_layer l order by layer_id desc limit 1
+"""
+    row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
+    return Applied(*row) if row else None
+
+
 def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> list[str] | None:
     """Return what differs in the catalog from this layer as it was applied at this revision.
 
     None when the layer applied last is another one or ran at another revision.
     """
-    if not _exists(session, "public.sql_layer"):
+    applied = applied_layer(session)
+    if applied is None or (applied.revision, applied.sha256) != (revision, layer.sha256):
         return None
-    # As JSON, for the table may be older than its column.
-    query = (
-        "select revision, sha256, to_jsonb(l) -> 'definitions' from public.sql_layer l order by layer_id desc limit 1"
-    )
-    row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
-    if row is None or (row[0], row[1]) != (revision, layer.sha256):
-        return None
-    return find_faults(session, row[2])
+    return find_faults(session, applied.definitions)
+
+
+def missing_parts(session: Session, *, revision: str | None) -> list[str]:
+    """Return what the tables of this revision had when its layer was applied, and lack now."""
+    applied = applied_layer(session)
+    return find_missing_parts(session, applied.definitions) if applied and applied.revision == revision else []
 
 
 def recorded_layer(session: Session, revision: str) -> Layer | None:
@@ -107,9 +129,11 @@ def apply_layer(session: Session, layer: Layer, *, revision: str) -> None:
             session.execute(text.encode())
         except Error as error:
             raise LayerError(f"sql/{name}{_line(error, text)}: {one_line(error)}") from error
+    # What was missing before stays on the list: a layer applied anew does not make it.
+    tables = {*find_parts(session, layer.body), *missing_parts(session, revision=revision)}
     session.execute(
         "insert into public.sql_layer (revision, sha256, body, definitions) values (%s, %s, %s, %s)",
-        [revision, layer.sha256, layer.body, Jsonb(record_definitions(session))],
+        [revision, layer.sha256, layer.body, Jsonb(record_definitions(session) | {"tables": sorted(tables)})],
     )
 
 

@@ -158,6 +158,8 @@ async def track_own_tables(conn: asyncpg.Connection) -> None:
 async def change_own_tables(conn: asyncpg.Connection) -> None:
     """Change the tracked column of each table, then another; fail unless each of the former leaves an event."""
     query = "select entity_type from audit_log where event_type = 'config.row_updated' and entity_type ~ '^entity '"
+    for number, (old, _) in enumerate(_KINDS.values()):
+        await conn.execute(f'update "My Own"."Table {number}" set {_COLUMN} = {old}')
     before = len(await conn.fetch(query))
     for number, (_, new) in enumerate(_KINDS.values()):
         await conn.execute(f'update "My Own"."Table {number}" set {_COLUMN} = {new}')

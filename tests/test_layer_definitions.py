@@ -179,3 +179,31 @@ def test_what_cannot_be_compared_is_built_anew_once(
     assert migrator.upgrade().startswith(f"the SQL layer is not as it was applied: {reason}")
     assert dump_schema(database_url) == before
     assert migrator.upgrade().startswith("nothing to do")
+
+
+def test_what_the_tables_lack_is_named_until_it_is_back(session: psycopg.Connection[Any], database_url: str) -> None:
+    """A restore that went on after an error: no migration makes a key or an index, and a rebuild forgets none."""
+    migrator = Migrator(database_url)
+    session.execute("drop table gauge; create table sites (id int primary key); alter table sites owner to pulse_owner")
+    assert migrator.upgrade().startswith("nothing to do")
+    session.execute(
+        "alter table rule_state drop constraint rule_state_rule_id_fkey; drop index ops.escalations_due_at_idx;"
+        " alter table alerts alter opened_at drop default, alter opened_at set default now();"
+        " alter table alert_events alter decided_at drop default; drop table sites"
+    )
+    missing = (
+        "tables lack constraint rule_state_rule_id_fkey on public.rule_state, default of column"
+        " public.alert_events.decided_at, index escalations_due_at_idx on ops.escalations: no migration makes it again"
+    )
+    for act in (migrator.upgrade, migrator.rebuild, migrator.upgrade):
+        assert act().startswith(f"WARNING: {missing}")
+        with pytest.raises(CommandError, match=missing):
+            migrator.run(command.check)
+    session.execute(
+        "alter table rule_state add constraint rule_state_rule_id_fkey foreign key (tenant_id, rule_id)"
+        " references alert_rules (tenant_id, rule_id) on delete cascade;"
+        " create index escalations_due_at_idx on ops.escalations (due_at);"
+        " alter table alert_events alter decided_at set default now()"
+    )
+    assert migrator.upgrade().startswith("nothing to do")
+    migrator.run(command.check)

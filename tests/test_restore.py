@@ -26,6 +26,11 @@ from tests.test_migrations_roles import DEBIAN_15, make_login
 # Printed when the owner's grant on a schema of somebody else is restored by the owner: it is there already.
 HARMLESS = 'WARNING:  no privileges were granted for "public"'
 OWNER = RoleNames().owner
+WIPE = """
+drop owned by pulse_owner cascade;
+drop schema "My Own" cascade;
+grant usage, create on schema public to pulse_owner;
+"""
 OWNERLESS = ["--no-owner", f"--role={OWNER}"]
 
 
@@ -48,7 +53,7 @@ class Place:
             text=True,
         )
         errors = [line for line in done.stderr.splitlines() if not line.endswith(HARMLESS)]
-        assert (done.returncode, errors) == (0, []), arguments
+        assert (done.returncode, errors) == (0, []), done.stderr
         return done.stdout
 
     def list_dump(self, dump: Path) -> list[str]:
@@ -155,6 +160,42 @@ async def test_what_a_restore_left_out_is_named_and_comes_back(source: Place, ta
     await require_guards(target.url)
 
 
+# What Pulse made before: Postgres writes the condition down without its casts, and cannot read it back.
+OLDER = """
+drop trigger track_update on alerts;
+create trigger track_update after update on alerts for each row
+  when ((row(old.silenced_until))::record *<> (row(new.silenced_until))::record)
+  execute function audit._capture_changes('alert', '{}', '{silenced_until}');
+update sql_layer set sha256 = 'older';
+alter table sql_layer drop column definitions;
+"""
+
+
+async def test_a_database_of_an_older_pulse_is_mended_before_its_dump_or_after(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
+    """Its dump comes back without the trigger; the upgrade makes it, and the next dump comes back whole."""
+    async with superuser(source.url) as conn:
+        await conn.execute(OLDER)
+    dump = tmp_path / "pulse.dump"
+    source.run("pg_dump", "--format=custom", f"--file={dump}")
+    with pytest.raises(AssertionError, match=r"operator does not exist: timestamp with time zone \*<> timestamp"):
+        target.run("pg_restore", str(dump))
+    async with superuser(target.url) as conn:
+        await conn.execute("set pulse.actor_id = ''")
+        await conn.execute("update alerts set silenced_until = now()")
+    Migrator(target.url(None)).upgrade()
+    await require_guards(target.url)
+
+    Migrator(source.url(None)).upgrade()
+    source.run("pg_dump", "--format=custom", f"--file={dump}")
+    with psycopg.connect(target.url(None), autocommit=True) as session:
+        session.execute(WIPE)
+    target.run("pg_restore", "--exit-on-error", str(dump))
+    assert Migrator(target.url(None)).upgrade().startswith("nothing to do")
+    await require_guards(target.url)
+
+
 async def test_a_restore_without_owners_is_refused_with_the_remedy(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
@@ -196,7 +237,7 @@ WAYS = {
     "plain": Way(["--format=plain"], []),
     "ownerless": Way(["--format=custom"], OWNERLESS),
     "ownerless_plain": Way(["--format=plain", "--no-owner"], OWNERLESS),
-    "deployer": Way(["--format=custom"], [], login="deployer"),
+    "deployer": Way(["--format=custom"], OWNERLESS, login="deployer"),
 }
 
 
@@ -242,4 +283,6 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
             assert definitions(target) == definitions(fresh)
             await verify(target, tmp_path / "audit")
             await require_guards(target.url)
-        await serve(target, receiver)
+        # Sealing goes on from the last checkpoint: `pulse audit continue --from-checkpoint` belongs here, then an ops
+        # worker beside the services, and a second verify() after them.
+        await serve(target.url, receiver)
