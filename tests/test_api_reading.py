@@ -29,7 +29,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
         yield opened
 
 
-async def test_only_plain_digits_are_numbers(api: Api, conn: asyncpg.Connection) -> None:
+async def test_only_plain_digits_are_numbers_and_words_flags(api: Api, conn: asyncpg.Connection) -> None:
     rule_id = await seed.rule(conn)
     assert (await api.call("GET", f"/api/v1/rules/{rule_id}")).status_code == 200
     for text in NOT_NUMBERS:
@@ -38,6 +38,8 @@ async def test_only_plain_digits_are_numbers(api: Api, conn: asyncpg.Connection)
                 continue  # the path without its id is another one
             body = assert_problem(await api.call("GET", path), 422)
             assert body["errors"][0]["detail"], path
+    for text in ("1", "0", "yes", "on", "t", "True", "TRUE", ""):
+        assert_problem(await api.call("GET", f"/api/v1/devices?enabled={text}"), 422)
     for value in (True, "1", 1.0, 1.5, [1]):
         body = {"name": "r", "channel_id": value}
         assert_problem(await api.call("POST", "/api/v1/routes", json=body), 422)

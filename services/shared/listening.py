@@ -19,6 +19,9 @@ from services.shared import tracing
 
 log = logging.getLogger(__name__)
 
+# All headers of a request together. h11's own limit of 16 KB is too little for a long token beside the other headers.
+MOST_HEADER_BYTES = 64 * 1024
+
 
 class CannotListen(Exception):
     """The address is taken or not this machine's."""
@@ -37,7 +40,7 @@ class ProblemProtocol(H11Protocol):
             "type": f"urn:pulse:problem:{status.phrase.lower().replace(' ', '-')}",
             "title": status.phrase,
             "status": int(status),
-            "detail": "The request line and headers may have 65536 bytes." if too_long else "This is not HTTP/1.1.",
+            "detail": f"Headers may have {MOST_HEADER_BYTES} bytes." if too_long else "This is not HTTP/1.1.",
             "trace_id": trace_id,
         }
         log.info("request refused before it was read", extra={"status_code": int(status), "trace_id": trace_id})
@@ -95,6 +98,7 @@ async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.
         lifespan="off",
         server_header=False,
         proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)

@@ -1,9 +1,10 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from sqlalchemy import Select
@@ -22,6 +23,7 @@ from services.ui_iot.problems import NotFound
 from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
 
+T = TypeVar("T")
 MOST_TIMELINES = 2
 
 
@@ -52,18 +54,26 @@ class Backend:
         """A read-only transaction that sees the caller's tenant."""
         return read_as(pool_of(self.process), tenant_id=caller.tenant_id)
 
+    async def change(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return the result of work in a transaction in which the caller changes something."""
+        async with self.acting(caller) as connection:
+            return await work(connection)
+
+    async def read(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return the result of work in a read-only transaction that sees the caller's tenant."""
+        async with self.reading(caller) as connection:
+            return await work(connection)
+
     async def find(self, caller: Principal, resource: Resource, identity: int | str) -> dict[str, Any]:
         """Return one resource as its view shows it; raise NotFound when the tenant has none with this id."""
-        async with self.reading(caller) as connection:
-            rows = await fetch(connection, resource.select(identity))
+        rows = await self.read(caller, lambda connection: fetch(connection, resource.select(identity)))
         if not rows:
             raise NotFound(f"There is no {resource.kind} {identity}.")
         return rows[0]
 
     async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:
         """A page of a select over an api view."""
-        async with self.reading(caller) as connection:
-            return await fetch_page(connection, statement, order=order, page=page)
+        return await self.read(caller, lambda connection: fetch_page(connection, statement, order=order, page=page))
 
 
 def pool_of(process: Process) -> Pool:

@@ -58,14 +58,16 @@ class Change:
     async def _carry_out(
         self, effect: Callable[[Connection], Awaitable[dict[str, Any]]], once: Mapping[str, Any]
     ) -> dict[str, Any]:
-        async with self.api.acting(self.caller) as connection:
+        async def work(connection: Connection) -> dict[str, Any]:
             kept = await self.key.claim(connection) if self.key is not None else None
             if kept is not None:
                 return kept
             answer = await effect(connection)
             if self.key is not None:
                 await self.key.keep(connection, answer, once)
-        return answer if not once else {**answer, **once}
+            return {**answer, **once} if once else answer
+
+        return await self.api.change(self.caller, work)
 
 
 _IF_MATCH = Header(

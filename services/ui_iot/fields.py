@@ -46,6 +46,13 @@ def _read_digits(value: Any) -> Any:
     return value
 
 
+def _read_flag(value: Any) -> Any:
+    # bool() of a query takes 1, on, yes and t too, each of which another program reads as something else.
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
 def _require_text(value: Any) -> Any:
     # A number would be taken as seconds since 1970, or as milliseconds when it is large.
     if value is not None and not (isinstance(value, str) and RFC3339.fullmatch(value)):
@@ -55,6 +62,7 @@ def _require_text(value: Any) -> Any:
 
 # In a path and a query every number is text.
 Digits = Annotated[int, BeforeValidator(_read_digits)]
+QueryFlag = Annotated[bool, BeforeValidator(_read_flag)]
 QueryId = Annotated[Digits, Field(ge=1, le=GREATEST_ID)]
 PathId = Annotated[Digits, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it.")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text)]

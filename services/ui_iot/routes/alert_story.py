@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, select, table
 
+from services.shared.db import Connection
 from services.ui_iot.backend import Api
 from services.ui_iot.fields import PathId, shown
 from services.ui_iot.guard import READERS, GuardedRoute, allow
@@ -88,7 +89,8 @@ class AlertStory(Alert):
 @router.get("/{alert_id}", response_model=AlertStory, responses=problems(404), openapi_extra=allow(READERS))
 async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any]:
     """Show one alert, what happened to it and why who was not told."""
-    async with api.reading(caller) as connection:
+
+    async def read(connection: Connection) -> dict[str, Any]:
         alerts = await fetch(connection, RESOURCE.select(alert_id))
         if not alerts:
             raise NotFound(f"There is no alert {alert_id}.")
@@ -101,3 +103,5 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
             "events": await fetch(connection, events.limit(MOST_EVENTS)),
             "suppressions": await fetch(connection, suppressions.limit(MOST_EVENTS)),
         }
+
+    return await api.read(caller, read)

@@ -147,8 +147,7 @@ async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQue
 @router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
 async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
     """Show one notification and every try to deliver it."""
-    async with api.reading(caller) as connection:
-        return await _show(job_id, connection)
+    return await api.read(caller, partial(_show, job_id))
 
 
 @router.post(
