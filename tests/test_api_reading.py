@@ -118,6 +118,13 @@ async def test_json_is_utf_8(api: Api) -> None:
     assert_problem(twice, 400)
 
 
+async def test_a_member_is_named_once(api: Api) -> None:
+    for body in (b'{"name": "a", "name": "b"}', b'{"config": {"url": "a", "url": "a"}}'):
+        for path in ("/api/v1/devices/boiler-1", "/api/v1/channels/1"):
+            refused = await api.call("PATCH", path, content=body)
+            assert "twice" in assert_problem(refused, 400)["detail"]
+
+
 async def test_head_of_probes_and_documents_is_get_without_a_body(api: Api) -> None:
     for path in ("/livez", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/health"):
         got, head = await api.client.get(path), await api.client.head(path)

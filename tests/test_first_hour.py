@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,9 @@ def test_every_act_of_an_operator_has_its_block() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path) -> None:
+def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path, require: Callable[[str], str]) -> None:
     """In one shell that stops at the first block that fails."""
+    require("curl")
     stack.until_ready()
     program = tmp_path / "pulse"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m services.cli "$@"\n')
@@ -52,7 +53,7 @@ def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path) -
     text = "".join(f"echo '=== block {number}'\n{block}" for number, block in enumerate(blocks))
     script = text.replace("8081", str(stack.port_base + 1)).replace("8099", str(free_port()))
     pasted = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"],
+        [require("bash"), "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"],
         check=False,
         cwd=tmp_path,
         env=stack.environment,

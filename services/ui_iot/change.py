@@ -1,4 +1,4 @@
-"""One request that changes something: its preconditions, its idempotency key and its effect share a transaction."""
+"""Changes over HTTP: preconditions, idempotency key and effect of a request share one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
