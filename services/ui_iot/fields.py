@@ -1,6 +1,7 @@
 """The types of the API's members, with the same bounds that the tables have."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
@@ -55,7 +56,7 @@ def _read_flag(value: Any) -> Any:
 
 def _require_text(value: Any) -> Any:
     # A number would be taken as seconds since 1970, or as milliseconds when it is large.
-    if value is not None and not (isinstance(value, str) and RFC3339.fullmatch(value)):
+    if not isinstance(value, datetime | None) and not (isinstance(value, str) and RFC3339.fullmatch(value)):
         raise ValueError("must be RFC 3339 text with a zone, such as 2026-01-05T12:00:00Z")
     return value
 
