@@ -472,7 +472,7 @@ class Export:
 def read(name: str) -> str:
     """A file's text."""
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return Path(name).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise CannotTell(f"{name}: {error}") from None
 

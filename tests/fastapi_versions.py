@@ -16,7 +16,15 @@ from tests.migrating import ROOT
 
 NEWEST = "newest"
 BEFORE_TELEMETRY = "0.141.1"
-TESTS = ("path_template", "trace_middleware", "http_truth", "http_hostile", "http_fail_open")
+TESTS = (
+    "path_template",
+    "trace_middleware",
+    "http_truth",
+    "http_hostile",
+    "http_fail_open",
+    "api_reading",
+    "api_contract",
+)
 SECONDS = 300
 
 

@@ -1,4 +1,4 @@
-"""What every route of the API does alike, asked of each route that the OpenAPI document names."""
+"""Rules that hold for every route of the API, tried on each route of the OpenAPI document."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -122,7 +122,7 @@ def sample(schema: dict[str, Any]) -> str:
 
 
 def test_the_document_names_every_route(api: Api, operations: list[Operation]) -> None:
-    """A route that is left out of it would be asked nothing here."""
+    """The other tests try the routes of the document only."""
     declared = [
         getattr(route, "starlette_route", None) or route
         for route in iter_route_contexts(create_api(api.backend).routes)

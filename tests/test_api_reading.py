@@ -29,7 +29,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
         yield opened
 
 
-async def test_only_plain_digits_are_numbers(api: Api, conn: asyncpg.Connection) -> None:
+async def test_only_plain_digits_are_numbers_and_words_flags(api: Api, conn: asyncpg.Connection) -> None:
     rule_id = await seed.rule(conn)
     assert (await api.call("GET", f"/api/v1/rules/{rule_id}")).status_code == 200
     for text in NOT_NUMBERS:
@@ -38,6 +38,8 @@ async def test_only_plain_digits_are_numbers(api: Api, conn: asyncpg.Connection)
                 continue  # the path without its id is another one
             body = assert_problem(await api.call("GET", path), 422)
             assert body["errors"][0]["detail"], path
+    for text in ("1", "0", "yes", "on", "t", "True", "TRUE", ""):
+        assert_problem(await api.call("GET", f"/api/v1/devices?enabled={text}"), 422)
     for value in (True, "1", 1.0, 1.5, [1]):
         body = {"name": "r", "channel_id": value}
         assert_problem(await api.call("POST", "/api/v1/routes", json=body), 422)
@@ -114,6 +116,13 @@ async def test_json_is_utf_8(api: Api) -> None:
             assert_problem(response, 400)
     twice = await api.call("POST", "/api/v1/devices", content=BOM + BOM + b"{}")
     assert_problem(twice, 400)
+
+
+async def test_a_member_is_named_once(api: Api) -> None:
+    for body in (b'{"name": "a", "name": "b"}', b'{"config": {"url": "a", "url": "a"}}'):
+        for path in ("/api/v1/devices/boiler-1", "/api/v1/channels/1"):
+            refused = await api.call("PATCH", path, content=body)
+            assert "twice" in assert_problem(refused, 400)["detail"]
 
 
 async def test_head_of_probes_and_documents_is_get_without_a_body(api: Api) -> None:

@@ -190,8 +190,8 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
     assert "is a tenant acme already" in assert_one_line(pulse("tenant", "create", "acme", "--name", "Other", **url))
     for wrong in ("Acme", "-acme", "a" * 64, "a_b", "acme\n"):
         assert "is no tenant id" in assert_one_line(pulse("tenant", "create", "--", wrong, **url))
-    for wrong in ("", " ", "two\nlines"):
-        assert "takes one line" in assert_one_line(pulse("tenant", "create", "new", "--name", wrong, **url))
+    for wrong, fault in (("", "visible"), (" ", "visible"), ("two\nlines", "U+000A"), ("a\u202eb", "U+202E")):
+        assert fault in assert_one_line(pulse("tenant", "create", "new", "--name", wrong, **url))
     assert await conn.fetchval("select count(*) from tenants") == 3
 
 

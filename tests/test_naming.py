@@ -1,4 +1,4 @@
-"""Names that cannot be seen or told apart, tags given twice, and addresses of channels."""
+"""Invisible names, duplicate tags and faulty addresses of channels are refused with the reason."""
 
 import sys
 import unicodedata

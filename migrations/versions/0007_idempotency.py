@@ -1,6 +1,6 @@
 """Answers to requests with an Idempotency-Key.
 
-As 0007_idempotency.sql tells it. A revision changes state only; behaviour belongs to sql/.
+The statements are in 0007_idempotency.sql. A revision changes state only; behaviour belongs to sql/.
 """
 
 from pathlib import Path

@@ -12,6 +12,7 @@ from services.local import database
 from services.local.errors import LocalError
 from services.local.home import Home
 from services.shared import db, tracing
+from services.ui_iot.naming import visible_name
 
 app = typer.Typer(help="Make tenants and list them.", no_args_is_help=True)
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -26,13 +27,16 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name for people; the id when left out.")] = None,
 ) -> None:
     """Make a tenant."""
-    title = tenant_id if name is None else name.strip()
     if not _TENANT_ID.fullmatch(tenant_id):
         raise LocalError(
             f"{tenant_id} is no tenant id: it takes up to 63 lower-case letters, digits and dashes, no dash first"
         )
-    if not title or not title.isprintable():
-        raise LocalError("a tenant's name takes one line of text")
+    try:
+        title = visible_name(tenant_id if name is None else name.strip())
+    except ValueError as error:
+        raise LocalError(f"a tenant's name {error}") from None
+    if not title:
+        raise LocalError("a tenant's name must contain a visible character")
     if not _in_database(lambda pool: create_tenant(pool, tenant_id, title)):
         raise LocalError(f"there is a tenant {tenant_id} already")
     print(f"Tenant {tenant_id} is there; ./pulse token --tenant {tenant_id} --role admin signs in to it.")

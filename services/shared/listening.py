@@ -41,7 +41,7 @@ class ProblemProtocol(H11Protocol):
             "type": f"urn:pulse:problem:{status.phrase.lower().replace(' ', '-')}",
             "title": status.phrase,
             "status": int(status),
-            "detail": "The request line and headers may have 65536 bytes." if too_long else "This is not HTTP/1.1.",
+            "detail": f"Headers may have {MOST_HEADER_BYTES} bytes." if too_long else "This is not HTTP/1.1.",
             "trace_id": trace_id,
         }
         log.info("request refused before it was read", extra={"status_code": int(status), "trace_id": trace_id})

@@ -1,4 +1,4 @@
-"""One request that changes something: its preconditions, its idempotency key and its effect share a transaction."""
+"""Changes over HTTP: preconditions, idempotency key and effect of a request share one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Change:
             answer = await effect(connection)
             if self.key is not None:
                 await self.key.keep(connection, answer, once)
-            return answer if not once else {**answer, **once}
+            return {**answer, **once} if once else answer
 
         return await self.api.change(self.caller, work)
 

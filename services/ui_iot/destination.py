@@ -1,4 +1,4 @@
-"""Addresses that channels send to: read once, written in one form, refused with the reason."""
+"""Addresses of channels: validated once, stored in one form."""
 
 import ipaddress
 import re

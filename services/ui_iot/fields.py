@@ -1,6 +1,7 @@
 """The types of the API's members, with the same bounds that the tables have."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
@@ -46,15 +47,23 @@ def _read_digits(value: Any) -> Any:
     return value
 
 
+def _read_flag(value: Any) -> Any:
+    # bool() of a query takes 1, on, yes and t too, each of which another program reads as something else.
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
 def _require_text(value: Any) -> Any:
     # A number would be taken as seconds since 1970, or as milliseconds when it is large.
-    if value is not None and not (isinstance(value, str) and RFC3339.fullmatch(value)):
+    if not isinstance(value, datetime | None) and not (isinstance(value, str) and RFC3339.fullmatch(value)):
         raise ValueError("must be RFC 3339 text with a zone, such as 2026-01-05T12:00:00Z")
     return value
 
 
 # In a path and a query every number is text.
 Digits = Annotated[int, BeforeValidator(_read_digits)]
+QueryFlag = Annotated[bool, BeforeValidator(_read_flag)]
 QueryId = Annotated[Digits, Field(ge=1, le=GREATEST_ID)]
 PathId = Annotated[Digits, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it.")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text)]

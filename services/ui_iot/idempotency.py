@@ -1,11 +1,11 @@
-"""Idempotency-Key: a POST that is sent again is answered again, without a second effect.
+"""Idempotency-Key: a repeated POST gets the first answer and has no second effect.
 
 draft-ietf-httpapi-idempotency-key-header. The key is a row that is written in the transaction of the effect. So the
 second of two requests at once waits for the first, in whatever process that runs, and a request that fails leaves no
 row: its key may be used again.
 
-What an answer shows only once (a device's token, a webhook's secret) is kept encrypted by the key itself, of which the
-database has only a slow hash. A replay can show it again, and a row without the key cannot.
+A secret that an answer shows only once (a device's token, a webhook's secret) is stored encrypted by the key itself.
+The database has only a slow hash of the key, so a replay can show the secret again and the row alone cannot.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ui_iot.entity_tags import Preconditions, Versioned, tag_of
-from services.ui_iot.problems import Unreadable, UnsupportedMediaType
+from services.ui_iot.problems import BadRequest, Unreadable, UnsupportedMediaType
 
 MEDIA_TYPE = "application/json"
 _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii"))
@@ -27,7 +27,7 @@ class JsonRequest(Request):
         """Return the document in the body; raise Unreadable when it is not JSON."""
         body = await self.body()
         try:
-            return json.loads(without_mark(body).decode())
+            return json.loads(without_mark(body).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError):
             raise Unreadable from None
 
@@ -61,6 +61,14 @@ class JsonRoute(APIRoute):
             return _without_body(response) if request.method == "HEAD" else response
 
         return answered
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        # RFC 8259 leaves open which of the two counts, and programs differ.
+        raise BadRequest("The body names a member of an object twice.")
+    return found
 
 
 def without_mark(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Names for people: what can be seen and told apart, in one spelling."""
+"""Validation of names: every character visible, in one spelling."""
 
 import unicodedata
 

@@ -17,20 +17,21 @@ Devices send readings to `POST /ingest/v1/readings`; rules turn readings into al
 Every response carries `X-Trace-ID`; send one (32 hexadecimal digits, a UUID, or a W3C `traceparent`) to choose it.
 Lists come in pages: pass `next_cursor` back as `cursor` until it is null. Every error is `application/problem+json`.
 
-Requests are read strictly. A body is JSON in UTF-8, sent as `application/json`, another `+json` type or without
-`Content-Type`; anything else gets 415. Members that the schema does not list get 422. Numbers in paths and queries
-are plain decimal digits, times are RFC 3339 text with a zone. `HEAD` works wherever `GET` does.
+Requests are read strictly. A body is JSON in UTF-8, sent as `application/json`, as another `+json` type or without
+`Content-Type`; any other type gets 415. Members that the schema does not list get 422. Numbers in paths and queries
+are plain decimal digits, flags are `true` or `false`, times are RFC 3339 text with a zone. `HEAD` works wherever
+`GET` does.
 
-A resource that can be changed carries an `ETag`. Send it as `If-Match` with a change, and the change is made only if
-nobody else has changed the resource since, else the answer is 412. Send it as `If-None-Match` with a GET, and the
-answer is 304 while nothing has changed. Without these headers nothing is compared. What a resource only reports, such
-as a device's `last_seen_at`, changes the `ETag` but does not stop a change with the older one.
+A resource that can be changed carries an `ETag`. A change with this tag as `If-Match` is made only while the resource
+is as it was read; otherwise the answer is 412. A GET with it as `If-None-Match` gets 304 while nothing has changed.
+Without these headers nothing is compared. Members that only report, such as a device's `last_seen_at`, change the
+`ETag`, but the older tag still admits a change.
 
-Every `POST` under `/api/v1` honors `Idempotency-Key` for 24 hours: sent again with the same key and body to the same
-address by the same caller, it has no second effect and gets the same answer, tokens and secrets included. With
-another body it gets 422. Of two such requests at once the second waits for the first. A request that failed has used
-no key. Use a random key, such as a UUID: it also encrypts the secrets in the answer that is kept. Readings need no
-key: they are stored once for each device, metric and timestamp.
+Every `POST` under `/api/v1` honors `Idempotency-Key` for 24 hours: a request that the same caller sends again to the
+same address with the same key and body has no second effect and gets the same answer, tokens and secrets included.
+Another body gets 422. Of two such requests at once, the second waits for the first. A failed request does not use up
+its key. Use a random key, such as a UUID: it also encrypts the secrets of the stored answer. Readings need no key:
+they are stored once for each device, metric and timestamp.
 """
 
 _PROBLEM_SCHEMA = {

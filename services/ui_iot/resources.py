@@ -1,4 +1,4 @@
-"""A kind of resource that has an id and can be changed: where its rows are and how one is shown."""
+"""Kinds of changeable resources: view, key column and model of each."""
 
 from dataclasses import dataclass
 from typing import Any

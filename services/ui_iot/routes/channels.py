@@ -20,7 +20,7 @@ from services.ui_iot.channel_config import (
     new_secret,
 )
 from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import Flag, Name, PathId, changes, example, shown, unset
+from services.ui_iot.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
@@ -172,7 +172,7 @@ class ChannelQuery(PageQuery):
 
     kind: Kind | None = None
     """Only channels of this kind."""
-    enabled: bool | None = None
+    enabled: QueryFlag | None = None
     """Only channels that are, or are not, in use."""
 
 

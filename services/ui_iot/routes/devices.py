@@ -12,7 +12,19 @@ from services.ui_iot.backend import Api
 from services.ui_iot.change import Acting, Change, Changing, Creating
 from services.ui_iot.device_tokens import new_device_token
 from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import DeviceId, Flag, Name, PathDeviceId, Tag, Tags, changes, example, shown, unset
+from services.ui_iot.fields import (
+    DeviceId,
+    Flag,
+    Name,
+    PathDeviceId,
+    QueryFlag,
+    Tag,
+    Tags,
+    changes,
+    example,
+    shown,
+    unset,
+)
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import NAME, Order, PageQuery, where_equal
@@ -114,9 +126,9 @@ class DeviceQuery(PageQuery):
     """Which devices."""
 
     tag: Annotated[Tag | None, Field(description="Only devices with this tag.")] = None
-    enabled: bool | None = None
+    enabled: QueryFlag | None = None
     """Only devices that are, or are not, in use."""
-    is_gateway: bool | None = None
+    is_gateway: QueryFlag | None = None
     """Only devices that may, or may not, report for others."""
 
 

@@ -10,7 +10,20 @@ from sqlalchemy import BigInteger, Boolean, Column, Text, table
 from services.ui_iot.backend import Api
 from services.ui_iot.change import Changing, Creating
 from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import Flag, Id, Name, PathId, QueryId, Severity, Tag, changes, example, shown, unset
+from services.ui_iot.fields import (
+    Flag,
+    Id,
+    Name,
+    PathId,
+    QueryFlag,
+    QueryId,
+    Severity,
+    Tag,
+    changes,
+    example,
+    shown,
+    unset,
+)
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.paging import ID, Order, PageQuery, where_equal
@@ -109,7 +122,7 @@ class RouteQuery(PageQuery):
     """Only routes to this channel."""
     rule_id: QueryId | None = None
     """Only routes for this one rule."""
-    enabled: bool | None = None
+    enabled: QueryFlag | None = None
     """Only routes that are, or are not, in use."""
 
 

@@ -19,6 +19,7 @@ from services.ui_iot.fields import (
     Number,
     Operator,
     PathId,
+    QueryFlag,
     QueryId,
     Severity,
     Tag,
@@ -152,7 +153,7 @@ class RuleQuery(PageQuery):
     tag: Annotated[Tag | None, Field(description="Only rules for this group.")] = None
     policy_id: QueryId | None = None
     """Only rules with this escalation policy."""
-    enabled: bool | None = None
+    enabled: QueryFlag | None = None
     """Only rules that are, or are not, in use."""
 
 
