@@ -15,7 +15,7 @@ from jose import jwk, jws
 from starlette.types import ASGIApp
 
 from services.shared.audit import open_audit_logger
-from services.shared.db import open_pool
+from services.shared.db import close_pool, open_pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import UiIot
@@ -187,4 +187,4 @@ async def open_api(
             async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
                 yield Api(client, backend, keys, app)
     finally:
-        await process.pool.close()
+        await close_pool(process.pool)

@@ -1,6 +1,8 @@
 """One URL, one meaning: services split it as libpq does, and refuse what they cannot obey before they start."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -106,6 +108,15 @@ def test_what_cannot_be_obeyed_ends_the_start(
     assert line.startswith(f"evaluator_iot: PULSE_DATABASE_URL: {said}")
 
 
+def fault_of(work: Callable[[], object]) -> str | None:
+    """What it says against a URL, None when it takes it."""
+    try:
+        work()
+    except (BadUrl, NoDatabase) as fault:
+        return str(fault)
+    return None
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -142,23 +153,17 @@ def test_a_fault_never_shows_a_password(
         True,
     )
     assert SECRET not in said
-    try:
-        database_url()
-    except NoDatabase as fault:
-        assert str(fault).startswith("PULSE_DATABASE_URL")
-        assert SECRET not in str(fault)
-        assert "\n" not in str(fault)
+    fault = fault_of(database_url)
+    assert fault is None or (fault.startswith("PULSE_DATABASE_URL") and SECRET not in fault and "\n" not in fault)
 
 
 @given(st.text(st.sampled_from("pos:/@[]?&=,%#.0123456789azé \\"), max_size=40))
 @settings(max_examples=500)
 def test_no_text_makes_a_fault_of_ours(text: str) -> None:
     for url in (text, f"postgresql://{text}", f"postgresql://u:{SECRET}@{text}"):
-        try:
-            read_target(url, {"USER": "me"})
-        except BadUrl as fault:
-            assert SECRET not in str(fault)
-            assert str(fault).isprintable()
+        fault = fault_of(partial(read_target, url, {"USER": "me"})) or ""
+        assert SECRET not in fault
+        assert fault.isprintable()
 
 
 def test_the_variable_that_gave_the_url_is_named(

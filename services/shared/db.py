@@ -1,6 +1,7 @@
 """The only door to Postgres: pools, transactions with an actor, the checks at start and of readiness."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -68,6 +69,19 @@ class Actor:
     type: str
     id: str
     name: str | None = None
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Say in one line that the pool could not restore a connection: an outage is no fault that needs a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    detail = None if error is None else outage(error)
+    if detail is not None:
+        record.msg = f"{record.msg}: {type(error).__name__}: {error}"
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("asyncpg.pool").addFilter(_shorten)
 
 
 async def _prepare(connection: Connection) -> None:

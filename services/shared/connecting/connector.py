@@ -218,9 +218,12 @@ def _keep_alive(connection: asyncpg.Connection, wanted: Mapping[str, int]) -> No
 
 def _summary(errors: list[tuple[Host, Exception]]) -> Exception:
     """Return one error that names what each host said."""
-    said = [f"{host}: {str(error) or 'no answer in time'}" for host, error in errors]
     if len(errors) == 1 and str(errors[0][1]):
         return errors[0][1]
+    said = [
+        text if text.startswith(str(host)) else f"{host}: {text or 'no answer in time'}"
+        for host, text in ((host, str(error)) for host, error in errors)
+    ]
     wrong = any(isinstance(error, WrongServer) for _, error in errors)
     silent = all(isinstance(error, TimeoutError) for _, error in errors)
     kind = WrongServer if wrong else TimeoutError if silent else ConnectionError
