@@ -257,6 +257,7 @@ class Provider:
             routes=[
                 Route("/.well-known/openid-configuration", self._describe),
                 Route("/jwks", self._keys),
+                Route("/jwks/bom", self._keys_with_bom),
                 Route("/token", self._token, methods=["POST"]),
             ]
         )
@@ -266,6 +267,9 @@ class Provider:
 
     async def _keys(self, _request: Request) -> Response:
         return JSONResponse({"keys": [EC.public(), RSA.public()]})
+
+    async def _keys_with_bom(self, _request: Request) -> Response:
+        return Response(b"\xef\xbb\xbf" + orjson.dumps({"keys": [EC.public(), RSA.public()]}))
 
     async def _token(self, request: Request) -> Response:
         body = (await request.body()).decode()

@@ -16,7 +16,7 @@ LONGEST_FUNCTION = 40
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
 SHARED = {"audit", "db", "http_client", "listening", "logging", "metrics", "otlp", "server", "settings", "tracing"}
-SHARED |= {"oidc_settings", "worker"}
+SHARED |= {"egress", "oidc_settings", "worker"}
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {

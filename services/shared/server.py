@@ -56,6 +56,8 @@ class Process:
     """What /metrics answers where that is more than the process's own registry."""
     others: Callable[[], str | None] = lambda: None
     """Why the processes that share its port are not ready, or None."""
+    more_health: Callable[[], dict[str, Any]] = dict
+    """Members that /health has beside those of every process."""
     ready: bool = False
     stopping: bool = False
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
@@ -122,6 +124,7 @@ def status_routes(process: Process) -> list[Route]:
                 "counters": process.counters,
                 "last_pass_at": process.last_pass_at.isoformat() if process.last_pass_at else None,
                 "queues": await process.queues(),
+                **process.more_health(),
             }
         )
 
@@ -216,7 +219,7 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
 def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
     """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line(), otlp.exporting(settings.service):
+    with told_in_one_line(), otlp.exporting(settings.service, settings.egress):
         asyncio.run(work)
 
 
