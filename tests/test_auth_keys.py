@@ -313,6 +313,15 @@ async def test_a_description_that_does_not_fit_is_refused(
         await issuer.fetch_keys()
 
 
+async def test_a_description_may_have_the_name_that_the_tokens_have() -> None:
+    """Where it stands at another address, which the operator names as well."""
+    server = Provider()
+    server.description["issuer"] = "http://tokens.test/"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        issuer = Issuer(client, server.url, issuer="http://tokens.test/", client_id="pulse")
+        assert await issuer.fetch_keys() == {"keys": [EC.public(), RSA.public()]}
+
+
 async def test_an_https_issuer_may_not_send_us_to_plain_http() -> None:
     server = Provider("https://issuer.test")
     server.description["jwks_uri"] = "http://issuer.test/jwks"
