@@ -430,6 +430,18 @@ def test_entries_have_the_settings_as_defaults_but_never_the_secret(tmp_path: Pa
     assert (entry.client_id, entry.client_secret) == (None, None)
 
 
+def test_an_issuer_may_be_described_elsewhere() -> None:
+    """As the tokens of version 1.0 of Entra ID ask for."""
+    given = settings(oidc_issuer="https://login.test/dir", jwt_issuer="https://sts.test/dir/", oidc_client_secret="s")
+    [entry] = read_issuers(given)
+    assert (entry.issuer, entry.discovery, entry.client_id) == (
+        "https://sts.test/dir/",
+        "https://login.test/dir",
+        "pulse",
+    )
+    assert read_issuers(settings(jwt_issuer="https://sts.test/dir/")) == ()
+
+
 def test_a_missing_file_and_two_ways_at_once_are_faults(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

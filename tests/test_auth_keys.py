@@ -257,6 +257,7 @@ class Provider:
             routes=[
                 Route("/.well-known/openid-configuration", self._describe),
                 Route("/jwks", self._keys),
+                Route("/jwks/bom", self._keys_with_bom),
                 Route("/token", self._token, methods=["POST"]),
             ]
         )
@@ -266,6 +267,9 @@ class Provider:
 
     async def _keys(self, _request: Request) -> Response:
         return JSONResponse({"keys": [EC.public(), RSA.public()]})
+
+    async def _keys_with_bom(self, _request: Request) -> Response:
+        return Response(b"\xef\xbb\xbf" + orjson.dumps({"keys": [EC.public(), RSA.public()]}))
 
     async def _token(self, request: Request) -> Response:
         body = (await request.body()).decode()
@@ -307,6 +311,15 @@ async def test_a_description_that_does_not_fit_is_refused(
     server.description |= bend
     with pytest.raises(ProviderError):
         await issuer.fetch_keys()
+
+
+async def test_a_description_may_have_the_name_that_the_tokens_have() -> None:
+    """Where it stands at another address, which the operator names as well."""
+    server = Provider()
+    server.description["issuer"] = "http://tokens.test/"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
+        issuer = Issuer(client, server.url, issuer="http://tokens.test/", client_id="pulse")
+        assert await issuer.fetch_keys() == {"keys": [EC.public(), RSA.public()]}
 
 
 async def test_an_https_issuer_may_not_send_us_to_plain_http() -> None:

@@ -19,6 +19,7 @@ SHARED = {
     "audit",
     "connecting",
     "db",
+    "egress",
     "http_client",
     "listening",
     "logging",

@@ -158,7 +158,10 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
     assert process.pool is not None
     allow_private = settings.allow_private_destinations
     async with traced_client(
-        allow_private=allow_private, timeout_seconds=settings.delivery_timeout_seconds, resolve=resolve
+        allow_private=allow_private,
+        timeout_seconds=settings.delivery_timeout_seconds,
+        resolve=resolve,
+        egress=settings.egress,
     ) as client:
         sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
         slot_freed = asyncio.Event()

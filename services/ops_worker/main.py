@@ -126,10 +126,12 @@ async def sealing_loops(
 async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
     assert isinstance(process.settings, OpsWorker)
-    # The services are the operator's own addresses, and by default on this machine.
+    # The services are the operator's own addresses, and by default on this machine: no proxy stands before them.
+    direct = replace(process.settings.egress, proxy=None)
     async with (
-        traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds) as client,
-        sealing_loops(process, process.settings, client) as sealing,
+        traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds, egress=direct) as client,
+        traced_client(trusted=True, egress=process.settings.egress) as outgoing,
+        sealing_loops(process, process.settings, outgoing) as sealing,
     ):
         timers = [*loops(process.settings, client), *sealing]
         yield [replace(timer, step=name_the_role(timer.step)) for timer in timers]

@@ -4,6 +4,9 @@ A name is resolved once for each connection, every address of the answer is chec
 checked address itself; the URL keeps its name, so Host, SNI and the certificate are those of the name. A name that
 changes its answer between check and connection (DNS rebinding) therefore gains nothing, and neither do numeric forms
 of an address such as 2130706433 or 0177.0.0.1: they are names like any other until the resolver has spoken.
+
+Through an egress proxy the same holds: Pulse resolves and checks the name itself and asks the proxy for a tunnel to the
+checked address. Only for addresses that the operator configured (trusted) the proxy gets the name and resolves it.
 """
 
 import asyncio
@@ -20,6 +23,7 @@ import httpcore
 import httpx
 
 from services.shared import otlp, tracing
+from services.shared.egress import DIRECT, Egress, Proxy
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 _SocketOptions = Iterable[tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]]
@@ -85,11 +89,13 @@ async def resolve_name(host: str, port: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections to checked addresses."""
+    """Opens connections to checked addresses, through the egress proxy where there is one."""
 
     resolve: Resolver
     allow_private: bool
     trusted: bool
+    egress: Egress
+    ssl_context: ssl.SSLContext
     inner: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
 
     async def connect_tcp(
@@ -100,12 +106,47 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: _SocketOptions | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        addresses = (await self._checked(host, port))[:_MAX_ADDRESSES_TRIED]
-        share = None if timeout is None else timeout / len(addresses)
-        for address in addresses[:-1]:
+        proxy = self.egress.proxy_for(host)
+        if proxy is not None and self.trusted:
+            targets: Sequence[str] = [host]
+        else:
+            targets = (await self._checked(host, port))[:_MAX_ADDRESSES_TRIED]
+        share = None if timeout is None else timeout / len(targets)
+        for place, target in enumerate(targets, start=1):
+            try:
+                if proxy is not None:
+                    return await self._through(proxy, target, port, share)
+                return await self.inner.connect_tcp(target, port, share, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if place == len(targets):
+                    raise
+        raise AssertionError("a name without addresses does not resolve")
+
+    async def _through(
+        self, proxy: Proxy, target: str, port: int, seconds: float | None
+    ) -> httpcore.AsyncNetworkStream:
+        """Open a tunnel. The proxy's own address is the operator's choice, and so admitted wherever it is."""
+        stream = await self._reach(proxy, seconds)
+        try:
+            if proxy.tls:
+                stream = await stream.start_tls(self.ssl_context, proxy.host, seconds)
+            return await proxy.open_tunnel(stream, target, port, seconds=seconds)
+        except BaseException as error:
+            with suppress(httpcore.NetworkError, httpcore.TimeoutException, OSError):
+                await stream.aclose()
+            if isinstance(error, httpcore.NetworkError) and not isinstance(error, httpcore.ConnectError):
+                raise httpcore.ConnectError(f"the egress proxy broke off: {error}") from error
+            raise
+
+    async def _reach(self, proxy: Proxy, seconds: float | None) -> httpcore.AsyncNetworkStream:
+        try:
+            addresses = list(dict.fromkeys(await self.resolve(proxy.host, proxy.port)))[:_MAX_ADDRESSES_TRIED]
+        except (OSError, UnicodeError):
+            addresses = []
+        for address in addresses:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self.inner.connect_tcp(address, port, share, local_address, socket_options)
-        return await self.inner.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+                return await self.inner.connect_tcp(address, proxy.port, seconds)
+        raise httpcore.ConnectError("the egress proxy cannot be reached")
 
     async def _checked(self, host: str, port: int) -> Sequence[str]:
         try:
@@ -193,18 +234,21 @@ def traced_client(
     max_body_bytes: int = 65536,
     resolve: Resolver = resolve_name,
     ssl_context: ssl.SSLContext | None = None,
+    egress: Egress = DIRECT,
 ) -> httpx.AsyncClient:
     """A client for requests that leave the machine; raises AddressRefused and httpx.TransportError.
 
     timeout_seconds: from the first byte of the request to the last of the answer.  max_body_bytes: what is read of an
     answer; the rest is dropped.  allow_private: loopback is admitted too, no other private address.  trusted: any
     address is admitted, for those that the operator configured (an issuer, our own services) and nobody else chose.
+    egress: proxy and extra certificate authorities.
     """
+    context = ssl_context or egress.ssl_context()
     pool = httpcore.AsyncConnectionPool(
-        ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
+        ssl_context=context,
         max_connections=None,
         keepalive_expiry=_KEEP_ALIVE_SECONDS,
-        network_backend=_CheckedBackend(resolve, allow_private, trusted),
+        network_backend=_CheckedBackend(resolve, allow_private, trusted, egress, context),
     )
     return httpx.AsyncClient(
         transport=_Transport(pool, timeout_seconds, max_body_bytes, trusted),

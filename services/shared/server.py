@@ -230,7 +230,7 @@ def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, 
 def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
     """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
     json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line(), otlp.exporting(settings.service):
+    with told_in_one_line(), otlp.exporting(settings.service, settings.egress):
         asyncio.run(work)
 
 

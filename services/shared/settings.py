@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
+from services.shared.egress import Egress, Proxy, check_ca_file
 from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -30,6 +32,11 @@ Seconds = Annotated[float, Field(gt=0)]
 def _strip(value: object) -> object:
     """Without the line break that a file of a secret ends in, which no header can carry."""
     return value.strip() if isinstance(value, str) else value
+
+
+def _check_proxy(url: SecretStr) -> SecretStr:
+    Proxy.parse(url.get_secret_value())
+    return url
 
 
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -79,6 +86,12 @@ class Settings(BaseSettings):
     """Prepared statements kept a connection; 0 behind a pooler in transaction mode."""
     poll_seconds: Seconds = 5.0
     """Longest that a worker waits when nothing wakes it."""
+    ca_file: Annotated[Path, AfterValidator(check_ca_file)] | None = None
+    """Certificates in PEM form of authorities that outgoing calls trust besides the public ones."""
+    egress_proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
+    """HTTP proxy of outgoing calls: http://host:port or https://host:port, with user:password@ if it asks for them."""
+    egress_no_proxy: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = ()
+    """Hosts, separated by commas, that are called without the proxy; .example.com stands for all names below it."""
     allow_unsafe_database: bool = False
     """For tests only: work with a database whose fsync or synchronous_commit is off, which loses rows in a crash."""
 
@@ -88,6 +101,12 @@ class Settings(BaseSettings):
         if metrics_port is not None and metrics_port == info.data.get("port"):
             raise ValueError("must be another port than PULSE_PORT")
         return metrics_port
+
+    @property
+    def egress(self) -> Egress:
+        """The way that outgoing calls take."""
+        proxy = None if self.egress_proxy is None else Proxy.parse(self.egress_proxy.get_secret_value())
+        return Egress(self.ca_file, proxy, tuple(host.lower() for host in self.egress_no_proxy))
 
     @property
     def listen_dsn(self) -> str | None:

@@ -30,7 +30,7 @@ from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.issuers import IssuerEntry, load_issuers
 from services.ui_iot.oidc import Issuer
-from services.ui_iot.providers import open_providers
+from services.ui_iot.providers import ProviderGauges, open_providers
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.user_tokens import TokenCheck
@@ -38,6 +38,9 @@ from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
 
 log = logging.getLogger(__name__)
+
+# A JWKS document with certificate chains may be long.
+_MOST_PROVIDER_BYTES = 1_048_576
 
 
 def make_backend(
@@ -77,10 +80,12 @@ async def run(
     process = make_process(settings, member)
     async with (
         contextlib.nullcontext() if member is None else member.answering(),
-        traced_client(trusted=True) as client,
+        traced_client(trusted=True, max_body_bytes=_MOST_PROVIDER_BYTES, egress=settings.egress) as client,
         open_audit_logger(settings, registry=process.metrics.registry) as audit,
         open_providers(issuers, client, max_token_bytes=settings.oidc_max_token_bytes) as providers,
     ):
+        process.facts["identity_providers"] = providers.health
+        process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
         server = asyncio.create_task(
             serve_process(process, create_app(backend), stop=stop, sockets=sockets), name="server"

@@ -38,7 +38,7 @@ class Claims:
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
     """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
-    fault = _find_time_fault(claims, now) or _find_origin_fault(claims, trust) or find_kind_fault(claims)
+    fault = _find_time_fault(claims, now) or find_kind_fault(claims) or _find_origin_fault(claims, trust)
     if fault is not None:
         return Refusal("invalid_claims", fault)
     try:

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 # Forged key ids and signatures must not hammer the provider; a rotated key is found this late at most.
 RETRY_SECONDS = 10.0
 RETRY_WITHOUT_KEYS_SECONDS = 1.0
+# A provider that hangs keeps tokens of unknown keys waiting this long at most.
+LOOK_SECONDS = 5.0
 # A revoked key stops working this late at most.
 FRESH_SECONDS = 300.0
 
@@ -57,8 +59,8 @@ class Jwks:
         return len(self._keys or ())
 
     def current(self) -> KeySet | None:
-        """The keys in memory, None before the first success; old ones are renewed behind the caller's back."""
-        if self._clock() - self._fetched_at > FRESH_SECONDS:
+        """Return the keys in memory, None before the first success; old ones are renewed in the background."""
+        if self.failing or self._clock() - self._fetched_at > FRESH_SECONDS:
             self._start_refresh()
         return self._keys
 
@@ -84,8 +86,13 @@ class Jwks:
 
     async def _look(self) -> None:
         try:
-            document = await self._source.fetch_keys()
+            async with asyncio.timeout(LOOK_SECONDS):
+                document = await self._source.fetch_keys()
             keys = KeySet.from_document(document)
+        except TimeoutError:
+            self.failing = True
+            fault = f"no answer within {LOOK_SECONDS:g} s; check the address, the network and PULSE_EGRESS_PROXY"
+            self.faults.report(fault, effect="the keys of the issuer cannot be fetched")
         except (*UNREACHABLE, ProviderError, ValueError) as error:
             self.failing = True
             self.faults.report(str(error) or type(error).__name__, effect="the keys of the issuer cannot be fetched")

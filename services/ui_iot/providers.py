@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from services.ui_iot.issuers import IssuerEntry
 from services.ui_iot.jwks import Jwks
@@ -15,6 +18,9 @@ from services.ui_iot.tokens import TokenVerifier
 from services.ui_iot.user_tokens import TokenCheck, TokensByIssuer, UserTokens
 
 log = logging.getLogger(__name__)
+
+# Time between two checks whether keys are old, or the last look at them failed.
+RENEW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,47 @@ class Providers:
     token_endpoints: Mapping[str, Issuer]
     """By issuer: where refresh tokens are exchanged."""
     keys: Sequence[Jwks]
+
+    def health(self) -> list[dict[str, Any]]:
+        """Return what /health shows of the issuers."""
+        return [self._describe(keys) for keys in self.keys]
+
+    def _describe(self, keys: Jwks) -> dict[str, Any]:
+        endpoint = self.token_endpoints.get(keys.issuer)
+        return {
+            "issuer": keys.issuer,
+            "usable_keys": keys.usable_keys,
+            "keys_age_seconds": None if keys.age_seconds is None else round(keys.age_seconds, 3),
+            "failing": keys.failing,
+            "fault": keys.faults.newest,
+            "refresh_fault": endpoint.faults.newest if endpoint is not None else None,
+        }
+
+
+class ProviderGauges(Collector):
+    """The state of the issuers' keys at a scrape. The label is the configured issuer, never a client's text."""
+
+    def __init__(self, keys: Sequence[Jwks]) -> None:
+        self._keys = keys
+
+    def collect(self) -> Iterator[Metric]:
+        """Age of the keys, and whether the last look failed."""
+        age = GaugeMetricFamily(
+            "pulse_oidc_keys_age_seconds",
+            "Seconds since the issuer's keys were last fetched; no sample before the first success.",
+            labels=["issuer"],
+        )
+        failing = GaugeMetricFamily(
+            "pulse_oidc_failing",
+            "Processes whose last look for the issuer's keys failed; /health and the log name the fault.",
+            labels=["issuer"],
+        )
+        for keys in self._keys:
+            if keys.age_seconds is not None:
+                age.add_metric([keys.issuer], keys.age_seconds)
+            failing.add_metric([keys.issuer], keys.failing)
+        yield age
+        yield failing
 
 
 @asynccontextmanager
@@ -47,6 +94,7 @@ async def open_providers(
         entry.issuer: UserTokens(keys[entry.issuer], TokenVerifier(entry.trust(max_token_bytes))) for entry in entries
     }
     await asyncio.gather(*(each.newer() for each in keys.values()))
+    renewing = asyncio.create_task(_renew(tuple(keys.values())), name="renew-keys")
     only = next(iter(checks.values())) if len(checks) == 1 else None
     try:
         yield Providers(
@@ -55,7 +103,16 @@ async def open_providers(
             keys=tuple(keys.values()),
         )
     finally:
-        await asyncio.gather(*(each.close() for each in keys.values()))
+        renewing.cancel()
+        await asyncio.gather(renewing, *(each.close() for each in keys.values()), return_exceptions=True)
+
+
+async def _renew(keys: Sequence[Jwks]) -> None:
+    """Look for newer keys also while no token asks for them, so that /health and metrics show the present state."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        for each in keys:
+            each.current()
 
 
 def _make_issuer(entry: IssuerEntry, client: httpx.AsyncClient) -> Issuer:

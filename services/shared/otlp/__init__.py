@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from services.shared.egress import DIRECT, Egress
 from services.shared.tracing import TraceContext
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ def is_wanted() -> bool:
 
 
 @contextmanager
-def exporting(service: str) -> Iterator[None]:
+def exporting(service: str, egress: Egress = DIRECT) -> Iterator[None]:
     """Export the spans of this process while inside, if they are wanted and can be."""
     global _spans  # noqa: PLW0603  # one a process, as its logging is
-    _spans = _open(service) if is_wanted() else None
+    _spans = _open(service, egress) if is_wanted() else None
     try:
         yield
     finally:
@@ -42,12 +43,12 @@ def exporting(service: str) -> Iterator[None]:
             spans.close()
 
 
-def _open(service: str) -> "Spans | None":
+def _open(service: str, egress: Egress) -> "Spans | None":
     """None with a warning when it cannot be: a variable set for a whole cluster must not keep alerts from anybody."""
     try:
         from services.shared.otlp.spans import Spans  # noqa: PLC0415  # not loaded while nobody wants it
 
-        return Spans(service)
+        return Spans(service, egress)
     except ModuleNotFoundError as missing:
         log.warning("no spans are exported: %s is not installed: pip install 'pulse[otlp]'", missing.name)
     except Exception as error:  # noqa: BLE001  # the SDK raises anything for a variable that it cannot read

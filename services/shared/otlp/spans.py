@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -18,8 +19,11 @@ from opentelemetry.sdk.trace import Span, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
+from requests import PreparedRequest, Response, Session
+from requests.adapters import HTTPAdapter
 
 from services.shared import tracing
+from services.shared.egress import DIRECT, Egress
 from services.shared.tracing import TraceContext
 
 # A stop may take 10 s in all, and a collector that hangs is no reason to use them.
@@ -86,15 +90,47 @@ def _below_parent(context: TraceContext, *, is_remote: bool = False) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 
 
+class _Adapter(HTTPAdapter):
+    """Verifies certificates as every other outgoing call does, and leaves out the proxy where they do."""
+
+    def __init__(self, egress: Egress, proxy_url: str | None) -> None:
+        self._egress = egress
+        self._proxy_url = proxy_url
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._egress.ssl_context())
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, **kwargs, ssl_context=self._egress.ssl_context())
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        host = urlsplit(request.url or "").hostname or ""
+        if self._proxy_url is not None and self._egress.proxy_for(host) is not None:
+            kwargs["proxies"] = {"http": self._proxy_url, "https": self._proxy_url}
+        return super().send(request, *args, **kwargs)
+
+
+def _session(egress: Egress) -> Session | None:
+    """Return the session for a proxy or extra authorities, None for the exporter's own."""
+    if egress == DIRECT:
+        return None
+    session = Session()
+    proxy_url = None if egress.proxy is None else egress.proxy.url
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(egress, proxy_url))
+    return session
+
+
 class Spans:
     """The spans of one process on their way to the collector that the OTEL_ variables name."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, egress: Egress = DIRECT) -> None:
         resource = Resource.create(
             {"service.name": f"pulse-{service}", "service.instance.id": f"{socket.gethostname()}:{os.getpid()}"}
         ).merge(OTELResourceDetector().detect())
         self.provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
-        self.provider.add_span_processor(_Batch(OTLPSpanExporter()))
+        self.provider.add_span_processor(_Batch(OTLPSpanExporter(session=_session(egress))))
         self._tracer = self.provider.get_tracer("pulse")
         # One line for each batch that is lost, none for each attempt at it.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
