@@ -27,6 +27,7 @@ from services.local.screen import Screen, state_table
 from services.local.stack import Options, run_stack
 from services.local.state_file import NotRunningError, running_state
 from services.local.tenants import app as tenant_app
+from services.local.tenants import make_token
 from services.local.waterfall import waterfall_table
 from services.shared.tracing import parse_trace_id
 
@@ -93,7 +94,7 @@ def token(
     if device is not None:
         print(seed.device_token(home, device))
     else:
-        print(keys.SigningKey(home.keys).token(tenant_id=tenant, role=role, expired=expired))
+        print(make_token(home, tenant_id=tenant, role=role, expired=expired))
 
 
 @app.command(context_settings=_PASS_ON)

@@ -28,8 +28,12 @@ LOCAL = """\
 | `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
 | `PULSE_AUDIT_DATABASE_URL` |  | The database as `pulse_auditor`, for `pulse audit`. |
 | `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: the collector that gets its spans, see architecture.md. |
-| `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords a migration sets. |
+| `PULSE_OPERATOR_DATABASE_URL` |  | The database as `pulse_operator`, for `pulse psql`; see operate.md. |
+| `PULSE_ROLE_PREFIX` | `pulse_` | First part of the names of the database roles; see operate.md. |
+| `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords of roles that a migration makes; see operate.md. |
 | `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Likewise. |
+| `PULSE_OPERATOR_PASSWORD` |  | Likewise. |
+| `PULSE_EXPORTER_CONNECTION_LIMIT` | `2` | Connections that a migration allows `pulse_exporter`. |
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
 | `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |

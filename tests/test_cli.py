@@ -155,6 +155,26 @@ def test_token_prints_the_token_alone(pulse: Run) -> None:
     assert pulse("token", "--expired").stdout.count(".") == 2
 
 
+async def test_a_token_for_no_tenant_or_no_issuer_is_refused(
+    pulse: Run, conn: asyncpg.Connection, app_url: str, home: Home
+) -> None:
+    """A token that no service accepts is no use; what is printed after `tenant create` names a way in that works."""
+    assert "no tenant nosuch" in assert_one_line(pulse("token", "--tenant", "nosuch"))
+    url = {"PULSE_DATABASE_URL": app_url}
+    await seed.tenant(conn, "acme")
+    assert pulse("token", "--tenant", "acme", **url).stdout.count(".") == 2
+    for tenant in ("nosuch", "demo", "ACME", ""):
+        assert f"there is no tenant {tenant}" in assert_one_line(pulse("token", "--tenant", tenant, **url))
+    for issuer in ({"PULSE_OIDC_ISSUER": "https://login.example"}, {"PULSE_JWKS_FILE": "/etc/keys.json"}):
+        refused = assert_one_line(pulse("token", "--tenant", "acme", **url, **issuer))
+        assert "identity provider" in refused
+        made = pulse("tenant", "create", f"t{len(issuer)}{next(iter(issuer)).lower()[6:9]}", **url, **issuer)
+        assert "./pulse token" not in made.stdout
+        assert "identity provider" in made.stdout
+    own = {"PULSE_JWKS_FILE": str(home.keys / "jwks.json"), "PULSE_JWT_ISSUER": "pulse-local"}
+    assert pulse("token", "--tenant", "acme", **url, **own).stdout.count(".") == 2
+
+
 def test_token_of_a_device(pulse: Run, home: Home) -> None:
     """Of the demo's devices, whose tokens are kept; of no other."""
     replace(home.fleet, orjson.dumps({"devices": [], "tokens": {"probe-1": "pdt_demo_x"}}))

@@ -88,3 +88,19 @@ def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         with pytest.raises(SystemExit, match="2"):
             run_process(Exporter, run)
         assert capsys.readouterr() == ("", f"exporter: {variable}: {fault}\n")
+
+
+@pytest.mark.parametrize("login", ["pulse_app:x@db", "pulse_ops@db", "db/pulse?user=pulse_app", "acme_app@db"])
+def test_the_login_of_the_services_is_refused(
+    login: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exporter without a URL of its own must not read metrics with rights to write."""
+    monkeypatch.setenv("PULSE_DATABASE_URL", f"postgresql://{login}" + ("" if "?" in login else "/pulse"))
+    if login.startswith("acme"):
+        monkeypatch.setenv("PULSE_ROLE_PREFIX", "acme_")
+    with pytest.raises(SystemExit, match="2"):
+        Exporter.load()
+    fault = capsys.readouterr().err
+    assert "may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL" in fault
+    monkeypatch.setenv("PULSE_EXPORTER_DATABASE_URL", "postgresql://pulse_exporter@db/pulse")
+    assert Exporter.load().database_url == "postgresql://pulse_exporter@db/pulse"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -335,7 +336,7 @@ class Exporter(Settings):
     database_url: Annotated[
         DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"))
     ]
-    """Where the views are, as a role that may read nothing else."""
+    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if not `pulse_app`'s."""
     exporter_view_timeout_seconds: Seconds = 1.0
     """Longest that one view may take; it waits for a lock at most half of that."""
     exporter_deadline_seconds: Seconds = 9.5
@@ -349,3 +350,15 @@ class Exporter(Settings):
     def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  one and several are the same to it
         """It only reads, also from a standby, and its role may be read-only."""
         return "any"
+
+    @field_validator("database_url")
+    @classmethod
+    def _may_read_nothing_else(cls, url: str) -> str:
+        prefix = os.environ.get("PULSE_ROLE_PREFIX") or "pulse_"
+        parts = urlsplit(url)
+        user = unquote((parse_qs(parts.query).get("user") or [parts.username or ""])[-1])
+        if user in (f"{prefix}app", f"{prefix}ops"):
+            raise ValueError(
+                f"{user} may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL to a login as {prefix}exporter"
+            )
+        return url

@@ -15,7 +15,8 @@ begin atomic
     substring(a.application_name from '^pulse-\S+ ([0-9a-f]{32})$'),
     case when a.backend_type is null then 'hidden' else a.state end,
     a.wait_event_type || ': ' || a.wait_event,
-    nullif(pg_blocking_pids(a.pid), '{}'),
+    -- Asked only where there is an answer, for it stops the lock manager for a moment.
+    case when a.wait_event_type = 'Lock' then pg_blocking_pids(a.pid) end,
     clock_timestamp() - a.xact_start,
     clock_timestamp() - a.query_start,
     clock_timestamp() - a.backend_start,

@@ -1,0 +1,22 @@
+-- Operators look at everything but secrets, over all tenants, and run the repairs of docs/runbooks.md. A table with a
+-- column that holds a secret is granted by columns. A partition is read through its parent.
+grant usage on schema core, audit, evaluator, delivery, ops, metrics, api to pulse_operator;
+grant select on
+  public.alembic_version, public.sql_layer, public.tenants,
+  public.telemetry, public.device_state, evaluator.inbox, evaluator.shards,
+  public.alert_rules, public.rule_state, public.alerts, public.alert_events,
+  public.notification_routes, public.escalation_policies, public.escalation_steps, ops.escalations,
+  public.notification_jobs, public.delivery_attempts, public.suppressions, delivery.lanes,
+  public.service_health, public.service_metrics,
+  public.audit_log, audit.blocks, audit.checkpoints, audit.sealer, audit.signing_keys, audit.tombstones, audit.holds,
+  audit.retention, audit.tracked_tables, audit.attack_findings
+to pulse_operator;
+grant select (tenant_id, device_id, name, tags, is_gateway, enabled, created_at, updated_at)
+  on public.devices to pulse_operator;
+grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at, updated_at)
+  on public.notification_channels to pulse_operator;
+-- Sessions show the statements of others, and ending one is denial of service: neither is for a process that strangers
+-- talk to.
+revoke execute on function ops.sessions, ops.end_session from pulse_app;
+grant execute on function ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, core.act, core.name_request
+to pulse_operator;
