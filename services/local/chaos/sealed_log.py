@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.local import database
-from services.local.audit import broken as audit
 from services.local.chaos.judgement import Broken
+from services.shared.sealed_log import broken as audit
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.key_file import read_verifiers
 from services.shared.sealed_log.verification import Verification
