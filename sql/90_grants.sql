@@ -130,7 +130,7 @@ to pulse_ops;
 
 -- Verification by the ops worker itself; it learns hashes, never what a row says.
 grant select on
-  audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.block_headers
+  audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
 grant execute on function audit.read_leaves(text, text, date, date), audit.count_rows(text) to pulse_ops;
 

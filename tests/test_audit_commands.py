@@ -39,6 +39,7 @@ class Pulse:
     def __init__(self, home: Path, url: str) -> None:
         self.home = home
         self.url = url
+        self.settings: dict[str, str] = {}
 
     async def __call__(self, *arguments: str, status: int = 0, text: str | None = None, **settings: str) -> Done:
         """The finished process, which exits with this status."""

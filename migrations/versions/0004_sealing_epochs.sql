@@ -42,12 +42,11 @@ begin
     null;  -- not on every managed server
   end;
   insert into audit.epochs (epoch, system_identifier, timeline, database_oid, relation_oid, row_xmin)
-  select
-    v_epoch, v_system, v_timeline, d.oid::bigint,
-    case when v_is_moved then 0 else 'audit.epochs'::regclass::oid::bigint end, 0
+  select v_epoch, v_system, v_timeline, d.oid::bigint, 0, 0
   from pg_database d
   where d.datname = current_database();
-  update audit.epochs set row_xmin = xmin::text::bigint;
+  update audit.epochs
+  set row_xmin = xmin::text::bigint, relation_oid = case when v_is_moved then 0 else tableoid::bigint end;
 end
 $$;
 

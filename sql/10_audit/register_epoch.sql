@@ -16,11 +16,11 @@ begin
   end if;
   insert into audit.epochs (epoch, system_identifier, timeline, database_oid, relation_oid, row_xmin)
   select
-    v_epoch, audit._system_identifier(), audit._timeline(), d.oid::bigint, 'audit.epochs'::regclass::oid::bigint, 0
+    v_epoch, audit._system_identifier(), audit._timeline(), d.oid::bigint, 0, 0
   from pg_database d
   where d.datname = current_database();
   -- Of this transaction, or of the subtransaction that runs now: the row itself says which.
-  update audit.epochs e set row_xmin = e.xmin::text::bigint where e.epoch = v_epoch;
+  update audit.epochs e set row_xmin = e.xmin::text::bigint, relation_oid = e.tableoid::bigint where e.epoch = v_epoch;
   return v_epoch;
 end
 $$;

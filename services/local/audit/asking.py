@@ -13,7 +13,7 @@ from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, op
 
 async def read_keys(pool: db.Pool) -> list[VerifierKey]:
     """The public keys that the database knows; for information, trust another copy."""
-    rows = await pool.fetch("select name, public_key from audit.signing_keys order by first_used_at, key_id")
+    rows = await pool.fetch("select name, public_key from audit.log_keys order by first_used_at, key_id")
     return [VerifierKey(row["name"], row["public_key"]) for row in rows]
 
 

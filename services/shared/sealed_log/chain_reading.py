@@ -24,11 +24,11 @@ async def read_chain(
         blocks = _rows(connection, "select * from audit.block_headers order by block_no")
         nodes = _rows(
             connection,
-            "select level, node_index, hash from audit.tree_nodes order by (node_index + 1) << level, level",
+            "select level, node_index, hash from audit.log_nodes order by (node_index + 1) << level, level",
         )
         checkpoints = _rows(
             connection,
-            "select tree_size, root, row_count, signed_at, key_id, note from audit.checkpoints order by tree_size",
+            "select tree_size, root, row_count, signed_at, key_id, note from audit.log_checkpoints order by tree_size",
         )
         signed = await anext(checkpoints, None)
         async for block in _readable(blocks):

@@ -79,14 +79,14 @@ class ReleasedMonth:
 async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[ReleasedMonth]:
     """Every tombstone there is, each held against the blocks that it names. Raises Broken."""
     rows = await pool.fetch(
-        "select segment, first_block, last_block, row_count, note from audit.tombstones order by segment, last_block"
+        "select segment, first_block, last_block, row_count, note from audit.log_tombstones order by segment, last_block"
     )
     stones = [ReleasedMonth.open(row, keys) for row in rows]
     for stone in stones:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
             await stone.check(
                 connection.cursor(
-                    "select leaf_hash, row_count from audit.blocks where segment = $1 and block_no >= $2"
+                    "select leaf_hash, row_count from audit.block_headers where segment = $1 and block_no >= $2"
                     " and block_no <= $3 order by block_no",
                     stone.segment,
                     stone.first_block,

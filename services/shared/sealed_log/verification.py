@@ -95,7 +95,7 @@ class Verification:
 
     async def _check_rows(self, chain: Chain, stones: Sequence[ReleasedMonth]) -> None:
         first = chain.size if chain.first_since is None else chain.first_since
-        position = await self.pool.fetchval("select first_position from audit.blocks where block_no = $1", first)
+        position = await self.pool.fetchval("select first_position from audit.block_headers where block_no = $1", first)
         self.begin(0 if position is None else chain.rows - position)
         source = batches(read_blocks(self.pool, first, chain.size), rows=BATCH_ROWS, whole_passes=True)
         turn = asyncio.Lock()

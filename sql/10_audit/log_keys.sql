@@ -1,0 +1,6 @@
+create view audit.log_keys as
+select key_id, name, public_key, first_used_at
+from audit.signing_keys;
+
+comment on view audit.log_keys is
+  'The public keys that signed checkpoints. For information: trust a copy that never was in this database.';
