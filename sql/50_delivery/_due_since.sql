@@ -12,7 +12,8 @@ set enable_bitmapscan = off
 as $$
   select coalesce(
     (
-      select first.run_at
+      -- What waited for the end of a pause could be taken since then.
+      select greatest(first.run_at, first.paused_until)
       from (
         select n.tenant_id, n.subject, n.channel_id, min(n.run_at) as run_at
         from (
@@ -27,15 +28,15 @@ as $$
         limit p_limit  -- holds the order, so that the first to take ends the search
       ) due
       cross join lateral (
-        select j.state, j.run_at
+        select j.state, j.run_at, coalesce(p.paused_until, '-infinity') as paused_until
         from public.notification_jobs j
+        left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
         where j.tenant_id = due.tenant_id and j.subject = due.subject and j.channel_id = due.channel_id
           and j.state in ('pending', 'leased')
         order by j.tenant_id, j.subject, j.channel_id, j.job_id
         limit 1
       ) first
-      left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
-      where first.state = 'pending' and first.run_at <= p_now and coalesce(p.paused_until, '-infinity') <= p_now
+      where first.state = 'pending' and first.run_at <= p_now and first.paused_until <= p_now
       order by due.run_at
       limit 1
     ),
