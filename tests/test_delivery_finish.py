@@ -386,7 +386,9 @@ async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Conne
         told += ids(rows)
         await finish(conn, rows)
     assert told == [opened, acknowledged, closed]
-    later = "select details->>'with_later_jobs' from audit_log where event_type = 'delivery.redriven' and entity_id = $1"
+    later = (
+        "select details->>'with_later_jobs' from audit_log where event_type = 'delivery.redriven' and entity_id = $1"
+    )
     assert await conn.fetchval(later, str(opened)) == f"[{acknowledged}, {closed}]"
     assert await conn.fetchval(later, str(closed)) is None
 
