@@ -260,7 +260,7 @@ async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Conn
 
 @pytest.mark.slow
 async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connection, start: Start) -> None:
-    """It takes one request a window, as Slack does: all arrive in order, with hardly more than one too many each time."""
+    """It takes one request a window, as Slack does: all arrive in order, hardly more than one too many each time."""
     window, jobs = 0.05, 60
     async with Receiver() as receiver:
         channel = await webhook(conn, receiver)
