@@ -1,5 +1,5 @@
 create function core.installation_id() returns uuid
-language sql stable
+language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select i.installation_id from public.installation i

@@ -12,8 +12,7 @@ set enable_bitmapscan = off
 as $$
   select coalesce(
     (
-      -- What waited for the end of a pause could be taken since then.
-      select greatest(first.run_at, first.paused_until)
+      select first.run_at
       from (
         select n.tenant_id, n.subject, n.channel_id, min(n.run_at) as run_at
         from (
@@ -28,15 +27,17 @@ as $$
         limit p_limit  -- holds the order, so that the first to take ends the search
       ) due
       cross join lateral (
-        select j.state, j.run_at, coalesce(p.paused_until, '-infinity') as paused_until
+        select j.state, j.run_at
         from public.notification_jobs j
-        left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
         where j.tenant_id = due.tenant_id and j.subject = due.subject and j.channel_id = due.channel_id
           and j.state in ('pending', 'leased')
         order by j.tenant_id, j.subject, j.channel_id, j.job_id
         limit 1
       ) first
-      where first.state = 'pending' and first.run_at <= p_now and first.paused_until <= p_now
+      left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
+      where first.state = 'pending' and first.run_at <= p_now
+        -- A receiver that takes one request a second is not stuck; a minute after its pause a worker should have tried it.
+        and coalesce(p.paused_until, '-infinity') <= p_now - case when p.limits > 0 then interval '1 minute' else '0' end
       order by due.run_at
       limit 1
     ),

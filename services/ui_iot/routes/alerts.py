@@ -152,5 +152,8 @@ async def close_alert(api: Api, caller: Caller, alert_id: PathId, body: Closing)
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def silence_alert(api: Api, caller: Caller, alert_id: PathId, body: Silence) -> Any:
-    """Send nothing of an alert's opening or escalation until a time, at most 30 days ahead."""
+    """Send no opening, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
+
+    It holds for the alerts that its rule opens for its device until then. A null ends it, for a closed alert as well.
+    """
     return await api.call(caller, "select evaluator.silence_alert($1, $2)", alert_id, body.until)
