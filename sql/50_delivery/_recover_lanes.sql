@@ -32,8 +32,8 @@ begin
     from delivery.lanes p
     where p.limits > 0
       and exists (select from delivered d where d.tenant_id = p.tenant_id and d.channel_id = p.channel_id)
-    order by p.tenant_id, p.channel_id
-    for update
+    -- A lane that another worker pauses or counts for just now is left out: waiting while holding others could deadlock.
+    for update skip locked
   )
   update delivery.lanes p
   set
