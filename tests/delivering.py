@@ -35,11 +35,13 @@ async def job(
     """A pending job of a new alert, or of the one given, as the dispatcher makes it; its id."""
     alert_id = alert_id or await alert(conn, tenant_id=tenant_id)
     event_id = await conn.fetchval(
-        "insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at, trace_id)"
-        " values ($1, $2, $3, now(), now(), repeat('a', 32)) returning event_id",
+        "insert into alert_events"
+        " (tenant_id, alert_id, kind, occurred_at, dispatched_at, trace_id, channel_id, step_number)"
+        " values ($1, $2, $3, now(), now(), repeat('a', 32), $4, $5) returning event_id",
         tenant_id,
         alert_id,
         kind,
+        *((channel_id, 1) if kind == "escalated" else (None, None)),
     )
     fingerprint = await conn.fetchval("select fingerprint from alerts where alert_id = $1", alert_id)
     about = {"alert_id": alert_id, "fingerprint": fingerprint}

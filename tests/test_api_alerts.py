@@ -12,6 +12,7 @@ import pytest
 from services.ui_iot.routes import traces
 from tests import seed
 from tests.api_client import Api, open_api
+from tests.delivering import claim, finish
 from tests.sealing import Seal
 from tests.wait import until
 
@@ -95,11 +96,52 @@ async def test_a_silence_suppresses_what_follows_and_moves_the_escalation(
     await conn.execute("select dispatcher.dispatch(100)")
     shown = (await api.call("GET", f"/api/v1/alerts/{alert}")).json()
     assert [event["kind"] for event in shown["events"]] == ["opened", "silenced"]
-    assert [entry["reason"] for entry in shown["suppressions"]] == ["silenced"]
+    assert [entry["reason"] for entry in shown["suppressions"]] == ["silenced", "not_announced"]
     ended = await api.call("POST", path, role="operator", json={"until": None})
     assert ended.json()["silenced_until"] is None
     due = await conn.fetchval("select due_at from ops.escalations")
     assert due < until_when
+
+
+async def test_a_silence_holds_for_the_alert_that_reopens(api: Api, conn: asyncpg.Connection, alert: int) -> None:
+    until_when = (datetime.now(UTC) + timedelta(hours=8)).isoformat()
+    path = f"/api/v1/alerts/{alert}/silence"
+    assert (await api.call("POST", path, json={"until": until_when})).status_code == 200
+    await api.call("POST", f"/api/v1/alerts/{alert}/close", json={"reason": "x"})
+    await seed.readings(conn, (60, 91.0))
+    await conn.execute("select evaluator.evaluate(1000)")
+    (reopened,) = (await api.call("GET", "/api/v1/alerts?status=open")).json()["items"]
+    assert reopened["silenced_until"] is not None
+    ended = await api.call("POST", path, role="operator", json={"until": None})
+    assert (ended.status_code, ended.json()["alert_id"]) == (200, alert)
+    assert (await api.call("GET", f"/api/v1/alerts/{reopened['alert_id']}")).json()["silenced_until"] is None
+
+
+async def test_a_channel_that_waits_says_so_and_is_resumed(api: Api, conn: asyncpg.Connection, alert: int) -> None:
+    """In the channel, the delivery and the alert's decisions; a person ends it."""
+    await conn.execute("select dispatcher.dispatch(100)")
+    (claimed,) = await claim(conn)
+    await finish(conn, [claimed], "limited", status=429, error="HTTP 429: slow down", retry_after=3600)
+    path = f"/api/v1/channels/{claimed['channel_id']}"
+    for shown in (
+        (await api.call("GET", path, role="viewer")).json(),
+        (await api.call("GET", f"/api/v1/deliveries/{claimed['job_id']}")).json(),
+        (await api.call("GET", f"/api/v1/alerts/{alert}")).json()["decisions"][0],
+    ):
+        assert datetime.fromisoformat(shown["paused_until"]) > datetime.now(UTC) + timedelta(minutes=50)
+        assert shown["last_error"] == "HTTP 429: slow down"
+    assert (await api.call("POST", f"{path}/resume", role="operator")).status_code == 403
+    assert (await api.call("POST", f"{path}/resume", tenant="other")).status_code == 404
+    resumed = await api.call("POST", f"{path}/resume")
+    assert (resumed.status_code, resumed.json()["paused_until"]) == (200, None)
+    (again,) = await claim(conn)
+    await finish(conn, [again])
+    story = (await api.call("GET", f"/api/v1/alerts/{alert}")).json()
+    assert [(entry["decision"], entry["paused_until"]) for entry in story["decisions"]] == [("delivered", None)]
+    assert (await api.call("GET", path)).json()["last_success_at"] is not None
+    await api.call("PATCH", path, json={"enabled": False})
+    off = await api.call("POST", f"{path}/resume")
+    assert (off.status_code, "enable it" in off.json()["detail"]) == (409, True)
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,9 @@ async def test_a_deleted_channel_is_still_told_without_its_secrets(api: Api, con
     config = {"url": "https://hooks.example.com/pulse?key=hush", "secret": secret}
     channel = await api.make("/api/v1/channels", {"name": "c", "kind": "webhook", "config": config})
     await api.call("DELETE", f"/api/v1/channels/{channel['channel_id']}")
+    observed = ("paused_until", "paused_because", "last_success_at", "last_error_at", "last_error")
     assert without_times((await deletion(conn, "config.channel_deleted"))["old"]) == {
-        **without_times(channel),
+        **{name: value for name, value in without_times(channel).items() if name not in observed},
         "config": "[redacted]",
         "shown_url": "https://hooks.example.com/pulse?…",
     }

@@ -31,6 +31,7 @@ MATRIX: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/api/v1/deliveries"): READERS,
     ("GET", "/api/v1/deliveries/{job_id}"): READERS,
     ("POST", "/api/v1/deliveries/{job_id}/redrive"): ADMIN,
+    ("POST", "/api/v1/channels/{channel_id}/resume"): ADMIN,
     ("GET", "/api/v1/audit/events"): frozenset(("admin", "auditor")),
     ("GET", "/api/v1/audit/tail"): frozenset(("admin", "auditor")),
     ("GET", "/api/v1/traces/{trace_id}"): READERS,

@@ -29,6 +29,7 @@ KEYS_WITHOUT_TENANT = {
     "verifications_pkey": "the one log, verified",
     "holds_pkey": "holds keep months, of all tenants",
     "retention_pkey": "one row",
+    "installation_pkey": "one row",
     "tracked_tables_pkey": "describes tables, not tenants",
     "attack_findings_pkey": "attacks cross tenants",
     "attack_findings_open_key": "attacks cross tenants",

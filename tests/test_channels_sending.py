@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from services.delivery_worker.channels import CHANNELS
-from services.delivery_worker.channels.outcome import Delivered, Outcome, Refused, Retry
+from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry
 from services.shared import tracing
 from services.shared.http_client import traced_client
 from tests.notifications import KEY, notification
@@ -86,12 +86,12 @@ async def test_the_answer_decides(kind: str) -> None:
         config = config_of(kind, receiver.url)
         assert [await send(kind, config) for _ in range(7)] == [
             Delivered(202),
-            Retry("HTTP 429: slow down", 429, 7.0),
-            Retry("HTTP 503", 503, 3600.0),
+            Limited("HTTP 429: slow down", 429, 7.0),
+            Limited("HTTP 503", 503, 30 * 86400.0),
             Retry("HTTP 500", 500),
             Refused("HTTP 400: invalid_blocks", 400),
-            Refused("HTTP 410: the receiver is gone for good; change, disable or delete the channel", 410),
-            Refused("HTTP 301: redirects are not followed", 301),
+            Gone("HTTP 410: gone (gone for good, so the channel was disabled)", 410),
+            Retry("HTTP 301: redirects are not followed", 301),
         ]
 
 

@@ -34,6 +34,13 @@ async def test_a_claimed_job_comes_with_all_that_sending_needs(conn: asyncpg.Con
     assert await claim(conn) == []
 
 
+async def dead_reason(conn: asyncpg.Connection, number: int) -> str | None:
+    """Why the job was given up; null while it was not."""
+    query = "select dead_reason from notification_jobs where job_id = $1 and state = 'dead'"
+    reason: str | None = await conn.fetchval(query, number)
+    return reason
+
+
 async def test_what_is_not_due_stays(conn: asyncpg.Connection) -> None:
     """A retry goes when its time has come."""
     channel = await seed.channel(conn)
@@ -64,14 +71,77 @@ async def test_only_the_oldest_live_job_of_an_alert_and_channel_goes(conn: async
     assert ids(await claim(conn)) == [closed]
 
 
-async def test_a_beginning_that_died_does_not_hold_its_end(conn: asyncpg.Connection) -> None:
-    """Whoever was to be told hears at least that it is over."""
+@pytest.mark.parametrize("kind", ["acknowledged", "closed"])
+@pytest.mark.parametrize("death", ["refused", "gone", "exhausted", "limited", "disabled"])
+async def test_an_end_does_not_follow_a_beginning_that_never_arrived(
+    conn: asyncpg.Connection, kind: str, death: str
+) -> None:
+    """However the beginning died, and whatever another channel received."""
+    channel, other = await seed.channel(conn), await seed.channel(conn, "other")
+    trouble = await alert(conn)
+    opened = await job(conn, channel, alert_id=trouble, max_attempts=1)
+    elsewhere = await job(conn, other, alert_id=trouble)
+    later = 0
+    if death == "disabled":
+        await conn.execute("update notification_channels set enabled = false where channel_id = $1", channel)
+    else:
+        later = await job(conn, channel, alert_id=trouble, kind=kind)
+    rows = {row["job_id"]: row for row in await claim(conn)}
+    await finish(conn, [rows[elsewhere]])
+    match death:
+        case "disabled":
+            assert opened not in rows
+        case "exhausted":
+            await finish(conn, [rows[opened]], "retry")
+        case "limited":
+            await conn.execute("update notification_jobs set created_at = now() - interval '2 days'")
+            await finish(conn, [rows[opened]], "limited")
+        case _:
+            await finish(conn, [rows[opened]], death)
+    await conn.execute("update notification_channels set enabled = true")
+    later = later or await job(conn, channel, alert_id=trouble, kind=kind)
+    later_elsewhere = await job(conn, other, alert_id=trouble, kind=kind)
+    await make_due(conn)
+    assert await dead_reason(conn, opened) == {"disabled": "channel_disabled"}.get(death, death)
+    assert ids(await claim(conn)) == [later_elsewhere]
+    assert await claim(conn) == []
+    assert await dead_reason(conn, later) == "superseded"
+    error = "superseded: the channel never received the beginning of the alert"
+    assert await conn.fetchval("select last_error from notification_jobs where job_id = $1", later) == error
+    event = "select details->>'reason' from audit_log where event_type = 'delivery.superseded' and entity_id = $1"
+    assert await conn.fetchval(event, str(later)) == "superseded"
+    assert await conn.fetchval("select count(*) from suppressions") == 0
+
+
+async def test_an_end_follows_a_beginning_that_may_have_arrived(conn: asyncpg.Connection) -> None:
+    """A worker vanished in mid-send: an incident may be open at the receiver."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
-    await job(conn, channel, alert_id=trouble)
+    await job(conn, channel, alert_id=trouble, max_attempts=1)
     closed = await job(conn, channel, alert_id=trouble, kind="closed")
-    await finish(conn, await claim(conn), "refused")
+    await claim(conn)
+    await expire_leases(conn)
+    assert await conn.fetchval("select delivery.reap(10)") == 1
     assert ids(await claim(conn)) == [closed]
+
+
+@pytest.mark.parametrize("status", ["acknowledged", "closed"])
+async def test_no_escalation_goes_out_after_an_acknowledgement(conn: asyncpg.Connection, status: str) -> None:
+    """It waited for its channel; whoever acts meanwhile must not be paged."""
+    channel = await seed.channel(conn)
+    trouble = await alert(conn)
+    escalated = await job(conn, channel, alert_id=trouble, kind="escalated")
+    later = await job(conn, channel, alert_id=trouble, kind=status)
+    await conn.execute(
+        "update alerts set status = $1, acknowledged_at = now(), acknowledged_by = 'ann',"
+        " closed_at = case when $1 = 'closed' then now() end, close_reason = case when $1 = 'closed' then 'x' end",
+        status,
+    )
+    assert await claim(conn) == []
+    assert await claim(conn) == []
+    assert [await dead_reason(conn, number) for number in (escalated, later)] == ["superseded"] * 2
+    reasons = await conn.fetch("select last_error from notification_jobs order by job_id")
+    assert reasons[0]["last_error"] == "superseded: the alert was no longer open"
 
 
 async def test_one_channel_cannot_take_all_slots(conn: asyncpg.Connection) -> None:
@@ -110,17 +180,21 @@ async def test_the_least_busy_channel_goes_first(conn: asyncpg.Connection) -> No
 
 
 async def test_a_paused_channel_gets_nothing(conn: asyncpg.Connection) -> None:
-    """Retry-After pauses the lane: jobs made meanwhile wait too, other channels do not."""
+    """Retry-After pauses the lane: jobs made meanwhile wait, other channels do not; after it one probe goes first."""
     busy, other = await seed.channel(conn, "busy"), await seed.channel(conn, "other")
     asked = await job(conn, busy)
-    await finish(conn, await claim(conn), "retry", status=429, retry_after=60)
+    await finish(conn, await claim(conn), "retry", status=503, retry_after=60)
     made_meanwhile, elsewhere = await job(conn, busy), await job(conn, other)
     assert ids(await claim(conn)) == [elsewhere]
     wait = "select extract(epoch from {} - now()) from {}"
     assert 59 < await conn.fetchval(wait.format("paused_until", "delivery.lanes")) <= 60
     assert await conn.fetchval(wait.format("run_at", f"notification_jobs where job_id = {asked}")) > 59
     await make_due(conn)
-    assert sorted(ids(await claim(conn))) == [asked, made_meanwhile]
+    probe = await claim(conn)
+    assert ids(probe) == [asked]
+    assert await claim(conn) == []
+    await finish(conn, probe)
+    assert ids(await claim(conn)) == [made_meanwhile]
 
 
 async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connection) -> None:
@@ -144,17 +218,17 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connectio
 async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     conn: asyncpg.Connection, change: str, fate: str
 ) -> None:
-    """What is switched off gets nothing, not even later; why nobody was told stands in suppressions and audit."""
+    """What is switched off gets nothing, not even later; the reason stands in the job and the audit trail."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     await conn.execute(change)
     assert await claim(conn) == []
     dead = await conn.fetchrow(
-        "select state, last_error, attempts, finished_at is not null as ended from notification_jobs"
+        "select state, dead_reason, last_error, attempts, finished_at is not null as ended from notification_jobs"
     )
-    assert tuple(dead) == ("dead", fate.replace("_", " "), 0, True)
-    suppressed = await conn.fetchrow("select reason, channel_id, trace_id from suppressions")
-    assert tuple(suppressed) == (fate, channel, "a" * 32)
+    assert tuple(dead) == ("dead", fate, fate.replace("_", " "), 0, True)
+    # The job is the one row that says what was decided.
+    assert await conn.fetchval("select count(*) from suppressions") == 0
     event = await conn.fetchrow(
         "select event_type, entity_id, details->>'reason', trace_id, severity from audit_log"
         " where category = 'delivery'"

@@ -297,15 +297,15 @@ async def test_reap_and_finish_do_not_both_win(conn: asyncpg.Connection, databas
 
 
 async def test_reap_forgets_pauses_that_are_over(conn: asyncpg.Connection) -> None:
-    """The table holds only what still matters."""
+    """Not before the channel has recovered, or was quiet for an hour."""
     channel = await seed.channel(conn)
     await job(conn, channel)
     await finish(conn, await claim(conn), "retry", retry_after=30)
-    await conn.execute("select delivery.reap(1)")
-    assert await conn.fetchval("select count(*) from delivery.lanes") == 1
-    await make_due(conn)
-    await conn.execute("select delivery.reap(1)")
-    assert await conn.fetchval("select count(*) from delivery.lanes") == 0
+    for passed, left in ((None, 1), ("1 second", 1), ("2 hours", 0)):
+        if passed:
+            await conn.execute("update delivery.lanes set paused_until = now() - $1::text::interval", passed)
+        await conn.execute("select delivery.reap(1)")
+        assert await conn.fetchval("select count(*) from delivery.lanes") == left
 
 
 async def redrive(conn: asyncpg.Connection, number: int, *, tenant_id: str = "acme") -> None:
@@ -367,24 +367,46 @@ async def test_redriving_cannot_reach_other_tenants(conn: asyncpg.Connection) ->
     assert refused.value.sqlstate == "PU403"
 
 
-async def test_a_beginning_is_not_redriven_after_its_end(conn: asyncpg.Connection) -> None:
-    """It would raise an incident that nothing closes."""
+async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Connection) -> None:
+    """Otherwise it would raise an incident that nothing closes; the other way round nothing comes along."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     opened = await job(conn, channel, alert_id=trouble)
+    acknowledged = await job(conn, channel, alert_id=trouble, kind="acknowledged")
     closed = await job(conn, channel, alert_id=trouble, kind="closed")
     await finish(conn, await claim(conn), "refused")
-    await finish(conn, await claim(conn), "refused")
+    for _ in range(3):
+        assert await claim(conn) == []
+    assert set((await states(conn)).values()) == {"dead"}
     await redrive(conn, closed)
+    assert await claim(conn) == []
     await redrive(conn, opened)
-    assert ids(await claim(conn)) == [opened]
-    await conn.execute(
-        "update notification_jobs set state = 'dead', finished_at = now(), lease_until = null, leased_by = null"
+    told = []
+    while rows := await claim(conn):
+        told += ids(rows)
+        await finish(conn, rows)
+    assert told == [opened, acknowledged, closed]
+    later = (
+        "select details->>'with_later_jobs' from audit_log where event_type = 'delivery.redriven' and entity_id = $1"
     )
-    await redrive(conn, closed)
-    await finish(conn, await claim(conn))
-    with pytest.raises(asyncpg.PostgresError, match="a later notification") as refused:
-        await redrive(conn, opened)
+    assert await conn.fetchval(later, str(opened)) == f"[{acknowledged}, {closed}]"
+    assert await conn.fetchval(later, str(closed)) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("update notification_channels set enabled = false", "is disabled: enable it first"),
+        ("delete from notification_channels", "is deleted"),
+    ],
+)
+async def test_nothing_is_redriven_into_a_closed_channel(conn: asyncpg.Connection, change: str, message: str) -> None:
+    """It would only die again."""
+    number = await job(conn, await seed.channel(conn))
+    await finish(conn, await claim(conn), "refused")
+    await conn.execute(change)
+    with pytest.raises(asyncpg.PostgresError, match=message) as refused:
+        await redrive(conn, number)
     assert refused.value.sqlstate == "PU409"
 
 

@@ -226,9 +226,71 @@ async def test_retry_after_pauses_the_channel(conn: asyncpg.Connection, start: S
         await until(lambda: conn.fetchval("select count(*) = 1 from notification_jobs where state = 'delivered'"))
         assert (len(busy.requests), len(other.requests)) == (1, 1)
         await make_due(conn)
-        assert await worker.claim() == 2
+        assert await worker.claim() == 1
+        await until(lambda: conn.fetchval("select count(*) = 2 from notification_jobs where state = 'delivered'"))
+        assert await worker.claim() == 1
         await until(lambda: settled(conn, "delivered"))
         assert len(busy.requests) == 3
+
+
+async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Start) -> None:
+    """To the setting, whatever the receiver writes."""
+    async with Receiver() as receiver:
+        receiver.default = (429, {"retry-after": "9" * 40}, b"")
+        await job(conn, await webhook(conn, receiver))
+        worker = await start(delivery_retry_after_max_seconds=100)
+        await worker.claim()
+        await until(lambda: conn.fetchval("select count(*) from delivery.lanes"))
+        pause = "select extract(epoch from paused_until - now())::float8 from delivery.lanes"
+        assert 90 < await conn.fetchval(pause) <= 100
+
+
+async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Connection, start: Start) -> None:
+    """It refuses in every way for a minute and then takes the job."""
+    refusals = [404, 401, 403, 405, 409, 301, 503]
+    async with Receiver() as receiver:
+        receiver.answers.extend(refusals)
+        await job(conn, await webhook(conn, receiver))
+        worker = await start(delivery_backoff_seconds=0.001)
+        async with claiming(worker):
+            await until(lambda: settled(conn, "delivered"))
+        assert len(receiver.requests) == 8
+    assert [status for _outcome, status, _error in await outcomes(conn)] == [*refusals, 200]
+
+
+@pytest.mark.slow
+async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connection, start: Start) -> None:
+    """It takes one request a window, as Slack does: all arrive in order, hardly more than one too many each time."""
+    window, jobs = 0.05, 60
+    async with Receiver() as receiver:
+        channel = await webhook(conn, receiver)
+        numbers = [await job(conn, channel) for _ in range(jobs)]
+        taken: list[str | None] = []
+        free_at = 0.0
+
+        async def limit(writer: asyncio.StreamWriter) -> None:
+            nonlocal free_at
+            now = asyncio.get_running_loop().time()
+            if now < free_at:
+                head = f"HTTP/1.1 429 slow\r\nretry-after: {window}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            else:
+                free_at = now + window
+                taken.append(receiver.requests[-1].header("webhook-id"))
+                head = "HTTP/1.1 200 ok\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode())
+            await writer.drain()
+
+        receiver.default = limit
+        workers = [await start(), await start()]
+        async with claiming(*workers):
+            await until(lambda: settled(conn, "delivered"), seconds=60)
+        refused = len(receiver.requests) - jobs
+        assert refused <= jobs + 2 * 8
+    rows = await conn.fetch("select idempotency_key::text as key, attempts from notification_jobs order by job_id")
+    assert len(rows) == len(numbers)
+    assert {row["attempts"] for row in rows} == {1}
+    # The requests of the first burst raced each other; from then on one went at a time.
+    assert taken[8:] == [row["key"] for row in rows if row["key"] not in taken[:8]]
 
 
 async def test_the_last_attempt_ends_in_the_dead_letters(
@@ -251,8 +313,8 @@ async def test_the_last_attempt_ends_in_the_dead_letters(
 async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Start) -> None:
     """By the receiver, by our own check of the address, by the configuration, by the notification itself."""
     async with Receiver() as receiver:
-        receiver.default = 404
-        await job(conn, await webhook(conn, receiver, "gone"))
+        receiver.default = 422
+        await job(conn, await webhook(conn, receiver, "picky"))
         private = await webhook(conn, receiver, "private", url="https://10.0.0.1/hush-hush-hush")
         await job(conn, private)
         await job(conn, await webhook(conn, receiver, "odd", tokne="hush-hush-hush"))
@@ -265,7 +327,7 @@ async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Sta
     rows = await conn.fetch("select last_error from notification_jobs order by job_id")
     errors = [row["last_error"] for row in rows]
     assert errors[:3] == [
-        "HTTP 404: ok",
+        "HTTP 422: ok",
         "The address is not a public one.",
         "the channel's configuration cannot work: tokne: Extra inputs are not permitted",
     ]

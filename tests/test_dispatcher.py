@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from services.shared.db import Pool
 from tests import seed
+from tests.test_escalation import policy
 from tests.test_evaluator import evaluate
 
 
@@ -115,10 +117,164 @@ async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
     await evaluate(conn)
     await breach(conn, at=4)
     await dispatch(conn)
-    assert (await reasons(conn))[4:] == [("not_notified", None), ("channel_disabled", off)]
+    assert (await reasons(conn))[4:] == [("not_notified", off), ("not_notified", on), ("channel_disabled", off)]
     assert await jobs(conn) == [("opened", on)]
-    suppressed = await conn.fetchval("select count(*) from audit_log where event_type = 'delivery.suppressed'")
-    assert suppressed == len(await reasons(conn))
+    # One audit event for all channels that an alert event is not sent to.
+    suppressed = await conn.fetch("select details from audit_log where event_type = 'delivery.suppressed'")
+    told = [orjson.loads(row["details"]) for row in suppressed]
+    listed = [(entry["reason"], entry.get("channel_id")) for details in told for entry in details["channels"]]
+    assert sorted(listed, key=str) == sorted(await reasons(conn), key=str)
+    assert len(told) == 5
+
+
+async def test_a_route_that_did_not_match_says_why(conn: asyncpg.Connection) -> None:
+    """Of several routes to a channel the nearest: the one whose last condition failed."""
+    await seed.device(conn, tags=("oven",))
+    rule_id = await seed.rule(conn, severity="warning")
+    other_rule = await seed.rule(conn, name="unused", metric="pressure")
+    expected: dict[int, tuple[str, int]] = {}
+    conditions: dict[str, dict[str, Any]] = {
+        "below_severity": {"min_severity": "error", "rule_id": rule_id},
+        "other_tag": {"tag": "fridge", "min_severity": "critical"},
+        "other_rule": {"rule_id": other_rule, "tag": "fridge"},
+        "route_disabled": {"enabled": False},
+    }
+    for reason, columns in conditions.items():
+        channel = await seed.channel(conn, reason)
+        expected[channel] = (reason, await seed.route(conn, channel, **columns))
+    mixed = await seed.channel(conn, "mixed")
+    for columns in (conditions["route_disabled"], conditions["other_rule"], conditions["below_severity"]):
+        expected[mixed] = ("below_severity", await seed.route(conn, mixed, **columns))
+    matching = await seed.channel(conn, "matching")
+    await seed.route(conn, matching, **conditions["below_severity"])
+    matched = await seed.route(conn, matching, tag="oven")
+    await policy(conn, (5, "only escalation"))
+    await breach(conn)
+
+    await dispatch(conn)
+
+    rows = await conn.fetch("select channel_id, reason, route_id from suppressions where route_id is not null")
+    assert {row["channel_id"]: (row["reason"], row["route_id"]) for row in rows} == expected
+    escalation = (
+        "select s.reason from suppressions s join notification_channels using (channel_id) where name like 'only %'"
+    )
+    assert await conn.fetchval(escalation) == "no_route"
+    assert await conn.fetchval("select route_id from notification_jobs where channel_id = $1", matching) == matched
+
+
+async def act(conn: asyncpg.Connection, query: str, *arguments: Any) -> None:
+    """Do something as a person of the tenant."""
+    async with conn.transaction():
+        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
+        await conn.execute(query, *arguments)
+
+
+async def silence(conn: asyncpg.Connection, minutes: int | None, *, of: str = "max") -> None:
+    """Silence the newest alert, or the oldest."""
+    alert_id = await conn.fetchval(f"select {of}(alert_id) from alerts")
+    await act(conn, "select evaluator.silence_alert($1, now() + $2 * interval '1 minute')", alert_id, minutes)
+
+
+async def test_a_silence_outlives_its_alert(conn: asyncpg.Connection) -> None:
+    """The same rule and device opens silenced again, also twice in a pass; another device does not."""
+    await seed.device(conn)
+    await seed.device(conn, "boiler-2")
+    await seed.rule(conn)
+    channel = await seed.channel(conn)
+    await seed.route(conn, channel)
+    await breach(conn)
+    await silence(conn, 60)
+    await dispatch(conn)
+    await seed.readings(conn, (1, 20), (2, 90), (3, 20), (4, 90))
+    await evaluate(conn)
+    await breach(conn, at=4, device_id="boiler-2")
+    await act(conn, "select evaluator.acknowledge_alert(max(alert_id)) from alerts where device_id = 'boiler-1'")
+    await dispatch(conn)
+    assert [
+        tuple(row) for row in await conn.fetch("select kind, payload #>> '{alert,device_id}' from notification_jobs")
+    ] == [("opened", "boiler-2")]
+    told = await conn.fetch("select e.kind, s.reason from suppressions s join alert_events e using (event_id)")
+    assert [(row["kind"], row["reason"]) for row in told if row["kind"] == "opened"] == [("opened", "silenced")] * 3
+    silences = "select bool_and(silenced_until > now()) from alerts where device_id = 'boiler-1'"
+    assert await conn.fetchval(silences)
+
+    # Lifted by the alert that began it, which has closed since: what is open and what comes later is told.
+    await silence(conn, None, of="min")
+    assert (
+        await conn.fetchval(
+            "select count(*) from alerts where device_id = 'boiler-1' and status <> 'closed' and silenced_until is null"
+        )
+        == 1
+    )
+    await seed.readings(conn, (5, 20), (6, 90))
+    await evaluate(conn)
+    await dispatch(conn)
+    assert (await jobs(conn))[1:] == [("opened", channel)]
+    await conn.execute("update evaluator.silences set silenced_until = now() - interval '1 second'")
+    assert await conn.fetchval("select count(*) from evaluator.silences") == 0
+
+
+async def test_a_silence_ends_for_the_next_alert_too(conn: asyncpg.Connection) -> None:
+    """Its time is that of the clock, whatever opened and closed meanwhile."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    channel = await seed.channel(conn)
+    await seed.route(conn, channel)
+    await breach(conn)
+    await silence(conn, 60)
+    await conn.execute("update evaluator.silences set silenced_until = now() - interval '1 second'")
+    await seed.readings(conn, (1, 20), (2, 90))
+    await evaluate(conn)
+    await dispatch(conn)
+    assert ("opened", channel) in await jobs(conn)
+
+
+@pytest.mark.parametrize("silenced", [True, False])
+async def test_an_acknowledgement_of_a_silenced_alert_is_not_sent(conn: asyncpg.Connection, *, silenced: bool) -> None:
+    """The channel was notified of the opening before the silence; the end goes out all the same."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    channel = await seed.channel(conn)
+    await seed.route(conn, channel)
+    await breach(conn)
+    await dispatch(conn)
+    if silenced:
+        await silence(conn, 60)
+    await act(conn, "select evaluator.acknowledge_alert(alert_id) from alerts")
+    await seed.readings(conn, (1, 20))
+    await evaluate(conn)
+    await dispatch(conn)
+    kinds = [kind for kind, _ in await jobs(conn)]
+    assert kinds == (["opened", "closed"] if silenced else ["opened", "acknowledged", "closed"])
+    expected = [("not_announced", channel), ("silenced", channel)] if silenced else []
+    assert await reasons(conn) == expected
+
+
+async def test_the_incident_key_is_that_of_the_installation(conn: asyncpg.Connection) -> None:
+    """Two installations differ; an alert from before the id keeps the key that its incident was opened under."""
+    await seed.device(conn)
+    await seed.device(conn, "boiler-2")
+    await seed.rule(conn)
+    await seed.route(conn, await seed.channel(conn))
+    await breach(conn)
+    await breach(conn, device_id="boiler-2")
+    await conn.execute(
+        "update alerts set recorded_at = (select created_at - interval '1 second' from installation)"
+        " where device_id = 'boiler-2'"
+    )
+    await dispatch(conn)
+    await seed.readings(conn, (1, 20), (1, 20, "boiler-2"))
+    await evaluate(conn)
+    await dispatch(conn)
+    installation = await conn.fetchval("select core.installation_id()")
+    rows = await conn.fetch(
+        "select payload #>> '{alert,device_id}' as device, payload->>'dedup_key' as key, alert_id, kind"
+        " from notification_jobs order by job_id"
+    )
+    assert len(rows) == 4
+    for row in rows:
+        middle = f"{installation}/" if row["device"] == "boiler-1" else ""
+        assert row["key"] == f"pulse/{middle}acme/{row['alert_id']}"
 
 
 async def test_the_end_goes_to_whoever_was_told_of_the_beginning(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from services.ops_worker.workers.escalation_worker import EscalationWorker
@@ -251,17 +252,172 @@ async def test_a_row_that_outlived_its_alert_tells_nobody(conn: asyncpg.Connecti
     assert await waiting(conn) == []
 
 
-async def test_a_silence_postpones(conn: asyncpg.Connection) -> None:
-    """A silenced alert waits for the end of the silence and then goes on with the same step."""
-    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
+async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
+    """Steps whose time passed in a silence come after it, the first at its end, each later one after its own gap."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead"), (20, "boss"), (100, "owner")))
     await silence(conn, alert_id, 30)
 
     await let_pass(conn, 29)
     assert await run(conn) == []
     await let_pass(conn, 2)
     assert await run(conn) == [("escalated", 1)]
+    assert await run(conn) == []
+    await let_pass(conn, 3)
+    assert await run(conn) == []
+    await let_pass(conn, 1)
+    assert await run(conn) == [("escalated", 2)]
+    assert await run(conn) == []
+    await silence(conn, alert_id, 60)
+    await let_pass(conn, 40)
+    await silence(conn, alert_id, None)
+    assert await run(conn) == [("escalated", 3)]
+    assert await run(conn) == []
+    await let_pass(conn, 79)
+    assert await run(conn) == []
+    await let_pass(conn, 1)
+    assert await run(conn) == [("escalated", 4)]
+    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss"), (4, "owner")]
+
+
+async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Connection) -> None:
+    """The step comes in its own time."""
+    alert_id = await open_alert(conn, await policy(conn, (60, "team")))
+    await silence(conn, alert_id, 30)
+    await let_pass(conn, 59)
+    assert await run(conn) == []
+    await let_pass(conn, 1)
+    assert await run(conn) == [("escalated", 1)]
+
+
+async def act(conn: asyncpg.Connection, query: str, *arguments: Any) -> None:
+    """Do something as a person of the tenant."""
+    async with conn.transaction():
+        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
+        await conn.execute(query, *arguments)
+
+
+async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
+    """Give the only rule another policy, or none."""
+    await act(
+        conn,
+        "select evaluator.update_rule(r.rule_id, jsonb_build_object('policy_id', $1::bigint)) from alert_rules r",
+        policy_id,
+    )
+
+
+async def test_a_policy_that_the_rule_lost_tells_nobody_more(conn: asyncpg.Connection) -> None:
+    """At once, also when a step is due already."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
+    await let_pass(conn, 6)
+    assert await run(conn) == [("escalated", 1)]
+    await let_pass(conn, 60)
+    await follow(conn, None)
+    assert await waiting(conn) == []
+    assert await run(conn) == []
+    assert await told(conn, alert_id) == [(1, "team")]
+
+
+async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, connect: Connect) -> None:
+    """It counts from when it came: an alert that was open for long does not tell all steps at once."""
+    alert_id = await open_alert(conn, None)
+    await let_pass(conn, 600)
+    first = await policy(conn, (0, "team"), (10, "lead"))
+    heard: list[str] = []
+    listener = await connect()
+    await listener.add_listener("pulse_ops", lambda *_: heard.append("ops"))
+    await follow(conn, first)
+    await until(lambda: heard)
+    assert await run(conn) == [("escalated", 1)]
+    assert await run(conn) == []
+    await let_pass(conn, 5)
+    second = await policy(conn, (7, "boss"), (8, "owner"), name="other")
+    await follow(conn, second)
+    await let_pass(conn, 6)
+    assert await run(conn) == []
+    await let_pass(conn, 1)
+    assert await run(conn) == [("escalated", 1)]
+    assert await run(conn) == []
+    assert await told(conn, alert_id) == [(1, "team"), (1, "boss")]
+
+
+@pytest.mark.parametrize("status", ["acknowledged", "closed"])
+async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connection, status: str) -> None:
+    """Somebody works on it, or it is over."""
+    alert_id = await open_alert(conn, None)
+    if status == "acknowledged":
+        await acknowledge(conn, alert_id)
+    else:
+        await act(conn, "select evaluator.close_alert($1, 'done')", alert_id)
+    await follow(conn, await policy(conn, (0, "team")))
+    assert await waiting(conn) == []
+
+
+async def replan(conn: asyncpg.Connection, policy_id: int, *steps: tuple[float, str]) -> None:
+    """Replace the steps of a policy."""
+    told_steps = [{"after_minutes": minutes, "channel_id": await _channel(conn, name)} for minutes, name in steps]
+    await act(
+        conn,
+        "select ops.update_policy($1, jsonb_build_object('steps', $2::text::jsonb))",
+        policy_id,
+        orjson.dumps(told_steps).decode(),
+    )
+
+
+async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Connection) -> None:
+    """Earlier times come one after the other; an alert that had reached the end goes on with an added step."""
+    policy_id = await policy(conn, (60, "team"), (120, "lead"))
+    alert_id = await open_alert(conn, policy_id)
+    await let_pass(conn, 30)
+    await replan(conn, policy_id, (1, "team"), (3, "lead"))
+    assert await run(conn) == [("escalated", 1)]
+    assert await run(conn) == []
+    await let_pass(conn, 2)
+    assert await run(conn) == [("escalated", 2)]
+    assert await waiting(conn) == []
+    await conn.execute("update alert_events set occurred_at = occurred_at - interval '1 minute'")
+    await let_pass(conn, 1)
+    await replan(conn, policy_id, (1, "team"), (3, "lead"), (10, "boss"))
+    assert await waiting(conn) == [3]
+    await let_pass(conn, 5)
+    assert await run(conn) == []
+    await let_pass(conn, 1)
+    assert await run(conn) == [("escalated", 3)]
+    await replan(conn, policy_id)
+    assert await waiting(conn) == []
+    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+
+
+async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg.Connection) -> None:
+    """And the next step comes in its time."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
+    await conn.execute("update notification_channels set enabled = false where name = 'team'")
+    await let_pass(conn, 6)
+    assert await run(conn) == [("escalated", 1)]
+    await conn.execute("select dispatcher.dispatch(100)")
+    reasons = await conn.fetch(
+        "select c.name, s.reason from suppressions s join alert_events e using (tenant_id, event_id)"
+        " join notification_channels c on c.channel_id = s.channel_id where e.kind = 'escalated' order by 1"
+    )
+    assert [tuple(row) for row in reasons] == [("lead", "other_step"), ("team", "channel_disabled")]
+    await let_pass(conn, 5)
     assert await run(conn) == [("escalated", 2)]
     assert await told(conn, alert_id) == [(1, "team"), (2, "lead")]
+
+
+@pytest.mark.parametrize("ending", ["acknowledged", "closed"])
+async def test_an_escalation_that_came_too_late_is_not_sent(conn: asyncpg.Connection, ending: str) -> None:
+    """Somebody acted between the step and its dispatch."""
+    alert_id = await open_alert(conn, await policy(conn, (5, "team")))
+    await let_pass(conn, 6)
+    assert await run(conn) == [("escalated", 1)]
+    if ending == "acknowledged":
+        await acknowledge(conn, alert_id)
+    else:
+        await act(conn, "select evaluator.close_alert($1, 'done')", alert_id)
+    await conn.execute("select dispatcher.dispatch(100)")
+    assert await conn.fetchval("select count(*) from notification_jobs") == 0
+    query = "select s.reason from suppressions s join alert_events e using (event_id) where e.kind = 'escalated'"
+    assert await conn.fetchval(query) == f"alert_{ending}"
 
 
 async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Connection) -> None:
@@ -277,7 +433,7 @@ async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Con
 
 
 async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connection) -> None:
-    """Lifting a silence puts the step back to its own time and wakes the worker, however far it was postponed."""
+    """Lifting a silence brings a step whose time is past at once, however far it was postponed."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (60, "lead")))
     await silence(conn, alert_id, 43000)
     await let_pass(conn, 6)

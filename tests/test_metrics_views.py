@@ -34,6 +34,7 @@ VIEWS = {
     "audit_sealed_blocks_total": (),
     "audit_sealed_events_total": (),
     "auth_failures_last_hour": ("reason",),
+    "channels_paused": ("channel_kind",),
     "database_connections": ("state",),
     "database_connections_limit": (),
     "database_size_bytes": (),
@@ -295,6 +296,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert counted("attack_findings_last_day") == {"brute_force": 1, "password_spraying": 1}
     assert counted("alerts_open") == {"critical": 2, "info": 1}
     assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
+    assert counted("channels_paused") == {"webhook": 1}
     jobs = found.series("pulse_notification_jobs", "state", "channel_kind")
     assert {labels: value for labels, value in jobs.items() if value} == {
         ("due", "webhook"): 2, ("due", "deleted"): 1, ("scheduled", "slack"): 1, ("leased", "teams"): 1,

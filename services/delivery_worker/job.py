@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from services.delivery_worker.channels.outcome import Delivered, Outcome, Refused, Retry
+from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry
 from services.shared.tracing import TraceContext, continued, parse_trace_id, span_id_of, start
 
 Key: TypeAlias = tuple[int, int]
@@ -74,8 +74,12 @@ class Result:
                 return "delivered"
             case Retry():
                 return "retry"
+            case Limited():
+                return "limited"
             case Refused():
                 return "refused"
+            case Gone():
+                return "gone"
             case Unknown():
                 return "unknown"
 
@@ -92,4 +96,4 @@ class Result:
     @property
     def retry_after_seconds(self) -> float | None:
         """The pause the receiver asked for."""
-        return self.outcome.retry_after_seconds if isinstance(self.outcome, Retry) else None
+        return self.outcome.retry_after_seconds if isinstance(self.outcome, Retry | Limited) else None

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from prometheus_client import Histogram
 from services.delivery_worker.job import Job, Result
 from services.shared import tracing
 from services.shared.db import UNAVAILABLE, Pool
+from services.shared.settings import DeliveryWorker
 from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ class Ledger:
     """Results on their way into the database; none is given up while the process runs.
 
     slot_freed is set whenever some were recorded: until then a job is still in hand.
+    due_in is called with the seconds until a recorded job may be tried again.
     """
 
     def __init__(
@@ -31,13 +34,14 @@ class Ledger:
         *,
         slot_freed: asyncio.Event,
         duration: Histogram,
-        backoff_base_seconds: float,
-        backoff_max_seconds: float,
+        settings: DeliveryWorker,
+        due_in: Callable[[float], None],
     ) -> None:
         self._pool = pool
         self._slot_freed = slot_freed
         self._duration = duration
-        self._backoff = (backoff_base_seconds, backoff_max_seconds)
+        self._settings = settings
+        self._due_in = due_in
         self._waiting: deque[Result] = deque()
         self._writing: Sequence[Result] = ()
         self._arrived = asyncio.Event()
@@ -102,16 +106,20 @@ class Ledger:
     async def _write(self, results: Sequence[Result]) -> None:
         with self._duration.time():
             rows = await self._pool.fetch(
-                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                *_columns(results),
-                *self._backoff,
+                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),
+                self._settings.delivery_backoff_seconds,
+                self._settings.delivery_backoff_max_seconds,
+                self._settings.delivery_limited_max_seconds,
             )
         settled = {row["job_id"]: row for row in rows}
         for result in results:
             _tell(result, settled.get(result.job.job_id))
+        for run_at in {row["run_at"] for row in rows if row["run_at"] is not None}:
+            self._due_in((run_at - datetime.now(UTC)).total_seconds())
 
 
-def _columns(results: Sequence[Result]) -> tuple[list[Any], ...]:
+def _columns(results: Sequence[Result], *, longest_pause: float) -> tuple[list[Any], ...]:
     rows = [
         (
             result.job.tenant_id,
@@ -122,7 +130,7 @@ def _columns(results: Sequence[Result]) -> tuple[list[Any], ...]:
             result.reason,
             result.started_at,
             result.duration_ms,
-            result.retry_after_seconds,
+            None if result.retry_after_seconds is None else min(result.retry_after_seconds, longest_pause),
         )
         for result in results
     ]

@@ -42,4 +42,6 @@ class Notification(BaseModel):
     alert: Alert
     occurred_at: datetime
     step_number: int | None = None
+    dedup_key: str | None = None
+    """Key of the alert's incident, unique over installations."""
     trace_id: str | None = None

@@ -150,6 +150,16 @@ class DeliveryWorker:
                 self._sending[job.key][1].cancel()
 
 
+def _set_within_a_poll(event: asyncio.Event, seconds: float, poll_seconds: float) -> None:
+    """Set the event when a job is due, unless the next poll comes first.
+
+    A receiver that takes one request a second would otherwise get one every second poll.
+    """
+    if seconds <= poll_seconds:
+        # A little late: the database must find that the time has come.
+        asyncio.get_running_loop().call_later(max(seconds, 0.0) + 0.01, event.set)
+
+
 @asynccontextmanager
 async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncIterator[Sequence[Loop]]:
     """The loops of the process, with what they need open around them."""
@@ -164,17 +174,17 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
         egress=settings.egress,
     ) as client:
         sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
-        slot_freed = asyncio.Event()
+        slot_freed, due = asyncio.Event(), asyncio.Event()
         ledger = Ledger(
             process.pool,
             slot_freed=slot_freed,
             duration=process.metrics.processing("finish"),
-            backoff_base_seconds=settings.delivery_backoff_seconds,
-            backoff_max_seconds=settings.delivery_backoff_max_seconds,
+            settings=settings,
+            due_in=lambda seconds: _set_within_a_poll(due, seconds, settings.poll_seconds),
         )
         worker = DeliveryWorker(process, sender, ledger, slot_freed)
         async with worker.running():
             yield [
-                Loop("claim", worker.claim, wake_on="pulse_delivery", poll_seconds=settings.poll_seconds),
+                Loop("claim", worker.claim, wake_on="pulse_delivery", poll_seconds=settings.poll_seconds, wake=due),
                 Loop("reap", worker.reap, poll_seconds=settings.delivery_reap_seconds),
             ]

@@ -233,6 +233,10 @@ class DeliveryWorker(Settings):
     """Pause after a first failed attempt; each further one triples it."""
     delivery_backoff_max_seconds: Seconds = 1800.0
     """Longest pause between two attempts."""
+    delivery_retry_after_max_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
+    """Longest pause of a channel that its receiver can ask for (Retry-After); a longer wish is cut to it."""
+    delivery_limited_max_seconds: Seconds = 86400.0
+    """Time after which a notification is given up whose receiver still answers 429; waiting costs no attempt."""
     delivery_reap_seconds: Seconds = 5.0
     """Time between two looks for leases that ran out."""
     allow_private_destinations: bool = False

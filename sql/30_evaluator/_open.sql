@@ -14,10 +14,16 @@ begin
         close_trace_id text)) with ordinality as o
   ), stored as (
     insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, metric, severity, message, value,
-      opened_at, status, closed_at, close_reason, trace_id)
+      opened_at, status, closed_at, close_reason, silenced_until, trace_id)
     select o.tenant_id, o.fingerprint, o.rule_id, o.rule_name, o.device_id, o.metric, o.severity, o.message, o.value,
       o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
-      case when o.closed_at is not null then 'resolved' end, o.trace_id
+      case when o.closed_at is not null then 'resolved' end,
+      (
+        select s.silenced_until
+        from evaluator.silences s
+        where s.tenant_id = o.tenant_id and s.fingerprint = o.fingerprint and s.silenced_until > core.now()
+      ),
+      o.trace_id
     from opening o
     order by o.ordinality
     on conflict (tenant_id, fingerprint) where status <> 'closed' do nothing
@@ -54,4 +60,4 @@ $$;
 
 comment on function evaluator._open(jsonb) is
   'Insert alerts, those that already ended as closed, publish their events in order, start their escalation, and return '
-  'those inserted with their alert_id; a fingerprint that has an alert that is not closed gets no second one.';
+  'those inserted with their alert_id; a silence of the fingerprint goes on; a fingerprint that has an alert that is not closed gets no second one.';

@@ -10,7 +10,7 @@ declare
   v_new public.alert_rules;
   v_changes jsonb;
 begin
-  if p_patch ?| v_condition then
+  if p_patch ?| (v_condition || '{policy_id}') then
     -- Before the row is locked: passes of the evaluator take their shard first.
     perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
   end if;
@@ -35,6 +35,9 @@ begin
       v_new.name, v_new.metric, v_new.operator, v_new.threshold, v_new.for_seconds, v_new.severity, v_new.device_id,
       v_new.tag, v_new.policy_id, v_new.enabled, clock_timestamp())
     where r.tenant_id = v_tenant_id and r.rule_id = p_rule_id;
+    if v_changes ? 'policy_id' then
+      perform ops._follow_rule_policy(v_tenant_id, p_rule_id, v_new.policy_id);
+    end if;
   end if;
   return (select to_jsonb(r) from api.rules r where r.rule_id = p_rule_id);
 end

@@ -1,67 +1,119 @@
+-- Each event and each channel that a route or an escalation step of the tenant names, or that an earlier event of the alert
+-- went to, ends in exactly one row: a job or a suppression.
 create function dispatcher._decide(p_tenant_ids text[], p_event_ids bigint[]) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 declare
+  v_installation public.installation := (select i from public.installation i);
   v_decisions jsonb;
 begin
   with event as materialized (
-    select e as event, a as alert, d.name as device_name
+    select
+      e as event, a as alert, d.name as device_name, d.tags, e.tenant_id, e.event_id, e.kind,
+      coalesce(a.silenced_until > core.now(), false) as silenced
     from unnest(p_tenant_ids, p_event_ids) as i (tenant_id, event_id)
     join public.alert_events e on e.tenant_id = i.tenant_id and e.event_id = i.event_id
     join public.alerts a on a.tenant_id = e.tenant_id and a.alert_id = e.alert_id
     left join public.devices d on d.tenant_id = a.tenant_id and d.device_id = a.device_id
+  ), named as materialized (
+    select r.tenant_id, r.channel_id
+    from public.notification_routes r
+    where r.tenant_id in (select tenant_id from event)
+    union
+    select s.tenant_id, s.channel_id
+    from public.escalation_steps s
+    where s.tenant_id in (select tenant_id from event)
+  ), verdict as (
+    -- The route that comes nearest decides: one that matches, else the one whose last condition failed.
+    select distinct on (v.tenant_id, v.event_id, v.channel_id) v.*
+    from (
+      select
+        x.tenant_id, x.event_id, r.channel_id, r.route_id,
+        case
+          when not r.enabled then 'route_disabled'
+          when r.rule_id is not null and r.rule_id is distinct from (x.alert).rule_id then 'other_rule'
+          when r.tag is not null and not coalesce(r.tag = any (x.tags), false) then 'other_tag'
+          when core.severity_rank((x.alert).severity) < core.severity_rank(r.min_severity) then 'below_severity'
+        end as reason
+      from event x
+      join public.notification_routes r on r.tenant_id = x.tenant_id
+      where x.kind = 'opened'
+    ) v
+    order by v.tenant_id, v.event_id, v.channel_id,
+      array_position('{below_severity,other_tag,other_rule,route_disabled}', v.reason) nulls first, v.route_id
   ), begun as materialized (
-    select x.event, x.alert, x.device_name, t.channel_id,
-      case
-        when t.channel_id is null then 'no_route'
-        when (x.alert).silenced_until > core.now() then 'silenced'
-        else dispatcher._closed_channel((x.event).tenant_id, t.channel_id)
-      end as suppressed_because
-    from event x
-    left join lateral dispatcher._targets(x.event, x.alert) as t (channel_id) on true
-    where (x.event).kind in ('opened', 'escalated')
-  ), ended as (
-    -- Who was told of the trouble is told of its end, whatever the routes say by now; nobody else is.
-    select x.event, x.alert, x.device_name, t.channel_id,
-      case
-        when t.channel_id is null then 'not_notified'
-        else dispatcher._closed_channel((x.event).tenant_id, t.channel_id)
+    select x.tenant_id, x.event_id, t.channel_id, v.route_id, case
+        when x.kind = 'escalated' and (x.event).channel_id is distinct from t.channel_id then 'other_step'
+        when x.kind = 'silenced' then 'not_announced'
+        when x.kind = 'opened' and v.channel_id is null then 'no_route'
+        when x.kind = 'opened' and v.reason is not null then v.reason
+        when x.kind = 'escalated' and (x.alert).status <> 'open' then 'alert_' || (x.alert).status
+        when x.silenced then 'silenced'
+        when c.channel_id is null then 'channel_deleted'
+        when not c.enabled then 'channel_disabled'
       end as suppressed_because
     from event x
     left join lateral (
-      select j.channel_id
-      from public.notification_jobs j
-      where j.tenant_id = (x.event).tenant_id and j.alert_id = (x.event).alert_id and j.event_id < (x.event).event_id
+      select n.channel_id from named n where n.tenant_id = x.tenant_id
       union
-      select b.channel_id
-      from begun b
-      where b.suppressed_because is null
-        and (b.event).tenant_id = (x.event).tenant_id and (b.event).alert_id = (x.event).alert_id
-        and (b.event).event_id < (x.event).event_id
+      select (x.event).channel_id where (x.event).channel_id is not null
     ) t on true
-    where (x.event).kind in ('acknowledged', 'closed')
-  ), target as materialized (
+    left join verdict v on v.tenant_id = x.tenant_id and v.event_id = x.event_id and v.channel_id = t.channel_id
+    left join public.notification_channels c on c.tenant_id = x.tenant_id and c.channel_id = t.channel_id
+    where x.kind in ('opened', 'escalated', 'silenced')
+  ), ended as (
+    -- The end goes to the channels that the beginning went to, whatever the routes say by now, and to no others.
+    select x.tenant_id, x.event_id, t.channel_id, null::bigint as route_id, case
+        when not coalesce(t.notified, false) then 'not_notified'
+        when x.kind = 'acknowledged' and x.silenced then 'silenced'
+        when c.channel_id is null then 'channel_deleted'
+        when not c.enabled then 'channel_disabled'
+      end as suppressed_because
+    from event x
+    left join lateral (
+      select k.channel_id, bool_or(k.notified) as notified
+      from (
+        select j.channel_id, true
+        from public.notification_jobs j
+        where j.tenant_id = x.tenant_id and j.alert_id = (x.event).alert_id and j.event_id < x.event_id
+        union all
+        select b.channel_id, true
+        from begun b
+        join event o on o.tenant_id = b.tenant_id and o.event_id = b.event_id
+        where b.suppressed_because is null
+          and b.tenant_id = x.tenant_id and (o.event).alert_id = (x.event).alert_id and b.event_id < x.event_id
+        union all
+        select n.channel_id, false from named n where n.tenant_id = x.tenant_id
+      ) k (channel_id, notified)
+      group by k.channel_id
+    ) t on true
+    left join public.notification_channels c on c.tenant_id = x.tenant_id and c.channel_id = t.channel_id
+    where x.kind in ('acknowledged', 'closed')
+  ), decision as materialized (
     select * from begun
     union all
     select * from ended
   ), job as (
-    -- In the order of the events: that is the order in which one channel hears of one rule and device.
-    insert into public.notification_jobs as j (tenant_id, event_id, alert_id, channel_id, kind, payload, trace_id)
-    select (t.event).tenant_id, (t.event).event_id, (t.event).alert_id, t.channel_id, (t.event).kind,
-      dispatcher._payload(t.event, t.alert, t.device_name), (t.event).trace_id
-    from target t
-    where t.suppressed_because is null
-    order by (t.event).event_id, t.channel_id
+    -- In the order of the events: that is the order in which one channel receives those of one rule and device.
+    insert into public.notification_jobs as j (tenant_id, event_id, alert_id, channel_id, kind, payload, route_id, trace_id)
+    select x.tenant_id, x.event_id, (x.event).alert_id, d.channel_id, x.kind,
+      dispatcher._payload(x.event, x.alert, x.device_name, dispatcher._dedup_key(x.alert, v_installation)),
+      d.route_id, (x.event).trace_id
+    from decision d
+    join event x on x.tenant_id = d.tenant_id and x.event_id = d.event_id
+    where d.suppressed_because is null
+    order by d.event_id, d.channel_id
     on conflict (tenant_id, event_id, channel_id) do nothing
     returning j.tenant_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.job_id, j.trace_id
   ), suppression as (
-    insert into public.suppressions as s (tenant_id, event_id, alert_id, channel_id, reason, trace_id)
-    select (t.event).tenant_id, (t.event).event_id, (t.event).alert_id, t.channel_id, t.suppressed_because,
-      (t.event).trace_id
-    from target t
-    where t.suppressed_because is not null
-    order by (t.event).event_id, t.channel_id
+    insert into public.suppressions as s (tenant_id, event_id, alert_id, channel_id, reason, route_id, trace_id)
+    select x.tenant_id, x.event_id, (x.event).alert_id, d.channel_id, d.suppressed_because, d.route_id, (x.event).trace_id
+    from decision d
+    join event x on x.tenant_id = d.tenant_id and x.event_id = d.event_id
+    where d.suppressed_because is not null
+    order by d.event_id, d.channel_id
     returning s.tenant_id, s.event_id, s.alert_id, s.channel_id, s.reason, s.trace_id
   )
   select jsonb_agg(d.decision order by d.event_id, d.channel_id)
@@ -69,11 +121,17 @@ begin
   from (
     select j.event_id, j.channel_id, to_jsonb(j) || '{"decision": "queued"}' from job j
     union all
-    select s.event_id, s.channel_id, to_jsonb(s) || '{"decision": "suppressed"}' from suppression s
+    -- One entry an event: a tenant with many channels has many that an event is not for.
+    select s.event_id, null, jsonb_build_object(
+      'decision', 'suppressed', 'tenant_id', s.tenant_id, 'event_id', s.event_id, 'alert_id', s.alert_id,
+      'trace_id', s.trace_id, 'reason', string_agg(distinct s.reason, ', '),
+      'channels', jsonb_agg(jsonb_build_object('channel_id', s.channel_id, 'reason', s.reason) order by s.channel_id))
+    from suppression s
+    group by s.tenant_id, s.event_id, s.alert_id, s.trace_id
   ) as d (event_id, channel_id, decision);
   return coalesce(v_decisions, '[]');
 end
 $$;
 
 comment on function dispatcher._decide(text[], bigint[]) is
-  'Make the jobs and suppressions of these alert events and return them.';
+  'Make the jobs and suppressions of these alert events and return them: each job, and the suppressions of each event as one.';

@@ -1,4 +1,9 @@
-create function dispatcher._payload(p_event public.alert_events, p_alert public.alerts, p_device_name text) returns jsonb
+create function dispatcher._payload(
+  p_event public.alert_events,
+  p_alert public.alerts,
+  p_device_name text,
+  p_dedup_key text
+) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -9,6 +14,7 @@ as $$
     'occurred_at', p_event.occurred_at,
     'step_number', p_event.step_number,
     'trace_id', p_event.trace_id,
+    'dedup_key', p_dedup_key,
     'alert', jsonb_build_object(
       'alert_id', p_alert.alert_id,
       'fingerprint', p_alert.fingerprint,
@@ -28,5 +34,5 @@ as $$
       'close_reason', case when p_event.kind = 'closed' then p_alert.close_reason end))
 $$;
 
-comment on function dispatcher._payload(public.alert_events, public.alerts, text) is
-  'What a notification tells, as of the event; every channel renders this one object.';
+comment on function dispatcher._payload(public.alert_events, public.alerts, text, text) is
+  'The content of a notification, as of the event; every channel renders this one object.';

@@ -39,5 +39,5 @@ end
 $$;
 
 comment on function dispatcher.dispatch(integer) is
-  'One pass: decide about at most p_limit alert events in order and return how many there were and what was decided, '
-  'a notification job or a suppression for each channel.';
+  'One pass: decide about at most p_limit alert events in order and return how many there were and the decisions: each '
+  'notification job, and the suppressed channels of each event as one.';

@@ -1,3 +1,4 @@
+-- The job itself is the record of the decision: it tells of one event and one channel, so no suppression is added.
 create function delivery._bury(p_tenant_ids text[], p_job_ids bigint[], p_fates text[])
 returns integer
 language plpgsql
@@ -16,6 +17,17 @@ begin
       select j.ctid as place
       from public.notification_jobs j
       where j.tenant_id = d.tenant_id and j.job_id = d.job_id and j.lease_until is null and j.finished_at is null
+        -- Again, for its beginning may have been put back in the queue since the caller looked.
+        and (d.fate <> 'superseded' or (
+          delivery._call_off_reason(j.tenant_id, j.alert_id, j.channel_id, j.kind) is not null
+          and (
+            select true
+            from public.notification_jobs e
+            where e.tenant_id = j.tenant_id and e.subject = j.subject and e.channel_id = j.channel_id
+              and e.job_id < j.job_id and e.state in ('pending', 'leased')
+            limit 1
+          ) is null
+        ))
       for update skip locked
     ) l
     where d.fate is not null
@@ -24,23 +36,25 @@ begin
     set
       state = 'dead',
       finished_at = clock_timestamp(),
-      last_error = replace(d.fate, '_', ' ')
+      dead_reason = d.fate,
+      last_error = case d.fate
+        when 'superseded' then case j.kind
+          when 'escalated' then 'superseded: the alert was no longer open'
+          else 'superseded: the channel never received the beginning of the alert'
+        end
+        else replace(d.fate, '_', ' ')
+      end
     from doomed d
     where j.ctid = d.place  -- one that moved since this statement began is left to the next call
-    returning j.tenant_id, j.job_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.trace_id, d.fate
-  ), suppressed as (
-    insert into public.suppressions (tenant_id, event_id, alert_id, channel_id, reason, trace_id)
-    select d.tenant_id, d.event_id, d.alert_id, d.channel_id, d.fate, d.trace_id
-    from dead d
-    order by d.job_id
+    returning j.tenant_id, j.job_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.last_error, j.trace_id, d.fate
   )
   select count(*), case when count(*) > 0 then audit.write(array_agg(
     audit.event(
       p_tenant_id => d.tenant_id,
-      p_event_type => 'delivery.dead',
+      p_event_type => case d.fate when 'superseded' then 'delivery.superseded' else 'delivery.dead' end,
       p_entity_type => 'job',
       p_entity_id => d.job_id::text,
-      p_message => format('%s notification of alert %s was given up: %s', d.kind, d.alert_id, replace(d.fate, '_', ' ')),
+      p_message => format('%s notification of alert %s was given up: %s', d.kind, d.alert_id, d.last_error),
       p_details => jsonb_build_object(
         'alert_id', d.alert_id, 'event_id', d.event_id, 'channel_id', d.channel_id, 'kind', d.kind, 'reason', d.fate
       ),
@@ -58,4 +72,4 @@ end
 $$;
 
 comment on function delivery._bury(text[], bigint[], text[]) is
-  'Gives up pending jobs whose channel is deleted or disabled, and records why nobody was told; returns how many.';
+  'Give up pending jobs whose channel is deleted or disabled or that are superseded, with the reason; return how many.';

@@ -43,24 +43,27 @@ as $$
       l.tenant_id,
       l.channel_id,
       case when c.channel_id is null then 'channel_deleted' when not c.enabled then 'channel_disabled' end as fate,
-      p_channel_limit - coalesce(f.jobs, 0) as room,
+      delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit) - coalesce(f.jobs, 0) as room,
       ceil(p_limit::numeric / count(*) over ()) as share
     from lane l
     left join public.notification_channels c on c.tenant_id = l.tenant_id and c.channel_id = l.channel_id
     left join delivery._busy_channels() f on f.tenant_id = l.tenant_id and f.channel_id = l.channel_id
+    left join delivery.lanes p on p.tenant_id = l.tenant_id and p.channel_id = l.channel_id
     where l.run_at <= p_now
-      and (c.enabled is not true or coalesce(f.jobs, 0) < p_channel_limit)
-      and not exists (
-        select
-        from delivery.lanes p
-        where p.tenant_id = l.tenant_id and p.channel_id = l.channel_id and p.paused_until > p_now
+      and (
+        c.enabled is not true
+        or (
+          coalesce(f.jobs, 0) < delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit)
+          and coalesce(p.paused_until, '-infinity') <= p_now
+        )
       )
     order by coalesce(f.jobs, 0), l.run_at
   )
-  select d.tenant_id, d.channel_id, q.job_id, q.place, d.fate
+  select d.tenant_id, d.channel_id, q.job_id, q.place,
+    coalesce(d.fate, delivery._call_off_reason(d.tenant_id, q.alert_id, d.channel_id, q.kind)) as fate
   from due_lane d
   cross join lateral (
-    select j.job_id, row_number() over (order by j.tenant_id, j.channel_id, j.run_at, j.job_id) as place
+    select j.job_id, j.alert_id, j.kind, row_number() over (order by j.tenant_id, j.channel_id, j.run_at, j.job_id) as place
     from public.notification_jobs j
     where j.state = 'pending'
       and (j.tenant_id, j.channel_id) >= (d.tenant_id, d.channel_id)

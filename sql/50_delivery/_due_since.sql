@@ -35,7 +35,9 @@ as $$
         limit 1
       ) first
       left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
-      where first.state = 'pending' and first.run_at <= p_now and coalesce(p.paused_until, '-infinity') <= p_now
+      where first.state = 'pending' and first.run_at <= p_now
+        -- A receiver that takes one request a second is not stuck; a minute after its pause a worker should have tried it.
+        and coalesce(p.paused_until, '-infinity') <= p_now - case when p.limits > 0 then interval '1 minute' else '0' end
       order by due.run_at
       limit 1
     ),

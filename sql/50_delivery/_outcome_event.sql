@@ -17,6 +17,7 @@ return audit.event(
     when p_next_state = 'delivered' then 'delivery.delivered'
     when p_next_state = 'dead' then 'delivery.dead'
     when p_outcome = 'unknown' then 'delivery.lease_expired'
+    when p_outcome = 'limited' then 'delivery.limited'
     else 'delivery.retried'
   end,
   p_entity_type => 'job',
@@ -25,6 +26,7 @@ return audit.event(
   p_message => p_job.kind || ' notification of alert ' || p_job.alert_id || case
     when p_next_state = 'delivered' then ' was delivered'
     when p_next_state = 'dead' then ' was given up: ' || coalesce(p_error, p_outcome)
+    when p_outcome = 'limited' then ' waits until the receiver takes more: ' || coalesce(p_error, p_outcome)
     else ' will be tried again: ' || coalesce(p_error, p_outcome)
   end,
   p_details => jsonb_build_object(

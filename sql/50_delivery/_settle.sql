@@ -11,12 +11,14 @@ create function delivery._settle(
   p_retry_after_seconds double precision[],
   p_backoff_base_seconds double precision,
   p_backoff_max_seconds double precision,
+  p_limited_max_seconds double precision,
   out tenant_ids text[],
   out job_ids bigint[],
   out subjects text[],
   out channel_ids bigint[],
   out states text[],
-  out run_ats timestamptz[]
+  out run_ats timestamptz[],
+  out paused_untils timestamptz[]
 )
 language plpgsql
 volatile
@@ -29,23 +31,33 @@ declare
   v_now timestamptz := core.now();
   v_events public.audit_log[];
 begin
+  if p_outcomes && '{gone}' then
+    -- The channel before its jobs, as redriving locks them.
+    perform delivery._lock_channels(p_tenant_ids, p_job_ids);
+  end if;
   perform delivery._lock_leased(p_tenant_ids, p_job_ids, p_lease_epochs);
+  perform delivery._pause_lanes(
+    p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_errors, p_retry_after_seconds, p_backoff_base_seconds,
+    p_backoff_max_seconds
+  );
   -- A statement of its own: its snapshot was taken under the locks, so the rows are where it sees them.
   with held as materialized (
     select
-      l.j, l.place, r.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
+      l.j, l.place, o.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
       case
-        when r.outcome = 'delivered' then 'delivered'
-        when r.outcome = 'refused' or (l.j).attempts >= (l.j).max_attempts then 'dead'
+        when o.outcome = 'delivered' then 'delivered'
+        when d.reason is not null then 'dead'
         else 'pending'
       end as next_state,
+      d.reason as dead_reason,
       case
-        when r.outcome in ('retry', 'unknown') and (l.j).attempts < (l.j).max_attempts then v_now + make_interval(
+        when d.reason is null and o.outcome in ('retry', 'unknown') then v_now + make_interval(
           secs => greatest(
             delivery._backoff_seconds((l.j).attempts, p_backoff_base_seconds, p_backoff_max_seconds), r.retry_after_seconds
           )
         )
-      end as next_run_at
+      end as next_run_at,
+      case when o.outcome = 'limited' or r.retry_after_seconds > 0 then p.paused_until end as paused_until
     from unnest(
       p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
       p_retry_after_seconds
@@ -61,14 +73,30 @@ begin
         and j.lease_until is not null
       limit 1
     ) l
+    left join delivery.lanes p on p.tenant_id = (l.j).tenant_id and p.channel_id = (l.j).channel_id
+    -- Gone is the address that the request went to, and no longer the channel's.
+    cross join lateral (
+      select case when r.outcome = 'gone' and (l.j).leased_at < p.lifted_at then 'retry' else r.outcome end as outcome
+    ) o
+    cross join lateral (
+      select case
+        when o.outcome in ('refused', 'gone') then o.outcome
+        when o.outcome = 'limited' and v_now > coalesce((l.j).redriven_at, (l.j).created_at)
+          + make_interval(secs => p_limited_max_seconds) then 'limited'
+        when o.outcome in ('retry', 'unknown') and (l.j).attempts >= (l.j).max_attempts then 'exhausted'
+      end as reason
+    ) d
   ), settled as (
     update public.notification_jobs j
     set
       state = h.next_state,
+      -- Who was asked to wait has not failed: no attempt is spent, and the job keeps its place in the lane.
+      attempts = j.attempts - (h.outcome = 'limited')::integer,
       run_at = coalesce(h.next_run_at, j.run_at),
       lease_until = null,
       leased_by = null,
       finished_at = case when h.next_state <> 'pending' then clock_timestamp() end,
+      dead_reason = h.dead_reason,
       last_error = coalesce(h.error, j.last_error)
     from held h
     where j.ctid = h.place  -- locked, so it cannot have moved
@@ -82,33 +110,31 @@ begin
       (h.j).tenant_id, (h.j).job_id, (h.j).channel_id, (h.j).lease_epoch, (h.j).lease_epoch, (h.j).leased_by, h.outcome,
       h.status_code, h.error, h.started_at, h.duration_ms, (h.j).trace_id
     from held h
-  ), pause as (
-    insert into delivery.lanes as p (tenant_id, channel_id, paused_until)
-    select (h.j).tenant_id, (h.j).channel_id, v_now + make_interval(secs => max(h.retry_after_seconds))
-    from held h
-    where h.retry_after_seconds > 0
-    group by (h.j).tenant_id, (h.j).channel_id
-    order by (h.j).tenant_id, (h.j).channel_id
-    on conflict (tenant_id, channel_id) do update set paused_until = greatest(p.paused_until, excluded.paused_until)
   )
   select
     array_agg((h.j).tenant_id), array_agg((h.j).job_id), array_agg((h.j).subject), array_agg((h.j).channel_id),
-    array_agg(h.next_state), array_agg(h.next_run_at),
+    array_agg(h.next_state), array_agg(h.next_run_at), array_agg(h.paused_until),
     array_agg(delivery._outcome_event(
-      h.j, n.name, h.outcome, h.next_state, h.next_run_at, h.status_code, h.error, h.duration_ms
+      h.j, n.name, h.outcome, h.next_state, coalesce(h.next_run_at, h.paused_until), h.status_code, h.error, h.duration_ms
     ))
-  into tenant_ids, job_ids, subjects, channel_ids, states, run_ats, v_events
+  into tenant_ids, job_ids, subjects, channel_ids, states, run_ats, paused_untils, v_events
   from held h
   left join public.notification_channels n on n.tenant_id = (h.j).tenant_id and n.channel_id = (h.j).channel_id;
-  if job_ids is not null then
-    perform audit.write(v_events);
+  if job_ids is null then
+    return;
+  end if;
+  perform audit.write(v_events);
+  perform delivery._recover_lanes(p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes);
+  if p_outcomes && '{gone}' then
+    perform delivery._disable_gone(tenant_ids, job_ids);
   end if;
 end
 $$;
 
 comment on function delivery._settle(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
-  double precision, double precision
+  double precision, double precision, double precision
 ) is
-  'Records the outcomes of attempts whose lease is still the current one, and returns those jobs in parallel arrays, all '
-  'null when there are none; run_at is null for a job that ended.';
+  'Record the outcomes of attempts whose lease is still the current one, and return those jobs in parallel arrays, all '
+  'null when there are none; run_at is null for a job that ended or was limited, paused_until for a channel that asked for '
+  'no pause.';

@@ -47,25 +47,31 @@ begin
   if v_job_ids is null then
     return;
   end if;
-  if array_remove(v_fates, null) <> '{}' then
-    v_buried := delivery._bury(v_tenant_ids, v_job_ids, v_fates);
+  if v_fates && '{channel_deleted,channel_disabled}' then
+    v_buried := delivery._bury(v_tenant_ids, v_job_ids, array_replace(v_fates, 'superseded', null));
   end if;
 
-  select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place)
-  into v_tenant_ids, v_channel_ids, v_job_ids, v_places
+  select
+    array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
+  into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
   from (
-    select c.tenant_id, c.channel_id, c.job_id, c.place
-    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
+    select c.tenant_id, c.channel_id, c.job_id, c.place, c.fate
+    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates) as c (tenant_id, channel_id, job_id, place, fate)
     join public.notification_channels n on n.tenant_id = c.tenant_id and n.channel_id = c.channel_id
-    where n.enabled
+    where n.enabled and coalesce(c.fate, 'superseded') = 'superseded'
     for no key update of n skip locked
   ) c;
+  -- Under the channel's lock, which redriving takes as well: the beginning cannot come back meanwhile.
+  if v_fates && '{superseded}' then
+    v_buried := v_buried + delivery._bury(v_tenant_ids, v_job_ids, v_fates);
+  end if;
 
   return query
   with candidate as materialized (
     select l.place
-    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places) as c (tenant_id, channel_id, job_id, place)
+    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates) as c (tenant_id, channel_id, job_id, place, fate)
     left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
+    left join delivery.lanes p on p.tenant_id = c.tenant_id and p.channel_id = c.channel_id
     -- One look-up by key a candidate. As a join it would be at the mercy of statistics.
     cross join lateral (
       select j.ctid as place, j.subject
@@ -74,12 +80,9 @@ begin
         and j.lease_until is null and j.finished_at is null and j.run_at <= v_now
       for update skip locked
     ) l
-    where c.place <= p_channel_limit - coalesce(f.jobs, 0)
-      and not exists (
-        select
-        from delivery.lanes p
-        where p.tenant_id = c.tenant_id and p.channel_id = c.channel_id and p.paused_until > v_now
-      )
+    where c.fate is null
+      and c.place <= delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit) - coalesce(f.jobs, 0)
+      and coalesce(p.paused_until, '-infinity') <= v_now
       -- Again, for a dead job may have been put back in between; who does that holds the channel's lock as well.
       -- A limited sub-select is a probe for each candidate; not exists would become a join over all that waits.
       and (
@@ -96,7 +99,8 @@ begin
       attempts = j.attempts + 1,
       lease_epoch = j.lease_epoch + 1,
       lease_until = v_now + make_interval(secs => p_lease_seconds),
-      leased_by = p_worker
+      leased_by = p_worker,
+      leased_at = clock_timestamp()  -- after the channel was read: what lifts a pause compares with it
     from candidate c
     where j.ctid = c.place  -- one that moved since this statement began is left to the next call
     returning j.*
@@ -118,4 +122,4 @@ $$;
 comment on function delivery.claim(text, integer, double precision, integer) is
   'Leases at most p_limit due jobs to the worker for p_lease_seconds and returns them with their channel, secrets included. '
   'Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs in flight over all '
-  'workers; a paused channel gets nothing; jobs of a disabled or deleted channel die.';
+  'workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';

@@ -10,7 +10,8 @@ create function delivery.finish(
   p_durations_ms double precision[],
   p_retry_after_seconds double precision[],
   p_backoff_base_seconds double precision default 5,
-  p_backoff_max_seconds double precision default 1800
+  p_backoff_max_seconds double precision default 1800,
+  p_limited_max_seconds double precision default 86400
 ) returns table (
   job_id bigint,
   state text,
@@ -31,7 +32,7 @@ declare
 begin
   v_settled := delivery._settle(
     p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
-    p_retry_after_seconds, p_backoff_base_seconds, p_backoff_max_seconds
+    p_retry_after_seconds, p_backoff_base_seconds, p_backoff_max_seconds, p_limited_max_seconds
   );
   if v_settled.job_ids is null then
     return;
@@ -39,31 +40,46 @@ begin
 
   -- Later notifications of the same subject wait with the one that is tried again, instead of standing due in their lane
   -- where every claim would step over them.
-  if 'pending' = any (v_settled.states) then
+  if coalesce(array_remove(v_settled.run_ats, null), '{}') <> '{}' then
+    with later as materialized (
+      select j.ctid as place, s.run_at
+      from unnest(
+        v_settled.tenant_ids, v_settled.job_ids, v_settled.subjects, v_settled.channel_ids, v_settled.run_ats
+      ) as s (tenant_id, job_id, subject, channel_id, run_at)
+      join public.notification_jobs j on j.tenant_id = s.tenant_id and j.subject = s.subject
+        and j.channel_id = s.channel_id and j.job_id > s.job_id and j.state in ('pending', 'leased')
+        and j.lease_until is null and j.run_at < s.run_at
+      order by j.tenant_id, j.job_id  -- as delivery._lift_pause locks them
+      for update of j
+    )
     update public.notification_jobs j
-    set run_at = s.run_at
-    from unnest(
-      v_settled.tenant_ids, v_settled.job_ids, v_settled.subjects, v_settled.channel_ids, v_settled.run_ats
-    ) as s (tenant_id, job_id, subject, channel_id, run_at)
-    where j.tenant_id = s.tenant_id and j.subject = s.subject and j.channel_id = s.channel_id
-      and j.job_id > s.job_id and j.state in ('pending', 'leased') and j.lease_until is null and j.run_at < s.run_at;
+    set run_at = l.run_at
+    from later l
+    where j.ctid = l.place;
   end if;
 
   -- An end makes room in its lane and may be what a later notification of the subject waited for.
-  if delivery._has_due_jobs(v_now, v_settled.tenant_ids, v_settled.channel_ids) then
+  -- Nothing of a paused lane can be taken.
+  if delivery._has_due_jobs(v_now, v_settled.tenant_ids, array(
+    select case when s.paused_until is null then s.channel_id end
+    from unnest(v_settled.channel_ids, v_settled.paused_untils) with ordinality as s (channel_id, paused_until, place)
+    order by s.place
+  )) then
     perform pg_notify('pulse_delivery', '');
   end if;
 
   return query
-  select s.job_id, s.state, s.run_at
-  from unnest(v_settled.job_ids, v_settled.states, v_settled.run_ats) as s (job_id, state, run_at);
+  select s.job_id, s.state, coalesce(s.run_at, s.paused_until)
+  from unnest(v_settled.job_ids, v_settled.states, v_settled.run_ats, v_settled.paused_untils)
+    as s (job_id, state, run_at, paused_until);
 end
 $$;
 
 comment on function delivery.finish(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
-  double precision, double precision
+  double precision, double precision, double precision
 ) is
-  'Records how attempts ended (outcome delivered, retry, refused or unknown, in parallel arrays) for the jobs whose lease '
-  'is still the one named by lease_epoch, and returns those with their new state: delivered, dead, or pending until '
-  'run_at. Retry-After seconds delay the job and pause its channel.';
+  'Record how attempts ended (outcome delivered, retry, limited, refused, gone or unknown, in parallel arrays) for the jobs '
+  'whose lease is still the one named by lease_epoch, and return those with their new state: delivered, dead, or pending '
+  'until run_at. Retry-After seconds pause the channel. Limited costs no attempt and ends p_limited_max_seconds after the '
+  'job was made or redriven. Gone disables the channel.';

@@ -20,18 +20,20 @@ declare
   v_errors text[];
   v_count integer;
 begin
+  -- A lane that is still recovering keeps its state; one that was quiet for an hour begins anew.
   -- Finishing workers lock the lanes they pause in the order of their key: a pause that one of them holds is left to the
   -- next call.
   with over as materialized (
     select l.tenant_id, l.channel_id
     from delivery.lanes l
-    where l.paused_until < v_now
+    where l.paused_until < v_now - case when l.limits > 0 then interval '1 hour' else interval '0' end
+      and coalesce(l.lifted_at, '-infinity') < v_now - interval '1 hour'
     order by l.tenant_id, l.channel_id
     for update skip locked
   )
   delete from delivery.lanes l
   using over
-  where l.tenant_id = over.tenant_id and l.channel_id = over.channel_id and l.paused_until < v_now;
+  where l.tenant_id = over.tenant_id and l.channel_id = over.channel_id;
   with expired as materialized (
     select j.tenant_id, j.job_id, j.lease_epoch
     from public.notification_jobs j

@@ -8,9 +8,11 @@ as $$
 declare
   v_tenant_id text := core.require_tenant();
   v_job public.notification_jobs;
+  v_enabled boolean;
+  v_later bigint[];
 begin
   -- The channel first, as delivery.claim does: no later notification is claimed while this one is put back.
-  perform
+  select n.enabled into v_enabled
   from public.notification_jobs j
   join public.notification_channels n on n.tenant_id = j.tenant_id and n.channel_id = j.channel_id
   where j.tenant_id = v_tenant_id and j.job_id = p_job_id
@@ -39,14 +41,39 @@ begin
       message = format('a later notification about %s went to this channel already', v_job.subject);
   end if;
 
+  if v_enabled is not true then
+    raise exception using
+      errcode = 'PU409',
+      message = format('channel %s is %s', v_job.channel_id,
+        case when v_enabled is null then 'deleted' else 'disabled: enable it first' end);
+  end if;
+
+  -- With a beginning comes back what was given up after it: an incident that was raised must be closed as well.
   -- The idempotency key stays: a receiver that got the notification after all may drop it.
-  update public.notification_jobs j
-  set
-    state = 'pending',
-    run_at = core.now(),
-    attempts = 0,
-    finished_at = null
-  where j.tenant_id = v_tenant_id and j.job_id = p_job_id;
+  with redriven as (
+    update public.notification_jobs j
+    set
+      state = 'pending',
+      run_at = core.now(),
+      attempts = 0,
+      finished_at = null,
+      dead_reason = null,
+      redriven_at = core.now()
+    where j.tenant_id = v_tenant_id and j.alert_id = v_job.alert_id and j.channel_id = v_job.channel_id
+      and j.state = 'dead'
+      and (
+        j.job_id = p_job_id
+        or (v_job.kind in ('opened', 'escalated') and j.job_id > p_job_id and j.kind in ('acknowledged', 'closed'))
+      )
+    returning j.job_id
+  )
+  select array_agg(r.job_id order by r.job_id) into v_later
+  from redriven r
+  where r.job_id <> p_job_id;
+  -- The receiver may still be limiting: one probe finds out.
+  update delivery.lanes p
+  set paused_until = least(p.paused_until, core.now()), lifted_at = clock_timestamp()
+  where p.tenant_id = v_tenant_id and p.channel_id = v_job.channel_id;
   perform audit.write(array[
     audit.event(
       p_tenant_id => v_tenant_id,
@@ -54,10 +81,10 @@ begin
       p_entity_type => 'job',
       p_entity_id => p_job_id::text,
       p_message => format('%s notification of alert %s was put back in the queue', v_job.kind, v_job.alert_id),
-      p_details => jsonb_build_object(
+      p_details => jsonb_strip_nulls(jsonb_build_object(
         'alert_id', v_job.alert_id, 'event_id', v_job.event_id, 'channel_id', v_job.channel_id, 'kind', v_job.kind,
-        'last_error', v_job.last_error
-      ),
+        'last_error', v_job.last_error, 'with_later_jobs', v_later
+      )),
       -- The act is traced to the request that asked for it, when there is one.
       p_trace_id => coalesce(core.current_trace_id(), v_job.trace_id)
     )
@@ -67,5 +94,6 @@ end
 $$;
 
 comment on function delivery.redrive(bigint) is
-  'Puts a dead job of the current tenant back in the queue with all its attempts; PU404 when there is no such job, PU409 '
-  'when it is not dead or a later notification of its subject went to the channel already.';
+  'Put a dead job of the current tenant back in the queue with all its attempts, the dead acknowledgement and end of its '
+  'alert along with a beginning, and let the channel send a probe if it is paused. PU404 when there is no such job, PU409 '
+  'when it is not dead, its channel is disabled or deleted, or a later notification of its subject went to the channel already.';

@@ -15,7 +15,7 @@ begin
     raise exception using errcode = 'PU404', message = format('there is no channel %s', p_channel_id);
   end if;
   v_new := jsonb_populate_record(v_old, p_patch - array[
-    'tenant_id', 'channel_id', 'kind', 'config', 'shown_url', 'created_at', 'updated_at']);
+    'tenant_id', 'channel_id', 'kind', 'config', 'shown_url', 'disabled_reason', 'created_at', 'updated_at']);
   -- Secrets are never shown, so a change of the address must be able to leave them as they are.
   v_new.config := jsonb_strip_nulls(v_old.config || coalesce(p_patch -> 'config', '{}'));
   perform delivery._check_config(v_new.kind, v_new.config);
@@ -26,14 +26,20 @@ begin
       config = v_new.config,
       enabled = v_new.enabled,
       -- Secrets are not shown, so the time alone tells the ETags apart, also within one tick of the clock.
-      updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond')
+      updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond'),
+      disabled_reason = case when v_new.enabled is not distinct from v_old.enabled then v_old.disabled_reason end
     where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
     perform pg_notify('pulse_delivery', '');
+    -- What an older address asked for, or one that was switched off, does not hold the new one.
+    if v_new.config <> v_old.config or (v_new.enabled and not v_old.enabled) then
+      perform delivery._lift_pause(v_tenant_id, p_channel_id);
+    end if;
   end if;
   return (select to_jsonb(c) from api.channels c where c.channel_id = p_channel_id);
 end
 $$;
 
 comment on function delivery.update_channel(bigint, jsonb) is
-  'Change the members that p_patch names, of config too, and return the channel without its secrets; PU404 when there is '
+  'Change the members that p_patch names, of config too, and return the channel without its secrets. A new configuration '
+  'and enabling lift a pause. PU404 when there is '
   'none, PU422 when the kind cannot work with the result.';

@@ -13,9 +13,10 @@ select
     when 'postponed' then escalation.step_number
   end as next_step_number,
   case decision.outcome
-    when 'escalated' then alert.recorded_at + next_step.after_minutes * interval '1 minute'
+    when 'escalated' then alert.recorded_at + delay.delayed_by + next_step.after_minutes * interval '1 minute'
     when 'postponed' then alert.silenced_until
   end as next_due_at,
+  delay.delayed_by,
   alert.rule_name,
   escalation.trace_id
 from ops.escalations escalation
@@ -24,7 +25,7 @@ join public.alerts alert
   and alert.alert_id = escalation.alert_id
 -- A policy that was shortened meanwhile goes on at the next step that it still has.
 left join lateral (
-  select s.step_number, s.channel_id, c.name as channel_name
+  select s.step_number, s.after_minutes, s.channel_id, c.name as channel_name
   from public.escalation_steps s
   join public.notification_channels c
     on c.tenant_id = s.tenant_id
@@ -44,6 +45,13 @@ left join lateral (
   order by s.step_number
   limit 1
 ) next_step on true
+-- A step that a silence held back moves those after it by as much, so that the gaps between them stay. In seconds: a day of
+-- an interval may have 23 hours.
+cross join lateral (
+  select greatest(escalation.delayed_by, make_interval(
+    secs => extract(epoch from escalation.due_at - alert.recorded_at)::double precision - 60 * step.after_minutes
+  )) as delayed_by
+) delay
 cross join lateral (
   select case
     when alert.status <> 'open' or step.step_number is null then 'ended'
@@ -54,4 +62,4 @@ cross join lateral (
 
 comment on view ops._escalation_decisions is
   'What each waiting escalation comes to if it is due now: escalated, postponed to the end of a silence, or ended; and '
-  'the step that follows, its time counted from the recorded opening of the alert (null: none follows).';
+  'the step that follows, its time counted from the recorded opening of the alert plus the delay (null: none follows).';

@@ -6,7 +6,12 @@ declare
   v_moved integer;
 begin
   update ops.escalations escalation
-  set due_at = greatest(alert.recorded_at + step.after_minutes * interval '1 minute', alert.silenced_until)
+  set due_at = greatest(
+    alert.recorded_at + escalation.delayed_by + step.after_minutes * interval '1 minute',
+    -- Not in the past: the steps after it then keep their gaps.
+    core.now(),
+    alert.silenced_until
+  )
   from public.alerts alert
   join public.escalation_steps step on step.tenant_id = alert.tenant_id
   where alert.tenant_id = p_tenant_id
@@ -24,5 +29,5 @@ end
 $$;
 
 comment on function ops._reschedule_escalations(text, bigint[]) is
-  'Set the waiting step of each alert to its own time or the end of the alert''s silence, whichever is later; to be '
+  'Set the waiting step of each alert to its own time, now or the end of the alert''s silence, whichever is latest; to be '
   'called in the transaction that changes silenced_until, with the alert rows locked.';

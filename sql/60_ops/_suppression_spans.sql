@@ -10,8 +10,8 @@ select
   'dispatcher' as service,
   'alert' as entity_type,
   s.alert_id::text as entity_id,
-  'nobody told: ' || s.reason as what,
+  coalesce('channel ' || s.channel_id || ' not notified: ', 'no channel notified: ') || s.reason as what,
   jsonb_build_object('event_id', s.event_id, 'channel_id', s.channel_id, 'reason', s.reason) as details
 from public.suppressions s;
 
-comment on view ops._suppression_spans is 'Why nobody was told, as parts of the trace of the alert event.';
+comment on view ops._suppression_spans is 'Channels that got no notification, and why, as parts of the trace of the alert event.';

@@ -5,7 +5,8 @@ as $$
 declare
   v_told integer;
 begin
-  insert into public.alert_events (tenant_id, alert_id, kind, occurred_at, actor, channel_id, step_number, trace_id)
+  insert into public.alert_events
+    (tenant_id, alert_id, kind, occurred_at, actor, channel_id, step_number, policy_id, trace_id)
   select
     decision.tenant_id,
     decision.alert_id,
@@ -14,6 +15,7 @@ begin
     'ops_worker',
     decision.channel_id,
     decision.step_number,
+    decision.policy_id,
     decision.trace_id
   from unnest(p_decisions) decision
   where decision.outcome = 'escalated';

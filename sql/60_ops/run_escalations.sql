@@ -37,7 +37,10 @@ begin
   perform ops._tell_escalations(v_decisions);
 
   update ops.escalations escalation
-  set step_number = decision.next_step_number, due_at = decision.next_due_at
+  set
+    step_number = decision.next_step_number,
+    due_at = decision.next_due_at,
+    delayed_by = case decision.outcome when 'escalated' then decision.delayed_by else escalation.delayed_by end
   from unnest(v_decisions) decision
   where escalation.tenant_id = decision.tenant_id
     and escalation.alert_id = decision.alert_id

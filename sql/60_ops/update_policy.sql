@@ -8,6 +8,10 @@ declare
   v_new jsonb;
   v_changes jsonb;
 begin
+  if p_patch ? 'steps' then
+    -- Before the row is locked, as passes of the evaluator do: an alert that opens meanwhile starts with the new steps.
+    perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+  end if;
   perform from public.escalation_policies p
   where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id
   for no key update;
@@ -29,10 +33,18 @@ begin
   update public.escalation_policies p
   set updated_at = clock_timestamp()
   where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id;
+  if v_changes ? 'steps' then
+    perform ops._follow_policy(v_tenant_id, p_policy_id, array(
+      select a.alert_id
+      from public.alert_rules r
+      join public.alerts a on a.tenant_id = r.tenant_id and a.rule_id = r.rule_id and a.status = 'open'
+      where r.tenant_id = v_tenant_id and r.policy_id = p_policy_id
+      order by a.alert_id));
+  end if;
   return (select to_jsonb(p) from api.escalation_policies p where p.policy_id = p_policy_id);
 end
 $$;
 
 comment on function ops.update_policy(bigint, jsonb) is
-  'Change the name, replace the steps, or both, and return the policy; PU404 when there is none. An alert that escalates '
-  'already goes on at the step with the number it had reached.';
+  'Change the name, replace the steps, or both, and return the policy; PU404 when there is none. New steps hold '
+  'for open alerts at once: each goes on at the step with the number it had reached, and keeps the gaps from there.';

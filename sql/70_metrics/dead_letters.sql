@@ -1,6 +1,9 @@
+-- What was superseded is history, and nothing to be redriven.
 create view metrics.dead_letters as
 select count(*) as value
-from (select from public.notification_jobs where state = 'dead' limit 100000) jobs;
+from (
+  select from public.notification_jobs where state = 'dead' and dead_reason is distinct from 'superseded' limit 100000
+) jobs;
 
 comment on view metrics.dead_letters is
-  'Notification jobs that were given up and neither redriven nor pruned, counted up to 100,000.';
+  'Notification jobs that were given up and neither redriven, superseded nor pruned, counted up to 100,000.';

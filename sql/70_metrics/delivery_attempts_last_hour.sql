@@ -11,7 +11,7 @@ with counted as (
   group by outcome
 )
 select known.outcome, coalesce(c.attempts, 0) as value
-from (values ('delivered'), ('retry'), ('refused'), ('unknown')) known (outcome)
+from (values ('delivered'), ('retry'), ('limited'), ('refused'), ('gone'), ('unknown')) known (outcome)
 left join counted c on c.outcome = known.outcome;
 
 comment on view metrics.delivery_attempts_last_hour is

@@ -5,6 +5,7 @@ select
   s.event_id,
   s.channel_id,
   s.reason,
+  s.route_id,
   s.recorded_at,
   s.trace_id
 from public.suppressions s

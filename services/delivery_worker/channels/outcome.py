@@ -1,14 +1,34 @@
-"""How an attempt ended, as a value: a receiver that says no is no surprise."""
+"""How an attempt ended, as a value, and the one table that says which answer means what.
 
+| Answer | Outcome | What follows |
+|---|---|---|
+| 2xx | Delivered | nothing more |
+| 429; 503 with Retry-After | Limited | the channel pauses, the job keeps its place and its attempts |
+| 410 | Gone | the job is given up, the channel is disabled |
+| 400, 411, 413, 414, 415, 417, 422, 431 | Refused | the job is given up: a repetition would be the same request |
+| every other status: 1xx, 3xx, 401, 403, 404, 405, 408, 409, 425, 5xx, … | Retry | back-off up to the last attempt |
+| no answer: DNS, connection, TLS, time-out, broken answer | Retry | the same |
+| an address that is not public, an invalid URL | Refused | the job is given up |
+
+A channel may know better what its service's texts mean (slack.py, teams.py, pagerduty.py).
+"""
+
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-# RFC 9110: the same request may succeed later. 5xx is added by range.
-_TEMPORARY = frozenset({408, 425, 429})
-# A receiver may ask for a pause, not for silence: an alert that waits longer than this is no alert.
-LONGEST_PAUSE_SECONDS = 3600.0
+import httpx
+
+from services.shared.http_client import AddressRefused
+
+Verdict: TypeAlias = Literal["delivered", "limited", "gone", "refused", "retry"]
+
+_REFUSED = frozenset({400, 411, 413, 414, 415, 417, 422, 431})
+_SECONDS = re.compile(r"\d{1,300}(\.\d{1,300})?", re.ASCII)
+# Only so that the arithmetic holds; PULSE_DELIVERY_RETRY_AFTER_MAX_SECONDS is what bounds a pause.
+LONGEST_PAUSE_SECONDS = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +48,15 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """The receiver takes no more for now. retry_after_seconds: the pause it asked for, None if it named none."""
+
+    reason: str
+    status_code: int | None = None
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """It will never succeed."""
 
@@ -35,33 +64,68 @@ class Refused:
     status_code: int | None = None
 
 
-Outcome: TypeAlias = Delivered | Retry | Refused
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The receiver is gone for good: nothing will ever succeed there."""
+
+    reason: str
+    status_code: int | None = None
 
 
-def classify(status_code: int, *, said: str = "", retry_after_seconds: float | None = None) -> Outcome:
-    """What a status means for the job; said is what the receiver gave as its reason."""
+Outcome: TypeAlias = Delivered | Retry | Limited | Refused | Gone
+
+
+def verdict_of(status_code: int, *, asked_to_wait: bool = False) -> Verdict:
+    """Return the verdict on a status; asked_to_wait: the answer had a usable Retry-After."""
     if 200 <= status_code < 300:
-        return Delivered(status_code)
-    reason = f"HTTP {status_code}" + (f": {said}" if said else "")
-    if status_code in _TEMPORARY or status_code >= 500:
-        return Retry(reason, status_code, retry_after_seconds)
-    if 300 <= status_code < 400:
-        return Refused(f"HTTP {status_code}: redirects are not followed", status_code)
+        return "delivered"
+    if status_code == 429 or (status_code == 503 and asked_to_wait):
+        return "limited"
     if status_code == 410:
-        return Refused("HTTP 410: the receiver is gone for good; change, disable or delete the channel", status_code)
-    return Refused(reason, status_code)
+        return "gone"
+    return "refused" if status_code in _REFUSED else "retry"
+
+
+def classify(
+    status_code: int, *, said: str = "", retry_after_seconds: float | None = None, verdict: Verdict | None = None
+) -> Outcome:
+    """Return the outcome of an answer; said: the receiver's own words; verdict: the channel's, if it knows better."""
+    reason = f"HTTP {status_code}" + (f": {said}" if said else "")
+    match verdict or verdict_of(status_code, asked_to_wait=retry_after_seconds is not None):
+        case "delivered":
+            return Delivered(status_code)
+        case "limited":
+            return Limited(reason, status_code, retry_after_seconds)
+        case "gone":
+            return Gone(f"{reason} (gone for good, so the channel was disabled)", status_code)
+        case "refused":
+            return Refused(reason, status_code)
+        case "retry":
+            if 300 <= status_code < 400:
+                return Retry(f"HTTP {status_code}: redirects are not followed", status_code, retry_after_seconds)
+            return Retry(reason, status_code, retry_after_seconds)
+
+
+def classify_error(error: httpx.TransportError | httpx.InvalidURL, *, said: str) -> Outcome:
+    """Return the outcome of a request that got no answer; said: the error's message without secrets."""
+    if isinstance(error, AddressRefused):
+        return Refused(said)
+    if isinstance(error, httpx.InvalidURL):
+        return Refused("the URL is not valid")
+    return Retry(said or type(error).__name__)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds of a Retry-After header, a number or an HTTP date, at most an hour; None when absent or neither."""
+    """Return the seconds of a Retry-After header, a number or an HTTP date; None unless it names a time to come."""
     if value is None:
         return None
     value = value.strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value[:9]), LONGEST_PAUSE_SECONDS)
-    try:
-        until = parsedate_to_datetime(value)
-    except (ValueError, IndexError):
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return min(max((until - now).total_seconds(), 0.0), LONGEST_PAUSE_SECONDS)
+    if _SECONDS.fullmatch(value):
+        seconds = float(value)
+    else:
+        try:
+            until = parsedate_to_datetime(value)
+            seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
+        except (ValueError, IndexError, TypeError, OverflowError):
+            return None
+    return min(seconds, LONGEST_PAUSE_SECONDS) if seconds > 0 else None

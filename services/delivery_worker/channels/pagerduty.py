@@ -7,10 +7,11 @@ import httpx
 import orjson
 from pydantic import AfterValidator, SecretStr
 
+from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
-from services.delivery_worker.channels.outcome import Outcome
+from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import clip, headline
+from services.delivery_worker.channels.wording import clip, headline, printable
 from services.delivery_worker.notification import Kind, Notification
 
 # Limits of the Events API v2 reference, in characters.
@@ -43,8 +44,12 @@ class Config(ChannelConfig):
 
 
 def dedup_key(notification: Notification) -> str:
-    """The same for every notification of one alert, different for the next alert of the same rule and device."""
-    return f"pulse/{notification.tenant_id}/{notification.alert.alert_id}"[:_DEDUP_KEY]
+    """Return the incident's key: one for all notifications of an alert, another for every other alert anywhere.
+
+    The dispatcher fixes it. Jobs made before it did have the key that their incident was opened under.
+    """
+    key = notification.dedup_key or f"pulse/{notification.tenant_id}/{notification.alert.alert_id}"
+    return key[:_DEDUP_KEY]
 
 
 def _payload(notification: Notification) -> dict[str, object]:
@@ -52,14 +57,14 @@ def _payload(notification: Notification) -> dict[str, object]:
     details = alert.model_dump(mode="json", include={"fingerprint", "rule_id", "metric", "value", "message"})
     told = {"trace_id": notification.trace_id, "step_number": notification.step_number, **details}
     return {
-        "summary": clip(f"{headline(notification)}: {alert.message}", _SUMMARY),
-        "source": clip(alert.device_id or "pulse", _TEXT),
+        "summary": clip(f"{headline(notification)}: {printable(alert.message)}", _SUMMARY),
+        "source": clip(printable(alert.device_id or "") or "pulse", _TEXT),
         "severity": alert.severity,  # PagerDuty's four are ours
         "timestamp": alert.opened_at.isoformat(),
-        "component": clip(alert.metric, _TEXT) if alert.metric else None,
-        "class": clip(alert.rule_name, _TEXT),
+        "component": clip(printable(alert.metric), _TEXT) if alert.metric else None,
+        "class": clip(printable(alert.rule_name), _TEXT),
         "custom_details": {
-            name: clip(value, _TEXT) if isinstance(value, str) else value for name, value in told.items()
+            name: clip(printable(value), _TEXT) if isinstance(value, str) else value for name, value in told.items()
         },
     }
 
@@ -78,6 +83,11 @@ def render(notification: Notification, config: Config) -> Parts:
     return Parts(url=config.url.get_secret_value(), body=orjson.dumps(event), headers=headers)
 
 
+def judge(status_code: int, text: str) -> Verdict | None:
+    """Return the verdict on an answer: a 2xx that reports an error is tried again."""
+    return "retry" if 200 <= status_code < 300 and is_failure(text) else None
+
+
 async def send(
     client: httpx.AsyncClient,
     config: Config,
@@ -87,4 +97,4 @@ async def send(
     sent_at: datetime,
 ) -> Outcome:
     """Send one notification; 202 means accepted, not processed."""
-    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at)
+    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at, judge=judge)

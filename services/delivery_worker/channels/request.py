@@ -1,15 +1,17 @@
-"""One POST and what became of it, in words that are safe to store."""
+"""One POST and its outcome, in words that are safe to store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import httpx
 
-from services.delivery_worker.channels.outcome import Outcome, Refused, Retry, classify, parse_retry_after
-from services.shared.http_client import AddressRefused
+from services.delivery_worker.channels.outcome import Outcome, Verdict, classify, classify_error, parse_retry_after
 
 _LONGEST_REASON = 300
+_LONGEST_ANSWER_BYTES = 4096
+
+Judge = Callable[[int, str], Verdict | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +23,34 @@ class Parts:
     headers: Mapping[str, str]
 
 
-async def post(client: httpx.AsyncClient, parts: Parts, *, secrets: Sequence[str], sent_at: datetime) -> Outcome:
-    """Send the request once; whatever the receiver says is told without the secrets."""
+def _no_opinion(_status_code: int, _text: str) -> None:
+    return None
+
+
+async def post(
+    client: httpx.AsyncClient,
+    parts: Parts,
+    *,
+    secrets: Sequence[str],
+    sent_at: datetime,
+    judge: Judge = _no_opinion,
+) -> Outcome:
+    """Send the request once. judge: the channel's verdict on status and text of an answer; None follows the status."""
     try:
         response = await client.post(parts.url, content=parts.body, headers=dict(parts.headers))
-    except AddressRefused as error:
-        return Refused(str(error))
-    except httpx.InvalidURL:
-        return Refused("the URL is not valid")
-    except httpx.TransportError as error:
-        return Retry(tell(str(error), secrets) or type(error).__name__)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        return classify_error(error, said=tell(str(error), secrets))
+    text = response.content[:_LONGEST_ANSWER_BYTES].decode("utf-8", "replace")
     return classify(
         response.status_code,
-        said=tell(response.content[:4096].decode("utf-8", "replace"), secrets),
+        said=tell(text, secrets),
         retry_after_seconds=parse_retry_after(response.headers.get("retry-after"), sent_at),
+        verdict=judge(response.status_code, text.strip()),
     )
 
 
 def tell(text: str, secrets: Sequence[str]) -> str:
-    """The text in one short printable line, each secret in it blotted out."""
+    """Return the text in one short printable line, with each secret in it blotted out."""
     for secret in secrets:
         text = text.replace(secret, "***")
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())

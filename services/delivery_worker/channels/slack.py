@@ -1,29 +1,42 @@
-"""A message through an incoming webhook of Slack, as blocks."""
+"""A message through an incoming webhook of Slack, as blocks of plain text.
 
+Names come from outside, and Slack parses no formatting, mention or link in a plain_text object: mrkdwn is not used.
+"""
+
+import re
 from datetime import datetime
 
 import httpx
 import orjson
 
+from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
-from services.delivery_worker.channels.outcome import Outcome
+from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import facts, headline
+from services.delivery_worker.channels.wording import clip, facts, headline, printable
 from services.delivery_worker.notification import Notification
 
 # Limits of Slack's Block Kit reference, in characters after escaping.
+_HEADER = 150
 _SECTION = 3000
 _FIELD = 2000
 _FIELDS = 10
 # Not documented: a message whose text is over about 13,200 characters in all is refused (slackapi/bolt-js#2509).
 _FACT = 600
 
-_EMOJI = {
-    "info": ":information_source:",
-    "warning": ":warning:",
-    "error": ":red_circle:",
-    "critical": ":rotating_light:",
+_EMOJI = {"info": "🔵", "warning": "⚠️", "error": "🔴", "critical": "🚨"}
+
+# Error texts of incoming webhooks, as Slack documents them. The rest (no_service, invalid_token, channel_not_found,
+# action_prohibited, …) may be mended by an administrator: they follow their status, and are tried again.
+_VERDICTS: dict[str, Verdict] = {
+    **dict.fromkeys(
+        ("invalid_payload", "invalid_blocks", "no_text", "too_many_attachments", "msg_too_long"), "refused"
+    ),
+    **dict.fromkeys(("channel_is_archived",), "gone"),
+    **dict.fromkeys(("rate_limited", "ratelimited"), "limited"),
+    "user_not_found": "retry",
 }
+_CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 class Config(ChannelConfig):
@@ -33,7 +46,7 @@ class Config(ChannelConfig):
 
 
 def escape(text: str, limit: int) -> str:
-    """The text for mrkdwn, at most limit characters: no link and no <!channel> can come out of it."""
+    """Return the text with Slack's three control characters as entities, at most limit characters long."""
     escaped: list[str] = []
     length = 0
     for character in text:
@@ -45,25 +58,33 @@ def escape(text: str, limit: int) -> str:
     return "".join(escaped)
 
 
+def _plain(text: str, limit: int) -> dict[str, object]:
+    return {"type": "plain_text", "text": escape(text, limit), "emoji": False}
+
+
 def render(notification: Notification, config: Config) -> Parts:
-    """The request. text is what phones and screen readers show instead of the blocks."""
+    """Return the request. text is what phones and screen readers show instead of the blocks."""
     alert = notification.alert
-    emoji = ":white_check_mark:" if notification.kind == "closed" else _EMOJI[alert.severity]
-    title = escape(headline(notification), 500)
-    told = [
-        {"type": "mrkdwn", "text": f"*{escape(name, 100)}*\n{escape(value, _FACT)}"[:_FIELD], "verbatim": True}
-        for name, value in facts(notification)[:_FIELDS]
+    emoji = "✅" if notification.kind == "closed" else _EMOJI[alert.severity]
+    title = headline(notification)
+    fields = [
+        _plain(f"{clip(name, 100)}\n{clip(value, _FACT)}", _FIELD) for name, value in facts(notification)[:_FIELDS]
     ]
     blocks = [
-        {"type": "section", "text": {"type": "mrkdwn", "text": f"{emoji} *{title}*", "verbatim": True}},
-        {
-            "type": "section",
-            "text": {"type": "mrkdwn", "text": escape(alert.message or " ", _SECTION), "verbatim": True},
-        },
-        {"type": "section", "fields": told},
+        {"type": "header", "text": _plain(f"{emoji} {title}", _HEADER)},
+        {"type": "section", "text": _plain(printable(alert.message) or " ", _SECTION)},
+        {"type": "section", "fields": fields},
     ]
-    body = orjson.dumps({"text": title, "blocks": blocks})
+    body = orjson.dumps({"text": escape(title, 500), "mrkdwn": False, "blocks": blocks})
     return Parts(url=config.url.get_secret_value(), body=body, headers={"content-type": "application/json"})
+
+
+def judge(status_code: int, text: str) -> Verdict | None:
+    """Return the verdict on an answer: Slack says ok, or a code that may come with any status."""
+    if text in _VERDICTS:
+        return _VERDICTS[text]
+    is_accepted = 200 <= status_code < 300
+    return "retry" if is_accepted and (_CODE.fullmatch(text) or is_failure(text)) else None
 
 
 async def send(
@@ -75,4 +96,4 @@ async def send(
     sent_at: datetime,
 ) -> Outcome:
     """Send one notification."""
-    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at)
+    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at, judge=judge)

@@ -6,10 +6,11 @@ from datetime import datetime
 import httpx
 import orjson
 
+from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
-from services.delivery_worker.channels.outcome import Outcome
+from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import clip, facts, headline
+from services.delivery_worker.channels.wording import clip, facts, headline, printable
 from services.delivery_worker.notification import Notification
 
 # Teams refuses messages over 28 KB.
@@ -18,7 +19,13 @@ LARGEST_BODY_BYTES = 28 * 1024
 _TEXT_LIMITS = (4000, 1000, 250, 60)
 
 _COLOURS = {"info": "accent", "warning": "warning", "error": "attention", "critical": "attention"}
-_MARKDOWN = re.compile(r"([\\`*_\[\]()#~<>])")
+# Braces too: {{DATE(…)}} and {{TIME(…)}} are functions of a card's text, and ${…} of its template.
+_MARKDOWN = re.compile(r"([\\`*_\[\]()#~<>{}&|!])")
+# A list item, which only the beginning of a text can be: it has no line breaks.
+_LIST_MARK = re.compile(r"^(\s*\d*)([-+.])(?=\s|$)")
+
+# The status that Microsoft's own service got, inside a 200: "… Teams endpoint returned HTTP error 429 with …".
+_INNER_STATUS = re.compile(r"HTTP error (\d{3})")
 
 
 class Config(ChannelConfig):
@@ -28,8 +35,8 @@ class Config(ChannelConfig):
 
 
 def escape(text: str) -> str:
-    """The text with the marks of Markdown made harmless, so that no name turns into a link."""
-    return _MARKDOWN.sub(r"\\\1", text)
+    """Return the text with the marks of Markdown and of card functions made harmless."""
+    return _LIST_MARK.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", text))
 
 
 def _card(notification: Notification, limit: int) -> dict[str, object]:
@@ -43,7 +50,7 @@ def _card(notification: Notification, limit: int) -> dict[str, object]:
         "msteams": {"width": "Full"},
         "body": [
             {**title, "text": escape(clip(headline(notification), limit))},
-            {"type": "TextBlock", "wrap": True, "text": escape(clip(alert.message, limit))},
+            {"type": "TextBlock", "wrap": True, "text": escape(clip(printable(alert.message), limit))},
             {
                 "type": "FactSet",
                 "facts": [
@@ -70,6 +77,14 @@ def render(notification: Notification, config: Config) -> Parts:
     return Parts(url=config.url.get_secret_value(), body=body, headers={"content-type": "application/json"})
 
 
+def judge(status_code: int, text: str) -> Verdict | None:
+    """Return the verdict on an answer: a workflow says 202 with nothing, a connector 200 with 1 or with an error."""
+    if not 200 <= status_code < 300 or not is_failure(text):
+        return None
+    inner = _INNER_STATUS.search(text)
+    return "limited" if inner and inner[1] == "429" else "retry"
+
+
 async def send(
     client: httpx.AsyncClient,
     config: Config,
@@ -79,4 +94,4 @@ async def send(
     sent_at: datetime,
 ) -> Outcome:
     """Send one notification; 202 means that the workflow was started, not that its card was posted."""
-    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at)
+    return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at, judge=judge)

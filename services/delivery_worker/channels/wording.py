@@ -1,8 +1,27 @@
 """The words that the channels for people share."""
 
+import unicodedata
+
 from services.delivery_worker.notification import Notification
 
 _KINDS = {"opened": "Opened", "acknowledged": "Acknowledged", "escalated": "Escalated", "closed": "Closed"}
+
+
+# Joiners are part of words and emoji; every other format character may hide or turn text.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    """Return the text in one line, without control characters and without marks that change its direction."""
+    kept = (
+        ""
+        if unicodedata.category(character) in ("Cf", "Cs") and character not in _JOINERS
+        else " "
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        else character
+        for character in text
+    )
+    return "".join(kept).strip()
 
 
 def clip(text: str, limit: int) -> str:
@@ -14,7 +33,8 @@ def headline(notification: Notification) -> str:
     """What happened, in one line: "Closed · critical · too hot · Boiler 1"."""
     alert = notification.alert
     about = alert.device_name or alert.device_id
-    return " · ".join((_KINDS[notification.kind], alert.severity, alert.rule_name, *((about,) if about else ())))
+    named = (_KINDS[notification.kind], alert.severity, alert.rule_name, *((about,) if about else ()))
+    return " · ".join(printable(name) for name in named)
 
 
 def facts(notification: Notification) -> list[tuple[str, str]]:
@@ -31,4 +51,5 @@ def facts(notification: Notification) -> list[tuple[str, str]]:
         ("Closed because", alert.close_reason),
         ("Alert", str(alert.alert_id)),
     ]
-    return [(name, told) for name, told in named if told]
+    cleaned = [(printable(name) or "Value", printable(told)) for name, told in named if told]
+    return [(name, told) for name, told in cleaned if told]

@@ -42,6 +42,8 @@ class Loop:
     """Rows after which the next pass follows at once."""
     is_timer: bool = False
     """Every pass is work that is worth measuring, whatever it returns."""
+    wake: asyncio.Event | None = None
+    """Set by the process itself when there is work before the next poll."""
 
 
 async def run_loop(
@@ -49,10 +51,11 @@ async def run_loop(
 ) -> None:
     """Repeat loop.step until stop is set; the pass in hand is always finished."""
     assert process.pool is not None
-    woken = listener.subscribe(loop.wake_on)
+    wakers = [listener.subscribe(loop.wake_on), *([loop.wake] if loop.wake else [])]
     failures = 0
     while not stop.is_set():
-        woken.clear()  # before the pass: what arrives during it wakes the next one
+        for waker in wakers:
+            waker.clear()  # before the pass: what arrives during it wakes the next one
         started = time.perf_counter()
         try:
             rows = await otlp.record_pass(loop.operation, _pass(loop, process.pool))
@@ -74,7 +77,7 @@ async def run_loop(
         process.last_pass_at = datetime.now(UTC)
         if rows < loop.full_batch:
             # Jitter keeps many copies from polling in step.
-            await wait_for_any(_longest_wait(loop, listener) * random.uniform(0.9, 1.1), stop, woken)
+            await wait_for_any(_longest_wait(loop, listener) * random.uniform(0.9, 1.1), stop, *wakers)
 
 
 async def _pass(loop: Loop, pool: db.Pool) -> int:

@@ -21,6 +21,7 @@ router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=Guarded
 
 # An alert that flaps for weeks has more; the trace and the audit trail hold them all.
 MOST_EVENTS = 200
+MOST_DECISIONS = 1000
 
 _EVENTS = table(
     "alert_events",
@@ -34,6 +35,14 @@ _SUPPRESSIONS = table(
     Column("alert_id", BigInteger),
     Column("suppression_id", BigInteger),
     *(Column(name) for name in ("event_id", "channel_id", "reason", "recorded_at")),
+    schema="api",
+)
+_DECISIONS = table(
+    "decisions",
+    Column("alert_id", BigInteger),
+    *(Column(name, BigInteger) for name in ("event_id", "channel_id")),
+    *(Column(name) for name in ("channel_name", "decision", "reason", "route_id", "job_id", "paused_until")),
+    *(Column(name) for name in ("last_error", "decided_at")),
     schema="api",
 )
 _EVENT_SHOWN: dict[str, Any] = {
@@ -54,6 +63,20 @@ _SUPPRESSION_SHOWN: dict[str, Any] = {
 }
 
 
+_DECISION_SHOWN: dict[str, Any] = {
+    "event_id": 77,
+    "channel_id": 3,
+    "channel_name": "On call",
+    "decision": "suppressed",
+    "reason": "below_severity",
+    "route_id": 5,
+    "job_id": None,
+    "paused_until": None,
+    "last_error": None,
+    "decided_at": "2026-01-05T12:00:00.01Z",
+}
+
+
 class AlertEvent(BaseModel):
     """Something that happened to an alert."""
 
@@ -69,7 +92,7 @@ class AlertEvent(BaseModel):
 
 
 class Suppression(BaseModel):
-    """Why an event of the alert told nobody, or not this channel."""
+    """Why an event of the alert was sent to no channel, or not to this one."""
 
     model_config = shown(**_SUPPRESSION_SHOWN)
     event_id: int
@@ -78,17 +101,40 @@ class Suppression(BaseModel):
     recorded_at: datetime
 
 
-class AlertStory(Alert):
-    """An alert, what happened to it and why who was not told."""
+class Decision(BaseModel):
+    """What was decided about one event and one channel."""
 
-    model_config = shown(**SHOWN, events=[_EVENT_SHOWN], suppressions=[_SUPPRESSION_SHOWN])
+    model_config = shown(**_DECISION_SHOWN)
+    event_id: int
+    channel_id: int | None
+    """Null when no route or escalation policy of the tenant names any channel."""
+    channel_name: str | None
+    decision: str
+    """State of the notification (pending, leased, delivered or dead), or suppressed."""
+    reason: str | None
+    """Why the event was suppressed or the notification given up."""
+    route_id: int | None
+    """The route that led to the channel, or came nearest to leading there."""
+    job_id: int | None
+    paused_until: datetime | None
+    """The channel's pause that the notification waits for."""
+    last_error: str | None
+    decided_at: datetime
+
+
+class AlertStory(Alert):
+    """An alert with its history and, for each event and channel, what was decided."""
+
+    model_config = shown(**SHOWN, events=[_EVENT_SHOWN], suppressions=[_SUPPRESSION_SHOWN], decisions=[_DECISION_SHOWN])
     events: list[AlertEvent]
     suppressions: list[Suppression]
+    """The decisions that sent nothing."""
+    decisions: list[Decision]
 
 
 @router.get("/{alert_id}", response_model=AlertStory, responses=problems(404), openapi_extra=allow(READERS))
 async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any]:
-    """Show one alert, what happened to it and why who was not told."""
+    """Return an alert with its history, its notifications and the reason for each channel that got none."""
 
     async def read(connection: Connection) -> dict[str, Any]:
         alerts = await fetch(connection, RESOURCE.select(alert_id))
@@ -98,10 +144,16 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
         suppressions = (
             select(_SUPPRESSIONS).where(_SUPPRESSIONS.c.alert_id == alert_id).order_by(_SUPPRESSIONS.c.suppression_id)
         )
+        decisions = (
+            select(_DECISIONS)
+            .where(_DECISIONS.c.alert_id == alert_id)
+            .order_by(_DECISIONS.c.event_id, _DECISIONS.c.channel_id)
+        )
         return {
             **alerts[0],
             "events": await fetch(connection, events.limit(MOST_EVENTS)),
             "suppressions": await fetch(connection, suppressions.limit(MOST_EVENTS)),
+            "decisions": await fetch(connection, decisions.limit(MOST_DECISIONS)),
         }
 
     return await api.read(caller, read)

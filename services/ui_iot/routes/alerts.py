@@ -159,5 +159,8 @@ async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def silence_alert(change: Acting, alert_id: PathId, body: Silence) -> Any:
-    """Send nothing of an alert's opening or escalation until a time, at most 30 days ahead."""
+    """Send no opening, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
+
+    It holds for the alerts that its rule opens for its device until then. A null ends it, for a closed alert as well.
+    """
     return await change.apply(RESOURCE, alert_id, "select evaluator.silence_alert($1, $2)", body.until)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Changing, Creating
+from services.ui_iot.change import Acting, Changing, Creating
 from services.ui_iot.channel_config import (
     ConfigChanges,
     Kind,
@@ -36,6 +36,8 @@ _CHANNELS = table(
     Column("kind", Text),
     Column("config"),
     Column("enabled", Boolean),
+    *(Column(name) for name in ("disabled_reason", "paused_until", "paused_because")),
+    *(Column(name) for name in ("last_success_at", "last_error_at", "last_error")),
     Column("created_at"),
     Column("updated_at"),
     schema="api",
@@ -47,6 +49,12 @@ _SHOWN: dict[str, Any] = {
     "kind": "webhook",
     "config": {"url": "https://hooks.example.com/pulse"},
     "enabled": True,
+    "disabled_reason": None,
+    "paused_until": "2026-01-05T12:01:00Z",
+    "paused_because": "HTTP 429: slow down",
+    "last_success_at": "2026-01-05T11:59:30Z",
+    "last_error_at": "2026-01-05T12:00:00Z",
+    "last_error": "HTTP 429: slow down",
     "created_at": "2026-01-01T09:00:00Z",
     "updated_at": "2026-01-01T09:00:00Z",
 }
@@ -143,6 +151,14 @@ class Channel(Versioned):
     config: dict[str, str]
     """The address, without the part that is a secret."""
     enabled: bool
+    disabled_reason: str | None
+    """Why Pulse disabled the channel; null when a person did."""
+    paused_until: datetime | None
+    """Nothing is sent before then, because the receiver asked to wait; null when it did not."""
+    paused_because: str | None
+    last_success_at: datetime | None
+    last_error_at: datetime | None
+    last_error: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -214,10 +230,16 @@ async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str,
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
 async def update_channel(change: Changing, channel_id: PathId, body: SentChanges) -> Any:
-    """Change a channel; send of config what is to change."""
+    """Change a channel; send of config what is to change. A new config or enabling the channel ends a pause."""
     patch = changes(body)
     check_destination(patch.get("config", {}).get("url"), allow_private=change.api.settings.allow_private_destinations)
     return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", patch)
+
+
+@router.post("/{channel_id}/resume", response_model=Channel, responses=problems(404, 409), openapi_extra=allow(ADMINS))
+async def resume_channel(change: Acting, channel_id: PathId) -> Any:
+    """End a pause that the receiver asked for: notifications that wait are sent at once."""
+    return await change.apply(_RESOURCE, channel_id, "select delivery.resume_channel($1)")
 
 
 @router.delete("/{channel_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))

@@ -27,7 +27,8 @@ router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class
 _DELIVERIES = table(
     "deliveries",
     *(Column(name, BigInteger) for name in ("job_id", "event_id", "alert_id", "channel_id")),
-    *(Column(name, Text) for name in ("channel_name", "kind", "state", "last_error", "trace_id")),
+    *(Column(name, Text) for name in ("channel_name", "kind", "state", "dead_reason", "last_error", "trace_id")),
+    *(Column(name) for name in ("paused_until", "paused_because", "route_id")),
     *(Column(name) for name in ("run_at", "attempts", "max_attempts", "idempotency_key", "created_at", "finished_at")),
     schema="api",
 )
@@ -49,12 +50,16 @@ _SHOWN: dict[str, Any] = {
     "kind": "opened",
     "state": "delivered",
     "run_at": "2026-01-05T12:00:00Z",
+    "paused_until": None,
+    "paused_because": None,
     "attempts": 1,
     "max_attempts": 8,
     "idempotency_key": "0190b5a2-7c3e-4d7a-9f5b-0c8f3d2a1b4c",
     "created_at": "2026-01-05T12:00:00Z",
     "finished_at": "2026-01-05T12:00:00.2Z",
+    "dead_reason": None,
     "last_error": None,
+    "route_id": 5,
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
 }
 _ATTEMPT_SHOWN: dict[str, Any] = {
@@ -83,13 +88,20 @@ class Delivery(Versioned):
     state: str
     run_at: datetime
     """Not tried before then."""
+    paused_until: datetime | None
+    """The channel's pause that it waits for; null when it waits for none."""
+    paused_because: str | None
     attempts: int
     max_attempts: int
     idempotency_key: UUID
     """Sent with every attempt, so that the receiver can drop a repeat."""
     created_at: datetime
     finished_at: datetime | None
+    dead_reason: str | None
+    """Why it was given up: refused, exhausted, limited, gone, channel_disabled, channel_deleted or superseded."""
     last_error: str | None
+    route_id: int | None
+    """The route that led to the channel; null for the end of an alert and for an escalation."""
     trace_id: str | None
 
 
@@ -157,7 +169,7 @@ async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, An
     openapi_extra=allow(ADMINS),
 )
 async def redrive_delivery(change: Acting, job_id: PathId) -> dict[str, Any]:
-    """Put a dead notification back in the queue with all its attempts."""
+    """Put a dead notification back in the queue with all its attempts, a beginning together with its dead end."""
     return await change.apply(_RESOURCE, job_id, "select delivery.redrive($1)", show=partial(_show, job_id))
 
 

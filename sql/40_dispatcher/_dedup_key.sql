@@ -1,0 +1,13 @@
+-- An incident that was opened under a key is closed under the same key, whatever release runs by then.
+create function dispatcher._dedup_key(p_alert public.alerts, p_installation public.installation) returns text
+language sql
+immutable
+return concat_ws('/',
+  'pulse',
+  case when p_alert.recorded_at >= p_installation.created_at then p_installation.installation_id end,
+  p_alert.tenant_id,
+  p_alert.alert_id);
+
+comment on function dispatcher._dedup_key(public.alerts, public.installation) is
+  'The key of an alert''s incident at its receivers, unique over installations; alerts from before the installation had an id '
+  'keep the key without it.';
