@@ -47,7 +47,7 @@ async def post(api: Api, body: Any, **rest: Any) -> httpx.Response:
 async def test_one_reading_may_come_in_three_forms(api: Api, conn: asyncpg.Connection, body: Any) -> None:
     response = await post(api, body, headers={"X-Trace-ID": "ab" * 16})
     assert response.status_code == 202, response.text
-    assert response.json() == {"accepted": 1, "duplicates": 0, "refused": [], "trace_id": "ab" * 16}
+    assert response.json() == {"accepted": 1, "duplicates": 0, "overwritten": 0, "refused": [], "trace_id": "ab" * 16}
     row = await conn.fetchrow("select tenant_id, device_id, metric, value, trace_id, timestamp from telemetry")
     assert tuple(row)[:5] == ("acme", "boiler-1", "temperature", 20.5, "ab" * 16)
     assert abs(row["timestamp"] - datetime.now(UTC)) < timedelta(seconds=60)

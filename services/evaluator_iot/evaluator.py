@@ -10,6 +10,8 @@ from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
 
+_MESSAGES = {"open": "alert opens", "close": "alert closes", "late": "late breach becomes a closed alert"}
+
 
 class Evaluator:
     """Evaluates new readings against the rules of their tenants."""
@@ -23,7 +25,7 @@ class Evaluator:
         for transition in row["transitions"]:
             with tracing.use_trace_id(transition["trace_id"]):
                 log.info(
-                    "alert opens" if transition["kind"] == "open" else "alert closes",
+                    _MESSAGES[transition["kind"]],
                     extra={name: transition[name] for name in ("tenant_id", "rule_id", "device_id", "value", "at")},
                 )
         return int(row["readings"]) + len(row["transitions"])

@@ -117,7 +117,7 @@ def check_readings(items: Sequence[Any], limits: Limits) -> Batch:
     for index, item in enumerate(items):
         fault = _find_fault(item, limits.only_device)
         if fault is None:
-            # A microsecond apart, or two readings of one metric without timestamp would count as one sent twice.
+            # A microsecond apart, or a second reading of one metric without timestamp would replace the first.
             timestamp = (
                 _read_timestamp(item["timestamp"])
                 if item.get("timestamp") is not None

@@ -5,66 +5,115 @@ create function ingest.record_readings(
   p_timestamps timestamptz[],
   p_values double precision[],
   p_trace_id text
-) returns table (accepted integer, duplicates integer, refused jsonb)
+) returns table (accepted integer, duplicates integer, overwritten integer, refused jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+-- The length of the arrays is unknown to the planner. The look-ups by key have a limit, so they stay look-ups.
+set enable_nestloop = off
 as $$
 #variable_conflict use_column
 declare
-  v_sent integer := cardinality(p_device_ids);
+  v_now timestamptz := core.now();
   v_first timestamptz;
   v_last timestamptz;
 begin
   perform core.name_request(p_trace_id);
   with reading as materialized (
-    select r.device_id, r.metric, r.timestamp, r.value, r.position - 1 as index, d.enabled
+    select r.device_id, r.metric, r.timestamp, r.value, r.position, d.enabled, d.first_reading_id
     from unnest(p_device_ids, p_metrics, p_timestamps, p_values) with ordinality
       as r (device_id, metric, timestamp, value, position)
-    left join public.devices d on d.tenant_id = p_tenant_id and d.device_id = r.device_id
-  ), stored as (
-    -- In key order: two batches with the same readings wait for each other instead of deadlocking, and the
-    -- readings of one device and metric get ascending ids in the order of their timestamps.
-    insert into public.telemetry as t (tenant_id, timestamp, device_id, metric, value, trace_id)
-    select p_tenant_id, r.timestamp, r.device_id, r.metric, r.value, p_trace_id
+    left join lateral (
+      select d.enabled, d.first_reading_id from public.devices d
+      where d.tenant_id = p_tenant_id and d.device_id = r.device_id limit 1
+    ) d on true
+  ), ordered as materialized (
+    select r.*, lag(r.value) over instant as before, lead(r.value) over instant as after
     from reading r
     where r.enabled
-    order by r.device_id, r.metric, r.timestamp
-    on conflict do nothing
-    returning t.device_id, t.metric, t.timestamp, t.value, t.reading_id, t.received_at
-  ), queued as (
-    insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value, received_at, trace_id)
-    select core.shard_of(p_tenant_id, s.device_id), s.reading_id, p_tenant_id, s.device_id, s.metric, s.timestamp,
-      s.value, s.received_at, p_trace_id
-    from stored s
+    window instant as (partition by r.device_id, r.metric, r.timestamp order by r.position)
+  ), stored as (
+    -- In key order: two batches with the same readings wait for each other instead of deadlocking.
+    insert into public.telemetry as t (tenant_id, timestamp, device_id, metric, value, received_at, trace_id)
+    select p_tenant_id, o.timestamp, o.device_id, o.metric, o.value, v_now, p_trace_id
+    from ordered o
+    where o.after is null
+    order by o.device_id, o.metric, o.timestamp
+    on conflict (tenant_id, device_id, metric, timestamp) do update
+    set value = excluded.value, reading_id = excluded.reading_id, received_at = excluded.received_at,
+      trace_id = excluded.trace_id,
+      overwrites = case
+        when ingest._is_inherited(t.tenant_id, t.device_id, t.reading_id) then 0
+        else least(t.overwrites, 32766) + 1
+      end
+    where t.value <> excluded.value or ingest._is_inherited(t.tenant_id, t.device_id, t.reading_id)
+    returning t.device_id, t.metric, t.timestamp, t.reading_id, t.overwrites
+  ), judged as materialized (
+    select o.device_id, o.metric, o.timestamp, o.value, o.position, o.first_reading_id, s.reading_id,
+      case
+        when o.before is not null then case when o.value = o.before then 'duplicate' else 'overwritten' end
+        when o.after is not null then  -- the first of several values for one instant
+          case when old.value is null then 'accepted' when old.value = o.value then 'duplicate' else 'overwritten' end
+        when s.reading_id is null then 'duplicate'
+        when s.overwrites = 0 then 'accepted'
+        else 'overwritten'
+      end as outcome
+    from ordered o
+    left join stored s using (device_id, metric, timestamp)
+    left join lateral (
+      select t.value from public.telemetry t
+      where o.before is null and o.after is not null and t.tenant_id = p_tenant_id and t.device_id = o.device_id
+        and t.metric = o.metric and t.timestamp = o.timestamp and t.reading_id >= o.first_reading_id
+      limit 1
+    ) old on true
   ), latest as (
+    -- The row lock makes the requests about one device and metric count in the order in which they commit.
     insert into public.device_state as d (tenant_id, device_id, metric, timestamp, value, received_at, trace_id)
-    select distinct on (s.device_id, s.metric)
-      p_tenant_id, s.device_id, s.metric, s.timestamp, s.value, s.received_at, p_trace_id
-    from stored s
-    order by s.device_id, s.metric, s.timestamp desc
+    select distinct on (j.device_id, j.metric)
+      p_tenant_id, j.device_id, j.metric, j.timestamp, j.value, v_now, p_trace_id
+    from judged j
+    where j.outcome <> 'duplicate'
+    order by j.device_id, j.metric, least(j.timestamp, v_now) desc, j.position desc
     on conflict (tenant_id, device_id, metric) do update
-    set timestamp = excluded.timestamp, value = excluded.value, received_at = excluded.received_at,
-      trace_id = excluded.trace_id
-    where excluded.timestamp > d.timestamp
+    set newest_before = least(d.timestamp, d.received_at),
+      timestamp = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.timestamp else d.timestamp end,
+      value = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.value else d.value end,
+      received_at = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.received_at else d.received_at end,
+      trace_id = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.trace_id else d.trace_id end
+    returning d.device_id, d.metric, d.newest_before
+  ), series as (
+    select l.*, row_number() over () as number from latest l
+  ), queued as (
+    -- Joined to latest, so the numbers of arrival are drawn under its locks.
+    insert into evaluator.inbox
+      (shard, reading_id, tenant_id, device_id, metric, timestamp, value, received_at, trace_id, newest_before)
+    select core.shard_of(p_tenant_id, j.device_id), coalesce(j.reading_id, j.first_reading_id), p_tenant_id, j.device_id,
+      j.metric, j.timestamp, j.value, v_now, p_trace_id,
+      greatest(s.newest_before, max(least(j.timestamp, v_now)) over (
+        partition by s.number order by j.position rows between unbounded preceding and 1 preceding))
+    from judged j
+    join series s using (device_id, metric)
+    where j.outcome <> 'duplicate'
+    order by j.position
   )
-  select s.count, s.first, s.last,
+  select count(*) filter (where j.outcome = 'accepted'), count(*) filter (where j.outcome = 'duplicate'),
+    count(*) filter (where j.outcome = 'overwritten'), min(j.timestamp) filter (where j.outcome <> 'duplicate'),
+    max(j.timestamp) filter (where j.outcome <> 'duplicate'),
     coalesce(
       (select jsonb_agg(jsonb_build_object(
-          'index', r.index,
-          'reason', case when r.enabled is null then 'unknown_device' else 'device_disabled' end) order by r.index)
+          'index', r.position - 1,
+          'reason', case when r.enabled is null then 'unknown_device' else 'device_disabled' end) order by r.position)
         from reading r where r.enabled is not true),
       '[]')
-  into accepted, v_first, v_last, refused
-  from (select count(*), min(timestamp) as first, max(timestamp) as last from stored) s;
-  duplicates := v_sent - accepted - jsonb_array_length(refused);
-  if accepted > 0 then
+  into accepted, duplicates, overwritten, v_first, v_last, refused
+  from judged j;
+  if accepted + overwritten > 0 then
     perform audit.write(array[audit.event(
       p_tenant_id => p_tenant_id,
       p_event_type => 'device.readings_accepted',
-      p_message => format('%s readings accepted', accepted),
+      p_message => format('%s readings accepted', accepted + overwritten),
       -- The times say in which partitions the readings are.
-      p_details => jsonb_build_object('accepted', accepted, 'duplicates', duplicates, 'refused', jsonb_array_length(refused),
-        'first_timestamp', v_first, 'last_timestamp', v_last),
+      p_details => jsonb_build_object('accepted', accepted, 'duplicates', duplicates, 'overwritten', overwritten,
+        'refused', jsonb_array_length(refused), 'first_timestamp', v_first, 'last_timestamp', v_last),
       p_source_service => 'ui_iot',
       p_trace_id => p_trace_id)]);
     perform pg_notify('pulse_evaluator', '');
@@ -74,5 +123,6 @@ end
 $$;
 
 comment on function ingest.record_readings(text, text[], text[], timestamptz[], double precision[], text) is
-  'Store a batch of readings, queue them for the evaluator and keep the newest of each device and metric; a reading '
-  'stored before counts as duplicate, one of an unknown or disabled device is refused with its position and reason.';
+  'Store a batch of readings, queue them for the evaluator in their order and keep the newest of each device and metric. '
+  'A value sent again for its instant counts as duplicate, another value for it as overwritten; a reading of an unknown '
+  'or disabled device is refused with its position and reason.';

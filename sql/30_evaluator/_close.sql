@@ -1,6 +1,7 @@
 create function evaluator._close(p_closures jsonb) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1  -- every digit of a double
 as $$
 declare
   v_closed jsonb;
@@ -9,13 +10,14 @@ begin
     select *
     from jsonb_to_recordset(p_closures)
       as c (tenant_id text, fingerprint text, at timestamptz, reason text, actor_type text, actor text,
-        value double precision, received_at timestamptz, trace_id text)
+        value double precision, received_at timestamptz, message text, trace_id text)
   ), closed as (
     update public.alerts a
-    set status = 'closed', closed_at = c.at, close_reason = c.reason
+    set status = 'closed', closed_at = greatest(c.at, a.opened_at), close_reason = c.reason
     from closure c
     where a.tenant_id = c.tenant_id and a.fingerprint = c.fingerprint and a.status <> 'closed'
-    returning a.tenant_id, a.alert_id, c.at, c.reason, c.actor_type, c.actor, c.value, c.received_at,
+    returning a.tenant_id, a.alert_id, a.closed_at as at, c.reason, c.actor_type, c.actor, c.value, c.received_at,
+      coalesce(c.message, evaluator._last_word(a.metric, a.device_id, c.value, c.reason)) as message,
       coalesce(c.trace_id, a.trace_id) as trace_id
   ), calmed as (
     delete from ops.escalations e
@@ -33,4 +35,4 @@ $$;
 
 comment on function evaluator._close(jsonb) is
   'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, '
-  'trace_id}], end their escalation, and return how many there were.';
+  'message, trace_id}], never before they opened, end their escalation, and return how many there were.';

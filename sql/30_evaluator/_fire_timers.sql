@@ -15,9 +15,10 @@ as $$
     returning s.tenant_id, s.rule_id, s.device_id, s.since + make_interval(secs => r.for_seconds) as at, s.last_value as value,
       s.trace_id
   )
-  select coalesce(jsonb_agg(to_jsonb(f) || '{"kind": "open", "n": 0}' order by f.at), '[]') from fired f
+  -- After everything that the same pass did to the pair.
+  select coalesce(jsonb_agg(to_jsonb(f) || '{"kind": "open", "n": 2147483647}' order by f.at), '[]') from fired f
 $$;
 
 comment on function evaluator._fire_timers(smallint[]) is
-  'Turn pending pairs whose for_seconds ran out without a further reading into firing ones; return the alerts to open. '
-  'The caller holds the row locks of the shards.';
+  'Turn pending pairs whose for_seconds ran out on the server''s clock without a further reading into firing ones; return '
+  'the alerts to open. The caller holds the row locks of the shards.';

@@ -2,13 +2,16 @@ create function evaluator._forget_rule(p_tenant_id text, p_rule_id bigint, p_rea
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_closed integer;
 begin
   perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
-  delete from public.rule_state s where s.tenant_id = p_tenant_id and s.rule_id = p_rule_id;
-  return evaluator.close_alerts(p_tenant_id,
+  v_closed := evaluator.close_alerts(p_tenant_id,
     array(select a.alert_id from public.alerts a
       where a.tenant_id = p_tenant_id and a.rule_id = p_rule_id and a.status <> 'closed'),
     p_reason, core.current_actor_id(), core.current_trace_id());
+  delete from public.rule_state s where s.tenant_id = p_tenant_id and s.rule_id = p_rule_id;
+  return v_closed;
 end
 $$;
 

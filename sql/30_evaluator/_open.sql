@@ -8,15 +8,14 @@ begin
   with opening as (
     select *
     from rows from (jsonb_to_recordset(p_openings)
-      as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, metric text, severity text,
-        message text, value double precision, at timestamptz, received_at timestamptz, closed_at timestamptz,
-        policy_id bigint, trace_id text, close_value double precision, close_received_at timestamptz,
-        close_trace_id text)) with ordinality as o
+      as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, device_name text, metric text,
+        severity text, message text, value double precision, at timestamptz, received_at timestamptz, closed_at timestamptz,
+        policy_id bigint, trace_id text)) with ordinality as o
   ), stored as (
-    insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, metric, severity, message, value,
-      opened_at, status, closed_at, close_reason, silenced_until, trace_id)
-    select o.tenant_id, o.fingerprint, o.rule_id, o.rule_name, o.device_id, o.metric, o.severity, o.message, o.value,
-      o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
+    insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity,
+      message, value, opened_at, status, closed_at, close_reason, silenced_until, trace_id)
+    select o.tenant_id, o.fingerprint, o.rule_id, o.rule_name, o.device_id, o.device_name, o.metric,
+      o.severity, o.message, o.value, o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
       case when o.closed_at is not null then 'resolved' end,
       (
         select s.silenced_until
@@ -28,13 +27,22 @@ begin
     order by o.ordinality
     on conflict (tenant_id, fingerprint) where status <> 'closed' do nothing
     returning tenant_id, alert_id, fingerprint, opened_at, closed_at
+  ), inserted as (
+    select s.*, row_number() over (
+      partition by s.tenant_id, s.fingerprint, s.opened_at, s.closed_at order by s.alert_id) as turn
+    from stored s
+  ), numbered as (
+    select o.*, row_number() over (
+      partition by o.tenant_id, o.fingerprint, o.at, o.closed_at order by o.ordinality) as turn
+    from opening o
   )
-  select jsonb_agg(to_jsonb(o) || jsonb_build_object('alert_id', s.alert_id) order by o.ordinality)
+  select jsonb_agg((p_openings -> (o.ordinality - 1)::integer) || jsonb_build_object('alert_id', i.alert_id)
+    order by o.ordinality)
   into v_opened
-  from stored s
-  -- An alert that opens twice in one pass has two rows; the times tell them apart.
-  join opening o on o.tenant_id = s.tenant_id and o.fingerprint = s.fingerprint and o.at = s.opened_at
-    and o.closed_at is not distinct from s.closed_at;
+  from inserted i
+  -- An alert that opens several times in one pass has a row each; times and turns tell them apart.
+  join numbered o on o.tenant_id = i.tenant_id and o.fingerprint = i.fingerprint and o.at = i.opened_at
+    and o.closed_at is not distinct from i.closed_at and o.turn = i.turn;
   if v_opened is null then
     return '[]';
   end if;
@@ -42,9 +50,9 @@ begin
     select jsonb_agg(e.event order by o.position, e.step)
     from jsonb_array_elements(v_opened) with ordinality as o (alert, position)
     cross join lateral (values
-      (1, o.alert || '{"kind": "opened"}'),
+      (1, (o.alert - 'message') || '{"kind": "opened"}'),
       (2, o.alert || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
-        'received_at', o.alert -> 'close_received_at',
+        'received_at', o.alert -> 'close_received_at', 'message', o.alert -> 'close_message',
         'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'), 'reason', 'resolved'))
     ) as e (step, event)
     where e.step = 1 or o.alert ->> 'closed_at' is not null));

@@ -15,7 +15,7 @@ as $$
       select n.ctid as place
       from evaluator.inbox n
       where n.shard = mine.shard
-      order by n.shard, n.reading_id
+      order by n.shard, n.arrival
       limit p_limit
     ) next
   ))

@@ -8,22 +8,30 @@ create function evaluator.close_alerts(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_closures jsonb;
 begin
   -- Passes lock the shard, then rule_state, then the alert; taking the shard first here rules a deadlock out.
   perform evaluator._lock_shards(array(
     select distinct core.shard_of(a.tenant_id, a.device_id)
     from public.alerts a
     where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.device_id is not null));
-  delete from public.rule_state s
-  using public.alerts a
-  where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.status <> 'closed'
-    and s.tenant_id = a.tenant_id and s.rule_id = a.rule_id and s.device_id = a.device_id;
-  return evaluator._close((
-    select coalesce(jsonb_agg(jsonb_build_object(
-      'tenant_id', a.tenant_id, 'fingerprint', a.fingerprint, 'at', core.now(), 'reason', p_reason,
-      'actor_type', core.current_actor_type(), 'actor', p_actor, 'trace_id', p_trace_id) order by a.alert_id), '[]')
-    from public.alerts a
-    where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.status <> 'closed'));
+  with ended as (
+    delete from public.rule_state s
+    using public.alerts a
+    where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.status <> 'closed'
+      and s.tenant_id = a.tenant_id and s.rule_id = a.rule_id and s.device_id = a.device_id
+    returning a.alert_id, s.last_value
+  )
+  select jsonb_agg(jsonb_build_object(
+    'tenant_id', a.tenant_id, 'fingerprint', a.fingerprint, 'at', core.now(), 'reason', p_reason,
+    'actor_type', core.current_actor_type(), 'actor', p_actor, 'value', e.last_value, 'trace_id', p_trace_id)
+    order by a.alert_id)
+  into v_closures
+  from public.alerts a
+  left join ended e on e.alert_id = a.alert_id
+  where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.status <> 'closed';
+  return evaluator._close(coalesce(v_closures, '[]'));
 end
 $$;
 

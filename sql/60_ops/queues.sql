@@ -14,7 +14,7 @@ from (
       select min(first.received_at)
       from evaluator.shards s
       cross join lateral (
-        select i.received_at from evaluator.inbox i where i.shard = s.shard order by i.reading_id limit 1
+        select i.received_at from evaluator.inbox i where i.shard = s.shard order by i.arrival limit 1
       ) first
     ) as due_at,
     null::timestamptz as oldest_at  -- only where rows can be there and not be due

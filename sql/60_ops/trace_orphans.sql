@@ -18,6 +18,11 @@ where a.rule_id is not null and a.trace_id is not null and a.opened_at > now() -
     where r.trace_id = a.trace_id and r.tenant_id = a.tenant_id and r.timestamp > now() - interval '9 days'
     limit 1  -- keeps it a look-up by index
   ) is null
+  -- Another value for the same instant replaced the reading and its trace.
+  and not exists (
+    select from public.telemetry r
+    where r.tenant_id = a.tenant_id and r.device_id = a.device_id and r.metric = a.metric and r.overwrites > 0
+      and r.timestamp > now() - interval '9 days')
 union all
 select e.tenant_id, e.trace_id, 'event without its alert', 'event', e.event_id::text, e.recorded_at
 from public.alert_events e

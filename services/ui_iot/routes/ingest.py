@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # As many refused readings stand in the audit event; the counts by reason are complete.
 AUDITED_REFUSALS = 20
+_OUTCOMES = ("accepted", "duplicates", "overwritten")
 
 router = APIRouter(prefix="/ingest/v1", tags=["ingest"], route_class=GuardedRoute)
 
@@ -42,12 +43,16 @@ class ReadingsResult(BaseModel):
     model_config = shown(
         accepted=1,
         duplicates=0,
+        overwritten=0,
         refused=[{"index": 1, "reason": "unknown_device", "detail": "The tenant has no device with this device_id."}],
         trace_id="0af7651916cd43dd8448eb211c80319c",
     )
     accepted: int
+    """Readings for an instant that had no value."""
     duplicates: int
-    """Readings that were stored before: same device, metric and timestamp."""
+    """Readings that repeat the stored value of their device, metric and instant."""
+    overwritten: int
+    """Readings that replace another value of their device, metric and instant. Every value is evaluated."""
     refused: list[RefusedReading]
     trace_id: str
 
@@ -61,7 +66,7 @@ _READING = {
         "metric": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"},
         "value": {"type": "number"},
         "timestamp": {
-            "description": "RFC 3339 text or seconds since 1970; the time of the request when it is left out.",
+            "description": "RFC 3339 text or seconds since 1970, to a microsecond; default: the time of the request.",
             "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}],
         },
     },
@@ -104,8 +109,10 @@ _REQUEST_BODY = {
 async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     """Send readings: an object with `readings`, a bare array, or one reading.
 
-    Each reading is stored or refused by itself; a reading sent again is counted as duplicate and stored once. Its key
-    is device, metric and timestamp, so a repeat needs the timestamp, and an Idempotency-Key changes nothing.
+    Each reading is stored or refused by itself: accepted, duplicates, overwritten and refused add up to what was sent.
+    Readings count in their order in the request. An instant is a microsecond: further digits of a text are cut off, a
+    number is rounded. A value sent again for its instant is a duplicate. Another value for it is evaluated after the
+    first one, and the last one is stored. So a repeat needs its timestamps, and an Idempotency-Key changes nothing.
     A device's token reports that device only, unless the device is a gateway.
     """
     try:
@@ -118,8 +125,8 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     if len(items) > most:
         raise TooLarge(f"A request may carry {most} readings.")
     batch = check_readings(items, _limits(api, caller))
-    accepted, duplicates = await _store(api, caller, batch)
-    counts = {"accepted": accepted, "duplicates": duplicates, "refused": len(batch.refused)}
+    stored = await _store(api, caller, batch)
+    counts = {**stored, "refused": len(batch.refused)}
     log.info("readings received", extra={**counts, "tenant_id": caller.tenant_id})
     if batch.refused:
         _audit_refused(api, caller, batch, address=request.scope["pulse.client_address"])
@@ -136,14 +143,14 @@ def _limits(api: Backend, caller: Principal) -> Limits:
     )
 
 
-async def _store(api: Backend, caller: Principal, batch: Batch) -> tuple[int, int]:
-    """Store the good readings; how many were new and how many were there already."""
+async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int]:
+    """Store the good readings and return how many were accepted, duplicates and overwritten."""
     if not batch.device_ids:
-        return 0, 0
+        return dict.fromkeys(_OUTCOMES, 0)
     row = await api.change(
         caller,
         lambda connection: connection.fetchrow(
-            "select accepted, duplicates, refused from ingest.record_readings($1, $2, $3, $4, $5, $6)",
+            "select accepted, duplicates, overwritten, refused from ingest.record_readings($1, $2, $3, $4, $5, $6)",
             caller.tenant_id,
             batch.device_ids,
             batch.metrics,
@@ -153,7 +160,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> tuple[int, in
         ),
     )
     batch.refuse_stored(row["refused"])
-    return row["accepted"], row["duplicates"]
+    return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
 def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: str | None) -> None:

@@ -1,0 +1,57 @@
+"""The evaluator's state machine in plain Python: one rule, one device, one reading after the other."""
+
+from dataclasses import dataclass, field
+
+Event = tuple[str, float]
+
+
+@dataclass(slots=True)
+class Machine:
+    """A pair of rule and device. Times are seconds; a reading breaches above the threshold."""
+
+    for_seconds: float = 0
+    threshold: float = 80
+    stored: dict[float, float] = field(default_factory=dict)
+    newest: float | None = None
+    since: float | None = None
+    due: float | None = None
+    opened: float | None = None
+    ended: float | None = None
+    events: list[Event] = field(default_factory=list)
+
+    def read(self, timestamp: float, arrival: float, value: float) -> None:
+        """Take the next reading in the order of arrival."""
+        if self.stored.get(timestamp) == value:
+            return  # a duplicate
+        self.stored[timestamp] = value
+        self.wait(arrival)
+        time, breach = min(timestamp, arrival), value > self.threshold
+        if self.newest is not None and time < self.newest:
+            self._read_late(time, breach)
+            return
+        self.newest = time
+        if not breach:
+            if self.opened is not None:
+                self.ended = max(time, self.opened)
+                self.events.append(("closed", self.ended))
+            self.since = self.due = self.opened = None
+            return
+        if self.since is None:
+            self.since, self.due = time, arrival + self.for_seconds
+        if self.opened is None and time - self.since >= self.for_seconds:
+            self._open(time)
+
+    def wait(self, now: float) -> None:
+        """Let the server's clock reach a time."""
+        if self.since is not None and self.opened is None and self.due is not None and self.due < now:
+            self._open(self.since + self.for_seconds)
+
+    def _open(self, at: float) -> None:
+        self.opened = at
+        self.events.append(("opened", at))
+
+    def _read_late(self, time: float, breach: bool) -> None:
+        is_reported = breach and self.for_seconds == 0 and self.since is None
+        if is_reported and (self.ended is None or time > self.ended):
+            self.ended = self.newest
+            self.events += [("opened", time), ("closed", self.newest or time)]
