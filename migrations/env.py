@@ -1,6 +1,7 @@
 """Runs Alembic's commands: revisions and SQL layer in one transaction, or nothing at all.
 
-`alembic -x layer=rebuild upgrade head` applies sql/ again though nothing changed, after somebody altered it by hand.
+`alembic upgrade head` compares the catalog with the layer that was applied, and rebuilds it where they differ;
+`alembic -x layer=rebuild upgrade head` rebuilds it in any case.
 `alembic -x set-passwords=yes upgrade head` gives roles that exist the passwords of PULSE_APP_PASSWORD and its like.
 """
 

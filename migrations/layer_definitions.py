@@ -20,10 +20,23 @@ from migrations.role_names import RoleNames
 Definitions: TypeAlias = dict[str, str]
 
 _ABOUT = re.compile(r"^(comment on|grants on|owner of) ")
-# As many differences as one line names.
-SHOWN = 10
 # Reading a view's definition waits behind an exclusive lock on the view or one of its tables.
 LOCK_SECONDS = 1
+# What the text of a definition depends on, constants of all types included.
+_SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "lock_timeout": f"{LOCK_SECONDS}s",
+}
+# As many differences as one line names.
+SHOWN = 10
 
 _ENTRIES = """
 with role (oid, name) as (
@@ -142,7 +155,7 @@ select format('trigger %%I on %%I.%%I, which calls %%I.%%I()', t.tgname, n.nspna
 
 def record_definitions(session: Session) -> dict[str, Any]:
     """Return what is recorded beside an applied layer: the server's major version and a digest of each entry."""
-    with _plain_names(session):
+    with plain_names(session):
         return {"postgres": session.info.server_version // 10000, "definitions": _digests(session)}
 
 
@@ -156,7 +169,7 @@ def find_faults(session: Session, recorded: dict[str, Any] | None) -> list[str]:
     major = session.info.server_version // 10000
     if recorded["postgres"] != major:
         return [f"its definitions were recorded on Postgres {recorded['postgres']}, this is Postgres {major}"]
-    with _plain_names(session):
+    with plain_names(session):
         before, now = recorded["definitions"], _digests(session)
         tracking = _tracking_faults(session)
     return [
@@ -180,12 +193,11 @@ def one_line_of(faults: list[str]) -> str:
 
 
 @contextmanager
-def _plain_names(session: Session) -> Iterator[None]:
-    """Make Postgres write every name the same way, and wait no longer than that for a view that is locked."""
+def plain_names(session: Session) -> Iterator[None]:
+    """Make Postgres write every name and constant the same way, and wait LOCK_SECONDS for a view that is locked."""
     with session.transaction(force_rollback=True):
-        session.execute("set local search_path = pg_catalog, pg_temp")
-        session.execute("set local quote_all_identifiers = off")
-        session.execute(f"set local lock_timeout = '{LOCK_SECONDS}s'".encode())
+        for name, value in _SETTINGS.items():
+            session.execute("select set_config(%s, %s, true)", [name, value])
         yield
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.rows import tuple_row
 
 from migrations.layer_catalog import SCHEMAS, Session
+from migrations.layer_definitions import plain_names
 
 _PARTS = """
 with part as (
@@ -51,4 +52,6 @@ def find_missing_parts(session: Session, recorded: dict[str, Any] | None) -> lis
 
 def _read(session: Session, tables: list[str]) -> list[str]:
     names = {"schemas": list(SCHEMAS), "tables": tables}
-    return sorted(name for (name,) in session.cursor(row_factory=tuple_row).execute(_PARTS.encode(), names).fetchall())
+    with plain_names(session):
+        rows = session.cursor(row_factory=tuple_row).execute(_PARTS.encode(), names).fetchall()
+    return sorted(name for (name,) in rows)

@@ -1,5 +1,8 @@
 """Changes of the SQL layer behind the migrations' back are named and mended; harmless ones are left alone."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +13,7 @@ from alembic.util import CommandError
 
 from migrations.layer_definitions import SHOWN, find_faults
 from migrations.role_names import RoleNames
-from tests.migrating import Migrator, dump_schema
+from tests.migrating import ROOT, Migrator, dump_schema
 
 RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
 BODY = "create or replace function core.severity_rank(p_severity text) returns smallint language sql return 1::smallint"
@@ -78,6 +81,18 @@ HARMLESS = [
       drop owned by pulse_test_reader;
       drop role pulse_test_reader
     """,
+    """
+      do $$ begin
+        execute format('alter database %I set intervalstyle = iso_8601', current_database());
+        execute format('alter database %I set datestyle = German', current_database());
+        execute format('alter database %I set timezone = "Asia/Tokyo"', current_database());
+        execute format('alter database %I set extra_float_digits = -15', current_database());
+        execute format('alter database %I set bytea_output = escape', current_database());
+        execute format('alter database %I set standard_conforming_strings = off', current_database());
+        execute format('alter database %I set quote_all_identifiers = on', current_database());
+        execute format('alter database %I set search_path = audit, api, public', current_database());
+      end $$
+    """,
     "create schema other; create view other.mine as select * from api.rules; drop view other.mine",
 ]
 
@@ -101,6 +116,18 @@ def faults(session: psycopg.Connection[Any]) -> list[str]:
         row = session.execute(RECORDED).fetchone()
         assert row is not None
         return find_faults(session, row[0])
+
+
+def pulse_migrate(url: str) -> subprocess.CompletedProcess[str]:
+    """`./pulse migrate`, the command that the runbooks name."""
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli", "migrate"],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PULSE_MIGRATION_URL": url},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_each_change_of_the_layer_is_named(session: psycopg.Connection[Any]) -> None:
@@ -134,7 +161,19 @@ def test_what_happens_every_day_is_no_fault(session: psycopg.Connection[Any], da
     for harmless in HARMLESS:
         session.execute(harmless.encode())
         assert faults(session) == [], harmless
-    assert Migrator(database_url).upgrade().startswith("nothing to do")
+    done = pulse_migrate(database_url)
+    assert (done.stdout.partition(":")[0], done.stderr) == ("nothing to do", "")
+
+
+def test_pulse_migrate_mends_what_it_names(session: psycopg.Connection[Any], database_url: str) -> None:
+    """A dropped trigger and an altered view, as the runbooks and docs/audit.md say."""
+    session.execute("drop trigger track_update on devices; alter view api.rules set (security_invoker = on)")
+    done = pulse_migrate(database_url)
+    assert done.stdout.splitlines()[0] == (
+        "the SQL layer is not as it was applied: altered view api.rules,"
+        " missing or altered trigger track_update on public.devices"
+    )
+    assert faults(session) == []
 
 
 def test_a_trigger_that_is_not_the_layers_is_named_and_left_alone(

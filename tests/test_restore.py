@@ -267,8 +267,9 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
         fresh = make_place(servers[major], "fresh")
         Migrator(fresh.url(None)).upgrade()
         before = await contents(source.url)
+        targets = {name: make_place(servers[major], name) for name in WAYS}
         for name, way in WAYS.items():
-            target = make_place(servers[major], name)
+            target = targets[name]
             with psycopg.connect(target.url(None), autocommit=True) as session:
                 # What a managed server's administrator may do: own the database, act as the owner, make extensions.
                 session.execute(f"alter database {name} owner to deployer; grant {OWNER} to deployer".encode())
@@ -280,9 +281,10 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
             )
             assert said.startswith(expected)
             assert Migrator(target.url(way.login)).upgrade().startswith("nothing to do")
+            Migrator(target.url(way.login)).run(command.check)
             assert definitions(target) == definitions(fresh)
             await verify(target, tmp_path / "audit")
             await require_guards(target.url)
         # Sealing goes on from the last checkpoint: `pulse audit continue --from-checkpoint` belongs here, then an ops
         # worker beside the services, and a second verify() after them.
-        await serve(target.url, receiver)
+        await serve(targets["deployer"].url, receiver)
