@@ -29,7 +29,6 @@ _SETTINGS = {
     "row_security": "on",
     "search_path": "public",
     "standard_conforming_strings": "on",
-    "statement_timeout": "0",
     "timezone": "UTC",
     "transaction_timeout": "0",
     "transform_null_equals": "off",
@@ -45,6 +44,7 @@ def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """Open a session with the settings that migrations rely on. Raises UnsuitableServer."""
     session = psycopg.connect(url, autocommit=True, client_encoding="utf8")
     try:
+        session.execute("set statement_timeout = 0")
         _refuse_unsuitable(session)
         # SET and SHOW, because a hardened server may withhold every function and view that does the same.
         major = session.info.server_version // 10000
