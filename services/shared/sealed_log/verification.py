@@ -36,7 +36,7 @@ MOST_FAULTS = 100
 
 @dataclass(slots=True)
 class Report:
-    """What was found. rows: sealed ones that are there; released: those that retention dropped with a tombstone."""
+    """What was found. rows: sealed ones that are there; released: dropped with a tombstone; compared: with exports."""
 
     blocks: int = 0
     rows: int = 0
@@ -45,6 +45,7 @@ class Report:
     unsealed: int = 0
     unsealed_since: datetime | None = None
     checkpoints: int = 0
+    compared: int = 0
     entries: Sequence[Entry] = ()
     fault_count: int = 0
     faults: list[Broken] = field(default_factory=list)
