@@ -132,7 +132,11 @@ to pulse_ops;
 grant select on
   audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
-grant execute on function audit.read_leaves(text, text, date, date), audit.count_rows(text) to pulse_ops;
+grant execute on function 
+  audit.read_leaves(text, text, date, date), audit.count_rows(text), audit.read_nodes(smallint[], bigint[]),
+  audit.record_verification, audit.read_verifications
+to pulse_ops;
+revoke execute on function audit.record_verification, audit.read_verifications from pulse_app;
 
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;

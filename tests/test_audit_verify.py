@@ -1,5 +1,7 @@
 """`pulse audit verify` finds nothing wrong with a log that nobody touched."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from services.shared import db
 from services.shared.sealed_log.verification import Verification
 from tests.sealed_log import MONTHS, SealedLog, bury, make_sealer
+from tests.test_audit_commands import Pulse
+from tests.test_audit_export import export
 
 
 @pytest.fixture
@@ -151,3 +155,37 @@ async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> Non
                 before = await log.conn.fetchval(TOUCHED)
                 await log.conn.fetch(f"select * from {query}", *arguments)
                 assert await log.conn.fetchval(TOUCHED) - before <= 110, query
+
+
+async def test_an_older_export_names_the_row(log: SealedLog, tmp_path: Path, role_url: Callable[[str], str]) -> None:
+    """`verify --against`: what was altered, removed or added, by id; a file that was edited proves nothing."""
+    await log.fill()
+    file = tmp_path / "january.jsonl"
+    file.write_bytes(b"".join(await export(log)))
+    pulse = Pulse(log.home.parent, role_url("pulse_auditor"))
+    keys = ("--keys", str(log.sealer.keys.public_path), "--checkpoint", str(log.checkpoints))
+    count = file.read_bytes().count(b'"type":"event"')
+    done = await pulse("verify", *keys, "--against", str(file))
+    assert f"{count} exported events are there as they were exported." in done.stdout
+    edited, removed = await log.conn.fetch(
+        "select event_id::text from audit_log where tenant_id = 'acme' and timestamp < '2026-02-01' limit 2"
+    )
+    await log.conn.execute("set session_replication_role = replica")
+    await log.conn.execute(
+        "update audit_log set severity = 'debug', message = 'x' where event_id::text = $1", edited[0]
+    )
+    await log.conn.execute("delete from audit_log where event_id::text = $1", removed[0])
+    await log.conn.execute(
+        'insert into audit_log select (jsonb_populate_record(l, \'{"tenant_id": "late"}\')).* from audit_log l'
+        " where timestamp < '2026-02-01' limit 1"
+    )
+    shown = (await pulse("verify", *keys, "--against", str(file), status=1)).stdout
+    assert re.search(
+        rf"event {edited[0]} \(alert.opened of tenant acme at 2026-01-.*was altered: severity, message", shown
+    )
+    assert re.search(rf"event {removed[0]} \(alert.opened of tenant acme at 2026-01-.*was removed", shown)
+    assert "of tenant late at 2026-01-" in shown
+    assert await log.conn.fetchval("select count(*) from audit_log where details -> 'filter' ? 'against'") == 2
+    file.write_bytes(file.read_bytes().replace(b"acme", b"acne", 1))
+    refused = await pulse("verify", *keys, "--against", str(file), status=2)
+    assert f"{file} proves nothing" in refused.stderr

@@ -33,6 +33,8 @@ VIEWS = {
     "audit_seal_lag_seconds": (),
     "audit_sealed_blocks_total": (),
     "audit_sealed_events_total": (),
+    "audit_verification_faults": ("scope",),
+    "audit_verified_at_seconds": ("scope",),
     "auth_failures_last_hour": ("reason",),
     "channels_paused": ("channel_kind",),
     "database_connections": ("state",),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,9 +14,11 @@ from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import SignerKey
+from tests.processes import Running, ready_service
 from tests.sealed_log import SealedLog, make_sealer
 from tests.test_audit_commands import Pulse
 from tests.test_audit_export import check, export
+from tests.wait import until
 
 
 @pytest.fixture
@@ -189,6 +192,59 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     await log.write(1)
     await log.seal()
     assert "after restore: moved to db-2" in (await pulse("verify")).stdout
+
+
+async def test_a_process_without_the_key_does_everything_else(log: SealedLog, ops_url: str) -> None:
+    """A container without a volume: ready, quiet but for one line, and open about it in /health and /metrics."""
+    await log.sealer.release(log.writer)
+    await log.write(2)
+    async with ready_service("services.ops_worker", ops_url, seal_seconds="0.05", partition_seconds="0.05") as worker:
+        health = await until(lambda: audit_sealing(worker, "refused"))
+        assert health["reason"] == "no_key"
+        assert f"the log was signed by key {log.sealer.keys.load().verifier.key_id}" in health["message"]
+        await until(lambda: log.conn.fetchval("select count(*) > 0 from audit_log where event_type = 'system.started'"))
+        assert (await worker.get("/readyz")).status_code == 200
+        assert 'pulse_audit_sealing_refused{reason="no_key"} 1.0' in (await worker.get("/metrics")).text
+        async with ready_service(
+            "services.ops_worker", ops_url, seal_seconds="0.05", audit_key_file=str(log.sealer.keys.path)
+        ) as holder:
+            await until(lambda: audit_sealing(holder, "sealing"))
+            await until(lambda: audit_sealing(worker, "standby"))
+            await until(lambda: log.conn.fetchval("select audit._unsealed_since() is null"))
+            assert await holder.stop() == 0
+        assert await worker.stop() == 0
+    assert len([line for line in worker.lines if line.get("level", "").lower() == "error"]) == 1
+    assert await log.conn.fetchval("select count(*) from alerts where fingerprint = 'audit:log'") == 0
+
+
+async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str) -> None:
+    """Nobody asks: the alert opens, and /health names the block."""
+    await log.sealer.release(log.writer)
+    settings = {
+        "audit_key_file": str(log.sealer.keys.path),
+        "audit_anchor_dir": str(log.checkpoints),
+        "audit_verify_seconds": "0.05",
+    }
+    async with ready_service("services.ops_worker", ops_url, **settings) as worker:
+        await until(lambda: log.conn.fetchval("select count(*) = 2 from audit.verifications where fault_count = 0"))
+        await log.conn.execute("set session_replication_role = replica")
+        await log.conn.execute("update audit_log set message = 'x' where xid = (select min(xid) from audit_log)")
+        await until(lambda: log.conn.fetchval("select count(*) = 1 from alerts where fingerprint = 'audit:log'"))
+        shown = await until(lambda: verification(worker))
+        assert "block 0 " in shown["day"]["message"]
+        assert (await worker.get("/readyz")).status_code == 200
+
+
+async def audit_sealing(worker: Running, state: str) -> dict[str, Any] | None:
+    """What /health says about sealing, once it is in this state."""
+    shown: dict[str, Any] = (await worker.get("/health")).json()["audit_sealing"]
+    return shown if shown["state"] == state else None
+
+
+async def verification(worker: Running) -> dict[str, Any] | None:
+    """What /health says about verification, once it has found something."""
+    shown: dict[str, Any] = (await worker.get("/health")).json()["audit_verification"]
+    return shown if shown.get("day", {}).get("faults") else None
 
 
 async def sign_newest_with(log: SealedLog, key: SignerKey) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import psycopg
 import pytest
+from alembic.util import CommandError
 
 from services.local.audit.continuing import continue_log
 from services.local.errors import LocalError
@@ -138,6 +139,21 @@ async def test_a_restored_dump_is_sealed_exactly_once(
         assert f"from checkpoint {old_size} after restore: db-1 died" in said
         with pytest.raises(LocalError, match="nothing to continue"):
             await continue_at(moved, await blocks_of(moved))
+
+
+async def test_the_log_survives_its_revision(log: SealedLog, database_url: str) -> None:
+    """Down and up again with rows and blocks; not down once it holds what the older revision cannot represent."""
+    migrator = Migrator(database_url)
+    migrator.downgrade("0003")
+    migrator.upgrade()
+    await log.write(2)
+    await log.seal()
+    await assert_all_is_sealed_once(log)
+    log.sealer.keys.rotate()
+    await log.seal()
+    with pytest.raises(CommandError, match="can neither seal nor verify it"):
+        migrator.downgrade("0003")
+    assert (await log.verify()).faults == []
 
 
 async def test_an_epoch_without_its_entry_is_found(

@@ -16,8 +16,8 @@ DOWNGRADE = """
 do $$
 begin
   if exists (select from audit.blocks where entry is not null) or exists (select from audit.epochs where epoch > 0) then
-    raise exception 'the audit trail was moved to another server or has entries about its keys: revision 0003 can neither '
-      'seal nor verify it, so it stays at 0004';
+    raise exception 'the audit trail was moved to another server, or has entries about its keys: an older revision can '
+      'neither seal nor verify it';
   end if;
 end
 $$;

@@ -16,6 +16,7 @@ from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, Htt
 from services.ops_worker.sealing.sealer import Sealer
 from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.audit_retention import AuditRetention
+from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.partition_worker import PartitionWorker
@@ -29,6 +30,9 @@ from services.shared.worker import Loop, run_worker
 
 log = logging.getLogger(__name__)
 
+VERIFY_POLL_SECONDS = 5.0
+"""Time between two looks whether a verification is due or done."""
+
 TIMERS = (
     "run_escalations",
     "reap_leases",
@@ -39,6 +43,7 @@ TIMERS = (
     "prune",
     "seal_audit",
     "anchor_checkpoint",
+    "verify_audit",
     "drop_audit_months",
 )
 
@@ -111,13 +116,19 @@ async def sealing_loops(
     sealer.status.show_in(process.metrics.registry)
     process.facts["audit_sealing"] = sealer.status.as_dict
     keeper = Anchors(anchors, process.metrics.registry)
+    verifier = AuditVerifier(
+        sealer.keys, file, recent_seconds=settings.audit_verify_seconds, all_seconds=settings.audit_verify_all_seconds
+    )
+    process.facts["audit_verification"] = verifier.as_dict
     retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)
     yield [
         # Sealing what arrived meanwhile at once would make many small blocks.
         Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds, full_batch=settings.seal_batch),
         Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
+        Loop("verify_audit", verifier.verify, poll_seconds=min(settings.audit_verify_seconds, VERIFY_POLL_SECONDS)),
         Loop("drop_audit_months", retention.drop, poll_seconds=settings.retention_seconds),
     ]
+    await verifier.stop()
     if process.pool is not None:
         await sealer.release(process.pool)
 

@@ -302,6 +302,10 @@ class OpsWorker(Settings):
     """Where checkpoints are kept, a file a day; the proof is worth what this place is worth."""
     audit_anchor_url: HttpUrl | None = None
     """Webhook that gets each checkpoint as text."""
+    audit_verify_seconds: Seconds = 3600.0
+    """Time between two verifications of the audit events that were sealed within the last day."""
+    audit_verify_all_seconds: Seconds = 86400.0
+    """Time between two verifications of the whole audit trail. Raise it if hashing every row takes hours."""
     retention_seconds: Seconds = 3600.0
     """Time between two removals of old rows."""
     retention_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,13 @@ from typing import Annotated
 import orjson
 import typer
 
+from services.local.audit.against import compare_export, read_export
 from services.local.audit.app import app, as_auditor
 from services.local.audit.places import checkpoint_directory, parse_time, public_keys
 from services.local.audit.progress import show_progress
 from services.local.errors import LocalError
 from services.local.home import Home
+from services.shared import db
 from services.shared.sealed_log.broken import Broken
 from services.shared.sealed_log.contents import count_of
 from services.shared.sealed_log.kept import read_kept
@@ -34,6 +36,10 @@ def verify(
         Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file, or a directory of them.")
     ] = None,
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Public keys to trust, one a line.")] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An older export or proof: names the rows that differ from it. Repeatable."),
+    ] = None,
     independent: Annotated[
         bool,
         typer.Option("--independent", help="Hash here and trust no function in the database; takes twice as long."),
@@ -46,7 +52,7 @@ def verify(
     1 when something is wrong, with 2 when it cannot tell.
     """
     try:
-        report, place = _verify(since, checkpoint, keys, independent=independent)
+        report, place = _verify(since, checkpoint, keys, against or [], independent=independent)
     except Exception as error:
         if os.environ.get("PULSE_DEBUG"):
             raise
@@ -63,7 +69,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verify(since: str | None, checkpoint: Path | None, keys: Path | None, *, independent: bool) -> tuple[Report, Path]:
+def _verify(
+    since: str | None, checkpoint: Path | None, keys: Path | None, against: Sequence[Path], *, independent: bool
+) -> tuple[Report, Path]:
     home = Home.find()
     place = checkpoint or checkpoint_directory(home)
     if checkpoint is not None and not checkpoint.exists():
@@ -76,8 +84,18 @@ def _verify(since: str | None, checkpoint: Path | None, keys: Path | None, *, in
         report = Report()
         report.add(fault)
         return report, place
+    exports = [read_export(file, trusted) for file in against]
+
+    async def work(pool: db.Pool) -> Report:
+        report = await Verification(pool, trusted, kept, start, independent, begin, advance).run()
+        for export in exports:
+            async for fault in compare_export(pool, export, trusted, report.entries):
+                report.add(fault)
+        report.compared = sum(export.events for export in exports)
+        return report
+
     with show_progress("hashing rows") as (begin, advance):
-        report = as_auditor(lambda pool: Verification(pool, trusted, kept, start, independent, begin, advance).run())
+        report = as_auditor(work)
     if report.blocks and not kept and not report.faults:
         raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
     return report, place
@@ -96,6 +114,8 @@ def _as_lines(report: Report, place: Path) -> Iterator[str]:
                 f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
                 f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {place}."
             )
+        if report.compared:
+            yield f"{report.compared:,} exported events are there as they were exported."
         for entry in report.entries:
             yield f"The log {entry.in_words()}."
         if report.released:
@@ -124,6 +144,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "unsealed_since": report.unsealed_since,
         "sealing_is_late": _is_late(report),
         "entries": [entry.in_words() for entry in report.entries],
+        "events_compared": report.compared,
         "checkpoints": report.checkpoints,
         "fault_count": report.fault_count,
         "faults": [{"block": fault.block_no, "message": str(fault)} for fault in report.faults],

@@ -70,6 +70,13 @@ class FileAnchor:
         for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
             yield from reversed(split_notes(path.read_text(encoding="utf-8", errors="replace")))
 
+    def newest_of_each_day(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of each file of checkpoints and the newest note in it, the newest file first."""
+        for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
+            notes = split_notes(path.read_text(encoding="utf-8", errors="replace"))
+            if notes:
+                yield path.name, notes[-1]
+
     async def _write(self, name: str, note: str) -> None:
         if self._writing is not None and not self._writing.done():
             raise TimeoutError("the disk does not answer")

@@ -18,7 +18,14 @@ NOTHING_SEEN = "1:1:"
 class Chain:
     """Takes blocks in order. size: blocks so far; rows: theirs."""
 
-    def __init__(self, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime | None = None) -> None:
+    def __init__(
+        self,
+        keys: Sequence[VerifierKey],
+        kept: Sequence[Kept],
+        since: datetime | None = None,
+        *,
+        only_newest_signature: bool = False,
+    ) -> None:
         self.size = 0
         self.rows = 0
         self.rows_by_segment: Counter[date] = Counter()
@@ -37,6 +44,15 @@ class Chain:
         self._newest_kept: Kept | None = None
         self._signed = 0
         self._retired: set[str] = set()
+        self._only_newest_signature = only_newest_signature
+        self._newest_signed: tuple[str, str] | None = None
+
+    def begin_at(self, block: Block, frontier: Frontier) -> None:
+        """Start in the midst of the log: a root that is right proves the hashes that it was started with."""
+        self.size = self._agreed = self._signed = self._pass_start = block.block_no
+        self.rows = block.first_position
+        self._frontier = frontier
+        self._kept = deque(kept for kept in self._kept if kept.tree_size > self.size)
 
     def add(self, row: Mapping[str, Any]) -> list[Node]:
         """Check the next row of audit.blocks; gives the inner nodes that it completes. Raises Broken."""
@@ -91,13 +107,18 @@ class Chain:
             follows = block.segment > self.last.segment
         else:
             self._pass_start = number
-            follows = block.previous_snapshot == (self.last.snapshot if self.last else NOTHING_SEEN)
+            follows = block.previous_snapshot == self._snapshot_before(block)
         if not follows:
             raise Broken(f"block {number} does not take up where the block before it ended", block_no=number)
 
+    def _snapshot_before(self, block: Block) -> str:
+        if self.last is not None:
+            return self.last.snapshot
+        return NOTHING_SEEN if self.size == 0 else block.previous_snapshot
+
     def _take_entry(self, block: Block) -> None:
         number = block.block_no
-        snapshot = self.last.snapshot if self.last else NOTHING_SEEN
+        snapshot = self._snapshot_before(block)
         held = (block.previous_snapshot, block.snapshot, block.row_count, block.rows_root, block.segment)
         try:
             entry, key = open_entry(block.entry or "", self._keys)
@@ -156,6 +177,9 @@ class Chain:
 
     def _open(self, note: str, key_id: str) -> Checkpoint:
         kept = self._newest_kept
+        if self._only_newest_signature:
+            self._newest_signed = (note, key_id)
+            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
         if kept is not None and (hash(note), key_id) == (kept.note_hash, kept.key_id):
             # Its twin was kept outside, and its signature checked there: most of the time of a check goes into those.
             return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
@@ -170,6 +194,12 @@ class Chain:
                 f"{newest.tree_size} blocks with {newest.row_count} rows: its end was cut off",
                 block_no=self.size,
             )
+        if self._newest_signed is not None:
+            note, key_id = self._newest_signed
+            try:
+                open_checkpoint(note, [key for key in self._keys if key.key_id == key_id])
+            except BadNote as fault:
+                raise Broken(f"the newest checkpoint in the database is not ours: {fault}") from None
         if self._signed != self.size:
             raise Broken(
                 f"no signed checkpoint covers the last {self.size - self._signed} blocks", block_no=self._signed

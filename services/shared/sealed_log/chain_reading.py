@@ -5,18 +5,24 @@ from datetime import datetime
 from typing import Any
 
 from services.shared import db
+from services.shared.sealed_log.block import Block
 from services.shared.sealed_log.broken import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import VerifierKey
-from services.shared.sealed_log.tree import Node
+from services.shared.sealed_log.tree import Frontier, Node
 
 
 async def read_chain(
-    pool: db.Pool, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime | None = None
+    pool: db.Pool,
+    keys: Sequence[VerifierKey],
+    kept: Sequence[Kept],
+    since: datetime | None = None,
+    *,
+    only_newest_signature: bool = False,
 ) -> Chain:
     """Return the whole chain, held against every kept checkpoint. Raises Broken."""
-    chain = Chain(keys, kept, since)
+    chain = Chain(keys, kept, since, only_newest_signature=only_newest_signature)
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -49,8 +55,68 @@ async def read_chain(
     return chain
 
 
-async def _rows(connection: db.Connection, query: str) -> AsyncIterator[Any]:
-    async for row in connection.cursor(query, prefetch=1000):
+async def read_recent_chain(pool: db.Pool, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime) -> Chain:
+    """Return the chain from the first pass that sealed something since then; reads nothing older. Raises Broken."""
+    chain = Chain(keys, kept, since, only_newest_signature=True)
+    async with (
+        pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        first = await _first_since(connection, since)
+        if first is None:
+            return chain
+        levels = [level for level in range(62, -1, -1) if first.block_no >> level & 1]
+        hashes = await connection.fetch(
+            "select hash from audit.read_nodes($1, $2) order by level desc",
+            levels,
+            [(first.block_no >> level) - 1 for level in levels],
+        )
+        chain.begin_at(first, Frontier(first.block_no, [row["hash"] or b"" for row in hashes]))
+        blocks = _rows(
+            connection, "select * from audit.block_headers where block_no >= $1 order by block_no", first.block_no
+        )
+        checkpoints = _rows(
+            connection,
+            "select tree_size, root, row_count, signed_at, key_id, note from audit.log_checkpoints where tree_size > $1"
+            " order by tree_size",
+            first.block_no,
+        )
+        signed = await anext(checkpoints, None)
+        async for block in _readable(blocks):
+            chain.add(block)
+            while signed is not None and signed["tree_size"] <= chain.size:
+                chain.checkpoint(signed)
+                signed = await anext(checkpoints, None)
+        chain.close()
+    return chain
+
+
+async def _first_since(connection: db.Connection, since: datetime) -> Block | None:
+    """The first block of its pass, by bisection: blocks are numbered in the order in which they were sealed."""
+    query = "select * from audit.block_headers where block_no = $1"
+    head = await connection.fetchrow("select * from audit.block_headers order by block_no desc limit 1")
+    if head is None or head["sealed_at"] < since:
+        return None
+    low, high = 0, head["block_no"]
+    while low < high:
+        middle = (low + high) // 2
+        row = await connection.fetchrow(query, middle)
+        if row is None:
+            raise Broken(f"block {middle} is missing", block_no=middle)
+        low, high = (middle + 1, high) if row["sealed_at"] < since else (low, middle)
+    row = await connection.fetchrow(query, low)
+    while low > 0:
+        before = await connection.fetchrow(query, low - 1)
+        if before is None or row is None or before["snapshot"] != row["snapshot"]:
+            break
+        low, row = low - 1, before
+    if row is None:
+        raise Broken(f"block {low} is missing", block_no=low)
+    return Block.read(row)
+
+
+async def _rows(connection: db.Connection, query: str, *arguments: object) -> AsyncIterator[Any]:
+    async for row in connection.cursor(query, *arguments, prefetch=1000):
         yield row
 
 

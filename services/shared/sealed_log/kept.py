@@ -48,14 +48,17 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
             raise Broken(f"{file} holds no checkpoint of {keys[0].name}")
         for note in notes:
             try:
-                statement, key = open_note(note, keys)
-                signed = parse_checkpoint(statement, key)
+                yield open_kept(note, file.name, keys)
             except BadNote as fault:
                 first = " / ".join(note.splitlines()[:2])
                 raise Broken(f"{file} holds a checkpoint ({first}) that no known key signed: {fault}") from None
-            yield Kept(
-                signed.tree_size, signed.root, signed.row_count, signed.signed_at, file.name, key.key_id, hash(note)
-            )
+
+
+def open_kept(note: str, file: str, keys: Sequence[VerifierKey]) -> Kept:
+    """Return the checkpoint in a note from a file; raises BadNote unless one of the keys signed it."""
+    statement, key = open_note(note, keys)
+    signed = parse_checkpoint(statement, key)
+    return Kept(signed.tree_size, signed.root, signed.row_count, signed.signed_at, file, key.key_id, hash(note))
 
 
 def _checkpoint_files(directory: Path) -> Iterator[Path]:

@@ -79,8 +79,8 @@ class ReleasedMonth:
 async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[ReleasedMonth]:
     """Every tombstone there is, each held against the blocks that it names. Raises Broken."""
     rows = await pool.fetch(
-        "select segment, first_block, last_block, row_count, note"
-        " from audit.log_tombstones order by segment, last_block"
+        "select segment, first_block, last_block, row_count, note from audit.log_tombstones"
+        " order by segment, last_block"
     )
     stones = [ReleasedMonth.open(row, keys) for row in rows]
     for stone in stones:

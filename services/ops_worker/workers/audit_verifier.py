@@ -1,0 +1,132 @@
+"""Verifies the sealed log by itself: the last day often, everything once a day, beside the other timers.
+
+due? ─▶ read keys and kept checkpoints (a thread) ─▶ verify (a task, one connection, resting) ─▶ record, alert
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.ops_worker.acting import act_as_system
+from services.ops_worker.sealing.anchors import FileAnchor
+from services.ops_worker.sealing.standing import SealingRefused, check_key
+from services.shared import tracing
+from services.shared.db import Pool
+from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.kept import Kept, open_kept
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.note import BadNote, VerifierKey
+from services.shared.sealed_log.verification import Report, Verification
+
+log = logging.getLogger(__name__)
+
+DAY = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class AuditVerifier:
+    """One process's verifier; only the holder of the log's key verifies, for it has the checkpoints outside too.
+
+    recent_seconds, all_seconds: time between two verifications of the last day and of everything.
+    """
+
+    keys: KeyFile
+    kept: FileAnchor
+    recent_seconds: float
+    all_seconds: float
+    _results: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    _task: "asyncio.Task[Report] | None" = field(default=None, init=False)
+    _scope: str = field(default="", init=False)
+
+    async def verify(self, pool: Pool) -> int:
+        """Start what is due, or record what has ended; return the rows hashed. Never waits for a verification."""
+        with tracing.use_trace_id(None):
+            if self._task is None:
+                await self._start(pool)
+                return 0
+            if not self._task.done():
+                return 0
+            task, self._task = self._task, None
+            report = await task
+            await self._record(pool, self._scope, report)
+            return report.hashed
+
+    async def stop(self) -> None:
+        """Give up the verification in hand; it starts anew in the next process."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._task
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what /health shows."""
+        return {**self._results, **({"running": self._scope} if self._task is not None else {})}
+
+    async def _start(self, pool: Pool) -> None:
+        key = self.keys.find()
+        head = await pool.fetchrow("select * from audit.read_head()")
+        try:
+            if key is None or head["tree_size"] == 0 or check_key(head, key, self.keys) is not None:
+                return
+        except SealingRefused:
+            return
+        rows = await pool.fetch("select * from audit.read_verifications()")
+        self._results = {row["scope"]: _shown(row) for row in rows}
+        ages = {row["scope"]: row["age_seconds"] for row in rows}
+        if ages.get("all", self.all_seconds) >= self.all_seconds:
+            self._scope = "all"
+        elif ages.get("day", self.recent_seconds) >= self.recent_seconds:
+            self._scope = "day"
+        else:
+            return
+        since = datetime.now(UTC) - DAY if self._scope == "day" else None
+        self._task = asyncio.create_task(self._verify(pool, since), name="verify-audit")
+
+    async def _verify(self, pool: Pool, since: datetime | None) -> Report:
+        keys = self.keys.verifiers()
+        try:
+            kept = await asyncio.to_thread(self._read_kept, keys, newest_only=since is not None)
+        except Broken as fault:
+            report = Report()
+            report.add(fault)
+            return report
+        return await Verification(pool, keys, kept, since, in_background=True).run()
+
+    def _read_kept(self, keys: list[VerifierKey], *, newest_only: bool) -> list[Kept]:
+        """The newest checkpoint of each day: a later one covers all that those before it cover."""
+        kept = []
+        for file, note in self.kept.newest_of_each_day():
+            try:
+                kept.append(open_kept(note, file, keys))
+            except BadNote as fault:
+                raise Broken(f"{file} holds a checkpoint that no known key signed: {fault}") from None
+            if newest_only:
+                break
+        return sorted(kept)
+
+    async def _record(self, pool: Pool, scope: str, report: Report) -> None:
+        message = str(report.faults[0]) if report.faults else None
+        async with act_as_system(pool) as connection:
+            # Everything includes the last day.
+            for one in ("all", "day") if scope == "all" else ("day",):
+                await connection.execute(
+                    "select audit.record_verification($1, $2, $3, $4)", one, report.hashed, report.fault_count, message
+                )
+            if message is not None:
+                await connection.execute("select audit.report_broken_log($1)", f"verification: {message}")
+        if message is None:
+            log.info("audit trail verified", extra={"scope": scope, "rows": report.hashed, "blocks": report.blocks})
+        else:
+            log.error("the audit trail is not as it was sealed: %s", message, extra={"scope": scope})
+        self._results = {
+            row["scope"]: _shown(row) for row in await pool.fetch("select * from audit.read_verifications()")
+        }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {"verified_at": row["verified_at"].isoformat(), "rows": row["row_count"], "faults": row["fault_count"]}
+    return shown if row["message"] is None else {**shown, "message": row["message"]}
