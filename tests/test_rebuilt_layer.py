@@ -26,7 +26,7 @@ ASK = "select * from layer_of_test.ask($1)"
 
 
 @pytest.fixture
-async def replace(conn: asyncpg.Connection) -> AsyncIterator[Callable[[str], Any]]:
+def replace(conn: asyncpg.Connection) -> Callable[[str], Any]:
     """Replaces a small layer in one transaction, as a migration does."""
 
     async def make(columns: str) -> None:
@@ -34,7 +34,7 @@ async def replace(conn: asyncpg.Connection) -> AsyncIterator[Callable[[str], Any
             await conn.execute("drop schema if exists layer_of_test cascade")
             await conn.execute(MAKE.format(columns=columns))
 
-    yield make
+    return make
 
 
 async def test_a_statement_that_knew_the_old_types_succeeds_at_the_second_try(

@@ -140,17 +140,18 @@ async def replace_stale(pool: Pool | None, error: BaseException) -> None:
 
 
 async def retried(pool: Pool, work: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of work, done a second time on new connections when a migration came in between.
+    """Return the result of work, done a second time when a migration or a deadlock came in between.
 
     The failed statement was undone with its transaction, so work must not do anything else before it.
     """
     try:
         return await work()
     except asyncpg.PostgresError as error:
-        if not is_rebuilt(error):
+        if is_rebuilt(error):
+            # What asyncpg remembers of types and statements belongs to the layer that is gone.
+            await pool.expire_connections()
+        elif not isinstance(error, asyncpg.TransactionRollbackError):
             raise
-        # What asyncpg remembers of types and statements belongs to the layer that is gone.
-        await pool.expire_connections()
     return await work()
 
 
