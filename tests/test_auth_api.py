@@ -23,6 +23,7 @@ from services.ui_iot.oidc import Granted, Issuer
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
 from services.ui_iot.refusals import Refusal
+from services.ui_iot.user_tokens import UserTokens
 from tests import seed
 from tests.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
 from tests.plans import rows_touched
@@ -415,7 +416,7 @@ async def test_keys_that_rotate_are_found_while_requests_run(api: Api) -> None:
     rotated = ec_key("ec-2")
     api.keys.document = {"keys": [RSA.public(), rotated.public()]}
     users = api.backend.authenticator.users
-    assert users is not None
+    assert isinstance(users, UserTokens)
     users._jwks._tried_at = float("-inf")  # noqa: SLF001  # the pause between two looks has passed
     headers = {"Authorization": f"Bearer {sign(claims(), key=rotated)}"}
     responses = await asyncio.gather(*(api.client.get(PATH, headers=headers) for _ in range(20)))
@@ -513,7 +514,7 @@ async def test_an_expired_token_is_refused_although_it_was_good_before(
     headers = {"Authorization": f"Bearer {token()}"}
     assert (await api.client.get(PATH, headers=headers)).status_code == 200
     users = api.backend.authenticator.users
-    assert users is not None
+    assert isinstance(users, UserTokens)
     monkeypatch.setattr(users._verifier, "_clock", lambda: time.time() + 601)  # noqa: SLF001  # time passes
     assert (await api.client.get(PATH, headers=headers)).json()["reason"] == "expired"
 
