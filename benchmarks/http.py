@@ -36,9 +36,11 @@ from benchmarks._http_libraries import LIBRARIES, install
 from services.shared.logging import JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.ui_iot.claims import Claims
+from services.ui_iot.key_set import KeySet
 from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.middleware.trace import TraceMiddleware
-from services.ui_iot.tokens import KeySet, TokenVerifier
+from services.ui_iot.tokens import TokenVerifier
+from services.ui_iot.trust import Trust
 
 ISSUER, AUDIENCE = "https://issuer.example", "pulse"
 OBSERVED = "pulse_http_request_duration_seconds"
@@ -186,7 +188,7 @@ def bench_token(options: argparse.Namespace) -> None:
 
     rates: dict[str, list[float]] = {"reference": [], "pulse": [], "again": []}
     for _ in range(options.rounds):
-        verifier = TokenVerifier(issuer=ISSUER, audience=AUDIENCE)
+        verifier = TokenVerifier(Trust(ISSUER, audiences=frozenset({AUDIENCE})))
         for name, work in (
             ("reference", reference),
             ("pulse", lambda verifier=verifier: verify(verifier)),

@@ -23,6 +23,7 @@ from services.ui_iot.oidc import Granted, Issuer
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
 from services.ui_iot.refusals import Refusal
+from services.ui_iot.user_tokens import UserTokens
 from tests import seed
 from tests.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
 from tests.plans import rows_touched
@@ -311,6 +312,28 @@ async def test_stale_devices_behind_one_address_lock_out_no_valid_token(app_url:
         assert [await send(fresh[1]), await send(fresh[2])] == [429, 202]
 
 
+async def test_tries_on_one_account_from_many_addresses_are_limited(app_url: str, conn: asyncpg.Connection) -> None:
+    """Its own tokens are accepted all the same, and an expired one is answered as such."""
+    await seed.tenant(conn)
+    good_device = await device_token(conn)
+    async with open_api(app_url, auth_rate_limit_per_minute=3, trusted_proxies="203.0.113.0/24") as api:
+        hosts = iter(range(1, 250))
+
+        async def status(text: str) -> int:
+            headers = {"Authorization": f"Bearer {text}", "X-Forwarded-For": f"198.51.100.{next(hosts)}"}
+            return (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code
+
+        def forged(sub: str) -> str:
+            return sign(claims(sub=sub), key=SigningKey(EC.kid, "ES256", ec_key().pem))
+
+        assert [await status(forged("victim")) for _ in range(5)] == [401] * 3 + [429] * 2
+        assert await status(forged("other")) == 401
+        assert await status(token(sub="victim", role="operator")) == 202
+        assert await status(token(sub="victim", iat=1000, exp=2000)) == 401
+        assert [await status(new_device_token("acme")[0]) for _ in range(5)] == [401] * 3 + [429] * 2
+        assert await status(good_device) == 202
+
+
 async def test_a_flood_of_unknown_device_tokens_takes_few_queries(app_url: str, conn: asyncpg.Connection) -> None:
     """The number of queries grows with time, not with the number of tokens; a repeated token costs none."""
     good = await device_token(conn)
@@ -415,7 +438,7 @@ async def test_keys_that_rotate_are_found_while_requests_run(api: Api) -> None:
     rotated = ec_key("ec-2")
     api.keys.document = {"keys": [RSA.public(), rotated.public()]}
     users = api.backend.authenticator.users
-    assert users is not None
+    assert isinstance(users, UserTokens)
     users._jwks._tried_at = float("-inf")  # noqa: SLF001  # the pause between two looks has passed
     headers = {"Authorization": f"Bearer {sign(claims(), key=rotated)}"}
     responses = await asyncio.gather(*(api.client.get(PATH, headers=headers) for _ in range(20)))
@@ -513,7 +536,7 @@ async def test_an_expired_token_is_refused_although_it_was_good_before(
     headers = {"Authorization": f"Bearer {token()}"}
     assert (await api.client.get(PATH, headers=headers)).status_code == 200
     users = api.backend.authenticator.users
-    assert users is not None
+    assert isinstance(users, UserTokens)
     monkeypatch.setattr(users._verifier, "_clock", lambda: time.time() + 601)  # noqa: SLF001  # time passes
     assert (await api.client.get(PATH, headers=headers)).json()["reason"] == "expired"
 

@@ -4,14 +4,19 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+import asyncpg
 import httpx
+import orjson
 import pytest
 
 from services.shared import otlp, tracing
 from services.shared.egress import Egress, Proxy
 from services.shared.http_client import AddressRefused, Resolver, traced_client
 from services.shared.settings import DeliveryWorker
+from tests import seed
 from tests.certificates import PrivateCa
+from tests.delivering import job
+from tests.processes import ready_service
 from tests.proxy import TunnelProxy
 from tests.receiver import Receiver
 from tests.wait import until
@@ -220,3 +225,28 @@ def test_the_settings_make_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert settings.egress.proxy is not None
     assert (settings.egress.proxy.host, settings.egress.proxy.port) == ("::1", 3128)
     assert settings.egress.no_proxy == ("a.example", ".b.example")
+
+
+async def test_workers_call_out_through_the_proxy(
+    app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Real processes: a webhook of the delivery worker, a checkpoint of the ops worker, both to a private authority."""
+    ca = PrivateCa(tmp_path)
+    async with Receiver(tls=ca.server("127.0.0.1")) as receiver, TunnelProxy() as proxy:
+        way_out = {"egress_proxy": proxy.url, "ca_file": str(ca.file)}
+        config = orjson.dumps({"url": f"{receiver.url}/hook", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"})
+        await job(conn, await seed.channel(conn, config=config.decode()))
+        async with ready_service(
+            "services.delivery_worker", app_url, allow_private_destinations="true", **way_out
+        ) as worker:
+            await until(lambda: receiver.requests)
+            assert await worker.stop() == 0
+        assert receiver.requests[0].line == "POST /hook HTTP/1.1"
+        receiver.requests.clear()
+        async with ready_service(
+            "services.ops_worker", ops_url, audit_anchor_url=f"{receiver.url}/anchor", **way_out
+        ) as worker:
+            await until(lambda: receiver.requests)
+            assert await worker.stop() == 0
+        assert receiver.requests[0].line == "POST /anchor HTTP/1.1"
+    assert set(proxy.asked) == {f"CONNECT 127.0.0.1:{receiver.port} HTTP/1.1"}

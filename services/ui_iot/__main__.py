@@ -51,6 +51,7 @@ def make_backend(
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
         limit=limit,
+        accounts=FailureLimit(settings.auth_rate_limit_per_minute),
         devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
         users=users,
     )

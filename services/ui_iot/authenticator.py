@@ -29,6 +29,9 @@ class Authenticator:
 
     addresses: ClientAddress
     limit: FailureLimit
+    """By address."""
+    accounts: FailureLimit
+    """By account. Apart from addresses, because an attacker can name any number of accounts."""
     devices: DeviceTokens
     users: TokenCheck | None
 
@@ -51,17 +54,25 @@ class Authenticator:
         """Count a failure; return the refusal of a source that has too many, else the refusal as it is.
 
         A token that proves its account counts against this account alone: the expired token of one user must not be
-        answered with 429 because of the failures of others.
+        answered with 429 because of the failures of others. Any other counts against its address and the account that
+        it names.
         """
         if STATUS[refusal.reason] != 401:
             return refusal
-        actor = refusal.actor
-        source: Source = address if actor is None else (refusal.tenant_id or "", actor.id)
-        wait_seconds = self.limit.wait_seconds(source)
-        if wait_seconds:
-            return limited(wait_seconds, refusal)
-        self.limit.record_failure(source)
-        return refusal
+        sources = self._sources(refusal, address)
+        waits = [limit.wait_seconds(source) for limit, source in sources]
+        for (limit, source), wait_seconds in zip(sources, waits, strict=True):
+            if not wait_seconds:
+                limit.record_failure(source)
+        return limited(max(waits), refusal) if any(waits) else refusal
+
+    def _sources(self, refusal: Refusal, address: Address | None) -> list[tuple[FailureLimit, Source]]:
+        if refusal.actor is not None:
+            return [(self.accounts, ("proven", refusal.tenant_id, refusal.actor.id))]
+        claimed: list[tuple[FailureLimit, Source]] = []
+        if refusal.account is not None:
+            claimed = [(self.accounts, ("claimed", None, refusal.account))]
+        return [(self.limit, address), *claimed]
 
     async def _identify(self, token: str, address: Address | None) -> Principal | Refusal:
         if not token.startswith(PREFIX):
@@ -71,8 +82,10 @@ class Authenticator:
         known = self.devices.remembered(token)
         if known is not None:
             return known
+        fleet: Source = ("claimed", None, claimed_account(token))
+        suspicious = self.limit.wait_seconds(address) or self.accounts.wait_seconds(fleet)
         try:
-            return await self.devices.check(token, held_back=self.limit.wait_seconds(address) > 0)
+            return await self.devices.check(token, held_back=bool(suspicious))
         except (*UNAVAILABLE, asyncpg.PostgresError):
             return _NO_DATABASE
 

@@ -12,10 +12,10 @@ from services.ui_iot.client_address import Address
 MOST_ADDRESSES = 10_000
 
 
-Account = tuple[str, str]
-"""Tenant and id of an actor that a signature or a secret proved."""
+Account = tuple[str, str | None, str | None]
+"""An account that a token proved or only claims: which of both, its tenant where that is proven, its id."""
 Source = Address | Account | None
-"""Where failures come from: an account where the token proved one, else the address (None on a Unix socket)."""
+"""Where failures come from: an account, or an address (None on a Unix socket)."""
 
 
 class FailureLimit:
