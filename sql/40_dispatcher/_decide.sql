@@ -20,7 +20,7 @@ begin
       end as suppressed_because
     from event x
     left join lateral dispatcher._targets(x.event, x.alert) as t (channel_id) on true
-    where (x.event).kind in ('opened', 'escalated')
+    where (x.event).kind in ('opened', 'escalated', 'updated')
   ), ended as (
     -- Who was told of the trouble is told of its end, whatever the routes say by now; nobody else is.
     select x.event, x.alert, x.device_name, t.channel_id,

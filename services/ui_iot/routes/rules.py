@@ -47,6 +47,7 @@ _RULES = table(
     Column("tag", Text),
     Column("policy_id", BigInteger),
     Column("enabled", Boolean),
+    Column("disabled_reason", Text),
     Column("created_at"),
     Column("updated_at"),
     schema="api",
@@ -67,6 +68,7 @@ _EXAMPLE: dict[str, Any] = {
 _SHOWN: dict[str, Any] = {
     "rule_id": 7,
     **_EXAMPLE,
+    "disabled_reason": None,
     "created_at": "2026-01-01T09:00:00Z",
     "updated_at": "2026-01-01T09:00:00Z",
 }
@@ -122,6 +124,8 @@ class Rule(BaseModel):
     tag: str | None
     policy_id: int | None
     enabled: bool
+    disabled_reason: str | None
+    """Why Pulse disabled the rule, for example because its device was deleted; enabling it clears this."""
     created_at: datetime
     updated_at: datetime
 
@@ -158,7 +162,10 @@ async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
 async def create_rule(api: Api, caller: Caller, body: NewRule, response: Response) -> Any:
-    """Add a rule; it is applied to the readings that arrive from now on."""
+    """Add a rule and judge the last known values by it.
+
+    A value that arrived within 24 hours counts as if it arrived now: an alert opens at once, or `for_seconds` starts.
+    """
     rule = await api.call(caller, "select evaluator.create_rule($1)", changes(body))
     response.headers["Location"] = f"/api/v1/rules/{rule['rule_id']}"
     return rule
@@ -172,7 +179,14 @@ async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
 
 @router.patch("/{rule_id}", response_model=Rule, responses=problems(404, 413), openapi_extra=allow(ADMINS))
 async def update_rule(api: Api, caller: Caller, rule_id: PathId, body: RuleChanges) -> Any:
-    """Change a rule. A new condition, or disabling it, closes the alerts that it opened."""
+    """Change a rule.
+
+    An alert stays open while its condition still holds for its device, with its acknowledgement and silence. It takes
+    over the new severity and name, and its channels get an `updated` notification. Other alerts close with the reason
+    `rule changed` or `rule disabled`; another metric closes all. A device that breaches only now is judged by its last
+    known value, as by a new rule. A pending breach keeps its start when `for_seconds` changes, and starts anew when the
+    comparison changes.
+    """
     return await api.call(caller, "select evaluator.update_rule($1, $2)", rule_id, changes(body))
 
 
