@@ -55,7 +55,7 @@ async def test_a_rule_lives_its_life(api: Api, conn: asyncpg.Connection) -> None
     ("body", "close_reason"),
     [
         ({"enabled": False}, "rule disabled"),
-        ({"threshold": 85}, "rule changed"),
+        ({"threshold": 95}, "rule changed"),
         ({"tag": "others"}, "rule changed"),
         (None, "rule deleted"),
     ],

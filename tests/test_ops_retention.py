@@ -289,8 +289,8 @@ async def test_the_cost_follows_what_is_old(conn: asyncpg.Connection, connect: C
     await conn.execute(
         "insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at, status, closed_at,"
         " close_reason)"
-        " select 'acme', 'f' || n, 'r', 'info', 'm', now(), 'closed', now() - n * interval '1 minute', 'resolved'"
-        " from generate_series(1, 20000) n"
+        " select 'acme', 'f' || n, 'r', 'info', 'm', now() - interval '30 days', 'closed',"
+        "  now() - n * interval '1 minute', 'resolved' from generate_series(1, 20000) n"
     )
     for table in RETAINED:
         await conn.execute(f"vacuum analyze {table}")

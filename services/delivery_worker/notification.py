@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal["opened", "acknowledged", "escalated", "closed"]
+Kind = Literal["opened", "acknowledged", "escalated", "updated", "closed"]
 Severity = Literal["info", "warning", "error", "critical"]
 
 

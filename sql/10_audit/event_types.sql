@@ -22,6 +22,7 @@ from (
     ('alert.acknowledged', 'info', 'A person took the alert.'),
     ('alert.silenced', 'info', 'A person silenced the alert until a time.'),
     ('alert.escalated', 'warning', 'A step of the escalation policy came due.'),
+    ('alert.updated', 'info', 'The alert''s rule was changed; the alert stays open with the new severity and name.'),
     ('alert.closed', 'info', 'The condition ended, or a person or a rule change closed the alert.'),
     ('delivery.queued', 'info', 'An alert event became a notification job for a channel.'),
     ('delivery.suppressed', 'info', 'An alert event told nobody, or not this channel; details.reason says why.'),

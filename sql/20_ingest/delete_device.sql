@@ -6,6 +6,9 @@ declare
   v_tenant_id text := core.require_tenant();
 begin
   perform evaluator._forget_device(v_tenant_id, p_device_id, 'device deleted');
+  update public.alert_rules r
+  set enabled = false, disabled_reason = format('device %s was deleted', p_device_id), updated_at = clock_timestamp()
+  where r.tenant_id = v_tenant_id and r.device_id = p_device_id and r.enabled;
   delete from public.devices d
   where d.tenant_id = v_tenant_id and d.device_id = p_device_id;
   if not found then
@@ -16,4 +19,4 @@ end
 $$;
 
 comment on function ingest.delete_device(text) is
-  'Remove a device and close its alerts; its readings stay until their retention ends. PU404 when there is none.';
+  'Remove a device, close its alerts and disable the rules for it; its readings stay until their retention ends. PU404 when there is none.';

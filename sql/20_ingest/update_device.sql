@@ -32,6 +32,11 @@ begin
     set name = v_new.name, tags = v_new.tags, is_gateway = v_new.is_gateway, enabled = v_new.enabled,
       updated_at = clock_timestamp()
     where d.tenant_id = v_tenant_id and d.device_id = p_device_id;
+    if v_old.enabled and v_new.enabled then
+      perform evaluator._judge_last(r, null, p_device_id)
+      from public.alert_rules r
+      where r.tenant_id = v_tenant_id and r.enabled and r.tag = any (v_new.tags) and not r.tag = any (v_old.tags);
+    end if;
   end if;
   return (select to_jsonb(d) from api.devices d where d.device_id = p_device_id);
 end
@@ -39,4 +44,4 @@ $$;
 
 comment on function ingest.update_device(text, jsonb) is
   'Change the members that p_patch names and return the device; PU404 when there is none. Disabling closes its alerts, '
-  'taking a tag away closes the alerts of the rules of that group.';
+  'taking a tag away closes the alerts of the rules of that group, and the rules of a new tag judge its last values.';

@@ -7,6 +7,8 @@ declare
   v_new public.alert_rules := jsonb_populate_record(null::public.alert_rules, p_body);
 begin
   perform evaluator._require_device(v_tenant_id, v_new.device_id);
+  -- No pass runs meanwhile: each reading is judged by the rule or is known when it begins.
+  perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
   insert into public.alert_rules as r (
     tenant_id, name, metric, operator, threshold, for_seconds, severity, device_id, tag, policy_id, enabled
   )
@@ -15,9 +17,13 @@ begin
     coalesce(v_new.severity, 'warning'), v_new.device_id, v_new.tag, v_new.policy_id, coalesce(v_new.enabled, true)
   )
   returning r.* into v_new;
+  if v_new.enabled then
+    perform evaluator._judge_last(v_new, null, null);
+  end if;
   return (select to_jsonb(r) from api.rules r where r.rule_id = v_new.rule_id);
 end
 $$;
 
 comment on function evaluator.create_rule(jsonb) is
-  'Add a rule with the members of alert_rules and return it as the API shows it; PU422 when it names an unknown device.';
+  'Add a rule with the members of alert_rules, judge the last known values by it, and return it as the API shows it; '
+  'PU422 when it names an unknown device.';

@@ -39,7 +39,7 @@ begin
         end as reason
       from event x
       join public.notification_routes r on r.tenant_id = x.tenant_id
-      where x.kind = 'opened'
+      where x.kind in ('opened', 'updated')
     ) v
     order by v.tenant_id, v.event_id, v.channel_id,
       array_position('{below_severity,other_tag,other_rule,route_disabled}', v.reason) nulls first, v.route_id
@@ -47,8 +47,8 @@ begin
     select x.tenant_id, x.event_id, t.channel_id, v.route_id, case
         when x.kind = 'escalated' and (x.event).channel_id is distinct from t.channel_id then 'other_step'
         when x.kind = 'silenced' then 'not_announced'
-        when x.kind = 'opened' and v.channel_id is null then 'no_route'
-        when x.kind = 'opened' and v.reason is not null then v.reason
+        when x.kind in ('opened', 'updated') and not t.notified and v.channel_id is null then 'no_route'
+        when x.kind in ('opened', 'updated') and not t.notified and v.reason is not null then v.reason
         when x.kind = 'escalated' and (x.alert).status <> 'open' then 'alert_' || (x.alert).status
         when x.silenced then 'silenced'
         when c.channel_id is null then 'channel_deleted'
@@ -56,13 +56,23 @@ begin
       end as suppressed_because
     from event x
     left join lateral (
-      select n.channel_id from named n where n.tenant_id = x.tenant_id
-      union
-      select (x.event).channel_id where (x.event).channel_id is not null
+      select k.channel_id, bool_or(k.notified) as notified
+      from (
+        select n.channel_id, false from named n where n.tenant_id = x.tenant_id
+        union all
+        select (x.event).channel_id, false where (x.event).channel_id is not null
+        union all
+        -- A change of the rule goes where the beginning went, and where a route leads it now.
+        select j.channel_id, true
+        from public.notification_jobs j
+        where x.kind = 'updated'
+          and j.tenant_id = x.tenant_id and j.alert_id = (x.event).alert_id and j.event_id < x.event_id
+      ) k (channel_id, notified)
+      group by k.channel_id
     ) t on true
     left join verdict v on v.tenant_id = x.tenant_id and v.event_id = x.event_id and v.channel_id = t.channel_id
     left join public.notification_channels c on c.tenant_id = x.tenant_id and c.channel_id = t.channel_id
-    where x.kind in ('opened', 'escalated', 'silenced')
+    where x.kind in ('opened', 'escalated', 'silenced', 'updated')
   ), ended as (
     -- The end goes to the channels that the beginning went to, whatever the routes say by now, and to no others.
     select x.tenant_id, x.event_id, t.channel_id, null::bigint as route_id, case

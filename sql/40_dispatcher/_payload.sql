@@ -21,15 +21,17 @@ as $$
       'rule_id', p_alert.rule_id,
       'rule_name', p_alert.rule_name,
       'device_id', p_alert.device_id,
-      'device_name', p_device_name,
+      'device_name', coalesce(p_alert.device_name, p_device_name),
       'metric', p_alert.metric,
       'severity', p_alert.severity,
       -- As of the event: the alert itself may be further by now.
-      'status', case p_event.kind when 'closed' then 'closed' when 'acknowledged' then 'acknowledged' else 'open' end,
-      'message', p_alert.message,
+      'status', case p_event.kind when 'closed' then 'closed' when 'acknowledged' then 'acknowledged'
+        when 'updated' then case when p_alert.acknowledged_at <= p_event.recorded_at then 'acknowledged' else 'open' end
+        else 'open' end,
+      'message', coalesce(p_event.message, p_alert.message),
       'value', coalesce(p_event.value, p_alert.value),
       'opened_at', p_alert.opened_at,
-      'acknowledged_by', case when p_event.kind in ('acknowledged', 'closed') then p_alert.acknowledged_by end,
+      'acknowledged_by', case when p_event.kind in ('acknowledged', 'updated', 'closed') then p_alert.acknowledged_by end,
       'closed_at', case when p_event.kind = 'closed' then p_alert.closed_at end,
       'close_reason', case when p_event.kind = 'closed' then p_alert.close_reason end))
 $$;

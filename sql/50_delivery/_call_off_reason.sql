@@ -10,6 +10,7 @@ as $$
   select 'superseded'
   where case p_kind
     when 'opened' then false
+    when 'updated' then false  -- it may be the beginning for its channel
     when 'escalated' then exists (
       select
       from public.alerts a
@@ -23,7 +24,7 @@ as $$
       ))
       from public.notification_jobs j
       where j.tenant_id = p_tenant_id and j.alert_id = p_alert_id and j.channel_id = p_channel_id
-        and j.kind in ('opened', 'escalated')
+        and j.kind in ('opened', 'escalated', 'updated')
     )
   end
 $$;

@@ -63,7 +63,7 @@ begin
       and j.state = 'dead'
       and (
         j.job_id = p_job_id
-        or (v_job.kind in ('opened', 'escalated') and j.job_id > p_job_id and j.kind in ('acknowledged', 'closed'))
+        or (v_job.kind in ('opened', 'escalated', 'updated') and j.job_id > p_job_id and j.kind in ('acknowledged', 'closed'))
       )
     returning j.job_id
   )

@@ -57,8 +57,9 @@ begin
       'reading', core.span_id_of_reading(p_trace_id, p_tenant_id, r.device_id, r.metric), null, min(r.received_at), null,
       'ui_iot', 'device', r.device_id,
       case count(*)
-        when 1 then format('%s is %s', r.metric, min(r.value))
-        else format('%s readings of %s from %s to %s', count(*), r.metric, min(r.value), max(r.value))
+        when 1 then format('%s is %s', r.metric, core.number_text(min(r.value)))
+        else format('%s readings of %s from %s to %s', count(*), r.metric, core.number_text(min(r.value)),
+          core.number_text(max(r.value)))
       end,
       jsonb_build_object(
         'metric', r.metric, 'readings', count(*), 'min_value', min(r.value), 'max_value', max(r.value),

@@ -7,6 +7,7 @@ select
   e.recorded_at,
   e.dispatched_at,
   e.actor,
+  e.message,
   e.value,
   e.channel_id,
   e.step_number,

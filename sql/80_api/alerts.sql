@@ -7,6 +7,7 @@ select
   a.rule_id,
   a.rule_name,
   a.device_id,
+  a.device_name,
   a.metric,
   a.severity,
   a.status,

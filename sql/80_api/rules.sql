@@ -11,6 +11,7 @@ select
   r.tag,
   r.policy_id,
   r.enabled,
+  r.disabled_reason,
   r.created_at,
   r.updated_at
 from public.alert_rules r

@@ -20,10 +20,11 @@ _DEDUP_KEY = 255
 # No limit is documented for the single fields; an event may have 512,000 bytes in all.
 _TEXT = 1024
 
-# An escalation is the same incident once more: PagerDuty adds it to the incident's log.
+# An escalation or a change of the rule is the same incident once more: PagerDuty adds it to the incident's log.
 _ACTIONS: dict[Kind, str] = {
     "opened": "trigger",
     "escalated": "trigger",
+    "updated": "trigger",
     "acknowledged": "acknowledge",
     "closed": "resolve",
 }

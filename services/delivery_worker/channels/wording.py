@@ -1,10 +1,17 @@
 """The words that the channels for people share."""
 
 import unicodedata
+from decimal import Decimal
 
 from services.delivery_worker.notification import Notification
 
-_KINDS = {"opened": "Opened", "acknowledged": "Acknowledged", "escalated": "Escalated", "closed": "Closed"}
+_KINDS = {
+    "opened": "Opened",
+    "acknowledged": "Acknowledged",
+    "escalated": "Escalated",
+    "updated": "Updated",
+    "closed": "Closed",
+}
 
 
 # Joiners are part of words and emoji; every other format character may hide or turn text.
@@ -37,10 +44,17 @@ def headline(notification: Notification) -> str:
     return " · ".join(printable(name) for name in named)
 
 
+def number_text(value: float) -> str:
+    """Return a number as people write it, with every digit that distinguishes it: 1000001 instead of 1e+06."""
+    if value == 0:
+        return "0"
+    return f"{Decimal(repr(value)).normalize():f}" if 1e-6 <= abs(value) < 1e21 else repr(value)
+
+
 def facts(notification: Notification) -> list[tuple[str, str]]:
     """The particulars that are known, as name and value."""
     alert = notification.alert
-    value = f"{alert.value:g}" if alert.value is not None else None
+    value = number_text(alert.value) if alert.value is not None else None
     named = [
         ("Device", alert.device_id),
         (alert.metric or "Value", value),

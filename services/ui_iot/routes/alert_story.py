@@ -27,7 +27,10 @@ _EVENTS = table(
     "alert_events",
     Column("alert_id", BigInteger),
     Column("event_id", BigInteger),
-    *(Column(name) for name in ("kind", "occurred_at", "actor", "value", "channel_id", "step_number", "trace_id")),
+    *(
+        Column(name)
+        for name in ("kind", "occurred_at", "actor", "message", "value", "channel_id", "step_number", "trace_id")
+    ),
     schema="api",
 )
 _SUPPRESSIONS = table(
@@ -50,6 +53,7 @@ _EVENT_SHOWN: dict[str, Any] = {
     "kind": "opened",
     "occurred_at": "2026-01-05T12:00:00Z",
     "actor": None,
+    "message": None,
     "value": 81.5,
     "channel_id": None,
     "step_number": None,
@@ -85,6 +89,8 @@ class AlertEvent(BaseModel):
     kind: str
     occurred_at: datetime
     actor: str | None
+    message: str | None
+    """One sentence about the event; null when the alert's message says all."""
     value: float | None
     channel_id: int | None
     step_number: int | None

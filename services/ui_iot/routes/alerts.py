@@ -26,6 +26,7 @@ _ALERT_COLUMNS = (
         "rule_id",
         "rule_name",
         "device_id",
+        "device_name",
         "metric",
         "severity",
         "status",
@@ -43,10 +44,11 @@ SHOWN: dict[str, Any] = {
     "rule_id": 7,
     "rule_name": "Boiler too hot",
     "device_id": "boiler-1",
+    "device_name": "Boiler 1",
     "metric": "temperature",
     "severity": "critical",
     "status": "open",
-    "message": "temperature is 81.5, above 80",
+    "message": "temperature of boiler-1 is 81.5 (> 80)",
     "value": 81.5,
     "opened_at": "2026-01-05T12:00:00Z",
     "acknowledged_at": None,
@@ -68,6 +70,8 @@ class Alert(Versioned):
     rule_id: int | None
     rule_name: str
     device_id: str | None
+    device_name: str | None
+    """The device's name when the alert opened; it outlives the device."""
     metric: str | None
     severity: str
     status: str

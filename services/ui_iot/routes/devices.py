@@ -162,7 +162,10 @@ async def get_device(api: Api, caller: Caller, device_id: PathDeviceId) -> dict[
 
 @router.patch("/{device_id}", response_model=Device, responses=problems(404, 413), openapi_extra=allow(ADMINS))
 async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceChanges) -> Any:
-    """Change a device. Disabling it closes its alerts and refuses its token and readings."""
+    """Change a device. Disabling it closes its alerts and refuses its token and readings.
+
+    The rules of a new tag judge its last known values; taking a tag away closes the alerts of that tag's rules.
+    """
     device = await change.apply(_RESOURCE, device_id, "select ingest.update_device($1, $2)", changes(body))
     _forget_token(change, device_id)
     return device
@@ -181,7 +184,10 @@ async def rotate_device_token(change: Acting, device_id: PathDeviceId, response:
 
 @router.delete("/{device_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def delete_device(change: Changing, device_id: PathDeviceId) -> None:
-    """Remove a device and close its alerts. Its readings stay until their retention ends."""
+    """Remove a device, close its alerts and disable the rules for it.
+
+    Its readings stay until their retention ends; a later device with the same device_id does not inherit them.
+    """
     await change.apply(_RESOURCE, device_id, "select ingest.delete_device($1)")
     _forget_token(change, device_id)
 

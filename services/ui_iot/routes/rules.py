@@ -51,6 +51,7 @@ _RULES = table(
     Column("tag", Text),
     Column("policy_id", BigInteger),
     Column("enabled", Boolean),
+    Column("disabled_reason", Text),
     Column("created_at"),
     Column("updated_at"),
     schema="api",
@@ -71,6 +72,7 @@ _EXAMPLE: dict[str, Any] = {
 _SHOWN: dict[str, Any] = {
     "rule_id": 7,
     **_EXAMPLE,
+    "disabled_reason": None,
     "created_at": "2026-01-01T09:00:00Z",
     "updated_at": "2026-01-01T09:00:00Z",
 }
@@ -127,6 +129,8 @@ class Rule(Versioned):
     tag: str | None
     policy_id: int | None
     enabled: bool
+    disabled_reason: str | None
+    """Why Pulse disabled the rule, for example because its device was deleted; enabling it clears this."""
     created_at: datetime
     updated_at: datetime
 
@@ -166,7 +170,10 @@ async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
 async def create_rule(change: Creating, body: NewRule, response: Response) -> Any:
-    """Add a rule; it is applied to the readings that arrive from now on."""
+    """Add a rule and judge the last known values by it.
+
+    A value that arrived within 24 hours counts as if it arrived now: an alert opens at once, or `for_seconds` starts.
+    """
     rule = await change.create("select evaluator.create_rule($1)", changes(body))
     response.headers["Location"] = f"/api/v1/rules/{rule['rule_id']}"
     return rule
@@ -180,7 +187,14 @@ async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
 
 @router.patch("/{rule_id}", response_model=Rule, responses=problems(404, 413), openapi_extra=allow(ADMINS))
 async def update_rule(change: Changing, rule_id: PathId, body: RuleChanges) -> Any:
-    """Change a rule. A new condition, or disabling it, closes the alerts that it opened."""
+    """Change a rule.
+
+    An alert stays open while its condition still holds for its device, with its acknowledgement and silence. It takes
+    over the new severity and name, and its channels get an `updated` notification. Other alerts close with the reason
+    `rule changed` or `rule disabled`; another metric closes all. A device that breaches only now is judged by its last
+    known value, as by a new rule. A pending breach keeps its start when `for_seconds` changes, and starts anew when the
+    comparison changes.
+    """
     return await change.apply(_RESOURCE, rule_id, "select evaluator.update_rule($1, $2)", changes(body))
 
 

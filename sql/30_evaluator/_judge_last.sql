@@ -1,0 +1,45 @@
+create function evaluator._judge_last(p_rule public.alert_rules, p_before public.alert_rules, p_device_id text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_transitions jsonb;
+begin
+  with breaching as (
+    select l.*, core.now() - l.lag as since
+    from evaluator._last_known(p_rule, p_device_id) l
+    where evaluator._breaches(p_rule.operator, l.value, p_rule.threshold)
+      and not exists (
+        select from public.alerts a
+        where a.tenant_id = p_rule.tenant_id and a.fingerprint = format('rule:%s:%s', p_rule.rule_id, l.device_id)
+          and a.status <> 'closed')
+      -- A pair for which the rule held already and that has no alert was closed by a person: it stays closed.
+      and not exists (
+        select from public.devices d
+        where p_before.enabled and p_before.metric = p_rule.metric and d.tenant_id = p_rule.tenant_id
+          and d.device_id = l.device_id and evaluator._in_scope(p_before, d)
+          and evaluator._breaches(p_before.operator, l.value, p_before.threshold))
+  ), pending as (
+    insert into public.rule_state
+      (tenant_id, rule_id, device_id, shard, since, firing, last_timestamp, last_value, due_at, trace_id)
+    select p_rule.tenant_id, p_rule.rule_id, b.device_id, core.shard_of(p_rule.tenant_id, b.device_id), b.since,
+      p_rule.for_seconds = 0, b."time", b.value,
+      case when p_rule.for_seconds > 0 then core.now() + make_interval(secs => p_rule.for_seconds) end, b.trace_id
+    from breaching b
+    on conflict (tenant_id, rule_id, device_id) do nothing
+    returning device_id, since, firing, last_value, trace_id
+  )
+  select jsonb_agg(jsonb_build_object('tenant_id', p_rule.tenant_id, 'rule_id', p_rule.rule_id, 'device_id', p.device_id,
+    'n', 0, 'kind', 'open', 'at', p.since, 'value', p.last_value, 'trace_id', p.trace_id))
+  into v_transitions
+  from pending p
+  where p.firing;
+  if v_transitions is not null then
+    perform evaluator._apply(v_transitions);
+  end if;
+end
+$$;
+
+comment on function evaluator._judge_last(public.alert_rules, public.alert_rules, text) is
+  'Judge the last known values by a rule that is new, changed or newly concerns the device, as if they arrived now: open '
+  'an alert, or start for_seconds. p_before is the rule as it was; null when it was none. The caller holds the shards.';
