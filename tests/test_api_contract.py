@@ -201,6 +201,18 @@ async def test_a_body_is_json_and_has_no_member_that_is_not_listed(api: Api, ope
             assert operation.template.startswith("/ingest") or "surprise" in told, problem
 
 
+async def test_an_address_without_a_body_ignores_no_member(api: Api, operations: list[Operation]) -> None:
+    without = [one for one in operations if one.method != "GET" and "requestBody" not in one.described]
+    assert len(without) >= 8
+    for operation in without:
+        for content in (b'{"surprise": 1}', b"[]", b"1", b"{"):
+            refused = await api.call(operation.method, operation.path, content=content)
+            assert "no members" in assert_problem(refused, 422)["detail"]
+        for content in (b" {} ", b"null"):
+            taken = await api.call(operation.method, operation.path, content=content)
+            assert taken.status_code != 422, operation.path
+
+
 def test_the_document_says_that_members_are_closed(operations: list[Operation]) -> None:
     """Every object in a request body, at any depth."""
 

@@ -261,3 +261,18 @@ def test_a_setting_that_is_wrong_is_named_at_start(name: str, value: str, expect
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_head_leaves_the_connection_in_order(
+    app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
+) -> None:
+    """Over one connection: a body after a HEAD would be read as the next response."""
+    await seed.device(conn)
+    async with ready_service("services.ui_iot", app_url, **issuer) as running:
+        async with httpx.AsyncClient(base_url=running.url, headers={"Authorization": f"Bearer {token()}"}) as client:
+            for path in ("/api/v1/devices", "/api/v1/devices/boiler-1", "/api/v1/audit/tail", "/docs", "/api/v1/no"):
+                head = await client.head(path)
+                assert head.status_code == (404 if path == "/api/v1/no" else 200)
+                got = await client.get("/api/v1/devices/boiler-1")
+                assert got.json()["device_id"] == "boiler-1"
+        assert await running.stop() == 0

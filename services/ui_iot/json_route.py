@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ui_iot.entity_tags import Preconditions, Versioned, tag_of
-from services.ui_iot.problems import BadRequest, Unreadable, UnsupportedMediaType
+from services.ui_iot.problems import BadRequest, Unprocessable, Unreadable, UnsupportedMediaType
 
 MEDIA_TYPE = "application/json"
 _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii"))
@@ -50,11 +50,15 @@ class JsonRoute(APIRoute):
         """Return the handler behind the check of the media type."""
         handler = super().get_route_handler()
         shown = self.shown
+        takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
 
         async def answered(request: Request) -> Response:
             require_json(request)
+            request = JsonRequest(request.scope, request.receive)
+            if not takes_body and request.method not in ("GET", "HEAD"):
+                await _require_nothing(request)
             preconditions = Preconditions.read(request) if shown is not None else None
-            response = await handler(JsonRequest(request.scope, request.receive))
+            response = await handler(request)
             if shown is not None and preconditions is not None and response.status_code < 300:
                 tag = tag_of(shown, orjson.loads(response.body))
                 response = preconditions.answer(response, tag, reads=request.method in ("GET", "HEAD"))
@@ -84,6 +88,12 @@ def require_json(request: Request) -> None:
     if has_body and declared and not (len(declared) == 1 and _is_json(declared[0])):
         accept = _ACCEPT.get(request.method, "Accept")
         raise UnsupportedMediaType(f"The body must be JSON in UTF-8, sent as {MEDIA_TYPE}.", {accept: MEDIA_TYPE})
+
+
+async def _require_nothing(request: Request) -> None:
+    """Raise Unprocessable for members in a body that nothing reads."""
+    if without_mark(await request.body()).strip() not in (b"", b"{}", b"null"):
+        raise Unprocessable("This address takes no members in its body.")
 
 
 def _is_json(content_type: str) -> bool:
