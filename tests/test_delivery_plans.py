@@ -143,6 +143,55 @@ async def test_jobs_that_wait_for_their_order_are_not_stepped_over(conn: asyncpg
     assert touched.rows < 10
 
 
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_looking_for_the_beginning_costs_a_look_up(
+    conn: asyncpg.Connection, analyzed: str, *, arrived: bool
+) -> None:
+    """For each end that goes, and for each that is superseded, whatever the history."""
+    channel = await seed.channel(conn)
+    if analyzed == "empty":
+        await conn.execute("vacuum analyze notification_jobs")
+    await backlog(conn, channel, state="delivered")
+    if not arrived:
+        await conn.execute("update notification_jobs set state = 'dead', dead_reason = 'refused'")
+    await conn.execute(
+        """
+        with e as (
+          insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at)
+          select tenant_id, alert_id, 'closed', now(), now() from alerts order by alert_id desc limit 1000
+          returning event_id, alert_id
+        )
+        insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload)
+        select 'acme', event_id, alert_id, $1, 'closed', '{}' from e
+        """,
+        channel,
+    )
+    if analyzed == "full":
+        await conn.execute("vacuum analyze notification_jobs")
+    for _ in range(7):
+        async with counting(conn) as touched:
+            rows = await claim(conn, 100, channel_limit=1000)
+        assert len(rows) == (100 if arrived else 0)
+        assert touched.rows < 2_000
+
+
+async def test_a_recovering_lane_costs_no_walk(conn: asyncpg.Connection) -> None:
+    """One probe of a long lane, again and again, and the lane's row: a few rows each time."""
+    channel = await seed.channel(conn)
+    await backlog(conn, channel)
+    await finish(conn, await claim(conn, 1), "limited", retry_after=1)
+    for outcome in ("limited", "limited", "delivered"):
+        await conn.execute("update delivery.lanes set paused_until = now() - interval '1 second'")
+        async with counting(conn) as touched:
+            rows = await claim(conn, 64, channel_limit=8)
+        assert len(rows) == 1
+        assert touched.rows < 30
+        async with counting(conn) as touched:
+            await finish(conn, rows, outcome, retry_after=1 if outcome == "limited" else None)
+        assert touched.rows < 30
+
+
 async def test_functions_that_forbid_plans_forbid_jit_too(conn: asyncpg.Connection) -> None:
     """Before Postgres 18 a forbidden plan that must be taken costs 1e10, and is compiled at each call for that."""
     rows = await conn.fetch(

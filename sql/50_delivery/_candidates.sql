@@ -60,7 +60,10 @@ as $$
     order by coalesce(f.jobs, 0), l.run_at
   )
   select d.tenant_id, d.channel_id, q.job_id, q.place,
-    coalesce(d.fate, delivery._call_off_reason(d.tenant_id, q.alert_id, d.channel_id, q.kind)) as fate
+    case
+      when d.fate is not null then d.fate
+      when q.kind <> 'opened' then delivery._call_off_reason(d.tenant_id, q.alert_id, d.channel_id, q.kind)
+    end as fate
   from due_lane d
   cross join lateral (
     select j.job_id, j.alert_id, j.kind, row_number() over (order by j.tenant_id, j.channel_id, j.run_at, j.job_id) as place
