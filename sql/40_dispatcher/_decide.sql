@@ -47,8 +47,8 @@ begin
     select x.tenant_id, x.event_id, t.channel_id, v.route_id, case
         when x.kind = 'escalated' and (x.event).channel_id is distinct from t.channel_id then 'other_step'
         when x.kind = 'silenced' then 'not_announced'
-        when x.kind in ('opened', 'updated') and not t.notified and v.channel_id is null then 'no_route'
-        when x.kind in ('opened', 'updated') and not t.notified and v.reason is not null then v.reason
+        when x.kind in ('opened', 'updated') and t.notified is not true and v.channel_id is null then 'no_route'
+        when x.kind in ('opened', 'updated') and t.notified is not true and v.reason is not null then v.reason
         when x.kind = 'escalated' and (x.alert).status <> 'open' then 'alert_' || (x.alert).status
         when x.silenced then 'silenced'
         when c.channel_id is null then 'channel_deleted'
