@@ -20,7 +20,7 @@ from tests.test_api_reading import NOT_NUMBERS, NOT_TIMES
 from tests.wait import until
 
 OTHER = '"0000000000000000.0000000000000000"'
-MALFORMED = ("abc", '"a', 'a"', '*, "a"', '"a" "b"', 'w/"a"', "'a'", '"a\tb"', '"a b"')
+MALFORMED = ("", ",", "abc", '"a', 'a"', '*, "a"', '"a" "b"', 'w/"a"', "'a'", '"a\tb"', '"a b"')
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
