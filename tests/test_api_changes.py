@@ -1,16 +1,23 @@
 """Preconditions and idempotency keys between callers: at once, across processes, over time, with secrets."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
 
 from services.shared.db import Pool
+from services.ui_iot.entity_tags import Tags
+from services.ui_iot.problems import BadRequest
 from tests import seed
 from tests.api_client import Api, open_api
+from tests.plans import rows_read
 from tests.test_api_problems import assert_problem
 from tests.wait import until
 
@@ -258,3 +265,41 @@ async def test_a_webhook_gets_a_secret_when_it_brings_none(api: Api, conn: async
     assert "secret" not in await api.make(
         "/api/v1/channels", {**given, "name": "s", "kind": "slack", "config": {"url": "https://a.example"}}
     )
+
+
+async def test_pruning_reads_old_keys_only(conn: asyncpg.Connection) -> None:
+    await seed.tenant(conn)
+    await conn.execute(
+        "insert into ingest.idempotency_keys (tenant_id, key_hash, fingerprint, created_at)"
+        " select 'acme', sha256(n::text::bytea), sha256('x'), now() - (n < 4)::int * interval '2 days'"
+        " from generate_series(1, 5000) n"
+    )
+    await conn.execute("analyze ingest.idempotency_keys")
+    old = "select ctid from ingest.idempotency_keys where created_at < now() - interval '1 day'"
+    read = await rows_read(conn, f"{old} order by created_at limit 9")
+    assert read["idempotency_keys"] <= 3
+
+
+def tags_of(*values: str) -> Tags | None:
+    """If-Match with these lines."""
+    headers = [(b"if-match", value.encode("latin-1")) for value in values]
+    return Tags.read(Request({"type": "http", "headers": headers}), "If-Match")
+
+
+TAG = st.from_regex(r'\A(W/)?"[!#-~\x80-\xff]{0,8}"\Z')
+GAP = st.sampled_from([",", ", ", " ,\t", ",,", " , , "])
+
+
+@given(st.lists(st.tuples(TAG, GAP), min_size=1, max_size=6), st.integers(0, 6))
+def test_a_list_of_tags_is_read_whole_however_it_is_cut(parts: list[tuple[str, str]], cut: int) -> None:
+    """Empty members count for nothing, and several lines are one list."""
+    lines = ["".join(tag + gap for tag, gap in some) for some in (parts[:cut], parts[cut:]) if some]
+    read = tags_of(*lines)
+    assert read is not None
+    assert {f'"{tag}"' for tag in read.strong} | {f'W/"{tag}"' for tag in read.weak} == {tag for tag, _ in parts}
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=20))
+def test_no_header_breaks_the_reading_of_tags(value: str) -> None:
+    with contextlib.suppress(BadRequest):
+        assert tags_of(value) is not None

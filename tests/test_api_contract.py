@@ -1,8 +1,10 @@
 """Rules that hold for every route of the API, tried on each route of the OpenAPI document."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -15,9 +17,10 @@ from tests import seed
 from tests.api_client import Api, open_api
 from tests.test_api_problems import assert_problem
 from tests.test_api_reading import NOT_NUMBERS, NOT_TIMES
+from tests.wait import until
 
 OTHER = '"0000000000000000.0000000000000000"'
-MALFORMED = ("abc", '"a', 'a"', '*, "a"', '"a" "b"', 'w/"a"', "'a'", '"a\tb"', '"a b"')
+MALFORMED = ("", ",", "abc", '"a', 'a"', '*, "a"', '"a" "b"', 'w/"a"', "'a'", '"a\tb"', '"a b"')
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -313,6 +316,35 @@ async def test_the_entity_tag_of_a_get_admits_one_change(api: Api, operations: l
         assert again.status_code == 200
         # A change that changes nothing keeps the tag.
         assert again.headers["etag"] == done.headers["etag"], operation.path
+
+
+async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
+    api: Api, conn: asyncpg.Connection, database_url: str, operations: list[Operation]
+) -> None:
+    """Two changes wait for the shards, one with If-Match: had it the row already, each would wait for the other."""
+    guarded = [one for one in operations if "If-Match" in one.headers and one.method != "DELETE"]
+    other = await asyncpg.connect(database_url)
+    try:
+        for operation in guarded:
+            rest = {"json": operation.bodies[0]} if operation.bodies else {}
+            async with other.transaction():
+                await other.execute("select from evaluator.shards for update")
+                tasks = []
+                for headers in ({}, {"If-Match": "*"}):
+                    call = api.call(operation.method, operation.path, headers=headers, **rest)
+                    tasks.append(asyncio.create_task(call))
+                    await until(partial(_is_settled, conn, tasks))
+            answers = await asyncio.gather(*tasks)
+            # An alert that is acknowledged twice is a conflict; a deadlock is 503.
+            assert {answer.status_code for answer in answers} <= {200, 409, 412, 422}, (operation, answers)
+    finally:
+        await other.close()
+
+
+async def _is_settled(conn: asyncpg.Connection, tasks: list[asyncio.Task[Any]]) -> bool:
+    """Whether each task has ended or waits for a lock."""
+    waiting = await conn.fetchval("select count(distinct pid) from pg_locks where not granted")
+    return bool(sum(task.done() for task in tasks) + waiting >= len(tasks))
 
 
 async def test_a_creation_with_a_key_happens_once(api: Api, operations: list[Operation]) -> None:

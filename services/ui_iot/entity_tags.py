@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from services.ui_iot.problems import BadRequest, PreconditionFailed
 
+_MALFORMED = '{} must be * or a list of entity tags in double quotes, such as "1f.2e".'
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
@@ -66,9 +67,11 @@ class Tags:
                 continue
             tag = _TAG.match(text, place) if separated else None
             if tag is None:
-                raise BadRequest(f'{name} must be * or a list of entity tags in double quotes, such as "1f.2e".')
+                raise BadRequest(_MALFORMED.format(name))
             found[tag[1] is not None].add(tag[2])
             place, separated = tag.end(), False
+        if not any(found.values()):
+            raise BadRequest(_MALFORMED.format(name))
         return cls(frozenset(found[False]), frozenset(found[True]))
 
     def hold_version(self, tag: str, *, weakly: bool = False) -> bool:

@@ -28,6 +28,8 @@ begin
       where c.tenant_id = v_tenant_id and c.channel_id = p_id::bigint
       for no key update;
     when 'escalation policy' then
+      -- An alert that opens starts its escalation with the policy's steps.
+      perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
       perform from public.escalation_policies p
       where p.tenant_id = v_tenant_id and p.policy_id = p_id::bigint
       for no key update;
