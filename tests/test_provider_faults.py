@@ -183,6 +183,7 @@ async def tls_provider(provider: Provider, certificate: Path, port: int) -> Asyn
         await serving
 
 
+@pytest.mark.slow
 async def test_a_private_provider_behind_a_proxy(app_url: str, conn: asyncpg.Connection, tmp_path: Path) -> None:
     """Real processes: a provider with a private authority, known to the proxy only; named while it is not trusted."""
     await seed.tenant(conn)
