@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -165,9 +165,14 @@ class Api:
 
 @asynccontextmanager
 async def open_api(
-    app_url: str, *, issuer: Issuer | None = None, with_users: bool = True, **settings: Any
+    app_url: str,
+    *,
+    issuer: Issuer | None = None,
+    issuers: Mapping[str, Issuer] | None = None,
+    with_users: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Api]:
-    """The application over the database, its audit trail included."""
+    """The application over the database, its audit trail included. issuer: the only one; issuers: several."""
     # One connection at start: a test needs few, and twenty tests a minute open them.
     values = UiIot(**{"database_url": app_url, "auth_rate_limit_per_minute": 0, "pool_max_size": 4, **settings})
     process = Process(settings=values, metrics=ProcessMetrics("ui_iot"))
@@ -180,7 +185,7 @@ async def open_api(
         async with open_audit_logger(values, registry=process.metrics.registry) as audit:
             process.ready = True
             backend = make_backend(
-                process, values, audit=audit, users=users, issuers={ISSUER: issuer} if issuer else {}
+                process, values, audit=audit, users=users, issuers=issuers or ({ISSUER: issuer} if issuer else {})
             )
             app = create_app(backend)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("203.0.113.9", 4711))

@@ -492,6 +492,30 @@ async def test_a_refused_refresh_is_a_failure_of_the_address(
     assert (await api.client.post("/auth/refresh", json={"refresh_token": "good"})).status_code == 200
 
 
+async def test_a_refresh_token_goes_to_the_issuer_that_is_named_and_to_no_other(
+    app_url: str, conn: asyncpg.Connection
+) -> None:
+    """Of several; sent by guess, one provider would get the session of another."""
+    await seed.tenant(conn)
+    first, second = Provider("http://one.test"), Provider("http://two.test")
+    async with (
+        httpx.AsyncClient(transport=httpx.ASGITransport(first.app)) as to_first,
+        httpx.AsyncClient(transport=httpx.ASGITransport(second.app)) as to_second,
+    ):
+        issuers = {
+            first.url: Issuer(to_first, first.url, client_id="pulse"),
+            second.url: Issuer(to_second, second.url, client_id="pulse"),
+        }
+        async with open_api(app_url, issuers=issuers) as api:
+            for body in ({}, {"issuer": "http://three.test"}, {"issuer": ""}):
+                answer = await api.client.post("/auth/refresh", json={"refresh_token": "r1", **body})
+                assert answer.status_code == 422, answer.text
+            answer = await api.client.post("/auth/refresh", json={"refresh_token": "r2", "issuer": second.url})
+            assert answer.status_code == 200
+    assert first.forms == []
+    assert [form["refresh_token"] for form in second.forms] == ["r2"]
+
+
 async def test_refreshes_of_one_address_reach_the_issuer_a_few_at_a_time() -> None:
     """None of a burst has failed yet; further ones wait, and beyond a bound they are turned away at once."""
     entered: list[str] = []

@@ -227,6 +227,7 @@ def test_the_settings_make_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert settings.egress.no_proxy == ("a.example", ".b.example")
 
 
+@pytest.mark.slow
 async def test_workers_call_out_through_the_proxy(
     app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
 ) -> None:

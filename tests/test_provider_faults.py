@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from services.shared.http_client import traced_client
 from services.shared.listening import _Server
 from services.ui_iot.jwks import RETRY_SECONDS, Jwks
 from services.ui_iot.oidc import Issuer, KeyFile
@@ -28,6 +29,7 @@ from tests.api_client import EC, ISSUER, KeyServer, claims, ec_key, open_api, si
 from tests.certificates import PrivateCa
 from tests.processes import free_port, ready_service
 from tests.proxy import TunnelProxy
+from tests.receiver import Receiver
 from tests.test_auth_keys import Clock, Provider, reason
 from tests.wait import until
 
@@ -70,6 +72,7 @@ KEYLESS = [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "ed"}]
         (one_answer(Response(b"\xef\xbb\xbf<html>")), [DESCRIPTION, "HTML", "content type unset"]),
         (one_answer(Response(b"", 200)), [DESCRIPTION, "HTTP 200", "not JSON"]),
         (one_answer(JSONResponse(["keys"])), [DESCRIPTION, "names no issuer"]),
+        (bent(jwks_uri=DESCRIPTION), [DESCRIPTION, "HTTP 200", "no list of keys", "check the address"]),
         (one_answer(Response("Forbidden", 403)), [DESCRIPTION, "HTTP 403", "without a login"]),
         (one_answer(Response("oops", 500)), [DESCRIPTION, "HTTP 500", "provider's log"]),
     ],
@@ -123,17 +126,13 @@ async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog:
 
 
 async def test_a_provider_that_hangs_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ui_iot.jwks.LOOK_SECONDS", 0.05)
-
-    class Silent(KeyServer):
-        async def fetch_keys(self) -> object:
-            await asyncio.Event().wait()
-            return None
-
-    jwks = Jwks(Silent(), issuer=URL)
-    assert await jwks.newer() is None
-    assert jwks.faults.newest is not None
-    assert "no answer within" in jwks.faults.newest
+    monkeypatch.setattr("services.ui_iot.oidc.DOCUMENT_SECONDS", 0.05)
+    async with Receiver() as silent, traced_client(trusted=True) as client:
+        silent.hold.clear()
+        jwks = Jwks(Issuer(client, silent.url, client_id="pulse"), issuer=silent.url)
+        assert await jwks.newer() is None
+        assert jwks.faults.newest is not None
+        assert f"{silent.url}/.well-known/openid-configuration: no answer within 0.05 s" in jwks.faults.newest
 
 
 @pytest.mark.parametrize(
@@ -183,6 +182,7 @@ async def tls_provider(provider: Provider, certificate: Path, port: int) -> Asyn
         await serving
 
 
+@pytest.mark.slow
 async def test_a_private_provider_behind_a_proxy(app_url: str, conn: asyncpg.Connection, tmp_path: Path) -> None:
     """Real processes: a provider with a private authority, known to the proxy only; named while it is not trusted."""
     await seed.tenant(conn)

@@ -1,4 +1,4 @@
-"""Settings of the identity providers whose user tokens the API accepts."""
+"""Settings of the identity providers that issue user tokens for the API."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,7 +31,7 @@ class Oidc(BaseSettings):
     oidc_audience: Annotated[TextList, Field(min_length=1)] = ("pulse",)
     """Audiences, separated by commas, of which a user token must name one."""
     oidc_client_ids: TextList = ()
-    """Clients, separated by commas, whose tokens are accepted; also those without an audience. Unset: of any client."""
+    """Clients, separated by commas, that tokens must be issued to. Their tokens need no audience. Unset: any client."""
     oidc_tenant_claim: Text = "tenant_id"
     """Claim with the tenant: a name, a dotted path, or a JSON array of names."""
     oidc_role_claim: Text = "role"
@@ -58,7 +58,7 @@ class Oidc(BaseSettings):
     @field_validator("jwt_issuer")
     @classmethod
     def _names_the_issuer(cls, issuer: str | None, info: ValidationInfo) -> str | None:
-        """Keys alone would let in tokens of anybody who uses the same keys."""
+        """Require the name: keys alone would accept tokens of every issuer with the same keys."""
         keys = info.data.get("jwks_url") or info.data.get("jwks_file")
         if keys and not issuer and not info.data.get("oidc_issuer"):
             raise ValueError("needed with PULSE_JWKS_URL and PULSE_JWKS_FILE")

@@ -1,4 +1,4 @@
-"""Decides who sent a request: the order of the checks, and which failures count against which source."""
+"""Authentication of requests: the order of the checks, and the source that each failure counts against."""
 
 from dataclasses import dataclass, replace
 

@@ -13,7 +13,7 @@ from services.shared.db import Pool
 MOST_IN_BATCH = 1000
 # A lookup that takes longer is given up: every later request waits for it.
 LOOKUP_SECONDS = 5.0
-# Lookups for an address with too many failures start at these moments only, all of them in one query.
+# Lookups for an address with too many failures start at these moments only and share one query.
 HELD_BACK_SECONDS = 0.1
 
 _QUERY = "select place, device_id, device_name, is_gateway, enabled from ingest.authenticate_devices($1, $2)"

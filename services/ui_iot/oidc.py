@@ -1,5 +1,6 @@
 """What we ask of an OpenID Connect issuer: its description, its keys, a new token for a refresh token."""
 
+import asyncio
 import base64
 import logging
 import time
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A provider that moves its keys to another address does so rarely; the document is asked for again after this.
 DISCOVERY_SECONDS = 600.0
+# Longest wait for the description or the keys. Requests with tokens of unknown keys wait for both.
+DOCUMENT_SECONDS = 4.0
 
 _BOM = b"\xef\xbb\xbf"
 _BASIC, _POST = "client_secret_basic", "client_secret_post"
@@ -70,7 +73,7 @@ class KeyUrl:
 
     async def fetch_keys(self) -> object:
         """Return the document. Raises ProviderError."""
-        document, self.note = await _get_json(self._client, self._url)
+        document, self.note = await _get_keys(self._client, self._url)
         return document
 
 
@@ -107,7 +110,7 @@ class Issuer:
     async def fetch_keys(self) -> object:
         """Return the JWKS document that the description names. Raises ProviderError."""
         try:
-            document, note = await _get_json(self._client, await self._endpoint("jwks_uri"))
+            document, note = await _get_keys(self._client, await self._endpoint("jwks_uri"))
         except ProviderError:
             # The description may be out of date. Callers limit how often keys are fetched.
             self._description = None
@@ -214,10 +217,23 @@ class Issuer:
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
     """Return the document at the address, and a fault that did not keep it from being read."""
-    response = await _send(client, "GET", url, headers={"accept": "application/json"})
+    try:
+        async with asyncio.timeout(DOCUMENT_SECONDS):
+            response = await _send(client, "GET", url, headers={"accept": "application/json"})
+    except TimeoutError:
+        advice = "check the address, the network and PULSE_EGRESS_PROXY"
+        raise ProviderError(f"no answer within {DOCUMENT_SECONDS:g} s", url=url, advice=advice) from None
     if response.status_code != 200:
         raise wrong_status(response, url)
     return _read_json(response, url)
+
+
+async def _get_keys(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
+    document, note = await _get_json(client, url)
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        advice = "check the address of the keys"
+        raise ProviderError("HTTP 200, but the JSON has no list of keys", url=url, advice=advice)
+    return document, note
 
 
 async def _send(client: httpx.AsyncClient, method: str, url: str, **rest: Any) -> httpx.Response:

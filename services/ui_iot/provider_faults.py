@@ -12,8 +12,8 @@ import httpx
 LOG_SECONDS = 60.0
 _LONGEST_TEXT = 300
 
-# How asking an address fails when nobody answers there, or when it is no address at all: httpx's InvalidURL is no
-# HTTPError, and a connection tried at several addresses may fail with all their errors at once.
+# Failures of a request to an address that does not answer or is none at all. httpx's InvalidURL is no HTTPError, and a
+# connection that was tried at several addresses may fail with all their errors at once.
 UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ExceptionGroup)
 
 

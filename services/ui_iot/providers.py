@@ -63,7 +63,7 @@ class ProviderGauges(Collector):
         )
         failing = GaugeMetricFamily(
             "pulse_oidc_failing",
-            "Processes whose last look for the issuer's keys failed; /health and the log name the fault.",
+            "Processes that failed at their last look for the issuer's keys; /health and the log name the fault.",
             labels=["issuer"],
         )
         for keys in self._keys:

@@ -15,7 +15,7 @@ from services.ui_iot.refusals import Refusal
 # A token that the issuer refused stays refused. A client that repeats it costs the issuer nothing.
 REFUSED_SECONDS = 300.0
 MOST_REFUSED = 10_000
-# Requests in hand of one address that pass at once: none of them has failed yet.
+# Requests in hand of one address that pass at once, because none has failed yet.
 MOST_AT_ONCE = 8
 # Further ones, and all of an address with too many failures, reach the issuer one at a time, at most ten a second.
 HELD_BACK_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""Tells access tokens from the other tokens that an issuer signs with the same key."""
+"""Separates access tokens from the other tokens that an issuer signs with the same key."""
 
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ def find_kind_fault(claims: dict[str, Any]) -> str | None:
     """Return why the claims are not those of an access token, or None.
 
     Keycloak names the kind in the claim typ, Cognito in token_use. Keycloak before version 25 puts nonce into access
-    tokens as well; its typ tells them from ID tokens.
+    tokens as well; its typ separates them from ID tokens.
     """
     kind, use = claims.get("typ"), claims.get("token_use")
     if kind is not None and (not isinstance(kind, str) or kind.upper() not in ("BEARER", "JWT", "AT+JWT")):

@@ -15,7 +15,7 @@ class Trust:
     issuer: str
     audiences: frozenset[str] = frozenset({"pulse"})
     client_ids: frozenset[str] = frozenset()
-    """Clients whose tokens are accepted; empty: of any client, and none without an audience."""
+    """Clients that tokens must be issued to; empty: any client, and no token without an audience."""
     tenant_claim: ClaimPath = field(default_factory=lambda: ClaimPath.parse("tenant_id"))
     role_claim: ClaimPath = field(default_factory=lambda: ClaimPath.parse("role"))
     role_map: Mapping[str, str] | None = None

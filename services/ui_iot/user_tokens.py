@@ -25,7 +25,7 @@ class TokenCheck(Protocol):
 
 
 class UserTokens:
-    """Finds out whose token of one issuer it is, and asks the issuer for newer keys when those in memory do not fit."""
+    """Finds the user of a token of one issuer, and asks the issuer for newer keys when those in memory do not fit."""
 
     def __init__(self, jwks: Jwks, verifier: TokenVerifier) -> None:
         self._jwks = jwks
