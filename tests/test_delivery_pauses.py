@@ -1,4 +1,4 @@
-"""Pauses that receivers ask for: who waits, what it costs, who ends them, and where they show."""
+"""Pauses that receivers ask for: their cost, their end, and where they are shown."""
 
 import asyncio
 from typing import Any
@@ -179,7 +179,7 @@ async def test_another_change_of_a_channel_ends_no_pause(conn: asyncpg.Connectio
 
 
 async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncpg.Connection) -> None:
-    """Requests were in flight when the address changed; what they are answered says nothing of it."""
+    """Requests were in flight when the address changed; their answers say nothing about the new one."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -295,7 +295,7 @@ async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connectio
 
 
 async def test_a_paused_channels_jobs_are_not_overdue(conn: asyncpg.Connection) -> None:
-    """Nor are they while the receiver takes little; a minute after the pause somebody should have tried."""
+    """Nor while the receiver takes little; a minute after the pause a worker should have tried."""
     channel = await seed.channel(conn)
     await limited(conn, channel)
     await conn.execute("update notification_jobs set run_at = now() - interval '1 hour'")
