@@ -7,6 +7,7 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from hypothesis import given
@@ -20,13 +21,16 @@ from services.delivery_worker.channels.outcome import (
     Delivered,
     Gone,
     Limited,
+    Outcome,
     Refused,
     Retry,
     classify,
+    classify_error,
     parse_retry_after,
 )
 from services.delivery_worker.channels.request import Judge, tell
 from services.delivery_worker.channels.wording import clip
+from services.shared.http_client import AddressRefused
 from tests.notifications import KEY, notification
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -153,6 +157,26 @@ def test_redirects_and_410_say_what_to_do() -> None:
     """Both are the configuration's fault and need a person."""
     assert classify(301) == Retry("HTTP 301: redirects are not followed", 301)
     assert classify(410, said="x") == Gone("HTTP 410: x (gone for good, so the channel was disabled)", 410)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (httpx.ConnectError("the name does not resolve"), Retry("the name does not resolve")),
+        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]"), Retry("[SSL: CERTIFICATE_VERIFY_FAILED]")),
+        (httpx.NetworkError(""), Retry("NetworkError")),
+        (httpx.ReadError("connection reset"), Retry("connection reset")),
+        (httpx.TimeoutException("no answer within 10 s"), Retry("no answer within 10 s")),
+        (httpx.RemoteProtocolError("broken"), Retry("broken")),
+        (AddressRefused("The address is not a public one."), Refused("The address is not a public one.")),
+        (httpx.InvalidURL("secret"), Refused("the URL is not valid")),
+    ],
+)
+def test_every_failure_to_get_an_answer_has_its_outcome(
+    error: httpx.TransportError | httpx.InvalidURL, outcome: Outcome
+) -> None:
+    """Name, connection, certificate, time and broken answers may pass; an address that is not public will not."""
+    assert classify_error(error, said=str(error)) == outcome
 
 
 TEAMS_ERROR = (
@@ -345,7 +369,8 @@ def test_slack_limits_hold_for_any_text(name: str, message: str, reason: str) ->
     assert len(body["blocks"]) <= 50
     assert len(fields["fields"]) <= 10
     texts = [title["text"]["text"], text["text"]["text"], *(field["text"] for field in fields["fields"])]
-    assert all(0 < len(told) <= limit for told, limit in zip(texts, [150, 3000, *[2000] * 10], strict=False))
+    longest = {"header": 150, "section": 500}[title["type"]]
+    assert all(0 < len(told) <= limit for told, limit in zip(texts, [longest, 3000, *[2000] * 10], strict=False))
     assert sum(map(len, [body["text"], *texts])) < 13_200
     for told in texts:
         assert all(piece.startswith(("amp;", "lt;", "gt;")) for piece in told.split("&")[1:])

@@ -27,7 +27,7 @@ ROUTES = st.lists(
     max_size=4,
 )
 STEPS = st.lists(st.integers(0, 3), max_size=3)
-# What makes a history worth telling comes often; a send dispatches first.
+# The moves that make a history interesting are frequent; a send dispatches first.
 COMMON = ("breach", "calm", "send", "refuse")
 RARE = ("silence", "unsilence", "acknowledge", "close", "escalate", "toggle", "delete", "dispatch", "unroute")
 MOVES = st.lists(st.tuples(st.sampled_from(COMMON * 3 + RARE), st.integers(0, 3)), min_size=4, max_size=25)
@@ -119,7 +119,7 @@ class World:
                 )
             case "send" | "refuse":
                 await self.dispatch()
-                await make_due(conn)  # all of it happens in one transaction, in which no time passes
+                await make_due(conn)  # one transaction, in which no time passes
                 await finish(conn, await claim(conn), "delivered" if move == "send" else "refused")
             case _:
                 await self.dispatch()

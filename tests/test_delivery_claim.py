@@ -127,7 +127,7 @@ async def test_an_end_follows_a_beginning_that_may_have_arrived(conn: asyncpg.Co
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
 async def test_no_escalation_goes_out_after_an_acknowledgement(conn: asyncpg.Connection, status: str) -> None:
-    """It waited for its channel; whoever acts meanwhile must not be paged."""
+    """The escalation waited for its channel and is stale once the alert was acknowledged or closed."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     escalated = await job(conn, channel, alert_id=trouble, kind="escalated")

@@ -1,5 +1,6 @@
-"""Pauses that receivers ask for: who waits, what it costs, who ends them, and where they show."""
+"""Pauses that receivers ask for: their cost, their end, and where they are shown."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -8,7 +9,7 @@ import pytest
 
 from tests import seed
 from tests.connections import connections
-from tests.delivering import claim, finish, ids, job, make_due, states
+from tests.delivering import alert, claim, finish, ids, job, make_due, states
 from tests.test_delivery_finish import listening, redrive
 
 
@@ -74,13 +75,13 @@ async def test_pauses_without_a_wish_grow_until_a_delivery(conn: asyncpg.Connect
     channel = await seed.channel(conn)
     for _ in range(4):
         await job(conn, channel)
-    pause = "select extract(epoch from paused_until - now())::float8 from delivery.lanes"
+    pause = "select extract(epoch from paused_until - paused_at)::float8 from delivery.lanes"
     await finish(conn, await claim(conn), "limited", status=429)
-    assert 2.5 <= await conn.fetchval(pause) < 7.5
+    assert 2 < await conn.fetchval(pause) < 7.6
     for middle in (15, 45, 135):
         await make_due(conn)
         await finish(conn, await claim(conn), "limited", status=429)
-        assert middle * 0.49 < await conn.fetchval(pause) < middle * 1.51
+        assert middle * 0.45 < await conn.fetchval(pause) < middle * 1.51
     await make_due(conn)
     await finish(conn, await claim(conn))
     await finish(conn, await claim(conn), "limited", status=429)
@@ -91,10 +92,10 @@ async def test_pauses_without_a_wish_grow_until_a_delivery(conn: asyncpg.Connect
 async def test_a_receiver_that_takes_few_a_window_gets_few_too_many(conn: asyncpg.Connection, per_window: int) -> None:
     """Many alerts, eight at a time, on a clock that only the windows move: all arrive in order at the first attempt."""
     channel = await seed.channel(conn)
-    numbers = [await job(conn, channel) for _ in range(120)]
+    numbers = [await job(conn, channel) for _ in range(80)]
     delivered: list[int] = []
     refused: list[int] = []
-    while len(delivered) < 120:
+    while len(delivered) < 80:
         room, refused_now = per_window, 0
         while rows := await claim(conn, 64, channel_limit=8):
             taken, turned_away = rows[:room], rows[room:]
@@ -178,7 +179,7 @@ async def test_another_change_of_a_channel_ends_no_pause(conn: asyncpg.Connectio
 
 
 async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncpg.Connection) -> None:
-    """Requests were in flight when the address changed; what they are answered says nothing of it."""
+    """Requests were in flight when the address changed; their answers say nothing about the new one."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -257,8 +258,44 @@ async def test_gone_disables_the_channel(conn: asyncpg.Connection) -> None:
     assert await finish(conn, await claim(conn)) == {}
 
 
+async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connection, database_url: str) -> None:
+    """Channels are resumed, changed and redriven while three workers finish with every outcome: no errors."""
+    channels = [await seed.channel(conn, f"c{number}") for number in range(3)]
+    for channel in channels:
+        trouble = await alert(conn)
+        for number in range(20):
+            kind = "opened" if number == 0 else "acknowledged"
+            await job(conn, channel, alert_id=trouble if number % 2 else None, kind=kind)
+    outcomes = ("delivered", "limited", "retry", "refused", "gone")
+
+    async def work(connection: asyncpg.Connection, name: str) -> None:
+        for turn in range(40):
+            rows = await claim(connection, 10, worker=name, channel_limit=4)
+            for place, outcome in enumerate(outcomes):
+                mine = rows[place :: len(outcomes)]
+                await finish(connection, mine, outcome, retry_after=0.001 if turn % 2 else None, base=0.001)
+
+    async def act(connection: asyncpg.Connection) -> None:
+        for turn in range(40):
+            channel = channels[turn % 3]
+            await acting(connection, "select delivery.update_channel($1, '{\"enabled\": true}')", channel)
+            patch = orjson.dumps({"config": {"url": f"https://a.example/{turn}"}}).decode()
+            await acting(connection, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)
+            dead = await connection.fetchval("select max(job_id) from notification_jobs where state = 'dead'")
+            try:
+                await acting(connection, "select delivery.resume_channel($1)", channel)
+                await redrive(connection, dead or 0)
+            except asyncpg.PostgresError as error:
+                assert error.sqlstate in ("PU404", "PU409")  # noqa: PT017  # disabled again, or redriven by the other
+
+    async with connections(database_url) as connect:
+        workers = [work(await connect(), f"w{number}") for number in range(3)]
+        await asyncio.gather(*workers, act(await connect()), act(await connect()))
+    assert await conn.fetchval("select count(*) from notification_jobs where attempts < 0") == 0
+
+
 async def test_a_paused_channels_jobs_are_not_overdue(conn: asyncpg.Connection) -> None:
-    """Nor are they while the receiver takes little; a minute after the pause somebody should have tried."""
+    """Nor while the receiver takes little; a minute after the pause a worker should have tried."""
     channel = await seed.channel(conn)
     await limited(conn, channel)
     await conn.execute("update notification_jobs set run_at = now() - interval '1 hour'")

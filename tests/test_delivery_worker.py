@@ -241,7 +241,7 @@ async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Sta
         worker = await start(delivery_retry_after_max_seconds=100)
         await worker.claim()
         await until(lambda: conn.fetchval("select count(*) from delivery.lanes"))
-        pause = "select extract(epoch from paused_until - now())::float8 from delivery.lanes"
+        pause = "select extract(epoch from paused_until - paused_at)::float8 from delivery.lanes"
         assert 90 < await conn.fetchval(pause) <= 100
 
 
@@ -260,7 +260,7 @@ async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Conn
 
 @pytest.mark.slow
 async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connection, start: Start) -> None:
-    """It takes one request a window, as Slack does: all arrive in order, hardly more than one too many each time."""
+    """It takes one request a window, as Slack does: all arrive, hardly more than one too many each time."""
     window, jobs = 0.05, 60
     async with Receiver() as receiver:
         channel = await webhook(conn, receiver)
@@ -289,8 +289,9 @@ async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connecti
     rows = await conn.fetch("select idempotency_key::text as key, attempts from notification_jobs order by job_id")
     assert len(rows) == len(numbers)
     assert {row["attempts"] for row in rows} == {1}
-    # The requests of the first burst raced each other; from then on one went at a time.
-    assert taken[8:] == [row["key"] for row in rows if row["key"] not in taken[:8]]
+    # Requests that are in flight together may pass each other; nothing is left behind.
+    places = {row["key"]: place for place, row in enumerate(rows)}
+    assert max(abs(places[key or ""] - place) for place, key in enumerate(taken)) <= 16
 
 
 async def test_the_last_attempt_ends_in_the_dead_letters(

@@ -305,7 +305,7 @@ async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
     )
 
 
-async def test_a_policy_that_the_rule_lost_tells_nobody_more(conn: asyncpg.Connection) -> None:
+async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> None:
     """At once, also when a step is due already."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
@@ -318,7 +318,7 @@ async def test_a_policy_that_the_rule_lost_tells_nobody_more(conn: asyncpg.Conne
 
 
 async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, connect: Connect) -> None:
-    """It counts from when it came: an alert that was open for long does not tell all steps at once."""
+    """It counts from its arrival: an alert that was open for long does not take all steps at once."""
     alert_id = await open_alert(conn, None)
     await let_pass(conn, 600)
     first = await policy(conn, (0, "team"), (10, "lead"))
@@ -342,7 +342,7 @@ async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, 
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
 async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connection, status: str) -> None:
-    """Somebody works on it, or it is over."""
+    """It is being worked on, or over."""
     alert_id = await open_alert(conn, None)
     if status == "acknowledged":
         await acknowledge(conn, alert_id)
@@ -406,7 +406,7 @@ async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg
 
 @pytest.mark.parametrize("ending", ["acknowledged", "closed"])
 async def test_an_escalation_that_came_too_late_is_not_sent(conn: asyncpg.Connection, ending: str) -> None:
-    """Somebody acted between the step and its dispatch."""
+    """The alert was acknowledged or closed between the step and its dispatch."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     assert await run(conn) == [("escalated", 1)]

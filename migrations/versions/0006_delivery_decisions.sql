@@ -13,7 +13,7 @@ create table public.installation (
 );
 comment on table public.installation is 'The identity of this installation: one row.';
 comment on column public.installation.is_singleton is 'Always true.';
-comment on column public.installation.installation_id is 'Random id that receivers shared by several installations can tell them apart by.';
+comment on column public.installation.installation_id is 'Random id; it distinguishes installations that share a receiver.';
 comment on column public.installation.created_at is 'When the id was made; incidents of alerts recorded before keep a key without it.';
 insert into public.installation (is_singleton) values (true);
 
@@ -71,7 +71,7 @@ comment on column public.notification_jobs.dead_reason is 'Why it was given up: 
 alter table public.delivery_attempts drop constraint delivery_attempts_outcome_check;
 alter table public.delivery_attempts add constraint delivery_attempts_outcome_check
   check (outcome in ('delivered', 'retry', 'limited', 'refused', 'gone', 'unknown'));
-comment on column public.delivery_attempts.outcome is 'delivered, retry, limited (the receiver asked to wait), refused, gone (410), or unknown: the lease ran out and nobody knows whether the request was sent.';
+comment on column public.delivery_attempts.outcome is 'delivered, retry, limited (the receiver asked to wait), refused, gone (410), or unknown: the lease ran out, and the request may have been sent.';
 create index delivery_attempts_channel_id_idx on public.delivery_attempts (tenant_id, channel_id, outcome, attempt_id);
 
 alter table public.suppressions add column route_id bigint;

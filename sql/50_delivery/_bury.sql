@@ -1,4 +1,4 @@
--- The job itself is the record of the decision: it tells of one event and one channel, so no suppression is added.
+-- The job is the one record of the decision about its event and channel, so no suppression is added.
 create function delivery._bury(p_tenant_ids text[], p_job_ids bigint[], p_fates text[])
 returns integer
 language plpgsql

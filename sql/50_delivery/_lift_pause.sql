@@ -7,7 +7,7 @@ set enable_seqscan = off
 as $$
 begin
   insert into delivery.lanes as p (tenant_id, channel_id, paused_until, lifted_at)
-  values (p_tenant_id, p_channel_id, '-infinity', clock_timestamp())
+  values (p_tenant_id, p_channel_id, core.now(), clock_timestamp())
   on conflict (tenant_id, channel_id) do update set
     paused_until = least(p.paused_until, core.now()),
     limits = 0,

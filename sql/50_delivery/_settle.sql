@@ -90,7 +90,7 @@ begin
     update public.notification_jobs j
     set
       state = h.next_state,
-      -- Who was asked to wait has not failed: no attempt is spent, and the job keeps its place in the lane.
+      -- A job that has to wait has not failed: it keeps its attempts and its place in the lane.
       attempts = j.attempts - (h.outcome = 'limited')::integer,
       run_at = coalesce(h.next_run_at, j.run_at),
       lease_until = null,

@@ -18,6 +18,7 @@ from services.delivery_worker.notification import Notification
 
 # Limits of Slack's Block Kit reference, in characters after escaping.
 _HEADER = 150
+_TITLE = 500
 _SECTION = 3000
 _FIELD = 2000
 _FIELDS = 10
@@ -67,15 +68,18 @@ def render(notification: Notification, config: Config) -> Parts:
     alert = notification.alert
     emoji = "✅" if notification.kind == "closed" else _EMOJI[alert.severity]
     title = headline(notification)
+    top = _plain(f"{emoji} {title}", _TITLE)
+    # A header is bold, and short.
+    top_block = "header" if len(str(top["text"])) <= _HEADER else "section"
     fields = [
         _plain(f"{clip(name, 100)}\n{clip(value, _FACT)}", _FIELD) for name, value in facts(notification)[:_FIELDS]
     ]
     blocks = [
-        {"type": "header", "text": _plain(f"{emoji} {title}", _HEADER)},
+        {"type": top_block, "text": top},
         {"type": "section", "text": _plain(printable(alert.message) or " ", _SECTION)},
         {"type": "section", "fields": fields},
     ]
-    body = orjson.dumps({"text": escape(title, 500), "mrkdwn": False, "blocks": blocks})
+    body = orjson.dumps({"text": escape(title, _TITLE), "mrkdwn": False, "blocks": blocks})
     return Parts(url=config.url.get_secret_value(), body=body, headers={"content-type": "application/json"})
 
 
