@@ -4,6 +4,7 @@ kind          SQLSTATE                   what Pulse does
 outage        08, 25, 28, 53, 57, 3D     waits, answers 503; nothing was changed
 stale session 25006, a time-out          also replaces the pool's connections
 rebuilt       XX000 cache lookup, …      runs the same once more on a new connection
+undone        40                         runs the same once more
 """
 
 from typing import Final
