@@ -16,7 +16,7 @@ import pytest
 from services.local.database import LocalStack
 from services.shared import db
 from services.shared.connecting.connector import Connector
-from services.shared.connecting.faults import is_rebuilt
+from services.shared.connecting.faults import ends_by_itself, is_rebuilt
 from services.shared.settings import Exporter, UiIot
 from tests.api_client import open_api
 from tests.migrating import Migrator
@@ -374,6 +374,16 @@ def test_an_outage_is_decided_once(states: list[str], said: str | None) -> None:
         False
     ] * 3
     assert [db.outage(error) for error in (ValueError(), KeyError("x"))] == [None, None]
+
+
+def test_a_start_waits_for_what_ends_by_itself() -> None:
+    waits = ["53300", "53100", "57P03", "57014", "08006", "25006"]
+    assert [state for state in [*waits, "28P01", "28000", "3D000", "42501"] if ends_by_itself(refusal(state))] == waits
+    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), db.UnsafeDatabase("x"))] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_what_a_rebuilt_layer_says_is_known() -> None:

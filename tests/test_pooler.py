@@ -116,13 +116,16 @@ async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: async
     try:
         pool = await open_pool(UiIot(database_url=pooler.url("pulse_app"), statement_cache_size=0))
         await conn.execute(end_sessions)
-        async with ready_service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY):
-            async with pool.acquire() as one, pool.acquire() as two, one.transaction(), two.transaction():
-                for connection in (one, two):
-                    shown = [
-                        await connection.fetchval(f"show {name}") for name in ("timezone", "transaction_isolation")
-                    ]
-                    assert shown == ["UTC", "read committed"]
+        async with (
+            ready_service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY),
+            pool.acquire() as one,
+            pool.acquire() as two,
+            one.transaction(),
+            two.transaction(),
+        ):
+            for connection in (one, two):
+                shown = [await connection.fetchval(f"show {name}") for name in ("timezone", "transaction_isolation")]
+                assert shown == ["UTC", "read committed"]
         pool.terminate()
     finally:
         await conn.execute(f'alter role pulse_app in database "{database}" reset all')

@@ -66,6 +66,12 @@ def outage(error: BaseException) -> str | None:
     return _AWAY if isinstance(error, UNAVAILABLE) else None
 
 
+def ends_by_itself(error: BaseException) -> bool:
+    """Whether a process that starts should wait: not for a login or a database that must be mended by hand."""
+    by_hand = (UnsafeDatabase, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+    return outage(error) is not None and not isinstance(error, by_hand)
+
+
 def is_stale(error: BaseException) -> bool:
     """Whether the connection leads to a server that is not, or no longer, the one to use."""
     return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)

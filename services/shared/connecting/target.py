@@ -144,6 +144,11 @@ def _host_name(name: str, port: int, number: int) -> str:
     if not name:
         there = [place for place in _SOCKET_DIRECTORIES if Path(place, f".s.PGSQL.{port}").exists()]
         return there[0] if there else "localhost"
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        if not name.startswith("/"):
+            raise BadUrl(f"host {number} is no name of a host: {ENCODE}") from None
     if name.startswith("/") and len(f"{name}/.s.PGSQL.{port}".encode()) > _LONGEST_SOCKET:
         raise BadUrl(f"the socket of host {number} has a path of more than {_LONGEST_SOCKET} bytes")
     return name
