@@ -1,4 +1,4 @@
-"""What Pulse relies on in every session, whatever the database, its roles or the client's variables say."""
+"""Settings that Pulse relies on in every session, and checks of the server behind it."""
 
 from dataclasses import dataclass
 from typing import Final

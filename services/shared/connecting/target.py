@@ -32,7 +32,7 @@ class Host:
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is a socket on this machine."""
+        """Return whether it is a socket on this machine."""
         return self.name.startswith("/")
 
     def __str__(self) -> str:
