@@ -78,7 +78,7 @@ def is_stale(error: BaseException) -> bool:
 
 
 def is_rebuilt(error: BaseException) -> bool:
-    """Return whether a migration replaced what a statement used, so that the same statement succeeds once it has committed."""
+    """Return whether a migration replaced what a statement used: the same statement then succeeds."""
     if isinstance(error, _REBUILT):
         return True
     return isinstance(error, asyncpg.PostgresError) and any(text in str(error) for text in _REBUILT_TEXTS)

@@ -56,7 +56,7 @@ select pg_catalog.current_setting('default_transaction_isolation') as isolation,
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a server is at the moment."""
+    """The state of a server at the moment."""
 
     standby: bool
     read_only: bool

@@ -1,4 +1,4 @@
-"""Where a URL leads and how: parsed and checked once at start, and read anew for each connection.
+"""The hosts, login and limits of a URL: checked once at start, and read anew for each connection.
 
 Files may change meanwhile: a rotated password or a renewed certificate counts from the next connection on.
 """
@@ -28,7 +28,7 @@ class Host:
     name: str
     port: int
     address: str | None = None
-    """Where to connect instead of resolving the name."""
+    """An address to connect to instead of resolving the name."""
 
     @property
     def is_socket(self) -> bool:
@@ -41,7 +41,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL, its service file and libpq's variables say."""
+    """The sum of a URL, its service file and libpq's variables."""
 
     hosts: tuple[Host, ...]
     user: str
