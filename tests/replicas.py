@@ -104,8 +104,8 @@ class Node:
     def send(self, number: signal.Signals) -> None:
         """Signal the server and its backends, which are children of its own."""
         assert self.process is not None
-        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], check=False, capture_output=True, text=True)
-        for pid in (self.process.pid, *map(int, children.stdout.split())):
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, children.split())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

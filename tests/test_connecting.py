@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import psycopg
@@ -16,9 +17,10 @@ import pytest
 from services.local.database import LocalStack
 from services.shared import db
 from services.shared.connecting.connector import Connector
-from services.shared.connecting.faults import is_rebuilt
+from services.shared.connecting.faults import ends_by_itself, is_rebuilt
 from services.shared.settings import Exporter, UiIot
 from tests.api_client import open_api
+from tests.conftest import PASSWORD, Server
 from tests.migrating import Migrator
 from tests.processes import ROOT, service
 from tests.replicas import Node, Switch, primary
@@ -227,13 +229,13 @@ async def answers(api: Any, status: int, text: str = "") -> bool:
     return response.status_code == status and text in response.text
 
 
-async def test_a_silent_host_costs_its_own_limit_and_is_asked_last(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_a_silent_host_costs_its_own_limit_and_is_asked_last(conn: asyncpg.Connection, pg_server: Server) -> None:
     """Also for a caller that gives up sooner, such as a probe."""
-    socket_dir = await conn.fetchval("show unix_socket_directories")
     name = await conn.fetchval("select current_database()")
     async with Switch(0) as silent:
         silent.target = None
-        url = f"postgresql://pulse_app:only-for-tests@/{name}?host=127.0.0.1,{socket_dir.strip(chr(34))}&port={silent.port},5432"
+        places = f"host=127.0.0.1,{quote(pg_server.host, safe='')}&port={silent.port},{pg_server.port}"
+        url = f"postgresql://pulse_app:{PASSWORD}@/{name}?{places}"
         hasty = connector(url)
         with pytest.raises(TimeoutError):
             await hasty.connect(timeout=0.3)
@@ -273,7 +275,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 @pytest.mark.slow
 async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str], str]) -> None:
     """The same URLs with services and psycopg, against a server whose certificate a private authority signed."""
-    openssl = require("openssl")
+    openssl, _ = require("openssl"), require(str(DEBIAN / "postgres"))
     ca, key, crt = make_certificates(openssl, tmp_path)
     async with primary(binaries=DEBIAN) as node:
         for source, name in ((key, "server.key"), (crt, "server.crt")):
@@ -296,12 +298,13 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
                 ours = bool(await session.fetchval(query_ssl))
                 await session.close()
             try:
-                with await asyncio.to_thread(psycopg.connect, url) as theirs:
-                    row = theirs.execute(query_ssl).fetchone()
-                    assert row is not None
-                    assert ours == row[0], query
+                theirs = await psycopg.AsyncConnection.connect(url)
             except psycopg.OperationalError:
                 assert ours is None, query
+            else:
+                async with theirs:
+                    row = await (await theirs.execute(query_ssl)).fetchone()
+                assert row == (ours,), query
             return ours
 
         other = tmp_path / "other"
@@ -373,6 +376,16 @@ def test_an_outage_is_decided_once(states: list[str], said: str | None) -> None:
         False
     ] * 3
     assert [db.outage(error) for error in (ValueError(), KeyError("x"))] == [None, None]
+
+
+def test_a_start_waits_for_what_ends_by_itself() -> None:
+    waits = ["53300", "53100", "57P03", "57014", "08006", "25006"]
+    assert [state for state in [*waits, "28P01", "28000", "3D000", "42501"] if ends_by_itself(refusal(state))] == waits
+    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), db.UnsafeDatabase("x"))] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_what_a_rebuilt_layer_says_is_known() -> None:

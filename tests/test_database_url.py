@@ -91,6 +91,8 @@ BAD = {
     "?passfile=/nowhere/pgpass": "passfile /nowhere/pgpass cannot be read: No such file or directory",
     "?service=nosuch": "service 'nosuch' is in no service file",
     "?servicefile=/nowhere/services": "servicefile is not supported by every libpq: set PGSERVICEFILE",
+    "?host=db..example": "host 1 is no name of a host",
+    "?host=db," + "x" * 64: "host 2 is no name of a host",
     "?host=/" + "x" * 110: "the socket of host 1 has a path of more than 107 bytes",
 }
 

@@ -16,7 +16,7 @@ from tests import seed
 from tests.conftest import Server
 from tests.evaluating import evaluating
 from tests.pooling import SERVER_CONNECTIONS, Pooler, pooling
-from tests.processes import Running, free_port, ready_service
+from tests.processes import Running, free_port, ready_service, service
 from tests.receiver import Receiver
 from tests.test_end_to_end import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 from tests.wait import until
@@ -95,6 +95,40 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
             assert await running.stop() == 0, name
             told = [str(line.get("message")) for line in running.lines if line.get("level") not in ("debug", "info")]
             assert [message for message in told if "no issuer of user tokens" not in message] == [], name
+
+
+@pytest.mark.slow
+async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: asyncpg.Connection, pooler: Pooler) -> None:
+    """No session behind it keeps a SET, so a worker says which statement the database needs, and starts after it."""
+    database = await conn.fetchval("select current_database()")
+    await conn.execute(f"alter database \"{database}\" set default_transaction_isolation = 'repeatable read'")
+    await conn.execute(f"alter database \"{database}\" set timezone = 'Asia/Kathmandu'")
+    # The pooler keeps the old sessions of its servers until they end.
+    end_sessions = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pulse_app'"
+    await conn.execute(end_sessions)
+    async with service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY) as refused:
+        assert await asyncio.wait_for(refused.process.wait(), 30) == 1
+        await until(lambda: refused.lines)
+    told = str(refused.lines[-1]["message"])
+    assert told.startswith("cannot start: default_transaction_isolation is repeatable read")
+    assert f'alter role "pulse_app" in database "{database}"' in told
+    await conn.execute(told[told.index("alter role") :])
+    try:
+        pool = await open_pool(UiIot(database_url=pooler.url("pulse_app"), statement_cache_size=0))
+        await conn.execute(end_sessions)
+        async with (
+            ready_service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY),
+            pool.acquire() as one,
+            pool.acquire() as two,
+            one.transaction(),
+            two.transaction(),
+        ):
+            for connection in (one, two):
+                shown = [await connection.fetchval(f"show {name}") for name in ("timezone", "transaction_isolation")]
+                assert shown == ["UTC", "read committed"]
+        pool.terminate()
+    finally:
+        await conn.execute(f'alter role pulse_app in database "{database}" reset all')
 
 
 async def test_a_listener_behind_it_is_deaf_and_polls(conn: asyncpg.Connection, pooler: Pooler) -> None:

@@ -17,8 +17,9 @@ CHANNEL = {"name": "pager", "kind": "webhook", "config": {"url": "https://exampl
 @pytest.fixture
 async def talkative() -> AsyncIterator[Node]:
     """A server that logs each statement, with its parameters where it is not told otherwise."""
-    settings = {"log_min_messages": "warning", "log_min_duration_statement": "0"}
-    async with primary(**settings, log_parameter_max_length_on_error="-1") as node:
+    async with primary(
+        log_min_messages="warning", log_min_duration_statement="0", log_parameter_max_length_on_error="-1"
+    ) as node:
         await node.execute("create database pulse")
         await asyncio.to_thread(Migrator(node.url(database="pulse")).upgrade)
         await node.execute("select ingest.create_tenant('acme', 'Acme')", database="pulse")

@@ -84,6 +84,10 @@ def may_migrate(url: str) -> bool:
 async def open_database(url: str) -> AsyncIterator[db.Pool]:
     """A small pool; LocalError in one line when the database does not answer."""
     try:
+        check_url(url)
+    except db.BadUrl as error:
+        raise BadSettingError(f"the URL of the database: {error}") from None
+    try:
         pool = await db.open_pool(LocalStack(database_url=url, pool_min_size=0, pool_max_size=2))
         async with pool.acquire():
             pass

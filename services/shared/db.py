@@ -14,7 +14,15 @@ import orjson
 
 from services.shared import tracing
 from services.shared.connecting.connector import Connector
-from services.shared.connecting.faults import UNAVAILABLE, UnsafeDatabase, WrongServer, is_rebuilt, is_stale, outage
+from services.shared.connecting.faults import (
+    UNAVAILABLE,
+    UnsafeDatabase,
+    WrongServer,
+    ends_by_itself,
+    is_rebuilt,
+    is_stale,
+    outage,
+)
 from services.shared.connecting.session import check_pooled_session, read_state, reported_state
 from services.shared.connecting.url import BadUrl
 from services.shared.settings import Settings
@@ -35,6 +43,7 @@ __all__ = [
     "check_session",
     "close_pool",
     "connector_for",
+    "ends_by_itself",
     "expected_revision",
     "is_rebuilt",
     "open_pool",

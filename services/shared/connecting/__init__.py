@@ -1,1 +1,1 @@
-"""Connections to Postgres: what a URL means, which host is tried, what each session relies on, what an error means."""
+"""Connections to Postgres: URLs, hosts, TLS, settings of a session, and the meaning of errors."""

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from services.shared.connecting.faults import WrongServer
+from services.shared.connecting.faults import UnsafeDatabase, WrongServer
 from services.shared.connecting.session import STARTUP, require, settle
 from services.shared.connecting.target import Host, Target, read_target
 from services.shared.connecting.url import BadUrl
@@ -102,6 +102,8 @@ class Connector:
             try:
                 return await self._connect_host(target, host, wanted, options)
             except _NEXT as error:
+                if isinstance(error, UnsafeDatabase):
+                    raise
                 errors.append((host, error))
         raise _summary(errors)
 
@@ -120,7 +122,7 @@ class Connector:
                         connection = await self._open(target, host, place, wanted, options)
                 except BaseException as error:
                     self._addresses.failed(place)
-                    if not isinstance(error, _NEXT):
+                    if not isinstance(error, _NEXT) or isinstance(error, UnsafeDatabase):
                         raise
                     errors.append((host, error))
                 else:
@@ -187,9 +189,7 @@ def _limit(target: Target, *, addresses: int) -> float | None:
 
 async def _resolve(host: Host) -> list[tuple[str, int]]:
     """Return the addresses of a host."""
-    if host.is_socket:
-        return [(host.name, host.port)]
-    if host.address is not None or _is_address(host.name):
+    if host.address is not None or host.is_socket or _is_address(host.name):
         return [(host.address or host.name, host.port)]
     found = await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys((str(address[0]), host.port) for *_, address in found))

@@ -1,9 +1,10 @@
-"""What an error of the database means, decided once for pools, passes and HTTP.
+"""The meaning of database errors, decided once for pools, passes and HTTP.
 
 kind          SQLSTATE                   what Pulse does
 outage        08, 25, 28, 53, 57, 3D     waits, answers 503; nothing was changed
 stale session 25006, a time-out          also replaces the pool's connections
 rebuilt       XX000 cache lookup, …      runs the same once more on a new connection
+undone        40                         runs the same once more
 """
 
 from typing import Final
@@ -65,13 +66,19 @@ def outage(error: BaseException) -> str | None:
     return _AWAY if isinstance(error, UNAVAILABLE) else None
 
 
+def ends_by_itself(error: BaseException) -> bool:
+    """Return whether a process that starts should wait: not for a login or a database that must be mended by hand."""
+    by_hand = (UnsafeDatabase, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+    return outage(error) is not None and not isinstance(error, by_hand)
+
+
 def is_stale(error: BaseException) -> bool:
-    """Whether the connection leads to a server that is not, or no longer, the one to use."""
+    """Return whether the connection leads to a server that is not, or no longer, the one to use."""
     return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
 def is_rebuilt(error: BaseException) -> bool:
-    """Whether a migration replaced what a statement used, so that the same statement succeeds once it has committed."""
+    """Return whether a migration replaced what a statement used: the same statement then succeeds."""
     if isinstance(error, _REBUILT):
         return True
     return isinstance(error, asyncpg.PostgresError) and any(text in str(error) for text in _REBUILT_TEXTS)

@@ -28,7 +28,7 @@ def find_password(path: Path, *, host: str, port: int, dbname: str, user: str) -
 
 
 def is_private(path: Path) -> bool:
-    """Whether it is a plain file that only its owner can read. Raises OSError when it cannot be looked at."""
+    """Return whether it is a plain file that only its owner can read. Raises OSError when it cannot be looked at."""
     mode = path.stat().st_mode
     return stat.S_ISREG(mode) and not mode & (stat.S_IRWXG | stat.S_IRWXO)
 

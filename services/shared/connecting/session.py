@@ -1,4 +1,4 @@
-"""What Pulse relies on in every session, whatever the database, its roles or the client's variables say."""
+"""Settings that Pulse relies on in every session, and checks of the server behind it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -56,7 +56,7 @@ select pg_catalog.current_setting('default_transaction_isolation') as isolation,
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a server is at the moment."""
+    """The state of a server at the moment."""
 
     standby: bool
     read_only: bool

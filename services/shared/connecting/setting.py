@@ -1,4 +1,4 @@
-"""The types of settings that are URLs of a database: a bad one ends the start in one line."""
+"""Types of settings that are URLs of a database: a bad one ends the start in one line."""
 
 from typing import Annotated
 

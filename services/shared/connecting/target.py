@@ -1,4 +1,4 @@
-"""Where a URL leads and how: parsed and checked once at start, and read anew for each connection.
+"""The hosts, login and limits of a URL: checked once at start, and read anew for each connection.
 
 Files may change meanwhile: a rotated password or a renewed certificate counts from the next connection on.
 """
@@ -28,11 +28,11 @@ class Host:
     name: str
     port: int
     address: str | None = None
-    """Where to connect instead of resolving the name."""
+    """An address to connect to instead of resolving the name."""
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is a socket on this machine."""
+        """Return whether it is a socket on this machine."""
         return self.name.startswith("/")
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL, its service file and libpq's variables say."""
+    """The sum of a URL, its service file and libpq's variables."""
 
     hosts: tuple[Host, ...]
     user: str
@@ -144,6 +144,11 @@ def _host_name(name: str, port: int, number: int) -> str:
     if not name:
         there = [place for place in _SOCKET_DIRECTORIES if Path(place, f".s.PGSQL.{port}").exists()]
         return there[0] if there else "localhost"
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        if not name.startswith("/"):
+            raise BadUrl(f"host {number} is no name of a host: {ENCODE}") from None
     if name.startswith("/") and len(f"{name}/.s.PGSQL.{port}".encode()) > _LONGEST_SOCKET:
         raise BadUrl(f"the socket of host {number} has a path of more than {_LONGEST_SOCKET} bytes")
     return name

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
+import asyncpg
 from starlette.applications import Starlette
 
 from services.shared import db
@@ -44,9 +45,9 @@ async def connect(process: Process, stop: asyncio.Event) -> db.Pool | None:
     while not stop.is_set():
         try:
             pool = await _open_checked(process.settings)
-        except db.UnsafeDatabase:
-            raise
-        except db.UNAVAILABLE as error:
+        except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
+            if not db.ends_by_itself(error):
+                raise
             failures += 1
             process.away = db.outage(error)
             log.warning("database away: %s: %s", type(error).__name__, error, extra={"failures": failures})
