@@ -5,7 +5,7 @@ grant select on
   public.alembic_version, public.sql_layer, public.tenants,
   public.telemetry, public.device_state, evaluator.inbox, evaluator.shards,
   public.alert_rules, public.rule_state, public.alerts, public.alert_events,
-  public.notification_routes, public.escalation_policies, public.escalation_steps, ops.escalations,
+  public.notification_routes, public.escalation_policies, public.escalation_steps, ops.escalations, ops.process_starts,
   public.notification_jobs, public.delivery_attempts, public.suppressions, delivery.lanes,
   public.service_health, public.service_metrics,
   public.audit_log, audit.blocks, audit.checkpoints, audit.sealer, audit.signing_keys, audit.tombstones, audit.holds,

@@ -53,6 +53,8 @@ VIEWS = {
     "oldest_transaction_age_seconds": (),
     "partitions": ("table_name",),
     "partitions_ahead_seconds": ("table_name",),
+    "process_starts_total": ("service",),
+    "process_stops_total": ("service",),
     "queue_depth": ("service", "queue_name"),
     "queue_oldest_age_seconds": ("service", "queue_name"),
     "queue_oldest_due_seconds": ("service", "queue_name"),

@@ -84,3 +84,20 @@ def test_only_finite_numbers_with_plain_names_are_counters() -> None:
     assert read_report(200, b'{"status": "ok", "counters": [1]}') == (None, {})
     many = {f"counter_{number}": number for number in range(500)}
     assert len(read_report(200, orjson.dumps({"status": "ok", "counters": many}))[1]) == 100
+
+
+async def test_every_start_of_a_process_counts(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """Also of those that start at the same moment; the count outlives the months of the trail."""
+    starts = (
+        app_pool.execute("select audit.record_process('dispatcher', $1, 'started')", f"host:{pid}") for pid in range(29)
+    )
+    await asyncio.gather(*starts)
+    await app_pool.execute("select audit.record_process('dispatcher', 'host:1', 'stopped')")
+    await conn.execute("set session_replication_role = replica; delete from audit_log; reset session_replication_role")
+    for view, value in (("process_starts_total", 29), ("process_stops_total", 1)):
+        rows = await app_pool.fetch(f"select service, value from metrics.{view}")
+        found = {row["service"]: row["value"] for row in rows}
+        assert found == dict.fromkeys(("ui_iot", "evaluator_iot", "delivery_worker", "ops_worker"), 0) | {
+            "dispatcher": value
+        }
+    assert await conn.fetchval("select started_at <= stopped_at from ops.process_starts")

@@ -129,6 +129,12 @@ def overview() -> Dashboard:
                         says="1: its /health says ok.",
                     ),
                     graph(
+                        "Starts and clean stops within 30 minutes",
+                        Query("max by (service) (increase(pulse_process_starts_total[30m]))", "{{service}} started"),
+                        Query("max by (service) (increase(pulse_process_stops_total[30m]))", "{{service}} stopped"),
+                        says="Counted in the database. A start without a stop is a crash or another copy.",
+                    ),
+                    graph(
                         "Memory", Query(f"process_resident_memory_bytes{{{OF}}}", "{{job}} {{instance}}"), unit="bytes"
                     ),
                     graph(

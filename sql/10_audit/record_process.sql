@@ -13,6 +13,7 @@ begin
     p_source_service => p_service,
     p_actor_type => 'service',
     p_actor_id => p_service)]);
+  perform ops._count_process(p_service, p_event);
 end
 $$;
 
