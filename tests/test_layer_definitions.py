@@ -74,6 +74,7 @@ HARMLESS = [
       select audit.track(
         '"Own ""%s"" Table"', e'%s it''s \\ ', redact => array['c'], only_columns => array['A%sb\', 'c', 'd'])
     """,
+    "alter table gauge rename value to reading",
     "alter table gauge rename to renamed",
     """
       create role pulse_test_reader;
