@@ -159,16 +159,11 @@ def record_definitions(session: Session) -> dict[str, Any]:
         return {"postgres": session.info.server_version // 10000, "definitions": _digests(session)}
 
 
-def find_faults(session: Session, recorded: dict[str, Any] | None) -> list[str]:
-    """Return what of a recorded layer is missing, altered or added; one reason when the two cannot be compared.
+def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
+    """Return what of a recorded layer is missing, altered or added.
 
     Raises LockNotAvailable when a definition stays locked for LOCK_SECONDS.
     """
-    if not recorded:
-        return ["its definitions were not recorded"]
-    major = session.info.server_version // 10000
-    if recorded["postgres"] != major:
-        return [f"its definitions were recorded on Postgres {recorded['postgres']}, this is Postgres {major}"]
     with plain_names(session):
         before, now = recorded["definitions"], _digests(session)
         tracking = _tracking_faults(session)
@@ -178,6 +173,14 @@ def find_faults(session: Session, recorded: dict[str, Any] | None) -> list[str]:
         *(f"added {name}" for name in _objects(now.keys() - before.keys())),
         *tracking,
     ]
+
+
+def why_not_comparable(session: Session, recorded: dict[str, Any] | None) -> str | None:
+    """Return why the catalog cannot be compared with what was recorded; None when it can."""
+    if not recorded or "definitions" not in recorded:
+        return "its definitions were not recorded"
+    before, now = recorded.get("postgres"), session.info.server_version // 10000
+    return None if before == now else f"its definitions were recorded on Postgres {before}, this is Postgres {now}"
 
 
 def find_foreign_triggers(session: Session) -> list[str]:

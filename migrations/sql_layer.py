@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
 from migrations.layer_catalog import LayerError, Session, one_line
-from migrations.layer_definitions import find_faults, record_definitions
+from migrations.layer_definitions import find_faults, one_line_of, record_definitions, why_not_comparable
 from migrations.role_names import RoleNames
 from migrations.table_parts import find_missing_parts, find_parts
 
@@ -106,7 +106,8 @@ def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> lis
     applied = applied_layer(session)
     if applied is None or (applied.revision, applied.sha256) != (revision, layer.sha256):
         return None
-    return find_faults(session, applied.definitions)
+    reason = why_not_comparable(session, applied.definitions)
+    return [reason] if reason else find_faults(session, applied.definitions or {})
 
 
 def missing_parts(session: Session, *, revision: str | None) -> list[str]:
@@ -151,8 +152,13 @@ def settle_layer(
     if layer is None:
         say(f"no SQL layer is recorded for revision {revision}: the database has none until the next upgrade head")
         return False
+    before = applied_layer(session)
     apply_layer(session, layer, revision=revision)
     say(f"SQL layer {layer.sha256[:12]} applied at revision {revision} ({sum(1 for _ in layer.files())} files)")
+    if before and before[:2] == (revision, layer.sha256) and not why_not_comparable(session, before.definitions):
+        left = find_faults(session, before.definitions or {})
+        if left:
+            say(f"WARNING: this is not mended by it, and recorded as it is: {one_line_of(left)}")
     return True
 
 

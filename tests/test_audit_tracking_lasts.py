@@ -102,6 +102,23 @@ async def test_a_redacted_column_that_is_renamed_is_not_shown(
     assert await events(conn) == [Event("updated", "1", {"changes": {"key": ["[redacted]", "[redacted]"]}})]
 
 
+async def test_one_of_several_tracked_columns_is_renamed(conn: asyncpg.Connection, database_url: str) -> None:
+    """Its changes are refused before and after a migration, never left out."""
+    await make_table(conn, track=", only_columns => array['value', 'name']")
+    await conn.execute("insert into gauge values ('acme', 1, 'a', 1); alter table gauge rename name to label")
+    for _ in range(2):
+        with pytest.raises(asyncpg.PostgresError, match=r"public\.gauge has no column name"):
+            await conn.execute("update gauge set label = 'b'")
+        Migrator(database_url).rebuild()
+    await conn.execute("select audit.track('gauge', only_columns => array['value', 'label', 'label'])")
+    definition = (
+        "select pg_get_triggerdef(oid) from pg_trigger where tgrelid = 'gauge'::regclass and tgname = 'track_update'"
+    )
+    assert "WHEN (record_image_ne(ROW(old.label, old.value), ROW(" in await conn.fetchval(definition)
+    await conn.execute("update gauge set label = 'b'; update gauge set secret = 's'")
+    assert await events(conn) == [Event("updated", "1", {"changes": {"label": ["a", "b"]}})]
+
+
 async def test_a_table_whose_key_is_dropped_takes_no_change(conn: asyncpg.Connection, database_url: str) -> None:
     """Its rows cannot be told from each other any more; the migration does not stop for it."""
     await make_table(conn)

@@ -74,6 +74,7 @@ HARMLESS = [
       select audit.track(
         '"Own ""%s"" Table"', e'%s it''s \\ ', redact => array['c'], only_columns => array['A%sb\', 'c', 'd'])
     """,
+    "alter table gauge rename value to reading",
     "alter table gauge rename to renamed",
     """
       create role pulse_test_reader;
@@ -194,6 +195,23 @@ def test_a_trigger_that_is_not_the_layers_is_named_and_left_alone(
     assert [*said[:2], said[2].partition(":")[0]] == [*named, "nothing to do"]
     assert migrator.rebuild().splitlines()[:2] == named
     assert dump_schema(database_url) == before
+
+
+def test_what_a_rebuild_cannot_mend_is_said_once(session: psycopg.Connection[Any], database_url: str) -> None:
+    """A grant by another role than the owner is not the owner's to revoke."""
+    migrator = Migrator(database_url)
+    session.execute(
+        "create role pulse_test_grantor; grant delete on audit_log to pulse_test_grantor with grant option;"
+        " set role pulse_test_grantor; grant delete on audit_log to pulse_app; reset role"
+    )
+    try:
+        said = migrator.upgrade().splitlines()
+        fault = "altered grants on table public.audit_log"
+        assert said[0] == f"the SQL layer is not as it was applied: {fault}"
+        assert said[2] == f"WARNING: this is not mended by it, and recorded as it is: {fault}"
+        assert migrator.upgrade().startswith("nothing to do")
+    finally:
+        session.execute("drop owned by pulse_test_grantor cascade; drop role pulse_test_grantor")
 
 
 @pytest.mark.parametrize(

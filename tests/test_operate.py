@@ -168,6 +168,7 @@ async def seal_and_verify(operator: Operator) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_every_command_of_the_page_works(operator: Operator) -> None:
     """One database goes the whole way, with a row in every table and the services at its end."""
     async with Receiver() as receiver:

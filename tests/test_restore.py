@@ -1,5 +1,6 @@
 """A database of Pulse comes back from a dump as it was, on its own version of Postgres and on another one."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -117,10 +118,11 @@ def major_of(url: str) -> int:
 @pytest.fixture
 def target(pg_server: Server) -> Iterator[Place]:
     """An empty database of the same server."""
-    place = make_place(pg_server, "pulse_restored")
+    name = f"pulse_restored_{os.getpid()}"
+    place = make_place(pg_server, name)
     yield place
     with psycopg.connect(pg_server.url(database="postgres"), autocommit=True) as session:
-        session.execute("drop database pulse_restored with (force)")
+        session.execute(f"drop database {name} with (force)".encode())
 
 
 async def test_every_table_has_rows_and_every_row_comes_back(source: Place, target: Place, tmp_path: Path) -> None:
@@ -171,6 +173,7 @@ alter table sql_layer drop column definitions;
 """
 
 
+@pytest.mark.slow
 async def test_a_database_of_an_older_pulse_is_mended_before_its_dump_or_after(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
@@ -257,6 +260,7 @@ def servers(tmp_path: Path, require: Callable[[str], str]) -> Iterator[dict[int,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("major", [15, 18])
 async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_path: Path, major: int) -> None:
     """Plain or custom, with owners or without, by a superuser or not: the rows are there, and an upgrade ends it."""

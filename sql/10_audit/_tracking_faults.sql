@@ -1,4 +1,6 @@
--- A table that is gone or cannot be tracked any more has no faults: the next layer takes it off the list, with an event.
+-- A table that is gone or cannot be tracked any more has no faults: the next layer takes it off the list, with an event. A
+-- table that lacks a tracked column has none either: its trigger refuses changes of that column until it is tracked again,
+-- and a trigger made anew would refuse every change.
 create function audit._tracking_faults() returns table (table_name text, trigger_name text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -12,6 +14,13 @@ begin
   cross join lateral audit._tracking_triggers(w) e
   where to_regclass(w.table_name) is not null
     and audit._tracking_fault(to_regclass(w.table_name)) is null
+    and not exists (
+      select from unnest(w.only_columns) as c (name)
+      where not exists (
+        select from pg_attribute a
+        where a.attrelid = to_regclass(w.table_name) and a.attname = c.name and a.attnum > 0 and not a.attisdropped
+      )
+    )
     and not exists (
       select from pg_trigger t
       where t.tgrelid = to_regclass(w.table_name)

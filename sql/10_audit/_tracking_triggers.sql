@@ -25,8 +25,8 @@ begin
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   where c.oid = to_regclass(p_tracked.table_name);
-  -- Without any of its columns the trigger always fires, so that its function reports that they are gone.
-  select case when count(*) = 0 then '' else format(' WHEN (record_image_ne(ROW(%s), ROW(%s)))',
+  -- When one of its columns is gone or renamed the trigger always fires, so that its function refuses the change.
+  select case when count(*) < (select count(distinct c) from unnest(p_tracked.only_columns) c) then '' else format(' WHEN (record_image_ne(ROW(%s), ROW(%s)))',
       string_agg(format('old.%I', a.attname), ', ' order by a.attnum),
       string_agg(format('new.%I', a.attname), ', ' order by a.attnum)) end
   into v_condition
