@@ -49,7 +49,7 @@ class Pulse:
         def run() -> Done:
             return subprocess.run(
                 [sys.executable, "-P", "-m", "services.cli", "audit", *arguments],
-                check=False, cwd="/", env={**inherited, **ours, **settings}, capture_output=True, text=True, timeout=60,
+                check=False, cwd="/", env={**inherited, **ours, **self.settings, **settings}, capture_output=True, text=True, timeout=60,
                 input=text,
             )  # fmt: skip
 

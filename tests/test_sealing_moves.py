@@ -63,18 +63,24 @@ async def assert_all_is_sealed_once(log: SealedLog) -> None:
     for independent in (False, True):
         report = await log.verify(independent=independent)
         assert (report.faults, report.rows, report.unsealed) == ([], rows, 0)
+    for newest_first in (False, True):
+        seen = await page_through(log, newest_first=newest_first)
+        assert len(seen) == len(set(seen)) == rows
+    assert await log.conn.fetchval("select audit._unsealed_count(100)") == 0
+
+
+async def page_through(log: SealedLog, *, newest_first: bool) -> list[str]:
+    """Every event that the API's pages give."""
     seen: list[str] = []
     place = None
     while True:
         page = await log.reader.fetchval(
-            "select audit.read_all_events(null, '{}'::jsonb, $1::jsonb, false, 200)", place
+            "select audit.read_all_events(null, '{}'::jsonb, $1::jsonb, $2, 7)", place, newest_first
         )
         seen += [event["event_id"] for event in page["events"]]
         place = page["place"]
         if page["is_last"]:
-            break
-    assert len(seen) == len(set(seen)) == rows
-    assert await log.conn.fetchval("select audit._unsealed_count(100)") == 0
+            return seen
 
 
 async def seal_all(log: SealedLog) -> None:
