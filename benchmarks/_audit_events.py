@@ -83,7 +83,7 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
             "PULSE_HEALTH_SECONDS": "86400",
             "PULSE_SERVICE_METRICS_SECONDS": "86400",
             "PULSE_AUDIT_KEY_FILE": str(KEY.path),
-            "PULSE_AUDIT_LOG_NAME": KEY.name,
+            "PULSE_AUDIT_LOG_NAME": str(KEY.name),
             "PULSE_AUDIT_ANCHOR_DIR": f"{home}/checkpoints",
         }
         process = subprocess.Popen([sys.executable, "-m", "services.ops_worker"], cwd=ROOT, env=environment)

@@ -10,8 +10,8 @@ What an export that passes proves:
 - No event stands twice or out of order, and the file was not cut off or edited.
 - Of a block whose events all lie inside the time that was asked for, none is missing, unless a tenant was asked for.
   Where only a part of a block was asked for, that no further event belongs there rests on the word of whoever exported.
-What it reports about entries (restores, failovers, rotated keys) is signed, but only `pulse audit verify` proves that none
-was left out.
+What it reports about entries (restores, failovers, rotated keys) is signed, but only `pulse audit verify` proves that
+none was left out.
 With --checkpoint, that the signed log is the one whose checkpoint you kept, and not another one shown to you alone.
 
 Exit status: 0 it is as it was sealed, 1 it is not, 2 cannot tell (no key, no file, a format from the future).

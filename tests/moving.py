@@ -46,21 +46,21 @@ def spend_transactions(url: str, count: int) -> None:
 class PhysicalServer:
     """A server of the embedded programs on a data directory of its own, which can be copied, promoted and rewound."""
 
-    def __init__(self) -> None:
+    def __init__(self, programs: Path | None = None) -> None:
         self.account = find_account()
-        self.programs = reachable_binaries(self.account)
+        self.programs = programs or reachable_binaries(self.account)
         self.home = Path(mkdtemp(prefix="pulse-moving-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         self.account.own(self.home, mode=0o700)
         self.data = self.home / "data"
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, directory: Path = Path("/")) -> str:
         """Run one of the server's programs as its user."""
         program = str(self.programs / arguments[0])
         done = subprocess.run(
             [program, *arguments[1:]],
             check=False,
-            cwd="/",
-            env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+            cwd=directory,
+            env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -71,10 +71,11 @@ class PhysicalServer:
         return done.stdout
 
     def make(self) -> None:
-        """Run initdb."""
+        """Run initdb, with checksums, which later versions have by default."""
         self.run(
-            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
-        )
+            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
+            "--data-checksums",
+        )  # fmt: skip
 
     def copy_from(self, other: "PhysicalServer", *options: str) -> None:
         """Take a base backup of a server that runs."""
@@ -93,6 +94,14 @@ class PhysicalServer:
             "pg_ctl", "-D", str(self.data), "-w", "-l", str(self.home / "log"), "-o", options, "start"
         )  # fmt: skip
 
+    def upgrade_from(self, old: "PhysicalServer") -> None:
+        """Take over the data of a server of an older version, which has stopped."""
+        self.make()
+        self.run(
+            "pg_upgrade", "-b", str(old.programs), "-B", str(self.programs), "-d", str(old.data), "-D", str(self.data),
+            "-U", "postgres", "-s", str(self.home), directory=self.home,
+        )  # fmt: skip
+
     def stop(self, *, mode: str = "fast") -> None:
         """Stop it, if it runs."""
         if (self.data / "postmaster.pid").exists():
@@ -104,9 +113,9 @@ class PhysicalServer:
 
 
 @contextmanager
-def physical_servers(count: int) -> Iterator[list[PhysicalServer]]:
-    """So many servers, the first one running with an empty database `pulse`."""
-    servers = [PhysicalServer() for _ in range(count)]
+def physical_servers(*programs: Path | None) -> Iterator[list[PhysicalServer]]:
+    """A server of each of these programs (None: the embedded ones), the first one running with a database `pulse`."""
+    servers = [PhysicalServer(one) for one in programs]
     try:
         servers[0].make()
         servers[0].start()

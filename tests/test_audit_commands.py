@@ -49,9 +49,14 @@ class Pulse:
         def run() -> Done:
             return subprocess.run(
                 [sys.executable, "-P", "-m", "services.cli", "audit", *arguments],
-                check=False, cwd="/", env={**inherited, **ours, **settings}, capture_output=True, text=True, timeout=60,
+                check=False,
+                cwd="/",
+                env={**inherited, **ours, **self.settings, **settings},
+                capture_output=True,
+                text=True,
+                timeout=60,
                 input=text,
-            )  # fmt: skip
+            )
 
         done = await asyncio.to_thread(run)
         assert done.returncode == status, done.stdout + done.stderr

@@ -138,7 +138,7 @@ def test_alerts_follow_from_what_arrived_when(rig: Rig, requests: list[Request])
     for request in requests:
         rig.pass_time(request.gap)
         sent = [
-            (devices[reading.device], int(rig.seconds) - reading.delay + reading.skew, reading.value)
+            (devices[reading.device], float(int(rig.seconds) - reading.delay + reading.skew), reading.value)
             for reading in request.readings
         ] * request.repeats
         rig.send(sent)

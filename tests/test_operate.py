@@ -17,7 +17,7 @@ from tests.migrating import ROOT
 from tests.receiver import Receiver
 from tests.restoring import Url, contents, fill, pools, require_guards, serve, superuser
 from tests.sealed_log import SealedLog, make_sealer
-from tests.test_migrations_roles import DEBIAN_15
+from tests.servers import DEBIAN_15
 
 PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 AS_SERVER = "# As the server's user\n"

@@ -22,7 +22,7 @@ from tests.migrating import Migrator
 from tests.receiver import Receiver
 from tests.restoring import Url, contents, fill, pools, require_guards, serve, superuser
 from tests.sealed_log import SealedLog, make_sealer
-from tests.test_migrations_roles import DEBIAN_15, make_login
+from tests.servers import DEBIAN_15, make_login
 
 # Printed when the owner's grant on a schema of somebody else is restored by the owner: it is there already.
 HARMLESS = 'WARNING:  no privileges were granted for "public"'

@@ -7,9 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.ops_worker.sealing.sealer import LogBroken, Sealer, make_blocks
+from services.ops_worker.sealing.sealer import Sealer
+from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
 from services.shared.sealed_log import tree
+from services.shared.sealed_log.appending import make_blocks
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import open_checkpoint
 from services.shared.settings import UiIot

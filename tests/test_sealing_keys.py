@@ -124,8 +124,8 @@ async def test_a_key_of_another_log_name_is_an_error(log: SealedLog) -> None:
 async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> None:
     """Twice in a row too: the log says which key follows which, and what the old one signs later is refused."""
     old = log.sealer.keys.load()
-    await pulse("rotate-key", **pulse.settings)
-    await pulse("rotate-key", **pulse.settings)
+    await pulse("rotate-key")
+    await pulse("rotate-key")
     new = log.sealer.keys.load()
     await log.write(2)
     await log.seal()
@@ -145,9 +145,9 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     for file in log.home.glob("signing.key*"):
         file.unlink()
     await log.sealer.release(log.writer)
-    refused = await pulse("rotate-key", status=1, **pulse.settings)
+    refused = await pulse("rotate-key", status=1)
     assert "`pulse audit rotate-key --lost`" in refused.stderr
-    done = await pulse("rotate-key", "--lost", "--reason", "the volume is gone", **pulse.settings)
+    done = await pulse("rotate-key", "--lost", "--reason", "the volume is gone")
     new = log.sealer.keys.load()
     assert str(new.verifier) in done.stdout
     await log.write(2)
@@ -158,7 +158,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     event = await log.conn.fetchrow("select * from audit_log where event_type = 'audit.key_changed'")
     assert (event["entity_id"], event["actor_type"]) == (new.verifier.key_id, "user")
     await log.sealer.release(log.writer)
-    again = await pulse("rotate-key", "--lost", "--reason", "again", status=1, **pulse.settings)
+    again = await pulse("rotate-key", "--lost", "--reason", "again", status=1)
     assert "it is not lost" in again.stderr
     # Who finds the old key cannot go on with it.
     thief = stranger(tmp_path / "thief", "thief")
@@ -178,7 +178,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
         (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no /nowhere"),
         (["--from-checkpoint", "1", "--reason", " "], "--reason must say"),
     ):
-        assert words in (await pulse("continue", *arguments, status=1, **pulse.settings)).stderr
+        assert words in (await pulse("continue", *arguments, status=1)).stderr
     as_app = {"PULSE_OPS_DATABASE_URL": pulse.settings["PULSE_OPS_DATABASE_URL"].replace("pulse_ops", "pulse_auditor")}
     refused = await pulse("continue", "--from-checkpoint", "1", "--reason", "r", status=1, **as_app)
     assert "sealing needs pulse_ops" in refused.stderr
@@ -187,7 +187,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     await log.conn.execute("update audit.epochs set row_xmin = xmin::text::bigint")
     await log.conn.execute("update audit.epochs set row_xmin = xmin::text::bigint")
     [kept] = log.checkpoints.glob("checkpoints-*.log")
-    done = await pulse("continue", "--from-checkpoint", str(kept), "--reason", "moved to db-2", **pulse.settings)
+    done = await pulse("continue", "--from-checkpoint", str(kept), "--reason", "moved to db-2")
     assert "after restore: moved to db-2 (by cli:" in done.stdout
     await log.write(1)
     await log.seal()

@@ -27,14 +27,14 @@ begin
   if p_newest_first then
     select b.block_no into v_edge
     from audit.blocks b
-    where b.first_position <= v_block.first_position + v_block.row_count - p_rows
+    where b.first_position <= v_block.first_position + v_block.row_count - p_rows and b.entry is null
     order by b.first_position desc
     limit 1;
     return audit._place(coalesce(least(v_edge, v_block.block_no), 0));
   end if;
   select b.block_no into v_edge
   from audit.blocks b
-  where b.first_position < v_block.first_position + p_rows
+  where b.first_position < v_block.first_position + p_rows and b.entry is null
   order by b.first_position desc
   limit 1;
   return audit._place(greatest(v_edge, v_block.block_no) + 1);
