@@ -95,6 +95,25 @@ select c.relname, pg_get_viewdef(c.oid)
                 where p.pronamespace = 'pg_catalog'::regnamespace and p.proacl is not null
                   and not has_function_privilege(%(role)s, p.oid, 'execute'))
 """
+# Of every other server the questions below need not be asked.
+_IS_HARDENED = """
+select 'pg_catalog', 'pg_catalog'
+ where not has_schema_privilege(%(role)s, 'pg_catalog', 'usage')
+    or exists (select from pg_language l where lanname in ('sql', 'plpgsql')
+                  and not exists (select from aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) a
+                                   where a.grantee = 0))
+    or exists (select from pg_proc p
+                where p.pronamespace = 'pg_catalog'::regnamespace and p.proacl is not null
+                  and not exists (select from aclexplode(p.proacl) a where a.grantee = 0)
+                  and not exists (select from pg_init_privs i
+                                   where i.classoid = 'pg_proc'::regclass and i.objoid = p.oid))
+    or exists (select from pg_class c
+                 join pg_init_privs i on i.classoid = 'pg_class'::regclass and i.objoid = c.oid and i.objsubid = 0
+                where c.relnamespace = 'pg_catalog'::regnamespace and c.relacl is distinct from i.initprivs
+                  and not exists (select from aclexplode(c.relacl) a
+                                   where a.grantee = 0 and a.privilege_type = 'SELECT')
+                  and exists (select from aclexplode(i.initprivs) a where a.grantee = 0))
+"""
 _SCHEMA = """
 select nspname, nspname from pg_namespace n
  where nspname = 'pg_catalog' and not has_schema_privilege(%(role)s, n.oid, 'usage')
@@ -103,6 +122,8 @@ select nspname, nspname from pg_namespace n
 
 def missing_rights(session: Session, names: RoleNames, layer: str) -> Iterator[sql.Composed]:
     """Yield the grants that the roles lack for what revisions, layer and services call; the roles must exist."""
+    if not _rows(session, _IS_HARDENED, names.owner):
+        return
     texts = [layer, *(path.read_text(encoding="utf-8") for path in _REVISIONS.glob("*.sql"))]
     named = _words(texts)
     for role in (session.info.user, names.owner, *names.callers):

@@ -22,7 +22,8 @@ select r.rolname as name, r.rolcanlogin as can_login, r.rolconnlimit as connecti
          ) then 'has settings' end,
          (select 'is a member of ' || string_agg(g.rolname, ', ' order by g.rolname)
             from pg_auth_members m join pg_roles g on g.oid = m.roleid
-           where m.member = r.oid and g.rolname <> all (%(ours)s)),
+           where m.member = r.oid and g.rolname <> all (%(ours)s)
+             and g.rolname not in ('pg_read_all_stats', 'pg_monitor', 'pg_signal_backend')),
          (select 'has the member ' || string_agg(u.rolname, ', ' order by u.rolname)
             from pg_auth_members m join pg_roles u on u.oid = m.member
            where m.roleid = r.oid and not m.admin_option and u.rolname <> current_user

@@ -87,7 +87,10 @@ def plan(session: Session, *, layer: str = "", wishes: Wishes | None = None) -> 
 def _run_required(session: Session, wishes: Wishes, layer: str) -> None:
     try:
         for _ in range(2):  # rights on the catalog show once the roles exist
-            for statements in plan(session, layer=layer, wishes=wishes):
+            missing = plan(session, layer=layer, wishes=wishes)
+            if not missing:
+                return
+            for statements in missing:
                 with session.transaction():
                     session.execute(statements)
             wishes = Wishes(passwords=wishes.passwords, exporter_connections=wishes.exporter_connections)
