@@ -289,6 +289,5 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
             assert definitions(target) == definitions(fresh)
             await verify(target, tmp_path / "audit")
             await require_guards(target.url)
-        # Sealing goes on from the last checkpoint: `pulse audit continue --from-checkpoint` belongs here, then an ops
-        # worker beside the services, and a second verify() after them.
+        # That sealing goes on after such a move is shown in test_sealing_moves and test_operate.
         await serve(targets["deployer"].url, receiver)
