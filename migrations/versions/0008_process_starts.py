@@ -1,14 +1,14 @@
 """Counts of starts and stops by service.
 
-As 0009_process_starts.sql defines them. A revision changes state only; behavior belongs to sql/.
+As 0008_process_starts.sql defines them. A revision changes state only; behavior belongs to sql/.
 """
 
 from pathlib import Path
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0003"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
