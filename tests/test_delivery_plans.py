@@ -8,6 +8,7 @@ import pytest
 
 from tests import seed
 from tests.delivering import claim, finish, job
+from tests.plans import entries_read
 
 BACKLOG = 20_000
 
@@ -190,6 +191,33 @@ async def test_a_recovering_lane_costs_no_walk(conn: asyncpg.Connection) -> None
         async with counting(conn) as touched:
             await finish(conn, rows, outcome, retry_after=1 if outcome == "limited" else None)
         assert touched.rows < 30
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_what_channels_and_alerts_show_costs_look_ups(conn: asyncpg.Connection, *, analyzed: bool) -> None:
+    """The last success and error of a channel, and the decisions of an alert, whatever the history holds."""
+    channels = [await seed.channel(conn, f"c{number}") for number in range(3)]
+    await conn.execute(
+        f"""
+        set session_replication_role = replica;
+        insert into delivery_attempts (tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome)
+        select 'acme', i, {channels[0]} + i % 2, 1, 1, 'w', 'delivered' from generate_series(1, {BACKLOG}) i;
+        insert into suppressions (tenant_id, event_id, alert_id, channel_id, reason)
+        select 'acme', i, i / 4, {channels[0]}, 'no_route' from generate_series(1, {BACKLOG}) i;
+        insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload, state, finished_at)
+        select 'acme', i, i / 4, {channels[1]}, 'opened', '{{}}', 'delivered', now()
+        from generate_series(1, {BACKLOG}) i;
+        reset session_replication_role
+        """
+    )
+    if analyzed:
+        await conn.execute("vacuum analyze delivery_attempts, suppressions, notification_jobs")
+    async with conn.transaction():
+        await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
+        read = await entries_read(conn, "select * from api.channels order by channel_id")
+        assert read["delivery_attempts"] <= 2 * 2 * len(channels)
+        read = await entries_read(conn, "select * from api.decisions where alert_id = 77 order by event_id, channel_id")
+        assert max(read["suppressions"], read["notification_jobs"]) <= 2 * 4 * 2
 
 
 async def test_functions_that_forbid_plans_forbid_jit_too(conn: asyncpg.Connection) -> None:

@@ -8,30 +8,17 @@ select
   c.disabled_reason,
   case when p.paused_until > core.now() then p.paused_until end as paused_until,
   case when p.paused_until > core.now() then p.reason end as paused_because,
-  (
-    select a.finished_at
-    from public.delivery_attempts a
-    where a.tenant_id = c.tenant_id and a.channel_id = c.channel_id and a.outcome = 'delivered'
-    order by a.attempt_id desc
-    limit 1
-  ) as last_success_at,
+  (select s.finished_at from delivery._last_attempt(c.channel_id, 'delivered') s) as last_success_at,
   e.finished_at as last_error_at,
   e.error as last_error,
   c.created_at,
   c.updated_at
 from public.notification_channels c
 left join delivery.lanes p on p.tenant_id = c.tenant_id and p.channel_id = c.channel_id
--- The newest of each outcome by the index, then the newest of those.
 left join lateral (
   select newest.finished_at, newest.error
   from (values ('retry'), ('limited'), ('refused'), ('gone'), ('unknown')) failure (outcome)
-  cross join lateral (
-    select a.attempt_id, a.finished_at, a.error
-    from public.delivery_attempts a
-    where a.tenant_id = c.tenant_id and a.channel_id = c.channel_id and a.outcome = failure.outcome
-    order by a.attempt_id desc
-    limit 1
-  ) newest
+  cross join lateral delivery._last_attempt(c.channel_id, failure.outcome) newest
   order by newest.attempt_id desc
   limit 1
 ) e on true
