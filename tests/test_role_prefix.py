@@ -163,6 +163,18 @@ def test_a_plain_role_made_by_an_administrator_is_adopted(server: EmbeddedPostgr
         assert session.execute(query, ["pulse_exporter"]).fetchone() == (7, True)
 
 
+def test_roles_restored_without_comments_are_adopted(server: EmbeddedPostgres) -> None:
+    """A dump keeps who owns what; comments of roles may get lost on the way to another server."""
+    Migrator(server.url(database="staging")).upgrade()
+    with connect(server.url()) as session:
+        for suffix in SUFFIXES:
+            session.execute(f"comment on role pulse_{suffix} is null".encode())
+    assert Migrator(server.url(database="staging")).upgrade().startswith("nothing to do")
+    with connect(server.url()) as session:
+        rows = session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall()
+    assert all(row[4] for row in rows)
+
+
 def test_the_exporters_connection_limit_is_a_setting(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two by default; a given number is applied to a role that exists; none given leaves it alone."""
     look = b"select rolconnlimit from pg_roles where rolname = 'pulse_exporter'"
