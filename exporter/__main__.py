@@ -6,6 +6,7 @@ import logging
 
 from exporter.app import create_app
 from exporter.collector import ViewCollector
+from exporter.login import ExporterLogin
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, run_process, serve_process, stop_on_signals
 from services.shared.settings import Exporter
@@ -39,4 +40,4 @@ async def run(settings: Exporter) -> None:
 
 
 if __name__ == "__main__":
-    run_process(Exporter, run)
+    run_process(ExporterLogin, run)

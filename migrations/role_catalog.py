@@ -8,6 +8,11 @@ from psycopg.rows import class_row, tuple_row
 from migrations.layer_catalog import Session
 from migrations.role_names import RoleNames
 
+# A role that was restored without its comment still has these.
+_KNOWN_SETTINGS = (
+    *("jit", "default_transaction_read_only", "statement_timeout", "lock_timeout", "search_path"),
+    *("idle_in_transaction_session_timeout", "log_parameter_max_length", "log_parameter_max_length_on_error"),
+)
 _ROLES = """
 select r.rolname as name, r.rolcanlogin as can_login, r.rolconnlimit as connection_limit,
        coalesce(shobj_description(r.oid, 'pg_authid'), '') as comment,
@@ -18,7 +23,8 @@ select r.rolname as name, r.rolcanlogin as can_login, r.rolconnlimit as connecti
          case when r.rolreplication then 'replicates' end,
          case when r.rolbypassrls then 'bypasses row security' end,
          case when exists (
-           select from pg_db_role_setting s where s.setrole = r.oid and s.setdatabase = 0
+           select from pg_db_role_setting s cross join unnest(s.setconfig) as setting
+            where s.setrole = r.oid and s.setdatabase = 0 and split_part(setting, '=', 1) <> all (%(known)s)
          ) then 'has settings' end,
          (select 'is a member of ' || string_agg(g.rolname, ', ' order by g.rolname)
             from pg_auth_members m join pg_roles g on g.oid = m.roleid
@@ -112,7 +118,7 @@ def read_catalog(session: Session, names: RoleNames) -> ServerCatalog:
     row = cursor.execute(_DATABASE.encode(), {"owner": names.owner}).fetchone()
     assert row is not None
     login, database, oid, migrated, public_rights, database_rights, public_schema = row
-    about = {"ours": ours, "database": oid, "migrated": migrated}
+    about = {"ours": ours, "database": oid, "migrated": migrated, "known": list(_KNOWN_SETTINGS)}
     found = session.cursor(row_factory=class_row(Role)).execute(_ROLES.encode(), about).fetchall()
     roles = {role.name: role for role in found}
     return ServerCatalog(

@@ -1,6 +1,6 @@
 -- Who may do what. Nothing is granted to PUBLIC and nothing on partitions; a name that starts with an underscore is
--- internal and granted to nobody. Runs behind all that makes objects, over whatever the files before it made, in an order that does not depend on
--- chance; an extension's objects belong to somebody else and are left alone.
+-- internal and granted to nobody. Runs after all files that make objects, in an order that does not depend on chance; an
+-- extension's objects belong to somebody else and are left alone.
 
 do $grants$
 declare

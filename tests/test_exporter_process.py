@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from exporter.__main__ import run
+from exporter.login import ExporterLogin
 from services.shared.listening import bind
 from services.shared.server import run_process
 from services.shared.settings import Exporter
@@ -99,8 +100,8 @@ def test_the_login_of_the_services_is_refused(
     if login.startswith("acme"):
         monkeypatch.setenv("PULSE_ROLE_PREFIX", "acme_")
     with pytest.raises(SystemExit, match="2"):
-        Exporter.load()
+        ExporterLogin.load()
     fault = capsys.readouterr().err
     assert "may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL" in fault
     monkeypatch.setenv("PULSE_EXPORTER_DATABASE_URL", "postgresql://pulse_exporter@db/pulse")
-    assert Exporter.load().database_url == "postgresql://pulse_exporter@db/pulse"
+    assert ExporterLogin.load().database_url == "postgresql://pulse_exporter@db/pulse"

@@ -38,6 +38,15 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[st
         yield started
 
 
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A new server of the newest version, for what no version does differently."""
+    with EmbeddedPostgres(tmp_path / "server", durable=False) as started:
+        with connect(started.url()) as session:
+            session.execute("create database staging")
+        yield started
+
+
 async def _enter_as_production(server: EmbeddedPostgres, logins: list[str]) -> None:
     for login in logins:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match='permission denied for database "staging"'):
@@ -154,19 +163,33 @@ def test_a_role_of_another_application_is_not_taken_over(server: EmbeddedPostgre
         ensure_roles(session)
 
 
-def test_a_plain_role_made_by_an_administrator_is_adopted(server: EmbeddedPostgres) -> None:
+def test_a_plain_role_made_by_an_administrator_is_adopted(embedded: EmbeddedPostgres) -> None:
     """Consoles of managed servers make roles without comments and settings."""
-    with connect(server.url()) as session:
+    with connect(embedded.url()) as session:
         session.execute("create role pulse_exporter login connection limit 7")
         ensure_roles(session)
         query = "select rolconnlimit, 'statement_timeout=10s' = any (rolconfig) from pg_roles where rolname = %s"
         assert session.execute(query, ["pulse_exporter"]).fetchone() == (7, True)
 
 
-def test_the_exporters_connection_limit_is_a_setting(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roles_restored_without_comments_are_adopted(embedded: EmbeddedPostgres) -> None:
+    """A dump keeps who owns what; comments of roles may get lost on the way to another server."""
+    Migrator(embedded.url(database="staging")).upgrade()
+    with connect(embedded.url()) as session:
+        for suffix in SUFFIXES:
+            session.execute(f"comment on role pulse_{suffix} is null".encode())
+    assert Migrator(embedded.url(database="staging")).upgrade().startswith("nothing to do")
+    with connect(embedded.url()) as session:
+        rows = session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall()
+    assert all(row[4] for row in rows)
+
+
+def test_the_exporters_connection_limit_is_a_setting(
+    embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two by default; a given number is applied to a role that exists; none given leaves it alone."""
     look = b"select rolconnlimit from pg_roles where rolname = 'pulse_exporter'"
-    with connect(server.url()) as session:
+    with connect(embedded.url()) as session:
         for given, limit in (("", 2), ("5", 5), ("", 5), ("3", 3)):
             monkeypatch.setenv("PULSE_EXPORTER_CONNECTION_LIMIT", given)
             ensure_roles(session)
@@ -176,7 +199,7 @@ def test_the_exporters_connection_limit_is_a_setting(server: EmbeddedPostgres, m
         with pytest.raises(
             CommandError, match=r"^PULSE_EXPORTER_CONNECTION_LIMIT takes a number of connections from 1"
         ):
-            Migrator(server.url(database="staging")).upgrade()
+            Migrator(embedded.url(database="staging")).upgrade()
 
 
 def test_no_parameter_of_our_roles_reaches_the_servers_log(server: EmbeddedPostgres) -> None:
@@ -204,11 +227,11 @@ def test_a_prefix_that_is_none_is_refused_in_one_line(
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_the_longest_prefix_works(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_prefix_works(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """With it the longest name has 62 characters, so the server cuts none."""
     monkeypatch.setenv("PULSE_ROLE_PREFIX", "p" * 54)
-    Migrator(server.url(database="staging")).upgrade()
-    assert Migrator(server.url(database="staging")).upgrade().startswith("nothing to do")
+    Migrator(embedded.url(database="staging")).upgrade()
+    assert Migrator(embedded.url(database="staging")).upgrade().startswith("nothing to do")
 
 
 def test_renaming_touches_roles_only() -> None:
@@ -223,9 +246,9 @@ def test_renaming_touches_roles_only() -> None:
     assert RoleNames("pulse_").rename("pulse_owner") == "pulse_owner"
 
 
-def test_the_printed_plan_holds_no_password(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_plan_holds_no_password(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even its verifier."""
     monkeypatch.setenv("PULSE_APP_PASSWORD", "only-here")
-    with psycopg.connect(server.url(), autocommit=True) as session:
+    with psycopg.connect(embedded.url(), autocommit=True) as session:
         text = "".join(statement.as_string(session) for statement in plan(session))
     assert "password" not in text

@@ -1,11 +1,9 @@
 """Every setting of every process, read from PULSE_* variables once, at start."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -358,15 +356,3 @@ class Exporter(Settings):
     def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  one and several are the same to it
         """It only reads, also from a standby, and its role may be read-only."""
         return "any"
-
-    @field_validator("database_url")
-    @classmethod
-    def _may_read_nothing_else(cls, url: str) -> str:
-        prefix = os.environ.get("PULSE_ROLE_PREFIX") or "pulse_"
-        parts = urlsplit(url)
-        user = unquote((parse_qs(parts.query).get("user") or [parts.username or ""])[-1])
-        if user in (f"{prefix}app", f"{prefix}ops"):
-            raise ValueError(
-                f"{user} may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL to a login as {prefix}exporter"
-            )
-        return url

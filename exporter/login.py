@@ -1,0 +1,24 @@
+"""The exporter's settings with a login of its own, not that of the services."""
+
+import os
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import field_validator
+
+from services.shared.settings import Exporter
+
+
+class ExporterLogin(Exporter):
+    """Settings of the process: without a URL of its own it must not read metrics with rights to write."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _may_read_nothing_else(cls, url: str) -> str:
+        prefix = os.environ.get("PULSE_ROLE_PREFIX") or "pulse_"
+        parts = urlsplit(url)
+        user = unquote((parse_qs(parts.query).get("user") or [parts.username or ""])[-1])
+        if user in (f"{prefix}app", f"{prefix}ops"):
+            raise ValueError(
+                f"{user} may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL to a login as {prefix}exporter"
+            )
+        return url
