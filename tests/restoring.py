@@ -57,6 +57,11 @@ select ops.record_health(array['ui_iot'], array['http://127.0.0.1:1'], array[1.5
 select ops.record_service_metrics(array['ui_iot'], array['requests'], array[7]);
 insert into audit.attack_findings (kind, subject, first_at, last_at, failures, accounts, addresses)
 values ('brute_force', 'ada', now(), now(), 30, 1, 1);
+insert into audit.verifications (scope, verified_at, row_count, fault_count) values ('all', now(), 7, 0);
+select ops._count_process('ui_iot', 'started');
+insert into evaluator.silences (tenant_id, fingerprint, silenced_until) values ('acme', 'rule:9', now());
+insert into ingest.idempotency_keys (tenant_id, key_hash, fingerprint, created_at)
+values ('acme', sha256('key'), sha256('body'), now());
 """
 
 # Types without equality, with a loose one, with an exact one, and of a user's own; two values that differ in the image.

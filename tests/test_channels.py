@@ -24,6 +24,7 @@ from services.delivery_worker.channels.outcome import (
     Outcome,
     Refused,
     Retry,
+    Unknown,
     classify,
     classify_error,
     parse_retry_after,
@@ -164,10 +165,12 @@ def test_redirects_and_410_say_what_to_do() -> None:
     [
         (httpx.ConnectError("the name does not resolve"), Retry("the name does not resolve")),
         (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED]"), Retry("[SSL: CERTIFICATE_VERIFY_FAILED]")),
-        (httpx.NetworkError(""), Retry("NetworkError")),
-        (httpx.ReadError("connection reset"), Retry("connection reset")),
-        (httpx.TimeoutException("no answer within 10 s"), Retry("no answer within 10 s")),
-        (httpx.RemoteProtocolError("broken"), Retry("broken")),
+        (httpx.ConnectTimeout("no connection"), Retry("no connection")),
+        (httpx.ProxyError("403 Forbidden"), Retry("403 Forbidden")),
+        (httpx.NetworkError(""), Unknown("NetworkError")),
+        (httpx.ReadError("connection reset"), Unknown("connection reset")),
+        (httpx.TimeoutException("no answer within 10 s"), Unknown("no answer within 10 s")),
+        (httpx.RemoteProtocolError("broken"), Unknown("broken")),
         (AddressRefused("The address is not a public one."), Refused("The address is not a public one.")),
         (httpx.InvalidURL("secret"), Refused("the URL is not valid")),
     ],
@@ -175,7 +178,7 @@ def test_redirects_and_410_say_what_to_do() -> None:
 def test_every_failure_to_get_an_answer_has_its_outcome(
     error: httpx.TransportError | httpx.InvalidURL, outcome: Outcome
 ) -> None:
-    """Name, connection, certificate, time and broken answers may pass; an address that is not public will not."""
+    """A request that was sent may have arrived; without a connection it did not; some addresses never take one."""
     assert classify_error(error, said=str(error)) == outcome
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry
+from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry, Unknown
 from services.shared.tracing import TraceContext, continued, parse_trace_id, span_id_of, start
 
 Key: TypeAlias = tuple[int, int]
@@ -50,18 +50,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """The attempt was cut off: whether the request arrived, nobody knows."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """An attempt that ended, not recorded yet. context: the trace the request was sent with."""
 
     job: Job
-    outcome: Outcome | Unknown
+    outcome: Outcome
     context: TraceContext
     started_at: datetime
     duration_ms: float
@@ -86,7 +79,7 @@ class Result:
     @property
     def status_code(self) -> int | None:
         """HTTP status, when there was an answer."""
-        return None if isinstance(self.outcome, Unknown) else self.outcome.status_code
+        return self.outcome.status_code
 
     @property
     def reason(self) -> str | None:

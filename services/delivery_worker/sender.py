@@ -10,8 +10,8 @@ from prometheus_client import Histogram
 from pydantic import ValidationError
 
 from services.delivery_worker.channels import CHANNELS, faults
-from services.delivery_worker.channels.outcome import Outcome, Refused, Retry
-from services.delivery_worker.job import Job, Result, Unknown
+from services.delivery_worker.channels.outcome import Outcome, Refused, Retry, Unknown
+from services.delivery_worker.job import Job, Result
 from services.delivery_worker.notification import Notification
 from services.shared import tracing
 
@@ -31,7 +31,7 @@ class Sender:
         started_at = datetime.now(UTC)
         started = time.perf_counter()
         with tracing.use(job.attempt_context()) as context:
-            outcome: Outcome | Unknown
+            outcome: Outcome
             try:
                 outcome = await self._attempt(job, started_at)
             except asyncio.CancelledError:

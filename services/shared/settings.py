@@ -1,5 +1,6 @@
 """Every setting of every process, read from PULSE_* variables once, at start."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path

@@ -16,7 +16,7 @@ return audit.event(
   p_event_type => case
     when p_next_state = 'delivered' then 'delivery.delivered'
     when p_next_state = 'dead' then 'delivery.dead'
-    when p_outcome = 'unknown' then 'delivery.lease_expired'
+    when p_outcome = 'unknown' and p_duration_ms is null then 'delivery.lease_expired'  -- no worker reported it
     when p_outcome = 'limited' then 'delivery.limited'
     else 'delivery.retried'
   end,

@@ -7,7 +7,8 @@
 | 410 | Gone | the job is given up, the channel is disabled |
 | 400, 411, 413, 414, 415, 417, 422, 431 | Refused | the job is given up: a repetition would be the same request |
 | every other status: 1xx, 3xx, 401, 403, 404, 405, 408, 409, 425, 5xx, … | Retry | back-off up to the last attempt |
-| no answer: DNS, connection, TLS, time-out, broken answer | Retry | the same |
+| no connection: DNS, TCP, TLS, proxy | Retry | the same |
+| no answer over a connection: time-out, reset, broken answer | Unknown | the same; it may have arrived |
 | an address that is not public, an invalid URL | Refused | the job is given up |
 
 A channel may know better what its service's texts mean (slack.py, teams.py, pagerduty.py).
@@ -72,7 +73,17 @@ class Gone:
     status_code: int | None = None
 
 
-Outcome: TypeAlias = Delivered | Retry | Limited | Refused | Gone
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The request may have arrived: it was cut off, or its answer never came."""
+
+    reason: str
+    status_code: None = None
+
+
+Outcome: TypeAlias = Delivered | Retry | Limited | Refused | Gone | Unknown
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 def verdict_of(status_code: int, *, asked_to_wait: bool = False) -> Verdict:
@@ -112,7 +123,8 @@ def classify_error(error: httpx.TransportError | httpx.InvalidURL, *, said: str)
         return Refused(said)
     if isinstance(error, httpx.InvalidURL):
         return Refused("the URL is not valid")
-    return Retry(said or type(error).__name__)
+    reason = said or type(error).__name__
+    return Retry(reason) if isinstance(error, _NOT_SENT) else Unknown(reason)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
