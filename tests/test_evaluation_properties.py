@@ -1,6 +1,6 @@
 """Alerts follow from what arrived when, whatever the clocks, delays, requests, passes and evaluators."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -74,7 +74,7 @@ class Rig:
         self.seconds = int(self.seconds + seconds) + next(self.ticks) / 1_000_000
         self.one.execute(clock.set_clock(seed.NOON + timedelta(seconds=self.seconds)).encode())
 
-    def send(self, readings: list[tuple[str, float, float]]) -> None:
+    def send(self, readings: Sequence[tuple[str, float, float]]) -> None:
         """Send (device, seconds, value) in one request."""
         self.one.execute(
             "select from ingest.record_readings('acme', %s, %s, %s, %s, null)",

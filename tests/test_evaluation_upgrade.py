@@ -75,6 +75,6 @@ def test_an_upgrade_opens_and_closes_nothing(empty_url: str) -> None:
         )
     migrator.downgrade("0003")
     with psycopg.connect(empty_url) as session:
-        assert session.execute("select value from evaluator.inbox").fetchall() == [(95,)]
+        assert session.execute("select value from evaluator.inbox order by reading_id").fetchall() == [(90,), (95,)]
         assert session.execute(OPEN).fetchall() == alerts[:1]
     migrator.upgrade()

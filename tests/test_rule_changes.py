@@ -256,3 +256,19 @@ async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, c
     enabled = await change(api, rule, enabled=True)
     assert (enabled["enabled"], enabled["disabled_reason"]) == (True, None)
     assert await state(conn) == [("boiler-1", "closed")]
+
+
+async def test_a_rule_that_a_whole_fleet_breaches_leaves_the_alerts_to_the_evaluator(
+    api: Api, conn: asyncpg.Connection
+) -> None:
+    """More than 1,000 alerts are not made within the request, but by the next pass."""
+    await conn.execute(
+        "insert into devices (tenant_id, device_id, name)"
+        " select 'acme', 'd' || n, 'd' || n from generate_series(1, 1001) n"
+    )
+    await seed.readings(conn, *[(0, 90, f"d{number}") for number in range(1, 1002)])
+    await evaluate(conn)
+    await api.make("/api/v1/rules", RULE)
+    assert await state(conn) == []
+    await evaluate(conn)
+    assert await conn.fetchval("select count(*) from alerts where status = 'open'") == 1001

@@ -41,10 +41,6 @@ comment on column public.alerts.rule_name is 'The rule''s name when it opened.';
 comment on column public.alerts.severity is 'The rule''s severity when it opened.';
 comment on column public.alerts.opened_at is 'When it opened, in the device''s time.';
 
--- The older revision keys the inbox by reading and holds one value for each instant: the last one stays.
-delete from evaluator.inbox i
-using evaluator.inbox later
-where later.shard = i.shard and later.reading_id = i.reading_id and later.arrival > i.arrival;
 alter table evaluator.inbox drop constraint inbox_pkey;
 alter table evaluator.inbox add constraint inbox_pkey primary key (shard, reading_id);
 alter table evaluator.inbox drop column newest_before;

@@ -8,11 +8,14 @@ create function ingest.record_readings(
 ) returns table (accepted integer, duplicates integer, overwritten integer, refused jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
--- The length of the arrays is unknown to the planner. The look-ups by key have a limit, so they stay look-ups.
+-- The planner does not know how long the arrays are, and a loop would be quadratic. Devices are found by the array.
 set enable_nestloop = off
 as $$
 #variable_conflict use_column
 declare
+  c_accepted constant integer := 0;
+  c_duplicate constant integer := 1;
+  c_overwritten constant integer := 2;
   v_now timestamptz := core.now();
   v_first timestamptz;
   v_last timestamptz;
@@ -22,19 +25,17 @@ begin
     select r.device_id, r.metric, r.timestamp, r.value, r.position, d.enabled, d.first_reading_id
     from unnest(p_device_ids, p_metrics, p_timestamps, p_values) with ordinality
       as r (device_id, metric, timestamp, value, position)
-    left join lateral (
-      select d.enabled, d.first_reading_id from public.devices d
-      where d.tenant_id = p_tenant_id and d.device_id = r.device_id limit 1
-    ) d on true
+    left join public.devices d on d.tenant_id = p_tenant_id and d.device_id = any (p_device_ids) and d.device_id = r.device_id
   ), ordered as materialized (
-    select r.*, lag(r.value) over instant as before, lead(r.value) over instant as after
+    select r.*, nextval('public.telemetry_reading_id_seq') as reading_id,
+      lag(r.value) over instant as before, lead(r.value) over instant as after
     from reading r
     where r.enabled
     window instant as (partition by r.device_id, r.metric, r.timestamp order by r.position)
   ), stored as (
     -- In key order: two batches with the same readings wait for each other instead of deadlocking.
-    insert into public.telemetry as t (tenant_id, timestamp, device_id, metric, value, received_at, trace_id)
-    select p_tenant_id, o.timestamp, o.device_id, o.metric, o.value, v_now, p_trace_id
+    insert into public.telemetry as t (tenant_id, timestamp, device_id, metric, value, reading_id, received_at, trace_id)
+    select p_tenant_id, o.timestamp, o.device_id, o.metric, o.value, o.reading_id, v_now, p_trace_id
     from ordered o
     where o.after is null
     order by o.device_id, o.metric, o.timestamp
@@ -46,19 +47,19 @@ begin
         else least(t.overwrites, 32766) + 1
       end
     where t.value <> excluded.value or ingest._is_inherited(t.tenant_id, t.device_id, t.reading_id)
-    returning t.device_id, t.metric, t.timestamp, t.reading_id, t.overwrites
+    returning t.reading_id, t.overwrites
   ), judged as materialized (
-    select o.device_id, o.metric, o.timestamp, o.value, o.position, o.first_reading_id, s.reading_id,
+    select o.device_id, o.metric, o.timestamp, o.value, o.position, o.reading_id,
       case
-        when o.before is not null then case when o.value = o.before then 'duplicate' else 'overwritten' end
+        when o.before is not null then case when o.value = o.before then c_duplicate else c_overwritten end
         when o.after is not null then  -- the first of several values for one instant
-          case when old.value is null then 'accepted' when old.value = o.value then 'duplicate' else 'overwritten' end
-        when s.reading_id is null then 'duplicate'
-        when s.overwrites = 0 then 'accepted'
-        else 'overwritten'
+          case when old.value is null then c_accepted when old.value = o.value then c_duplicate else c_overwritten end
+        when s.reading_id is null then c_duplicate
+        when s.overwrites = 0 then c_accepted
+        else c_overwritten
       end as outcome
     from ordered o
-    left join stored s using (device_id, metric, timestamp)
+    left join stored s on s.reading_id = o.reading_id
     left join lateral (
       select t.value from public.telemetry t
       where o.before is null and o.after is not null and t.tenant_id = p_tenant_id and t.device_id = o.device_id
@@ -71,33 +72,34 @@ begin
     select distinct on (j.device_id, j.metric)
       p_tenant_id, j.device_id, j.metric, j.timestamp, j.value, v_now, p_trace_id
     from judged j
-    where j.outcome <> 'duplicate'
+    where j.outcome <> c_duplicate
     order by j.device_id, j.metric, least(j.timestamp, v_now) desc, j.position desc
     on conflict (tenant_id, device_id, metric) do update
     set newest_before = least(d.timestamp, d.received_at),
-      timestamp = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.timestamp else d.timestamp end,
-      value = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.value else d.value end,
-      received_at = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.received_at else d.received_at end,
-      trace_id = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at) then excluded.trace_id else d.trace_id end
-    returning d.device_id, d.metric, d.newest_before
-  ), series as (
-    select l.*, row_number() over () as number from latest l
+      timestamp = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at)
+        then excluded.timestamp else d.timestamp end,
+      value = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at)
+        then excluded.value else d.value end,
+      received_at = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at)
+        then excluded.received_at else d.received_at end,
+      trace_id = case when least(excluded.timestamp, v_now) >= least(d.timestamp, d.received_at)
+        then excluded.trace_id else d.trace_id end
+    returning d.ctid as series, d.device_id, d.metric, d.newest_before
   ), queued as (
     -- Joined to latest, so the numbers of arrival are drawn under its locks.
     insert into evaluator.inbox
       (shard, reading_id, tenant_id, device_id, metric, timestamp, value, received_at, trace_id, newest_before)
-    select core.shard_of(p_tenant_id, j.device_id), coalesce(j.reading_id, j.first_reading_id), p_tenant_id, j.device_id,
-      j.metric, j.timestamp, j.value, v_now, p_trace_id,
-      greatest(s.newest_before, max(least(j.timestamp, v_now)) over (
-        partition by s.number order by j.position rows between unbounded preceding and 1 preceding))
+    select core.shard_of(p_tenant_id, j.device_id), j.reading_id, p_tenant_id, j.device_id, j.metric, j.timestamp, j.value,
+      v_now, p_trace_id, greatest(l.newest_before, max(least(j.timestamp, v_now)) over (
+        partition by l.series order by j.position rows between unbounded preceding and 1 preceding))
     from judged j
-    join series s using (device_id, metric)
-    where j.outcome <> 'duplicate'
-    order by j.position
+    join latest l using (device_id, metric)
+    where j.outcome <> c_duplicate
+    order by l.series, j.position
   )
-  select count(*) filter (where j.outcome = 'accepted'), count(*) filter (where j.outcome = 'duplicate'),
-    count(*) filter (where j.outcome = 'overwritten'), min(j.timestamp) filter (where j.outcome <> 'duplicate'),
-    max(j.timestamp) filter (where j.outcome <> 'duplicate'),
+  select count(*) filter (where j.outcome = c_accepted), count(*) filter (where j.outcome = c_duplicate),
+    count(*) filter (where j.outcome = c_overwritten), min(j.timestamp) filter (where j.outcome <> c_duplicate),
+    max(j.timestamp) filter (where j.outcome <> c_duplicate),
     coalesce(
       (select jsonb_agg(jsonb_build_object(
           'index', r.position - 1,

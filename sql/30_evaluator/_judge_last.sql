@@ -3,10 +3,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- When more devices breach, the evaluator opens their alerts: the caller does not wait for a whole fleet.
+  c_most_alerts constant integer := 1000;
   v_transitions jsonb;
 begin
   with breaching as (
-    select l.*, core.now() - l.lag as since
+    select l.*, core.now() - l.lag as since, p_rule.for_seconds = 0 and count(*) over () <= c_most_alerts as fires
     from evaluator._last_known(p_rule, p_device_id) l
     where evaluator._breaches(p_rule.operator, l.value, p_rule.threshold)
       and not exists (
@@ -23,8 +25,7 @@ begin
     insert into public.rule_state
       (tenant_id, rule_id, device_id, shard, since, firing, last_timestamp, last_value, due_at, trace_id)
     select p_rule.tenant_id, p_rule.rule_id, b.device_id, core.shard_of(p_rule.tenant_id, b.device_id), b.since,
-      p_rule.for_seconds = 0, b."time", b.value,
-      case when p_rule.for_seconds > 0 then core.now() + make_interval(secs => p_rule.for_seconds) end, b.trace_id
+      b.fires, b."time", b.value, case when not b.fires then core.now() + make_interval(secs => p_rule.for_seconds) end, b.trace_id
     from breaching b
     on conflict (tenant_id, rule_id, device_id) do nothing
     returning device_id, since, firing, last_value, trace_id
@@ -37,6 +38,7 @@ begin
   if v_transitions is not null then
     perform evaluator._apply(v_transitions);
   end if;
+  perform pg_notify('pulse_evaluator', '');
 end
 $$;
 
