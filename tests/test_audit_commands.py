@@ -46,12 +46,14 @@ class Pulse:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
         ours = {"PYTHONPATH": str(ROOT), "PULSE_HOME": str(self.home), "PULSE_AUDIT_DATABASE_URL": self.url}
 
+        given = {**inherited, **ours, **self.settings, **settings}
+
         def run() -> Done:
             return subprocess.run(
                 [sys.executable, "-P", "-m", "services.cli", "audit", *arguments],
                 check=False,
                 cwd="/",
-                env={**inherited, **ours, **self.settings, **settings},
+                env=given,
                 capture_output=True,
                 text=True,
                 timeout=60,

@@ -100,7 +100,7 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
     """Views and no tables, but for the auditor, who reads the trail and its proof; partitions are for nobody."""
     expected = {
         "pulse_app": {"api", "metrics"},
-        "pulse_ops": {"api", "metrics"},
+        "pulse_ops": {"api", "audit", "metrics"},
         "pulse_exporter": {"metrics"},
         "pulse_auditor": {"audit", "public"},
     }
@@ -111,6 +111,14 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
     assert [row["name"] for row in await readable(conn, "pulse_auditor") if row["schema"] == "public"] == [
         "public.audit_log"
     ]
+    # What it verifies by itself: hashes and signatures, no event.
+    assert {row["name"] for row in await readable(conn, "pulse_ops") if row["schema"] == "audit"} == {
+        "audit.block_headers",
+        "audit.log_checkpoints",
+        "audit.log_keys",
+        "audit.log_nodes",
+        "audit.log_tombstones",
+    }
     partitions = await conn.fetchval("select count(*) from pg_class where relispartition and relkind = 'r'")
     assert partitions > 5
 

@@ -52,9 +52,13 @@ begin atomic
   left join head h on true
   left join audit.checkpoints c on c.tree_size = h.tree_size
   left join audit.signing_keys k on k.key_id = c.key_id
-  left join audit.epochs e on e.epoch = (pg_snapshot_xmax(audit._head_snapshot())::text::bigint >> 48);
+  left join audit.epochs e on e.epoch = case
+    when h.tree_size is null then audit._epoch()
+    else pg_snapshot_xmax(audit._head_snapshot())::text::bigint >> 48
+  end;
 end;
 
 comment on function audit.read_head() is
   'Where the log stands: blocks, rows, the hashes from which its root follows, the checkpoint that was signed over it and '
-  'its key, the newest entry, and the server on which the newest block of rows was sealed.';
+  'its key, the newest entry, the server on which the newest block of rows was sealed, or '
+  'the present one as it is on record while nothing is sealed.';

@@ -1,5 +1,7 @@
 create function audit.read_verifications()
-returns table (scope text, verified_at timestamptz, age_seconds double precision, row_count bigint, fault_count bigint, message text)
+returns table (
+  scope text, verified_at timestamptz, age_seconds double precision, row_count bigint, fault_count bigint, message text
+)
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 begin atomic

@@ -18,7 +18,8 @@ from (
   from public.notification_jobs j
   union all
   select
-    s.tenant_id, s.alert_id, s.event_id, s.channel_id, 'suppressed', s.reason, s.route_id, null, null, s.recorded_at
+    s.tenant_id, s.alert_id, s.event_id, s.channel_id, 'suppressed' as decision, s.reason, s.route_id, null as job_id,
+    null as last_error, s.recorded_at as decided_at
   from public.suppressions s
 ) d
 left join public.notification_channels c on c.tenant_id = d.tenant_id and c.channel_id = d.channel_id
