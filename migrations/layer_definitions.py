@@ -141,7 +141,7 @@ select format('default grants on %%s%%s', d.defaclobjtype, ' in schema ' || n.ns
  group by d.defaclobjtype, n.nspname
 """
 
-# A trigger that calls a function of somebody else is not the layer's, wherever it is.
+# A trigger that calls a function outside our schemas does not belong to the layer.
 _FOREIGN = """
 select format('trigger %%I on %%I.%%I, which calls %%I.%%I()', t.tgname, n.nspname, c.relname, r.nspname, p.proname)
   from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace

@@ -38,7 +38,7 @@ select format('index %%I on %%s', c.relname, t.name)
 def find_parts(session: Session, body: str) -> list[str]:
     """Return the parts of the tables of our schemas, and of those tables in public that the layer's text names.
 
-    Other tables in public are a user's, who may drop them.
+    Users may have other tables in public, and may drop them.
     """
     return _read(session, sorted(set(re.findall(r"\bpublic\.(\w+)", body))))
 

@@ -157,7 +157,7 @@ async def rename_database(operator: Operator) -> None:
 
 
 async def seal_and_verify(operator: Operator) -> None:
-    """Seal what was written since, with the old key, and verify all of it."""
+    """Seal what was written since, with the old key, and verify the whole log."""
     home = Path(operator.variables["KEYS"])
     async with superuser(operator.url) as conn, pools(operator.url, "pulse_ops", "pulse_auditor") as [ops, auditor]:
         log = SealedLog(conn, ops, auditor, home, make_sealer(home))

@@ -24,7 +24,7 @@ from tests.restoring import Url, contents, fill, pools, require_guards, serve, s
 from tests.sealed_log import SealedLog, make_sealer
 from tests.servers import DEBIAN_15, make_login
 
-# Printed when the owner's grant on a schema of somebody else is restored by the owner: it is there already.
+# pulse_owner cannot grant on the schema public, which it does not own; migrations.roles has done so before.
 HARMLESS = 'WARNING:  no privileges were granted for "public"'
 OWNER = RoleNames().owner
 WIPE = """
@@ -37,7 +37,7 @@ OWNERLESS = ["--no-owner", f"--role={OWNER}"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server with the programs of its version, and a database of it."""
+    """A database, and the programs of its server's version."""
 
     url: Url
     bin_dir: Path
