@@ -132,8 +132,8 @@ begin
     where not f.is_late and f.previous is null and f.fired and not f.firing
   )
   select (select count(*) from batch), (
-      select coalesce(jsonb_agg(t.edge || (to_jsonb(t) - 'edge')
-        order by t.edge ->> 'at', t.tenant_id, t.rule_id, t.device_id, t.n), '[]')
+      select coalesce(jsonb_agg(t.edge || jsonb_build_object('tenant_id', t.tenant_id, 'rule_id', t.rule_id, 'device_id',
+        t.device_id, 'n', t.n, 'kind', t.kind) order by t.edge ->> 'at', t.tenant_id, t.rule_id, t.device_id, t.n), '[]')
       from transition t
     ), (
       select coalesce(jsonb_agg(to_jsonb(n) order by n.tenant_id, n.rule_id, n.device_id, n.arrival), '[]')

@@ -10,7 +10,9 @@ begin
     from rows from (jsonb_to_recordset(p_openings)
       as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, device_name text, metric text,
         severity text, message text, value double precision, at timestamptz, received_at timestamptz, closed_at timestamptz,
-        policy_id bigint, trace_id text)) with ordinality as o
+        policy_id bigint, trace_id text), jsonb_array_elements(p_openings)) with ordinality
+      as o (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity, message, value, at,
+        received_at, closed_at, policy_id, trace_id, opening, ordinality)
   ), stored as (
     insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity,
       message, value, opened_at, status, closed_at, close_reason, silenced_until, trace_id)
@@ -36,7 +38,7 @@ begin
       partition by o.tenant_id, o.fingerprint, o.at, o.closed_at order by o.ordinality) as turn
     from opening o
   )
-  select jsonb_agg((p_openings -> (o.ordinality - 1)::integer) || jsonb_build_object('alert_id', i.alert_id)
+  select jsonb_agg(o.opening || jsonb_build_object('alert_id', i.alert_id)
     order by o.ordinality)
   into v_opened
   from inserted i
