@@ -309,8 +309,6 @@ async def test_an_upgraded_server_is_continued(tmp_path: Path, require: Callable
             await log.write(5)
             await log.seal()
             await log.write(3)
-            # Whether tracked tables can be restored is proven where they are.
-            await log.conn.execute("drop trigger if exists track_update on alerts")
             size = await blocks_of(log)
         old.stop()
         new.upgrade_from(old)
