@@ -46,7 +46,8 @@ def _completed(url: str, variable: str) -> str:
     parts = _parts(url, variable)
     hosts = (parts.get("host") or parts.get("hostaddr") or os.environ.get("PGHOST") or "").count(",") + 1
     added = {}
-    if not (parts.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")):
+    # A single server that takes no changes is refused by migrations.server, which says why.
+    if hosts > 1 and not (parts.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")):
         added["target_session_attrs"] = "read-write"
     service = parts.get("service") or os.environ.get("PGSERVICE")
     if not (parts.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or service):

@@ -3,7 +3,7 @@
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import quote
@@ -16,12 +16,15 @@ from services.local.pg_binaries import carried_binaries, reachable_binaries
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests.conftest import ACTOR, PASSWORD
+from tests.hardening import DEPLOYER
 from tests.sealed_log import SealedLog, make_sealer
 
 
 def restore(source: str, target: str) -> None:
     """Load a dump of one database into another, which is empty."""
     programs = carried_binaries()
+    with psycopg.connect(target, autocommit=True) as session, suppress(psycopg.errors.DuplicateObject):
+        session.execute(f"create role {DEPLOYER}".encode())  # the schema of the tests' template is its own
     dump = subprocess.run(
         [str(programs / "pg_dump"), "--format=custom", f"--dbname={source}"], check=True, capture_output=True
     ).stdout

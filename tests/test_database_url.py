@@ -252,9 +252,9 @@ def test_a_migration_goes_to_a_server_that_takes_changes(monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     for url, added in {
         "postgresql://u@a,b/d": {"target_session_attrs": "read-write", "connect_timeout": "2"},
-        "postgresql://u@a": {"target_session_attrs": "read-write", "connect_timeout": "10"},
+        "postgresql://u@a": {"connect_timeout": "10"},
         "postgresql://u@a,b/d?target_session_attrs=any&connect_timeout=7": {},
-        "postgresql:///d?service=s": {"target_session_attrs": "read-write"},
+        "postgresql:///d?service=s": {},
     }.items():
         monkeypatch.setenv("PULSE_DATABASE_URL", url)
         assert conninfo_to_dict(database_url()) == {**added, **conninfo_to_dict(url)}

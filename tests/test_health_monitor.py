@@ -72,7 +72,7 @@ async def test_an_outage_opens_one_alert_and_its_end_closes_it(
         assert (row["status"], row["failures"], len(await story(conn))) == ("down", failures, events)
     alert = await conn.fetchrow("select * from alerts")
     assert (alert["tenant_id"], alert["fingerprint"], alert["severity"]) == ("system", "health:dispatcher", "critical")
-    assert alert["message"].startswith("dispatcher failed 3 health checks in a row: NetworkError")
+    assert alert["message"].startswith("dispatcher failed 3 health checks in a row: ConnectError")
 
     await target.up()
     await watch.check(app_pool)

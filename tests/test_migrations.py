@@ -182,7 +182,7 @@ def test_the_running_stack_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert database_url() == running
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://services@db/pulse")
     monkeypatch.setenv("PULSE_MIGRATION_URL", "postgresql://deployer@db/pulse")
-    added = "?target_session_attrs=read-write&connect_timeout=10"
+    added = "?connect_timeout=10"
     assert database_url() == f"postgresql://deployer@db/pulse{added}"
     monkeypatch.delenv("PULSE_MIGRATION_URL")
     assert database_url() == f"postgresql://services@db/pulse{added}"

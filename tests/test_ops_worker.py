@@ -100,7 +100,12 @@ async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app
         HealthTarget() as target,
         ready_service(MODULE, app_url, health_targets=only(target), seal_seconds="0.05", **OFTEN) as worker,
     ):
-        refused = {"seal_audit": "read_head", "drop_audit_months": "set_retention", "detect_attacks": "detect_attacks"}
+        refused = {
+            "seal_audit": "read_head",
+            "verify_audit": "read_head",
+            "drop_audit_months": "set_retention",
+            "detect_attacks": "detect_attacks",
+        }
         await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(refused))
         checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))
         await until(lambda: conn.fetchval("select checked_at > $1 from service_health", checked_at))

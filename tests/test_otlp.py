@@ -185,7 +185,7 @@ async def test_what_fails_is_told_and_a_hung_collector_holds_nobody(
     assert {name: values(span.attributes)["error.type"] for name, span in spans.items()} == {
         "dispatch": "ZeroDivisionError",
         "POST": "503",
-        "GET": "NetworkError",
+        "GET": "ConnectError",
     }
     assert ids(spans["POST"])[::2] == (TRACE, context.span_id)
     assert {span.status.code for span in spans.values()} == {2}

@@ -24,6 +24,7 @@ create type layer_of_test.answer as ({columns});
 create function layer_of_test.ask(p layer_of_test.answer) returns setof layer_of_test.answer
 language sql as $$ select p.* $$;
 grant usage on schema layer_of_test to pulse_app;
+grant execute on function layer_of_test.ask to pulse_app;
 """
 ASK = "select * from layer_of_test.ask($1)"
 

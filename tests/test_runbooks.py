@@ -40,6 +40,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         EVENT.format("audit.gap", "p_source_service => 'ui_iot', p_message => 'lost'"),
         {"source_service": "ui_iot", "message": "lost"},
     ),
+    "PulseAuditUnverified": (
+        "insert into audit.verifications (scope, verified_at, row_count, fault_count) values ('all', now(), 7, 1)",
+        {"scope": "all", "row_count": 7, "fault_count": 1},
+    ),
     "PulseServiceUnhealthy": (
         (
             "insert into service_health (service, url, status, failures, checked_at, changed_at, error)"
@@ -119,7 +123,7 @@ REPAIRS = {
     "select ops.end_session(PID)": "tried with each session",
     "select ops.ensure_partitions()": "tried with the missing partitions",
     "vacuum notification_jobs": "tried as the owner",
-    "alter table devices enable trigger user": "tried as the owner",
+    "select audit.track('public.new_name')": "tried as the owner",
     "rollback prepared 'GID'": "tried as an administrator",
     "select pg_drop_replication_slot('NAME')": "tried as an administrator",
 }
@@ -162,10 +166,10 @@ async def test_each_query_shows_its_fault(
     assert made != []
     assert await operator.fetch(query_of("PulseDefaultPartitionUsed")) == []
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await operator.execute("alter table devices enable trigger user")
+        await operator.execute("select audit.track('devices')")
     owner = await asyncpg.connect(database_url)
     await owner.execute("set role pulse_owner")
-    await owner.execute("alter table devices enable trigger user")
+    await owner.execute("select audit.track('devices')")
     await owner.execute("vacuum notification_jobs")
     await owner.close()
     states = [row["tgenabled"] for row in await operator.fetch(query_of("PulseAuditUnguarded"))]

@@ -285,7 +285,8 @@ async def test_a_read_may_take_longer_than_other_statements(
     await conn.execute(
         "alter function audit._leaf_hash(audit_log) rename to _fast;"
         "create function audit._leaf_hash(p_row audit_log) returns bytea language plpgsql stable as"
-        " $$ begin if p_row.entity_id = '1000' then perform pg_sleep(2); end if; return audit._fast(p_row); end $$"
+        " $$ begin if p_row.entity_id = '1000' then perform pg_sleep(2); end if; return audit._fast(p_row); end $$;"
+        "grant execute on function audit._leaf_hash to pulse_owner"
     )
     pool = await db.open_pool(UiIot(database_url=ops_url, command_timeout_seconds=1))
     sealer = Sealer("slow", KeyFile(tmp_path / "signing.key", "n"), rows_per_pass=100_000, lease_seconds=1.0)

@@ -180,14 +180,24 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, context: tracing.TraceContext) -> httpx.Response:
         deadline = asyncio.get_running_loop().time() + self.deadline_seconds
+        sent = False
+
+        async def watch(event: str, _info: object) -> None:
+            nonlocal sent
+            sent = sent or event.endswith("send_request_headers.started")
+
         outgoing = _outgoing(request, context, trusted=self.trusted)
+        outgoing.extensions = {**outgoing.extensions, "trace": watch}
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self.pool.handle_async_request(outgoing)
         except (TimeoutError, httpcore.TimeoutException) as error:
-            raise httpx.TimeoutException(f"no answer within {self.deadline_seconds:g} s") from error
+            # Whether the request may have arrived matters to a caller that would repeat it.
+            timed_out = httpx.TimeoutException if sent else httpx.ConnectTimeout
+            raise timed_out(f"no answer within {self.deadline_seconds:g} s") from error
         except httpcore.NetworkError as error:
-            raise httpx.NetworkError(str(error) or type(error).__name__) from error
+            failed = httpx.NetworkError if sent else httpx.ConnectError
+            raise failed(str(error) or type(error).__name__) from error
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
             raise httpx.ProtocolError(str(error) or type(error).__name__) from error
         try:
@@ -237,6 +247,8 @@ def traced_client(
     egress: Egress = DIRECT,
 ) -> httpx.AsyncClient:
     """A client for requests that leave the machine; raises AddressRefused and httpx.TransportError.
+
+    ConnectError and ConnectTimeout mean that nothing of the request was sent.
 
     timeout_seconds: from the first byte of the request to the last of the answer.  max_body_bytes: what is read of an
     answer; the rest is dropped.  allow_private: loopback is admitted too, no other private address.  trusted: any

@@ -143,6 +143,7 @@ class _Link:
         self._to_client = to_client
         self._in_transaction = False
         self._executed = False
+        self._settles = False
 
     async def run(self) -> None:
         """Pass messages until one side ends or the script cuts."""
@@ -184,12 +185,17 @@ class _Link:
         return cut
 
     def _commits(self, kind: bytes, whole: bytes) -> bool:
-        """CopyDone and the Sync after an Execute commit outside of a transaction block, COMMIT inside of one."""
+        """CopyDone and the Sync after an Execute commit outside of a transaction block, COMMIT inside of one.
+
+        The statement that settles a new session stores nothing, so it is no place to cut at.
+        """
+        if kind == b"P":
+            self._settles = b"pg_is_in_recovery()" in whole
         executed, self._executed = self._executed, kind == b"E" or (self._executed and kind not in b"SQ")
         if kind == b"Q":
             word = whole[5:].lstrip().upper()
             return self._in_transaction == word.startswith(b"COMMIT") and not word.startswith((b"BEGIN", b"COPY"))
-        return not self._in_transaction and (kind == b"c" or (kind == b"S" and executed))
+        return not self._in_transaction and (kind == b"c" or (kind == b"S" and executed and not self._settles))
 
     async def _let_work(self) -> None:
         """Return when the server has done what it was told: it hangs up then, with nobody to hear it."""
