@@ -203,6 +203,7 @@ async def test_a_wrong_question_is_answered_in_one_line(pulse: Pulse, arguments:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse) -> None:
     """The running sealer takes it at its next pass; the public keys of both are printed."""
     [old] = (await pulse("keys")).stdout.splitlines()

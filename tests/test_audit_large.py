@@ -53,6 +53,7 @@ async def test_a_long_value_of_a_row_is_cut(conn: asyncpg.Connection) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_many_large_rows_of_one_statement_are_recorded(conn: asyncpg.Connection) -> None:
     """What one array cannot hold, an array of 10,000 events, does not cost the statement."""
     await make_table(conn)

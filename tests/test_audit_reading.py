@@ -143,6 +143,7 @@ def keeps(row: Any, values: dict[str, str], since: datetime | None = None, until
     )
 
 
+@pytest.mark.slow
 async def test_a_filter_takes_away_and_changes_no_order(
     conn: asyncpg.Connection, history: list[dict[str, str]]
 ) -> None:

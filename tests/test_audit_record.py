@@ -100,6 +100,7 @@ def cuts(seed: int) -> Iterator[Cut]:
     return iter(random.Random(seed).choices(("before", "after", "pass"), k=40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [11, 12])
 async def test_whatever_is_acknowledged_under_cuts_is_there_once(
     app_url: str, conn: asyncpg.Connection, seed: int

@@ -41,6 +41,7 @@ def run_benchmark(name: str, url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str) -> None:
     """Reference and Pulse in the same run."""

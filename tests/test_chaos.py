@@ -25,6 +25,7 @@ def environment() -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(CHECKOUT)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_minute_of_chaos_breaks_no_promise(tmp_path: Path) -> None:
     """Every kind of fault happened, events were acknowledged and lost, and all is as it was told."""
@@ -41,6 +42,7 @@ def test_a_minute_of_chaos_breaks_no_promise(tmp_path: Path) -> None:
     assert report["gap_rows"] > 0, "database and disk were never away together"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_command(number: signal.Signals) -> None:
     """However it ends, its server, API and sealers end with it; unless it was killed, its files are gone too."""

@@ -15,6 +15,7 @@ from tests.test_chaos import environment
 COUNT = os.environ.get("PULSE_TEST_CHAOS_TRACES", "96")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_kill_tears_a_trace(tmp_path: Path) -> None:
     """Services died, requests and webhooks were repeated, and each trace is whole."""

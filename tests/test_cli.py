@@ -155,6 +155,7 @@ def test_token_prints_the_token_alone(pulse: Run) -> None:
     assert pulse("token", "--expired").stdout.count(".") == 2
 
 
+@pytest.mark.slow
 async def test_a_token_for_no_tenant_or_no_issuer_is_refused(
     pulse: Run, conn: asyncpg.Connection, app_url: str, home: Home
 ) -> None:
@@ -188,6 +189,7 @@ def test_trace_takes_only_a_trace_id(pulse: Run, wrong: str) -> None:
     assert "is no trace id" in assert_one_line(pulse("trace", wrong))
 
 
+@pytest.mark.slow
 async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
     """As the role of the services, with an audit event that says who; what cannot be is said in one line."""
     url = {"PULSE_DATABASE_URL": app_url}
@@ -215,6 +217,7 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
     assert await conn.fetchval("select count(*) from tenants") == 3
 
 
+@pytest.mark.slow
 async def test_holds_are_placed_shown_and_released(
     pulse: Run, conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
@@ -291,6 +294,7 @@ def test_psql_passes_arguments_and_status_on(pulse: Run, database_url: str) -> N
     assert pulse("psql", "--", "-XAtc", "select 1 / 0", PULSE_DATABASE_URL=database_url).returncode == 1
 
 
+@pytest.mark.slow
 def test_migrate_says_what_it_did(pulse: Run, empty_url: str) -> None:
     """And the second time, that there was nothing to do."""
     first = pulse("migrate", PULSE_DATABASE_URL=empty_url)

@@ -64,6 +64,7 @@ def url(role_url: Callable[[str], str]) -> str:
     return role_url("pulse_auditor")
 
 
+@pytest.mark.slow
 async def test_it_shows_all_tenants_or_one_in_order_and_goes_on_where_it_stopped(
     url: str, conn: asyncpg.Connection, seal: Seal
 ) -> None:

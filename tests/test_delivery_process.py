@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 import orjson
+import pytest
 
 from tests import seed
 from tests.delivering import alert, job, states
@@ -102,6 +103,7 @@ async def test_a_notification_wakes_it(conn: asyncpg.Connection, app_url: str) -
         assert await worker.stop() == 0
 
 
+@pytest.mark.slow
 async def test_two_processes_deliver_each_job_once_while_one_dies(conn: asyncpg.Connection, app_url: str) -> None:
     """Every job arrives; only what the dead one had in hand may arrive twice, under its own id."""
     async with (

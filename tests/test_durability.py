@@ -35,6 +35,7 @@ async def said_at_exit(running: Running) -> str:
     return str(errors[0])
 
 
+@pytest.mark.slow
 async def test_every_writing_service_refuses_a_database_that_would_lose_rows(durable: EmbeddedPostgres) -> None:
     """Also when only our role's setting says so, as after a hasty tuning; one clear line and status 1."""
     owner = await asyncpg.connect(durable.url())

@@ -143,6 +143,7 @@ async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Con
             assert not [line for line in running.lines if "not_json" in line], module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [UI, EVALUATOR, DISPATCHER, DELIVERY])
 async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str, module: str) -> None:
     """Kill -9 of one service between two readings: every alert is still told of once, beginning before end."""
@@ -172,6 +173,7 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
         assert len(stack.receiver.requests) == 3 or module == DELIVERY
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connection, app_url: str) -> None:
     """The lease runs out, the attempt is recorded as unknown, and the repeat carries the same webhook-id."""
     async with running_stack(conn, app_url, 1) as stack:
@@ -192,6 +194,7 @@ async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connecti
         assert [row["outcome"] for row in outcomes] == ["unknown", "delivered"]
 
 
+@pytest.mark.slow
 async def test_two_copies_of_each_tell_the_same_as_one(conn: asyncpg.Connection, app_url: str) -> None:
     """With two evaluators, dispatchers and delivery workers every notification goes out once, in order."""
     async with running_stack(conn, app_url, 2) as stack:

@@ -7,6 +7,7 @@ import pytest
 from tests.fastapi_versions import check, oldest
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_oldest_fastapi_allowed_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Installs it from the package index, so only where everything is asked for."""

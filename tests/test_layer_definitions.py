@@ -166,6 +166,7 @@ def test_what_happens_every_day_is_no_fault(session: psycopg.Connection[Any], da
     assert (done.stdout.partition(":")[0], done.stderr) == ("nothing to do", "")
 
 
+@pytest.mark.slow
 def test_pulse_migrate_mends_what_it_names(session: psycopg.Connection[Any], database_url: str) -> None:
     """A dropped trigger and an altered view, as the runbooks and docs/audit.md say."""
     session.execute("drop trigger track_update on devices; alter view api.rules set (security_invoker = on)")
@@ -239,6 +240,7 @@ def test_what_cannot_be_compared_is_built_anew_once(
     assert migrator.upgrade().startswith("nothing to do")
 
 
+@pytest.mark.slow
 def test_what_the_tables_lack_is_named_until_it_is_back(session: psycopg.Connection[Any], database_url: str) -> None:
     """A restore that went on after an error: no migration makes a key or an index, and a rebuild forgets none."""
     migrator = Migrator(database_url)

@@ -98,6 +98,7 @@ def test_an_extension_in_a_schema_of_ours_is_left_alone(empty_url: str) -> None:
         assert may.fetchone() == (False,)
 
 
+@pytest.mark.slow
 def test_upgrade_and_downgrade_by_hand(empty_url: str, tmp_path: Path) -> None:
     """The commands of the README work from any directory and say what they did."""
     for command, said in (

@@ -71,6 +71,7 @@ def refusal(url: str) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scope", "isolation"), [("database {0}", "serializable"), ("role {1} in database {0}", "repeatable read")]
 )
@@ -127,6 +128,7 @@ def test_another_encoding_is_refused(empty_url: str, encoding: str) -> None:
             session.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
 
 
+@pytest.mark.slow
 def test_a_standby_is_refused(tmp_path: Path) -> None:
     """It takes no changes, and the primary is somewhere else."""
     server = EmbeddedPostgres(tmp_path / "server")

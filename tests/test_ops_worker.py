@@ -94,6 +94,7 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url:
     assert await conn.fetchval("select count(*) from alert_events where alert_id = $1", alert_id) == 3
 
 
+@pytest.mark.slow
 async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app_url: str) -> None:
     """One line a failed pass, which names the setting, and no traceback; the other timers go on."""
     async with (

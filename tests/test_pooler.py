@@ -32,6 +32,7 @@ async def pooler(conn: asyncpg.Connection, pg_server: Server, require: Callable[
         yield running
 
 
+@pytest.mark.slow
 async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Pooler) -> None:
     """All six services behind it: a reading reaches the webhook, the trail is sealed, every view is served."""
     async with AsyncExitStack() as exits:

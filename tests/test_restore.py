@@ -144,6 +144,7 @@ async def test_every_table_has_rows_and_every_row_comes_back(source: Place, targ
     await require_guards(target.url)
 
 
+@pytest.mark.slow
 async def test_what_a_restore_left_out_is_named_and_comes_back(source: Place, target: Place, tmp_path: Path) -> None:
     """Without grants, comments and triggers the layer is not what was recorded."""
     dump = tmp_path / "pulse.dump"

@@ -28,6 +28,7 @@ def test_promtool_takes_the_configuration_and_the_rules(require: Callable[[str],
     promtool(require("promtool"), "check", "config", "prometheus.yml")
 
 
+@pytest.mark.slow
 def test_every_alert_fires_stays_silent_and_ends(require: Callable[[str], str]) -> None:
     """The cases themselves, by promtool; that there are enough of them is the next test's."""
     promtool(require("promtool"), "test", "rules", *(str(path) for path in TESTS))

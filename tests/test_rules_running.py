@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import httpx
 import orjson
+import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -42,6 +43,7 @@ RUNBOOKS = ROOT / "docs" / "runbooks.md"
 ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
 
+@pytest.mark.slow
 async def test_nothing_is_dead_and_a_fault_is_told(
     conn: asyncpg.Connection, role_url: RoleUrl, require: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ async def test_a_key_of_another_log_name_is_an_error(log: SealedLog) -> None:
     assert "PULSE_AUDIT_LOG_NAME is another/name, and the key in" in renamed.status.message
 
 
+@pytest.mark.slow
 async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> None:
     """Twice in a row too: the log says which key follows which, and what the old one signs later is refused."""
     old = log.sealer.keys.load()
@@ -139,6 +140,7 @@ async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> Non
     assert f"signed by key {old.verifier.key_id}, which another key had replaced" in str((await log.verify()).faults[0])
 
 
+@pytest.mark.slow
 async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
     """By a key that the command makes; the log, the trail and verify say who said so."""
     old = log.sealer.keys.load()
@@ -169,6 +171,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     assert thief.status.reason == "no_key"
 
 
+@pytest.mark.slow
 async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> None:
     """It names what is missing, and changes nothing where nothing moved."""
     await log.sealer.release(log.writer)
@@ -194,6 +197,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     assert "after restore: moved to db-2" in (await pulse("verify")).stdout
 
 
+@pytest.mark.slow
 async def test_a_process_without_the_key_does_everything_else(log: SealedLog, ops_url: str) -> None:
     """A container without a volume: ready, quiet but for one line, and open about it in /health and /metrics."""
     await log.sealer.release(log.writer)

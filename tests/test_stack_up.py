@@ -37,6 +37,7 @@ def has_restarted(stack: RunningStack, name: str) -> bool:
     return bool(stack.processes()[name]["restarts"] == 1)
 
 
+@pytest.mark.slow
 def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> None:
     """Each process killed in turn, then the supervisor itself, then a clean stop."""
     stack.start()
@@ -93,6 +94,7 @@ def test_a_stop_in_the_middle_of_the_start_is_clean(stack: RunningStack) -> None
     assert not any(pids.is_running(pid) for pid in running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -133,6 +135,7 @@ def test_a_database_of_the_callers_is_migrated_and_gets_no_demo(stack: RunningSt
         assert conn.execute("select core.revision() is not null").fetchone() == (True,)
 
 
+@pytest.mark.slow
 def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
     stack: RunningStack, require: Callable[[str], str]
 ) -> None:

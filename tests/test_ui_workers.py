@@ -137,6 +137,7 @@ def children(running: Running) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url: str, tmp_path: Path) -> None:
     """Whoever answers the scrape, it equals what the client saw, also after kill -9 of a worker."""
     await seed.device(conn)
@@ -244,6 +245,7 @@ async def test_all_workers_are_waited_for_once(app_pool: Pool, app_url: str) -> 
     assert await readiness_fault(process) is None
 
 
+@pytest.mark.slow
 async def test_workers_that_cannot_start_end_with_the_parent(empty_url: str) -> None:
     """As one process does: with one line of the reason and status 1, not in a loop."""
     async with service("services.ui_iot", empty_url, ui_workers="2", port=str(free_port())) as running:

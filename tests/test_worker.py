@@ -221,6 +221,7 @@ async def test_build_may_be_a_list_or_a_context(app_pool: Pool, as_context: bool
     assert ran.is_set()
 
 
+@pytest.mark.slow
 async def test_a_pass_that_waits_for_a_lock_does_not_hold_up_the_stop(conn: asyncpg.Connection, app_url: str) -> None:
     """SIGTERM ends the process within 10 s, whatever its pass waits for; the pass is undone as a whole."""
     await seed.device(conn)
