@@ -40,6 +40,7 @@ def lines_of(running: Running, trace_id: str) -> list[dict[str, Any]]:
     return [line for line in running.lines if line.get("trace_id") == trace_id]
 
 
+@pytest.mark.slow
 async def test_a_request_leaves_its_trace_in_log_metric_row_and_audit(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
@@ -78,6 +79,7 @@ async def test_a_request_leaves_its_trace_in_log_metric_row_and_audit(
     ]
 
 
+@pytest.mark.slow
 async def test_without_an_issuer_it_says_so_once_and_devices_are_let_in(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.device(conn)
     text, digest = new_device_token("acme")
@@ -127,6 +129,7 @@ async def test_tokens_up_to_the_largest_setting_reach_the_check(app_url: str, co
         await serving
 
 
+@pytest.mark.slow
 async def test_an_issuer_is_found_by_discovery_and_asked_for_sessions(app_url: str, conn: asyncpg.Connection) -> None:
     """Over real sockets: keys, tokens and refreshed tokens of an OpenID Connect issuer."""
     await seed.device(conn)
@@ -184,6 +187,7 @@ async def test_a_request_in_hand_is_answered_before_the_process_ends(
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'config.device_updated'") == 1
 
 
+@pytest.mark.slow
 async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer: dict[str, str]) -> None:
     """Orchestrators must not kill what only waits."""
     away = f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse"
@@ -204,6 +208,7 @@ async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer
         assert await running.stop() == 0
 
 
+@pytest.mark.slow
 async def test_hostile_bytes_on_the_wire_break_nothing(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
@@ -238,6 +243,7 @@ def _exchange(port: int, head: bytes) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -338,6 +338,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attacks", [{}, ATTACKS], ids=["benign", "attacked"])
 async def test_a_day_shows_its_attacks_and_nothing_else(
     conn: asyncpg.Connection, attacks: dict[tuple[str, str], list[Login]]

@@ -168,6 +168,7 @@ async def test_spooled_rows_that_vanish_are_missed(
     assert gap["by_buffer"] == {"spooled": 20 - len(kept)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_whatever_was_acknowledged_is_there_once_and_all_else_is_told(
     app_url: str, conn: asyncpg.Connection, spool_dir: Path, seed: int
@@ -217,6 +218,7 @@ def note(line: bytes, asked: set[str], kept: set[str]) -> None:
     (asked if word == "asked" else kept).add(name)
 
 
+@pytest.mark.slow
 async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> None:
     """All of Postgres stopped in mid-air: it refuses nothing, answers nothing, and cannot even be asked to cancel."""
     with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:

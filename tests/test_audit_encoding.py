@@ -81,6 +81,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield opened
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tenant=strings, text=strings, maybe=st.tuples(*[maybe] * 7), details=documents, duration=st.none() | doubles,

@@ -184,6 +184,7 @@ def home() -> Iterator[Path]:
         yield Path(directory) / "postgres"
 
 
+@pytest.mark.slow
 async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
     """The whole server dies in mid-write, is away for a while and comes back; every event is there once."""
     with EmbeddedPostgres(home) as server:

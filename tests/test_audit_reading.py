@@ -241,6 +241,7 @@ async def test_a_page_reads_a_page(conn: asyncpg.Connection, vast: None) -> None
             assert touched["blocks"] <= 60, (rows, tenant, place, newest, touched["blocks"])
 
 
+@pytest.mark.slow
 async def test_what_an_index_finds_is_found_at_once(conn: asyncpg.Connection, vast: None) -> None:
     """A small tenant in a large trail, or one thing's history: no page after page of nothing."""
     entity = {"entity_type": "alert", "entity_id": "4"}
@@ -276,6 +277,7 @@ async def test_a_time_long_ago_is_reached_at_once(conn: asyncpg.Connection, vast
     assert touched["audit_log"] <= 1000, touched["audit_log"]
 
 
+@pytest.mark.slow
 async def test_a_search_without_an_index_ends_in_time_and_goes_on(conn: asyncpg.Connection, vast: None) -> None:
     """Short pages with a place to go on from, and together every event once."""
     found, places = [], []

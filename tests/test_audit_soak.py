@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from services.shared import db
 from services.shared.sealed_log.kept import read_kept
@@ -71,6 +72,7 @@ class Soak:
             self.hashed.append(report.hashed)
 
 
+@pytest.mark.slow
 async def test_no_false_alarm_while_all_write_and_seal(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path
 ) -> None:

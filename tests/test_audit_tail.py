@@ -204,6 +204,7 @@ async def test_who_does_not_read_is_not_read_for(
         stalled.close()
 
 
+@pytest.mark.slow
 async def test_a_stop_ends_tails_cleanly_and_soon(
     app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> Non
                 assert await log.conn.fetchval(TOUCHED) - before <= 110, query
 
 
+@pytest.mark.slow
 async def test_an_older_export_names_the_row(log: SealedLog, tmp_path: Path, role_url: Callable[[str], str]) -> None:
     """`verify --against`: what was altered, removed or added, by id; a file that was edited proves nothing."""
     await log.fill()

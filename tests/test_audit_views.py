@@ -144,6 +144,7 @@ async def test_the_activity_of_one_user(conn: asyncpg.Connection, auditor: async
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitioned", [False, True])
 async def test_each_view_reads_what_it_is_asked_for(
     conn: asyncpg.Connection, auditor: asyncpg.Connection, partitioned: bool

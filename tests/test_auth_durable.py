@@ -116,6 +116,7 @@ async def test_the_answer_waits_for_the_row(
         assert await count(conn, event_type) == 1
 
 
+@pytest.mark.slow
 async def test_what_was_answered_survives_the_process_while_the_database_is_away(
     app_url: str, conn: asyncpg.Connection, table_lock: TableLock, issuer: dict[str, str], spool_dir: Path
 ) -> None:

@@ -138,6 +138,7 @@ def run(module: str, url: str, *arguments: str) -> "subprocess.CompletedProcess[
     return subprocess.run(argv, cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 async def test_a_bad_url_ends_processes_and_commands_with_status_2(app_url: str) -> None:
     url = app_url + "&sslmode=bogus"
     async with service("services.dispatcher", url) as running:

@@ -135,6 +135,7 @@ async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: 
     assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
 
 
+@pytest.mark.slow
 async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, ops_url: str) -> None:
     """With the default interval: finding, event and system alert of a brute force are there 10 s later at most."""
     async with ready_service(MODULE, ops_url) as worker:

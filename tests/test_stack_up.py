@@ -120,6 +120,7 @@ def test_a_process_that_cannot_start_ends_the_start_with_its_last_words(
     assert "Traceback" not in stack.output
 
 
+@pytest.mark.slow
 def test_a_database_of_the_callers_is_migrated_and_gets_no_demo(stack: RunningStack, empty_url: str) -> None:
     """Only the six services run, and nothing of the database is stopped at the end."""
     stack.settings = {"PULSE_DATABASE_URL": empty_url, "PULSE_ALLOW_UNSAFE_DATABASE": "true"}

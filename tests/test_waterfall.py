@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -81,6 +82,7 @@ def test_a_terminal_gets_bars() -> None:
     assert max(map(len, narrow)) <= 80
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.floats(0, 1e7), st.floats(0, 1e5) | st.none(), st.integers(0, 30)), min_size=1, max_size=30),
     st.integers(60, 250),
