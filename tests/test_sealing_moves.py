@@ -340,3 +340,30 @@ async def promoted(url: str) -> None:
     connection = await asyncpg.connect(url)
     await until(lambda: connection.fetchval("select not pg_is_in_recovery()"))
     await connection.close()
+
+
+async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
+    log: SealedLog, other_server: EmbeddedPostgres, database_url: str
+) -> None:
+    """Restored twice: the counter of the server in between was ahead of the last one's."""
+    name = urlsplit(database_url).path.strip("/")
+    urls = [other_server.url(database="between"), database_url.replace(f"/{name}", f"/{name}_last")]
+    admin = database_url.replace(f"/{name}", "/postgres")
+    other_server.ensure_database("between")
+    spend_transactions(urls[0], 3000)
+    restore(database_url, urls[0])
+    with psycopg.connect(urls[0]) as session:
+        session.execute("select audit.write(array[audit.event('acme', 'alert.opened')])")
+    with psycopg.connect(admin, autocommit=True) as session:
+        session.execute(f"create database {name}_last".encode())
+    try:
+        restore(*urls)
+        async with sealed_log(urls[1], log.home) as moved:
+            await moved.write(2)
+            entry = await continue_at(moved, await blocks_of(moved))
+            assert entry.after.epoch == 2
+            await seal_all(moved)
+            await assert_all_is_sealed_once(moved)
+    finally:
+        with psycopg.connect(admin, autocommit=True) as session:
+            session.execute(f"drop database {name}_last with (force)".encode())
