@@ -168,7 +168,8 @@ select 'row security of ' || o.name from pg_class c join owned o on o.oid = c.oi
 def record_definitions(session: Session) -> dict[str, Any]:
     """Return what is recorded beside an applied layer: the server's major version and a digest of each entry."""
     with plain_names(session):
-        return {"postgres": session.info.server_version // 10000, "definitions": _digests(session)}
+        version = session.info.server_version // 10000
+        return {"postgres": version, "definitions": _digests(session), "tracked": sorted(_tracked(session))}
 
 
 def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
@@ -179,11 +180,15 @@ def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
     with plain_names(session):
         before, now = recorded["definitions"], _digests(session)
         tracking = _tracking_faults(session)
+        # Of Pulse's own tables only: users may stop tracking theirs.
+        lost = [name for name in recorded.get("tracked", ()) if f"table {name}" in recorded.get("tables", ())]
+        untracked = sorted(set(lost) - _tracked(session))
     return [
         *(f"missing {name}" for name in _objects(before.keys() - now.keys())),
         *(f"altered {name}" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]),
         *(f"added {name}" for name in _objects(now.keys() - before.keys())),
         *tracking,
+        *(f"no tracking of {name}" for name in untracked),
     ]
 
 
@@ -226,6 +231,14 @@ def _digests(session: Session) -> Definitions:
 def _objects(names: set[str]) -> list[str]:
     """Leave out the owner, the grants and the comment of an object that is named itself."""
     return sorted(name for name in names if not _ABOUT.match(name) or _ABOUT.sub("", name) not in names)
+
+
+def _tracked(session: Session) -> set[str]:
+    """Return the tables on the list of tracked ones; a layer puts triggers on these alone."""
+    cursor = session.cursor(row_factory=tuple_row)
+    if cursor.execute("select to_regclass('audit.tracked_tables') is null").fetchone() == (True,):
+        return set()
+    return {name for (name,) in cursor.execute("select table_name from audit.tracked_tables").fetchall()}
 
 
 def _tracking_faults(session: Session) -> list[str]:
