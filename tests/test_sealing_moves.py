@@ -367,3 +367,13 @@ async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
     finally:
         with psycopg.connect(admin, autocommit=True) as session:
             session.execute(f"drop database {name}_last with (force)".encode())
+
+
+async def test_a_log_without_blocks_is_not_to_be_continued(log: SealedLog, other_server: EmbeddedPostgres) -> None:
+    """The checkpoints are another database's; the message does not name a command that would refuse."""
+    async with sealed_log(other_server.url(), log.home) as empty:
+        empty.sealer.seen = log.sealer.seen
+        with pytest.raises(LogBroken, match="cannot be continued: begin another one"):
+            await empty.sealer.seal(empty.writer)
+        with pytest.raises(LocalError, match="there is no log to continue"):
+            await continue_at(empty, 0)
