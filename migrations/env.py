@@ -15,7 +15,7 @@ from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 
 from migrations.database_url import NoDatabase, database_url
 from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line, require_owner
-from migrations.layer_definitions import find_foreign_triggers, one_line_of
+from migrations.layer_definitions import find_foreign_objects, one_line_of
 from migrations.role_names import RoleNames, RolesRefused
 from migrations.roles import ensure_roles, refuse_other_owner
 from migrations.server import UnsuitableServer, connect
@@ -86,8 +86,8 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     faults = look_for_faults(session, head) if current == destination == head else None
     if missing := missing_parts(session, revision=current):
         say(f"WARNING: tables lack {one_line_of(missing)}: no migration makes it again, see docs/operate.md")
-    for trigger in find_foreign_triggers(session):
-        say(f"left alone: {trigger}: it is not the SQL layer's")
+    for thing in find_foreign_objects(session):
+        say(f"left alone: {thing}: it is not the SQL layer's")
     if faults:
         say(f"the SQL layer is not as it was applied: {one_line_of(faults)}")
     elif faults == [] and not rebuild:

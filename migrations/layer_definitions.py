@@ -141,14 +141,26 @@ select format('default grants on %%s%%s', d.defaclobjtype, ' in schema ' || n.ns
  group by d.defaclobjtype, n.nspname
 """
 
-# A trigger that calls a function outside our schemas does not belong to the layer.
+# Not the layer's: a trigger that calls a function outside our schemas, a rule on a table, which can turn a change into
+# nothing, and row security, which hides rows from the owner's functions when it is forced.
 _FOREIGN = """
+with owned (oid, name) as (
+  select c.oid, format('%%I.%%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p') and c.relowner = %(owner)s::regrole
+     and (n.nspname = 'public' or n.nspname = any(%(schemas)s))
+)
 select format('trigger %%I on %%I.%%I, which calls %%I.%%I()', t.tgname, n.nspname, c.relname, r.nspname, p.proname)
   from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
   join pg_proc p on p.oid = t.tgfoid join pg_namespace r on r.oid = p.pronamespace
  where not t.tgisinternal and t.tgparentid = 0 and n.nspname = 'public' and c.relowner = %(owner)s::regrole
    and r.nspname <> all(%(schemas)s)
    and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_trigger'::regclass, t.oid, 'e'))
+union all
+select format('rule %%I on %%s', w.rulename, o.name) from pg_rewrite w join owned o on o.oid = w.ev_class
+union all
+select 'row security of ' || o.name from pg_class c join owned o on o.oid = c.oid
+ where c.relrowsecurity or c.relforcerowsecurity
  order by 1
 """
 
@@ -156,7 +168,8 @@ select format('trigger %%I on %%I.%%I, which calls %%I.%%I()', t.tgname, n.nspna
 def record_definitions(session: Session) -> dict[str, Any]:
     """Return what is recorded beside an applied layer: the server's major version and a digest of each entry."""
     with plain_names(session):
-        return {"postgres": session.info.server_version // 10000, "definitions": _digests(session)}
+        version = session.info.server_version // 10000
+        return {"postgres": version, "definitions": _digests(session), "tracked": sorted(_tracked(session))}
 
 
 def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
@@ -167,11 +180,15 @@ def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
     with plain_names(session):
         before, now = recorded["definitions"], _digests(session)
         tracking = _tracking_faults(session)
+        # Of Pulse's own tables only: users may stop tracking theirs.
+        lost = [name for name in recorded.get("tracked", ()) if f"table {name}" in recorded.get("tables", ())]
+        untracked = sorted(set(lost) - _tracked(session))
     return [
         *(f"missing {name}" for name in _objects(before.keys() - now.keys())),
         *(f"altered {name}" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]),
         *(f"added {name}" for name in _objects(now.keys() - before.keys())),
         *tracking,
+        *(f"no tracking of {name}" for name in untracked),
     ]
 
 
@@ -183,8 +200,8 @@ def why_not_comparable(session: Session, recorded: dict[str, Any] | None) -> str
     return None if before == now else f"its definitions were recorded on Postgres {before}, this is Postgres {now}"
 
 
-def find_foreign_triggers(session: Session) -> list[str]:
-    """Return the triggers on the owner's tables in public that call a function outside the layer."""
+def find_foreign_objects(session: Session) -> list[str]:
+    """Return what stands on the owner's tables and is not the layer's: triggers in public, rules, row security."""
     names = {"schemas": list(SCHEMAS), "owner": RoleNames.find().owner}
     return [name for (name,) in session.cursor(row_factory=tuple_row).execute(_FOREIGN.encode(), names).fetchall()]
 
@@ -214,6 +231,14 @@ def _digests(session: Session) -> Definitions:
 def _objects(names: set[str]) -> list[str]:
     """Leave out the owner, the grants and the comment of an object that is named itself."""
     return sorted(name for name in names if not _ABOUT.match(name) or _ABOUT.sub("", name) not in names)
+
+
+def _tracked(session: Session) -> set[str]:
+    """Return the tables on the list of tracked ones; a layer puts triggers on these alone."""
+    cursor = session.cursor(row_factory=tuple_row)
+    if cursor.execute("select to_regclass('audit.tracked_tables') is null").fetchone() == (True,):
+        return set()
+    return {name for (name,) in cursor.execute("select table_name from audit.tracked_tables").fetchall()}
 
 
 def _tracking_faults(session: Session) -> list[str]:

@@ -28,6 +28,8 @@ select format('default of column %%s.%%I', t.name, a.attname)
 union all
 select format('constraint %%I on %%s', k.conname, t.name)
   from part t join pg_constraint k on k.conrelid = t.oid and k.contype in ('p', 'u', 'f', 'c', 'x') and k.convalidated
+ -- `disable trigger all`, which a restore of data alone does and may not take back, switches foreign keys off.
+ where not exists (select from pg_trigger g where g.tgconstraint = k.oid and g.tgenabled not in ('O', 'A'))
 union all
 select format('index %%I on %%s', c.relname, t.name)
   from part t join pg_index i on i.indrelid = t.oid and i.indisvalid join pg_class c on c.oid = i.indexrelid

@@ -292,6 +292,9 @@ def test_psql_passes_arguments_and_status_on(pulse: Run, database_url: str) -> N
         done = pulse("psql", *arguments, PULSE_DATABASE_URL=database_url)
         assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
     assert pulse("psql", "--", "-XAtc", "select 1 / 0", PULSE_DATABASE_URL=database_url).returncode == 1
+    # An operator may have no other URL than that of the role.
+    done = pulse("psql", "--", "-XAtc", "select 7", PULSE_OPERATOR_DATABASE_URL=database_url)
+    assert (done.stdout, done.stderr) == ("7\n", "")
 
 
 @pytest.mark.slow

@@ -155,6 +155,19 @@ async def test_of_several_hosts_the_one_that_takes_changes_is_used(servers: tupl
         await db.close_pool(pool)
 
 
+async def test_a_standby_is_recognized_where_transactions_are_serializable(servers: tuple[Node, Node]) -> None:
+    """It refuses every query then: the next host is tried, and whoever may read a standby can."""
+    first, second = servers
+    await first.execute("alter database pulse set default_transaction_isolation = 'serializable'")
+    await caught_up(first, second)
+    hosts = f"127.0.0.1:{second.port},127.0.0.1:{first.port}"
+    for attrs, is_standby in (("", False), ("?target_session_attrs=standby", True)):
+        url = f"postgresql://pulse_app@{hosts}/pulse{attrs}"
+        pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0))
+        assert await pool.fetchval("select pg_is_in_recovery()") == is_standby
+        await db.close_pool(pool)
+
+
 async def test_the_exporter_reads_a_standby(servers: tuple[Node, Node]) -> None:
     """Its role is read-only, and it does not ask for more than it needs."""
     _first, second = servers

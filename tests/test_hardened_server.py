@@ -15,6 +15,7 @@ from tests.hardening import harden, migrate_as_deployer
 from tests.migrating import Migrator
 from tests.scraping import exporting
 from tests.servers import DEBIAN_15, connect, make_login
+from tests.test_layer_definitions import pulse_migrate
 
 
 @pytest.fixture(params=["embedded", DEBIAN_15])
@@ -31,6 +32,8 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[st
 
 async def test_every_role_has_what_it_needs_where_public_has_nothing(server: EmbeddedPostgres) -> None:
     """The audit writer's COPY works, no metric is missing, and the readers find their tables and views."""
+    refused = pulse_migrate(server.url("deployer")).stderr
+    assert refused.startswith("pulse: migration failed: permission denied for function current_setting. Ask an ")
     with connect(server.url()) as administrator:
         migrate_as_deployer(Migrator(server.url("deployer")), administrator)
     assert "nothing to do" in Migrator(server.url("deployer")).upgrade()

@@ -178,23 +178,25 @@ def test_pulse_migrate_mends_what_it_names(session: psycopg.Connection[Any], dat
     assert faults(session) == []
 
 
-def test_a_trigger_that_is_not_the_layers_is_named_and_left_alone(
-    session: psycopg.Connection[Any], database_url: str
-) -> None:
-    """A user's table may have triggers of its own; one on ours deserves a look."""
+def test_what_is_not_the_layers_is_named_and_left_alone(session: psycopg.Connection[Any], database_url: str) -> None:
+    """A user's table may have triggers, rules and row security of its own; on ours they deserve a look."""
     session.execute(
         "create function public.touch() returns trigger language plpgsql as 'begin return new; end';"
         "create trigger own before insert on gauge for each row execute function public.touch();"
-        "create trigger odd before insert on audit_log for each row execute function public.touch()"
+        "create trigger odd before insert on audit_log for each row execute function public.touch();"
+        "create rule quiet as on delete to devices do instead nothing;"
+        "alter table alerts enable row level security, force row level security"
     )
     named = [
+        "left alone: row security of public.alerts: it is not the SQL layer's",
+        "left alone: rule quiet on public.devices: it is not the SQL layer's",
         "left alone: trigger odd on public.audit_log, which calls public.touch(): it is not the SQL layer's",
         "left alone: trigger own on public.gauge, which calls public.touch(): it is not the SQL layer's",
     ]
     migrator, before = Migrator(database_url), dump_schema(database_url)
     said = migrator.upgrade().splitlines()
-    assert [*said[:2], said[2].partition(":")[0]] == [*named, "nothing to do"]
-    assert migrator.rebuild().splitlines()[:2] == named
+    assert [*said[:4], said[4].partition(":")[0]] == [*named, "nothing to do"]
+    assert migrator.rebuild().splitlines()[:4] == named
     assert dump_schema(database_url) == before
 
 
@@ -267,3 +269,26 @@ def test_what_the_tables_lack_is_named_until_it_is_back(session: psycopg.Connect
     )
     assert migrator.upgrade().startswith("nothing to do")
     migrator.run(command.check)
+
+
+def test_a_disabled_foreign_key_counts_as_missing(session: psycopg.Connection[Any], database_url: str) -> None:
+    """What an aborted `pg_restore --data-only --disable-triggers` leaves behind, on both sides of the key."""
+    migrator = Migrator(database_url)
+    session.execute("alter table escalation_policies disable trigger all")
+    missing = "WARNING: tables lack constraint alert_rules_policy_id_fkey on public.alert_rules, "
+    assert migrator.upgrade().startswith(missing)
+    assert migrator.upgrade().startswith(missing)
+    session.execute("alter table escalation_policies enable trigger all")
+    assert migrator.upgrade().startswith("nothing to do")
+
+
+def test_a_table_that_left_the_list_of_tracked_ones_is_named(
+    session: psycopg.Connection[Any], database_url: str
+) -> None:
+    """A restore may lack rows: no rebuild would put triggers on such a table again."""
+    migrator = Migrator(database_url)
+    session.execute("select audit.untrack('gauge'); delete from audit.tracked_tables where entity_type = 'device'")
+    assert faults(session) == ["no tracking of public.devices"]
+    said = migrator.upgrade()
+    assert "WARNING: this is not mended by it, and recorded as it is: no tracking of public.devices" in said
+    assert migrator.upgrade().startswith("nothing to do")

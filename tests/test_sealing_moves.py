@@ -16,6 +16,8 @@ from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import read_kept
+from tests.conftest import PASSWORD
+from tests.hardening import make_deployer
 from tests.migrating import Migrator
 from tests.moving import physical_servers, restore, sealed_log, spend_transactions
 from tests.sealed_log import SealedLog, make_sealer
@@ -27,8 +29,10 @@ DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
 
 @pytest.fixture(scope="module")
 def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A second server, with Pulse's roles."""
+    """A second server, with the roles that the first one's dumps grant to."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("other"), durable=False) as server:
+        with psycopg.connect(server.url(), autocommit=True) as session:
+            make_deployer(session, PASSWORD)
         Migrator(server.url()).upgrade()
         yield server
 
@@ -336,3 +340,40 @@ async def promoted(url: str) -> None:
     connection = await asyncpg.connect(url)
     await until(lambda: connection.fetchval("select not pg_is_in_recovery()"))
     await connection.close()
+
+
+async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
+    log: SealedLog, other_server: EmbeddedPostgres, database_url: str
+) -> None:
+    """Restored twice: the counter of the server in between was ahead of the last one's."""
+    name = urlsplit(database_url).path.strip("/")
+    urls = [other_server.url(database="between"), database_url.replace(f"/{name}", f"/{name}_last")]
+    admin = database_url.replace(f"/{name}", "/postgres")
+    other_server.ensure_database("between")
+    spend_transactions(urls[0], 3000)
+    restore(database_url, urls[0])
+    with psycopg.connect(urls[0]) as session:
+        session.execute("select audit.write(array[audit.event('acme', 'alert.opened')])")
+    with psycopg.connect(admin, autocommit=True) as session:
+        session.execute(f"create database {name}_last".encode())
+    try:
+        restore(*urls)
+        async with sealed_log(urls[1], log.home) as moved:
+            await moved.write(2)
+            entry = await continue_at(moved, await blocks_of(moved))
+            assert entry.after.epoch == 2
+            await seal_all(moved)
+            await assert_all_is_sealed_once(moved)
+    finally:
+        with psycopg.connect(admin, autocommit=True) as session:
+            session.execute(f"drop database {name}_last with (force)".encode())
+
+
+async def test_a_log_without_blocks_is_not_to_be_continued(log: SealedLog, other_server: EmbeddedPostgres) -> None:
+    """The checkpoints are another database's; the message does not name a command that would refuse."""
+    async with sealed_log(other_server.url(), log.home) as empty:
+        empty.sealer.seen = log.sealer.seen
+        with pytest.raises(LogBroken, match="cannot be continued: begin another one"):
+            await empty.sealer.seal(empty.writer)
+        with pytest.raises(LocalError, match="there is no log to continue"):
+            await continue_at(empty, 0)

@@ -137,6 +137,30 @@ def test_a_database_of_the_callers_is_migrated_and_gets_no_demo(stack: RunningSt
 
 
 @pytest.mark.slow
+def test_services_do_not_use_the_login_that_migrates(
+    stack: RunningStack, database_url: str, role_url: Callable[[str], str]
+) -> None:
+    """Though both URLs are set: each process logs in as its role."""
+    stack.settings = {
+        "PULSE_MIGRATION_URL": database_url,
+        "PULSE_DATABASE_URL": role_url("pulse_app"),
+        "PULSE_OPS_DATABASE_URL": role_url("pulse_ops"),
+        "PULSE_EXPORTER_DATABASE_URL": role_url("pulse_exporter"),
+        "PULSE_ALLOW_UNSAFE_DATABASE": "true",
+    }
+    stack.start()
+    stack.until_ready()
+    with psycopg.connect(database_url) as conn:
+        query = """
+select distinct usename::text from pg_stat_activity
+where datname = current_database() and application_name like 'pulse-%'
+"""
+        roles = {row[0] for row in conn.execute(query)}
+    assert roles == {"pulse_app", "pulse_ops", "pulse_exporter"}
+    assert stack.stop() == 0
+
+
+@pytest.mark.slow
 def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
     stack: RunningStack, require: Callable[[str], str]
 ) -> None:

@@ -10,7 +10,7 @@ from services.local.home import CHECKOUT
 
 
 async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
-    """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last line."""
+    """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last words."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "alembic", *(["-x", "set-passwords=yes"] if set_passwords else [])),
         *("upgrade", "head"),
@@ -21,14 +21,16 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
-    last = ""
+    last, failure = "", list[str]()
     try:
         async for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            if line:
+            if failure or line.startswith("FAILED"):
+                # Statements for an administrator follow the reason.
+                failure.append(line)
+            elif line:
                 last = line
-                if not line.startswith("FAILED"):
-                    say(line)
+                say(line)
         status = await process.wait()
     except asyncio.CancelledError:
         # One transaction: what is interrupted did not happen.
@@ -36,4 +38,5 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         await process.wait()
         raise
     if status != 0:
-        raise LocalError(f"migration failed: {last.removeprefix('FAILED: ') or f'exit {status}'}")
+        reason = "\n".join(failure).removeprefix("FAILED: ").rstrip() or last
+        raise LocalError(f"migration failed: {reason or f'exit {status}'}")

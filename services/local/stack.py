@@ -92,7 +92,9 @@ class Stack:
         url = await self._start_database(roster)
         if self._server is not None or database.may_migrate(url):
             await migrate(url, roster.environment(), say=lambda line: self._screen.note(f"migrate: {line}"))
-        app_url = database.as_role(url, "pulse_app") if self._server else url
+        # Services never use the login that migrates, unless the caller has no other.
+        given_url = database.given_url()
+        app_url = given_url or database.as_role(url, "pulse_app")
         children = []
         if self._options.demo:
             async with database.open_database(app_url) as pool:
@@ -100,7 +102,7 @@ class Stack:
                 await seed(pool, self._home, sink_url=sink_url, devices=self._options.devices)
             children.append(self._supervisor.start(roster.sink(secret=sink_secret(self._home))))
         for name in SERVICES:
-            role_url = database.as_role(url, ROLES.get(name, "pulse_app")) if self._server else url
+            role_url = given_url or database.as_role(url, ROLES.get(name, "pulse_app"))
             spec = roster.service(name, database_url=role_url, demo=self._options.demo)
             children.append(self._supervisor.start(spec))
         await self._until_ready(children)

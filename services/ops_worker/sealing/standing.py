@@ -81,10 +81,14 @@ def check_head(head: Mapping[str, Any], seen: Checkpoint | None, verifiers: Sequ
     """Return the frontier to go on from, when it is the one that was signed. Raises LogBroken."""
     size = head["tree_size"]
     if seen is not None and size < seen.tree_size:
+        remedy = (
+            f"after a restore to an earlier moment run `{COMMAND} {size} --reason TEXT`"
+            if size
+            else "a log without blocks cannot be continued: begin another one, with a key and a directory of its own"
+        )
         raise LogBroken(
             f"the log had {seen.tree_size} blocks and has {size}: its end was cut off,"
-            " or PULSE_AUDIT_ANCHOR_DIR holds the checkpoints of another database;"
-            f" after a restore to an earlier moment run `{COMMAND} {size} --reason TEXT`"
+            f" or PULSE_AUDIT_ANCHOR_DIR holds the checkpoints of another database; {remedy}"
         )
     try:
         frontier = tree.Frontier(size, head["frontier"])

@@ -88,15 +88,25 @@ async def settle(connection: asyncpg.Connection, *, pooled: bool) -> State:
     pooled: the session is a pooler's, where a SET would go to any of its server connections; nothing is set then.
     Raises UnsafeDatabase when the database is not in UTF-8.
     """
-    if pooled:
-        row = await connection.fetchrow(_LOOK)
-    else:
-        row = await connection.fetchrow(_PREPARE, list(_SETTINGS), list(_SETTINGS.values()))
+    try:
+        row = await _prepare(connection, pooled=pooled)
+    except asyncpg.FeatureNotSupportedError as error:
+        # A standby refuses every query while the defaults of the database make transactions serializable.
+        if pooled:
+            raise WrongServer(f"the server behind the pooler is a standby: {error}") from error
+        await connection.execute("set default_transaction_isolation = 'read committed'")
+        row = await _prepare(connection, pooled=pooled)
     if row["encoding"] != "UTF8":
         raise UnsafeDatabase(
             f"the database has the encoding {row['encoding']}, and Pulse stores any text: create it with encoding UTF8"
         )
     return State(row["standby"], row["read_only"])
+
+
+async def _prepare(connection: asyncpg.Connection, *, pooled: bool) -> asyncpg.Record:
+    if pooled:
+        return await connection.fetchrow(_LOOK)
+    return await connection.fetchrow(_PREPARE, list(_SETTINGS), list(_SETTINGS.values()))
 
 
 async def read_state(connection: asyncpg.Connection, *, seconds: float) -> State:
