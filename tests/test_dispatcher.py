@@ -91,6 +91,34 @@ async def test_routes_by_severity_rule_and_tag(conn: asyncpg.Connection) -> None
     assert await conn.fetchval("select count(*) from notification_jobs") == 4
 
 
+async def test_an_end_of_a_disabled_channel_can_be_redriven(conn: asyncpg.Connection) -> None:
+    """The channel had the beginning: enabled again, it can hear of the end, and a redriven opening brings it along."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    channel = await seed.channel(conn)
+    await seed.route(conn, channel)
+    await breach(conn)
+    await dispatch(conn)
+    await conn.execute("update notification_channels set enabled = false")
+    await conn.execute("select * from delivery.claim('w1', 10, 30)")
+    await seed.readings(conn, (1, 20))
+    await evaluate(conn)
+    await dispatch(conn)
+    await conn.execute("select * from delivery.claim('w1', 10, 30)")
+    assert await reasons(conn) == []
+    dead = await conn.fetch("select job_id, kind, dead_reason from notification_jobs order by job_id")
+    assert [(row["kind"], row["dead_reason"]) for row in dead] == [
+        ("opened", "channel_disabled"),
+        ("closed", "channel_disabled"),
+    ]
+    await conn.execute("update notification_channels set enabled = true")
+    async with conn.transaction():
+        await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
+        await conn.execute("select delivery.redrive($1)", dead[0]["job_id"])
+    waiting = await conn.fetch("select kind from notification_jobs where state = 'pending' order by job_id")
+    assert [row["kind"] for row in waiting] == ["opened", "closed"]
+
+
 async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
     """No route, a disabled channel and a silenced alert each leave a suppression that says so."""
     await seed.device(conn)

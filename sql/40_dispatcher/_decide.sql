@@ -75,11 +75,11 @@ begin
     where x.kind in ('opened', 'escalated', 'silenced', 'updated')
   ), ended as (
     -- The end goes to the channels that the beginning went to, whatever the routes say by now, and to no others.
+    -- A disabled channel has its job too, which dies as one that waited does: redriving finds it.
     select x.tenant_id, x.event_id, t.channel_id, null::bigint as route_id, case
         when not coalesce(t.notified, false) then 'not_notified'
         when x.kind = 'acknowledged' and x.silenced then 'silenced'
         when c.channel_id is null then 'channel_deleted'
-        when not c.enabled then 'channel_disabled'
       end as suppressed_because
     from event x
     left join lateral (
