@@ -94,3 +94,27 @@ def test_old_rows_keep_their_meaning_up_and_down(empty_url: str) -> None:
             1,
         ]
     migrator.upgrade()
+
+
+def test_an_alert_that_was_escalated_before_is_not_escalated_again(empty_url: str) -> None:
+    """After the upgrade its policy is edited: it has gone through the steps, and nobody is notified again."""
+    migrator = Migrator(empty_url)
+    migrator.upgrade(BEFORE)
+    with psycopg.connect(empty_url) as session:
+        session.execute("set pulse.actor_id = 'tests'")
+        session.execute(ROWS)
+        session.execute(
+            "insert into alert_rules (tenant_id, name, metric, operator, threshold, policy_id)"
+            " values ('acme', 'r', 'm', '>', 1, 1);"
+            "update alerts set rule_id = 1, silenced_until = null;"
+            "insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at, channel_id, step_number)"
+            " values ('acme', 1, 'escalated', now(), now(), 1, 1);"
+            "delete from ops.escalations"
+        )
+    migrator.upgrade()
+    with psycopg.connect(empty_url) as session:
+        session.execute("set pulse.actor_id = 'tests'")
+        session.execute("set pulse.tenant_id = 'acme'")
+        steps = '{"steps": [{"after_minutes": 0, "channel_id": 1}]}'
+        session.execute("select ops.update_policy(1, %s)", [steps])
+        assert count(session, "ops.escalations") == 0

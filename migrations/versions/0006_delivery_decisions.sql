@@ -38,7 +38,13 @@ alter table ops.escalations add column delayed_by interval not null default '0';
 comment on column ops.escalations.delayed_by is 'How much later than counted from the opening the steps come: after a silence, or when the policy was attached late.';
 
 alter table public.alert_events add column policy_id bigint;
-comment on column public.alert_events.policy_id is 'Escalation policy of the step; null for other events, and for steps taken before the column.';
+-- A change of the policy must not begin anew with alerts that have gone through its steps.
+update public.alert_events e
+set policy_id = r.policy_id
+from public.alerts a
+join public.alert_rules r on r.tenant_id = a.tenant_id and r.rule_id = a.rule_id
+where e.kind = 'escalated' and e.tenant_id = a.tenant_id and e.alert_id = a.alert_id and a.status <> 'closed';
+comment on column public.alert_events.policy_id is 'Escalation policy of the step; null for other events, and for steps of ended alerts from before the column.';
 
 alter table delivery.lanes
   add column paused_at timestamptz,
