@@ -224,6 +224,26 @@ async def test_a_pending_breach_follows_its_rule(api: Api, conn: asyncpg.Connect
     assert await conn.fetchval("select count(*) from rule_state") == 0
 
 
+@pytest.mark.parametrize(
+    ("operator", "threshold"),
+    [(">", 70), (">=", 80), (">=", 80.5), ("!=", 80)],
+    ids=["lower", "equal", "higher", "other"],
+)
+async def test_a_looser_comparison_keeps_the_time_of_a_pending_breach(
+    api: Api, conn: asyncpg.Connection, operator: str, threshold: float
+) -> None:
+    """What breached all along breaches the looser condition all along: it opens when it would have."""
+    rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 60})
+    await seed.readings(conn, (0, 90))
+    await evaluate(conn)
+    await at(conn, 50)
+    await change(api, rule, operator=operator, threshold=threshold)
+    await at(conn, 61)
+    await evaluate(conn)
+    is_looser = threshold <= 80 and operator != "!="
+    assert await story(conn) == ([("opened", 60)] if is_looser else [])
+
+
 async def test_a_shorter_for_seconds_opens_at_once(api: Api, conn: asyncpg.Connection) -> None:
     rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 600})
     await seed.readings(conn, (0, 90))

@@ -6,6 +6,15 @@ declare
   v_compares_anew boolean := p_new.operator <> p_old.operator or p_new.threshold <> p_old.threshold;
   v_is_other boolean := (p_new.device_id, p_new.tag, p_new.enabled, p_new.metric)
     is distinct from (p_old.device_id, p_old.tag, p_old.enabled, p_old.metric);
+  -- What breached the old condition breaches the new one.
+  v_loosens boolean := case
+    when p_old.operator in ('>', '>=') and p_new.operator in ('>', '>=')
+      then p_new.threshold < p_old.threshold or (p_new.threshold = p_old.threshold and p_new.operator = '>=')
+    when p_old.operator in ('<', '<=') and p_new.operator in ('<', '<=')
+      then p_new.threshold > p_old.threshold or (p_new.threshold = p_old.threshold and p_new.operator = '<=')
+    else false
+  end;
+  v_restarts boolean := v_compares_anew and not v_loosens;
 begin
   if not p_new.enabled or p_new.metric <> p_old.metric then
     perform evaluator._forget_rule(p_new.tenant_id, p_new.rule_id,
@@ -21,11 +30,11 @@ begin
     where s.tenant_id = p_new.tenant_id and s.rule_id = p_new.rule_id and not s.firing
       and not evaluator._stays_true(p_new, s.device_id);
   end if;
-  -- Whether a pending breach held all along under a new comparison is unknown: it starts now.
+  -- Whether a pending breach held all along under a comparison that is not looser is unknown: it starts now.
   update public.rule_state s
-  set due_at = case when v_compares_anew then core.now() + make_interval(secs => p_new.for_seconds)
+  set due_at = case when v_restarts then core.now() + make_interval(secs => p_new.for_seconds)
       else s.due_at + make_interval(secs => p_new.for_seconds - p_old.for_seconds) end,
-    since = case when v_compares_anew
+    since = case when v_restarts
       then core.now() - coalesce(d.received_at - least(d.timestamp, d.received_at), interval '0') else s.since end
   from public.rule_state pending
   left join public.device_state d on d.tenant_id = pending.tenant_id and d.device_id = pending.device_id
