@@ -51,6 +51,11 @@ def test_an_upgrade_opens_and_closes_nothing(empty_url: str) -> None:
     migrator.upgrade()
     with psycopg.connect(empty_url) as session:
         session.execute("set pulse.actor_id = 'tests'")
+        due = session.execute(
+            "select extract(epoch from due_at - now()) from rule_state where rule_id = 2 order by due_at"
+        )
+        from_arrival, after_skew = (float(row[0]) for row in due.fetchall())
+        assert 500 < from_arrival <= 550 < after_skew <= 570
         done = session.execute(
             "select sum(readings), jsonb_agg(transitions)::text from evaluator.evaluate(100)"
         ).fetchone()

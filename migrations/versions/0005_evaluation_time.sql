@@ -42,6 +42,13 @@ comment on column evaluator.inbox.reading_id is 'Number of the reading in teleme
 
 -- Pairs of rule and device -------------------------------------------------------------------------------------------
 
+-- Timers count from arrival: a device whose clock is slow must not open early, one whose clock is ahead not late.
+update public.rule_state s
+set due_at = t.received_at + make_interval(secs => r.for_seconds)
+from public.alert_rules r, public.telemetry t
+where r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and s.due_at is not null
+  and t.tenant_id = s.tenant_id and t.device_id = s.device_id and t.metric = r.metric and t.timestamp = s.since;
+
 -- A clock that was ahead may have left times that have not come yet.
 update public.rule_state set since = least(since, now()), last_timestamp = least(last_timestamp, now())
 where since > now() or last_timestamp > now();
