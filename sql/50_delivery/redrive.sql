@@ -28,6 +28,15 @@ begin
   if v_job.state <> 'dead' then
     raise exception using errcode = 'PU409', message = format('notification job %s is %s, not dead', p_job_id, v_job.state);
   end if;
+  if delivery._call_off_reason(v_tenant_id, v_job.alert_id, v_job.channel_id, v_job.kind) is not null then
+    raise exception using
+      errcode = 'PU409',
+      message = case v_job.kind
+        when 'escalated' then format('alert %s is no longer open, so its escalation would be called off again', v_job.alert_id)
+        else format('the channel never received the beginning of alert %s: put that back in the queue, and job %s comes along',
+          v_job.alert_id, p_job_id)
+      end;
+  end if;
   -- An opening that comes after its end would raise an incident that nothing closes; an end that comes after the next
   -- opening would hide one.
   if exists (
@@ -96,4 +105,5 @@ $$;
 comment on function delivery.redrive(bigint) is
   'Put a dead job of the current tenant back in the queue with all its attempts, the dead acknowledgement and end of its '
   'alert along with a beginning, and let the channel send a probe if it is paused. PU404 when there is no such job, PU409 '
-  'when it is not dead, its channel is disabled or deleted, or a later notification of its subject went to the channel already.';
+  'when it is not dead, would be called off again, its channel is disabled or deleted, or a later notification of its '
+  'subject went to the channel already.';
