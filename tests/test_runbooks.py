@@ -73,6 +73,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         ),
         {"tenant_id": "acme", "devices": 1},
     ),
+    "PulseAuditUnverified": (
+        (
+            "select audit.record_verification('day', 4711, 0, null);"
+            " update audit.verifications set verified_at = now() - interval '4 hours'"
+        ),
+        {"scope": "day", "row_count": 4711, "fault_count": 0},
+    ),
     "PulseAuditUnguarded": (
         "alter table devices disable trigger user",
         {"table_name": "public.devices", "tgenabled": b"D"},
@@ -119,7 +126,7 @@ REPAIRS = {
     "select ops.end_session(PID)": "tried with each session",
     "select ops.ensure_partitions()": "tried with the missing partitions",
     "vacuum notification_jobs": "tried as the owner",
-    "alter table devices enable trigger user": "tried as the owner",
+    "select audit.track('public.new_name')": "tried as the owner",
     "rollback prepared 'GID'": "tried as an administrator",
     "select pg_drop_replication_slot('NAME')": "tried as an administrator",
 }
@@ -161,15 +168,16 @@ async def test_each_query_shows_its_fault(
     made = await operator.fetch("select ops.ensure_partitions()")
     assert made != []
     assert await operator.fetch(query_of("PulseDefaultPartitionUsed")) == []
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await operator.execute("alter table devices enable trigger user")
+    track = "select audit.track('public.new_name')"
     owner = await asyncpg.connect(database_url)
-    await owner.execute("set role pulse_owner")
-    await owner.execute("alter table devices enable trigger user")
+    await owner.execute("set role pulse_owner; create table new_name (site text primary key)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await operator.execute(track)
+    await owner.execute(track)
     await owner.execute("vacuum notification_jobs")
     await owner.close()
-    states = [row["tgenabled"] for row in await operator.fetch(query_of("PulseAuditUnguarded"))]
-    assert b"D" not in states
+    states = {(row["table_name"], row["tgenabled"]) for row in await operator.fetch(query_of("PulseAuditUnguarded"))}
+    assert ("public.new_name", b"O") in states
 
 
 class Jam:
