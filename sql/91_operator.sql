@@ -20,5 +20,6 @@ grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at,
 -- talk to.
 revoke execute on function ops.sessions, ops.end_session from pulse_app;
 grant execute on function
-  ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, audit.read_verifications, core.act, core.name_request
+  ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, audit.read_verifications, core.act, core.name_request,
+  core.trace_started_at
 to pulse_operator;

@@ -265,6 +265,19 @@ async def test_the_listener_is_shown_and_architecture_names_the_request(
         assert [row["application"] for row in rows] == ["pulse-dispatcher-listen"]
 
 
+async def test_an_operator_says_who_ends_a_session_and_why(
+    conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str
+) -> None:
+    """The event names the claimed actor beside the login."""
+    session = await asyncpg.connect(app_url)
+    async with operator.transaction():
+        await operator.execute("select audit.act('psql:alice', 'it blocked the fleet')")
+        await operator.fetchval("select ops.end_session($1)", session.get_server_pid())
+    event = await conn.fetchrow("select * from audit_log where event_type = 'system.session_ended'")
+    assert (event["actor_id"], event["actor_name"]) == ("psql:alice", "pulse_operator")
+    session.terminate()
+
+
 async def test_sessions_of_others_are_not_ended(conn: asyncpg.Connection, operator: asyncpg.Connection) -> None:
     """The answer to a foreign session says what an administrator can do; one's own and a missing one are errors."""
     foreign = conn.get_server_pid()
