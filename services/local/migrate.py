@@ -10,7 +10,7 @@ from services.local.home import CHECKOUT
 
 
 async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
-    """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last line."""
+    """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last words."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "alembic", *(["-x", "set-passwords=yes"] if set_passwords else [])),
         *("upgrade", "head"),
@@ -21,12 +21,15 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
-    last = ""
+    last: list[str] = []
     try:
         async for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            if line:
-                last = line
+            # A failure may end with several lines: the SQL that an administrator runs.
+            if line and last and last[0].startswith("FAILED"):
+                last.append(line)
+            elif line:
+                last = [line]
                 if not line.startswith("FAILED"):
                     say(line)
         status = await process.wait()
@@ -36,4 +39,5 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         await process.wait()
         raise
     if status != 0:
-        raise LocalError(f"migration failed: {last.removeprefix('FAILED: ') or f'exit {status}'}")
+        reason = "\n".join(last).removeprefix("FAILED: ") or f"exit {status}"
+        raise LocalError(f"migration failed: {reason}")
