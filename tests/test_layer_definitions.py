@@ -209,7 +209,8 @@ def test_what_a_rebuild_cannot_mend_is_said_once(session: psycopg.Connection[Any
     """A grant by another role than the owner is not the owner's to revoke."""
     migrator = Migrator(database_url)
     session.execute(
-        "create role pulse_test_grantor; grant delete on audit_log to pulse_test_grantor with grant option;"
+        "create role pulse_test_grantor; grant usage on schema public to pulse_test_grantor;"
+        " grant delete on audit_log to pulse_test_grantor with grant option;"
         " set role pulse_test_grantor; grant delete on audit_log to pulse_app; reset role"
     )
     try:
