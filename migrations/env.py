@@ -17,7 +17,7 @@ from migrations.database_url import NoDatabase, database_url
 from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line, require_owner
 from migrations.layer_definitions import find_foreign_objects, one_line_of
 from migrations.role_names import RoleNames, RolesRefused
-from migrations.roles import ensure_roles, refuse_other_owner
+from migrations.roles import ensure_roles, refuse_other_owner, refuse_service_login
 from migrations.server import UnsuitableServer, connect
 from migrations.sql_layer import layer_faults, missing_parts, read_layer, settle_layer
 
@@ -138,6 +138,7 @@ def run() -> None:
             look(connection)
         return
     with connect(url, autocommit=True) as session:
+        refuse_service_login(session, names)
         refuse_other_owner(session, names)
         notices = ensure_roles(session, layer=checkout.body, set_passwords=set_passwords)
     with engine.begin() as connection:

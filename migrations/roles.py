@@ -31,6 +31,10 @@ class OtherOwner(RolesRefused):
     """The database holds Pulse under other role names."""
 
 
+class ServiceLogin(RolesRefused):
+    """The login is one of the roles that a migration makes, which must not get the owner's rights."""
+
+
 class BadRoleSetting(RolesRefused):
     """A variable about roles has a value that no server takes."""
 
@@ -71,6 +75,15 @@ def refuse_other_owner(session: Session, names: RoleNames) -> None:
         raise OtherOwner(
             f"the tables of this database belong to {row[0]}, not to {names.owner}: set {VARIABLE} to the prefix that"
             " the database was migrated with"
+        )
+
+
+def refuse_service_login(session: Session, names: RoleNames) -> None:
+    """Raise ServiceLogin when the session's login is a role of the services or of people."""
+    if session.info.user in names.callers:
+        raise ServiceLogin(
+            f"{session.info.user} may not migrate: set PULSE_MIGRATION_URL to a login that may create roles and owns"
+            " the database"
         )
 
 
@@ -155,6 +168,7 @@ def main(say: Callable[[str], None] = print) -> int:
     arguments = parser.parse_args()
     try:
         with connect(arguments.url or database_url(), autocommit=True) as session:
+            refuse_service_login(session, RoleNames.find())
             refuse_other_owner(session, RoleNames.find())
             if arguments.print:
                 names = RoleNames.find()

@@ -19,5 +19,7 @@ grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at,
 -- Sessions show the statements of others, and ending one is denial of service: neither is for a process that strangers
 -- talk to.
 revoke execute on function ops.sessions, ops.end_session from pulse_app;
-grant execute on function ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, core.act, core.name_request
+grant execute on function
+  ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, audit.read_verifications, core.act, core.name_request,
+  core.trace_started_at
 to pulse_operator;

@@ -378,7 +378,9 @@ async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Conne
     for _ in range(3):
         assert await claim(conn) == []
     assert set((await states(conn)).values()) == {"dead"}
-    with pytest.raises(asyncpg.PostgresError, match=f"never received the beginning .* job {closed} comes along") as refused:
+    with pytest.raises(
+        asyncpg.PostgresError, match=f"never received the beginning .* job {closed} comes along"
+    ) as refused:
         await redrive(conn, closed)
     assert refused.value.sqlstate == "PU409"
     await redrive(conn, opened)

@@ -278,6 +278,20 @@ async def test_an_acknowledgement_of_a_silenced_alert_is_not_sent(conn: asyncpg.
     assert await reasons(conn) == expected
 
 
+async def test_a_notified_channel_keeps_its_decisions_without_a_route(conn: asyncpg.Connection) -> None:
+    """A later event of the alert has a row for the channel of its opening, though no route leads there any more."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    channel = await seed.channel(conn)
+    await seed.route(conn, channel)
+    await breach(conn)
+    await dispatch(conn)
+    await conn.execute("delete from notification_routes")
+    await silence(conn, 60)
+    await dispatch(conn)
+    assert await reasons(conn) == [("not_announced", channel)]
+
+
 async def test_the_incident_key_is_that_of_the_installation(conn: asyncpg.Connection) -> None:
     """Two installations differ; an alert from before the id keeps the key that its incident was opened under."""
     await seed.device(conn)

@@ -131,6 +131,14 @@ def pulse_migrate(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_services_login_may_not_migrate(app_url: str) -> None:
+    """Advice to make it a member of the owner would give the services every right."""
+    done = pulse_migrate(app_url)
+    assert done.returncode == 1
+    assert "pulse_app may not migrate: set PULSE_MIGRATION_URL" in done.stderr
+    assert "grant" not in done.stdout + done.stderr
+
+
 def test_each_change_of_the_layer_is_named(session: psycopg.Connection[Any]) -> None:
     """Each alone, so that the name is the right one."""
     assert faults(session) == []

@@ -12,6 +12,7 @@ from migrations.roles import RolesMissing, ensure_roles
 from services.local.postgres import EmbeddedPostgres
 from tests.migrating import ROOT, Migrator
 from tests.servers import DEBIAN_15, connect, make_login
+from tests.test_layer_definitions import pulse_migrate
 
 ROLES = "select rolname, rolcanlogin, rolconnlimit from pg_roles where rolname like 'pulse\\_%' order by rolname"
 
@@ -90,6 +91,8 @@ def test_a_login_without_rights_is_told_what_to_ask_for(server: EmbeddedPostgres
     url = make_login(server)
     with connect(url) as session, pytest.raises(RolesMissing, match="Ask an administrator") as caught:
         ensure_roles(session)
+    # ./pulse migrate says the same, not only the last statement.
+    assert " ".join(str(caught.value).split()) in pulse_migrate(url).stderr
     statements = str(caught.value).partition("\n")[2]
     with connect(server.url()) as session:
         session.execute(statements.encode())

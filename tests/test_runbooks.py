@@ -40,10 +40,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         EVENT.format("audit.gap", "p_source_service => 'ui_iot', p_message => 'lost'"),
         {"source_service": "ui_iot", "message": "lost"},
     ),
-    "PulseAuditUnverified": (
-        "insert into audit.verifications (scope, verified_at, row_count, fault_count) values ('all', now(), 7, 1)",
-        {"scope": "all", "row_count": 7, "fault_count": 1},
-    ),
     "PulseServiceUnhealthy": (
         (
             "insert into service_health (service, url, status, failures, checked_at, changed_at, error)"
@@ -76,6 +72,13 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
             " values ('acme', 'boiler-1', 'temperature', now(), 1, now() - interval '1 hour')"
         ),
         {"tenant_id": "acme", "devices": 1},
+    ),
+    "PulseAuditUnverified": (
+        (
+            "select audit.record_verification('day', 4711, 0, null);"
+            " update audit.verifications set verified_at = now() - interval '4 hours'"
+        ),
+        {"scope": "day", "row_count": 4711, "fault_count": 0},
     ),
     "PulseAuditUnguarded": (
         "alter table devices disable trigger user",
@@ -165,15 +168,16 @@ async def test_each_query_shows_its_fault(
     made = await operator.fetch("select ops.ensure_partitions()")
     assert made != []
     assert await operator.fetch(query_of("PulseDefaultPartitionUsed")) == []
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await operator.execute("select audit.track('devices')")
+    track = "select audit.track('public.new_name')"
     owner = await asyncpg.connect(database_url)
-    await owner.execute("set role pulse_owner")
-    await owner.execute("select audit.track('devices')")
+    await owner.execute("set role pulse_owner; create table new_name (site text primary key)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await operator.execute(track)
+    await owner.execute(track)
     await owner.execute("vacuum notification_jobs")
     await owner.close()
-    states = [row["tgenabled"] for row in await operator.fetch(query_of("PulseAuditUnguarded"))]
-    assert b"D" not in states
+    states = {(row["table_name"], row["tgenabled"]) for row in await operator.fetch(query_of("PulseAuditUnguarded"))}
+    assert ("public.new_name", b"O") in states
 
 
 class Jam:
@@ -259,6 +263,19 @@ async def test_the_listener_is_shown_and_architecture_names_the_request(
         assert [row["pid"] for row in found if row["blocked_by"] == [holder]] != []
         rows = await operator.fetch(query_of("PulseListenerDeaf"))
         assert [row["application"] for row in rows] == ["pulse-dispatcher-listen"]
+
+
+async def test_an_operator_says_who_ends_a_session_and_why(
+    conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str
+) -> None:
+    """The event names the claimed actor beside the login."""
+    session = await asyncpg.connect(app_url)
+    async with operator.transaction():
+        await operator.execute("select audit.act('psql:alice', 'it blocked the fleet')")
+        await operator.fetchval("select ops.end_session($1)", session.get_server_pid())
+    event = await conn.fetchrow("select * from audit_log where event_type = 'system.session_ended'")
+    assert (event["actor_id"], event["actor_name"]) == ("psql:alice", "pulse_operator")
+    session.terminate()
 
 
 async def test_sessions_of_others_are_not_ended(conn: asyncpg.Connection, operator: asyncpg.Connection) -> None:

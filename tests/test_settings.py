@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorIot, UiIot
 from tests import settings_page
 
 URL = "postgresql://pulse_app@127.0.0.1/pulse"
@@ -27,6 +27,17 @@ def test_every_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in lines] == ["PULSE_DATABASE_URL", "PULSE_POOL_MAX_SIZE"]
     assert "hunter2" not in "".join(lines)
+
+
+def test_a_fault_within_a_json_value_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No variable is called PULSE_OIDC_ROLE_MAP_X."""
+    monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://db/pulse")
+    monkeypatch.setenv("PULSE_OIDC_ROLE_MAP", '{"X": "boss"}')
+    with pytest.raises(SystemExit):
+        UiIot.load()
+    assert capsys.readouterr().err.startswith("ui_iot: PULSE_OIDC_ROLE_MAP: X: Input should be 'viewer'")
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,9 @@ class Settings(BaseSettings):
             return cls()  # type: ignore[call-arg]  # the fields come from the environment
         except ValidationError as error:
             for fault in error.errors(include_url=False, include_input=False):
-                name = cls._variable("_".join(str(part) for part in fault["loc"]))
+                # Behind the setting's name come the members of its JSON value.
+                setting, *members = fault["loc"] or ("",)
+                name = ": ".join([cls._variable(str(setting)), *map(str, members)])
                 print(f"{cls.service}: {name}: {fault['msg'].removeprefix('Value error, ')}", file=sys.stderr)
             raise SystemExit(2) from None
 

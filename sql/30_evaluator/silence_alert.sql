@@ -43,6 +43,6 @@ end
 $$;
 
 comment on function evaluator.silence_alert(bigint, timestamptz) is
-  'Send no notification of the opening, acknowledgement or escalation of this alert, and of those that its rule opens for its '
+  'Send no notification of the opening, updates, acknowledgement or escalation of this alert, and of those that its rule opens for its '
   'device, until then; null ends the silence, also when the alert has closed since. PU404, PU409 when closed, PU422 for a time '
   'in the past or more than 30 days ahead.';

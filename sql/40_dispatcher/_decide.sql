@@ -63,10 +63,9 @@ begin
         select (x.event).channel_id, false where (x.event).channel_id is not null
         union all
         -- A change of the rule goes where the beginning went, and where a route leads it now.
-        select j.channel_id, true
+        select j.channel_id, x.kind = 'updated'
         from public.notification_jobs j
-        where x.kind = 'updated'
-          and j.tenant_id = x.tenant_id and j.alert_id = (x.event).alert_id and j.event_id < x.event_id
+        where j.tenant_id = x.tenant_id and j.alert_id = (x.event).alert_id and j.event_id < x.event_id
       ) k (channel_id, notified)
       group by k.channel_id
     ) t on true

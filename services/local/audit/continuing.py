@@ -27,7 +27,10 @@ from services.shared.sealed_log.note import SignerKey
 def continue_sealing(
     *,
     from_checkpoint: Annotated[
-        str, typer.Option(metavar="FILE|N", help="Blocks of the restored log, or a file of checkpoints that covers it.")
+        str,
+        typer.Option(
+            metavar="FILE|N", help="Number of blocks of the restored log, or its kept checkpoints: a file or directory."
+        ),
     ],
     reason: Annotated[str, typer.Option(help="Why the log moved or lost its end; it stays on record.")],
 ) -> None:

@@ -58,7 +58,9 @@ async def sealing_lease(pool: db.Pool) -> AsyncIterator[Lease]:
         if number is not None:
             break
         if asyncio.get_running_loop().time() > deadline:
-            raise LocalError("another process keeps the right to seal: stop it, or try again")
+            raise LocalError(
+                "another process seals this log, so it goes on already: stop that process first, or try again"
+            )
         await asyncio.sleep(0.2)
     try:
         yield Lease(holder, number)

@@ -163,7 +163,7 @@ async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def silence_alert(change: Acting, alert_id: PathId, body: Silence) -> Any:
-    """Send no opening, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
+    """Send no opening, update, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
 
     It holds for the alerts that its rule opens for its device until then. A null ends it, for a closed alert as well.
     """
