@@ -8,11 +8,12 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from migrations.url_faults import ENCODE, find_fault, hide_values
+
 CHECKOUT = Path(__file__).parents[1]
 VARIABLES = ("PULSE_MIGRATION_URL", "PULSE_DATABASE_URL")
 _SEVERAL_HOSTS_SECONDS = 2
 _ONE_HOST_SECONDS = 10
-_ENCODE = "write @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %25"
 
 
 class NoDatabase(Exception):
@@ -34,15 +35,19 @@ def database_url() -> str:
     for variable in VARIABLES:
         url = os.environ.get(variable)
         if url:
-            return _completed(url.strip(), variable)
+            return checked_url(url, variable)
     embedded = _embedded_url()
     if not embedded:
         raise NoDatabase
     return embedded
 
 
-def _completed(url: str, variable: str) -> str:
-    """The URL with what a migration needs: a server that takes changes, and an end to the waiting for a silent one."""
+def checked_url(url: str, variable: str) -> str:
+    """Return the URL with what a migration needs: a server that takes changes, and a limit for a silent one.
+
+    Raises BadUrl, which names the variable, when no connection can be made with the URL.
+    """
+    url = url.strip()
     parts = _parts(url, variable)
     hosts = (parts.get("host") or parts.get("hostaddr") or os.environ.get("PGHOST") or "").count(",") + 1
     added = {}
@@ -62,14 +67,17 @@ def _parts(url: str, variable: str) -> dict[str, str]:
     if re.match(r"postgres(ql)?://", url) is None:
         raise BadUrl(f"{variable} must be a URL that begins with postgresql://")
     if "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
-        raise BadUrl(f"{variable} holds an @ behind its first /: {_ENCODE}")
+        raise BadUrl(f"{variable} holds an @ behind its first /: {ENCODE}")
     try:
         parts = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeError) as error:
         # libpq quotes what it could not read, which may be a password; only the name of a parameter is shown.
-        said = re.sub(r'"(?![a-z_]{1,40}")[^\n]*"', "…", " ".join(str(error).split()))
-        raise BadUrl(f"{variable}: {said}; {_ENCODE}") from None
-    return {name: str(value) for name, value in parts.items() if value is not None}
+        raise BadUrl(f"{variable}: {hide_values(str(error))}; {ENCODE}") from None
+    given = {name: str(value) for name, value in parts.items() if value is not None}
+    fault = find_fault(given)
+    if fault is not None:
+        raise BadUrl(f"{variable}: {fault}")
+    return given
 
 
 def _embedded_url() -> str | None:

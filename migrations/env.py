@@ -5,6 +5,7 @@
 `alembic -x set-passwords=yes upgrade head` gives roles that exist the passwords of PULSE_APP_PASSWORD and its like.
 """
 
+import sys
 from pathlib import Path
 
 import psycopg
@@ -160,5 +161,9 @@ except exc.DBAPIError as error:
     raise CommandError(f"nothing was changed: {' '.join(str(error.orig).split())}") from error
 except LayerError as error:
     raise CommandError(f"nothing was changed: {error}") from error
-except (NoDatabase, UnsuitableServer, RolesRefused) as error:
+except NoDatabase as error:
+    # Alembic ends with 255 after each CommandError. A URL that cannot be used is 2 in every process of Pulse.
+    print(f"FAILED: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
+except (UnsuitableServer, RolesRefused) as error:
     raise CommandError(str(error)) from error

@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from migrations.catalog_rights import missing_rights
-from migrations.database_url import NoDatabase, database_url
+from migrations.database_url import NoDatabase, checked_url, database_url
 from migrations.layer_catalog import Session, one_line
 from migrations.role_catalog import read_catalog
 from migrations.role_names import VARIABLE, RoleNames, RolesRefused
@@ -167,7 +167,8 @@ def main(say: Callable[[str], None] = print) -> int:
     parser.add_argument("--url", help="which database (default: PULSE_MIGRATION_URL, PULSE_DATABASE_URL, embedded)")
     arguments = parser.parse_args()
     try:
-        with connect(arguments.url or database_url(), autocommit=True) as session:
+        url = checked_url(arguments.url, "--url") if arguments.url else database_url()
+        with connect(url, autocommit=True) as session:
             refuse_service_login(session, RoleNames.find())
             refuse_other_owner(session, RoleNames.find())
             if arguments.print:
@@ -179,7 +180,10 @@ def main(say: Callable[[str], None] = print) -> int:
             else:
                 for line in ensure_roles(session, set_passwords=arguments.set_passwords):
                     say(line)
-    except (psycopg.Error, NoDatabase, UnsuitableServer, RolesRefused) as error:
+    except NoDatabase as error:
+        print(f"roles: {error}", file=sys.stderr)
+        return 2
+    except (psycopg.Error, UnsuitableServer, RolesRefused) as error:
         print(f"roles: {one_line(error) if isinstance(error, psycopg.Error) else error}", file=sys.stderr)
         return 1
     return 0

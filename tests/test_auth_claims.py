@@ -202,6 +202,34 @@ def test_the_highest_of_the_known_roles_counts(
     assert found == ("acme", expected) if expected else str(found).startswith("invalid_claims: ")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1, "1800000600", [NOW], {}, True])
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+def test_a_time_is_a_finite_number(name: str, value: object) -> None:
+    found = read({"aud": "pulse", "role": "viewer", "tenant_id": "acme", name: value}, trust())
+    assert found == "invalid_claims: exp and iat, and nbf if it is there, must be numbers of seconds since 1970."
+
+
+@pytest.mark.parametrize(
+    ("tenants", "claim", "is_good"),
+    [
+        (None, "system", False),
+        ("*", "system", False),
+        (["acme"], "system", False),
+        (["acme", "system"], "system", True),
+        ({"staff": "system"}, "staff", True),
+        ({"staff": "system"}, "system", False),
+    ],
+)
+def test_the_tenant_of_pulse_needs_an_entry_of_its_own(tenants: object, claim: str, is_good: bool) -> None:
+    """A provider whose users choose the value of the claim must not hand out the alerts of the installation."""
+    [entry] = read_issuers(settings(oidc_issuer=ISSUER))
+    conditions = entry.model_copy(update={"tenants": tenants}).trust(8192)
+    found = read({"aud": "pulse", "role": "viewer", "tenant_id": claim}, conditions)
+    assert found == ("system", "viewer") if is_good else str(found).startswith("invalid_claims: ")
+    if tenants in (None, "*"):
+        assert found == ("invalid_claims: tenant_id names Pulse's own tenant, which the issuer's tenants do not list.")
+
+
 @pytest.mark.parametrize(
     ("values", "payload", "is_good"),
     [

@@ -161,6 +161,7 @@ async def test_a_token_for_no_tenant_or_no_issuer_is_refused(
 ) -> None:
     """A token that no service accepts is no use; what is printed after `tenant create` names a way in that works."""
     assert "no tenant nosuch" in assert_one_line(pulse("token", "--tenant", "nosuch"))
+    assert "refuse tokens for system" in assert_one_line(pulse("token", "--tenant", "system"))
     url = {"PULSE_DATABASE_URL": app_url}
     await seed.tenant(conn, "acme")
     assert pulse("token", "--tenant", "acme", **url).stdout.count(".") == 2

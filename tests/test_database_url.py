@@ -1,6 +1,8 @@
 """One URL, one meaning: services split it as libpq does, and refuse what they cannot obey before they start."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from services.shared.connecting.parameters import KNOWN
 from services.shared.connecting.target import Host, check_url, read_target
 from services.shared.connecting.url import BadUrl, split_url
 from services.shared.settings import EvaluatorIot, Exporter, OpsWorker
+from tests.migrating import ROOT
 
 SECRET = "hunter2secret"
 
@@ -80,6 +83,12 @@ BAD = {
     "?connect_timeout=soon": "connect_timeout must be a whole number",
     "?keepalives_idle=99999999999": "keepalives_idle must be a whole number",
     "?client_encoding=LATIN1": "client_encoding must be UTF8",
+    "?sslmode=": "sslmode must be disable, allow, prefer, require, verify-ca or verify-full",
+    "?target_session_attrs=": "target_session_attrs must be any,",
+    "?connect_timeout=": "connect_timeout must be a whole number",
+    "?service=": "service must name a section of the service file",
+    "?port=%20": "the port of host 1 is no number from 1 to 65535",
+    "?port=70000": "the port of host 1 is no number from 1 to 65535",
     "?application_name=x": "application_name is not supported: Pulse sets it to the service and the trace id of the",
     "?require_auth=scram-sha-256": "require_auth is not supported by the driver: use sslmode=verify-full",
     "?replication=database": "replication is not supported: Pulse needs an ordinary session",
@@ -108,6 +117,73 @@ def test_what_cannot_be_obeyed_ends_the_start(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"evaluator_iot: PULSE_DATABASE_URL: {said}")
+
+
+# What libpq obeys and the driver of the services cannot.
+LIBPQ_ONLY = {
+    "?channel_binding=require",
+    "?application_name=x",
+    "?require_auth=scram-sha-256",
+    "?replication=database",
+    "?krbsrvname=pg",
+    "?host=db..example",
+    "?host=db," + "x" * 64,
+    "?host=/" + "x" * 110,
+}
+
+
+@pytest.mark.parametrize("query", [*BAD, "", "?client_encoding=auto", "?client_encoding=", "?sslrootcert=", "?host="])
+def test_a_migration_refuses_what_services_refuse(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("PULSE_MIGRATION_URL", f"postgresql://u:{SECRET}@db/pulse{query}")
+    fault = fault_of(database_url)
+    if query in BAD and query not in LIBPQ_ONLY:
+        assert fault is not None
+        assert fault.startswith("PULSE_MIGRATION_URL")
+        assert "\n" not in fault
+        assert SECRET not in fault
+    else:
+        assert fault is None
+
+
+def test_an_empty_value_means_the_same_to_libpq_and_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in sorted(set(KNOWN) - {"sslkeylogfile"}):
+        url = f"postgresql://u@db/pulse?{name}="
+        monkeypatch.setenv("PULSE_MIGRATION_URL", url)
+        said = {"services": fault_of(partial(check_url, url)), "migrations": fault_of(database_url)}
+        assert (said["services"] is None) == (said["migrations"] is None), (name, said)
+        variable = KNOWN[name].env
+        if variable is not None and name != "client_encoding":
+            monkeypatch.setenv("PULSE_MIGRATION_URL", "postgresql://u@db/pulse")
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, "")
+                said = {
+                    "services": fault_of(partial(check_url, "postgresql://u@db/pulse")),
+                    "migrations": fault_of(database_url),
+                }
+            assert (said["services"] is None) == (said["migrations"] is None), (variable, said)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "alembic", "current"], ["-m", "migrations.roles", "--print"], ["-m", "services.cli", "migrate"]],
+)
+def test_a_url_that_cannot_be_used_ends_each_command_with_2(command: list[str], tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
+    env |= {"PULSE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    url = f"postgresql://u:{SECRET}@db/pulse?sslmode=bogus"
+    for variable in ("PULSE_MIGRATION_URL", "PULSE_DATABASE_URL"):
+        done = subprocess.run(
+            [sys.executable, *command],
+            check=False,
+            cwd=ROOT,
+            env={**env, variable: url},
+            capture_output=True,
+            text=True,
+        )
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, f"{variable}: sslmode must be disable, allow," in line) == (2, True), line
+        assert SECRET not in line + done.stdout
 
 
 def fault_of(work: Callable[[], object]) -> str | None:
@@ -247,7 +323,9 @@ def test_a_password_file_is_read_as_libpq_reads_it(tmp_path: Path) -> None:
         check_url(f"postgresql://u@db/x?passfile={file}")
 
 
-def test_a_migration_goes_to_a_server_that_takes_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_goes_to_a_server_that_takes_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "services").write_text("[s]\nhost=a,b\nport=1,2\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     for name in ("PULSE_MIGRATION_URL", "PGTARGETSESSIONATTRS", "PGCONNECT_TIMEOUT", "PGSERVICE", "PGHOST"):
         monkeypatch.delenv(name, raising=False)
     for url, added in {

@@ -1,17 +1,20 @@
 """Several installations on one server: roles, passwords and grants of one are none of another's business."""
 
 import asyncio
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 import psycopg
 import pytest
+from alembic import command
 from alembic.util import CommandError
 
 from migrations.role_names import RoleNames
 from migrations.role_plan import ForeignRole
 from migrations.roles import ensure_roles, plan
+from services.local.pg_binaries import carried_binaries
 from services.local.postgres import EmbeddedPostgres
 from tests.migrating import ROOT, Migrator, dump_schema
 from tests.scraping import exporting
@@ -182,6 +185,45 @@ def test_roles_restored_without_comments_are_adopted(embedded: EmbeddedPostgres)
     with connect(embedded.url()) as session:
         rows = session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall()
     assert all(row[4] for row in rows)
+
+
+def test_a_dump_is_restored_under_another_prefix(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its grants, which a migration builds anew for the roles of the new prefix."""
+    with connect(embedded.url()) as session:
+        session.execute("create database production")
+        session.execute("create database fresh")
+    Migrator(embedded.url(database="production")).upgrade()
+    monkeypatch.setenv("PULSE_ROLE_PREFIX", "staging_")
+    Migrator(embedded.url(database="fresh")).upgrade()
+    staging = embedded.url(database="staging")
+    with connect(staging) as session:
+        ensure_roles(session)
+    programs = carried_binaries()
+    dump = subprocess.run(
+        [str(programs / "pg_dump"), "--format=custom", f"--dbname={embedded.url(database='production')}"],
+        check=True,
+        capture_output=True,
+    ).stdout
+    subprocess.run(
+        [
+            *(str(programs / "pg_restore"), "--exit-on-error", "--no-owner", "--no-acl", "--role=staging_owner"),
+            f"--dbname={staging}",
+        ],
+        check=True,
+        input=dump,
+    )
+    migrator = Migrator(staging)
+    migrator.upgrade()
+    assert migrator.upgrade().startswith("nothing to do")
+    migrator.run(command.check)
+    assert dump_schema(staging) == dump_schema(embedded.url(database="fresh"))
+    with connect(staging) as session:
+        left = session.execute(
+            r"""select refobjid::regrole from pg_shdepend join pg_database d on d.oid = dbid
+                 where datname = current_database() and refclassid = 'pg_authid'::regclass
+                   and refobjid::regrole::text like 'pulse\_%'"""
+        ).fetchall()
+    assert left == []
 
 
 def test_the_exporters_connection_limit_is_a_setting(

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from services.local.errors import LocalError
+from services.local.errors import BadSettingError, LocalError
 from services.local.home import CHECKOUT
 
 
 async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
-    """Bring roles, tables and SQL layer up to this checkout. Raises LocalError with Alembic's own last words."""
+    """Bring roles, tables and SQL layer up to this checkout.
+
+    Raises LocalError with Alembic's last lines, BadSettingError when the URL cannot be used.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "alembic", *(["-x", "set-passwords=yes"] if set_passwords else [])),
         *("upgrade", "head"),
@@ -39,4 +42,6 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         raise
     if status != 0:
         reason = "\n".join(failure).removeprefix("FAILED: ").rstrip() or last
+        if status == BadSettingError.status and reason:
+            raise BadSettingError(reason)
         raise LocalError(f"migration failed: {reason or f'exit {status}'}")

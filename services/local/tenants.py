@@ -19,6 +19,7 @@ from services.local.lock import holder
 from services.local.roster import uses_own_keys
 from services.local.state_file import NotRunningError, read_state
 from services.shared import db, tracing
+from services.ui_iot.claims import SYSTEM_TENANT
 from services.ui_iot.naming import visible_name
 
 app = typer.Typer(help="Make tenants and list them.", no_args_is_help=True)
@@ -73,6 +74,10 @@ def make_token(home: Home, *, tenant_id: str, role: Role, expired: bool) -> str:
     """Return a user's token. Raises LocalError when the services would not accept it or there is no such tenant."""
     if not _signs_tokens(home):
         raise LocalError("tokens come from your identity provider: the services do not accept those of ./pulse token")
+    if tenant_id == SYSTEM_TENANT:
+        raise LocalError(
+            f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: ./pulse psql shows its rows"
+        )
     try:
         known = [known_id for known_id, _ in _in_database(list_tenants)]
     except NotRunningError:

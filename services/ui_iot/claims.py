@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
 from services.ui_iot.claim_path import ABSENT, ClaimPath
@@ -13,8 +13,12 @@ from services.ui_iot.trust import Trust
 ROLES: Final = ("admin", "operator", "auditor", "viewer")
 """The highest first: of several roles in a token the first one here counts."""
 LEEWAY_SECONDS = 60
+LATEST_SECONDS = 2**53
+"""Above it a JSON number is no exact count of seconds."""
 LONGEST_SUBJECT = 255
 LONGEST_NAME = 200
+SYSTEM_TENANT: Final = "system"
+"""The tenant of Pulse's own rows."""
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 
@@ -33,7 +37,7 @@ class Claims:
     tenant_id: str
     role: str
     actor: Actor
-    expires_at: int
+    expires_at: float
 
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
@@ -59,12 +63,16 @@ def is_tenant_name(value: object) -> bool:
 
 def _find_time_fault(claims: dict[str, Any], now: float) -> str | None:
     exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
-    # bool is an int to isinstance, and a time as text or fraction was never meant.
-    if type(exp) is not int or type(iat) is not int or type(nbf) is not int:
-        return "exp and iat must be whole seconds."
+    if not (_is_time(exp) and _is_time(iat) and _is_time(nbf)):
+        return "exp and iat, and nbf if it is there, must be numbers of seconds since 1970."
     if iat > now + LEEWAY_SECONDS or nbf > now + LEEWAY_SECONDS or exp <= iat:
         return "The token is not valid yet, or ends before it begins."
     return None
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Return whether the value is a NumericDate (RFC 7519), which may have a fraction. bool is an int to isinstance."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_SECONDS
 
 
 def _find_origin_fault(claims: dict[str, Any], trust: Trust) -> str | None:
@@ -110,6 +118,8 @@ def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:
         raise ClaimFault(f"{trust.tenant_claim} must name exactly one tenant.")
     if not is_tenant_name(values[0]):
         raise ClaimFault(f"{trust.tenant_claim} is not the name of a tenant.")
+    if values[0] == SYSTEM_TENANT and trust.tenants is None:
+        raise ClaimFault(f"{trust.tenant_claim} names Pulse's own tenant, which the issuer's tenants do not list.")
     return values[0]
 
 

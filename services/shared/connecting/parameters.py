@@ -36,11 +36,20 @@ def _refused(reason: str, *harmless: str) -> Callable[[str], str | None]:
     return lambda value: None if value in harmless else reason
 
 
+# libpq takes an empty value of any other parameter for none.
+_NEVER_EMPTY: Final = frozenset(
+    (
+        *("service", "servicefile", "sslmode", "sslnegotiation", "sslcertmode", "channel_binding", "gssencmode"),
+        *("target_session_attrs", "load_balance_hosts", "min_protocol_version", "max_protocol_version"),
+        *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+        *("tcp_user_timeout", "scram_client_key", "scram_server_key"),
+    )
+)
 _NO_GSS = _refused("is not supported: Pulse does not log in by Kerberos")
 _NO_OAUTH = _refused("is not supported: Pulse does not log in by OAuth")
 
 KNOWN: Final[Mapping[str, _Parameter]] = {
-    "service": _Parameter("PGSERVICE"),
+    "service": _Parameter("PGSERVICE", lambda value: None if value else "must name a section of the service file"),
     "servicefile": _Parameter(None, _refused("is not supported by every libpq: set PGSERVICEFILE")),
     "user": _Parameter("PGUSER"),
     "password": _Parameter("PGPASSWORD"),
@@ -57,7 +66,10 @@ KNOWN: Final[Mapping[str, _Parameter]] = {
     "fallback_application_name": _Parameter(),
     "client_encoding": _Parameter(
         "PGCLIENTENCODING",
-        lambda value: None if value.lower().replace("-", "") in ("utf8", "unicode") else "must be UTF8",
+        # The encoding of the client, which auto names, is UTF-8 here.
+        lambda value: (
+            None if value == "auto" or value.lower().replace("-", "") in ("utf8", "unicode") else "must be UTF8"
+        ),
     ),
     "target_session_attrs": _Parameter(
         "PGTARGETSESSIONATTRS", _one_of("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -120,7 +132,7 @@ KNOWN: Final[Mapping[str, _Parameter]] = {
 def read_parameters(url: str, env: Mapping[str, str]) -> dict[str, str]:
     """Return what holds for the URL: its own parameters, then those of its service, then of variables. Raises BadUrl.
 
-    An empty value counts as none.
+    An empty value counts as none, except where libpq refuses it.
     """
     found = _checked(split_url(url), "")
     service = found.pop("service", "") or env.get("PGSERVICE", "")
@@ -128,8 +140,8 @@ def read_parameters(url: str, env: Mapping[str, str]) -> dict[str, str]:
         in_file = read_service(service, env)
         found = {**_checked(in_file, f"service {service[:60]!r}: "), **found}
     for name, parameter in KNOWN.items():
-        value = env.get(parameter.env or "", "")
-        if value and name not in found:
+        value = env.get(parameter.env) if parameter.env else None
+        if value is not None and name not in found and not (name == "service" and service):
             found |= _checked({name: value}, f"{parameter.env}: ")
     return {name: value for name, value in found.items() if value}
 
@@ -140,7 +152,7 @@ def _checked(parameters: Mapping[str, str], origin: str) -> dict[str, str]:
         if parameter is None:
             shown = name if name.replace("_", "").isalnum() and len(name) <= 40 else "another"
             raise BadUrl(f"{origin}names the parameter {shown}, which libpq does not have")
-        fault = parameter.check(value) if value else None
+        fault = parameter.check(value) if value or name in _NEVER_EMPTY else None
         if fault is not None:
             raise BadUrl(f"{origin}{name}{'' if fault.startswith('=') else ' '}{fault}")
     return dict(parameters)

@@ -130,7 +130,7 @@ def _hosts(found: Mapping[str, str]) -> tuple[Host, ...]:
 
 
 def _port(text: str, number: int) -> int:
-    if not text.strip():
+    if not text:
         return _DEFAULT_PORT
     if re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII) is None or not 1 <= int(text) <= 65535:
         # Not quoted: in a URL whose password holds a slash this is a part of the password.
