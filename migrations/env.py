@@ -19,7 +19,7 @@ from migrations.layer_definitions import find_foreign_objects, one_line_of
 from migrations.role_names import RoleNames, RolesRefused
 from migrations.roles import ensure_roles, refuse_other_owner
 from migrations.server import UnsuitableServer, connect
-from migrations.sql_layer import layer_faults, part_faults, read_layer, settle_layer
+from migrations.sql_layer import layer_faults, part_faults, read_layer, restore_lost_schemas, settle_layer
 
 # Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
 MIGRATION_LOCK = 4865765586851406717
@@ -83,6 +83,8 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     configure(connection)
     head = context.get_head_revision()
     current = context.get_context().get_current_revision()
+    for schema in restore_lost_schemas(session, revision=current):
+        say(f"schema {schema} was missing: created")
     faults = look_for_faults(session, head) if current == destination == head else None
     if any(parts := part_faults(session, revision=current)):
         say(f"WARNING: tables {parts}: no migration makes it again, see docs/operate.md")

@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 from migrations.layer_catalog import LayerError, Session, one_line
 from migrations.layer_definitions import find_faults, one_line_of, record_definitions, why_not_comparable
+from migrations.lost_schemas import restore_schemas
 from migrations.role_names import RoleNames
 from migrations.table_parts import PartFaults, find_part_faults, record_parts
 
@@ -113,6 +114,11 @@ def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> lis
 def part_faults(session: Session, *, revision: str | None) -> PartFaults:
     """Return what the tables of this revision had when its layer was applied, and lack now or have altered."""
     return find_part_faults(session, _definitions_at(session, revision))
+
+
+def restore_lost_schemas(session: Session, *, revision: str | None) -> list[str]:
+    """Create the schemas that the layer of this revision had and the catalog lacks. Raises LayerError."""
+    return restore_schemas(session, _definitions_at(session, revision))
 
 
 def _definitions_at(session: Session, revision: str | None) -> dict[str, Any] | None:

@@ -11,7 +11,9 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
+from migrations.layer_catalog import SCHEMAS
 from migrations.layer_definitions import SHOWN, find_faults
+from migrations.lost_schemas import TABLELESS
 from migrations.role_names import RoleNames
 from migrations.sql_layer import part_faults
 from tests.migrating import ROOT, Migrator, dump_schema
@@ -380,3 +382,40 @@ def test_a_detached_default_partition_is_named_until_it_is_back(
     migrator.upgrade()
     assert migrator.upgrade().startswith("nothing to do")
     migrator.run(command.check)
+
+
+def test_a_lost_schema_of_views_and_routines_comes_back(session: psycopg.Connection[Any], database_url: str) -> None:
+    """With its owner, comment, grants and everything that stood in it."""
+    rows = session.execute(
+        """
+select n.nspname, obj_description(n.oid) from pg_namespace n
+ where n.nspname = any(%s)
+   and not exists (select from pg_class c where c.relnamespace = n.oid and c.relkind <> 'v')
+   and not exists (select from pg_type t where t.typnamespace = n.oid and t.typrelid = 0 and t.typelem = 0)
+""",
+        [list(SCHEMAS)],
+    ).fetchall()
+    assert dict(rows) == TABLELESS
+    migrator, before = Migrator(database_url), dump_schema(database_url)
+    for lost in (["api"], ["metrics"], sorted(TABLELESS)):
+        for schema in lost:
+            session.execute(f"drop schema {schema} cascade".encode())
+        with pytest.raises(CommandError, match=r"not as it was applied: missing .*: run alembic upgrade head"):
+            migrator.run(command.check)
+        said = migrator.upgrade().splitlines()
+        assert said[: len(lost)] == [f"schema {schema} was missing: created" for schema in lost]
+        assert dump_schema(database_url) == before
+        assert migrator.upgrade().startswith("nothing to do")
+    session.execute("drop schema dispatcher cascade")
+    migrator.rebuild()
+    assert dump_schema(database_url) == before
+
+
+def test_a_lost_schema_with_tables_is_refused(session: psycopg.Connection[Any], database_url: str) -> None:
+    """Empty tables would hide the loss."""
+    session.execute("drop schema ops cascade; drop schema api cascade")
+    refusal = "nothing was changed: schema ops is gone with its tables, which no migration makes: restore a backup"
+    for act in (Migrator(database_url).upgrade, Migrator(database_url).rebuild):
+        with pytest.raises(CommandError, match=f"^{refusal}$"):
+            act()
+    assert session.execute("select to_regnamespace('api')").fetchone() == (None,)
