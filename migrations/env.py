@@ -20,7 +20,7 @@ from migrations.layer_definitions import find_foreign_objects, one_line_of
 from migrations.role_names import RoleNames, RolesRefused
 from migrations.roles import ensure_roles, refuse_other_owner, refuse_service_login
 from migrations.server import UnsuitableServer, connect
-from migrations.sql_layer import layer_faults, missing_parts, read_layer, settle_layer
+from migrations.sql_layer import layer_faults, part_faults, read_layer, restore_lost_schemas, settle_layer
 
 # Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
 MIGRATION_LOCK = 4865765586851406717
@@ -59,8 +59,8 @@ def describe(step: MigrationInfo) -> str:
 def compare_layer(session: Session) -> None:
     """What `alembic check` adds to the comparison of revisions; it compares no tables, they are written by hand."""
     head = str(context.get_head_revision())
-    if missing := missing_parts(session, revision=head):
-        raise CommandError(f"tables lack {one_line_of(missing)}: no migration makes it again, see docs/operate.md")
+    if any(parts := part_faults(session, revision=head)):
+        raise CommandError(f"tables {parts}: no migration makes it again, see docs/operate.md")
     faults = layer_faults(session, checkout, revision=head)
     if faults is None:
         raise CommandError("the database's SQL layer differs from sql/: run alembic upgrade head")
@@ -84,9 +84,11 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
     configure(connection)
     head = context.get_head_revision()
     current = context.get_context().get_current_revision()
+    for schema in restore_lost_schemas(session, revision=current):
+        say(f"schema {schema} was missing: created")
     faults = look_for_faults(session, head) if current == destination == head else None
-    if missing := missing_parts(session, revision=current):
-        say(f"WARNING: tables lack {one_line_of(missing)}: no migration makes it again, see docs/operate.md")
+    if any(parts := part_faults(session, revision=current)):
+        say(f"WARNING: tables {parts}: no migration makes it again, see docs/operate.md")
     for thing in find_foreign_objects(session):
         say(f"left alone: {thing}: it is not the SQL layer's")
     if faults:

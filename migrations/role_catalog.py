@@ -42,7 +42,14 @@ select r.rolname as name, r.rolcanlogin as can_login, r.rolconnlimit as connecti
                     when %(database)s::oid then d.deptype = 'o' and not %(migrated)s
                     else true end
          ) then 'owns or uses objects of others' end
-       ], null) as foreign_traits
+       ], null) as foreign_traits,
+       array_remove(array[
+         case when r.rolsuper then 'superuser' end,
+         case when r.rolcreaterole then 'createrole' end,
+         case when r.rolcreatedb then 'createdb' end,
+         case when r.rolreplication then 'replication' end,
+         case when r.rolbypassrls then 'bypassrls' end
+       ], null) as special_attributes
   from pg_roles r where r.rolname = any (%(ours)s)
 """
 
@@ -90,6 +97,8 @@ class Role:
     connection_limit: int
     comment: str
     foreign_traits: list[str]
+    special_attributes: list[str]
+    """Words of ALTER ROLE for what an administrator of the server may do and Pulse never needs."""
 
 
 @dataclass(frozen=True, slots=True)

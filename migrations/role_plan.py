@@ -35,6 +35,7 @@ _BOUNDED = {
 # A forgotten psql must not become the old transaction that its owner was looking for.
 _INTERACTIVE = {"lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'10min'", "search_path": "public"}
 _EXPORTER_CONNECTIONS = 2
+_UNLIMITED = -1
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*(owner|app|ops|auditor|exporter|operator)", re.ASCII)
 # Passed as parameters, secrets of channels would reach the server's log. The first setting needs a superuser.
 _UNLOGGED = ("log_parameter_max_length", "log_parameter_max_length_on_error")
@@ -87,18 +88,48 @@ def required(server: ServerCatalog, names: RoleNames, wishes: Wishes) -> Iterato
         yield _format("grant {} to {};\n", names.owner, server.login)
 
 
-def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, bool]]:
-    """Yield statements that a server may refuse to this login, and whether to report a refusal."""
+def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, str | None]]:
+    """Yield statements that a server may refuse to this login, and how to report a refusal; None: not at all."""
     stats = [name for name in (names.owner, names["operator"]) if f"{name} pg_read_all_stats" not in server.memberships]
     if stats:
-        yield _format("grant pg_read_all_stats to " + ", ".join(["{}"] * len(stats)) + ";\n", *stats), True
+        statement = _format("grant pg_read_all_stats to " + ", ".join(["{}"] * len(stats)) + ";\n", *stats)
+        yield statement, f"{names['operator']} sees Pulse's own sessions only"
     if "PUBLIC usage" in server.schema_grants:
         for statement in _public_usage(server, names):
-            yield statement, False
+            yield statement, None
+    for suffix, definition in _DEFINITIONS.items():
+        if names[suffix] in server.roles and (lost := _lost_settings(server, names[suffix], suffix, definition)):
+            yield lost, f"{names[suffix]} lacks settings that Pulse made"
     for name in names.callers:
         for setting in _UNLOGGED:
             if f"{name} {setting}" not in server.settings:
-                yield _format(f"alter role {{}} set {setting} = 0;\n", name), False
+                yield _format(f"alter role {{}} set {setting} = 0;\n", name), None
+
+
+def removals(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, str]]:
+    """Yield statements that take from a role of Pulse what only an administrator needs, and how to report it.
+
+    They are for an administrator to run: the attribute may be there on purpose, for a while.
+    """
+    for suffix, definition in _DEFINITIONS.items():
+        if role := server.roles.get(names[suffix]):
+            attributes = [*role.special_attributes, *(["login"] if role.can_login > definition.can_login else [])]
+            if attributes:
+                no = " ".join(f"no{attribute}" for attribute in attributes)
+                statement = _format(f"alter role {{}} {no};\n", role.name)
+                yield statement, f"WARNING: {role.name} has {', '.join(attributes)}, which Pulse does not need"
+
+
+def _lost_settings(server: ServerCatalog, name: str, suffix: str, definition: _Definition) -> sql.Composed | None:
+    """Return what gives a role its settings again. A setting with another value is the administrator's choice."""
+    lost = [setting for setting in definition.settings if f"{name} {setting}" not in server.settings]
+    statements = [
+        _format(f"alter role {{}} set {setting} = {definition.settings[setting]};\n", name) for setting in lost
+    ]
+    if suffix == "exporter" and server.roles[name].connection_limit == _UNLIMITED:
+        limit = sql.Literal(_EXPORTER_CONNECTIONS)
+        statements.append(_format("alter role {} connection limit {};\n", name, limit))
+    return sql.Composed(statements) if statements else None
 
 
 def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> sql.Composed:

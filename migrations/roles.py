@@ -14,7 +14,7 @@ from migrations.database_url import NoDatabase, checked_url, database_url
 from migrations.layer_catalog import Session, one_line
 from migrations.role_catalog import read_catalog
 from migrations.role_names import VARIABLE, RoleNames, RolesRefused
-from migrations.role_plan import Wishes, optional, required
+from migrations.role_plan import Wishes, optional, removals, required
 from migrations.server import UnsuitableServer, connect
 
 # Two processes that make roles of one server meet in its shared catalog, where no lock of ours reaches: the loser of
@@ -120,16 +120,16 @@ def _ask(session: Session, reason: str, layer: str) -> str:
 
 
 def _run_optional(session: Session, names: RoleNames) -> list[str]:
-    refused = []
-    for statement, is_reported in optional(read_catalog(session, names), names):
+    left = []
+    for statement, refusal in optional(read_catalog(session, names), names):
         try:
             with session.transaction():
                 session.execute(statement)
         except psycopg.errors.InsufficientPrivilege:
-            if is_reported:
-                shown = statement.as_string(session).strip()
-                refused.append(f"{names['operator']} sees Pulse's own sessions only; an administrator may run: {shown}")
-    return refused
+            if refusal is not None:
+                left.append((statement, refusal))
+    left.extend(removals(read_catalog(session, names), names))
+    return [f"{why}; an administrator may run: {' '.join(how.as_string(session).split())}" for how, why in left]
 
 
 def _wishes(session: Session, names: RoleNames, *, set_passwords: bool) -> Wishes:
@@ -173,7 +173,8 @@ def main(say: Callable[[str], None] = print) -> int:
             refuse_other_owner(session, RoleNames.find())
             if arguments.print:
                 names = RoleNames.find()
-                more = [statement for statement, _ in optional(read_catalog(session, names), names)]
+                server = read_catalog(session, names)
+                more = [how for how, _ in (*optional(server, names), *removals(server, names))]
                 text = "".join(statements.as_string(session) for statements in [*plan(session), *more])
                 if text:
                     say(text.rstrip("\n"))

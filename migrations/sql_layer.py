@@ -22,8 +22,9 @@ from psycopg.types.json import Jsonb
 
 from migrations.layer_catalog import LayerError, Session, one_line
 from migrations.layer_definitions import find_faults, one_line_of, record_definitions, why_not_comparable
+from migrations.lost_schemas import restore_schemas
 from migrations.role_names import RoleNames
-from migrations.table_parts import find_missing_parts, find_parts
+from migrations.table_parts import PartFaults, find_part_faults, record_parts
 
 _HEADER = re.compile(r"^-- file: (\S+)\n", re.MULTILINE)
 
@@ -110,10 +111,19 @@ def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> lis
     return [reason] if reason else find_faults(session, applied.definitions or {})
 
 
-def missing_parts(session: Session, *, revision: str | None) -> list[str]:
-    """Return what the tables of this revision had when its layer was applied, and lack now."""
+def part_faults(session: Session, *, revision: str | None) -> PartFaults:
+    """Return what the tables of this revision had when its layer was applied, and lack now or have altered."""
+    return find_part_faults(session, _definitions_at(session, revision))
+
+
+def restore_lost_schemas(session: Session, *, revision: str | None) -> list[str]:
+    """Create the schemas that the layer of this revision had and the catalog lacks. Raises LayerError."""
+    return restore_schemas(session, _definitions_at(session, revision))
+
+
+def _definitions_at(session: Session, revision: str | None) -> dict[str, Any] | None:
     applied = applied_layer(session)
-    return find_missing_parts(session, applied.definitions) if applied and applied.revision == revision else []
+    return applied.definitions if applied and applied.revision == revision else None
 
 
 def recorded_layer(session: Session, revision: str) -> Layer | None:
@@ -130,11 +140,10 @@ def apply_layer(session: Session, layer: Layer, *, revision: str) -> None:
             session.execute(text.encode())
         except Error as error:
             raise LayerError(f"sql/{name}{_line(error, text)}: {one_line(error)}") from error
-    # What was missing before stays on the list: a layer applied anew does not make it.
-    tables = {*find_parts(session, layer.body), *missing_parts(session, revision=revision)}
+    parts = record_parts(session, layer.body, _definitions_at(session, revision))
     session.execute(
         "insert into public.sql_layer (revision, sha256, body, definitions) values (%s, %s, %s, %s)",
-        [revision, layer.sha256, layer.body, Jsonb(record_definitions(session) | {"tables": sorted(tables)})],
+        [revision, layer.sha256, layer.body, Jsonb(record_definitions(session) | parts)],
     )
 
 

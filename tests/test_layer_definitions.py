@@ -11,8 +11,11 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
+from migrations.layer_catalog import SCHEMAS
 from migrations.layer_definitions import SHOWN, find_faults
+from migrations.lost_schemas import TABLELESS
 from migrations.role_names import RoleNames
+from migrations.sql_layer import part_faults
 from tests.migrating import ROOT, Migrator, dump_schema
 
 RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
@@ -300,3 +303,127 @@ def test_a_table_that_left_the_list_of_tracked_ones_is_named(
     said = migrator.upgrade()
     assert "WARNING: this is not mended by it, and recorded as it is: no tracking of public.devices" in said
     assert migrator.upgrade().startswith("nothing to do")
+
+
+# The part that is named, the statement that alters it, and the one that takes it back.
+ALTERED_PARTS = {
+    "default of column public.audit_log.xid": (
+        "alter table audit_log alter xid set default '5'",
+        """
+          alter table audit_log alter xid set default
+            case coalesce(nullif(current_setting('pulse.audit_epoch', true), ''), '0')
+              when '0' then pg_current_xact_id()
+              else ((current_setting('pulse.audit_epoch')::bigint << 48)
+                    + pg_current_xact_id()::text::bigint)::text::xid8
+            end
+        """,
+    ),
+    "column public.devices.name": (
+        "alter table devices alter name drop not null",
+        "alter table devices alter name set not null",
+    ),
+    "constraint tenants_tenant_id_check on public.tenants": (
+        """
+          alter table tenants drop constraint tenants_tenant_id_check;
+          alter table tenants add constraint tenants_tenant_id_check check (true)
+        """,
+        """
+          alter table tenants drop constraint tenants_tenant_id_check;
+          alter table tenants add constraint tenants_tenant_id_check check (tenant_id ~ '^[a-z0-9][a-z0-9-]{0,62}$')
+        """,
+    ),
+    "index escalations_due_at_idx on ops.escalations": (
+        "drop index ops.escalations_due_at_idx; create index escalations_due_at_idx on ops.escalations (due_at desc)",
+        "drop index ops.escalations_due_at_idx; create index escalations_due_at_idx on ops.escalations (due_at)",
+    ),
+    "table ops.escalations": (
+        "alter table ops.escalations set unlogged",
+        "alter table ops.escalations set logged",
+    ),
+}
+
+
+def test_an_altered_part_of_a_table_is_named_until_it_is_back(
+    session: psycopg.Connection[Any], database_url: str
+) -> None:
+    """A default, `not null`, a constraint, an index under its old name; a rebuild does not make it the norm."""
+    migrator = Migrator(database_url)
+    session.execute("alter index ops.escalations_due_at_idx set (fillfactor = 70)")
+    assert migrator.upgrade().startswith("nothing to do")
+    session.execute("; ".join(alters for alters, _ in ALTERED_PARTS.values()).encode())
+    names = ", ".join(sorted(ALTERED_PARTS))
+    for act in (migrator.upgrade, migrator.rebuild, migrator.upgrade):
+        assert act().startswith(f"WARNING: tables have altered {names}: no migration makes it again")
+        with pytest.raises(CommandError, match=f"^tables have altered {names}: "):
+            migrator.run(command.check)
+    # On another major version the same definition may be written in another way: names alone are compared.
+    with session.transaction(force_rollback=True):
+        session.execute("update sql_layer set definitions = jsonb_set(definitions, '{postgres}', '14')")
+        assert not any(part_faults(session, revision=head(session)))
+        session.execute("drop index ops.escalations_due_at_idx")
+        missing, altered = part_faults(session, revision=head(session))
+        assert (missing, altered) == (["index escalations_due_at_idx on ops.escalations"], [])
+    session.execute("; ".join(mends for _, mends in ALTERED_PARTS.values()).encode())
+    assert migrator.upgrade().startswith("nothing to do")
+    migrator.run(command.check)
+
+
+def head(session: psycopg.Connection[Any]) -> str:
+    """The revision of the tables."""
+    row = session.execute("select version_num from alembic_version").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_detached_default_partition_is_named_until_it_is_back(
+    session: psycopg.Connection[Any], database_url: str
+) -> None:
+    """Rows without a partition of their own would be refused."""
+    migrator = Migrator(database_url)
+    session.execute("alter table audit_log detach partition audit_log_default")
+    lacks = "WARNING: tables lack default partition public.audit_log_default of public.audit_log: no migration"
+    for act in (migrator.upgrade, migrator.rebuild, migrator.upgrade):
+        assert act().startswith(lacks)
+    with pytest.raises(CommandError, match=r"^tables lack default partition public\.audit_log_default of"):
+        migrator.run(command.check)
+    session.execute("alter table audit_log attach partition audit_log_default default")
+    migrator.upgrade()
+    assert migrator.upgrade().startswith("nothing to do")
+    migrator.run(command.check)
+
+
+def test_a_lost_schema_of_views_and_routines_comes_back(session: psycopg.Connection[Any], database_url: str) -> None:
+    """With its owner, comment, grants and everything that stood in it."""
+    rows = session.execute(
+        """
+select n.nspname, obj_description(n.oid) from pg_namespace n
+ where n.nspname = any(%s)
+   and not exists (select from pg_class c where c.relnamespace = n.oid and c.relkind <> 'v')
+   and not exists (select from pg_type t where t.typnamespace = n.oid and t.typrelid = 0 and t.typelem = 0)
+""",
+        [list(SCHEMAS)],
+    ).fetchall()
+    assert dict(rows) == TABLELESS
+    migrator, before = Migrator(database_url), dump_schema(database_url)
+    for lost in (["api"], ["metrics"], sorted(TABLELESS)):
+        for schema in lost:
+            session.execute(f"drop schema {schema} cascade".encode())
+        with pytest.raises(CommandError, match=r"not as it was applied: missing .*: run alembic upgrade head"):
+            migrator.run(command.check)
+        said = migrator.upgrade().splitlines()
+        assert said[: len(lost)] == [f"schema {schema} was missing: created" for schema in lost]
+        assert dump_schema(database_url) == before
+        assert migrator.upgrade().startswith("nothing to do")
+    session.execute("drop schema dispatcher cascade")
+    migrator.rebuild()
+    assert dump_schema(database_url) == before
+
+
+def test_a_lost_schema_with_tables_is_refused(session: psycopg.Connection[Any], database_url: str) -> None:
+    """Empty tables would hide the loss."""
+    session.execute("drop schema ops cascade; drop schema api cascade")
+    refusal = "nothing was changed: schema ops is gone with its tables, which no migration makes: restore a backup"
+    for act in (Migrator(database_url).upgrade, Migrator(database_url).rebuild):
+        with pytest.raises(CommandError, match=f"^{refusal}$"):
+            act()
+    assert session.execute("select to_regnamespace('api')").fetchone() == (None,)

@@ -120,6 +120,51 @@ async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app
     assert not [line for line in worker.lines if "exception" in line or "not_json" in line]
 
 
+async def test_a_key_that_cannot_be_read_is_reported_once(
+    conn: asyncpg.Connection, ops_url: str, tmp_path: Path
+) -> None:
+    """By the sealer alone, and again after the state has changed; no other loop fails over it."""
+    key, other = tmp_path / "signing.key", tmp_path / "other"
+    key.touch(0o600)
+    often = OFTEN | {"seal_seconds": "0.05", "audit_verify_seconds": "0.05"}
+    series = [
+        f'pulse_worker_passes_total{{operation="{name}",service="ops_worker"}} '
+        for name in ("seal_audit", "anchor_checkpoint", "verify_audit", "drop_audit_months")
+    ]
+
+    async def passes() -> list[float]:
+        text = (await worker.get("/metrics")).text
+        return [float(text.partition(start)[2].partition("\n")[0] or 0) for start in series]
+
+    async def went_on(before: list[float]) -> bool:
+        return all(now > then + 1 for now, then in zip(await passes(), before, strict=True))
+
+    async def is_in(state: str) -> bool:
+        return bool((await worker.get("/health")).json()["audit_sealing"]["state"] == state)
+
+    async with (
+        HealthTarget() as target,
+        ready_service(MODULE, ops_url, health_targets=only(target), audit_key_file=str(key), **often) as worker,
+    ):
+        await until(lambda: is_in("refused"))
+        before = await passes()
+        await until(lambda: went_on(before))
+        key.unlink()  # nothing is sealed yet: the sealer makes a key
+        await until(lambda: is_in("sealing"))
+        await until(lambda: conn.fetchval("select count(*) from audit.blocks"))
+        valid = key.rename(other)
+        key.touch(0o600)
+        await until(lambda: is_in("refused"))
+        again = await passes()
+        await until(lambda: went_on(again))
+        valid.rename(key)
+        await until(lambda: is_in("sealing"))
+        assert await worker.stop() == 0
+    said = [line["message"] for line in lines(worker, "nothing is sealed") if "signing.key holds" in line["message"]]
+    assert said == [f"nothing is sealed: {key} holds no Ed25519 key of a note"] * 2
+    assert lines(worker, "pass failed") == []
+
+
 async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: str) -> None:
     """A notification whose delivery worker vanished is pending again within a poll."""
     alert_id = await open_alert(conn, None)

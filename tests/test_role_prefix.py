@@ -244,6 +244,65 @@ def test_the_exporters_connection_limit_is_a_setting(
             Migrator(embedded.url(database="staging")).upgrade()
 
 
+def test_lost_settings_of_roles_come_back(embedded: EmbeddedPostgres) -> None:
+    """Read-only transactions, timeouts and the limit of the exporter above all; a chosen value stays."""
+    migrator = Migrator(embedded.url(database="staging"))
+    migrator.upgrade()
+    look = """
+select rolname, rolconnlimit, array(select unnest(rolconfig) order by 1)::text
+  from pg_roles where rolname ~ '^pulse_' order by rolname
+"""
+    with connect(embedded.url()) as session:
+        before = session.execute(look).fetchall()
+        for suffix in SUFFIXES:
+            session.execute(f"alter role pulse_{suffix} reset all".encode())
+        session.execute("alter role pulse_exporter connection limit -1")
+        assert migrator.upgrade().startswith("nothing to do")
+        assert session.execute(look).fetchall() == before
+        [exporter] = [row for row in before if row[0] == "pulse_exporter"]
+        assert (exporter[1], "default_transaction_read_only=on" in str(exporter[2])) == (2, True)
+        session.execute("alter role pulse_exporter set statement_timeout = '5s'")
+        session.execute("alter role pulse_exporter connection limit 9")
+        migrator.upgrade()
+        [exporter] = [row for row in session.execute(look) if row[0] == "pulse_exporter"]
+        assert (exporter[1], "statement_timeout=5s" in str(exporter[2])) == (9, True)
+
+
+def test_a_login_that_may_not_alter_roles_reports_lost_settings(embedded: EmbeddedPostgres) -> None:
+    """The migration goes on, and the line holds the statements."""
+    Migrator(embedded.url(database="staging")).upgrade()
+    with connect(embedded.url()) as session:
+        session.execute("create role deployer login")
+        session.execute("grant pulse_owner to deployer; alter role pulse_operator reset lock_timeout")
+        session.execute("grant connect on database staging to deployer")
+    said = Migrator(embedded.url("deployer", database="staging")).upgrade()
+    statement = "alter role pulse_operator set lock_timeout = '10s';"
+    assert said.splitlines()[1:] == [
+        f"pulse_operator lacks settings that Pulse made; an administrator may run: {statement}"
+    ]
+
+
+def test_attributes_that_pulse_does_not_need_are_named_until_they_go(embedded: EmbeddedPostgres) -> None:
+    """One line a role, with the statement that takes them away; none is taken away unasked."""
+    migrator = Migrator(embedded.url(database="staging"))
+    migrator.upgrade()
+    with connect(embedded.url()) as session:
+        session.execute("alter role pulse_app superuser createdb createrole replication bypassrls")
+        session.execute("alter role pulse_owner login")
+        special = ("superuser", "createrole", "createdb", "replication", "bypassrls")
+        remedy = "which Pulse does not need; an administrator may run: alter role"
+        named = [
+            f"WARNING: pulse_owner has login, {remedy} pulse_owner nologin;",
+            f"WARNING: pulse_app has {', '.join(special)}, {remedy} pulse_app no{' no'.join(special)};",
+        ]
+        for _ in range(2):
+            said = migrator.upgrade().splitlines()
+            assert (said[0].partition(":")[0], said[1:]) == ("nothing to do", named)
+        for line in named:
+            session.execute(line.partition("run: ")[2].encode())
+    assert len(migrator.upgrade().splitlines()) == 1
+
+
 def test_no_parameter_of_our_roles_reaches_the_servers_log(server: EmbeddedPostgres) -> None:
     """Parameters hold the secrets of channels."""
     with connect(server.url()) as session:

@@ -14,6 +14,7 @@ from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.metrics_collector import MetricsCollector
 from services.ops_worker.sealing.anchors import Anchor, Anchors, FileAnchor, HttpAnchor
 from services.ops_worker.sealing.sealer import Sealer
+from services.ops_worker.sealing.status import skip_on_key_fault
 from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
@@ -125,8 +126,12 @@ async def sealing_loops(
         # Sealing what arrived meanwhile at once would make many small blocks.
         Loop("seal_audit", sealer.seal, poll_seconds=settings.seal_seconds, full_batch=settings.seal_batch),
         Loop("anchor_checkpoint", keeper.keep_newest, poll_seconds=settings.seal_seconds),
-        Loop("verify_audit", verifier.verify, poll_seconds=min(settings.audit_verify_seconds, VERIFY_POLL_SECONDS)),
-        Loop("drop_audit_months", retention.drop, poll_seconds=settings.retention_seconds),
+        Loop(
+            "verify_audit",
+            skip_on_key_fault(verifier.verify),
+            poll_seconds=min(settings.audit_verify_seconds, VERIFY_POLL_SECONDS),
+        ),
+        Loop("drop_audit_months", skip_on_key_fault(retention.drop), poll_seconds=settings.retention_seconds),
     ]
     await verifier.stop()
     if process.pool is not None:

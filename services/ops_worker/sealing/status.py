@@ -2,9 +2,13 @@
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Gauge
+
+from services.shared.db import Pool
+from services.shared.sealed_log.key_file import KeyFault
 
 log = logging.getLogger(__name__)
 
@@ -69,3 +73,19 @@ class SealingStatus:
         if self._gauge is not None:
             for one in REASONS:
                 self._gauge.labels(one).set(one == reason)
+
+
+def skip_on_key_fault(step: Callable[[Pool], Awaitable[int]]) -> Callable[[Pool], Awaitable[int]]:
+    """Return the step of a loop beside the sealer, with passes that do nothing while the key cannot be used.
+
+    The sealer reads the same files in each pass and reports the fault: in the log once, in /health and as a metric.
+    """
+
+    async def run(pool: Pool) -> int:
+        try:
+            return await step(pool)
+        except KeyFault as fault:
+            log.debug("left to the sealer: %s", fault)
+            return 0
+
+    return run
