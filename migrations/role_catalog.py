@@ -149,7 +149,7 @@ def _may_act_as(session: Session, owner: str, *, exists: bool) -> bool:
     if not exists:
         query, values = "select rolsuper from pg_roles where rolname = current_user", []
     else:
-        # Since 16 whoever makes a role is a member that may hand it on but not act as it.
+        # Since Postgres 16 the creator of a role is a member that may grant the role but not act as it.
         query = "select pg_has_role(current_user, %s, %s)"
         values = [owner, "SET" if session.info.server_version >= 160000 else "MEMBER"]
     return session.cursor(row_factory=tuple_row).execute(query, values).fetchone() == (True,)

@@ -23,7 +23,7 @@ class _Definition:
 
 # Calls of a few milliseconds: compiling one costs a hundred times what it saves.
 _NO_JIT = {"jit": "off"}
-# A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of it may
+# A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of a scrape may
 # hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).
 _BOUNDED = {
     "default_transaction_read_only": "on",

@@ -86,7 +86,7 @@ def read_export(file: Path, keys: Iterable[VerifierKey]) -> Export:
 async def compare_export(
     pool: db.Pool, export: Export, keys: list[VerifierKey], entries: Iterable[Entry]
 ) -> AsyncIterator[Broken]:
-    """Yield what the database no longer has as it was exported; who asks is recorded first."""
+    """Record the read, then yield the exported rows that the database no longer holds unchanged."""
     await record_read(pool, {"against": export.name, **export.asked}, export.events, export.asked.get("tenant"))
     lost = [entry for entry in entries if entry.lost is not None]
     stones: list[ReleasedMonth] | None = None

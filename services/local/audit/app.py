@@ -29,7 +29,7 @@ def auditor_url(home: Home) -> str:
 
 
 def sealing_url(home: Home) -> str:
-    """Return the URL of the database as pulse_ops, who alone may add to the sealed log."""
+    """Return the URL of the database as pulse_ops, the only role that adds to the sealed log."""
     given = os.environ.get("PULSE_OPS_DATABASE_URL") or database.given_url()
     return given or database.as_role(database.migration_url(home), "pulse_ops")
 
