@@ -1,12 +1,14 @@
 """The database of the tests: one server a test process, one migrated template, one clone a test.
 
-The server is the embedded one, on memory and without durability, or the one that PULSE_TEST_URL names (a superuser's
-URL; Postgres 15 or newer), of which only databases with names of our own are touched, and the roles of Pulse.
+The server is one of our own, on memory and without durability, of the embedded programs or of those in the directory
+PULSE_TEST_POSTGRES_BIN. Or it is the one that PULSE_TEST_URL names (a superuser's URL; Postgres 15 or newer), of which
+only databases with names of our own are touched, and the roles of Pulse.
 """
 
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +57,22 @@ class Server:
         return f"postgresql://{login}@/{database}?host={quote(self.host, safe='')}&port={self.port}"
 
 
+@contextmanager
+def throwaway_server(home: Path) -> Iterator[EmbeddedPostgres]:
+    """Run a server without durability, of the programs that the tests are to use."""
+    programs = os.environ.get("PULSE_TEST_POSTGRES_BIN")
+    with EmbeddedPostgres(home, durable=False, bin_dir=Path(programs) if programs else None) as server:
+        if programs:
+            # Before Postgres 16 no map admits roles that it does not name; the socket's directory keeps strangers out.
+            (server.places.data / "pg_hba.conf").write_text("local all all trust\nlocal replication all trust\n")
+            with psycopg.connect(server.url(), autocommit=True) as session:
+                session.execute("select pg_reload_conf()")
+        yield server
+
+
 @pytest.fixture(scope="session")
 def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server: PULSE_TEST_URL, or an embedded one that lives as long as this process."""
+    """The server: PULSE_TEST_URL, or one of our own that lives as long as this process."""
     given = os.environ.get("PULSE_TEST_URL")
     if given:
         parts = {name: str(value) for name, value in conninfo_to_dict(given).items() if value is not None}
@@ -68,7 +83,7 @@ def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             password=parts.get("password"),
         )
         return
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+    with throwaway_server(tmp_path_factory.mktemp("postgres")) as server:
         yield Server(host=str(server.socket_dir), port=str(server.port), user="postgres", password=None)
 
 

@@ -20,10 +20,16 @@ from tests.hardening import DEPLOYER
 from tests.sealed_log import SealedLog, make_sealer
 
 
+def binaries(major: int) -> Path:
+    """The programs of a version of Postgres: a dump that newer ones make sets what an older server does not know."""
+    debian = Path(f"/usr/lib/postgresql/{major}/bin")
+    return debian if debian.exists() else carried_binaries()
+
+
 def restore(source: str, target: str) -> None:
     """Load a dump of one database into another, which is empty."""
-    programs = carried_binaries()
     with psycopg.connect(target, autocommit=True) as session, suppress(psycopg.errors.DuplicateObject):
+        programs = binaries(session.info.server_version // 10000)
         session.execute(f"create role {DEPLOYER}".encode())  # the schema of the tests' template is its own
     dump = subprocess.run(
         [str(programs / "pg_dump"), "--format=custom", f"--dbname={source}"], check=True, capture_output=True

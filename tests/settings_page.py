@@ -37,7 +37,8 @@ LOCAL = """\
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
 | `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
-| `PULSE_TEST_URL` |  | A server for the tests instead of the embedded one: a superuser's URL. |
+| `PULSE_TEST_URL` |  | A server for the tests instead of their own: a superuser's URL. |
+| `PULSE_TEST_POSTGRES_BIN` |  | Directory of the Postgres programs of that server. |
 | `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
 | `PULSE_TEST_DDL_CHANGES` | `60` | Changes of views that the exporter must follow in its test. |
 | `PULSE_TEST_SCRAPES` | `120` | Scrapes that must each be one snapshot in theirs. |

@@ -15,10 +15,10 @@ from alembic.util import CommandError
 from migrations.layer_definitions import record_definitions
 from migrations.role_names import RoleNames
 from migrations.roles import ensure_roles
-from services.local.pg_binaries import carried_binaries
 from services.local.postgres import EmbeddedPostgres
 from tests.conftest import Server
 from tests.migrating import Migrator
+from tests.moving import binaries
 from tests.receiver import Receiver
 from tests.restoring import Url, contents, fill, pools, require_guards, serve, superuser
 from tests.sealed_log import SealedLog, make_sealer
@@ -77,12 +77,6 @@ def make_place(server: Server, name: str) -> Place:
     with psycopg.connect(place.url(None), autocommit=True) as session:
         ensure_roles(session)
     return place
-
-
-def binaries(major: int) -> Path:
-    """The programs of a version: a dump made by newer ones sets what an older server does not know."""
-    debian = Path(f"/usr/lib/postgresql/{major}/bin")
-    return debian if debian.exists() else carried_binaries()
 
 
 def definitions(place: Place) -> dict[str, str]:

@@ -16,7 +16,7 @@ from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import read_kept
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, throwaway_server
 from tests.hardening import make_deployer
 from tests.migrating import Migrator
 from tests.moving import physical_servers, restore, sealed_log, spend_transactions
@@ -30,7 +30,7 @@ DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
 @pytest.fixture(scope="module")
 def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A second server, with the roles that the first one's dumps grant to."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("other"), durable=False) as server:
+    with throwaway_server(tmp_path_factory.mktemp("other")) as server:
         with psycopg.connect(server.url(), autocommit=True) as session:
             make_deployer(session, PASSWORD)
         Migrator(server.url()).upgrade()
