@@ -282,6 +282,7 @@ def extremes(schema: dict[str, Any]) -> Iterator[str]:
     yield from TEXTS
 
 
+@pytest.mark.slow
 async def test_no_value_of_a_parameter_is_a_fault(api: Api, lists: list[Listed]) -> None:
     """The edges of every type, and bytes that are no text: taken or refused."""
     answers: dict[int, int] = {}
@@ -303,6 +304,7 @@ PLACES: tuple[Any, ...] = (
 )
 
 
+@pytest.mark.slow
 async def test_no_cursor_is_a_fault(api: Api, lists: list[Listed]) -> None:
     """Every place of a real cursor is replaced by values of each type and at its edges."""
     tried = 0
