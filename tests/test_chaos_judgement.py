@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import orjson
@@ -10,8 +12,9 @@ import pytest
 
 from services.local.chaos.config_replay import Change, find_differences
 from services.local.chaos.faults import KINDS, make_schedule
-from services.local.chaos.journal import Journal, Request
+from services.local.chaos.journal import Journal, Request, draw_trace_id
 from services.local.chaos.judgement import Gap, Judgement, Window, judge
+from services.shared import tracing
 
 READ = Request("a" * 32, "read", 100.0, 100.1, 200)
 CHANGE = Request("b" * 32, "config.rule_created", 101.0, 101.1, 201)
@@ -148,6 +151,29 @@ def test_a_denied_request_is_counted_too() -> None:
     assert found(judged(gaps=())) == ["loss without a gap row"]
 
 
+def test_a_request_in_another_trace_is_named_as_such() -> None:
+    """Its events stand under the trace that the answer names, so they are neither lost nor stray."""
+    other = "8" * 32
+    strayed = replace(FORBIDDEN, answered_trace_id=other)
+    judgement = judged(strayed, stored={(other, "auth.forbidden"): 1}, gaps=())
+    assert (found(judgement), judgement.lost) == (["trace not continued"], 0)
+    assert (FORBIDDEN.trace_id in judgement.broken[0].evidence, other in judgement.broken[0].evidence) == (True, True)
+    continued = replace(FORBIDDEN, answered_trace_id=FORBIDDEN.trace_id)
+    assert found(judged(continued, stored=STORED, gaps=())) == []
+    judgement = judged(strayed, stored={}, gaps=())
+    assert found(judgement) == ["trace not continued", "loss without a gap row"]
+
+
+def test_a_run_draws_no_trace_id_with_a_time() -> None:
+    """Ids of the run are those of other systems, so that none can be taken for one from the future."""
+    own = int(tracing.new_trace_id(), 16)
+    drawn = iter([own, 2**127])
+    randomness = Random()
+    randomness.getrandbits = lambda _bits: next(drawn)  # type: ignore[method-assign]
+    assert draw_trace_id(randomness) == f"{2**127 | 1:032x}"
+    assert len({draw_trace_id(Random(seed)) for seed in range(100)}) == 100
+
+
 def test_the_journal_is_written_as_it_happens() -> None:
     """A line when it is sent, a line when it is answered; what was never answered stays open."""
     written = io.BytesIO()
@@ -155,10 +181,11 @@ def test_the_journal_is_written_as_it_happens() -> None:
     journal.send(READ.trace_id, READ.act)
     journal.send(UNHEARD.trace_id, UNHEARD.act)
     assert len(written.getvalue().splitlines()) == 2
-    journal.answer(READ.trace_id, 503, "audit_unavailable")
+    journal.answer(READ.trace_id, 503, "audit_unavailable", READ.trace_id)
     lines = [orjson.loads(line) for line in written.getvalue().splitlines()]
     assert [line["trace_id"] for line in lines] == [READ.trace_id, UNHEARD.trace_id, READ.trace_id]
     assert (lines[2]["status"], lines[2]["reason"]) == (503, "audit_unavailable")
+    assert lines[2]["answered_trace_id"] == READ.trace_id
     outcomes = [request.outcome for request in journal.requests.values()]
     assert outcomes == ["503 audit_unavailable", "no answer"]
 

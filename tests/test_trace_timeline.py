@@ -174,7 +174,7 @@ analyze;
 
 def trace_id_of(time: datetime, number: int = 0) -> str:
     """An id of our own, from that time."""
-    return f"{int(time.timestamp() * 1000):012x}7{number:03x}8{'a' * 15}"
+    return f"{int(time.timestamp() * 1000):012x}7bea8{number:03x}{'a' * 12}"
 
 
 async def scans(conn: asyncpg.Connection, trace_id: str) -> tuple[set[str], int]:

@@ -1,6 +1,7 @@
 """Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
 
 import asyncio
+import random
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -67,7 +68,16 @@ def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
 
 def id_at(seconds: float) -> str:
     """A trace id that carries a time so many seconds from now."""
-    return f"{int((time.time() + seconds) * 1000):012x}7abc8{'1' * 15}"
+    return f"{int((time.time() + seconds) * 1000):012x}7bea8{'1' * 15}"
+
+
+UNMARKED = (
+    "0237a41e02f27fa7a27cb93a313b2585",  # random, and by chance a UUID of version 7 from 2047
+    id_at(400).replace("7bea8", "7abc8"),
+    id_at(400).replace("7bea8", "7beac"),
+    id_at(400).replace("7bea8", "4bea8"),
+)
+"""Ids of other systems that carry a later time in our place."""
 
 
 @pytest.mark.parametrize("header", ["traceparent", "x-trace-id"])
@@ -87,9 +97,17 @@ def test_a_trace_that_is_not_continued_is_named(header: str) -> None:
         assert context.foreign_trace_id[12:] == theirs[12:]
         assert context.trace_id[12:] != theirs[12:]
         assert (context.parent_span_id, context.tracestate) == (None, None)
-    for theirs in (TRACE, id_at(200), id_at(-86400 * 365), "f" * 12 + "7abc8" + "1" * 15):
+    for theirs in (TRACE, id_at(200), id_at(-86400 * 365), "f" * 12 + "7bea8" + "1" * 15, *UNMARKED):
         context = read(theirs)
         assert (context.trace_id, context.foreign_trace_id) == (theirs, None)
+
+
+def test_a_random_trace_is_continued() -> None:
+    """Of 200,000 ids without our mark, none starts another trace; every 64th is a UUID of version 7."""
+    randomness = random.Random(17)
+    ids = [f"{randomness.getrandbits(128) | 1:032x}" for _ in range(200_000)]
+    assert sum(trace_id[12] == "7" and trace_id[16] in "89ab" for trace_id in ids) > 3_000
+    assert [trace_id for trace_id in ids if tracing.carries_time(trace_id)] == []
 
 
 def test_the_random_flag_is_told_by_the_header_or_by_the_id() -> None:
@@ -121,18 +139,20 @@ def test_an_id_of_our_own_carries_its_time() -> None:
         assert tracing.parse_trace_id(trace_id) == trace_id
         assert UUID(trace_id).version == 7
         assert before <= int(trace_id[:12], 16) <= after
+    assert {trace_id[12:16] for trace_id in ids} == {"7bea"}
     assert len({trace_id[18:] for trace_id in ids}) == 1000
 
 
 TIMES = [
-    ("0190163d-8694-739b-aea5-966c26f8ad91", datetime(2024, 6, 14, 10, 14, 9, 300000, tzinfo=UTC)),
-    ("016f5e66-e800-7000-8000-000000000000", datetime(2020, 1, 1, tzinfo=UTC)),
-    ("016f5e66-e7ff-7000-8000-000000000000", None),
-    ("024bce5c-efff-7000-bfff-ffffffffffff", datetime(2049, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
-    ("024bce5c-f000-7000-8000-000000000000", None),
-    ("0190163d-8694-439b-aea5-966c26f8ad91", None),
-    ("0190163d-8694-739b-cea5-966c26f8ad91", None),
-    ("ffffffff-ffff-7fff-bfff-ffffffffffff", None),
+    ("0190163d-8694-7bea-aea5-966c26f8ad91", datetime(2024, 6, 14, 10, 14, 9, 300000, tzinfo=UTC)),
+    ("016f5e66-e800-7bea-8000-000000000000", datetime(2020, 1, 1, tzinfo=UTC)),
+    ("016f5e66-e7ff-7bea-8000-000000000000", None),
+    ("024bce5c-efff-7bea-bfff-ffffffffffff", datetime(2049, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)),
+    ("024bce5c-f000-7bea-8000-000000000000", None),
+    ("0190163d-8694-739b-aea5-966c26f8ad91", None),
+    ("0190163d-8694-4bea-aea5-966c26f8ad91", None),
+    ("0190163d-8694-7bea-cea5-966c26f8ad91", None),
+    ("ffffffff-ffff-7bea-bfff-ffffffffffff", None),
     (TRACE, None),
 ]
 

@@ -35,8 +35,9 @@ _LONG_MEMBER = 128
 SAMPLED = "01"
 SAMPLED_RANDOM = "03"
 
-# An id whose first 48 bits say another time than this is somebody's random one that has our layout by chance. The SQL
-# layer has the same bounds: core.trace_started_at.
+# The version digit of our trace ids and 12 fixed bits after it. One in 64 random ids is a UUID of version 7 by chance:
+# the version alone does not prove that 48 bits are a time. core.trace_started_at has the same mark and bounds.
+_MARK = "7bea"
 _FIRST_MILLISECOND = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _LAST_MILLISECOND = int(datetime(2050, 1, 1, tzinfo=UTC).timestamp() * 1000)
 # How far ahead a caller's clock may be. What an id further ahead wrote would be older than the id says, and not found.
@@ -66,12 +67,12 @@ _current: ContextVar[TraceContext | None] = ContextVar("pulse_trace", default=No
 
 
 def new_trace_id() -> str:
-    """A trace id laid out as a UUID of version 7: milliseconds since 1970, then random, the last 7 bytes wholly so."""
-    return _trace_id(os.urandom(10).hex())
+    """Return a new UUID of version 7 in hex: milliseconds since 1970, our mark, then 62 random bits."""
+    return _trace_id(os.urandom(8).hex())
 
 
 def _trace_id(random: str) -> str:
-    return f"{time.time_ns() // 1_000_000:012x}7{random[:3]}{_VARIANT[random[3]]}{random[4:19]}"
+    return f"{time.time_ns() // 1_000_000:012x}{_MARK}{_VARIANT[random[0]]}{random[1:16]}"
 
 
 def new_span_id() -> str:
@@ -81,12 +82,17 @@ def new_span_id() -> str:
 
 def start(foreign_trace_id: str | None = None) -> TraceContext:
     """The first step of a new trace."""
-    random = os.urandom(18).hex()  # once for both ids: the call costs more than the bytes
-    return TraceContext(_trace_id(random), random[20:], None, foreign_trace_id, None, SAMPLED_RANDOM)
+    random = os.urandom(16).hex()  # once for both ids: the call costs more than the bytes
+    return TraceContext(_trace_id(random), random[16:], None, foreign_trace_id, None, SAMPLED_RANDOM)
+
+
+def carries_time(trace_id: str) -> bool:
+    """Return whether the id is laid out as one of ours, so that its first 48 bits are its time."""
+    return _milliseconds(trace_id) is not None
 
 
 def _milliseconds(trace_id: str) -> int | None:
-    if trace_id[12] != "7" or trace_id[16] not in "89ab":
+    if trace_id[12:16] != _MARK or trace_id[16] not in "89ab":
         return None
     milliseconds = int(trace_id[:12], 16)
     return milliseconds if _FIRST_MILLISECOND <= milliseconds < _LAST_MILLISECOND else None
@@ -147,7 +153,7 @@ def _fit(members: list[str]) -> str:
 def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) -> TraceContext:
     """The context of a request by its headers, names in lower case: traceparent first, then X-Trace-ID, else a new one.
 
-    A trace that is not continued (trust is False, or its id is from the future) is named as the foreign one.
+    A trace that is not continued is named as the foreign one: trust is False, or the id has our mark and a time ahead.
     """
     parents: list[bytes] = []
     states: list[bytes] = []
@@ -178,7 +184,7 @@ def _is_ahead(trace_id: str) -> bool:
 
 def continued(trace_id: str) -> TraceContext:
     """A new step of a trace of which only the id is known, as rows do; flags are told by the id's layout."""
-    return TraceContext(trace_id, new_span_id(), flags=SAMPLED if _milliseconds(trace_id) is None else SAMPLED_RANDOM)
+    return TraceContext(trace_id, new_span_id(), flags=SAMPLED_RANDOM if carries_time(trace_id) else SAMPLED)
 
 
 def format_traceparent(context: TraceContext) -> str:

@@ -61,11 +61,11 @@ def _require_text(value: Any) -> Any:
     return value
 
 
-# In a path and a query every number is text.
-Digits = Annotated[int, BeforeValidator(_read_digits)]
+# In a path and a query every number is text. Bounds stand before this validator: behind it, they are not documented.
+DIGITS = BeforeValidator(_read_digits)
 QueryFlag = Annotated[bool, BeforeValidator(_read_flag)]
-QueryId = Annotated[Digits, Field(ge=1, le=GREATEST_ID)]
-PathId = Annotated[Digits, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it.")]
+QueryId = Annotated[int, Field(ge=1, le=GREATEST_ID), DIGITS]
+PathId = Annotated[int, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it."), DIGITS]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text)]
 PathDeviceId = Annotated[str, Path(max_length=128, description="The device's own name, as its readings carry it.")]
 

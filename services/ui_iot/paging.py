@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, TableClause, tuple_
 
 from services.shared.db import Connection
-from services.ui_iot.fields import Digits
+from services.ui_iot.fields import DIGITS
 from services.ui_iot.problems import Unprocessable
 from services.ui_iot.selects import fetch
 
@@ -69,7 +69,7 @@ class PageQuery(BaseModel):
     """The query of a list; each list adds its filters. What is not listed is refused, so that no filter is misspelt."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    limit: Annotated[Digits, Field(ge=1, le=200, description="Most items of a page.")] = 50
+    limit: Annotated[int, Field(ge=1, le=200, description="Most items of a page."), DIGITS] = 50
     cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR, description="next_cursor of the page before.")] = (
         None
     )

@@ -8,4 +8,4 @@ return set_config(
   true);
 
 comment on function core.name_request(text) is
-  'Put the trace id behind the application_name until the end of the transaction: pulse-ui_iot 0190163d8694739baea5966c26f8ad91.';
+  'Put the trace id behind the application_name until the end of the transaction: pulse-ui_iot 0190163d86947beaaea5966c26f8ad91.';

@@ -1,10 +1,10 @@
--- Trace ids of our own are UUIDs of version 7: 48 bits of milliseconds first. Others have that layout by chance, one in 64,
--- with any time in 8,900 years: what is implausible says nothing. services.shared.tracing has the same bounds.
+-- Trace ids of our own are UUIDs of version 7: 48 bits of milliseconds, the version, 12 fixed bits. Without those bits, one in
+-- 64 random ids would have a time in it by chance. services.shared.tracing has the same mark and bounds.
 -- The 10 minutes: an id from up to 5 minutes ahead is continued, and the clocks of machines differ.
 create function core.trace_started_at(p_trace_id text) returns timestamptz
 language sql immutable parallel safe
 return case
-  when p_trace_id ~ '^[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}$'
+  when p_trace_id ~ '^[0-9a-f]{12}7bea[89ab][0-9a-f]{15}$'
     and ('x' || lpad(left(p_trace_id, 12), 16, '0'))::bit(64)::bigint between 1577836800000 and 2524607999999
   then to_timestamp(('x' || lpad(left(p_trace_id, 12), 16, '0'))::bit(64)::bigint / 1000.0) - interval '10 minutes'
 end;

@@ -1,11 +1,14 @@
 """The client's own record of what it asked for and what it was told, written down as it happens."""
 
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Final
 
 import orjson
+
+from services.shared import tracing
 
 REFUSALS: Final = frozenset({"auth.login_failure", "auth.forbidden"})
 SUCCESS: Final = "auth.login_success"
@@ -17,9 +20,20 @@ DENIED: Final = "audit_unavailable"
 """Reason of the 503 that says: this could not be put on record."""
 
 
+def draw_trace_id(randomness: random.Random) -> str:
+    """Return a random trace id as other tracing systems make them, never one with our own layout."""
+    while True:
+        trace_id = f"{randomness.getrandbits(128) | 1:032x}"
+        if not tracing.carries_time(trace_id):
+            return trace_id
+
+
 @dataclass(slots=True)
 class Request:
-    """One request. act: a word of this module, or the config event that it causes; times in seconds since 1970."""
+    """One request. act: a word of this module, or the config event that it causes; times in seconds since 1970.
+
+    answered_trace_id: the trace that the answer names, if any.
+    """
 
     trace_id: str
     act: str
@@ -27,6 +41,12 @@ class Request:
     answered_at: float | None = None
     status: int | None = None
     reason: str = ""
+    answered_trace_id: str | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """Trace id of the request's audit events: the answer's, which is the sent one if the API continues it."""
+        return self.answered_trace_id or self.trace_id
 
     @property
     def promised(self) -> tuple[str, ...]:
@@ -74,13 +94,13 @@ class Journal:
         self.requests[trace_id] = request
         self._write({"trace_id": trace_id, "act": act, "sent_at": request.sent_at})
 
-    def answer(self, trace_id: str, status: int, reason: str) -> None:
-        """The answer is there, whole."""
+    def answer(self, trace_id: str, status: int, reason: str, answered_trace_id: str | None = None) -> None:
+        """Record a complete answer. answered_trace_id: its X-Trace-ID header."""
         request = self.requests[trace_id]
         request.answered_at, request.status, request.reason = time.time(), status, reason
-        self._write(
-            {"trace_id": trace_id, "answered_at": request.answered_at, "status": status, "reason": reason},
-        )
+        request.answered_trace_id = answered_trace_id
+        line = {"trace_id": trace_id, "answered_at": request.answered_at, "status": status, "reason": reason}
+        self._write({**line, "answered_trace_id": answered_trace_id})
 
     def _write(self, entry: Mapping[str, object]) -> None:
         self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))

@@ -79,11 +79,11 @@ def judge(
     database_seconds: float,
 ) -> Judgement:
     """Judge a whole run. blocked: when the disk was full; database_seconds: the setting of the run."""
-    broken = [*_find_doubles(requests, stored)]
+    broken = [*_find_strayed(requests.values()), *_find_doubles(requests.values(), stored)]
     promised = [(request, event_type) for request in requests.values() for event_type in request.promised]
     lost: list[Request] = []
     for request, event_type in promised:
-        if (request.trace_id, event_type) in stored:
+        if (request.stored_as, event_type) in stored:
             continue
         if event_type in REFUSALS:
             lost.append(request)
@@ -100,9 +100,17 @@ def judge(
     return Judgement(len(promised), len(lost), broken)
 
 
-def _find_doubles(requests: Mapping[str, Request], stored: Stored) -> Iterable[Broken]:
+def _find_strayed(requests: Iterable[Request]) -> Iterable[Broken]:
+    """Requests that the API put into another trace than the caller's."""
+    for request in requests:
+        if request.stored_as != request.trace_id:
+            yield Broken("trace not continued", f"{_name(request)}, in trace {request.stored_as}")
+
+
+def _find_doubles(requests: Iterable[Request], stored: Stored) -> Iterable[Broken]:
+    by_trace = {request.stored_as: request for request in requests}
     for (trace_id, event_type), count in stored.items():
-        request = requests.get(trace_id)
+        request = by_trace.get(trace_id)
         if request is None:
             continue
         if event_type not in request.possible:
@@ -147,7 +155,7 @@ def _find_invented(
 def _is_stored(request: Request, stored: Stored) -> bool:
     """Whether what became of the caller is on record."""
     return any(
-        (request.trace_id, event_type) in stored for event_type in request.possible if event_type.startswith("auth.")
+        (request.stored_as, event_type) in stored for event_type in request.possible if event_type.startswith("auth.")
     )
 
 

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.local.chaos.journal import draw_trace_id
 from services.shared import tracing
 
 SENDERS = 16
@@ -89,7 +90,7 @@ class Traffic:
         randomness = random.Random(f"{self.seed}/{sender}")
         for number, device in zip(range(sender, self.count, SENDERS), self._devices(sender), strict=False):
             # Ids of our own, which bring their time, and a stranger's, which do not.
-            trace_id = tracing.new_trace_id() if number % 4 else f"{randomness.getrandbits(128) | 1:032x}"
+            trace_id = tracing.new_trace_id() if number % 4 else draw_trace_id(randomness)
             is_hot = (number // (SENDERS * len(self._mine(sender)))) % 2 == 0
             reading = {
                 "device_id": f"device-{device}",

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from services.local.chaos.journal import FORBIDDEN, READ, Journal
+from services.local.chaos.journal import FORBIDDEN, READ, Journal, draw_trace_id
 from services.local.chaos.stack import TENANT
 from services.local.keys import SigningKey
 
@@ -70,7 +70,7 @@ class Caller:
         self, act: str, *, method: str, path: str, token: str | None, body: Mapping[str, Any] | None = None
     ) -> httpx.Response | None:
         """The whole answer; None when there was none."""
-        trace_id = f"{self.randomness.getrandbits(128) | 1:032x}"
+        trace_id = draw_trace_id(self.randomness)
         headers = {"X-Trace-ID": trace_id, "X-Forwarded-For": _address(self.randomness)}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -81,7 +81,7 @@ class Caller:
             if isinstance(error, httpx.ConnectError):
                 await asyncio.sleep(_PAUSE_UNREACHABLE_SECONDS)
             return None
-        self.journal.answer(trace_id, answer.status_code, _reason(answer))
+        self.journal.answer(trace_id, answer.status_code, _reason(answer), answer.headers.get("x-trace-id"))
         return answer
 
     async def log_in(self) -> None:
