@@ -191,5 +191,6 @@ async def open_api(
             transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("203.0.113.9", 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
                 yield Api(client, backend, keys, app)
+            await backend.refusals.stop()
     finally:
         await close_pool(process.pool)

@@ -63,6 +63,9 @@ select ops._count_process('ui_iot', 'started');
 insert into evaluator.silences (tenant_id, fingerprint, silenced_until) values ('acme', 'rule:9', now());
 insert into ingest.idempotency_keys (tenant_id, key_hash, fingerprint, created_at)
 values ('acme', sha256('key'), sha256('body'), now());
+select ops._refuse('acme', 'rules', 1, -1::smallint, 2);
+insert into evaluator.opening_counts (tenant_id, shard, minute, openings)
+values ('acme', 1, date_trunc('minute', now() - interval '1 day'), 3);
 """
 
 # Types without equality, with a loose one, with an exact one, and of a user's own; two values that differ in the image.

@@ -24,6 +24,7 @@ OPERATIONS = (
     "collect_metrics",
     "ensure_partitions",
     "prune",
+    "set_limits",
 )
 
 MODULE = "services.ops_worker"

@@ -19,7 +19,12 @@ class Trail:
     def __init__(self, pool: db.Pool, *, spool: Spool | None = None, **settings: Any) -> None:
         self.registry = CollectorRegistry()
         # Every refusal is a row of its own, and nothing is spooled before a test has had its way with the database.
-        chosen = {"audit_flood_rows_per_window": 0, "audit_database_seconds": 30, **settings}
+        chosen = {
+            "audit_flood_rows_per_window": 0,
+            "audit_read_rows_per_window": 0,
+            "audit_database_seconds": 30,
+            **settings,
+        }
         values = UiIot(database_url="postgresql://", **chosen)
         spool = spool or Spool(values.audit_spool_dir, service="ui_iot", limit=values.audit_spool_bytes)
         self.logger = AuditLogger(pool, settings=values, registry=self.registry, spool=spool)

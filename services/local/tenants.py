@@ -1,4 +1,4 @@
-"""`pulse tenant`: makes tenants and lists them, in the running stack's database or that of PULSE_DATABASE_URL."""
+"""`pulse tenant`: makes tenants, lists them, sets their limits; in the stack's database or PULSE_DATABASE_URL's."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ import asyncpg
 import typer
 
 from services.local import database
+from services.local.audit.app import operator
 from services.local.demo import TENANT_ID
 from services.local.errors import LocalError
 from services.local.home import Home
@@ -22,8 +23,9 @@ from services.shared import db, tracing
 from services.ui_iot.claims import SYSTEM_TENANT
 from services.ui_iot.naming import visible_name
 
-app = typer.Typer(help="Make tenants and list them.", no_args_is_help=True)
+app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_LONGEST_LIMIT = 12
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
 _Result = TypeVar("_Result")
 
@@ -55,6 +57,47 @@ def show() -> None:
     """Show all tenants."""
     for tenant_id, name in _in_database(list_tenants):
         print(f"{tenant_id:<20} {name}")
+
+
+@app.command()
+def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")]) -> None:
+    """Show the limits of a tenant, how much of them it uses, and how often each refused something."""
+    _require_tenant(tenant_id)
+    rows = _in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
+    print(f"{'limit':<24} {'value':>13} {'used':>12} {'refused':>12}")
+    for row in rows:
+        value = "none" if row["value"] == 0 else str(row["value"])
+        origin = "" if row["is_default"] else "  set for this tenant"
+        print(f"{row['limit_name']:<24} {value:>13} {row['used']:>12} {row['refused']:>12}{origin}")
+
+
+@app.command()
+def limit(
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")],
+    name: Annotated[str, typer.Argument(metavar="LIMIT", help="A limit that `pulse tenant limits` shows.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Number, 0 for no limit, or `default`.")],
+) -> None:
+    """Give a tenant a limit of its own. It holds at once."""
+    if value != "default" and not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_LIMIT):
+        raise LocalError(f"{value} is no limit: it takes a number of up to {_LONGEST_LIMIT} digits, or default")
+    number = None if value == "default" else int(value)
+    if _in_database(lambda pool: set_limit(pool, tenant_id, name, number)):
+        print(f"The limit {name} of tenant {tenant_id} is {value} now.")
+    else:
+        print(f"The limit {name} of tenant {tenant_id} was {value} already.")
+
+
+def _require_tenant(tenant_id: str) -> None:
+    if tenant_id not in {known_id for known_id, _ in _in_database(list_tenants)}:
+        raise LocalError(f"there is no tenant {tenant_id}: ./pulse tenant list shows all")
+
+
+async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
+    """Set a limit of a tenant, None for the default, in a trace of its own; False when that changes nothing."""
+    actor = db.Actor(type="user", id=operator(), name="pulse tenant limit")
+    with tracing.use_trace_id(None):
+        async with db.act(pool, tenant_id=tenant_id, actor=actor, service="local_stack") as connection:
+            return bool(await connection.fetchval("select ops.set_limit($1, $2, $3)", tenant_id, name, value))
 
 
 async def create_tenant(pool: db.Pool, tenant_id: str, name: str) -> bool:

@@ -20,6 +20,7 @@ from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.lease_reaper import LeaseReaper
+from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.shared.http_client import traced_client
@@ -42,6 +43,7 @@ TIMERS = (
     "collect_metrics",
     "ensure_partitions",
     "prune",
+    "set_limits",
     "seal_audit",
     "anchor_checkpoint",
     "verify_audit",
@@ -82,6 +84,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds, is_timer=True),
         Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds, is_timer=True),
         Loop("prune", retention.prune, poll_seconds=settings.retention_seconds),
+        Loop("set_limits", LimitDefaults(settings.limits()).store, poll_seconds=settings.poll_seconds),
     ]
 
 

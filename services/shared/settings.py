@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
+from services.shared.limit_settings import RequestLimits, TenantLimits
 from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -159,11 +160,15 @@ class AuditWriter(Settings):
     """Refused requests from one address for one reason that are rows of their own, then they share one; 0: all are."""
     audit_flood_window_seconds: Seconds = 10.0
     """Time after which such a shared row is written, with their number."""
+    audit_read_rows_per_window: Annotated[int, Field(ge=0)] = 1
+    """Reads of one kind by one caller that get a row each in a window; later ones share a row. 0: each has its own."""
+    audit_read_window_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Time after which the shared row of repeated reads is written, with their number."""
     audit_pseudonym_key: Annotated[SecretStr | None, Field(min_length=16)] = None
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc):
+class UiIot(AuditWriter, Oidc, RequestLimits):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -252,7 +257,7 @@ class DeliveryWorker(Settings):
         return seconds
 
 
-class OpsWorker(Settings):
+class OpsWorker(Settings, TenantLimits):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
     model_config = SettingsConfigDict(populate_by_name=True)

@@ -29,6 +29,7 @@ from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.issuers import IssuerEntry, load_issuers
+from services.ui_iot.limit_refusals import LimitRefusals
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.providers import ProviderGauges, open_providers
 from services.ui_iot.rate_limit import FailureLimit
@@ -63,6 +64,7 @@ def make_backend(
         issuers=issuers,
         tails=Tails(process, most=settings.audit_max_tails),
         refreshes=RefreshGate(limit),
+        refusals=LimitRefusals(process),
     )
 
 
@@ -98,6 +100,7 @@ async def run(
             process.stopping = True
             stop.set()
             await server
+            await backend.refusals.stop()
             if process.pool is not None:
                 process.pool.terminate()
 

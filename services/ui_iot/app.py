@@ -10,6 +10,7 @@ from services.ui_iot.backend import Backend
 from services.ui_iot.middleware.auth import PROBE_PATHS, AuthMiddleware
 from services.ui_iot.middleware.body_limit import BodyLimitMiddleware
 from services.ui_iot.middleware.path_template import PathTemplates
+from services.ui_iot.middleware.request_limit import RequestLimitMiddleware
 from services.ui_iot.middleware.trace import TraceMiddleware
 from services.ui_iot.openapi import install_openapi
 from services.ui_iot.problems import install_problem_handlers
@@ -69,6 +70,12 @@ def create_api(backend: Backend) -> FastAPI:
     api.state.backend = backend
     # The last one added is the first one met.
     api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes)
+    api.add_middleware(
+        RequestLimitMiddleware,
+        per_principal=backend.settings.requests_per_principal,
+        per_tenant=backend.settings.requests_per_tenant,
+        refusals=backend.refusals,
+    )
     api.add_middleware(
         AuthMiddleware,
         authenticator=backend.authenticator,

@@ -21,10 +21,21 @@ class Attempt:
     Each call returns when the event is durable, so that nobody hears of a decision that could be missing in the trail.
     """
 
-    __slots__ = ("_audit", "_details", "_metrics", "_principal", "_settled", "_started", "address", "on_record")
+    __slots__ = (
+        "_audit",
+        "_details",
+        "_metrics",
+        "_principal",
+        "_scope",
+        "_settled",
+        "_started",
+        "address",
+        "on_record",
+    )
 
     def __init__(self, scope: Scope, address: Address | None, *, audit: AuditLogger, metrics: ProcessMetrics) -> None:
         self._started = time.perf_counter()
+        self._scope = scope
         self.address = address
         self._audit = audit
         self._metrics = metrics
@@ -43,7 +54,7 @@ class Attempt:
         """The caller is let in. Raises AuditBlocked when that cannot be put on record, and then it is not."""
         event = self._acceptance()
         if event is not None:
-            self.on_record = await self._audit.record(event)
+            self.on_record = await self._audit.record(event, read=self._read_kind())
 
     async def refresh(self, principal: Principal | None) -> None:
         """The caller gets a new token; None when the token does not say whose it is. Raises AuditBlocked."""
@@ -66,11 +77,15 @@ class Attempt:
         with contextlib.suppress(AuditBlocked):
             self.on_record = await self._audit.record(self._audit.auth.failure(reason=refusal.reason, **facts))
 
+    def drop(self) -> None:
+        """Settle the attempt without an event of its own: a limit refused the request, and its event counts that."""
+        self._settled = True
+
     def leave(self) -> None:
         """The request ended without an answer; what was not settled is put on record without waiting."""
         event = self._acceptance()
         if event is not None:
-            self._audit.log(event)
+            self._audit.log(event, read=self._read_kind())
 
     def _acceptance(self) -> AuditEvent | None:
         if self._settled or self._principal is None:
@@ -79,6 +94,12 @@ class Attempt:
         facts = self._facts(self._principal)
         facts["details"] = {**self._details, "role": self._principal.role}
         return self._audit.auth.success(**facts)
+
+    def _read_kind(self) -> str | None:
+        """Return the operation of a person's read, whose repeats share a row; None for what may change something."""
+        if self._scope["method"] not in ("GET", "HEAD") or self._principal is None or self._principal.role == "device":
+            return None
+        return getattr(self._scope.get("endpoint"), "__name__", "unmatched")
 
     def _facts(self, principal: Principal | None) -> Facts:
         return {

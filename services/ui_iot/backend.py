@@ -16,6 +16,7 @@ from services.shared.server import Process
 from services.shared.settings import UiIot
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.limit_refusals import LimitRefusals
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
@@ -39,6 +40,7 @@ class Backend:
     issuers: Mapping[str, Issuer]
     tails: Tails
     refreshes: RefreshGate
+    refusals: LimitRefusals
     timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
     """Held while a trace is read, which may take seconds: the pool is for everybody."""
 

@@ -33,6 +33,8 @@ CLIENT_GONE = 499
 
 # Our own states carry a message written for the caller; of the others only the kind of fault is told.
 _STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
+# The database's state for what a limit of the tenant refuses; its detail is JSON with limit and value.
+_LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
@@ -208,6 +210,8 @@ async def _on_postgres_error(request: Request, error: Exception) -> Response:
     state = error.sqlstate or ""
     if state in _STATES:
         return problem(_STATES[state], str(error.message))
+    if state == _LIMIT_REACHED:
+        return _limit_problem(request, error)
     constraint = getattr(error, "constraint_name", None) or ""
     known = _NO_TENANT if constraint.endswith("_tenant_id_fkey") else _CONSTRAINTS.get(constraint)
     status, detail = known or _fault_of(error)
@@ -216,6 +220,13 @@ async def _on_postgres_error(request: Request, error: Exception) -> Response:
     log.info("database refused: %s", type(error).__name__, extra={"sqlstate": state, "constraint": constraint})
     await _replace_stale(request, error)
     return problem(status, detail)
+
+
+def _limit_problem(request: Request, error: asyncpg.PostgresError) -> Response:
+    facts = orjson.loads(str(getattr(error, "detail", None)))
+    backend = request.app.state.backend
+    backend.refusals.count(request.scope["pulse.principal"].tenant_id, facts["limit"], facts["value"])
+    return problem(422, str(error.message), reason="limit_reached", **facts)
 
 
 def _fault_of(error: asyncpg.PostgresError) -> tuple[int, str]:

@@ -39,9 +39,12 @@ INVALID_TIMESTAMP = Fault("invalid_timestamp", "timestamp must be RFC 3339 text 
 TOO_OLD = Fault("timestamp_too_old", "timestamp lies further in the past than is taken.")
 IN_FUTURE = Fault("timestamp_in_future", "timestamp lies further in the future than is taken.")
 NOT_ALLOWED = Fault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
+SERIES_LIMIT = "series_limit"
 BY_DATABASE = {
     "unknown_device": "The tenant has no device with this device_id.",
     "device_disabled": "The device is disabled.",
+    SERIES_LIMIT: "The tenant has as many series, pairs of device and metric, as its limit allows. "
+    "The operator of Pulse raises it: pulse tenant limit TENANT series VALUE",
 }
 
 

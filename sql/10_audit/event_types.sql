@@ -59,6 +59,9 @@ from (
     ('config.row_updated', 'info', 'A row of a table that audit.track watches was changed.'),
     ('config.row_deleted', 'info', 'A row was removed from a table that audit.track watches.'),
     ('config.table_truncated', 'warning', 'A watched table was emptied; details.rows says of how many rows.'),
+    ('config.tenant_limit_created', 'info', 'A tenant got a limit of its own.'),
+    ('config.tenant_limit_updated', 'info', 'A limit of a tenant, or a default of all tenants, was changed.'),
+    ('config.tenant_limit_deleted', 'info', 'A tenant has the default of a limit again.'),
     ('config.table_tracked', 'info', 'From then on each change of a table''s rows is an event.'),
     ('config.table_untracked', 'warning', 'From then on changes of a table''s rows are no events.'),
     ('audit.gap', 'error', 'Events were lost before they reached this table; details holds count, process and time bounds.'),
@@ -75,6 +78,7 @@ from (
     ('system.session_ended', 'warning', 'An operator ended a session of the database.'),
     ('system.service_up', 'info', 'The health monitor reached a service again.'),
     ('system.service_down', 'error', 'The health monitor could not reach a service.'),
+    ('system.limit_reached', 'warning', 'A limit refused something to a tenant; details say which and how much. Once in ten minutes.'),
     ('system.partition_created', 'info', 'A partition was made ahead of time.'),
     ('system.pruned', 'info', 'Rows past their retention were removed.')
 ) as t (event_type, severity, description);

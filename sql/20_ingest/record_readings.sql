@@ -19,6 +19,9 @@ declare
   v_now timestamptz := core.now();
   v_first timestamptz;
   v_last timestamptz;
+  v_new bigint;
+  -- Null unless more series could begin than the tenant may have: then by position whether the reading is taken.
+  v_taken constant boolean[] := ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics);
 begin
   perform core.name_request(p_trace_id);
   with reading as materialized (
@@ -30,7 +33,7 @@ begin
     select r.*, nextval('public.telemetry_reading_id_seq') as reading_id,
       lag(r.value) over instant as before, lead(r.value) over instant as after
     from reading r
-    where r.enabled
+    where r.enabled and (v_taken is null or v_taken[r.position])
     window instant as (partition by r.device_id, r.metric, r.timestamp order by r.position)
   ), stored as (
     -- In key order: two batches with the same readings wait for each other instead of deadlocking.
@@ -103,11 +106,19 @@ begin
     coalesce(
       (select jsonb_agg(jsonb_build_object(
           'index', r.position - 1,
-          'reason', case when r.enabled is null then 'unknown_device' else 'device_disabled' end) order by r.position)
-        from reading r where r.enabled is not true),
-      '[]')
-  into accepted, duplicates, overwritten, v_first, v_last, refused
+          'reason', case
+            when r.enabled is null then 'unknown_device'
+            when r.enabled then 'series_limit'
+            else 'device_disabled'
+          end) order by r.position)
+        from reading r where r.enabled is not true or not v_taken[r.position]),
+      '[]'),
+    (select count(*) from latest l where l.newest_before is null)
+  into accepted, duplicates, overwritten, v_first, v_last, refused, v_new
   from judged j;
+  if v_new > 0 then
+    perform ingest._count_series(p_tenant_id, v_new);
+  end if;
   if accepted + overwritten > 0 then
     perform audit.write(array[audit.event(
       p_tenant_id => p_tenant_id,

@@ -151,6 +151,7 @@ class ChaosStack:
             # Neither of the two that turn many rows into one or none.
             "AUTH_RATE_LIMIT_PER_MINUTE": "0",
             "AUDIT_FLOOD_ROWS_PER_WINDOW": "0",
+            "AUDIT_READ_ROWS_PER_WINDOW": "0",
             "AUDIT_DATABASE_SECONDS": str(DATABASE_SECONDS),
             "AUDIT_SPOOL_DIR": str(self.disk.path),
             "AUDIT_SPOOL_BYTES": str(self.disk.spool_bytes),

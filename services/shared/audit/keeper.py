@@ -9,6 +9,8 @@ from services.shared import db
 from services.shared.audit.drain import Drain
 from services.shared.audit.flood import Flood
 from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
+from services.shared.audit.reads import Reads
+from services.shared.audit.windows import Windows
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +22,12 @@ LONGEST_RETRY_SECONDS = 1.0
 class Keeper:
     """Sleeps until there is something to do."""
 
-    def __init__(self, drain: Drain, *, flood: Flood, losses: Losses, events: Keep, refusals: Keep) -> None:
+    def __init__(
+        self, drain: Drain, *, flood: Flood, reads: Reads, losses: Losses, events: Keep, refusals: Keep
+    ) -> None:
         self._drain = drain
         self._flood = flood
+        self._reads = reads
         self._losses = losses
         self._keep_events = events
         self._keep_refusals = refusals
@@ -49,15 +54,20 @@ class Keeper:
             await asyncio.wait({self._task}, timeout=1)
 
     async def tell(self, *, everything: bool = False) -> bool:
-        """Write the rows of floods that are over and of events that were lost; False when some must be told later."""
-        due = self._flood.take_due(everything=everything)
-        if due:
-            lines = [line for line, _ in due]
-            if not await self._keep_refusals(lines):
-                # Their numbers live on in a gap.
-                self._losses.add(lines, buffer="auth_failures", cause=NOWHERE_TO_GO, at_ns=time.time_ns())
-            self._flood.settle(sum(count for _, count in due))
+        """Write the rows of windows that are over and of events that were lost; False when some must be told later."""
+        await self._write_due(self._flood, self._keep_refusals, buffer="auth_failures", everything=everything)
+        await self._write_due(self._reads, self._keep_events, buffer="events", everything=everything)
         return await self._losses.tell(self._keep_events)
+
+    async def _write_due(self, windows: Windows, keep: Keep, *, buffer: str, everything: bool) -> None:
+        due = windows.take_due(everything=everything)
+        if not due:
+            return
+        lines = [line for line, _ in due]
+        if not await keep(lines):
+            # Their numbers live on in a gap.
+            self._losses.add(lines, buffer=buffer, cause=NOWHERE_TO_GO, at_ns=time.time_ns())
+        windows.settle(sum(count for _, count in due))
 
     async def _run(self) -> None:
         retry_seconds = ROUND_SECONDS
@@ -93,9 +103,9 @@ class Keeper:
         return told
 
     def _idle_seconds(self) -> float:
-        due = self._flood.next_seconds()
         adopt = max(0.0, self._adopt_at - time.monotonic())
-        return adopt if due is None else min(due, adopt)
+        dues = (self._flood.next_seconds(), self._reads.next_seconds())
+        return min(adopt, *(due for due in dues if due is not None), adopt)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

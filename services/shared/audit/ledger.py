@@ -20,7 +20,7 @@ from services.shared.audit.event import AuditEvent, new_event_id
 from services.shared.audit.record import Line, make_line
 
 FILE_NAME = "ledger"
-ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled")
+ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
 
 _MAGIC = b"PULSLED1"
 _HEADER = struct.Struct("<8s16sQ64s")

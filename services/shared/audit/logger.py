@@ -20,6 +20,7 @@ from services.shared.audit.keeper import Keeper
 from services.shared.audit.lane import Lane
 from services.shared.audit.losses import Keep, Losses
 from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms, read_key
+from services.shared.audit.reads import Reads
 from services.shared.audit.record import make_line
 from services.shared.audit.spool import Spool
 from services.shared.audit.store import Store, call, copy
@@ -67,13 +68,27 @@ class AuditLogger:
             account=spool.ledger.accounts["aggregated"],
             on_due=self._wake,
         )
+        self._reads = Reads(
+            rows=settings.audit_read_rows_per_window,
+            seconds=settings.audit_read_window_seconds,
+            service=self._service,
+            account=spool.ledger.accounts["reads"],
+            on_due=self._wake,
+        )
         copies, calls, readings = Store(pool, copy), Store(pool, call), Store(pool, copy)
         keep, keep_refusals = self._journal.through(copies), self._journal.through(calls)
         self._events = self._make_lane("events", keep, COPY_BATCH)
         self._refusals = self._make_lane("auth_failures", keep_refusals, CALL_BATCH)
         self._telemetry = self._make_lane("telemetry", readings.write, COPY_BATCH)
         self._drain = Drain(spool, self._journal, Store(pool, copy), service=self._service)
-        self._keeper = Keeper(self._drain, flood=self._flood, losses=self._losses, events=keep, refusals=keep_refusals)
+        self._keeper = Keeper(
+            self._drain,
+            flood=self._flood,
+            reads=self._reads,
+            losses=self._losses,
+            events=keep,
+            refusals=keep_refusals,
+        )
         stores = {self._events: copies, self._refusals: calls, self._telemetry: readings}
         registry.register(AuditCollector(stores, self._numbers))
         self._wait_histogram = make_wait_histogram(registry)
@@ -116,13 +131,15 @@ class AuditLogger:
         """Whether the last event found neither the database nor the spool, and blocked means denied."""
         return self._denies and self._journal.is_blocked
 
-    async def record(self, event: AuditEvent) -> bool:
+    async def record(self, event: AuditEvent, *, read: str | None = None) -> bool:
         """Return when the event is durable, in the database or on the local disk; False when it has no row of its own.
 
         Raises AuditBlocked when it is neither in time and PULSE_AUDIT_WHEN_BLOCKED is deny. A refused login that is
-        one of a flood is counted and not waited for.
+        one of a flood is counted and not waited for, and so is a repeated read. read: the kind of a successful read.
         """
         started = time.perf_counter()
+        if read is not None and self._is_repeated(event, read):
+            return False
         is_refusal = event.event_type in REFUSALS
         if is_refusal and not self._flood.admits(event):
             return False
@@ -136,8 +153,10 @@ class AuditLogger:
                 raise AuditBlocked
         return kept
 
-    def log(self, event: AuditEvent) -> bool:
+    def log(self, event: AuditEvent, *, read: str | None = None) -> bool:
         """Take an event without waiting, from the event loop's thread; False when its buffer is full and it is lost."""
+        if read is not None and self._is_repeated(event, read):
+            return True
         if event.event_type in REFUSALS:
             return not self._flood.admits(event) or self._put(self._refusals, event)
         return self._put(self._telemetry if event.event_type in TELEMETRY else self._events, event)
@@ -149,6 +168,10 @@ class AuditLogger:
     @property
     def _lanes(self) -> tuple[Lane, Lane, Lane]:
         return self._events, self._refusals, self._telemetry
+
+    def _is_repeated(self, event: AuditEvent, kind: str) -> bool:
+        """Count a read that has no row of its own. While nothing can be stored none is: each is to wait and fail."""
+        return not self.is_blocked and not self._reads.admits(event, kind)
 
     def _put(self, lane: Lane, event: AuditEvent) -> bool:
         return lane.put(make_line(event, self._service)) is not None
@@ -172,7 +195,7 @@ class AuditLogger:
             spooled=self._spool.spooled,
             drained=self._drain.drained,
             blocked=self._blocked,
-            aggregated=self._flood.aggregated,
+            aggregated=self._flood.aggregated + self._reads.aggregated,
             gaps=self._losses.told + self._drain.gaps,
         )
 

@@ -141,7 +141,8 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
                 "filter": query.model_dump(mode="json", exclude_none=True, exclude={"cursor", "after"}),
                 "events": events,
             },
-        )
+        ),
+        read="audit",
     )
 
 
@@ -154,7 +155,7 @@ async def list_audit_events(
     Only sealed events are shown, so that no later one can appear before them: an event is at most about a second late.
     sealed_at tells when the newest block was sealed. A request looks for events for a quarter of a second; a page may
     then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
-    it quick. Reading is an audit event too, one for each page.
+    it quick. Reading is an audit event too; repeated reads share one within a minute.
     """
     reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)

@@ -17,7 +17,7 @@ from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller, Principal
 from services.ui_iot.problems import TooLarge, Unprocessable, Unreadable
-from services.ui_iot.readings import Batch, Limits, check_readings, decode_readings
+from services.ui_iot.readings import SERIES_LIMIT, Batch, Limits, check_readings, decode_readings
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,9 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
         ),
     )
     batch.refuse_stored(row["refused"])
+    above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
+    if above:
+        api.refusals.count(caller.tenant_id, "series", refused=above)
     return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 

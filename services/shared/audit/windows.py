@@ -1,0 +1,150 @@
+"""Events of one kind within a window: the first are rows of their own, the rest is counted, in bounded memory."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from ipaddress import IPv6Address, ip_address
+
+from services.shared.audit.event import AuditEvent
+from services.shared.audit.ledger import Account
+from services.shared.audit.record import Line, make_line, parse_address
+
+# About 3 MB when full; then the key that was seen longest ago gets its rows first.
+MOST_KEYS = 10_000
+# Members that are counted apart in one window.
+MOST_MEMBERS = 20
+
+
+class Tally:
+    """Events of one member of a window: how many, the first and the time of the last."""
+
+    __slots__ = ("count", "example", "last_at")
+
+    def __init__(self, example: AuditEvent) -> None:
+        self.count = 0
+        self.example = example
+        self.last_at = example.timestamp
+
+    def add(self, other: "Tally") -> None:
+        """Merge another tally into this one."""
+        self.count += other.count
+        self.last_at = max(self.last_at, other.last_at)
+        if other.example.timestamp < self.example.timestamp:
+            self.example = other.example
+
+
+class _Window:
+    __slots__ = ("ends_at", "single", "tallies")
+
+    def __init__(self, ends_at: float) -> None:
+        self.ends_at = ends_at
+        self.single = 0
+        self.tallies: dict[str | None, Tally] = {}
+        """By member; None for the rest."""
+
+    def count(self, member: str | None, event: AuditEvent) -> None:
+        """Count one; the member with the lowest count makes room for a new one and counts as rest."""
+        if member not in self.tallies and len(self.tallies) > MOST_MEMBERS:
+            least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
+            self._tally(None, event).add(self.tallies.pop(least))
+        tally = self._tally(member, event)
+        tally.count += 1
+        tally.last_at = event.timestamp
+
+    def _tally(self, member: str | None, event: AuditEvent) -> Tally:
+        return self.tallies.setdefault(member, Tally(event))
+
+
+class Windows:
+    """Decides for each event whether it is a row of its own. rows: how many are in a window, 0 for all."""
+
+    def __init__(
+        self,
+        *,
+        rows: int,
+        seconds: float,
+        service: str,
+        account: Account,
+        on_due: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        most_keys: int = MOST_KEYS,
+    ) -> None:
+        self.aggregated = 0
+        self._rows = rows
+        self._seconds = seconds
+        self._service = service
+        self._account = account
+        self._on_due = on_due
+        self._clock = clock
+        self._most_keys = most_keys
+        self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
+        self._counting: dict[Hashable, _Window] = {}
+        self._due: list[tuple[Line, int]] = []
+
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._windows)
+
+    def next_seconds(self) -> float | None:
+        """Seconds until a row is due; None when nothing is counted."""
+        if self._due:
+            return 0.0
+        # Windows are as long as each other, so the first one that began to count need not be the first to end.
+        ends_at = min((window.ends_at for window in self._counting.values()), default=None)
+        return None if ends_at is None else max(0.0, ends_at - self._clock())
+
+    def take_due(self, *, everything: bool = False) -> list[tuple[Line, int]]:
+        """Rows of the windows that are over, with how many events each stands for; settle() when they are durable."""
+        now = self._clock()
+        for key in [key for key, window in self._counting.items() if everything or window.ends_at <= now]:
+            self._end(key)
+        due, self._due = self._due, []
+        return due
+
+    def settle(self, count: int) -> None:
+        """Rows for so many events are durable, or somebody else answers for them."""
+        self._account.settle(count)
+
+    def _admits(self, key: Hashable, member: str | None, event: AuditEvent) -> bool:
+        if not self._rows:
+            return True
+        now = self._clock()
+        window = self._windows.get(key)
+        if window is None or window.ends_at <= now:
+            self._end(key)
+            window = self._windows[key] = _Window(now + self._seconds)
+            if len(self._windows) > self._most_keys:
+                self._end(next(iter(self._windows)))
+        self._windows.move_to_end(key)
+        if window.single < self._rows:
+            window.single += 1
+            return True
+        if not window.tallies:
+            self._counting[key] = window
+            self._on_due()
+        window.count(member, event)
+        self.aggregated += 1
+        self._account.take(time.time_ns())
+        return False
+
+    def _end(self, key: Hashable) -> None:
+        window = self._windows.pop(key, None)
+        self._counting.pop(key, None)
+        if window is None or not window.tallies:
+            return
+        for event, count in self._aggregate(window.tallies):
+            self._due.append((make_line(event, self._service), count))
+        self._on_due()
+
+    def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
+        """Return the events of a window that is over, and how many each stands for."""
+        raise NotImplementedError
+
+
+def address_group(event: AuditEvent) -> Hashable:
+    """Return the address; all of a /64 is one customer's and one address here."""
+    address = event.ip_address
+    if isinstance(address, str):
+        text = parse_address(address)
+        address = None if text is None else ip_address(text)
+    return (6, int(address) >> 64) if isinstance(address, IPv6Address) else address
