@@ -3,7 +3,7 @@
 grant usage on schema core, audit, evaluator, delivery, ops, metrics, api to pulse_operator;
 grant select on
   public.alembic_version, public.sql_layer, public.tenants,
-  public.telemetry, public.device_state, evaluator.inbox, evaluator.shards,
+  public.telemetry, public.device_state, evaluator.inbox, evaluator.lanes,
   public.alert_rules, public.rule_state, public.alerts, public.alert_events,
   public.notification_routes, public.escalation_policies, public.escalation_steps, ops.escalations, ops.process_starts,
   public.notification_jobs, public.delivery_attempts, public.suppressions, delivery.lanes,

@@ -1,5 +1,6 @@
 """The evaluator's state machine in plain Python: one rule, one device, one reading after the other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Event = tuple[str, float]
@@ -55,3 +56,37 @@ class Machine:
         if is_reported and (self.ended is None or time > self.ended):
             self.ended = self.newest
             self.events += [("opened", time), ("closed", self.newest or time)]
+
+
+MOST_CHANGES = 10
+"""Changes of a pair that a pass writes one by one; more are one flapping alert."""
+
+Row = tuple[str, float, int | None]
+"""An alert event as Pulse writes it: kind, time and, for the kind flapping, the number of changes it stands for."""
+
+
+def tells(rows: Sequence[Row], events: Sequence[Event]) -> bool:
+    """Return true when the rows are the machine's events, of which those of some passes are written as flapping.
+
+    The changes of a flapping alert are the opening before its row if the row stands for that too, those between, and the
+    closing after it if they end with one.
+    """
+    if not rows:
+        return not events
+    kind, at, changes = rows[0]
+    if kind == "flapping":
+        return _tells_flapping(changes or 0, rows[1:], events, "closed")
+    if not events or events[0] != (kind, at):
+        return False
+    if kind == "opened" and len(rows) > 1 and rows[1][0] == "flapping" and rows[1][1] == at:
+        return tells(rows[1:], events[1:]) or _tells_flapping(rows[1][2] or 0, rows[2:], events, "opened")
+    return tells(rows[1:], events[1:])
+
+
+def _tells_flapping(changes: int, after: Sequence[Row], events: Sequence[Event], first: str) -> bool:
+    covered = events[:changes]
+    if not MOST_CHANGES < changes == len(covered) or covered[0][0] != first:
+        return False
+    if covered[-1][0] == "opened":
+        return tells(after, events[changes:])
+    return bool(after) and after[0][:2] == covered[-1] and tells(after[1:], events[changes:])

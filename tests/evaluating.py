@@ -8,7 +8,7 @@ from itertools import count
 
 import asyncpg
 
-from services.evaluator_iot.evaluator import build
+from services.evaluator_iot.evaluator import LOOPS, build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
@@ -63,7 +63,7 @@ async def evaluating(
     await seed.device(conn)
     settings = EvaluatorIot(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
     process = Process(settings, ProcessMetrics("evaluator_iot"), pool)
-    metrics = WorkerMetrics(process.metrics, loops=["evaluate"])
+    metrics = WorkerMetrics(process.metrics, loops=LOOPS)
     listener = Listener(process, metrics, timing=timing)
     stop = asyncio.Event()
     running = asyncio.create_task(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import oidc_settings, settings
+from services.shared import evaluation_settings, oidc_settings, settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -60,6 +60,7 @@ def render() -> str:
         settings.UiIot,
         oidc_settings.Oidc,
         settings.EvaluatorIot,
+        evaluation_settings.Evaluation,
         settings.Dispatcher,
         settings.DeliveryWorker,
         settings.OpsWorker,
@@ -73,7 +74,7 @@ def _section(each: type[BaseSettings]) -> str:
     match each:
         case settings.Settings:
             title = "Every process"
-        case settings.AuditWriter | oidc_settings.Oidc:
+        case settings.AuditWriter | oidc_settings.Oidc | evaluation_settings.Evaluation:
             title = described.removesuffix(".")
         case _:
             assert issubclass(each, settings.Settings)

@@ -321,14 +321,14 @@ async def test_the_entity_tag_of_a_get_admits_one_change(api: Api, operations: l
 async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
     api: Api, conn: asyncpg.Connection, database_url: str, operations: list[Operation]
 ) -> None:
-    """Two changes wait for the shards, one with If-Match: had it the row already, each would wait for the other."""
+    """Two changes wait for the lanes, one with If-Match: had it the row already, each would wait for the other."""
     guarded = [one for one in operations if "If-Match" in one.headers and one.method != "DELETE"]
     other = await asyncpg.connect(database_url)
     try:
         for operation in guarded:
             rest = {"json": operation.bodies[0]} if operation.bodies else {}
             async with other.transaction():
-                await other.execute("select from evaluator.shards for update")
+                await other.execute("select evaluator._lock_lanes('acme')")
                 tasks = []
                 for headers in ({}, {"If-Match": "*"}):
                     call = api.call(operation.method, operation.path, headers=headers, **rest)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import clock, seed
-from tests.alert_machine import Machine
+from tests.alert_machine import Machine, Row, tells
 
 Session = psycopg.Connection[tuple[object, ...]]
 DEVICES = 2
@@ -87,7 +87,7 @@ class Rig:
         )
 
     def evaluate(self, first: int, second: int) -> bool:
-        """Run two passes beside each other; the first holds its shards until the second is done."""
+        """Run two passes beside each other; the first holds its lanes until the second is done."""
         with self.one.transaction():
             done = self.one.execute(
                 "select readings + jsonb_array_length(transitions) from evaluator.evaluate(%s)", [first]
@@ -95,14 +95,17 @@ class Rig:
             beside = self.other.execute("select readings from evaluator.evaluate(%s)", [second])
             return done.fetchone() != (0,) or beside.fetchone() != (0,)
 
-    def story(self, for_seconds: int, device_id: str) -> list[tuple[str, float]]:
+    def story(self, for_seconds: int, device_id: str) -> list[Row]:
         """Return the events of a rule's alerts about a device."""
         rows = self.one.execute(
-            "select e.kind, extract(epoch from e.occurred_at - %s)::float8 from alert_events e"
+            "select e.kind, extract(epoch from e.occurred_at - %s)::float8, e.changes from alert_events e"
             " join alerts a using (tenant_id, alert_id) where a.rule_id = %s and a.device_id = %s order by e.event_id",
             [seed.NOON, self.rules[for_seconds], device_id],
         )
-        return [(str(row[0]), round(float(str(row[1])), 6)) for row in rows.fetchall()]
+        return [
+            (str(kind), round(float(str(at)), 6), None if changes is None else int(str(changes)))
+            for kind, at, changes in rows.fetchall()
+        ]
 
 
 @pytest.fixture
@@ -153,6 +156,7 @@ def test_alerts_follow_from_what_arrived_when(rig: Rig, requests: list[Request])
     for (seconds, device_id), machine in machines.items():
         machine.wait(rig.seconds)
         expected = [(kind, round(at, 6)) for kind, at in machine.events]
-        assert rig.story(seconds, device_id) == expected, f"for_seconds {seconds}"
+        story = rig.story(seconds, device_id)
+        assert tells(story, expected), f"for_seconds {seconds}: {story} for {expected}"
     ill = rig.one.execute("select count(*) from alerts where closed_at < opened_at").fetchone()
     assert ill == (0,)

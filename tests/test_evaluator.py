@@ -12,7 +12,7 @@ import pytest
 
 from services.shared.db import Pool
 from tests import seed
-from tests.alert_machine import Machine
+from tests.alert_machine import Machine, tells
 
 
 async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
@@ -310,13 +310,13 @@ async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_
 
     for device_id in devices:
         rows = await conn.fetch(
-            "select e.kind, e.occurred_at from alert_events e join alerts a using (tenant_id, alert_id)"
+            "select e.kind, e.occurred_at, e.changes from alert_events e join alerts a using (tenant_id, alert_id)"
             " where a.rule_id = $1 and a.device_id = $2 order by e.event_id",
             rule_id,
             device_id,
         )
-        got = [(row["kind"], int((row["occurred_at"] - seed.NOON).total_seconds())) for row in rows]
-        assert got == expected_story(sent[device_id], for_seconds), f"seed {seed_number} device {device_id}"
+        got = [(row["kind"], int((row["occurred_at"] - seed.NOON).total_seconds()), row["changes"]) for row in rows]
+        assert tells(got, expected_story(sent[device_id], for_seconds)), f"seed {seed_number} device {device_id}"
 
 
 async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, app_pool: Pool) -> None:
@@ -354,11 +354,12 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
     expected = expected_story([(second, 90.0 if second % 3 == 1 else 20.0) for second in range(40)], 0)
     for device_id in devices:
         rows = await conn.fetch(
-            "select e.kind, e.occurred_at from alert_events e join alerts a using (tenant_id, alert_id)"
+            "select e.kind, e.occurred_at, e.changes from alert_events e join alerts a using (tenant_id, alert_id)"
             " where a.device_id = $1 order by e.event_id",
             device_id,
         )
-        assert [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds())) for r in rows] == expected
+        story = [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds()), r["changes"]) for r in rows]
+        assert tells(story, expected)
 
 
 async def rows_read(conn: asyncpg.Connection, tables: Sequence[str]) -> dict[str, int]:

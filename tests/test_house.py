@@ -20,6 +20,7 @@ SHARED = {
     "connecting",
     "db",
     "egress",
+    "evaluation_settings",
     "http_client",
     "listening",
     "logging",

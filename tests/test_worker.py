@@ -58,7 +58,7 @@ async def test_its_metrics_and_health(conn: asyncpg.Connection, app_url: str) ->
         assert 'pulse_db_pool_free{service="evaluator_iot"}' in text
         assert 'pulse_queue_depth{queue_name="inbox",service="evaluator_iot"} 0.0' in text
         async with conn.transaction():
-            await conn.execute("select from evaluator.shards for update")  # keeps the evaluator from taking it
+            await conn.execute("select evaluator._lock_lanes('acme')")  # keeps the evaluator from taking it
             other = await asyncpg.connect(app_url)
             await seed.readings(other, (0, 20))
             await other.close()

@@ -72,6 +72,10 @@ class Process:
     last_pass_at: datetime | None = None
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """What else /health shows, by name."""
+    failing: dict[str, str] = field(default_factory=dict)
+    """Loops whose passes fail again and again, with the last reason."""
+    faults: list[Callable[[], str | None]] = field(default_factory=list)
+    """Each returns why part of the work makes no progress, or None."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_monotonic: float = field(default_factory=time.monotonic)
 
@@ -122,7 +126,7 @@ def status_routes(process: Process) -> list[Route]:
         return PlainTextResponse("ok\n") if fault is None else PlainTextResponse(fault + "\n", status_code=503)
 
     async def health(_request: Request) -> Response:
-        fault = await readiness_fault(process)
+        fault = await readiness_fault(process) or _progress_fault(process)
         return JSONResponse(
             {
                 "status": "ok" if fault is None else "degraded",
@@ -170,6 +174,13 @@ async def readiness_fault(process: Process) -> str | None:
     if process.pool is None or not process.ready:
         return f"starting: {process.away}" if process.away else "starting"
     return process.others() or await _database_fault(process.pool)
+
+
+def _progress_fault(process: Process) -> str | None:
+    """Return why work stays undone though the process is ready, or None."""
+    faults = [f"{operation}: {reason}" for operation, reason in process.failing.items()]
+    faults += [fault for show in process.faults if (fault := show()) is not None]
+    return "; ".join(faults) or None
 
 
 async def _database_fault(pool: Pool) -> str | None:

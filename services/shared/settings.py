@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
+from services.shared.evaluation_settings import Evaluation
 from services.shared.limit_settings import RequestLimits, TenantLimits
 from services.shared.oidc_settings import Oidc, split_list
 
@@ -198,15 +199,13 @@ class UiIot(AuditWriter, Oidc, RequestLimits):
     """Whether a channel may point to this machine, by plain http too: for the demo."""
 
 
-class EvaluatorIot(Settings):
+class EvaluatorIot(Settings, Evaluation):
     """Readings to alerts."""
 
     service = "evaluator_iot"
     port: Port = 8082
     poll_seconds: Seconds = 1.0
     """Also how late an alert may open that waited for for_seconds and got no further reading."""
-    evaluator_batch_readings: Annotated[int, Field(ge=1, le=100_000)] = 5000
-    """Most readings one pass takes."""
 
 
 class Dispatcher(Settings):

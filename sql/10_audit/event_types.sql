@@ -19,6 +19,7 @@ from (
     ('device.readings_accepted', 'debug', 'A request''s readings were stored; details holds the counts.'),
     ('device.readings_refused', 'warning', 'Some of a request''s readings were not stored; details says which and why.'),
     ('alert.opened', 'warning', 'A rule''s condition held and an alert was opened.'),
+    ('alert.flapping', 'warning', 'The alert opened and closed too often in one pass to be written one by one; the event has the number.'),
     ('alert.acknowledged', 'info', 'A person took the alert.'),
     ('alert.silenced', 'info', 'A person silenced the alert until a time.'),
     ('alert.escalated', 'warning', 'A step of the escalation policy came due.'),

@@ -5,16 +5,16 @@ as $$
 declare
   v_tenant_id text := core.require_tenant();
 begin
-  -- In the order of the functions that change it: shards before rows, a channel before its jobs.
+  -- In the order of the functions that change it: lanes before rows, a channel before its jobs.
   case p_kind
     when 'device' then
-      perform evaluator._lock_shards(array[core.shard_of(v_tenant_id, p_id)]);
+      perform evaluator._lock_lanes(v_tenant_id, array[core.shard_of(v_tenant_id, p_id)]);
       perform from public.devices d where d.tenant_id = v_tenant_id and d.device_id = p_id for no key update;
     when 'rule' then
-      perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+      perform evaluator._lock_lanes(v_tenant_id);
       perform from public.alert_rules r where r.tenant_id = v_tenant_id and r.rule_id = p_id::bigint for no key update;
     when 'alert' then
-      perform evaluator._lock_shards(array(
+      perform evaluator._lock_lanes(v_tenant_id, array(
         select core.shard_of(a.tenant_id, a.device_id)
         from public.alerts a
         where a.tenant_id = v_tenant_id and a.alert_id = p_id::bigint and a.device_id is not null));
@@ -29,7 +29,7 @@ begin
       for no key update;
     when 'escalation policy' then
       -- An alert that opens starts its escalation with the policy's steps.
-      perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+      perform evaluator._lock_lanes(v_tenant_id);
       perform from public.escalation_policies p
       where p.tenant_id = v_tenant_id and p.policy_id = p_id::bigint
       for no key update;

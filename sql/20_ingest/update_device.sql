@@ -9,8 +9,8 @@ declare
   v_changes jsonb;
 begin
   if p_patch ?| array['tags', 'enabled'] then
-    -- Before the row is locked: passes of the evaluator take their shard first.
-    perform evaluator._lock_shards(array[core.shard_of(v_tenant_id, p_device_id)]);
+    -- Before the row is locked: passes of the evaluator take their lanes first.
+    perform evaluator._lock_lanes(v_tenant_id, array[core.shard_of(v_tenant_id, p_device_id)]);
   end if;
   select d.* into v_old
   from public.devices d

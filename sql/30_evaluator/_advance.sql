@@ -1,50 +1,54 @@
 -- The state machine that evaluate.sql describes. Readings that are not late are cut into islands of equal breach; island 0
 -- continues the stored state. Every window is in the order of arrival, so the result does not depend on where a pass ends.
-create function evaluator._advance(p_shards smallint[], p_limit integer, out readings integer, out transitions jsonb, out late jsonb)
+create function evaluator._advance(p_tenant_ids text[], p_shards smallint[], p_limit integer, p_pairs integer,
+  out readings integer, out pairs bigint, out transitions jsonb, out late jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 -- The planner expects one candidate; when a fleet breaches at once there are thousands, and a loop would be quadratic.
 -- What must stay a look-up by key says so with a limit.
 set enable_nestloop = off
+-- Every table is looked up by key; a plan made while it was small must not read all of it later.
+set enable_seqscan = off
 set jit = off
 as $$
 begin
   with batch as materialized (
-    select t.tenant_id, t.device_id, t.metric, t.arrival, t.reading_id, least(t.timestamp, t.received_at) as time, t.value,
-      t.received_at, t.trace_id, t.newest_before
-    from evaluator._take(p_shards, p_limit) t
+    select * from evaluator._take(p_tenant_ids, p_shards, p_limit, p_pairs)
   ), live as materialized (
-    -- What came before its device was disabled or deleted opens nothing: nothing could close it again.
-    select b.*, d.tags
-    from batch b
-    cross join lateral (  -- limited, so that it stays a look-up by key, however large the fleet
-      select d.tags, d.first_reading_id from public.devices d
-      where d.tenant_id = b.tenant_id and d.device_id = b.device_id and d.enabled limit 1
-    ) d
-    where b.reading_id >= d.first_reading_id
-  ), breaching as (
-    select distinct tenant_id, rule_id, device_id
+    select * from batch b where b.counts  -- others open nothing: nothing could close it again
+  ), work as materialized (
+    select b.tenant_id, b.metric, count(*) as readings, exists (
+        select from public.alert_rules r
+        where r.tenant_id = b.tenant_id and r.metric = b.metric and r.enabled and r.device_id is not null) as has_narrow
+    from batch b group by b.tenant_id, b.metric
+  ), wide as materialized (
+    select w.*, r.rule_id, r.tag, r.operator, r.threshold
+    from work w cross join lateral evaluator._wide_rules(w.tenant_id, w.metric) r
+  ), narrow as materialized (
+    select s.*, r.rule_id, r.operator, r.threshold
     from (
+      select l.tenant_id, l.device_id, l.metric, count(*) as readings from live l
+      join work w on w.tenant_id = l.tenant_id and w.metric = l.metric and w.has_narrow
+      group by l.tenant_id, l.device_id, l.metric
+    ) s cross join lateral evaluator._narrow_rules(s.tenant_id, s.metric, s.device_id) r
+  ), breaching as (
+    select distinct tenant_id, rule_id, device_id from (
       -- Two joins, each on all it can be on: a fleet with a rule for every device costs no more than one with one rule.
-      select l.tenant_id, r.rule_id, l.device_id from live l
-      join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
-        and r.device_id = l.device_id and evaluator._breaches(r.operator, l.value, r.threshold)
+      select l.tenant_id, n.rule_id, l.device_id from live l
+      join narrow n on n.tenant_id = l.tenant_id and n.metric = l.metric and n.device_id = l.device_id
+        and evaluator._breaches(n.operator, l.value, n.threshold)
       union all
-      select l.tenant_id, r.rule_id, l.device_id from live l
-      join public.alert_rules r on r.tenant_id = l.tenant_id and r.metric = l.metric and r.enabled
-        and r.device_id is null and (r.tag is null or r.tag = any (l.tags))
-        and evaluator._breaches(r.operator, l.value, r.threshold)
+      select l.tenant_id, w.rule_id, l.device_id from live l
+      join wide w on w.tenant_id = l.tenant_id and w.metric = l.metric and (w.tag is null or w.tag = any (l.tags))
+        and evaluator._breaches(w.operator, l.value, w.threshold)
     ) breach
   ), tracked as (
     select s.*
     from (select distinct l.tenant_id, l.device_id, l.metric from live l) series
-    cross join lateral (  -- fenced, so that it stays a look-up: most of those that fire have sent nothing new
-      select * from public.rule_state s where s.tenant_id = series.tenant_id and s.device_id = series.device_id offset 0
-    ) s
-    cross join lateral (
-      select from public.alert_rules r
-      where r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric limit 1
-    ) r
+    cross join lateral (select * from public.rule_state s  -- fenced, so that it stays a look-up
+      where s.tenant_id = series.tenant_id and s.device_id = series.device_id offset 0) s
+    cross join lateral (select from public.alert_rules r
+      where r.tenant_id = s.tenant_id and r.rule_id = s.rule_id and r.metric = series.metric limit 1) r
   ), candidate as materialized (
     select p.tenant_id, p.rule_id, p.device_id, p.since, p.firing, p.due_at, p.last_value, p.trace_id as state_trace_id,
       r.metric, r.operator, r.threshold, make_interval(secs => r.for_seconds) as for_at_least
@@ -112,13 +116,11 @@ begin
     select j.tenant_id, j.rule_id, j.device_id, core.shard_of(j.tenant_id, j.device_id), j.began, j.fires, j.last_timestamp,
       j.last_value, case when not j.fires then j.due end, j.last_trace_id
     from judged j where j.is_last and j.breach
-    on conflict (tenant_id, rule_id, device_id) do update
-    set since = excluded.since, firing = excluded.firing, last_timestamp = excluded.last_timestamp,
+    on conflict (tenant_id, rule_id, device_id) do update set since = excluded.since, firing = excluded.firing, last_timestamp = excluded.last_timestamp,
       last_value = excluded.last_value, due_at = excluded.due_at, trace_id = excluded.trace_id
   ), forgotten as (
     delete from public.rule_state s
-    where s.ctid = any (array(  -- nobody else moves them: the caller holds the shards
-      select (select o.ctid from public.rule_state o
+    where s.ctid = any (array(select (select o.ctid from public.rule_state o  -- the caller holds the lanes: they stay put
         where o.tenant_id = j.tenant_id and o.rule_id = j.rule_id and o.device_id = j.device_id)
       from judged j where j.is_last and not j.breach))
   ), transition as (
@@ -128,23 +130,21 @@ begin
     union all
     select f.tenant_id, f.rule_id, f.device_id, -1, 'open',
       jsonb_build_object('at', f.since + f.for_at_least, 'value', f.last_value, 'trace_id', f.state_trace_id)
-    from flipped f
-    where not f.is_late and f.previous is null and f.fired and not f.firing
+    from flipped f where not f.is_late and f.previous is null and f.fired and not f.firing
   )
-  select (select count(*) from batch), (
+  select (select count(*) from batch),
+    coalesce((select sum(w.readings) from wide w), 0) + coalesce((select sum(n.readings) from narrow n), 0), (
       select coalesce(jsonb_agg(t.edge || jsonb_build_object('tenant_id', t.tenant_id, 'rule_id', t.rule_id, 'device_id',
         t.device_id, 'n', t.n, 'kind', t.kind) order by t.edge ->> 'at', t.tenant_id, t.rule_id, t.device_id, t.n), '[]')
-      from transition t
-    ), (
+      from transition t), (
       select coalesce(jsonb_agg(to_jsonb(n) order by n.tenant_id, n.rule_id, n.device_id, n.arrival), '[]')
       from numbered n
       -- Islands take turns, so the parity says whether the pair was idle when the reading arrived.
-      where n.is_late and n.breach and n.for_at_least = interval '0' and (n.since is null) = (n.island % 2 = 0)
-    )
-  into readings, transitions, late;
+      where n.is_late and n.breach and n.for_at_least = interval '0' and (n.since is null) = (n.island % 2 = 0))
+  into readings, pairs, transitions, late;
 end
 $$;
 
-comment on function evaluator._advance(smallint[], integer) is
-  'Consume the next readings of the shards, at most p_limit each, move the state of every rule and device they concern, '
-  'and return the alerts to open and close, and the late breaches of idle pairs. The caller holds the shards'' row locks.';
+comment on function evaluator._advance(text[], smallint[], integer, integer) is
+  'Consume the next readings of the lanes as _take does, move the state of every rule and device they concern, and return the '
+  'readings and pairs evaluated, the alerts to open and close, and late breaches of idle pairs. The caller holds the lanes.';

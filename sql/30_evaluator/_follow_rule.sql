@@ -51,4 +51,4 @@ $$;
 
 comment on function evaluator._follow_rule(public.alert_rules, public.alert_rules) is
   'Bring a changed rule''s alerts and state in line with it: keep the alerts whose condition still holds by the last '
-  'reading evaluated, close the others, and open what holds now. The caller holds the shards.';
+  'reading evaluated, close the others, and open what holds now. The caller holds the lanes.';

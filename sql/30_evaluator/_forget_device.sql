@@ -5,7 +5,7 @@ as $$
 declare
   v_closed integer;
 begin
-  perform evaluator._lock_shards(array[core.shard_of(p_tenant_id, p_device_id)]);
+  perform evaluator._lock_lanes(p_tenant_id, array[core.shard_of(p_tenant_id, p_device_id)]);
   v_closed := evaluator.close_alerts(p_tenant_id,
     array(select a.alert_id from public.alerts a
       where a.tenant_id = p_tenant_id and a.device_id = p_device_id and a.status <> 'closed'),

@@ -5,7 +5,7 @@ as $$
 declare
   v_closed integer;
 begin
-  perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+  perform evaluator._lock_lanes(p_tenant_id);
   v_closed := evaluator.close_alerts(p_tenant_id,
     array(select a.alert_id from public.alerts a
       where a.tenant_id = p_tenant_id and a.rule_id = p_rule_id and a.status <> 'closed'),
@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function evaluator._forget_rule(text, bigint, text) is
-  'Close a rule''s alerts and drop its state, before its condition changes or it goes; no pass runs meanwhile.';
+  'Close a rule''s alerts and drop its state, before its condition changes or it goes; no pass about the tenant runs meanwhile.';

@@ -44,4 +44,4 @@ $$;
 
 comment on function evaluator._judge_last(public.alert_rules, public.alert_rules, text) is
   'Judge the last known values by a rule that is new, changed or newly concerns the device, as if they arrived now: open '
-  'an alert, or start for_seconds. p_before is the rule as it was; null when it was none. The caller holds the shards.';
+  'an alert, or start for_seconds. p_before is the rule as it was; null when it was none. The caller holds the lanes.';

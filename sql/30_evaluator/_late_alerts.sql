@@ -33,7 +33,19 @@ begin
             and t.timestamp = v_reading.newest));
     end if;
   end loop;
-  return to_jsonb(v_alerts);
+  -- As with other changes: too many of one pair in one pass are one alert.
+  return (
+    select coalesce(jsonb_agg(case when n.alerts * 2 <= evaluator._most_changes() then n.alert
+      else n.alert || jsonb_build_object('changes', n.alerts * 2, 'closed_at', n.last -> 'closed_at',
+        'close_value', n.last -> 'close_value', 'close_received_at', n.last -> 'received_at',
+        'close_trace_id', n.last -> 'trace_id') end order by n.position), '[]')
+    from (
+      select l.alert, l.position, count(*) over pair as alerts, row_number() over (pair order by l.position) as turn,
+        last_value(l.alert) over (pair order by l.position rows between unbounded preceding and unbounded following) as last
+      from unnest(v_alerts) with ordinality as l (alert, position)
+      window pair as (partition by l.alert ->> 'tenant_id', l.alert ->> 'rule_id', l.alert ->> 'device_id')
+    ) n
+    where n.turn = 1 or n.alerts * 2 <= evaluator._most_changes());
 end
 $$;
 

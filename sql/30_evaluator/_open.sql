@@ -52,12 +52,15 @@ begin
     select jsonb_agg(e.event order by o.position, e.step)
     from jsonb_array_elements(v_opened) with ordinality as o (alert, position)
     cross join lateral (values
-      (1, (o.alert - 'message') || '{"kind": "opened"}'),
-      (2, o.alert || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
+      (1, (o.alert - '{message,changes}'::text[]) || '{"kind": "opened"}'),
+      (2, o.alert || jsonb_build_object('kind', 'flapping',
+        'message', evaluator._flapping_message(o.alert ->> 'metric', o.alert ->> 'device_id', (o.alert ->> 'changes')::integer))),
+      (3, (o.alert - 'changes') || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
         'received_at', o.alert -> 'close_received_at', 'message', o.alert -> 'close_message',
         'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'), 'reason', 'resolved'))
     ) as e (step, event)
-    where e.step = 1 or o.alert ->> 'closed_at' is not null));
+    where case e.step when 1 then true when 2 then o.alert ->> 'changes' is not null
+      else o.alert ->> 'closed_at' is not null end));
   perform ops._start_escalations(
       array_agg(o.tenant_id), array_agg(o.alert_id), array_agg(o.policy_id), array_agg(core.now()), array_agg(o.trace_id))
   from jsonb_to_recordset(v_opened)

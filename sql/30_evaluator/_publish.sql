@@ -9,12 +9,12 @@ begin
     select *
     from rows from (jsonb_to_recordset(p_events)
       as (tenant_id text, alert_id bigint, kind text, at timestamptz, actor_type text, actor text, reason text,
-        value double precision, received_at timestamptz, message text, trace_id text)) with ordinality as e
+        value double precision, received_at timestamptz, changes integer, message text, trace_id text)) with ordinality as e
   ), published as (
     -- In the order given: the events of one alert get ascending ids.
     insert into public.alert_events
-      (tenant_id, alert_id, kind, occurred_at, actor, value, reading_received_at, message, trace_id)
-    select e.tenant_id, e.alert_id, e.kind, e.at, e.actor, e.value, e.received_at, e.message, e.trace_id
+      (tenant_id, alert_id, kind, occurred_at, actor, value, reading_received_at, changes, message, trace_id)
+    select e.tenant_id, e.alert_id, e.kind, e.at, e.actor, e.value, e.received_at, e.changes, e.message, e.trace_id
     from event e
     order by e.ordinality
     returning tenant_id, alert_id, kind, event_id
@@ -28,7 +28,7 @@ begin
       p_message => format('alert %s %s: %s', e.alert_id, e.kind, coalesce(e.message, a.message)),
       p_details => jsonb_strip_nulls(jsonb_build_object(
         'event_id', p.event_id, 'fingerprint', a.fingerprint, 'device_id', a.device_id, 'metric', a.metric,
-        'severity', a.severity, 'value', e.value, 'occurred_at', e.at, 'reason', e.reason)),
+        'severity', a.severity, 'value', e.value, 'occurred_at', e.at, 'reason', e.reason, 'changes', e.changes)),
       p_source_service => coalesce(core.current_service(), 'evaluator_iot'),
       p_actor_type => coalesce(e.actor_type, 'service'),
       p_actor_id => coalesce(e.actor, 'evaluator_iot'),
@@ -43,5 +43,5 @@ end
 $$;
 
 comment on function evaluator._publish(jsonb) is
-  'Write the alert events [{tenant_id, alert_id, kind, at, actor_type, actor, reason, value, received_at, message, '
-  'trace_id}] in this order, with their audit events, and wake the dispatcher.';
+  'Write the alert events [{tenant_id, alert_id, kind, at, actor_type, actor, reason, value, received_at, changes, '
+  'message, trace_id}] in this order, with their audit events, and wake the dispatcher.';

@@ -11,8 +11,8 @@ as $$
 declare
   v_closures jsonb;
 begin
-  -- Passes lock the shard, then rule_state, then the alert; taking the shard first here rules a deadlock out.
-  perform evaluator._lock_shards(array(
+  -- Passes lock the lane, then rule_state, then the alert; taking the lane first here rules a deadlock out.
+  perform evaluator._lock_lanes(p_tenant_id, array(
     select distinct core.shard_of(a.tenant_id, a.device_id)
     from public.alerts a
     where a.tenant_id = p_tenant_id and a.alert_id = any (p_alert_ids) and a.device_id is not null));

@@ -7,8 +7,8 @@ declare
   v_new public.alert_rules := jsonb_populate_record(null::public.alert_rules, p_body);
 begin
   perform evaluator._require_device(v_tenant_id, v_new.device_id);
-  -- No pass runs meanwhile: each reading is judged by the rule or is known when it begins.
-  perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+  -- No pass about this tenant runs meanwhile: each reading is judged by the rule or is known when it begins.
+  perform evaluator._lock_lanes(v_tenant_id);
   insert into public.alert_rules as r (
     tenant_id, name, metric, operator, threshold, for_seconds, severity, device_id, tag, policy_id, enabled
   )

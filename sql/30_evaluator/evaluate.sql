@@ -10,44 +10,70 @@
 -- it ends between two arrivals, the alert opens between them. Where a request or a pass ends changes nothing.
 -- A reading older than one that counted before is late. It moves no state; a late breach of an idle pair without
 -- for_seconds becomes an alert that ends at the newest reading, unless an alert of the pair ended since.
-create function evaluator.evaluate(p_limit integer) returns table (readings integer, transitions jsonb)
+create function evaluator.evaluate(
+  p_limit integer,
+  p_pairs integer default 100000,
+  p_tenant_ids text[] default null,
+  p_after text default '',
+  p_without text[] default '{}'
+) returns table (
+  readings integer, transitions jsonb, pairs bigint, busy_tenants text[], last_tenant text, saw_all boolean
+)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- A pass takes at most half of the shards, so that a second evaluator finds work too.
-  c_most_shards constant integer := 8;
-  v_shards smallint[];
+  -- A pass looks at as many tenants, so its cost does not depend on how many wait.
+  c_most_tenants constant integer := 64;
+  v_tenant_ids text[] := p_tenant_ids;
+  v_lane_tenants text[];
+  v_lane_shards smallint[];
+  v_tenants integer;
+  v_share integer;
+  v_until bigint;
   v_late jsonb;
 begin
-  select array_agg(mine.shard) into v_shards
-  from (
-    select s.shard
-    from evaluator.shards s
-    cross join lateral (
-      select min(i.arrival) as oldest from evaluator.inbox i where i.shard = s.shard
-    ) waiting
-    where waiting.oldest is not null
-      or exists (select from public.rule_state r where r.shard = s.shard and r.due_at <= core.now())
-    order by waiting.oldest
-    limit c_most_shards
-    for update of s skip locked
-  ) mine;
-  if v_shards is null then
-    return query select 0, '[]'::jsonb;
-    return;
+  if v_tenant_ids is null then
+    v_tenant_ids := evaluator.waiting_tenants(p_after, p_without, c_most_tenants);
   end if;
-  -- Each statement from here on has a snapshot taken after the locks: nothing another pass did is missed.
-  select a.readings, a.transitions, a.late into readings, transitions, v_late
-  from evaluator._advance(v_shards, greatest(p_limit / cardinality(v_shards), 1)) a;
-  transitions := transitions || evaluator._late_alerts(v_late) || evaluator._fire_timers(v_shards);
-  if jsonb_array_length(transitions) > 0 then
-    perform evaluator._apply(transitions);
+  last_tenant := coalesce(v_tenant_ids[cardinality(v_tenant_ids)], '');
+  saw_all := cardinality(v_tenant_ids) < c_most_tenants;
+  readings := 0;
+  transitions := '[]';
+  pairs := 0;
+  busy_tenants := '{}';
+  v_until := (select s.last_value from evaluator.inbox_arrival_seq s);
+  perform evaluator._add_lanes(v_tenant_ids);
+  select c.tenant_ids, c.shards into v_lane_tenants, v_lane_shards from evaluator._claim(v_tenant_ids) c;
+  if v_lane_tenants is not null then
+    -- Each tenant with work has the same share of the readings and of the pairs.
+    v_tenants := (select count(distinct l.tenant_id) from unnest(v_lane_tenants) as l (tenant_id));
+    v_share := greatest(p_limit / v_tenants, 1);
+    -- Each statement from here on has a snapshot taken after the locks: nothing another pass did is missed.
+    select a.readings, a.pairs, a.transitions, a.late into readings, pairs, transitions, v_late
+    from evaluator._advance(v_lane_tenants, v_lane_shards, v_share, greatest(p_pairs / v_tenants, 1)) a;
+    if jsonb_array_length(transitions) > evaluator._most_changes() then
+      transitions := evaluator._collapse(transitions, evaluator._most_changes());
+    end if;
+    transitions := transitions || evaluator._late_alerts(v_late)
+      || evaluator._fire_timers(v_lane_tenants, v_lane_shards, v_share);
+    if jsonb_array_length(transitions) > 0 then
+      perform evaluator._apply(transitions);
+    end if;
   end if;
+  if p_tenant_ids is not null then
+    -- A tenant that is evaluated apart stays so until none of its lanes has readings left.
+    select array_agg(t.tenant_id), array_agg(s.shard) into v_lane_tenants, v_lane_shards
+    from unnest(p_tenant_ids) as t (tenant_id)
+    cross join generate_series(0, 15) as s (shard);
+  end if;
+  busy_tenants := evaluator._busy_tenants(v_lane_tenants, v_lane_shards, v_until);
   return next;
 end
 $$;
 
-comment on function evaluator.evaluate(integer) is
-  'One pass: evaluate at most p_limit new readings of the shards nobody else holds, in order for each device, open and '
-  'close alerts in the same transaction, and return the readings consumed and the transitions made.';
+comment on function evaluator.evaluate(integer, integer, text[], text, text[]) is
+  'One pass: evaluate at most p_limit new readings and about p_pairs pairs of a reading and a rule, in order for each device, '
+  'open and close alerts in the same transaction, and return the work done and the transitions made. The tenants share both '
+  'limits: p_tenant_ids, or else the next 64 with work in turn after p_after, without p_without. busy_tenants have readings left '
+  'beyond their share, last_tenant is the p_after of the next pass, and saw_all is false when more tenants may have work.';

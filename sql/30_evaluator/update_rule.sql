@@ -10,8 +10,8 @@ declare
   v_changes jsonb;
 begin
   if p_patch ?| (v_followed || '{policy_id}') then
-    -- Before the row is locked: passes of the evaluator take their shard first.
-    perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+    -- Before the row is locked: passes of the evaluator take their lanes first.
+    perform evaluator._lock_lanes(v_tenant_id);
   end if;
   select r.* into v_old
   from public.alert_rules r

@@ -46,7 +46,7 @@ begin
   ), begun as materialized (
     select x.tenant_id, x.event_id, t.channel_id, v.route_id, case
         when x.kind = 'escalated' and (x.event).channel_id is distinct from t.channel_id then 'other_step'
-        when x.kind = 'silenced' then 'not_announced'
+        when x.kind in ('silenced', 'flapping') then 'not_announced'
         when x.kind in ('opened', 'updated') and t.notified is not true and v.channel_id is null then 'no_route'
         when x.kind in ('opened', 'updated') and t.notified is not true and v.reason is not null then v.reason
         when x.kind = 'escalated' and (x.alert).status <> 'open' then 'alert_' || (x.alert).status
@@ -71,7 +71,7 @@ begin
     ) t on true
     left join verdict v on v.tenant_id = x.tenant_id and v.event_id = x.event_id and v.channel_id = t.channel_id
     left join public.notification_channels c on c.tenant_id = x.tenant_id and c.channel_id = t.channel_id
-    where x.kind in ('opened', 'escalated', 'silenced', 'updated')
+    where x.kind in ('opened', 'flapping', 'escalated', 'silenced', 'updated')
   ), ended as (
     -- The end goes to the channels that the beginning went to, whatever the routes say by now, and to no others.
     -- A disabled channel has its job too, which dies as one that waited does: redriving finds it.

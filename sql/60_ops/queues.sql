@@ -9,39 +9,14 @@ from (
     'evaluator_iot' as service,
     'inbox' as queue_name,
     (select count(*) from (select from evaluator.inbox limit 250000) waiting) as depth,
-    -- In each shard the key's first row is the one that came first.
-    (
-      select min(first.received_at)
-      from evaluator.shards s
-      cross join lateral (
-        select i.received_at from evaluator.inbox i where i.shard = s.shard order by i.arrival limit 1
-      ) first
-    ) as due_at,
+    (select received_at from evaluator.inbox order by arrival limit 1) as due_at,
     null::timestamptz as oldest_at  -- only where rows can be there and not be due
   union all
   select
     'evaluator_iot' as service,
     'pending_timers' as queue_name,
-    (
-      select count(*)
-      from (
-        select
-        from evaluator.shards s
-        join public.rule_state r on r.shard = s.shard and r.due_at <= core.now()
-        limit 250000
-      ) waiting
-    ),
-    (
-      select min(first.due_at)
-      from evaluator.shards s
-      cross join lateral (
-        select r.due_at
-        from public.rule_state r
-        where r.shard = s.shard and r.due_at <= core.now()
-        order by r.due_at
-        limit 1
-      ) first
-    ),
+    (select count(*) from (select from public.rule_state where due_at <= core.now() limit 250000) waiting),
+    (select due_at from public.rule_state where due_at <= core.now() order by due_at limit 1),
     null as oldest_at
   union all
   select

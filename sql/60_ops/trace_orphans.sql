@@ -30,7 +30,7 @@ where not exists (select from public.alerts a where a.tenant_id = e.tenant_id an
 union all
 select e.tenant_id, e.trace_id, 'dispatched event without job or suppression', 'event', e.event_id::text, e.recorded_at
 from public.alert_events e
-where e.dispatched_at is not null and e.kind <> 'silenced'
+where e.dispatched_at is not null and e.kind not in ('silenced', 'flapping')
   and not exists (select from public.notification_jobs j where j.tenant_id = e.tenant_id and j.event_id = e.event_id)
   and not exists (select from public.suppressions s where s.tenant_id = e.tenant_id and s.event_id = e.event_id)
 union all

@@ -10,7 +10,7 @@ declare
 begin
   if p_patch ? 'steps' then
     -- Before the row is locked, as passes of the evaluator do: an alert that opens meanwhile starts with the new steps.
-    perform evaluator._lock_shards(array(select generate_series(0, 15)::smallint));
+    perform evaluator._lock_lanes(v_tenant_id);
   end if;
   perform from public.escalation_policies p
   where p.tenant_id = v_tenant_id and p.policy_id = p_policy_id

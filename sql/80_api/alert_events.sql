@@ -9,6 +9,7 @@ select
   e.actor,
   e.message,
   e.value,
+  e.changes,
   e.channel_id,
   e.step_number,
   e.trace_id

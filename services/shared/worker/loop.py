@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 # What a loop waits at most while no notification can wake it.
 UNWOKEN_POLL_SECONDS = 1.0
 
+FAILURES_TO_REPORT = 3
+"""Failed passes in a row after which /health reports the loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loop:
@@ -62,12 +65,15 @@ async def run_loop(
         except Exception as error:  # noqa: BLE001  # whatever a step raises, the loop goes on
             failures += 1
             process.counters["errors"] += 1
-            metrics.pass_failed(loop.operation)
+            metrics.pass_failed(loop.operation, in_a_row=failures)
+            if failures >= FAILURES_TO_REPORT:
+                process.failing[loop.operation] = f"{failures} passes in a row failed: {type(error).__name__}"
             _tell(loop, error, failures)
             await db.replace_stale(process.pool, error)
             await wait_for_any(backoff_seconds(failures), stop)
             continue
         failures = 0
+        process.failing.pop(loop.operation, None)
         metrics.pass_ended(loop.operation, rows=rows)
         # Looks that find nothing are many and short: they would hide what work takes.
         if rows or loop.is_timer:

@@ -28,6 +28,8 @@ class WorkerMetrics:
         labels, registry = ["service", "operation"], process.registry
         self._passes = Counter("pulse_worker_passes_total", "Passes that ended well.", labels, registry=registry)
         self._failed = Counter("pulse_worker_failed_passes_total", "Passes that failed.", labels, registry=registry)
+        in_a_row = "pulse_worker_failed_passes_in_a_row"
+        self._in_a_row = Gauge(in_a_row, "Passes that failed since one ended well.", labels, registry=registry)
         self._rows = Histogram(
             "pulse_worker_rows_per_pass",
             "Rows that a pass handled, passes that found nothing included.",
@@ -59,7 +61,7 @@ class WorkerMetrics:
 
     def _show(self, operation: str) -> None:
         self._processing(operation)
-        for metric in (self._passes, self._failed, self._rows):
+        for metric in (self._passes, self._failed, self._in_a_row, self._rows):
             metric.labels(self._service, operation)
         self._age.labels(self._service, operation).set_function(partial(self._success_age, operation))
 
@@ -69,6 +71,7 @@ class WorkerMetrics:
     def pass_ended(self, operation: str, *, rows: int) -> None:
         """Count a pass that ended well."""
         self._succeeded_at[operation] = time.monotonic()
+        self._in_a_row.labels(self._service, operation).set(0)
         self._passes.labels(self._service, operation).inc()
         self._rows.labels(self._service, operation).observe(rows)
 
@@ -76,9 +79,10 @@ class WorkerMetrics:
         """Observe how long a pass took that had something to do."""
         self._processing(operation).observe(seconds)
 
-    def pass_failed(self, operation: str) -> None:
-        """Count a pass that raised."""
+    def pass_failed(self, operation: str, *, in_a_row: int) -> None:
+        """Count a pass that raised, and show how many did in a row."""
         self._failed.labels(self._service, operation).inc()
+        self._in_a_row.labels(self._service, operation).set(in_a_row)
 
     def listener_is(self, state: ListenerState) -> None:
         """Show the state and no other."""

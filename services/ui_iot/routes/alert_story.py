@@ -29,7 +29,17 @@ _EVENTS = table(
     Column("event_id", BigInteger),
     *(
         Column(name)
-        for name in ("kind", "occurred_at", "actor", "message", "value", "channel_id", "step_number", "trace_id")
+        for name in (
+            "kind",
+            "occurred_at",
+            "actor",
+            "message",
+            "value",
+            "changes",
+            "channel_id",
+            "step_number",
+            "trace_id",
+        )
     ),
     schema="api",
 )
@@ -55,6 +65,7 @@ _EVENT_SHOWN: dict[str, Any] = {
     "actor": None,
     "message": None,
     "value": 81.5,
+    "changes": None,
     "channel_id": None,
     "step_number": None,
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
@@ -92,6 +103,8 @@ class AlertEvent(BaseModel):
     message: str | None
     """One sentence about the event; null when the alert's message says all."""
     value: float | None
+    changes: int | None
+    """For the kind flapping: how many openings and closings of the alert this event stands for; else null."""
     channel_id: int | None
     step_number: int | None
     trace_id: str | None

@@ -1,0 +1,72 @@
+"""The tenants whose work is evaluated apart from all others: they have more than their share, or their passes fail."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from services.evaluator_iot.work_share import WorkShare
+from services.shared.worker import backoff_seconds
+
+MOST_TENANTS = 64
+"""Passes over the others step over each of these; further busy tenants are evaluated with the others."""
+
+FAILURES_TO_REPORT = 3
+
+
+@dataclass(slots=True)
+class BusyTenant:
+    """A tenant of the backlog: the share its passes get, its failures in a row, and when it may be tried again."""
+
+    tenant_id: str
+    share: WorkShare
+    failures: int = 0
+    due_at: float = 0.0
+
+
+class Backlog:
+    """Busy tenants in turn."""
+
+    def __init__(self, *, slow_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._slow_seconds = slow_seconds
+        self._clock = clock
+        self._tenants: OrderedDict[str, BusyTenant] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def tenant_ids(self) -> list[str]:
+        """Return the tenants, the next one first."""
+        return list(self._tenants)
+
+    def failing(self) -> int:
+        """Return how many tenants had three or more failed passes in a row."""
+        return sum(tenant.failures >= FAILURES_TO_REPORT for tenant in self._tenants.values())
+
+    def add(self, tenant_ids: Iterable[str]) -> None:
+        """Put tenants at the end, as far as there is room."""
+        for tenant_id in tenant_ids:
+            if len(self._tenants) < MOST_TENANTS and tenant_id not in self._tenants:
+                self._tenants[tenant_id] = BusyTenant(tenant_id, WorkShare(self._slow_seconds))
+
+    def next(self) -> BusyTenant | None:
+        """Return the tenant whose turn it is, which goes to the end; None if none may be tried now."""
+        now = self._clock()
+        for tenant_id, tenant in self._tenants.items():
+            if tenant.due_at <= now:
+                self._tenants.move_to_end(tenant_id)
+                return tenant
+        return None
+
+    def pass_ended(self, tenant: BusyTenant, *, seconds: float, has_more: bool) -> None:
+        """Adapt the tenant's share; without further work it is evaluated with the others again."""
+        tenant.failures = 0
+        tenant.share.pass_ended(seconds)
+        if not has_more:
+            del self._tenants[tenant.tenant_id]
+
+    def pass_failed(self, tenant: BusyTenant) -> None:
+        """Give the tenant less work and a pause that doubles, so that its failures cost the other tenants little."""
+        tenant.failures += 1
+        tenant.share.pass_failed()
+        tenant.due_at = self._clock() + backoff_seconds(tenant.failures)

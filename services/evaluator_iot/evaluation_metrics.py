@@ -1,0 +1,53 @@
+"""What the evaluator shows of its passes besides the metrics of all workers."""
+
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge
+
+from services.shared.metrics import ProcessMetrics
+
+
+class EvaluationMetrics:
+    """Work done, the share of the limits that passes get now, and the tenants that are evaluated apart."""
+
+    def __init__(self, process: ProcessMetrics, *, operations: Sequence[str]) -> None:
+        labels, registry = ["service", "operation"], process.registry
+        self._service = process.service
+        self._pairs = Counter(
+            "pulse_evaluator_pairs_total", "Pairs of a reading and a rule evaluated.", labels, registry=registry
+        )
+        self._share = Gauge(
+            "pulse_evaluator_pass_share_ratio",
+            "Share of the limits of a pass that the newest one got: less after slow and failed passes.",
+            labels,
+            registry=registry,
+        )
+        self._busy = Gauge(
+            "pulse_evaluator_busy_tenants",
+            "Tenants with more work than their share, or with failed passes, that are evaluated apart.",
+            ["service"],
+            registry=registry,
+        )
+        self._failing = Gauge(
+            "pulse_evaluator_failing_tenants",
+            "Tenants whose last three passes failed.",
+            ["service"],
+            registry=registry,
+        )
+        for operation in operations:
+            self._pairs.labels(self._service, operation)
+            self._share.labels(self._service, operation).set(1)
+        self.tenants_are(busy=0, failing=0)
+
+    def pass_begins(self, operation: str, *, share: float) -> None:
+        """Show the share of the limits that the pass gets."""
+        self._share.labels(self._service, operation).set(share)
+
+    def pairs_evaluated(self, operation: str, pairs: int) -> None:
+        """Count the work of a pass."""
+        self._pairs.labels(self._service, operation).inc(pairs)
+
+    def tenants_are(self, *, busy: int, failing: int) -> None:
+        """Show how many tenants are evaluated apart."""
+        self._busy.labels(self._service).set(busy)
+        self._failing.labels(self._service).set(failing)

@@ -1,0 +1,12 @@
+create function evaluator._add_tenant_lanes() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform evaluator._add_lanes(array(select n.tenant_id from new_tenants n));
+  return null;
+end
+$$;
+
+comment on function evaluator._add_tenant_lanes() is
+  'Make the lanes of new tenants. A pass that made them instead would block the next pass until it commits.';

@@ -1,0 +1,16 @@
+create function evaluator._busy_tenants(p_tenant_ids text[], p_shards smallint[], p_until bigint) returns text[]
+language sql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+  select array(
+    select distinct l.tenant_id
+    from unnest(p_tenant_ids, p_shards) as l (tenant_id, shard)
+    where exists (
+      select from evaluator.inbox i where i.tenant_id = l.tenant_id and i.shard = l.shard and i.arrival <= p_until)
+    order by l.tenant_id)
+$$;
+
+comment on function evaluator._busy_tenants(text[], smallint[], bigint) is
+  'Return the tenants that have readings left in these lanes, of those that arrived up to p_until.';

@@ -1,0 +1,7 @@
+create trigger tenants_lanes
+after insert on public.tenants
+referencing new table as new_tenants
+for each statement
+execute function evaluator._add_tenant_lanes();
+
+comment on trigger tenants_lanes on public.tenants is 'Each tenant has its lanes before it has a reading.';
