@@ -37,13 +37,11 @@ async def attack(api: Api, number: int, chance: random.Random, paths: list[str])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failures_per_minute", [0, 20])
-async def test_ten_thousand_hostile_requests_keep_the_metrics_small(
-    app_url: str, conn: asyncpg.Connection, failures_per_minute: int
-) -> None:
+@pytest.mark.timeout(600)
+async def test_ten_thousand_hostile_requests_keep_the_metrics_small(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.device(conn)
-    chance = random.Random(failures_per_minute)
-    async with open_api(app_url, auth_rate_limit_per_minute=failures_per_minute) as api:
+    chance = random.Random(7)
+    async with open_api(app_url, auth_rate_limit_per_minute=2000) as api:
         document: dict[str, Any] = (await api.client.get("/openapi.json")).json()
         paths = [path.replace("{", "").replace("}", "") for path in document["paths"]]
         paths += ["/", "/docs", "/openapi.json", "/livez", "/metrics", "/health", "/auth/refresh"]
@@ -52,7 +50,7 @@ async def test_ten_thousand_hostile_requests_keep_the_metrics_small(
             attacks = (attack(api, number, chance, paths) for number in range(start, start + AT_ONCE))
             statuses.update(await asyncio.gather(*attacks))
         text = (await api.client.get("/metrics")).text
-    assert 401 in statuses
+    assert {401, 429} <= statuses
     assert not {status for status in statuses if status >= 500}
     assert "example" not in text
     assert len(text) < MOST_BYTES, (len(text), statuses)

@@ -21,6 +21,7 @@ SHARED = {
     "db",
     "egress",
     "http_client",
+    "limit_settings",
     "listening",
     "logging",
     "metrics",
