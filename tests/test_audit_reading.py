@@ -35,7 +35,7 @@ order by b.block_no, l.xid, l.timestamp, l.tenant_id collate "C", l.event_id
 @pytest.fixture
 async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
     await seed.tenant(conn)
-    async with open_api(app_url) as opened:
+    async with open_api(app_url, audit_read_rows_per_window=0) as opened:
         yield opened
 
 

@@ -28,7 +28,7 @@ ONLY = "event_type=alert.opened"
 async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
     await seed.tenant(conn)
     await seed.tenant(conn, "other")
-    async with open_api(app_url, audit_max_tails=4) as opened:
+    async with open_api(app_url, audit_max_tails=4, audit_read_rows_per_window=0) as opened:
         yield opened
 
 
@@ -152,7 +152,7 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
     async with tail(url) as one, tail(url) as two:
         await until(lambda: one.comments and two.comments)
         async with tail(url) as third:
-            assert third.response.status_code == 503
+            assert third.response.status_code == 429
             assert third.response.headers["content-type"] == "application/problem+json"
             assert third.response.headers["retry-after"] == "10"
         async with tail(url, bearer=other) as foreign:
@@ -168,6 +168,42 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
     await until(all_gone, seconds=5)
     async with tail(url) as one, tail(url) as two:
         assert (one.response.status_code, two.response.status_code) == (200, 200)
+
+
+async def test_tenants_that_took_all_tails_make_room_for_another(
+    url: str, api: Api, conn: asyncpg.Connection, seal: Seal
+) -> None:
+    """The tail that ends goes on from its place without a gap; when all have as many, the next tenant waits."""
+    for tenant_id in ("third", "fourth", "fifth"):
+        await seed.tenant(conn, tenant_id)
+    bearers = {name: token(role="auditor", tenant_id=name) for name in ("acme", "other", "third", "fourth", "fifth")}
+    async with (
+        tail(url, ONLY, bearer=bearers["acme"]) as first,
+        tail(url, ONLY, bearer=bearers["acme"]) as second,
+        tail(url, ONLY, bearer=bearers["other"]) as third,
+        tail(url, ONLY, bearer=bearers["other"]) as fourth,
+    ):
+        await write(conn, 1)
+        await seal()
+        await second.wait_for(1)
+        async with tail(url, ONLY, bearer=bearers["third"]) as new:
+            assert new.response.status_code == 200
+            await until(lambda: second.ended)
+            async with tail(url, ONLY, bearer=bearers["acme"]) as again:
+                assert again.response.status_code == 503
+            async with tail(url, ONLY, bearer=bearers["fourth"]) as newer:
+                await until(lambda: fourth.ended)
+                assert newer.response.status_code == 200
+                async with tail(url, ONLY, bearer=bearers["fifth"]) as newest:
+                    assert newest.response.status_code == 503
+        await write(conn, 1)
+        await seal()
+        cursor = {"Last-Event-ID": second.ids[-1]}
+        async with tail(url, ONLY, bearer=bearers["acme"], **cursor) as resumed:
+            await resumed.wait_for(1)
+        await first.wait_for(2)
+        assert [*second.event_ids, *resumed.event_ids] == first.event_ids
+        assert (first.ended, third.ended) == (False, False)
 
 
 async def test_who_does_not_read_is_not_read_for(

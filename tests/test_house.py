@@ -22,6 +22,7 @@ SHARED = {
     "egress",
     "evaluation_settings",
     "http_client",
+    "limit_settings",
     "listening",
     "logging",
     "metrics",

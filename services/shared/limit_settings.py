@@ -41,3 +41,14 @@ class RequestLimits(BaseSettings):
     """Requests that one user or device may send in a minute, all at once if need be; 0: no limit."""
     requests_per_tenant: Most = 120_000
     """Requests that all users and devices of one tenant may send in a minute; 0: no limit."""
+
+
+class RepeatedReads(BaseSettings):
+    """Audit rows of successful reads, such as those of a page that polls."""
+
+    model_config = _CONFIG
+
+    audit_read_rows_per_window: Annotated[int, Field(ge=0)] = 1
+    """Reads of one kind by one caller that get a row each in a window; later ones share a row. 0: each has its own."""
+    audit_read_window_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Time after which the shared row of repeated reads is written, with their number."""

@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
 from services.shared.evaluation_settings import Evaluation
-from services.shared.limit_settings import RequestLimits, TenantLimits
+from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
 from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         return "PULSE_" + location.upper().removeprefix("PULSE_")
 
 
-class AuditWriter(Settings):
+class AuditWriter(Settings, RepeatedReads):
     """Every process that writes audit events from Python."""
 
     service = "audit"
@@ -161,10 +161,6 @@ class AuditWriter(Settings):
     """Refused requests from one address for one reason that are rows of their own, then they share one; 0: all are."""
     audit_flood_window_seconds: Seconds = 10.0
     """Time after which such a shared row is written, with their number."""
-    audit_read_rows_per_window: Annotated[int, Field(ge=0)] = 1
-    """Reads of one kind by one caller that get a row each in a window; later ones share a row. 0: each has its own."""
-    audit_read_window_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    """Time after which the shared row of repeated reads is written, with their number."""
     audit_pseudonym_key: Annotated[SecretStr | None, Field(min_length=16)] = None
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 

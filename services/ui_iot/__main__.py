@@ -34,6 +34,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.providers import ProviderGauges, open_providers
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refresh_gate import RefreshGate
+from services.ui_iot.timelines import Timelines
 from services.ui_iot.user_tokens import TokenCheck
 from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
@@ -49,6 +50,7 @@ def make_backend(
 ) -> Backend:
     """Everything the routes work with."""
     limit = FailureLimit(settings.auth_rate_limit_per_minute)
+    refusals = LimitRefusals(process)
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
         limit=limit,
@@ -62,9 +64,10 @@ def make_backend(
         audit=audit,
         authenticator=authenticator,
         issuers=issuers,
-        tails=Tails(process, most=settings.audit_max_tails),
+        tails=Tails(process, most=settings.audit_max_tails, refusals=refusals),
         refreshes=RefreshGate(limit),
-        refusals=LimitRefusals(process),
+        refusals=refusals,
+        timelines=Timelines(refusals),
     )
 
 

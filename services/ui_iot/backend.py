@@ -1,9 +1,8 @@
 """What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
@@ -24,9 +23,9 @@ from services.ui_iot.problems import NotFound
 from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
+from services.ui_iot.timelines import Timelines
 
 T = TypeVar("T")
-MOST_TIMELINES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,7 @@ class Backend:
     tails: Tails
     refreshes: RefreshGate
     refusals: LimitRefusals
-    timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
-    """Held while a trace is read, which may take seconds: the pool is for everybody."""
+    timelines: Timelines
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A transaction in which the caller changes something."""

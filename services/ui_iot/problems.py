@@ -113,6 +113,14 @@ class TooLarge(HTTPException):
         super().__init__(413, detail)
 
 
+class LimitReached(HTTPException):
+    """The tenant uses as much of something as one tenant may. seconds: until it makes sense to try again."""
+
+    def __init__(self, detail: str, *, limit: str, value: int, seconds: int) -> None:
+        super().__init__(429, detail, {"Retry-After": str(seconds)})
+        self.members = {"reason": "limit_reached", "limit": limit, "value": value}
+
+
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
     """A response that says what is wrong; members stand beside the standard ones."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase
@@ -176,7 +184,8 @@ async def _on_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = error.detail not in (HTTPStatus(error.status_code).phrase, _FASTAPI_UNREADABLE)
     detail = error.detail if told else _describe(error.status_code)
-    return problem(error.status_code, detail, headers=error.headers)
+    members = error.members if isinstance(error, LimitReached) else {}
+    return problem(error.status_code, detail, headers=error.headers, **members)
 
 
 def _describe(status: int) -> str:

@@ -41,6 +41,8 @@ class Buckets(Generic[K]):
 
     def take(self, key: K, full_at: float) -> None:
         """Take a request from the bucket, which then will be full at that time."""
+        if not self.step:
+            return
         if len(self._full_at) >= self._most_keys and key not in self._full_at:
             self._older, self._full_at = self._full_at, {}
         self._full_at[key] = full_at

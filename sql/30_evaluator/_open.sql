@@ -3,14 +3,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_openings constant jsonb := evaluator._admit(p_openings);
   v_opened jsonb;
 begin
   with opening as (
     select *
-    from rows from (jsonb_to_recordset(p_openings)
+    from rows from (jsonb_to_recordset(v_openings)
       as (tenant_id text, fingerprint text, rule_id bigint, rule_name text, device_id text, device_name text, metric text,
         severity text, message text, value double precision, at timestamptz, received_at timestamptz, closed_at timestamptz,
-        policy_id bigint, trace_id text), jsonb_array_elements(p_openings)) with ordinality
+        policy_id bigint, trace_id text), jsonb_array_elements(v_openings)) with ordinality
       as o (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity, message, value, at,
         received_at, closed_at, policy_id, trace_id, opening, ordinality)
   ), stored as (
@@ -73,4 +74,5 @@ $$;
 
 comment on function evaluator._open(jsonb) is
   'Insert alerts, those that already ended as closed, publish their events in order, start their escalation, and return '
-  'those inserted with their alert_id; a silence of the fingerprint goes on; a fingerprint that has an alert that is not closed gets no second one.';
+  'those inserted with their alert_id; a silence of the fingerprint goes on; a fingerprint that has an alert that is not '
+  'closed gets no second one, and above a limit of the tenant none opens.';

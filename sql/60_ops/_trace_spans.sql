@@ -9,7 +9,9 @@
 --
 -- Volatile, though it only reads: so its snapshot is younger than the locks on the partitions of its plan. An older one
 -- would see rows that were moved to a new partition in the default partition only, where the plan does not look.
-create function ops._trace_spans(p_trace_id text, p_tenant_id text) returns table (
+-- p_most bounds what is read, not what is returned: a client that never changes its trace id makes a trace without end. Of
+-- such a trace the rows that were written first are read, nearly in that order, for the indexes keep equal keys in order.
+create function ops._trace_spans(p_trace_id text, p_tenant_id text, p_most integer default null) returns table (
   span_id text,
   parent_span_id text,
   kind text,
@@ -36,6 +38,7 @@ begin
     from ops._audit_spans s
     where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
       and s.timestamp >= coalesce(core.trace_started_at(p_trace_id), '-infinity')
+    limit p_most
   ), brought as materialized (
     select
       coalesce(
@@ -49,6 +52,12 @@ begin
       ) as last_at
     from audit a
     where a.details ->> 'event_type' = 'device.readings_accepted'
+  ), reading as materialized (
+    select r.device_id, r.metric, r.timestamp, r.received_at, r.value
+    from public.telemetry r
+    where r.trace_id = p_trace_id and r.tenant_id = p_tenant_id
+      and r.timestamp >= (select b.first_at from brought b) and r.timestamp <= (select b.last_at from brought b)
+    limit 20 * p_most
   ), node as materialized (
     select a.kind, a.span_id, a.parents, a.at, a.duration_ms, a.service, a.entity_type, a.entity_id, a.what, a.details
     from audit a
@@ -64,27 +73,38 @@ begin
       jsonb_build_object(
         'metric', r.metric, 'readings', count(*), 'min_value', min(r.value), 'max_value', max(r.value),
         'first_timestamp', min(r.timestamp), 'last_timestamp', max(r.timestamp)
-      )
-    from public.telemetry r
-    where r.trace_id = p_trace_id and r.tenant_id = p_tenant_id
-      and r.timestamp >= (select b.first_at from brought b) and r.timestamp <= (select b.last_at from brought b)
+      ) || case when (select count(*) from reading) >= 20 * p_most then '{"truncated": true}' else '{}' end::jsonb
+    from reading r
     group by r.device_id, r.metric
     union all
     select s.kind, s.span_id, s.parents, s.at, s.duration_ms, s.service, s.entity_type, s.entity_id, s.what, s.details
     from (
-      select * from ops._evaluation_spans
+      (
+        select * from ops._evaluation_spans s
+        where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
+          -- Evaluations are made of all their events, and left out when those are too many.
+          and (
+            p_most is null
+            or (
+              select count(*)
+              from (
+                select from public.alert_events e
+                where e.trace_id = p_trace_id and e.tenant_id = p_tenant_id limit p_most
+              ) events
+            ) < p_most
+          )
+      )
       union all
-      select * from ops._alert_spans
+      (select * from ops._alert_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      select * from ops._event_spans
+      (select * from ops._event_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      select * from ops._suppression_spans
+      (select * from ops._suppression_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      select * from ops._job_spans
+      (select * from ops._job_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      select * from ops._attempt_spans
+      (select * from ops._attempt_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
     ) s
-    where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
   ), counted as (
     select
       n.*,
@@ -111,5 +131,6 @@ begin
 end
 $$;
 
-comment on function ops._trace_spans(text, text) is
-  'Everything that a trace id left behind in a tenant''s rows, as a tree, in order of time.';
+comment on function ops._trace_spans(text, text, integer) is
+  'What a trace id left behind in a tenant''s rows, as a tree, in order of time. p_most: rows of each kind that are read at '
+  'most, readings twenty times as many; null: all.';

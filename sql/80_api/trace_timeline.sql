@@ -1,4 +1,4 @@
-create function api.trace_timeline(p_trace_id text) returns table (
+create function api.trace_timeline(p_trace_id text, p_most integer default null) returns table (
   span_id text,
   parent_span_id text,
   kind text,
@@ -14,9 +14,10 @@ language sql volatile security definer
 rows 20
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from ops._trace_spans(p_trace_id, core.current_tenant())
+  select * from ops._trace_spans(p_trace_id, core.current_tenant(), p_most)
 $$;
 
-comment on function api.trace_timeline(text) is
+comment on function api.trace_timeline(text, integer) is
   'All that a trace id left behind in the tenant''s rows, one line each, in order of time: request, reading, evaluation, '
-  'alert, event, suppression, job, attempt, audit. parent_span_id is null for a root, else the span_id of another line.';
+  'alert, event, suppression, job, attempt, audit. parent_span_id is null for a root, else the span_id of another line. '
+  'p_most bounds the rows of each kind that are read; null: all.';

@@ -17,6 +17,8 @@ MOST_ACCOUNTS = MOST_MEMBERS
 class Flood(Windows):
     """Refused requests, by address, reason, and of a rate_limited refusal its cause."""
 
+    buffer = "auth_failures"
+
     def admits(self, event: AuditEvent) -> bool:
         """Return whether it is to be a row of its own; when not, it is counted."""
         details = event.details

@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 
 from services.shared import db
 from services.shared.audit.drain import Drain
-from services.shared.audit.flood import Flood
 from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit.reads import Reads
 from services.shared.audit.windows import Windows
 
 log = logging.getLogger(__name__)
@@ -22,15 +21,12 @@ LONGEST_RETRY_SECONDS = 1.0
 class Keeper:
     """Sleeps until there is something to do."""
 
-    def __init__(
-        self, drain: Drain, *, flood: Flood, reads: Reads, losses: Losses, events: Keep, refusals: Keep
-    ) -> None:
+    def __init__(self, drain: Drain, *, windows: Mapping[Windows, Keep], losses: Losses, events: Keep) -> None:
+        """windows: what counts events, and what stores the rows with their numbers."""
         self._drain = drain
-        self._flood = flood
-        self._reads = reads
+        self._windows = windows
         self._losses = losses
         self._keep_events = events
-        self._keep_refusals = refusals
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._adopt_at = 0.0
@@ -55,18 +51,18 @@ class Keeper:
 
     async def tell(self, *, everything: bool = False) -> bool:
         """Write the rows of windows that are over and of events that were lost; False when some must be told later."""
-        await self._write_due(self._flood, self._keep_refusals, buffer="auth_failures", everything=everything)
-        await self._write_due(self._reads, self._keep_events, buffer="events", everything=everything)
+        for windows, keep in self._windows.items():
+            await self._write_due(windows, keep, everything=everything)
         return await self._losses.tell(self._keep_events)
 
-    async def _write_due(self, windows: Windows, keep: Keep, *, buffer: str, everything: bool) -> None:
+    async def _write_due(self, windows: Windows, keep: Keep, *, everything: bool) -> None:
         due = windows.take_due(everything=everything)
         if not due:
             return
         lines = [line for line, _ in due]
         if not await keep(lines):
             # Their numbers live on in a gap.
-            self._losses.add(lines, buffer=buffer, cause=NOWHERE_TO_GO, at_ns=time.time_ns())
+            self._losses.add(lines, buffer=windows.buffer, cause=NOWHERE_TO_GO, at_ns=time.time_ns())
         windows.settle(sum(count for _, count in due))
 
     async def _run(self) -> None:
@@ -104,7 +100,7 @@ class Keeper:
 
     def _idle_seconds(self) -> float:
         adopt = max(0.0, self._adopt_at - time.monotonic())
-        dues = (self._flood.next_seconds(), self._reads.next_seconds())
+        dues = (windows.next_seconds() for windows in self._windows)
         return min(adopt, *(due for due in dues if due is not None), adopt)
 
 

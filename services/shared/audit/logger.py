@@ -68,30 +68,27 @@ class AuditLogger:
             account=spool.ledger.accounts["aggregated"],
             on_due=self._wake,
         )
-        self._reads = Reads(
-            rows=settings.audit_read_rows_per_window,
-            seconds=settings.audit_read_window_seconds,
-            service=self._service,
-            account=spool.ledger.accounts["reads"],
-            on_due=self._wake,
-        )
+        self._reads = self._make_reads()
         copies, calls, readings = Store(pool, copy), Store(pool, call), Store(pool, copy)
         keep, keep_refusals = self._journal.through(copies), self._journal.through(calls)
         self._events = self._make_lane("events", keep, COPY_BATCH)
         self._refusals = self._make_lane("auth_failures", keep_refusals, CALL_BATCH)
         self._telemetry = self._make_lane("telemetry", readings.write, COPY_BATCH)
         self._drain = Drain(spool, self._journal, Store(pool, copy), service=self._service)
-        self._keeper = Keeper(
-            self._drain,
-            flood=self._flood,
-            reads=self._reads,
-            losses=self._losses,
-            events=keep,
-            refusals=keep_refusals,
-        )
+        windows = {self._flood: keep_refusals, self._reads: keep}
+        self._keeper = Keeper(self._drain, windows=windows, losses=self._losses, events=keep)
         stores = {self._events: copies, self._refusals: calls, self._telemetry: readings}
         registry.register(AuditCollector(stores, self._numbers))
         self._wait_histogram = make_wait_histogram(registry)
+
+    def _make_reads(self) -> Reads:
+        return Reads(
+            rows=self._settings.audit_read_rows_per_window,
+            seconds=self._settings.audit_read_window_seconds,
+            service=self._service,
+            account=self._spool.ledger.accounts["reads"],
+            on_due=self._wake,
+        )
 
     def _make_lane(self, name: str, keep: Keep, batch_size: int) -> Lane:
         account = self._spool.ledger.accounts[name]

@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from ipaddress import IPv6Address, ip_address
+from typing import ClassVar
 
 from services.shared.audit.event import AuditEvent
 from services.shared.audit.ledger import Account
@@ -57,6 +58,9 @@ class _Window:
 
 class Windows:
     """Decides for each event whether it is a row of its own. rows: how many are in a window, 0 for all."""
+
+    buffer: ClassVar[str] = "events"
+    """Name of the buffer that a row would have waited in, for the event that says that it is lost."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from services.shared.logging import tell
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.shared.tracing import TraceContext
-from services.ui_iot.middleware.path_template import PathTemplates
+from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +101,27 @@ class HttpMeter:
         key = (method, self._templates.of(scope), status)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = _Series(self._duration.labels(method, key[1], str(status)))
+            label = self._bounded(scope, key)
+            series = self._series.get(label)
+            if series is None:
+                series = self._series[label] = _Series(self._duration.labels(label[0], label[1], str(status)))
+            self._series[key] = series
         attempt = scope.get("pulse.attempt")
         on_record = attempt is not None and attempt.on_record
         series.observe(seconds, trace_id=context.trace_id if on_record else None)
         if status >= 500:
             self._failures.inc()
         _log_end(scope, context, key, seconds, outcome="status_code", failed=status >= 500)
+
+    def _bounded(self, scope: Scope, key: tuple[str, str, int]) -> tuple[str, str, int]:
+        """Return the labels of a request: one without a caller makes few, or anybody could make /metrics large."""
+        if scope.get("pulse.principal") is not None or "pulse.attempt" not in scope:
+            return key
+        method, template, status = key
+        is_declared = self._templates.declares(method, template)
+        if "endpoint" in scope:
+            return key if is_declared else (OTHER, template, status)
+        return key if is_declared and method != "HEAD" and status in (401, 429) else (OTHER, UNMATCHED, status)
 
     def observe_websocket(self, scope: Scope, context: TraceContext, code: int, seconds: float) -> None:
         """Observe and log a websocket that was open."""

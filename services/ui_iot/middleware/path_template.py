@@ -16,6 +16,7 @@ class PathTemplates:
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = routes
         self._listed: list[_Candidate] | None = None
+        self._declared: frozenset[tuple[str, str]] | None = None
 
     def of(self, scope: Scope) -> str:
         """The template, prefixes and mounts included; UNMATCHED when no route takes the request."""
@@ -40,6 +41,16 @@ class PathTemplates:
             if fresh["path"].startswith(start) and route.matches(dict(fresh))[0] is not Match.NONE
             for method in getattr(declared, "methods", None) or ()
         }
+
+    def declares(self, method: str, template: str) -> bool:
+        """Return whether a route has this method and template; mounted applications count as having none."""
+        if self._declared is None:
+            self._declared = frozenset(
+                (known, str(getattr(route.declared, "path_format", "")))
+                for route in self._candidates()
+                for known in getattr(route.declared, "methods", None) or ()
+            )
+        return (method, template) in self._declared
 
     def _search(self, scope: Scope) -> str:
         """Match again: for mounted applications, whose root_path holds client bytes, and plain Starlette routes."""

@@ -142,7 +142,7 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
                 "events": events,
             },
         ),
-        read="audit",
+        read=type(query).__name__,
     )
 
 

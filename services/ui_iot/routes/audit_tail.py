@@ -15,6 +15,7 @@ from starlette.responses import StreamingResponse
 
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
+from services.ui_iot.audit_tails import Seat
 from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.credentials import read_headers
@@ -59,7 +60,7 @@ class Tail:
     request: Request
     query: TailQuery
     place: Place | None
-    woken: asyncio.Event
+    seat: Seat
 
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
@@ -76,8 +77,8 @@ class Tail:
         reading = Reading(matching=self.query.matching())
         told_at = beaten_at = time.monotonic()
         yield ": the audit trail in sealed order\n\n"
-        while not self.api.tails.stopping:
-            self.woken.clear()
+        while not (self.api.tails.stopping or self.seat.is_ended):
+            self.seat.woken.clear()
             try:
                 found = await self.read(reading)
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
@@ -114,7 +115,7 @@ class Tail:
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.woken.wait()
+                await self.seat.woken.wait()
 
     async def _may_go_on(self) -> bool:
         """Whether the token is still good: a tail does not outlive it."""
@@ -134,10 +135,10 @@ def _write_event(event: Mapping[str, Any]) -> str:
     return f"id: {write_place(place_of(event))}\nevent: audit\ndata: {shown}\n\n"
 
 
-async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[asyncio.Event]:
+async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
     """Held until the response has ended, however it ends."""
-    with api.tails.open(caller.tenant_id) as woken:
-        yield woken
+    with api.tails.open(caller.tenant_id) as seat:
+        yield seat
 
 
 @router.get(
@@ -157,7 +158,7 @@ async def tail_audit_events(
     api: Api,
     caller: Caller,
     query: Annotated[TailQuery, Query()],
-    woken: Annotated[asyncio.Event, Depends(_take_seat)],
+    seat: Annotated[Seat, Depends(_take_seat)],
     last_event_id: Annotated[Cursor | None, Header(description="The last id that arrived.")] = None,
 ) -> EventStream:
     """Follow the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
@@ -166,10 +167,11 @@ async def tail_audit_events(
     reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. Every 15 seconds a comment says
     when the newest block was sealed: one long ago means a sealer that stands. The stream ends when the token does, when
     the server stops, or when the database is away. A tail is one audit event at its start and one each hour. There is
-    room for a number of tails only; the next one gets 503.
+    room for a number of tails only. A tenant that has half of them gets 429. When all are taken, a tenant with fewer
+    tails gets the place of a tenant with more, whose newest tail ends; when all have as many, the next one gets 503.
     """
     cursor = last_event_id or query.after
-    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), woken)
+    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
     await tail.find_start()
     await tail.record()
     return EventStream(tail.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
