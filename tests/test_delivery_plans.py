@@ -83,6 +83,26 @@ async def test_a_claim_costs_what_it_takes(conn: asyncpg.Connection, analyzed: s
 
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
+async def test_many_lanes_cost_a_look_up_each(conn: asyncpg.Connection, analyzed: str) -> None:
+    """A tenant with 300 channels that all have work, and one with a channel: the slots are shared at that price."""
+    if analyzed == "empty":
+        await conn.execute("vacuum analyze notification_jobs, notification_channels")
+    for number in range(300):
+        channel = await seed.channel(conn, f"c{number}")
+        await backlog(conn, channel, count=10)
+    quiet = await seed.channel(conn, tenant_id="quiet")
+    if analyzed == "full":
+        await conn.execute("vacuum analyze notification_jobs, notification_channels")
+    for _ in range(7):
+        await job(conn, quiet, tenant_id="quiet")
+        async with counting(conn) as touched:
+            rows = await claim(conn, 8, channel_limit=8)
+        assert [row["tenant_id"] for row in rows].count("quiet") == 1
+        assert touched.rows < 300 + 100
+        await finish(conn, rows)
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_a_batch_costs_its_size(conn: asyncpg.Connection, analyzed: str) -> None:
     """A thousand jobs from a long lane: a few rows touched for each, in claim and in finish."""
     channel = await seed.channel(conn)

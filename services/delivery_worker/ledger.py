@@ -19,12 +19,14 @@ from services.shared.worker import backoff_seconds
 log = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 1000
+# An attempt that lasts this share of the time-out or longer counts as one that hung.
+_HANGING_SHARE = 0.9
 
 
 class Ledger:
     """Results on their way into the database; none is given up while the process runs.
 
-    slot_freed is set whenever some were recorded: until then a job is still in hand.
+    slot_freed is called whenever some were recorded: until then a job is still in hand.
     due_in is called with the seconds until a recorded job may be tried again.
     """
 
@@ -32,7 +34,7 @@ class Ledger:
         self,
         pool: Pool,
         *,
-        slot_freed: asyncio.Event,
+        slot_freed: Callable[[], None],
         duration: Histogram,
         settings: DeliveryWorker,
         due_in: Callable[[float], None],
@@ -82,7 +84,7 @@ class Ledger:
                 self._writing = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
                 await self._write_until_done(self._writing)
                 self._writing = ()
-                self._slot_freed.set()
+                self._slot_freed()
             self._recorded.set()
 
     async def _write_until_done(self, results: Sequence[Result]) -> None:
@@ -106,11 +108,12 @@ class Ledger:
     async def _write(self, results: Sequence[Result]) -> None:
         with self._duration.time():
             rows = await self._pool.fetch(
-                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
                 *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),
                 self._settings.delivery_backoff_seconds,
                 self._settings.delivery_backoff_max_seconds,
                 self._settings.delivery_limited_max_seconds,
+                _HANGING_SHARE * self._settings.delivery_timeout_seconds * 1000,
             )
         settled = {row["job_id"]: row for row in rows}
         for result in results:

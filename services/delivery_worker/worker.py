@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -38,10 +39,26 @@ _STOP_CHECK_SECONDS = 0.1
 _LEDGER_STOP_SECONDS = 2.0
 
 
+class Slots:
+    """What happens when a slot becomes free. due: wakes the claim loop."""
+
+    def __init__(self, due: asyncio.Event) -> None:
+        self.freed = asyncio.Event()
+        self.are_shared = False
+        """Whether a tenant may have as many slots as it can get, so that its other jobs wait for one of its own."""
+        self._due = due
+
+    def free(self) -> None:
+        """Let the claim loop go on, also when it waits for work although slots are free."""
+        self.freed.set()
+        if self.are_shared:
+            self._due.set()
+
+
 class DeliveryWorker:
     """The jobs one process has in hand."""
 
-    def __init__(self, process: Process, sender: Sender, ledger: Ledger, slot_freed: asyncio.Event) -> None:
+    def __init__(self, process: Process, sender: Sender, slots: Slots, ledger: Ledger) -> None:
         assert isinstance(process.settings, shared_settings.DeliveryWorker)
         self._process = process
         self._settings = process.settings
@@ -49,7 +66,7 @@ class DeliveryWorker:
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sending: dict[Key, tuple[Job, asyncio.Task[None]]] = {}
-        self._slot_freed = slot_freed
+        self._slots = slots
 
     async def claim(self, pool: Pool) -> int:
         """One pass: claim up to the free slots and start sending; returns the jobs claimed, 0 when idle."""
@@ -66,7 +83,12 @@ class DeliveryWorker:
         for row in rows:
             job = Job(**row)
             self._sending[job.key] = (job, asyncio.create_task(self._send(job), name=f"send-{job.job_id}"))
+        held = Counter(job.tenant_id for job in self._in_hand())
+        self._slots.are_shared = max(held.values(), default=0) >= self._settings.delivery_concurrency // 2
         return len(rows)
+
+    def _in_hand(self) -> list[Job]:
+        return [*(job for job, _task in self._sending.values()), *self._ledger.unrecorded()]
 
     async def reap(self, pool: Pool) -> int:
         """One pass: end leases that ran out, whoever held them; returns how many."""
@@ -86,12 +108,12 @@ class DeliveryWorker:
         A job holds its slot until its outcome is recorded, so that a crash leaves no more unknown than there are slots.
         """
         while not self._process.stopping:
-            free = self._settings.delivery_concurrency - len(self._sending) - len(self._ledger.unrecorded())
+            free = self._settings.delivery_concurrency - len(self._in_hand())
             if free > 0:
                 return free
-            self._slot_freed.clear()
+            self._slots.freed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._slot_freed.wait(), _STOP_CHECK_SECONDS)
+                await asyncio.wait_for(self._slots.freed.wait(), _STOP_CHECK_SECONDS)
         return 0
 
     async def _send(self, job: Job) -> None:
@@ -132,7 +154,7 @@ class DeliveryWorker:
 
     async def _renew(self) -> None:
         """Renew every lease still needed; a request whose lease another worker has now is cut off."""
-        jobs = [*(job for job, _task in self._sending.values()), *self._ledger.unrecorded()]
+        jobs = self._in_hand()
         if not jobs:
             return
         assert self._process.pool is not None
@@ -174,15 +196,16 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
         egress=settings.egress,
     ) as client:
         sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
-        slot_freed, due = asyncio.Event(), asyncio.Event()
+        due = asyncio.Event()
+        slots = Slots(due)
         ledger = Ledger(
             process.pool,
-            slot_freed=slot_freed,
+            slot_freed=slots.free,
             duration=process.metrics.processing("finish"),
             settings=settings,
             due_in=lambda seconds: _set_within_a_poll(due, seconds, settings.poll_seconds),
         )
-        worker = DeliveryWorker(process, sender, ledger, slot_freed)
+        worker = DeliveryWorker(process, sender, slots, ledger)
         async with worker.running():
             yield [
                 Loop("claim", worker.claim, wake_on="pulse_delivery", poll_seconds=settings.poll_seconds, wake=due),

@@ -11,6 +11,7 @@ begin
   on conflict (tenant_id, channel_id) do update set
     paused_until = least(p.paused_until, core.now()),
     limits = 0,
+    hangs = 0,
     deliveries = 0,
     lifted_at = excluded.lifted_at;
   with waiting as materialized (

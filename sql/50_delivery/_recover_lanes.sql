@@ -2,7 +2,9 @@ create function delivery._recover_lanes(
   p_tenant_ids text[],
   p_job_ids bigint[],
   p_lease_epochs integer[],
-  p_outcomes text[]
+  p_outcomes text[],
+  p_durations_ms double precision[],
+  p_hanging_ms double precision
 ) returns void
 language plpgsql
 volatile
@@ -14,42 +16,47 @@ as $$
 declare
   v_open_after constant integer := 64;
 begin
-  if not p_outcomes && '{delivered}' or not exists (select from delivery.lanes p where p.limits > 0) then
+  if not exists (select from delivery.lanes p where p.limits > 0 or p.hangs > 0) then
     return;
   end if;
-  with delivered as materialized (
-    select j.tenant_id, j.channel_id, j.leased_at
-    from unnest(p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes) as r (tenant_id, job_id, lease_epoch, outcome)
+  with answered as materialized (
+    select j.tenant_id, j.channel_id, j.leased_at, r.outcome
+    from unnest(p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_durations_ms)
+      as r (tenant_id, job_id, lease_epoch, outcome, duration_ms)
     cross join lateral (
       select j.tenant_id, j.channel_id, j.leased_at
       from public.notification_jobs j
-      where j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch and j.state = 'delivered'
+      where j.tenant_id = r.tenant_id and j.job_id = r.job_id and j.lease_epoch = r.lease_epoch and j.lease_until is null
       limit 1
     ) j
-    where r.outcome = 'delivered'
+    where r.duration_ms is not null and not delivery._hung(r.duration_ms, p_hanging_ms)
   ), recovering as materialized (
     select p.tenant_id, p.channel_id
     from delivery.lanes p
-    where p.limits > 0
-      and exists (select from delivered d where d.tenant_id = p.tenant_id and d.channel_id = p.channel_id)
+    where (p.limits > 0 or p.hangs > 0)
+      and exists (select from answered d where d.tenant_id = p.tenant_id and d.channel_id = p.channel_id)
     -- A lane that another worker pauses or counts for just now is left out: waiting while holding others could deadlock.
     for update skip locked
   )
   update delivery.lanes p
   set
     deliveries = p.deliveries + d.jobs,
-    limits = case when p.deliveries + d.jobs >= v_open_after then 0 else 1 end
+    limits = case when d.jobs = 0 then p.limits when p.deliveries + d.jobs >= v_open_after then 0 else least(p.limits, 1) end,
+    hangs = 0
   from recovering r
   cross join lateral (
-    select count(*)::integer as jobs
-    from delivered d
+    select count(*) filter (where d.outcome = 'delivered')::integer as jobs
+    from answered d
     join delivery.lanes l on l.tenant_id = d.tenant_id and l.channel_id = d.channel_id
     where d.tenant_id = r.tenant_id and d.channel_id = r.channel_id
       and d.leased_at >= l.paused_until  -- what left before the pause is no sign of its end
   ) d
-  where p.tenant_id = r.tenant_id and p.channel_id = r.channel_id and d.jobs > 0;
+  where p.tenant_id = r.tenant_id and p.channel_id = r.channel_id and (d.jobs > 0 or p.hangs > 0);
 end
 $$;
 
-comment on function delivery._recover_lanes(text[], bigint[], integer[], text[]) is
-  'Let channels whose pause is over send one more at a time for each delivery since, and open them after 64.';
+comment on function delivery._recover_lanes(
+  text[], bigint[], integer[], text[], double precision[], double precision
+) is
+  'Let channels whose pause is over send one more at a time for each delivery since, and open them after 64. An answer '
+  'before the deadline ends the count of attempts that hung.';

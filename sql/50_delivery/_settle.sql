@@ -12,6 +12,7 @@ create function delivery._settle(
   p_backoff_base_seconds double precision,
   p_backoff_max_seconds double precision,
   p_limited_max_seconds double precision,
+  p_hanging_ms double precision,
   out tenant_ids text[],
   out job_ids bigint[],
   out subjects text[],
@@ -37,8 +38,8 @@ begin
   end if;
   perform delivery._lock_leased(p_tenant_ids, p_job_ids, p_lease_epochs);
   perform delivery._pause_lanes(
-    p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_errors, p_retry_after_seconds, p_backoff_base_seconds,
-    p_backoff_max_seconds
+    p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_errors, p_durations_ms, p_retry_after_seconds,
+    p_backoff_base_seconds, p_backoff_max_seconds, p_hanging_ms
   );
   -- A statement of its own: its snapshot was taken under the locks, so the rows are where it sees them.
   with held as materialized (
@@ -57,7 +58,11 @@ begin
           )
         )
       end as next_run_at,
-      case when o.outcome = 'limited' or r.retry_after_seconds > 0 then p.paused_until end as paused_until
+      case
+        when o.outcome = 'limited' or r.retry_after_seconds > 0
+          or o.outcome in ('retry', 'unknown') and delivery._hung(r.duration_ms, p_hanging_ms) and p.paused_until > v_now
+        then p.paused_until
+      end as paused_until
     from unnest(
       p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
       p_retry_after_seconds
@@ -124,7 +129,9 @@ begin
     return;
   end if;
   perform audit.write(v_events);
-  perform delivery._recover_lanes(p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes);
+  perform delivery._recover_lanes(
+    p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_durations_ms, p_hanging_ms
+  );
   if p_outcomes && '{gone}' then
     perform delivery._disable_gone(tenant_ids, job_ids);
   end if;
@@ -133,7 +140,7 @@ $$;
 
 comment on function delivery._settle(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
-  double precision, double precision, double precision
+  double precision, double precision, double precision, double precision
 ) is
   'Record the outcomes of attempts whose lease is still the current one, and return those jobs in parallel arrays, all '
   'null when there are none; run_at is null for a job that ended or was limited, paused_until for a channel that asked for '

@@ -43,7 +43,7 @@ declare
 begin
   select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
-  from delivery._candidates(v_now, p_limit, p_channel_limit) c;
+  from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker) c;
   if v_job_ids is null then
     return;
   end if;
@@ -121,5 +121,6 @@ $$;
 
 comment on function delivery.claim(text, integer, double precision, integer) is
   'Leases at most p_limit due jobs to the worker for p_lease_seconds and returns them with their channel, secrets included. '
-  'Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs in flight over all '
-  'workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';
+  'p_limit is the number of its free slots: jobs of one tenant take at most half of the slots of a worker while another '
+  'tenant has a channel. Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs '
+  'in flight over all workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';

@@ -11,7 +11,8 @@ create function delivery.finish(
   p_retry_after_seconds double precision[],
   p_backoff_base_seconds double precision default 5,
   p_backoff_max_seconds double precision default 1800,
-  p_limited_max_seconds double precision default 86400
+  p_limited_max_seconds double precision default 86400,
+  p_hanging_ms double precision default 9000
 ) returns table (
   job_id bigint,
   state text,
@@ -32,29 +33,39 @@ declare
 begin
   v_settled := delivery._settle(
     p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_status_codes, p_errors, p_started_ats, p_durations_ms,
-    p_retry_after_seconds, p_backoff_base_seconds, p_backoff_max_seconds, p_limited_max_seconds
+    p_retry_after_seconds, p_backoff_base_seconds, p_backoff_max_seconds, p_limited_max_seconds, p_hanging_ms
   );
   if v_settled.job_ids is null then
     return;
   end if;
 
   -- Later notifications of the same subject wait with the one that is tried again, instead of standing due in their lane
-  -- where every claim would step over them.
+  -- where every claim would step over them. At most so many at a time, for a batch has results of other tenants as well: the
+  -- rest waits for the next attempt, and a claim looks at the head of a lane only.
   if coalesce(array_remove(v_settled.run_ats, null), '{}') <> '{}' then
     with later as materialized (
-      select j.ctid as place, s.run_at
+      select j.tenant_id, j.job_id, s.run_at
       from unnest(
         v_settled.tenant_ids, v_settled.job_ids, v_settled.subjects, v_settled.channel_ids, v_settled.run_ats
       ) as s (tenant_id, job_id, subject, channel_id, run_at)
       join public.notification_jobs j on j.tenant_id = s.tenant_id and j.subject = s.subject
         and j.channel_id = s.channel_id and j.job_id > s.job_id and j.state in ('pending', 'leased')
         and j.lease_until is null and j.run_at < s.run_at
-      order by j.tenant_id, j.job_id  -- as delivery._lift_pause locks them
-      for update of j
+      order by j.run_at
+      limit 2000
+    ), locked as materialized (
+      select j.place, l.run_at
+      from (select * from later order by tenant_id, job_id) l  -- as delivery._lift_pause locks them
+      cross join lateral (
+        select j.ctid as place
+        from public.notification_jobs j
+        where j.tenant_id = l.tenant_id and j.job_id = l.job_id and j.lease_until is null and j.finished_at is null
+        for update
+      ) j
     )
     update public.notification_jobs j
     set run_at = l.run_at
-    from later l
+    from locked l
     where j.ctid = l.place;
   end if;
 
@@ -77,9 +88,10 @@ $$;
 
 comment on function delivery.finish(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
-  double precision, double precision, double precision
+  double precision, double precision, double precision, double precision
 ) is
   'Record how attempts ended (outcome delivered, retry, limited, refused, gone or unknown, in parallel arrays) for the jobs '
   'whose lease is still the one named by lease_epoch, and return those with their new state: delivered, dead, or pending '
   'until run_at. Retry-After seconds pause the channel. Limited costs no attempt and ends p_limited_max_seconds after the '
-  'job was made or redriven. Gone disables the channel.';
+  'job was made or redriven. Gone disables the channel. An attempt of p_hanging_ms or longer ran into its deadline; three '
+  'in a row pause the channel.';

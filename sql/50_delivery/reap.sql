@@ -26,7 +26,7 @@ begin
   with over as materialized (
     select l.tenant_id, l.channel_id
     from delivery.lanes l
-    where l.paused_until < v_now - case when l.limits > 0 then interval '1 hour' else interval '0' end
+    where l.paused_until < v_now - case when l.limits > 0 or l.hangs > 0 then interval '1 hour' else interval '0' end
       and coalesce(l.lifted_at, '-infinity') < v_now - interval '1 hour'
     order by l.tenant_id, l.channel_id
     for update skip locked
