@@ -20,6 +20,7 @@ from services.evaluator_iot.evaluation_metrics import EvaluationMetrics
 from services.evaluator_iot.work_share import WorkShare
 from services.shared import db, tracing
 from services.shared.db import Pool
+from services.shared.logging import tell
 from services.shared.server import Process
 from services.shared.settings import EvaluatorIot
 from services.shared.worker import Loop
@@ -145,9 +146,11 @@ class Evaluator:
         self.metrics.pairs_evaluated(operation, row["pairs"])
         for transition in row["transitions"]:
             with tracing.use_trace_id(transition["trace_id"]):
-                log.info(
+                tell(
+                    log,
+                    logging.INFO,
                     _MESSAGES[transition["kind"]],
-                    extra={name: transition[name] for name in ("tenant_id", "rule_id", "device_id", "value", "at")},
+                    {name: transition[name] for name in ("tenant_id", "rule_id", "device_id", "value", "at")},
                 )
         return int(row["readings"]) + len(row["transitions"])
 
