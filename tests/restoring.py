@@ -62,6 +62,11 @@ select ops._count_process('ui_iot', 'started');
 insert into evaluator.silences (tenant_id, fingerprint, silenced_until) values ('acme', 'rule:9', now());
 insert into ingest.idempotency_keys (tenant_id, key_hash, fingerprint, created_at)
 values ('acme', sha256('key'), sha256('body'), now());
+insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)
+values ('acme', 'k', 'viewer', '{devices:read}', sha256('key'), now() + interval '1 day');
+select ingest.note_api_key_use('acme', 1);
+insert into revocations (tenant_id, subject, reason, expires_at)
+values ('acme', 'mallory', 'r', now() + interval '1 day');
 """
 
 # Types without equality, with a loose one, with an exact one, and of a user's own; two values that differ in the image.

@@ -16,6 +16,7 @@ from services.ui_iot.problems import install_problem_handlers
 from services.ui_iot.routes import (
     alert_story,
     alerts,
+    api_keys,
     audit,
     audit_tail,
     auth,
@@ -25,6 +26,7 @@ from services.ui_iot.routes import (
     escalation_policies,
     ingest,
     notification_routes,
+    revocations,
     rules,
     traces,
 )
@@ -42,6 +44,8 @@ ROUTERS = (
     audit.router,
     audit_tail.router,
     traces.router,
+    api_keys.router,
+    revocations.router,
     auth.router,
 )
 
