@@ -13,6 +13,7 @@ from prometheus_client import Histogram
 from services.delivery_worker.job import Job, Result
 from services.shared import tracing
 from services.shared.db import UNAVAILABLE, Pool
+from services.shared.logging import tell
 from services.shared.settings import DeliveryWorker
 from services.shared.worker import backoff_seconds
 
@@ -161,4 +162,4 @@ def _tell(result: Result, settled: asyncpg.Record | None) -> None:
         if settled is None:
             log.warning("attempt ended after its lease was lost", extra=extra)
         else:
-            log.log(levels.get(settled["state"], logging.WARNING), "notification %s", result.name, extra=extra)
+            tell(log, levels.get(settled["state"], logging.WARNING), f"notification {result.name}", extra)

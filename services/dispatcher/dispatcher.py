@@ -5,6 +5,7 @@ import logging
 from services.shared import settings as shared_settings
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.logging import tell
 from services.shared.server import Process
 from services.shared.worker import Loop
 
@@ -24,11 +25,8 @@ class Dispatcher:
         row = await pool.fetchrow("select * from dispatcher.dispatch($1)", self._batch_events)
         for decision in row["decisions"]:
             with tracing.use_trace_id(decision["trace_id"]):
-                log.info(
-                    "notification %s",
-                    decision["decision"],
-                    extra={name: decision[name] for name in _LOGGED if name in decision},
-                )
+                extras = {name: decision[name] for name in _LOGGED if name in decision}
+                tell(log, logging.INFO, f"notification {decision['decision']}", extras)
         return int(row["events"])
 
 

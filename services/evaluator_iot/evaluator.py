@@ -4,6 +4,7 @@ import logging
 
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.logging import tell
 from services.shared.server import Process
 from services.shared.settings import EvaluatorIot
 from services.shared.worker import Loop
@@ -24,9 +25,11 @@ class Evaluator:
         row = await pool.fetchrow("select * from evaluator.evaluate($1)", self._batch_readings)
         for transition in row["transitions"]:
             with tracing.use_trace_id(transition["trace_id"]):
-                log.info(
+                tell(
+                    log,
+                    logging.INFO,
                     _MESSAGES[transition["kind"]],
-                    extra={name: transition[name] for name in ("tenant_id", "rule_id", "device_id", "value", "at")},
+                    {name: transition[name] for name in ("tenant_id", "rule_id", "device_id", "value", "at")},
                 )
         return int(row["readings"]) + len(row["transitions"])
 

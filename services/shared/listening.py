@@ -7,15 +7,18 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
+from typing import cast
 
-import h11
-import orjson
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from services.shared import tracing
+from services.shared.door import Door, DoorProtocol, Limits, ListeningSocket, ManySmallChunks
+from services.shared.logging import tell_repeats
+
+TICK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -28,32 +31,21 @@ class CannotListen(Exception):
     """The address is taken or not this machine's."""
 
 
-class ProblemProtocol(H11Protocol):
-    """Uvicorn's HTTP, whose answer to a request that no application gets to see is problem+json too."""
+class ProblemProtocol(DoorProtocol):
+    """HTTP/1.1 whose answer to a request that no application gets to see is problem+json too."""
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
         """Answer a malformed request with 400, one whose head is too long with 431, and close the connection."""
         # Uvicorn calls it while it handles h11's error, which knows the status.
-        status = HTTPStatus(getattr(sys.exc_info()[1], "error_status_hint", 400))
-        trace_id = tracing.start().trace_id
-        too_long = status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        body = {
-            "type": f"urn:pulse:problem:{status.phrase.lower().replace(' ', '-')}",
-            "title": status.phrase,
-            "status": int(status),
-            "detail": f"Headers may have {MOST_HEADER_BYTES} bytes." if too_long else "This is not HTTP/1.1.",
-            "trace_id": trace_id,
-        }
+        error = sys.exc_info()[1]
+        status = HTTPStatus(getattr(error, "error_status_hint", 400))
+        detail = "This is not HTTP/1.1."
+        if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            detail = f"Headers may have {MOST_HEADER_BYTES} bytes."
+        elif isinstance(error, ManySmallChunks):
+            detail = "The chunks of the body are too small: send fewer and longer ones, or a Content-Length."
+        trace_id = self.send_problem(status, status.phrase, detail)
         log.info("request refused before it was read", extra={"status_code": int(status), "trace_id": trace_id})
-        headers = [
-            ("content-type", "application/problem+json"),
-            ("x-trace-id", trace_id),
-            ("connection", "close"),
-        ]
-        response = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
-        for event in (response, h11.Data(data=orjson.dumps(body)), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -64,12 +56,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> ListeningSocket:
     """A socket on the address. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
     # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = ListeningSocket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -89,11 +81,30 @@ def by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
     return app
 
 
-async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.Event) -> None:
-    """Serve until stop is set, then let running requests end (at most 5 s)."""
+async def _tick(door: Door) -> None:
+    """Close late connections, and log the counts of repeated lines, each second."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        door.tick()
+        tell_repeats()
+
+
+async def serve_on(
+    sockets: list[socket.socket],
+    app: ASGIApp,
+    *,
+    stop: asyncio.Event,
+    limits: Limits | None = None,
+    registry: CollectorRegistry | None = None,
+) -> None:
+    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
+    door = Door(limits or Limits(), registry)
+    for listening in sockets:
+        assert isinstance(listening, ListeningSocket), "a socket without limits on its connections"
+        listening.door = door
     config = uvicorn.Config(
         app,
-        http=ProblemProtocol,
+        http=cast("type[asyncio.Protocol]", partial(ProblemProtocol, door=door)),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -101,17 +112,20 @@ async def serve_on(sockets: list[socket.socket], app: ASGIApp, *, stop: asyncio.
         proxy_headers=False,
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=door.limits.idle_seconds,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
+    watching = asyncio.create_task(_tick(door), name="door")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
     finally:
-        stopping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping
+        for task in (watching, stopping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
     if not stop.is_set():
         raise RuntimeError("the server ended by itself")

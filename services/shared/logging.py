@@ -1,6 +1,7 @@
 """JSON lines on standard output, one object a record, with the trace of the task that logged it."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,11 +11,15 @@ from typing import Any, TextIO
 import orjson
 
 from services.shared import tracing
+from services.shared.log_repeats import Repeats
 
+# Marks a record of tell().
+_EACH = "_pulse_each"
 _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",
     "taskName",
+    _EACH,
 }
 _FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags")
 # Times are ours to tell: at a time zone that raises, orjson ends the process.
@@ -118,12 +123,34 @@ def _text(value: object) -> str:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, those of tell() without a detour over records."""
+    """Writes lines to a stream. Repeated records are counted instead; lines of tell() never are."""
 
     def __init__(self, stream: TextIO, formatter: JsonFormatter) -> None:
         super().__init__(stream)
         self.setFormatter(formatter)
         self._formatter = formatter
+        self._repeats = Repeats()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, and the counts of those that were left out before."""
+        for counted in self._repeats.due(record.created):
+            super().emit(counted)
+        if getattr(record, _EACH, False) or self._repeats.passes(record):
+            super().emit(record)
+
+    def tell_repeats(self, *, everything: bool = False) -> None:
+        """Write the counts of the records left out in seconds that are over; everything: also in the running one."""
+        self.acquire()
+        try:
+            for counted in self._repeats.due(math.inf if everything else time.time()):
+                super().emit(counted)
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write what is counted, and end."""
+        self.tell_repeats(everything=True)
+        super().close()
 
     def write(self, level: int, logger: str, message: str, extras: Mapping[str, Any]) -> None:
         """Write one line."""
@@ -136,9 +163,9 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 
 def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, Any]) -> None:
-    """Log a message with short extras of other names than the fixed keys.
+    """Log one unit of work (a request, an alert, an attempt) with short extras of other names than the fixed keys.
 
-    Where nobody but our own handler listens it takes 5 µs instead of 14: for what is told of each request.
+    Such a line is never left out as a repeat. Where our handler is the only one it takes 5 µs instead of 14.
     """
     if not logger.isEnabledFor(level):
         return
@@ -146,7 +173,14 @@ def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, 
     if len(handlers) == 1 and isinstance(handlers[0], LineHandler):
         handlers[0].write(level, logger.name, message, extras)
     else:
-        logger.log(level, message, extra=extras)
+        logger.log(level, message, extra={**extras, _EACH: True})
+
+
+def tell_repeats() -> None:
+    """Log how many records were left out as repeats; to be called once a second where nothing else may be logged."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, LineHandler):
+            handler.tell_repeats()
 
 
 def configure(service: str, level: str = "INFO") -> None:

@@ -31,6 +31,7 @@ from services.shared.db import (
     outage,
     write_fault,
 )
+from services.shared.door import Limits
 from services.shared.listening import CannotListen, bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
@@ -194,7 +195,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
 
 def bind_process(settings: Settings) -> list[socket.socket]:
     """Sockets on the addresses of a process: its own, then that of /metrics when it has one. Raises CannotListen."""
-    bound = [bind(settings.host, settings.port)]
+    bound: list[socket.socket] = [bind(settings.host, settings.port)]
     if settings.metrics_port is not None:
         bound.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
     return bound
@@ -210,7 +211,13 @@ async def serve_process(
         # A redirect would be built from the Host that the client claims.
         metrics.router.redirect_slashes = False
         app = by_port(port, metrics, app)
-    await serve_on(bind_process(process.settings) if sockets is None else sockets, app, stop=stop)
+    await serve_on(
+        bind_process(process.settings) if sockets is None else sockets,
+        app,
+        stop=stop,
+        limits=Limits.of(process.settings),
+        registry=process.metrics.registry,
+    )
 
 
 def stop_on_signals() -> asyncio.Event:

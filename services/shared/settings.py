@@ -19,10 +19,11 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
+from services.shared.http_settings import Http
 from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -52,7 +53,7 @@ SERVICES = (
 """In the order of their ports: the first is the port base plus 1."""
 
 
-class Settings(BaseSettings):
+class Settings(Http):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from services.shared import tracing
 from services.shared.db import Pool
+from services.shared.logging import tell
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,6 @@ class EscalationWorker:
         )
         for row in rows:
             with tracing.use_trace_id(row["trace_id"]):
-                log.info(
-                    "escalation %s",
-                    row["outcome"],
-                    extra={name: row[name] for name in ("tenant_id", "alert_id", "step_number", "channel_id")},
-                )
+                extras = {name: row[name] for name in ("tenant_id", "alert_id", "step_number", "channel_id")}
+                tell(log, logging.INFO, f"escalation {row['outcome']}", extras)
         return len(rows)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from services.shared import tracing
+from services.shared.logging import tell
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.fields import shown
 from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
@@ -127,7 +128,7 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     batch = check_readings(items, _limits(api, caller))
     stored = await _store(api, caller, batch)
     counts = {**stored, "refused": len(batch.refused)}
-    log.info("readings received", extra={**counts, "tenant_id": caller.tenant_id})
+    tell(log, logging.INFO, "readings received", {**counts, "tenant_id": caller.tenant_id})
     if batch.refused:
         _audit_refused(api, caller, batch, address=request.scope["pulse.client_address"])
     body = {**counts, "refused": batch.refused, "trace_id": tracing.current_trace_id()}

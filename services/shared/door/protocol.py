@@ -1,0 +1,186 @@
+"""Uvicorn's HTTP/1.1 with deadlines for its client, and answers of our own where the application gives none."""
+
+import asyncio
+from typing import Any
+
+import h11
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from services.shared import tracing
+from services.shared.door.doorman import Door
+from services.shared.door.framing import MOST_HEADER_LINES, BoundedConnection
+from services.shared.door.guest import Guest
+
+_PROBES = frozenset(("/livez", "/healthz", "/readyz", "/health", "/metrics"))
+_RETRY_SECONDS = 2
+# Longest rest of a body that is read after an early answer, so that the client gets to read that answer.
+_MOST_UNREAD_BYTES = 16 * 1024 * 1024
+
+
+class DoorProtocol(H11Protocol):
+    """A connection that tells its door when it waits for its client, and for what."""
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: Door,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn: BoundedConnection = BoundedConnection(h11.SERVER, config.h11_max_incomplete_event_size or 65_536)
+        self._door = door
+        self._limits = door.limits
+        self._waits_for: str | None = "head"
+        self._unread = 0
+        self._guest: Guest
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Take the place that the connection was given when it was accepted."""
+        super().connection_made(transport)
+        self._guest = self._door.guests[transport.get_extra_info("socket").fileno()]
+        self._guest.held = self
+        if self._guest.is_gone:
+            transport.abort()
+        elif self._door.is_extra(self._guest):
+            self.app = self._probes_only
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, and note what is still missing."""
+        if self.conn.their_state is h11.IDLE and not self.conn.count_lines(data):
+            self.send_problem(431, "Request Header Fields Too Large", f"A head may have {MOST_HEADER_LINES} lines.")
+            return
+        super().data_received(data)
+        self._note(len(data))
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._unread = 0
+        super().on_response_complete()
+        self._note(0)
+
+    def pause_writing(self) -> None:
+        """Wait until the client reads."""
+        super().pause_writing()
+        self._wait("send", self._limits.send_seconds)
+
+    def resume_writing(self) -> None:
+        """Go on as before."""
+        super().resume_writing()
+        self._waits_for = None
+        self._guest.settle()
+        self._note(0)
+
+    def expire(self) -> str | None:
+        """Close the connection, whose client is late; return the deadline's name, None to go on waiting."""
+        if self.transport.is_closing() or self._waits_for == "send":
+            self.transport.abort()
+            return "send"
+        if self._waits_for == "body":
+            if self.is_ours():
+                return None
+            self.send_problem(408, "Request Timeout", "The request's body did not arrive in time.")
+            return "body"
+        if self.conn.trailing_data[0]:
+            self.send_problem(408, "Request Timeout", "The request's head did not arrive in time.")
+        else:
+            self.transport.close()
+        return "head"
+
+    def is_ours(self) -> bool:
+        """Return whether the application has not read yet what came."""
+        return self._waits_for == "body" and self.flow.read_paused
+
+    def is_closing(self) -> bool:
+        """Return whether nothing is left to do but to send what is buffered."""
+        return self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def send_problem(self, status: int, title: str, detail: str) -> str | None:
+        """Answer for the application and close; return the trace id, None when an answer has begun already."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first request
+        if cycle is not None and not cycle.response_complete:
+            # The application then reads that its client is gone, and its answer goes nowhere.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return None
+        trace_id, headers, body = _problem(status, title, detail)
+        response = h11.Response(status_code=status, headers=headers, reason=title.encode())
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        return trace_id
+
+    def _wait(self, what: str, seconds: float) -> None:
+        self._waits_for = what
+        self._guest.wait(seconds)
+
+    def _note(self, received: int) -> None:
+        """Note whether the client or the process is to go on."""
+        if self._waits_for == "send":
+            return
+        state = self.conn.their_state
+        if state is h11.IDLE:
+            if self._waits_for != "head":
+                # Uvicorn closes an unused connection; the head of a next request may take its time from then on.
+                self._wait("head", self._limits.idle_seconds + self._limits.head_seconds)
+        elif state is h11.SEND_BODY:
+            self._note_body(received)
+        elif self._waits_for is not None:
+            self._waits_for = None
+            self._guest.settle()
+
+    def _note_body(self, received: int) -> None:
+        if self._waits_for != "body":
+            self._wait("body", self._limits.body_seconds)
+        self._guest.extend(received / self._limits.body_bytes_per_second)
+        if self.cycle.response_complete:
+            self._unread += received
+            if self._unread > _MOST_UNREAD_BYTES:
+                self.transport.abort()
+
+    async def _probes_only(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer probes, and 503 to anything else."""
+        app: ASGIApp = self.config.loaded_app
+        if scope["path"] in _PROBES:
+            await app(scope, receive, send)
+            return
+        self._door.note("busy")
+        detail = "All connections are in use (PULSE_HTTP_MAX_CONNECTIONS, PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS)."
+        _, headers, body = _problem(503, "Service Unavailable", detail)
+        headers.append((b"retry-after", str(_RETRY_SECONDS).encode()))
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _problem(status: int, title: str, detail: str) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
+    """Return trace id, headers and body of a problem that ends its connection."""
+    trace_id = tracing.start().trace_id
+    document = {
+        "type": f"urn:pulse:problem:{title.lower().replace(' ', '-')}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "trace_id": trace_id,
+    }
+    body = orjson.dumps(document)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-trace-id", trace_id.encode()),
+        (b"connection", b"close"),
+    ]
+    return trace_id, headers, body
