@@ -17,8 +17,9 @@ from services.shared.door.guest import Guest
 _NO_RESOURCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # Shorter than asyncio's pause.
 _PAUSE_SECONDS = 0.5
-_BURST = 16
-"""Connections accepted in one pass of the event loop, so that requests in hand go on."""
+# asyncio reads from a connection four passes after accept(): until then it seems to wait for its client.
+_BURST = 4
+"""Connections accepted in one pass of the event loop."""
 
 
 class _Accepted(socket.socket):
