@@ -33,6 +33,8 @@ SHARED = {
     "server",
     "settings",
     "tracing",
+    "web",
+    "web_settings",
     "worker",
 }
 
