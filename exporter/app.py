@@ -2,17 +2,17 @@
 
 import math
 
-from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from exporter.collector import ViewCollector
-from services.shared.server import Process, status_routes
+from services.shared.server import Process, status_app
 
 # Prometheus must have the answer before its own patience ends; what the network and rendering may take.
 MARGIN_SECONDS = 0.5
 
 
-def create_app(process: Process, collector: ViewCollector, *, longest_seconds: float) -> Starlette:
+def create_app(process: Process, collector: ViewCollector, *, longest_seconds: float) -> ASGIApp:
     """The application; a pass takes at most longest_seconds, or less when the scraper says so."""
 
     async def scrape(request: Request) -> tuple[bytes, str]:
@@ -21,7 +21,7 @@ def create_app(process: Process, collector: ViewCollector, *, longest_seconds: f
         return await exposition.render(request.headers.get("accept", ""))
 
     process.scrape = scrape
-    return Starlette(routes=status_routes(process))
+    return status_app(process)
 
 
 def scrape_seconds(header: str | None, *, longest: float) -> float:

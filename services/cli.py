@@ -9,7 +9,8 @@ import orjson
 import typer
 from rich.console import Console
 
-from services.local import database, keys, seed
+from services.local import database
+from services.local.api_keys import app as key_app
 from services.local.audit.commands import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
 from services.local.chaos.app import app as chaos_app
@@ -27,7 +28,7 @@ from services.local.screen import Screen, state_table
 from services.local.stack import Options, run_stack
 from services.local.state_file import NotRunningError, running_state
 from services.local.tenants import app as tenant_app
-from services.local.tenants import make_token
+from services.local.tokens import app as token_app
 from services.local.waterfall import waterfall_table
 from services.shared.tracing import parse_trace_id
 
@@ -40,6 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tenant_app, name="tenant")
+app.add_typer(token_app, name="token")
+app.add_typer(key_app, name="key")
 app.add_typer(audit_app, name="audit")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(chaos_app, name="chaos")
@@ -79,22 +82,6 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         _console().print(state_table(processes))
     if not all(process.ready for process in processes):
         raise typer.Exit(1)
-
-
-@app.command()
-def token(
-    *,
-    tenant: Annotated[str, typer.Option(help="Tenant the token is for.")] = "demo",
-    role: Annotated[keys.Role, typer.Option(help="What its holder may do.")] = "viewer",
-    expired: Annotated[bool, typer.Option("--expired", help="A token that ended an hour ago.")] = False,
-    device: Annotated[str | None, typer.Option(help="The API token of this device of the demo instead.")] = None,
-) -> None:
-    """Print a bearer token for the local stack."""
-    home = Home.find()
-    if device is not None:
-        print(seed.device_token(home, device))
-    else:
-        print(make_token(home, tenant_id=tenant, role=role, expired=expired))
 
 
 @app.command(context_settings=_PASS_ON)

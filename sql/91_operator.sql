@@ -11,10 +11,14 @@ grant select on
   public.audit_log, audit.blocks, audit.checkpoints, audit.sealer, audit.signing_keys, audit.tombstones, audit.holds,
   audit.retention, audit.tracked_tables, audit.attack_findings, audit.epochs, audit.verifications,
   public.installation, evaluator.silences,
-  public.tenant_limits, public.tenant_usage, ops.limit_refusals, evaluator.opening_counts
+  public.tenant_limits, public.tenant_usage, ops.limit_refusals, evaluator.opening_counts,
+  public.revocations
 to pulse_operator;
 grant select (tenant_id, device_id, name, tags, is_gateway, enabled, created_at, updated_at, first_reading_id)
   on public.devices to pulse_operator;
+grant select (
+  tenant_id, key_id, name, role, scopes, created_at, created_by, expires_at, revoked_at, revoked_by
+) on public.api_keys to pulse_operator;
 grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at, updated_at, disabled_reason)
   on public.notification_channels to pulse_operator;
 -- Sessions show the statements of others, and ending one is denial of service: neither is for a process that strangers

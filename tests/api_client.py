@@ -174,7 +174,15 @@ async def open_api(
 ) -> AsyncIterator[Api]:
     """The application over the database, its audit trail included. issuer: the only one; issuers: several."""
     # One connection at start: a test needs few, and twenty tests a minute open them.
-    values = UiIot(**{"database_url": app_url, "auth_rate_limit_per_minute": 0, "pool_max_size": 4, **settings})
+    values = UiIot(
+        **{
+            "database_url": app_url,
+            "auth_rate_limit_per_minute": 0,
+            "pool_max_size": 4,
+            "allowed_hosts": ("api.test",),
+            **settings,
+        }
+    )
     process = Process(settings=values, metrics=ProcessMetrics("ui_iot"))
     keys = KeyServer()
     jwks = Jwks(keys)

@@ -66,6 +66,11 @@ values ('acme', sha256('key'), sha256('body'), now());
 select ops._refuse('acme', 'rules', 1, -1::smallint, 2);
 insert into evaluator.opening_counts (tenant_id, shard, minute, openings)
 values ('acme', 1, date_trunc('minute', now() - interval '1 day'), 3);
+insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)
+values ('acme', 'k', 'viewer', '{devices:read}', sha256('key'), now() + interval '1 day');
+select ingest.note_api_key_use('acme', 1);
+insert into revocations (tenant_id, subject, reason, expires_at)
+values ('acme', 'mallory', 'r', now() + interval '1 day');
 """
 
 # Types without equality, with a loose one, with an exact one, and of a user's own; two values that differ in the image.

@@ -82,6 +82,14 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
         " insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, payload, state, finished_at)"
         " select tenant_id, event_id, alert_id, 1, 'opened', '{}', 'dead', now() from event"
     )
+    await conn.execute(
+        "insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)"
+        " values ('acme', 'k', 'viewer', '{devices:read}', sha256('k'), now() + interval '1 day')"
+    )
+    await conn.execute(
+        "insert into revocations (tenant_id, subject, reason, expires_at)"
+        " values ('acme', 'mallory', 'r', now() + interval '1 day')"
+    )
     async with open_api(app_url) as opened:
         yield opened
 
@@ -97,6 +105,8 @@ def operations(api: Api) -> list[Operation]:
         "policy_id": "1",
         "alert_id": "1",
         "job_id": "1",
+        "key_id": "1",
+        "revocation_id": "1",
         "trace_id": TRACE,
     }
     document = create_api(api.backend).openapi()

@@ -18,7 +18,10 @@ from tests.api_client import Api, open_api
 from tests.plans import rows_read
 from tests.sealing import Seal
 
-LISTS = (*("devices", "rules", "channels", "routes", "escalation-policies", "alerts", "deliveries", "audit/events"),)
+LISTS = (
+    *("devices", "rules", "channels", "routes", "escalation-policies", "alerts", "deliveries", "audit/events"),
+    *("api-keys", "revocations"),
+)
 
 
 @pytest.fixture
@@ -33,6 +36,19 @@ async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
     await seed.tenant(conn, tenant_id)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name) select $1, 'd' || n, $1 || n from generate_series(1, $2) n",
+        tenant_id,
+        count,
+    )
+    await conn.execute(
+        "insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)"
+        " select $1, $1 || n, 'viewer', '{devices:read}', sha256(n::text::bytea), now() + interval '1 day'"
+        " from generate_series(1, $2) n",
+        tenant_id,
+        count,
+    )
+    await conn.execute(
+        "insert into revocations (tenant_id, subject, reason, expires_at)"
+        " select $1, $1 || n, 'r', now() + interval '1 day' from generate_series(1, $2) n",
         tenant_id,
         count,
     )

@@ -109,7 +109,7 @@ async def test_tokens_up_to_the_largest_setting_reach_the_check(app_url: str, co
             async def ask(padding: int) -> tuple[int | None, bytes]:
                 text = token(iss=provider.url, padding="x" * padding)
                 async with RawConnection(running.port) as connection:
-                    lines = ["GET /api/v1/devices HTTP/1.1", "Host: api.test", "Connection: close"]
+                    lines = ["GET /api/v1/devices HTTP/1.1", "Host: localhost", "Connection: close"]
                     lines += [f"X-Other: {'y' * 8000}", f"Authorization: Bearer {text}", "", ""]
                     request = "\r\n".join(lines).encode()
                     for start in range(0, len(request), 3000):
@@ -216,11 +216,11 @@ async def test_hostile_bytes_on_the_wire_break_nothing(
     await seed.tenant(conn)
     async with ready_service("services.ui_iot", app_url, **issuer) as running:
         for head in (
-            b"GET /api/v1/devices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n",
-            b"GET /%ff%00%0a HTTP/1.1\r\nHost: x\r\nX-Trace-ID: \x80\x81\r\nConnection: close\r\n\r\n",
+            b"GET /api/v1/rules HTTP/1.1\r\nHost: [::]\r\nAuthorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n",
+            b"GET /%ff%00%0a HTTP/1.1\r\nHost: [::]\r\nX-Trace-ID: \x80\x81\r\nConnection: close\r\n\r\n",
             b"BREW /\xc3\xa9 HTTP/1.1\r\nHost: \xff\r\nCookie: pulse_session=\xff\r\nConnection: close\r\n\r\n",
-            b"POST /ingest/v1/readings HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nConnection: close\r\n\r\n",
-            b"POST /auth/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]",
+            b"POST /ingest/v1/readings HTTP/1.1\r\nHost: [::]\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n",
+            b"POST /auth/refresh HTTP/1.1\r\nHost: [::]\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]",
         ):
             answer = await asyncio.to_thread(_exchange, running.port, head)
             headers = answer.partition(b"\r\n\r\n")[0].lower()

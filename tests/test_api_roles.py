@@ -35,6 +35,14 @@ MATRIX: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/api/v1/audit/events"): frozenset(("admin", "auditor")),
     ("GET", "/api/v1/audit/tail"): frozenset(("admin", "auditor")),
     ("GET", "/api/v1/traces/{trace_id}"): READERS,
+    ("GET", "/api/v1/api-keys"): ADMIN,
+    ("POST", "/api/v1/api-keys"): ADMIN,
+    ("GET", "/api/v1/api-keys/{key_id}"): ADMIN,
+    ("POST", "/api/v1/api-keys/{key_id}/revoke"): ADMIN,
+    ("GET", "/api/v1/revocations"): ADMIN,
+    ("POST", "/api/v1/revocations"): ADMIN,
+    ("GET", "/api/v1/revocations/{revocation_id}"): ADMIN,
+    ("DELETE", "/api/v1/revocations/{revocation_id}"): ADMIN,
 }
 for resource, key in (
     ("devices", "device_id"),
@@ -186,7 +194,7 @@ async def test_the_document_is_complete(api: Api) -> None:
     """Every operation has a summary, an example in and out, its problems and its security; ids are unique."""
     document = create_api(api.backend).openapi()
     schemas = document["components"]["schemas"]
-    assert set(document["components"]["securitySchemes"]) == {"userToken", "sessionCookie", "deviceToken"}
+    assert set(document["components"]["securitySchemes"]) == {"userToken", "sessionCookie", "apiKey", "deviceToken"}
     ids = [what["operationId"] for what in operations(api).values()]
     assert sorted(ids) == sorted(set(ids))
     assert "list_alerts" in ids

@@ -228,7 +228,7 @@ async def test_who_does_not_read_is_not_read_for(
     host, port = url.removeprefix("http://").split(":")
     stalled.connect((host, int(port)))
     stalled.sendall(
-        b"GET /api/v1/audit/tail?start=beginning&severity=warning HTTP/1.1\r\nHost: x\r\n"
+        b"GET /api/v1/audit/tail?start=beginning&severity=warning HTTP/1.1\r\nHost: localhost\r\n"
         b"Authorization: Bearer " + token(role="auditor").encode() + b"\r\n\r\n"
     )
     try:

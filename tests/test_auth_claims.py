@@ -1,5 +1,6 @@
 """The claims of many providers: places of tenant and role, audiences and clients, and what is no access token."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.api_client import EC, ISSUER, KeyServer, SigningKey, claims, ec_key, 
 
 URL = "postgresql://pulse_app@127.0.0.1/pulse"
 NOW = 1_800_000_000
+LIMITS = {"max_token_bytes": 8192, "max_token_seconds": 86_400}
 TIMES = {"iat": NOW - 60, "exp": NOW + 600}
 
 
@@ -35,7 +37,7 @@ def trust(**values: Any) -> Trust:
     [entry] = read_issuers(
         settings(**{"oidc_issuer": ISSUER, **{f"oidc_{name}": each for name, each in values.items()}})
     )
-    return entry.trust(8192)
+    return entry.trust(**LIMITS)
 
 
 def read(payload: dict[str, Any], conditions: Trust) -> tuple[str, str] | str:
@@ -210,6 +212,39 @@ def test_a_time_is_a_finite_number(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("iat", "exp", "is_good"),
+    [
+        (NOW - 10, NOW + 3590, True),
+        (NOW - 10, NOW + 3591, False),
+        (NOW + 30, NOW + 3630, True),
+        (NOW + 30, NOW + 3631, False),
+        (NOW - 3599.5, NOW + 0.5, True),
+        (NOW - 86_400, NOW + 1, False),
+        (0, NOW + 1, False),
+        (NOW, NOW + 10**6, False),
+        (NOW, 2**53, False),
+        (NOW, 10**18, False),
+        (NOW, 1e300, False),
+    ],
+)
+def test_a_token_that_lasts_too_long_is_refused(iat: float, exp: float, is_good: bool) -> None:
+    """A provider whose tokens never end must not make a session that nobody can end."""
+    conditions = replace(trust(), max_token_seconds=3600)
+    found = read({"aud": "pulse", "role": "viewer", "tenant_id": "acme", "iat": iat, "exp": exp}, conditions)
+    assert found == ("acme", "viewer") if is_good else str(found).startswith("invalid_claims: ")
+
+
+@pytest.mark.parametrize("text", ["1e400", "NaN", "Infinity", "-1e400", '"1800000600"', "1" + "0" * 400, "null", "[1]"])
+def test_a_number_that_overflows_is_no_time(text: str) -> None:
+    """JSON writes numbers that no float and no integer of the machine can hold."""
+    payload = orjson.dumps(claims()).decode().rstrip("}") + f', "exp": {text}' + "}"
+    verifier = TokenVerifier(trust())
+    found = verifier.verify(sign(payload.encode()), KeySet.from_document({"keys": [EC.public()]}))
+    assert isinstance(found, Refusal), found
+    assert found.reason in ("invalid_claims", "invalid_token")
+
+
+@pytest.mark.parametrize(
     ("tenants", "claim", "is_good"),
     [
         (None, "system", False),
@@ -223,7 +258,7 @@ def test_a_time_is_a_finite_number(name: str, value: object) -> None:
 def test_the_tenant_of_pulse_needs_an_entry_of_its_own(tenants: object, claim: str, is_good: bool) -> None:
     """A provider whose users choose the value of the claim must not hand out the alerts of the installation."""
     [entry] = read_issuers(settings(oidc_issuer=ISSUER))
-    conditions = entry.model_copy(update={"tenants": tenants}).trust(8192)
+    conditions = entry.model_copy(update={"tenants": tenants}).trust(**LIMITS)
     found = read({"aud": "pulse", "role": "viewer", "tenant_id": claim}, conditions)
     assert found == ("system", "viewer") if is_good else str(found).startswith("invalid_claims: ")
     if tenants in (None, "*"):
@@ -389,7 +424,10 @@ async def test_an_issuer_speaks_for_its_own_tenants_only(tmp_path: Path) -> None
     loaded = read_issuers(write(tmp_path, b"\xef\xbb\xbf" + orjson.dumps(entries)))
     users = TokensByIssuer(
         {
-            entry.issuer: UserTokens(Jwks(KeyServer({"keys": [key.public()]})), TokenVerifier(entry.trust(8192)))
+            entry.issuer: UserTokens(
+                Jwks(KeyServer({"keys": [key.public()]})),
+                TokenVerifier(entry.trust(**LIMITS)),
+            )
             for entry, key in zip(loaded, (first, second), strict=True)
         },
         max_token_bytes=8192,

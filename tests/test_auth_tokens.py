@@ -60,7 +60,7 @@ def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
         ({"iat": time.time() - 0.5, "nbf": time.time() - 0.5}, None),
         ({"exp": time.time() + 600, "iat": time.time() + 600.5}, "invalid_claims"),
         ({"nbf": time.time() + 7200.5}, "invalid_claims"),
-        ({"exp": 2**53}, None),
+        ({"exp": 2**53}, "invalid_claims"),
         ({"exp": 2**53 + 2}, "invalid_claims"),
         ({"exp": 1e300}, "invalid_claims"),
         ({"iat": -0.5}, "invalid_claims"),

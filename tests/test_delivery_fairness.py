@@ -73,7 +73,7 @@ async def test_a_tenant_gets_half_of_the_slots_of_each_worker(conn: asyncpg.Conn
 
 async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Connection) -> None:
     """Three tenants, two workers, random ends: never more than half, and no idle slot while a tenant may have it."""
-    seconds = random.Random(11)  # noqa: S311  # a repeatable choice
+    seconds = random.Random(11)  # a repeatable choice
     slots = 9
     for tenant in ("evil", "big", "small"):
         await crowd(conn, tenant, channels={"evil": 12, "big": 4, "small": 1}[tenant], jobs=6)

@@ -35,6 +35,8 @@ SHARED = {
     "server",
     "settings",
     "tracing",
+    "web",
+    "web_settings",
     "worker",
 }
 

@@ -16,9 +16,13 @@ from services.shared import db
 EXPECTED = Path(__file__).with_name("privileges.expected")
 ROLES = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter", "pulse_operator")
 # Granted by columns, without the one that holds a secret.
-SECRETS = {"public.devices": "token_hash", "public.notification_channels": "config"}
+SECRETS = {
+    "public.api_keys": "key_hash",
+    "public.devices": "token_hash",
+    "public.notification_channels": "config",
+}
 # Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
-UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys"}
+UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys", "ingest.api_key_uses"}
 
 HEADER = """\
 # Every right on an object of Pulse that somebody other than its owner has: role, object, rights.

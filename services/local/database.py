@@ -1,10 +1,14 @@
 """The database of the local stack: whose it is, and how to reach it as which role."""
 
+import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
+
+import asyncpg
 
 from migrations.role_names import RoleNames, RolesRefused
 from services.local.errors import BadSettingError, LocalError
@@ -13,6 +17,8 @@ from services.local.state_file import running_state
 from services.shared import db
 from services.shared.connecting.target import check_url
 from services.shared.settings import Port, Settings
+
+Result = TypeVar("Result")
 
 
 class LocalStack(Settings):
@@ -99,3 +105,18 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         yield pool
     finally:
         await db.close_pool(pool)
+
+
+def in_database(work: Callable[[db.Pool], Awaitable[Result]]) -> Result:
+    """Return the result of work on the services' database. Raises LocalError in one line."""
+
+    async def run() -> Result:
+        async with open_database(app_url(Home.find())) as pool:
+            return await work(pool)
+
+    try:
+        return asyncio.run(run())
+    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
+        raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
+    except asyncpg.PostgresError as error:
+        raise LocalError(f"the database refuses: {error}") from error

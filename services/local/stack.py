@@ -55,6 +55,11 @@ def run_stack(home: Home, options: Options, screen: Screen) -> None:
             "PULSE_METRICS_PORT is one port and the stack has six processes: unset it here, and set it for each"
             " process where you start them one by one"
         )
+    if os.environ.get("PULSE_TLS_CERT_FILE") or os.environ.get("PULSE_TLS_KEY_FILE"):
+        raise LocalError(
+            "the stack asks its processes over http on this machine: unset PULSE_TLS_CERT_FILE and PULSE_TLS_KEY_FILE"
+            " here, and set them for each process where you start them one by one"
+        )
     with hold(home.lock):
         stop_leftovers(home)
         names = [*SERVICES, *([SINK] if options.demo else [])]

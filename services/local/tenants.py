@@ -1,13 +1,10 @@
 """`pulse tenant`: makes tenants, lists them, sets their limits; in the stack's database or PULSE_DATABASE_URL's."""
 
-import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import asyncpg
 import typer
 
 from services.local import database
@@ -27,7 +24,6 @@ app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _LONGEST_LIMIT = 12
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
-_Result = TypeVar("_Result")
 
 
 @app.command()
@@ -47,7 +43,7 @@ def create(
         raise LocalError(f"a tenant's name {error}") from None
     if not title:
         raise LocalError("a tenant's name must contain a visible character")
-    if not _in_database(lambda pool: create_tenant(pool, tenant_id, title)):
+    if not database.in_database(lambda pool: create_tenant(pool, tenant_id, title)):
         raise LocalError(f"there is a tenant {tenant_id} already")
     print(f"Tenant {tenant_id} is there; {_way_in(Home.find(), tenant_id)}.")
 
@@ -55,7 +51,7 @@ def create(
 @app.command("list")
 def show() -> None:
     """Show all tenants."""
-    for tenant_id, name in _in_database(list_tenants):
+    for tenant_id, name in database.in_database(list_tenants):
         print(f"{tenant_id:<20} {name}")
 
 
@@ -122,7 +118,7 @@ def make_token(home: Home, *, tenant_id: str, role: Role, expired: bool) -> str:
             f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: ./pulse psql shows its rows"
         )
     try:
-        known = [known_id for known_id, _ in _in_database(list_tenants)]
+        known = [known_id for known_id, _ in database.in_database(list_tenants)]
     except NotRunningError:
         # Nobody can look up a tenant now; the demo's is there when the stack is.
         known = [TENANT_ID]
@@ -145,16 +141,3 @@ def _way_in(home: Home, tenant_id: str) -> str:
     if _signs_tokens(home) and (is_running or database.given_url() is None):
         return f"./pulse token --tenant {tenant_id} --role admin signs in to it"
     return f"a token of your identity provider signs in to it with the claims tenant_id: {tenant_id} and role: admin"
-
-
-def _in_database(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
-    async def run() -> _Result:
-        async with database.open_database(database.app_url(Home.find())) as pool:
-            return await work(pool)
-
-    try:
-        return asyncio.run(run())
-    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
-        raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
-    except asyncpg.PostgresError as error:
-        raise LocalError(f"the database refuses: {error}") from error

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.shared.door import Door, DoorProtocol, Limits, ListeningSocket, ManySmallChunks
 from services.shared.logging import tell_repeats
+from services.shared.web import ServerTls
 
 TICK_SECONDS = 1.0
 
@@ -96,6 +97,7 @@ async def serve_on(
     stop: asyncio.Event,
     limits: Limits | None = None,
     registry: CollectorRegistry | None = None,
+    tls: ServerTls | None = None,
 ) -> None:
     """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
     door = Door(limits or Limits(), registry)
@@ -114,16 +116,21 @@ async def serve_on(
         timeout_graceful_shutdown=5,
         timeout_keep_alive=door.limits.idle_seconds,
     )
+    config.load()
+    if tls is not None:
+        config.ssl = tls.context
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
-    watching = asyncio.create_task(_tick(door), name="door")
+    tasks = [asyncio.create_task(_tick(door), name="door")]
+    if tls is not None:
+        tasks.append(asyncio.create_task(tls.watch(), name="tls"))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
     finally:
-        for task in (watching, stopping):
+        for task in (*tasks, stopping):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -28,6 +28,7 @@ AUTH_FAILURE_REASONS = (
     "invalid_token",
     "token_too_large",
     "expired",
+    "revoked",
     "invalid_claims",
     "unknown_key",
     "auth_unavailable",

@@ -42,6 +42,8 @@ class Oidc(BaseSettings):
     """Accept only tokens of header type at+jwt (RFC 9068)."""
     oidc_max_token_bytes: Annotated[int, Field(ge=1024, le=32_768)] = 8192
     """Longest user token in bytes, at most 32,768."""
+    max_token_seconds: Annotated[int, Field(ge=60, le=31_622_400)] = 86_400
+    """Longest lifetime of a user token in seconds, from its iat to its exp. Tokens that last longer are refused."""
     oidc_client_id: str = "pulse"
     """Client that /auth/refresh shows the issuer."""
     oidc_client_secret: SecretStr | None = None

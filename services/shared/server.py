@@ -35,6 +35,7 @@ from services.shared.door import Limits
 from services.shared.listening import CannotListen, bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
+from services.shared.web import BadCertificate, HostCheck, Hosts, SecureHeaders, ServerTls
 
 log = logging.getLogger(__name__)
 
@@ -143,13 +144,32 @@ def status_routes(process: Process) -> list[Route]:
             }
         )
 
+    settings = process.settings
     return [
-        *([_metrics_route(process)] if process.settings.metrics_port is None else []),
+        *([_metrics_route(process)] if settings.serve_metrics and settings.metrics_port is None else []),
         Route("/livez", livez, include_in_schema=False),
         Route("/healthz", livez, include_in_schema=False),
         Route("/readyz", readyz, include_in_schema=False),
         Route("/health", health, include_in_schema=False),
     ]
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """Return the names that a process answers to."""
+    return Hosts.of(settings.allowed_hosts, settings.host, settings.metrics_host)
+
+
+def guarded(process: Process, app: ASGIApp) -> ASGIApp:
+    """Return an application of status routes behind the check of Host, its answers with the headers for browsers."""
+    return SecureHeaders(HostCheck(app, hosts_of(process.settings)))
+
+
+def status_app(process: Process) -> ASGIApp:
+    """Return the application of a process that serves nothing but its status."""
+    app = Starlette(routes=status_routes(process))
+    # A redirect would be built from the Host that the client claims.
+    app.router.redirect_slashes = False
+    return guarded(process, app)
 
 
 async def record_process(process: Process, event: str) -> None:
@@ -218,16 +238,17 @@ async def serve_process(
     """Serve the application of a process, and its /metrics where they belong, as serve() does."""
     port = process.settings.metrics_port
     if port is not None:
-        metrics = Starlette(routes=[_metrics_route(process)])
+        metrics = Starlette(routes=[_metrics_route(process)] if process.settings.serve_metrics else [])
         # A redirect would be built from the Host that the client claims.
         metrics.router.redirect_slashes = False
-        app = by_port(port, metrics, app)
+        app = by_port(port, guarded(process, metrics), app)
     await serve_on(
         bind_process(process.settings) if sockets is None else sockets,
         app,
         stop=stop,
         limits=Limits.of(process.settings),
         registry=process.metrics.registry,
+        tls=ServerTls.of(process.settings.tls_cert_file, process.settings.tls_key_file),
     )
 
 
@@ -257,6 +278,6 @@ def told_in_one_line() -> Iterator[None]:
     """Exit 1 with one line, for an operator, who needs no traceback, when the process cannot start."""
     try:
         yield
-    except (SchemaMismatch, UnsafeDatabase, CannotListen, asyncpg.PostgresError) as reason:
+    except (SchemaMismatch, UnsafeDatabase, CannotListen, BadCertificate, asyncpg.PostgresError) as reason:
         log.error("cannot start: %s", reason)  # noqa: TRY400  # see above
         raise SystemExit(1) from None

@@ -24,9 +24,10 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
 from services.shared.evaluation_settings import Evaluation
-from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
 from services.shared.http_settings import Http
+from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
 from services.shared.oidc_settings import Oidc, split_list
+from services.shared.web_settings import Web
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -55,7 +56,7 @@ SERVICES = (
 """In the order of their ports: the first is the port base plus 1."""
 
 
-class Settings(Http):
+class Settings(Web, Http):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(
@@ -174,6 +175,8 @@ class UiIot(AuditWriter, Oidc, RequestLimits):
     pool_max_size: Annotated[int, Field(ge=1)] = 10
     ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
+    serve_docs: bool = True
+    """Whether /docs and /openapi.json are served."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()
     """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
     trust_incoming_trace: bool = True
@@ -331,8 +334,9 @@ class OpsWorker(Settings, TenantLimits):
     @property
     def status_urls(self) -> dict[str, str]:
         """Address of each service's /health."""
+        here = f"{'http' if self.tls_cert_file is None else 'https'}://127.0.0.1"
         targets: Mapping[str, HttpUrl | str] = self.health_targets or {
-            service: f"http://127.0.0.1:{self.port_base + offset}" for offset, service in enumerate(SERVICES, start=1)
+            service: f"{here}:{self.port_base + offset}" for offset, service in enumerate(SERVICES, start=1)
         }
         return {service: str(url).rstrip("/") + "/health" for service, url in targets.items()}
 

@@ -10,6 +10,7 @@ from functools import partial
 from services.shared import logging as json_logging
 from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
+from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import (
@@ -22,6 +23,7 @@ from services.shared.server import (
     told_in_one_line,
 )
 from services.shared.settings import UiIot
+from services.ui_iot.api_keys import ApiKeys
 from services.ui_iot.app import create_app
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
@@ -34,6 +36,7 @@ from services.ui_iot.oidc import Issuer
 from services.ui_iot.providers import ProviderGauges, open_providers
 from services.ui_iot.rate_limit import FailureLimit
 from services.ui_iot.refresh_gate import RefreshGate
+from services.ui_iot.revocations import Revocations
 from services.ui_iot.timelines import Timelines
 from services.ui_iot.user_tokens import TokenCheck
 from services.ui_iot.workers.member import Member
@@ -48,15 +51,21 @@ _MOST_PROVIDER_BYTES = 1_048_576
 def make_backend(
     process: Process, settings: UiIot, *, audit: AuditLogger, users: TokenCheck | None, issuers: Mapping[str, Issuer]
 ) -> Backend:
-    """Everything the routes work with."""
+    """Return everything the routes work with."""
+
+    def pool() -> Pool:
+        return pool_of(process)
+
     limit = FailureLimit(settings.auth_rate_limit_per_minute)
     refusals = LimitRefusals(process)
     authenticator = Authenticator(
         addresses=ClientAddress(settings.trusted_proxies),
         limit=limit,
         accounts=FailureLimit(settings.auth_rate_limit_per_minute),
-        devices=DeviceTokens(lambda: pool_of(process), remember_seconds=settings.device_cache_seconds),
+        devices=DeviceTokens(pool, remember_seconds=settings.device_cache_seconds),
+        keys=ApiKeys(pool, remember_seconds=settings.device_cache_seconds),
         users=users,
+        revocations=Revocations(pool),
     )
     return Backend(
         settings=settings,
@@ -88,7 +97,12 @@ async def run(
         contextlib.nullcontext() if member is None else member.answering(),
         traced_client(trusted=True, max_body_bytes=_MOST_PROVIDER_BYTES, egress=settings.egress) as client,
         open_audit_logger(settings, registry=process.metrics.registry) as audit,
-        open_providers(issuers, client, max_token_bytes=settings.oidc_max_token_bytes) as providers,
+        open_providers(
+            issuers,
+            client,
+            max_token_bytes=settings.oidc_max_token_bytes,
+            max_token_seconds=settings.max_token_seconds,
+        ) as providers,
     ):
         process.facts["identity_providers"] = providers.health
         process.metrics.registry.register(ProviderGauges(providers.keys))

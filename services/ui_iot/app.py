@@ -5,10 +5,14 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from services.shared import otlp
-from services.shared.server import program_version, status_routes
+from services.shared.server import hosts_of, program_version, status_routes
+from services.shared.web import PROBE_PATHS, HostCheck, SecureHeaders, has_path
 from services.ui_iot.backend import Backend
-from services.ui_iot.middleware.auth import PROBE_PATHS, AuthMiddleware
+from services.ui_iot.client_address import ClientAddress
+from services.ui_iot.docs_page import docs_route
+from services.ui_iot.middleware.auth import AuthMiddleware
 from services.ui_iot.middleware.body_limit import BodyLimitMiddleware
+from services.ui_iot.middleware.forwarded_scheme import ForwardedScheme
 from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.middleware.request_limit import RequestLimitMiddleware
 from services.ui_iot.middleware.trace import TraceMiddleware
@@ -17,6 +21,7 @@ from services.ui_iot.problems import install_problem_handlers
 from services.ui_iot.routes import (
     alert_story,
     alerts,
+    api_keys,
     audit,
     audit_tail,
     auth,
@@ -26,6 +31,7 @@ from services.ui_iot.routes import (
     escalation_policies,
     ingest,
     notification_routes,
+    revocations,
     rules,
     traces,
 )
@@ -43,18 +49,19 @@ ROUTERS = (
     audit.router,
     audit_tail.router,
     traces.router,
+    api_keys.router,
+    revocations.router,
     auth.router,
 )
 
 
 def create_api(backend: Backend) -> FastAPI:
-    """The routes behind authentication, without trace ids and measurement.
-
-    /docs loads its scripts from a public CDN; /openapi.json needs nothing from outside.
-    """
+    """Return the routes behind authentication, without trace ids and measurement."""
     # A redirect to the path without its slash would be built from the Host that the client claims.
     api = FastAPI(
+        docs_url=None,
         redoc_url=None,
+        openapi_url="/openapi.json" if backend.settings.serve_docs else None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
         # Small devices leave Content-Type out; the check of Sec-Fetch-Site and Origin keeps foreign pages away.
@@ -64,7 +71,7 @@ def create_api(backend: Backend) -> FastAPI:
         telemetry={
             "tracer_provider": otlp.tracer_provider(),
             "operation_spans": False,
-            "exclude": lambda scope: scope["path"] in PROBE_PATHS,
+            "exclude": lambda scope: has_path(scope, PROBE_PATHS),
         },
     )
     api.state.backend = backend
@@ -87,19 +94,26 @@ def create_api(backend: Backend) -> FastAPI:
         api.include_router(router)
     api.router.routes.extend(status_routes(backend.process))
     install_openapi(api, version=program_version())
+    if backend.settings.serve_docs:
+        api.router.routes.append(docs_route(api))
     return api
 
 
 def create_app(backend: Backend) -> ASGIApp:
-    """The whole application. Tracing wraps it from outside: the response made for a crash has its trace id too."""
+    """Return the whole application.
+
+    Tracing is outside the routes: the response made for a crash has its trace id too. The headers are outside of all.
+    """
     api = create_api(backend)
-    return TraceMiddleware(
-        api,
+    settings = backend.settings
+    traced = TraceMiddleware(
+        ForwardedScheme(HostCheck(api, hosts_of(settings)), ClientAddress(settings.trusted_proxies)),
         metrics=backend.process.metrics,
         templates=PathTemplates(api.routes),
         unmeasured=PROBE_PATHS,
-        trust_incoming_trace=backend.settings.trust_incoming_trace,
+        trust_incoming_trace=settings.trust_incoming_trace,
     )
+    return SecureHeaders(traced)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -6,17 +6,21 @@ import asyncpg
 from starlette.types import Scope
 
 from services.shared.db import UNAVAILABLE
+from services.ui_iot.api_keys import ApiKeys
 from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.client_address import Address, ClientAddress
 from services.ui_iot.credentials import Headers, find_token
-from services.ui_iot.device_tokens import PREFIX, DeviceTokens
+from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.principal import Principal
 from services.ui_iot.rate_limit import FailureLimit, Source
 from services.ui_iot.refusals import STATUS, Refusal
+from services.ui_iot.revocations import Revocations
+from services.ui_iot.stored_tokens import StoredTokens
 from services.ui_iot.user_tokens import TokenCheck
 
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer of user tokens is configured.", retry_after_seconds=60)
-_NO_DATABASE = Refusal("auth_unavailable", "Device tokens cannot be checked now.", retry_after_seconds=2)
+_NO_DATABASE = Refusal("auth_unavailable", "The token cannot be checked now.", retry_after_seconds=2)
+_NO_REVOCATIONS = Refusal("auth_unavailable", "Revoked tokens cannot be recognized now.", retry_after_seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,9 @@ class Authenticator:
     accounts: FailureLimit
     """By account. Apart from addresses, because an attacker can name any number of accounts."""
     devices: DeviceTokens
+    keys: ApiKeys
     users: TokenCheck | None
+    revocations: Revocations
 
     def address_of(self, scope: Scope, headers: Headers) -> Address | None:
         """Return the address the request comes from."""
@@ -75,17 +81,29 @@ class Authenticator:
         return [(self.limit, address), *claimed]
 
     async def _identify(self, token: str, address: Address | None) -> Principal | Refusal:
-        if not token.startswith(PREFIX):
-            if self.users is None:
-                return _NO_ISSUER
-            return self.users.remembered(token) or await self.users.check(token)
-        known = self.devices.remembered(token)
+        for stored in (self.devices, self.keys):
+            if token.startswith(stored.prefix):
+                return await self._find_owner(stored, token, address)
+        if self.users is None:
+            return _NO_ISSUER
+        result = self.users.remembered(token) or await self.users.check(token)
+        return await self._unless_revoked(result) if isinstance(result, Principal) else result
+
+    async def _unless_revoked(self, user: Principal) -> Principal | Refusal:
+        if not await self.revocations.are_known():
+            return _NO_REVOCATIONS
+        if self.revocations.cover(user):
+            return Refusal("revoked", "The token was revoked.", tenant_id=user.tenant_id, actor=user.actor)
+        return user
+
+    async def _find_owner(self, stored: StoredTokens, token: str, address: Address | None) -> Principal | Refusal:
+        known = stored.remembered(token)
         if known is not None:
             return known
         fleet: Source = ("claimed", None, claimed_account(token))
         suspicious = self.limit.wait_seconds(address) or self.accounts.wait_seconds(fleet)
         try:
-            return await self.devices.check(token, held_back=bool(suspicious))
+            return await stored.check(token, held_back=bool(suspicious))
         except (*UNAVAILABLE, asyncpg.PostgresError):
             return _NO_DATABASE
 

@@ -1,22 +1,26 @@
-"""Whom a token that was not accepted claims to belong to: nothing in it is proven, all of it may be hostile."""
+"""The account that a refused token names: nothing in the token is proven, all of it may be hostile."""
 
 import base64
 
 import orjson
 
 from services.shared.audit import device_account
+from services.ui_iot.api_keys import ApiKeys
 from services.ui_iot.claims import LONGEST_SUBJECT
-from services.ui_iot.device_tokens import PREFIX, claimed_tenant
+from services.ui_iot.device_tokens import DeviceTokens
 
 # The most that PULSE_OIDC_MAX_TOKEN_BYTES allows: padding must not hide the account that a checked token names.
 _LONGEST_TOKEN_BYTES = 32_768
 
 
 def claimed_account(token: str) -> str | None:
-    """The subject of a JWT, or the fleet of a device token; None when it names none."""
-    if token.startswith(PREFIX):
-        tenant_id = claimed_tenant(token)
-        return None if tenant_id is None else device_account(tenant_id)
+    """Return the subject of a JWT, the fleet of a device token or the keys of a tenant; None when it names none."""
+    if token.startswith(DeviceTokens.prefix):
+        device = DeviceTokens.form.fullmatch(token)
+        return None if device is None else device_account(device[1])
+    if token.startswith(ApiKeys.prefix):
+        key = ApiKeys.form.fullmatch(token)
+        return None if key is None else f"api-key:{key[1]}"
     if len(token) > _LONGEST_TOKEN_BYTES or token.count(".") != 2:
         return None
     payload = token.split(".")[1]

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
 from services.ui_iot.claim_path import ABSENT, ClaimPath
+from services.ui_iot.principal import Grant
 from services.ui_iot.refusals import Refusal
 from services.ui_iot.token_kind import find_kind_fault
 from services.ui_iot.trust import Trust
@@ -16,11 +17,14 @@ LEEWAY_SECONDS = 60
 LATEST_SECONDS = 2**53
 """Above it a JSON number is no exact count of seconds."""
 LONGEST_SUBJECT = 255
+LONGEST_ID = 255
 LONGEST_NAME = 200
 SYSTEM_TENANT: Final = "system"
 """The tenant of Pulse's own rows."""
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
+
+SESSION_CLAIMS: Final = ("sid", "session_state")
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _SCOPES = frozenset(("scope", "scp"))
@@ -38,11 +42,16 @@ class Claims:
     role: str
     actor: Actor
     expires_at: float
+    grant: Grant
 
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
     """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
-    fault = _find_time_fault(claims, now) or find_kind_fault(claims) or _find_origin_fault(claims, trust)
+    fault = (
+        _find_time_fault(claims, now, trust.max_token_seconds)
+        or find_kind_fault(claims)
+        or _find_origin_fault(claims, trust)
+    )
     if fault is not None:
         return Refusal("invalid_claims", fault)
     try:
@@ -53,7 +62,7 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
         return Refusal("invalid_claims", str(reason))
     if claims["exp"] <= now:
         return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
-    return Claims(tenant_id, role, actor, claims["exp"])
+    return Claims(tenant_id, role, actor, claims["exp"], _read_grant(claims))
 
 
 def is_tenant_name(value: object) -> bool:
@@ -61,12 +70,15 @@ def is_tenant_name(value: object) -> bool:
     return isinstance(value, str) and _TENANT.fullmatch(value) is not None
 
 
-def _find_time_fault(claims: dict[str, Any], now: float) -> str | None:
+def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) -> str | None:
     exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
     if not (_is_time(exp) and _is_time(iat) and _is_time(nbf)):
         return "exp and iat, and nbf if it is there, must be numbers of seconds since 1970."
     if iat > now + LEEWAY_SECONDS or nbf > now + LEEWAY_SECONDS or exp <= iat:
         return "The token is not valid yet, or ends before it begins."
+    # iat may be up to LEEWAY_SECONDS ahead of this clock, so the time that is left is bounded too.
+    if exp - iat > most_seconds:
+        return f"The token is valid for more than {most_seconds:g} seconds."
     return None
 
 
@@ -106,6 +118,17 @@ def _read_name(claims: dict[str, Any]) -> str | None:
     """Return the name for people; one that is none is left out, because nothing is decided by it."""
     name = claims.get("name")
     return name[:LONGEST_NAME] if isinstance(name, str) and name and name.isprintable() else None
+
+
+def _read_grant(claims: dict[str, Any]) -> Grant:
+    """Return what the token can be revoked by, besides its subject. Providers name the session sid or session_state."""
+    sessions = tuple(dict.fromkeys(filter(_is_id, map(claims.get, SESSION_CLAIMS))))
+    token_id = claims.get("jti")
+    return Grant(claims["iat"], token_id if _is_id(token_id) else None, sessions)
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_ID
 
 
 def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:

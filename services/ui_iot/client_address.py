@@ -69,5 +69,15 @@ class ClientAddress:
                 break
         return address
 
+    @property
+    def has_proxies(self) -> bool:
+        """Whether any proxy is trusted."""
+        return bool(self._trusted)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Return whether the socket's other end is one of our own proxies."""
+        address = parse_address(peer) if peer else None
+        return address is not None and self._is_trusted(address)
+
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)

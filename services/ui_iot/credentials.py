@@ -1,4 +1,4 @@
-"""What a request shows to be let in: a bearer token in its header, or one in the session cookie."""
+"""Credentials of a request: a bearer token in its header, or one in the session cookie."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -8,6 +8,7 @@ from starlette.types import Scope
 from services.ui_iot.refusals import Refusal
 
 COOKIE = "pulse_session"
+_PORTS = {"http": 80, "https": 443}
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 _MISSING = Refusal("missing_token", "Send a token: Authorization: Bearer …")
@@ -25,6 +26,8 @@ class Headers:
     host: str
     origin: str | None
     fetch_site: str | None
+    scheme: str = "http"
+    """http or https, as the client sent the request."""
 
 
 def read_headers(scope: Scope) -> Headers:
@@ -40,6 +43,7 @@ def read_headers(scope: Scope) -> Headers:
         host=next(iter(found.get(b"host", ())), ""),
         origin=next(iter(found.get(b"origin", ())), None),
         fetch_site=next(iter(found.get(b"sec-fetch-site", ())), None),
+        scheme=scope["scheme"],
     )
 
 
@@ -70,7 +74,25 @@ def _cookies(line: str) -> list[str]:
 
 
 def _is_same_site(headers: Headers) -> bool:
-    """Whether the page that sent the request is ours: browsers let no page forge either header."""
+    """Return whether the page that sent the request is ours: browsers let no page forge either header.
+
+    Scheme, name and port must be the same: whoever can answer for http://our.name must not act at https://our.name.
+    """
     if headers.fetch_site is not None:
         return headers.fetch_site == "same-origin"
-    return headers.origin is not None and headers.host != "" and urlsplit(headers.origin).netloc == headers.host
+    if headers.origin is None or not headers.host:
+        return False
+    return _origin(headers.origin) == _origin(f"{headers.scheme}://{headers.host}") is not None
+
+
+def _origin(text: str) -> tuple[str, str, int] | None:
+    """Return scheme, name and port of an origin; None when it is none."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return None
+    is_plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    if not is_plain or parts.scheme not in _PORTS or not parts.hostname:
+        return None
+    return parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port

@@ -114,9 +114,6 @@ class Preconditions:
         if reads and self.match is not None and not self.match.hold_version(tag):
             raise PreconditionFailed("It was changed since the ETag in If-Match was given out.")
         if reads and self.none_match is not None and self.none_match.hold_whole(tag):
-            return Response(status_code=304, headers={"ETag": quoted, "Cache-Control": "no-cache"})
+            return Response(status_code=304, headers={"ETag": quoted})
         response.headers["ETag"] = quoted
-        if reads:
-            # Kept by a browser, but never shown without asking.
-            response.headers["Cache-Control"] = "no-cache"
         return response

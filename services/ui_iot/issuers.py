@@ -71,7 +71,7 @@ class IssuerEntry(BaseModel):
             case names:
                 return {name: name for name in names}
 
-    def trust(self, max_token_bytes: int) -> Trust:
+    def trust(self, *, max_token_bytes: int, max_token_seconds: float) -> Trust:
         """Return the conditions for this issuer's tokens."""
         return Trust(
             issuer=self.issuer,
@@ -83,6 +83,7 @@ class IssuerEntry(BaseModel):
             tenants=self._tenant_map,
             strict_type=self.strict_type,
             max_token_bytes=max_token_bytes,
+            max_token_seconds=max_token_seconds,
         )
 
 

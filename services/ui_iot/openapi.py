@@ -48,8 +48,8 @@ _PROBLEM_SCHEMA = {
         "reason": {
             "type": "string",
             "description": "Why the caller is not let in: missing_token, invalid_token, token_too_large, expired, "
-            "invalid_claims, unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable when it "
-            "cannot be recorded.",
+            "revoked, invalid_claims, unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable "
+            "when it cannot be recorded.",
         },
         "errors": {
             "type": "array",
@@ -71,6 +71,12 @@ _SECURITY_SCHEMES = {
         "iat, exp, and those of tenant and role (docs/identity-providers.md).",
     },
     "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "pulse_session", "description": "The same token."},
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "pulse_key_…, shown once when a machine's key is created. It also needs the scope of the part: "
+        "the first tag of the operation with :read for GET, with :write otherwise.",
+    },
     "deviceToken": {"type": "http", "scheme": "bearer", "description": "pdt_…, shown once when a device is created."},
 }
 

@@ -76,7 +76,7 @@ class ProviderGauges(Collector):
 
 @asynccontextmanager
 async def open_providers(
-    entries: Sequence[IssuerEntry], client: httpx.AsyncClient, *, max_token_bytes: int
+    entries: Sequence[IssuerEntry], client: httpx.AsyncClient, *, max_token_bytes: int, max_token_seconds: float
 ) -> AsyncIterator[Providers]:
     """Fetch the keys of all issuers, as far as they answer, and renew them until the end."""
     if not entries:
@@ -91,7 +91,11 @@ async def open_providers(
         entry.issuer: Jwks(_key_source(entry, client, issuers[entry.issuer]), issuer=entry.issuer) for entry in entries
     }
     checks = {
-        entry.issuer: UserTokens(keys[entry.issuer], TokenVerifier(entry.trust(max_token_bytes))) for entry in entries
+        entry.issuer: UserTokens(
+            keys[entry.issuer],
+            TokenVerifier(entry.trust(max_token_bytes=max_token_bytes, max_token_seconds=max_token_seconds)),
+        )
+        for entry in entries
     }
     await asyncio.gather(*(each.newer() for each in keys.values()))
     renewing = asyncio.create_task(_renew(tuple(keys.values())), name="renew-keys")

@@ -1,4 +1,4 @@
-"""What Pulse believes of the tokens of one issuer."""
+"""Conditions for the tokens of one issuer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from services.ui_iot.claim_path import ClaimPath
 
 LONGEST_TOKEN_BYTES = 8192
+LONGEST_TOKEN_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,5 @@ class Trust:
     """Tenants that the issuer may speak for, by the value of the claim; None: every tenant, by its name."""
     strict_type: bool = False
     max_token_bytes: int = LONGEST_TOKEN_BYTES
+    max_token_seconds: float = LONGEST_TOKEN_SECONDS
+    """Longest time from iat to exp."""

@@ -82,4 +82,4 @@ class TokensByIssuer:
 
 
 def _principal(claims: Claims) -> Principal:
-    return Principal(claims.tenant_id, claims.role, claims.actor)
+    return Principal(claims.tenant_id, claims.role, claims.actor, grant=claims.grant)

@@ -39,10 +39,16 @@ begin
       where j.tenant_id = v_tenant_id and j.job_id = p_id::bigint
       for no key update of c;
       perform from public.notification_jobs j where j.tenant_id = v_tenant_id and j.job_id = p_id::bigint for update;
+    when 'API key' then
+      perform from public.api_keys k where k.tenant_id = v_tenant_id and k.key_id = p_id::bigint for no key update;
+    when 'revocation' then
+      perform from public.revocations r
+      where r.tenant_id = v_tenant_id and r.revocation_id = p_id::bigint
+      for no key update;
   end case;
 end
 $$;
 
 comment on function ingest.lock_resource(text, text) is
-  'Keep a device, rule, alert, route, channel, escalation policy or delivery of the tenant from changing until the '
+  'Keep a device, rule, alert, route, channel, escalation policy, delivery, API key or revocation of the tenant from changing until the '
   'transaction ends, so that a precondition about it is still true when it changes. Nothing when there is none.';

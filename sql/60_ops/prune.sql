@@ -17,7 +17,13 @@ begin
       p_before => v_now - make_interval(days => p_service_metrics_days),
       p_limit => p_limit
     )
-    || ops._prune_idempotency_keys(p_before => v_now - interval '24 hours', p_limit => p_limit);
+    || ops._prune_idempotency_keys(p_before => v_now - interval '24 hours', p_limit => p_limit)
+    -- A key that has ended stays known for 90 days, so that its use is recorded as what it is.
+    || ops._prune_credentials(
+      p_before => v_now,
+      p_keys_before => v_now - interval '90 days',
+      p_limit => p_limit
+    );
   return query
     select entry.key, entry.value::bigint
     from jsonb_each_text(v_removed) entry
@@ -35,6 +41,6 @@ $$;
 
 comment on function ops.prune(integer, integer, integer) is
   'Remove what is older than its retention in days: closed alerts with all that was sent about them, samples of service '
-  'counters, and idempotency keys of the day before, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
+  'counters, idempotency keys of the day before, revocations that have ended, and API keys that ended 90 days ago, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
   'readings are the part of ops.prune_telemetry; the audit trail is not touched. Raises 55P03 when a lock is not free '
   'in time.';

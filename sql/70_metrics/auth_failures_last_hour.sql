@@ -5,7 +5,7 @@ create view metrics.auth_failures_last_hour as
 with known (reason) as (
   values
     ('missing_token'), ('invalid_token'), ('expired'), ('invalid_claims'), ('unknown_key'), ('auth_unavailable'),
-    ('rate_limited'), ('forbidden'), ('token_too_large'), ('other')
+    ('rate_limited'), ('forbidden'), ('token_too_large'), ('revoked'), ('other')
 ),
 failed as (
   select details ->> 'reason' as reason

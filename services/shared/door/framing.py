@@ -5,6 +5,8 @@ from typing import Any
 
 import h11
 
+from services.shared.door.length_check import LengthCheck
+
 MOST_HEADER_LINES = 128
 # A chunk or header of a few bytes takes 5 to 15 µs, so 256 KB of them, which arrive at once, 0.1 to 0.5 s.
 _FREE_CHUNKS = 1024
@@ -21,6 +23,7 @@ class BoundedConnection(h11.Connection):
 
     def __init__(self, role: Any, max_incomplete_event_size: int) -> None:
         super().__init__(role, max_incomplete_event_size)
+        self._receive_buffer = LengthCheck()
         self._chunks = 0
         self._bytes = 0
         self._lines = 0

@@ -14,8 +14,8 @@ from services.shared import tracing
 from services.shared.door.doorman import Door
 from services.shared.door.framing import MOST_HEADER_LINES, BoundedConnection
 from services.shared.door.guest import Guest
+from services.shared.web import PROBE_PATHS, has_path, headers_for
 
-_PROBES = frozenset(("/livez", "/healthz", "/readyz", "/health", "/metrics"))
 _RETRY_SECONDS = 2
 # Longest rest of a body that is read after an early answer, so that the client gets to read that answer.
 _MOST_UNREAD_BYTES = 16 * 1024 * 1024
@@ -117,7 +117,7 @@ class DoorProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return None
-        trace_id, headers, body = _problem(status, title, detail)
+        trace_id, headers, body = _problem(status, title, detail, scheme=self.scheme or "http")
         response = h11.Response(status_code=status, headers=headers, reason=title.encode())
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
@@ -155,18 +155,18 @@ class DoorProtocol(H11Protocol):
     async def _probes_only(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer probes, and 503 to anything else."""
         app: ASGIApp = self.config.loaded_app
-        if scope["path"] in _PROBES:
+        if has_path(scope, PROBE_PATHS):
             await app(scope, receive, send)
             return
         self._door.note("busy")
         detail = "All connections are in use (PULSE_HTTP_MAX_CONNECTIONS, PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS)."
-        _, headers, body = _problem(503, "Service Unavailable", detail)
+        _, headers, body = _problem(503, "Service Unavailable", detail, scheme=scope["scheme"])
         headers.append((b"retry-after", str(_RETRY_SECONDS).encode()))
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-def _problem(status: int, title: str, detail: str) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
+def _problem(status: int, title: str, detail: str, *, scheme: str) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
     """Return trace id, headers and body of a problem that ends its connection."""
     trace_id = tracing.start().trace_id
     document = {
@@ -182,5 +182,6 @@ def _problem(status: int, title: str, detail: str) -> tuple[str, list[tuple[byte
         (b"content-length", str(len(body)).encode()),
         (b"x-trace-id", trace_id.encode()),
         (b"connection", b"close"),
+        *headers_for(scheme),
     ]
     return trace_id, headers, body

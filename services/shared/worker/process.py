@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
-from starlette.applications import Starlette
 
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve_process, status_routes, stop_on_signals
+from services.shared.server import Process, record_process, run_process, serve_process, status_app, stop_on_signals
 from services.shared.settings import Settings
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.listener import Listener
@@ -92,9 +91,7 @@ async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Se
     metrics = WorkerMetrics(process.metrics, loops=loops, tasks=tasks)
     process.metrics.watch_pool(_PoolOf(process))
     listener = Listener(process, metrics)
-    server = asyncio.create_task(
-        serve_process(process, Starlette(routes=status_routes(process)), stop=stop), name="status-server"
-    )
+    server = asyncio.create_task(serve_process(process, status_app(process), stop=stop), name="status-server")
     server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
     try:
         process.pool = await connect(process, stop)

@@ -6,15 +6,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.shared.audit import AuditBlocked, AuditLogger
 from services.shared.metrics import ProcessMetrics
+from services.shared.web import PROBE_PATHS, has_path
 from services.ui_iot.attempt import Attempt
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.credentials import read_headers
 from services.ui_iot.problems import blocked_problem, refusal_problem
 from services.ui_iot.refusals import Refusal
 
-PROBE_PATHS: Final = frozenset(("/metrics", "/livez", "/healthz", "/readyz", "/health"))
 # /auth/refresh shows a refresh token in its body and audits itself.
-OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/auth/refresh"}
+OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
 
 
 class _Settling:
@@ -65,7 +65,7 @@ class AuthMiddleware:
         address = self._authenticator.address_of(scope, headers)
         scope["pulse.client_address"] = str(address) if address is not None else None
         scope["pulse.attempt"] = attempt = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
-        if scope["path"] in OPEN_PATHS:
+        if has_path(scope, OPEN_PATHS):
             await self.app(scope, receive, send)
             return
         result = await self._authenticator.authenticate(headers, address, method=scope["method"])

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope, Send
 
 from services.shared import tracing
+from services.shared.web import has_path
 from services.ui_iot.middleware.http_meter import HttpMeter
 from services.ui_iot.problems import CLIENT_GONE
 
@@ -30,7 +31,7 @@ class Measured:
         """Nothing is left to tell the server."""
         self.error: BaseException | None = None
         try:
-            if scope["path"] not in meter.unmeasured:
+            if not has_path(scope, meter.unmeasured):
                 self._count_in()
                 self._measured = True
             self.context = tracing.from_headers(scope["headers"], trust=trust)

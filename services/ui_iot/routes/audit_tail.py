@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 HEARTBEAT_SECONDS = 15.0
+# A tail ends within 5 s of the revocation of its token or key, as every other use of them does.
+CHECK_SECONDS = 1.0
 # A session that goes on is told anew.
 RENEWAL_SECONDS = 3600.0
 
@@ -61,6 +63,8 @@ class Tail:
     query: TailQuery
     place: Place | None
     seat: Seat
+    checked_at: float = field(default_factory=time.monotonic)
+    """When the token was last checked."""
 
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
@@ -85,12 +89,12 @@ class Tail:
                 log.warning("tail ended: %s", type(error).__name__)
                 return
             self.place = found.place
+            if not await self._may_go_on():
+                return
             if found.events:
                 yield "".join(map(_write_event, found.events))
             now = time.monotonic()
             if now - beaten_at >= HEARTBEAT_SECONDS:
-                if not await self._may_go_on():
-                    return
                 if now - told_at >= RENEWAL_SECONDS:
                     try:
                         await self.record()
@@ -101,8 +105,8 @@ class Tail:
                 # The id alone shows no event, but moves the place from which the client would resume.
                 yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
                 beaten_at = now
-            if found.is_last:
-                await self._wait(beaten_at + HEARTBEAT_SECONDS - now)
+            if found.is_last and not await self._wait(beaten_at + HEARTBEAT_SECONDS):
+                return
 
     async def record(self) -> None:
         """Write to the trail that it is read."""
@@ -112,13 +116,21 @@ class Tail:
         """What comes next, in a transaction of its own."""
         return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.seat.woken.wait()
+    async def _wait(self, until: float) -> bool:
+        """Wait for events until a monotonic time; return whether the token is still good."""
+        while not self.seat.woken.is_set() and (rest := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(rest, CHECK_SECONDS)):
+                    await self.seat.woken.wait()
+            if not await self._may_go_on():
+                return False
+        return True
 
     async def _may_go_on(self) -> bool:
-        """Whether the token is still good: a tail does not outlive it."""
+        """Return whether the token is still good, as of the last CHECK_SECONDS: a tail does not outlive it."""
+        if time.monotonic() - self.checked_at < CHECK_SECONDS:
+            return True
+        self.checked_at = time.monotonic()
         scope = self.request.scope
         found = await self.api.authenticator.authenticate(
             read_headers(scope), scope["pulse.attempt"].address, method="GET"

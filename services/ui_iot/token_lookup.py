@@ -1,4 +1,4 @@
-"""Database lookups of device tokens, in batches: the number of queries does not grow with the number of requests."""
+"""Database lookups of tokens by digest, in batches: the number of queries does not grow with the number of requests."""
 
 import asyncio
 import time
@@ -16,8 +16,6 @@ LOOKUP_SECONDS = 5.0
 # Lookups for an address with too many failures start at these moments only and share one query.
 HELD_BACK_SECONDS = 0.1
 
-_QUERY = "select place, device_id, device_name, is_gateway, enabled from ingest.authenticate_devices($1, $2)"
-
 
 @dataclass(frozen=True, slots=True)
 class _Question:
@@ -28,20 +26,22 @@ class _Question:
     )
 
 
-class DeviceLookup:
-    """Finds devices by the digests of their tokens with one query at a time.
+class TokenLookup:
+    """Finds the rows of tokens by their digests with one query at a time.
 
     Requests that arrive while a query runs share the next one, so that a flood of unknown tokens takes one connection.
+    The query takes arrays of tenants and digests and gives rows with the member `place`.
     """
 
-    def __init__(self, pool: Callable[[], Pool], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pool: Callable[[], Pool], query: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
+        self._query = query
         self._clock = clock
         self._waiting: list[_Question] = []
         self._runner: asyncio.Task[None] | None = None
 
     async def find(self, tenant_id: str, digest: bytes, *, held_back: bool = False) -> asyncpg.Record | None:
-        """Return the device with this token digest, or None. Raises what the pool raises when the database is away.
+        """Return the row with this token digest, or None. Raises what the pool raises when the database is away.
 
         held_back: wait for the next tick of HELD_BACK_SECONDS, which all held-back requests of the process share.
         """
@@ -50,7 +50,7 @@ class DeviceLookup:
         question = _Question(tenant_id, digest)
         self._waiting.append(question)
         if self._runner is None:
-            self._runner = asyncio.create_task(self._answer_all(), name="device-lookup")
+            self._runner = asyncio.create_task(self._answer_all(), name="token-lookup")
         return await question.answer
 
     async def _answer_all(self) -> None:
@@ -81,5 +81,5 @@ class DeviceLookup:
         digests = [question.digest for question in questions]
         # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
         async with self._pool().acquire(timeout=LOOKUP_SECONDS) as connection:
-            found = await connection.fetch(_QUERY, tenants, digests, timeout=LOOKUP_SECONDS)
+            found = await connection.fetch(self._query, tenants, digests, timeout=LOOKUP_SECONDS)
         return {row["place"]: row for row in found}

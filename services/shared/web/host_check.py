@@ -1,0 +1,121 @@
+"""Host headers that a server answers to.
+
+A web page can let its own name resolve to this machine (DNS rebinding), and its scripts then read what the page's own
+origin answers. Such a request carries the page's name.
+"""
+
+import socket
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Final, Self
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.shared import tracing
+
+ANY: Final = "*"
+# Names that no public name server gives an address of a stranger's choice: RFC 6761, RFC 6762, ICANN's reservation.
+_LOCAL_DOMAINS: Final = (".localhost", ".local", ".internal")
+_LONGEST_NAME: Final = 255
+
+
+class Hosts:
+    """The names that a process answers to. An address is always one: probes use it, and no name server gives it."""
+
+    def __init__(self, names: Iterable[str], *, local_names: bool) -> None:
+        listed = [name.lower().rstrip(".") for name in names]
+        self._any = ANY in listed
+        self._names = frozenset(name for name in listed if not name.startswith("."))
+        self._domains = tuple(name for name in listed if name.startswith("."))
+        self._local_names = local_names
+        # Per object, so that two processes' lists in one test do not mix.
+        self._is_known = lru_cache(maxsize=1024)(self._decide)
+
+    @classmethod
+    def of(cls, allowed: Iterable[str], *bound: str | None) -> Self:
+        """Return the names of a process that is bound to these addresses or names.
+
+        allowed: the setting. Without it, and bound to an address that others reach, names of the local network count.
+        """
+        allowed = tuple(allowed)
+        own = (socket.gethostname(), "localhost", *filter(None, bound))
+        only_here = all(map(_is_loopback, filter(None, bound)))
+        return cls((*allowed, *own), local_names=not allowed and not only_here)
+
+    def admits(self, host: bytes) -> bool:
+        """Return whether a Host header names this server."""
+        return self._any or (len(host) <= _LONGEST_NAME and self._is_known(host))
+
+    def _decide(self, host: bytes) -> bool:
+        name = _name_of(host.decode("latin-1"))
+        if name is None:
+            return False
+        if name in self._names or name.endswith((".localhost", *self._domains)) or _is_address(name):
+            return True
+        return self._local_names and ("." not in name or name.endswith(_LOCAL_DOMAINS))
+
+
+class HostCheck:
+    """Answers 421 to a request for another server."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+        self.app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on. One without Host comes from a program: browsers always send it."""
+        if scope["type"] in ("http", "websocket"):
+            for name, value in scope["headers"]:
+                if name == b"host":
+                    if not self._hosts.admits(value):
+                        await _refuse(scope, send)
+                        return
+                    break
+        await self.app(scope, receive, send)
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    known = tracing.current_trace_id()
+    trace_id = known or tracing.start().trace_id
+    document = {
+        "type": "urn:pulse:problem:misdirected-request",
+        "title": "Misdirected Request",
+        "status": 421,
+        "detail": "The Host header names another server: PULSE_ALLOWED_HOSTS lists the names of this one.",
+        "trace_id": trace_id,
+    }
+    headers = [(b"content-type", b"application/problem+json")]
+    if known is None:
+        headers.append((b"x-trace-id", trace_id.encode()))
+    await send({"type": "http.response.start", "status": 421, "headers": headers})
+    await send({"type": "http.response.body", "body": orjson.dumps(document)})
+
+
+def _name_of(host: str) -> str | None:
+    """Return the name or address in a Host header without its port, in lower case; None when it is malformed."""
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        rest = not bracket or (port != "" and not port.startswith(":"))
+        name, port = ("" if rest or ":" not in name else name), port[1:]
+    else:
+        name, _, port = host.partition(":")
+    if not name or not (port == "" or (port.isascii() and port.isdigit())):
+        return None
+    return name.lower().removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)

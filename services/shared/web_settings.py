@@ -1,0 +1,40 @@
+"""Settings of every HTTP server of Pulse: names, certificates, and what is served at all."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.shared.oidc_settings import split_list
+
+
+def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        name = host.removeprefix(".")
+        if host != "*" and (not name or not name.isascii() or any(sign in name for sign in " :/*@[]\t")):
+            raise ValueError(f"{host[:100]!r} is no name: it takes names, .example.com for all below, or *")
+    return hosts
+
+
+class Web(BaseSettings):
+    """Names and certificates of a process (docs/operate.md)."""
+
+    model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list), AfterValidator(_check_hosts)] = ()
+    """Names, separated by commas, that requests may have as Host; .example.com for all below it, `*` for any.
+    Addresses, localhost, PULSE_HOST and this machine's name always count."""
+    tls_cert_file: Path | None = None
+    """Certificate chain in PEM form, with which the process serves https only; it is read again when it changes."""
+    tls_key_file: Annotated[Path | None, Field(validate_default=True)] = None
+    """Private key of the certificate in PEM form, without a password."""
+    serve_metrics: bool = True
+    """Whether the process serves /metrics at all."""
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _has_its_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert_file" in info.data and (key is None) != (info.data["tls_cert_file"] is None):
+            raise ValueError("needs PULSE_TLS_CERT_FILE, as that needs PULSE_TLS_KEY_FILE")
+        return key

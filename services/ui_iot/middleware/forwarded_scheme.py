@@ -1,0 +1,31 @@
+"""The scheme that a client used, as far as our own proxy reports it."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.ui_iot.client_address import ClientAddress
+
+_SECURE = {"http": "https", "ws": "wss"}
+
+
+class ForwardedScheme:
+    """Sets the scheme to https when a trusted proxy ended TLS (X-Forwarded-Proto)."""
+
+    def __init__(self, app: ASGIApp, addresses: ClientAddress) -> None:
+        self.app = app
+        self._addresses = addresses
+        self._has_proxies = addresses.has_proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if self._has_proxies and scope["type"] in ("http", "websocket"):
+            client = scope.get("client")
+            if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
+                # In place: the headers for browsers are added outside and need it too.
+                scope["scheme"] = _SECURE.get(scope["scheme"], scope["scheme"])
+        await self.app(scope, receive, send)
+
+
+def _last_is_https(scope: Scope) -> bool:
+    """Return whether the proxy next to us was asked with https: what stands left of its word is a client's."""
+    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+    return bool(lines) and lines[-1].rpartition(b",")[2].strip().lower() == b"https"

@@ -1,0 +1,155 @@
+"""API keys of machines: /api/v1/api-keys."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import AfterValidator, BaseModel, Field
+from sqlalchemy import BigInteger, Column, Text, table
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from services.ui_iot.api_keys import SCOPES, actor_id, new_api_key
+from services.ui_iot.backend import Api
+from services.ui_iot.change import Acting, Creating
+from services.ui_iot.entity_tags import Versioned
+from services.ui_iot.fields import Name, PathId, changes, example, shown
+from services.ui_iot.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.openapi import problems
+from services.ui_iot.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.principal import Caller
+from services.ui_iot.resources import Resource
+
+router = APIRouter(prefix="/api/v1/api-keys", tags=["api-keys"], route_class=GuardedRoute)
+
+_KEYS = table(
+    "api_keys",
+    Column("key_id", BigInteger),
+    Column("name", Text),
+    Column("role", Text),
+    Column("scopes", ARRAY(Text)),
+    Column("created_at"),
+    Column("created_by", Text),
+    Column("expires_at"),
+    Column("last_used_at"),
+    Column("revoked_at"),
+    Column("revoked_by", Text),
+    schema="api",
+)
+_ORDER = Order("api-keys", ((_KEYS.c.key_id, ID),))
+_EXAMPLE: dict[str, Any] = {"name": "Stock system", "role": "viewer", "scopes": ["alerts:read", "devices:read"]}
+_SHOWN: dict[str, Any] = {
+    **_EXAMPLE,
+    "key_id": 7,
+    "created_at": "2026-01-01T09:00:00Z",
+    "created_by": "alice",
+    "expires_at": "2026-04-01T09:00:00Z",
+    "last_used_at": "2026-01-05T12:00:00Z",
+    "revoked_at": None,
+    "revoked_by": None,
+}
+
+KeyRole = Literal["viewer", "auditor", "operator", "admin"]
+
+
+def _check_scopes(scopes: list[str]) -> list[str]:
+    unknown = next((scope for scope in scopes if scope not in SCOPES), None)
+    if unknown is not None:
+        raise ValueError(f"must each be one of {', '.join(SCOPES)}")
+    return sorted(set(scopes))
+
+
+Scopes = Annotated[
+    list[str],
+    AfterValidator(_check_scopes),
+    Field(min_length=1, max_length=len(SCOPES), json_schema_extra={"items": {"type": "string", "enum": list(SCOPES)}}),
+]
+
+
+class NewApiKey(BaseModel):
+    """A key to be created."""
+
+    model_config = example(**_EXAMPLE, expires_in_days=90)
+    name: Name
+    role: KeyRole
+    """Role of the requests made with the key."""
+    scopes: Scopes
+    """Parts of the API that the key may use, as far as the role allows."""
+    expires_in_days: Annotated[int, Field(strict=True, ge=1, le=366)] = 90
+
+
+class ApiKey(Versioned):
+    """A key, without its secret."""
+
+    model_config = shown(**_SHOWN)
+    version = ("revoked_at",)
+    key_id: int
+    name: str
+    role: str
+    scopes: list[str]
+    created_at: datetime
+    created_by: str | None
+    """Id of the actor that created it."""
+    expires_at: datetime
+    last_used_at: datetime | None
+    """When it was last accepted, up to a minute early."""
+    revoked_at: datetime | None
+    revoked_by: str | None
+
+
+class ApiKeyWithSecret(ApiKey):
+    """A key and its secret, which is shown this once."""
+
+    model_config = shown(**_SHOWN, key="pulse_key_acme_4f0ZkqYvXb1f9qJp8mQeWc2RkL7sTnU3aVdHgXyZiBo")
+    once = ("key",)
+    key: str
+
+
+_RESOURCE = Resource("API key", _KEYS, _KEYS.c.key_id, ApiKey)
+
+
+class ApiKeyPage(BaseModel):
+    """A page of keys."""
+
+    model_config = shown(items=[_SHOWN], next_cursor=None)
+    items: list[ApiKey]
+    next_cursor: str | None
+
+
+class ApiKeyQuery(PageQuery):
+    """Which keys."""
+
+    role: KeyRole | None = None
+    """Only keys of this role."""
+
+
+@router.get("", response_model=ApiKeyPage, responses=problems(), openapi_extra=allow(ADMINS))
+async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, Query()]) -> dict[str, Any]:
+    """List the keys by key_id, also those that have ended."""
+    return await api.page(caller, where_equal(_KEYS, query, "role"), order=_ORDER, page=query)
+
+
+@router.post(
+    "", status_code=201, response_model=ApiKeyWithSecret, responses=problems(409, 413), openapi_extra=allow(ADMINS)
+)
+async def create_api_key(change: Creating, body: NewApiKey, response: Response) -> dict[str, Any]:
+    """Create a key for a machine. The key is in the answer and nowhere else."""
+    key, digest = new_api_key(change.caller.tenant_id)
+    made = {**changes(body), "expires_in_days": body.expires_in_days, "key_hash": digest.hex()}
+    created = await change.create("select ingest.create_api_key($1)", made, once={"key": key})
+    response.headers["Location"] = f"/api/v1/api-keys/{created['key_id']}"
+    response.headers["Cache-Control"] = "no-store"
+    return created
+
+
+@router.get("/{key_id}", response_model=ApiKey, responses=problems(404), openapi_extra=allow(ADMINS))
+async def get_api_key(api: Api, caller: Caller, key_id: PathId) -> dict[str, Any]:
+    """Show one key."""
+    return await api.find(caller, _RESOURCE, key_id)
+
+
+@router.post("/{key_id}/revoke", response_model=ApiKey, responses=problems(404), openapi_extra=allow(ADMINS))
+async def revoke_api_key(change: Acting, key_id: PathId) -> Any:
+    """Refuse a key from now on, on every process of the API within 5 seconds."""
+    key = await change.apply(_RESOURCE, key_id, "select ingest.revoke_api_key($1)")
+    change.api.authenticator.keys.forget(change.caller.tenant_id, actor_id(key_id))
+    return key

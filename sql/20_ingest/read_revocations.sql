@@ -1,0 +1,29 @@
+-- Rows never change, so that their number and the highest one together name the list. A row that is committed late changes
+-- the number.
+create function ingest.read_revocations(p_version text) returns jsonb
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with current_list as materialized (
+    select r.tenant_id, r.revocation_id, r.subject, r.session, r.token_id, r.issued_before
+    from public.revocations r
+    where r.expires_at > core.now()
+  ),
+  version as (
+    select format('%s.%s', count(*), coalesce(max(l.revocation_id), 0)) as name from current_list l
+  )
+  select jsonb_build_object(
+    'version', v.name,
+    'revocations', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'tenant_id', l.tenant_id, 'subject', l.subject, 'session', l.session, 'token_id', l.token_id,
+        'issued_before', extract(epoch from l.issued_before))), '[]')
+      from current_list l
+    )
+  )
+  from version v
+  where v.name is distinct from p_version
+$$;
+
+comment on function ingest.read_revocations(text) is
+  'The revocations of all tenants that are in force as {version, revocations}; null when the caller has this version.';
