@@ -59,7 +59,7 @@ def show() -> None:
 def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")]) -> None:
     """Show the limits of a tenant, how much of them it uses, and how often each refused something."""
     _require_tenant(tenant_id)
-    rows = _in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
+    rows = database.in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
     print(f"{'limit':<24} {'value':>13} {'used':>12} {'refused':>12}")
     for row in rows:
         value = "none" if row["value"] == 0 else str(row["value"])
@@ -77,14 +77,14 @@ def limit(
     if value != "default" and not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_LIMIT):
         raise LocalError(f"{value} is no limit: it takes a number of up to {_LONGEST_LIMIT} digits, or default")
     number = None if value == "default" else int(value)
-    if _in_database(lambda pool: set_limit(pool, tenant_id, name, number)):
+    if database.in_database(lambda pool: set_limit(pool, tenant_id, name, number)):
         print(f"The limit {name} of tenant {tenant_id} is {value} now.")
     else:
         print(f"The limit {name} of tenant {tenant_id} was {value} already.")
 
 
 def _require_tenant(tenant_id: str) -> None:
-    if tenant_id not in {known_id for known_id, _ in _in_database(list_tenants)}:
+    if tenant_id not in {known_id for known_id, _ in database.in_database(list_tenants)}:
         raise LocalError(f"there is no tenant {tenant_id}: ./pulse tenant list shows all")
 
 
