@@ -68,8 +68,8 @@ Row = tuple[str, float, int | None]
 def tells(rows: Sequence[Row], events: Sequence[Event]) -> bool:
     """Return true when the rows are the machine's events, of which those of some passes are written as flapping.
 
-    The changes of a flapping alert are the opening before its row if the row stands for that too, those between, and the
-    closing after it if they end with one.
+    The changes of a flapping row are the opening before it if it stands for that too, those between, and the closing
+    after it if they end with one.
     """
     if not rows:
         return not events

@@ -8,7 +8,8 @@ from itertools import count
 
 import asyncpg
 
-from services.evaluator_iot.evaluator import LOOPS, build
+from services.evaluator_iot.evaluation_metrics import EvaluationMetrics
+from services.evaluator_iot.evaluator import LOOPS, Evaluator, build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
@@ -53,6 +54,12 @@ class Evaluating:
 
     async def _is_drained(self) -> bool:
         return not await self.conn.fetchval("select exists (select from evaluator.inbox)")
+
+
+def evaluator_of(*, readings: int = 5000, pairs: int = 100_000, slow_seconds: float = NEVER) -> Evaluator:
+    """Return an evaluator without its loops; its limits do not depend on the machine's speed."""
+    metrics = EvaluationMetrics(ProcessMetrics("evaluator_iot"), operations=LOOPS)
+    return Evaluator(readings=readings, pairs=pairs, metrics=metrics, slow_seconds=slow_seconds)
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.dispatcher import Dispatcher
-from services.evaluator_iot.evaluator import Evaluator
 from services.local.database import LocalStack
 from services.ops_worker.sealing.anchors import Anchors, FileAnchor
 from services.ops_worker.workers.audit_retention import AuditRetention
@@ -23,6 +22,7 @@ from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests import seed
 from tests.delivering import claim, finish
+from tests.evaluating import evaluator_of
 from tests.processes import ready_service
 from tests.receiver import Receiver
 from tests.sealed_log import SealedLog, make_sealer
@@ -150,7 +150,7 @@ async def fill(url: Url, home: Path, hook: str) -> None:
         await seed.rule(conn, tenant_id="umbrella")
         for tenant_id in ("acme", "umbrella"):
             await seed.readings(conn, (0, 95), tenant_id=tenant_id)
-        await Evaluator(batch_readings=100).step(app)
+        await evaluator_of(readings=100).step(app)
         await Dispatcher(batch_events=100).step(app)
         await finish(conn, await claim(conn), "retry", status=429, error="busy", retry_after=1)
         await seed.readings(conn, (60, 96))

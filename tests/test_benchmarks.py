@@ -16,6 +16,7 @@ SHORT = {
     "http": ["--requests", "50", "--rounds", "1", "--no-libraries"],
     "readings_in": ["--seconds", "0.3", "--rounds", "1"],
     "exporter": ["--history", "600", "--pending", "40", "--scrapes", "2", "--rounds", "1"],
+    "fairness": ["--probes", "20", "--rules", "20", "--readings", "200", "--rounds", "1"],
     "evaluation": ["--readings", "2000", "--devices", "100", "--breaching", "0.01", "--rounds", "1"],
     "reading_to_webhook": ["--seconds", "1", "--rate", "20"],
     "fairness_delivery": ["--seconds", "1", "--rate", "20", "--jobs", "2"],

@@ -40,7 +40,8 @@ create table evaluator.shards (
   constraint shards_pkey primary key (shard),
   constraint shards_shard_check check (shard between 0 and 15)
 );
-comment on table evaluator.shards is 'One row a shard; its row lock is the right to evaluate that shard''s readings, so order holds for each device.';
+comment on table evaluator.shards is
+  'One row a shard; its row lock is the right to evaluate that shard''s readings, so order holds for each device.';
 comment on column evaluator.shards.shard is 'Number of the shard.';
 insert into evaluator.shards (shard) select generate_series(0, 15);
 drop table evaluator.lanes;

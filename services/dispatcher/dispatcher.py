@@ -19,10 +19,12 @@ class Dispatcher:
 
     def __init__(self, *, batch_events: int) -> None:
         self._batch_events = batch_events
+        self._after = ""
 
     async def step(self, pool: Pool) -> int:
         """One pass; returns the alert events decided, 0 when idle."""
-        row = await pool.fetchrow("select * from dispatcher.dispatch($1)", self._batch_events)
+        row = await pool.fetchrow("select * from dispatcher.dispatch($1, $2)", self._batch_events, self._after)
+        self._after = row["last_tenant"]
         for decision in row["decisions"]:
             with tracing.use_trace_id(decision["trace_id"]):
                 extras = {name: decision[name] for name in _LOGGED if name in decision}

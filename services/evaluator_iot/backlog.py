@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from services.evaluator_iot.work_share import WorkShare
@@ -34,6 +34,9 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._tenants)
+
+    def __iter__(self) -> Iterator[BusyTenant]:
+        return iter(self._tenants.values())
 
     def tenant_ids(self) -> list[str]:
         """Return the tenants, the next one first."""

@@ -13,6 +13,7 @@ class EvaluationMetrics:
     def __init__(self, process: ProcessMetrics, *, operations: Sequence[str]) -> None:
         labels, registry = ["service", "operation"], process.registry
         self._service = process.service
+        self.registry = registry
         self._pairs = Counter(
             "pulse_evaluator_pairs_total", "Pairs of a reading and a rule evaluated.", labels, registry=registry
         )

@@ -3,7 +3,7 @@
 Two loops share the work, so that a tenant with much of it holds up no other:
 
 evaluate            passes over the tenants in turn; each gets the same small share of the pass
-evaluate_backlog    passes over one tenant that had more than its share or whose pass failed; the busy tenants take turns
+evaluate_backlog    passes over one tenant that had more than its share or whose pass failed; these take turns
 """
 
 import asyncio
@@ -46,8 +46,8 @@ class Evaluator:
 
     readings: int
     pairs: int
-    slow_seconds: float
     metrics: EvaluationMetrics
+    slow_seconds: float = 1.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a tenant leaves the backlog: what arrived for it meanwhile is for the other loop."""
     wake_backlog: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,35 +1,33 @@
-create function dispatcher.dispatch(p_limit integer) returns table (events integer, decisions jsonb)
+create function dispatcher.dispatch(p_limit integer, p_after text default '')
+returns table (events integer, decisions jsonb, last_tenant text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- A pass looks at as many tenants, so its cost does not depend on how many wait.
+  c_most_tenants constant integer := 64;
+  -- A tenant whose routes and escalation steps name more channels gets fewer events.
+  c_decisions_an_event constant integer := 4;
+  v_waiting text[];
+  v_share integer;
   v_tenant_ids text[];
   v_event_ids bigint[];
 begin
   events := 0;
   decisions := '[]';
+  last_tenant := p_after;
   -- One dispatcher at a time, so that job ids follow event ids: set-based passes leave nothing to gain from two, and
   -- whoever finds the lock taken is woken again or finds the work at its next poll.
   if not pg_try_advisory_xact_lock(hashtextextended('pulse.dispatcher', 0)) then
     return next;
     return;
   end if;
-  with pending as materialized (
-    select e.tenant_id, e.event_id
-    from public.alert_events e
-    where e.dispatched_at is null
-    order by e.event_id
-    limit p_limit
-  ), taken as (
-    update public.alert_events e
-    set dispatched_at = clock_timestamp()
-    from pending p
-    where e.tenant_id = p.tenant_id and e.event_id = p.event_id
-    returning e.tenant_id, e.event_id
-  )
+  v_waiting := dispatcher._waiting_tenants(p_after, c_most_tenants);
+  last_tenant := coalesce(v_waiting[cardinality(v_waiting)], '');
+  v_share := greatest(p_limit / greatest(cardinality(v_waiting), 1), 1);
   select array_agg(t.tenant_id order by t.event_id), array_agg(t.event_id order by t.event_id), count(*)
   into v_tenant_ids, v_event_ids, events
-  from taken t;
+  from dispatcher._take_events(v_waiting, v_share, c_decisions_an_event * v_share) t;
   if events > 0 then
     decisions := dispatcher._decide(v_tenant_ids, v_event_ids);
     perform dispatcher._record(decisions);
@@ -38,6 +36,7 @@ begin
 end
 $$;
 
-comment on function dispatcher.dispatch(integer) is
-  'One pass: decide about at most p_limit alert events in order and return how many there were and the decisions: each '
-  'notification job, and the suppressed channels of each event as one.';
+comment on function dispatcher.dispatch(integer, text) is
+  'One pass: decide about at most p_limit alert events and about four channels for each, of each tenant in order, and return how '
+  'many there were and the decisions: each notification job, and the suppressed channels of each event as one. The next 64 '
+  'tenants in turn after p_after share the limit; last_tenant is the p_after of the next pass.';

@@ -10,21 +10,9 @@ declare
 begin
   -- Everybody else locks the alert first and its escalation second. Here the order does not matter, for nothing waits:
   -- a pair that somebody holds is left to the next pass, and with both locked the alert cannot change until commit.
-  with due as materialized (
-    select escalation.tenant_id, escalation.alert_id
-    from ops.escalations escalation
-    join public.alerts alert
-      on alert.tenant_id = escalation.tenant_id
-      and alert.alert_id = escalation.alert_id
-    where escalation.due_at <= core.now()
-    order by escalation.due_at
-    limit p_limit
-    for no key update of alert skip locked
-    for update of escalation skip locked
-  )
   select array_agg(due.tenant_id), array_agg(due.alert_id)
   into v_tenant_ids, v_alert_ids
-  from due;
+  from ops._claim_escalations(p_limit) due;
 
   -- A statement of its own: its snapshot sees what was committed up to the moment of locking.
   select array_agg(decision order by decision.due_at, decision.alert_id)
@@ -59,5 +47,5 @@ end
 $$;
 
 comment on function ops.run_escalations(integer) is
-  'One pass over at most p_limit due escalations: tell the step''s channel while the alert is open and not silenced, '
+  'One pass over at most p_limit due escalations, of which each tenant has the same share: tell the step''s channel while the alert is open and not silenced, '
   'then schedule the next step. Gives a row for each escalation handled, told or not; no row means nothing is due.';

@@ -27,20 +27,8 @@ _EVENTS = table(
     "alert_events",
     Column("alert_id", BigInteger),
     Column("event_id", BigInteger),
-    *(
-        Column(name)
-        for name in (
-            "kind",
-            "occurred_at",
-            "actor",
-            "message",
-            "value",
-            "changes",
-            "channel_id",
-            "step_number",
-            "trace_id",
-        )
-    ),
+    *(Column(name) for name in ("kind", "occurred_at", "actor", "message", "value", "changes")),
+    *(Column(name) for name in ("channel_id", "step_number", "trace_id")),
     schema="api",
 )
 _SUPPRESSIONS = table(
