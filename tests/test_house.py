@@ -25,6 +25,7 @@ SHARED = {
     "http_client",
     "limit_settings",
     "http_settings",
+    "ingest_settings",
     "listening",
     "log_repeats",
     "logging",

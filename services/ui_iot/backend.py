@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
@@ -15,6 +15,7 @@ from services.shared.server import Process
 from services.shared.settings import UiIot
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.body_budget import BodyBudget
 from services.ui_iot.limit_refusals import LimitRefusals
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
@@ -24,6 +25,7 @@ from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
 from services.ui_iot.timelines import Timelines
+from services.ui_iot.turns import Turns
 
 T = TypeVar("T")
 
@@ -41,6 +43,9 @@ class Backend:
     refreshes: RefreshGate
     refusals: LimitRefusals
     timelines: Timelines
+    bodies: BodyBudget
+    turns: Turns = field(default_factory=Turns)
+    """For work on long bodies."""
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
         """A transaction in which the caller changes something."""
