@@ -30,6 +30,7 @@ SHARED = {
     "server",
     "settings",
     "tracing",
+    "visible_text",
     "worker",
 }
 

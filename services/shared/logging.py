@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import orjson
 
 from services.shared import tracing
+from services.shared.visible_text import escape_json
 
 _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
@@ -87,7 +88,7 @@ def _dump(line: dict[str, Any]) -> bytes:
         # One character may take seven bytes.
         kept["message"] = kept["message"][: _LONGEST_LINE // 8]
         text = _encode({**kept, "truncated_bytes": len(text)})
-    return text
+    return escape_json(text)
 
 
 def _encode(line: dict[str, Any]) -> bytes:
