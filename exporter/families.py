@@ -14,7 +14,7 @@ Labels: TypeAlias = tuple[str, ...]
 
 
 class _Invalid(Exception):
-    """The rows are no valid family; the message says which rule they break."""
+    """The rows are no valid family. The message names the broken rule, never a label's value: it is logged."""
 
 
 def build_family(shape: Shape, rows: Sequence[Row], *, max_rows: int) -> Metric | Refusal:
@@ -50,7 +50,7 @@ def _fill(family: CounterMetricFamily | GaugeMetricFamily, valued: list[tuple[La
     previous = None
     for labels, cells in valued:
         if labels == previous:
-            raise _Invalid(f"two rows have the labels {labels!r}")
+            raise _Invalid("two rows have the same labels")
         previous = labels
         family.add_metric(labels, _number(cells[-1]))
     return family
@@ -88,7 +88,7 @@ def _boundary(cell: str | float | None) -> float:
     except ValueError:
         boundary = math.nan
     if math.isnan(boundary):
-        raise _Invalid(f"le cannot be {cell!r}")
+        raise _Invalid("an le is no number")
     return boundary
 
 

@@ -17,6 +17,9 @@ from services.shared.db import UNAVAILABLE
 CHECK_MILLISECONDS = 500
 OUT_OF_TIME = Refusal("the scrape's time was over before its turn came")
 _HEAL = "rollback to savepoint view"
+# Errors about objects, rights, limits and the server. Messages of other classes may quote a row, such as
+# 'invalid input syntax for type double precision: "boiler-1"', and the reason goes to the log.
+_WITHOUT_VALUES = ("42", "53", "55", "57", "58")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,17 @@ class _Turns:
             if isinstance(error, asyncpg.QueryCanceledError) and timeout < self._most():
                 # Somebody more patient has joined meanwhile.
                 return await self.read(view, shape)
-            return Reading(view, shape, Refusal(f"{error.sqlstate}: {error}"), took)
+            return Reading(view, shape, Refusal(_reason(error)), took)
         return Reading(view, shape, rows, time.perf_counter() - started)
 
     def _most(self) -> float:
         """Seconds that the next view may take."""
         return min(self._limits.view_seconds, self._deadline.left())
+
+
+def _reason(error: asyncpg.PostgresError) -> str:
+    state = str(error.sqlstate)
+    return f"{state}: {error.message if state.startswith(_WITHOUT_VALUES) else type(error).__name__}"
 
 
 def _milliseconds(seconds: float) -> int:

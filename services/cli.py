@@ -31,6 +31,7 @@ from services.local.tenants import app as tenant_app
 from services.local.tokens import app as token_app
 from services.local.waterfall import waterfall_table
 from services.shared.tracing import parse_trace_id
+from services.shared.visible_text import escape_json, terminal_text
 
 app = typer.Typer(
     help="Alerting for fleets of IoT devices, on one machine.",
@@ -120,7 +121,9 @@ def trace(
         raise LocalError(f"tenant {tenant} has nothing with trace id {canonical}")
     if as_json:
         print(
-            orjson.dumps({"trace_id": canonical, "truncated": False, "steps": rows}, option=orjson.OPT_UTC_Z).decode()
+            escape_json(
+                orjson.dumps({"trace_id": canonical, "truncated": False, "steps": rows}, option=orjson.OPT_UTC_Z)
+            ).decode()
         )
         return
     console = _console()
@@ -203,7 +206,7 @@ def _console() -> Console:
 
 
 def _fail(message: str, *, status: int = 1) -> None:
-    print(f"pulse: {' '.join(message.split())}", file=sys.stderr)
+    print(terminal_text(f"pulse: {' '.join(message.split())}"), file=sys.stderr)
     sys.exit(status)
 
 

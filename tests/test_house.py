@@ -36,6 +36,7 @@ SHARED = {
     "server",
     "settings",
     "tracing",
+    "visible_text",
     "web",
     "web_settings",
     "worker",

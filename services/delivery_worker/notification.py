@@ -1,12 +1,16 @@
 """What a channel tells: the payload of a notification job, checked."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from services.shared.visible_text import printable
 
 Kind = Literal["opened", "acknowledged", "escalated", "updated", "closed"]
 Severity = Literal["info", "warning", "error", "critical"]
+Text = Annotated[str, AfterValidator(printable)]
+"""Text that people, devices or tokens chose, in one line and without what could hide or turn it."""
 
 
 class Alert(BaseModel):
@@ -17,18 +21,18 @@ class Alert(BaseModel):
     alert_id: int
     fingerprint: str
     rule_id: int | None = None
-    rule_name: str
-    device_id: str | None = None
-    device_name: str | None = None
-    metric: str | None = None
+    rule_name: Text
+    device_id: Text | None = None
+    device_name: Text | None = None
+    metric: Text | None = None
     severity: Severity
     status: Literal["open", "acknowledged", "closed"]
-    message: str
+    message: Text
     value: float | None = None
     opened_at: datetime
     closed_at: datetime | None = None
-    close_reason: str | None = None
-    acknowledged_by: str | None = None
+    close_reason: Text | None = None
+    acknowledged_by: Text | None = None
 
 
 class Notification(BaseModel):

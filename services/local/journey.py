@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from services.shared import db
+from services.shared.visible_text import terminal_text
 
 Row = Mapping[str, Any]
 
@@ -57,6 +59,10 @@ def journey_table(steps: Sequence[Hop]) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     shown.add_column(justify="right")
     for number, hop in enumerate(steps):
-        shown.add_row(f"+{hop.milliseconds:.1f} ms" if number else "", hop.title, hop.service, hop.what)
+        shown.add_row(
+            f"+{hop.milliseconds:.1f} ms" if number else "",
+            hop.title,
+            *(Text(terminal_text(said)) for said in (hop.service, hop.what)),
+        )
     shown.add_row(f"{sum(hop.milliseconds for hop in steps):.1f} ms", "from reading to answer", "", "")
     return shown

@@ -3,11 +3,24 @@
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
+from services.shared.visible_text import terminal_text
+
 LARGEST_BYTES = 10_000_000
 GENERATIONS = 3
+MODE = 0o640
+"""For the owner and a group of log readers: a log names devices, people and addresses."""
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open a log to append to, readable by owner and group only, whatever the umask or an older file's mode is."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE)
+    os.fchmod(handle, MODE)
+    return os.fdopen(handle, "ab")
 
 
 def trim(log: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
@@ -22,7 +35,9 @@ def trim(log: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
         older = log.with_name(f"{log.name}.{generation - 1}")
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{generation}"))
-    shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+    with log.open("rb") as source, open_log(log.with_name(f"{log.name}.1")) as copy:
+        copy.truncate(0)
+        shutil.copyfileobj(source, copy)
     os.truncate(log, 0)
 
 
@@ -39,5 +54,5 @@ def last_message(log: Path) -> str:
     try:
         record = orjson.loads(lines[-1])
     except orjson.JSONDecodeError:
-        return lines[-1].strip()
-    return str(record.get("message", lines[-1])) if isinstance(record, dict) else lines[-1]
+        return terminal_text(lines[-1].strip())
+    return terminal_text(record.get("message", lines[-1]) if isinstance(record, dict) else lines[-1])

@@ -25,6 +25,7 @@ from services.local.metric_lint import Bounds, lint
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
 from services.shared.settings import Exporter
+from services.shared.visible_text import terminal_text
 
 app = typer.Typer(help="List the metrics that are views, and find what is wrong with them.", no_args_is_help=True)
 # A view that hangs costs its timeout; here the others have their turn all the same.
@@ -69,7 +70,7 @@ def check(
         print(orjson.dumps({"views": len(passes[-1]), "findings": [asdict(finding) for finding in findings]}).decode())
     else:
         for finding in findings:
-            print(f"metrics.{finding.view}: {finding.level}: {finding.message} ({finding.rule})")
+            print(terminal_text(f"metrics.{finding.view}: {finding.level}: {finding.message} ({finding.rule})"))
         print(f"{len(passes[-1])} views: {errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise typer.Exit(1)
@@ -137,11 +138,11 @@ def metrics_table(rows: Sequence[dict[str, object]]) -> Table:
         labels, milliseconds = row["labels"], row["milliseconds"]
         assert isinstance(labels, list)
         shown.add_row(
-            str(row["metric"]),
+            terminal_text(row["metric"]),
             str(row["type"] or ""),
-            ", ".join(labels),
+            terminal_text(", ".join(labels)),
             "" if row["rows"] is None else str(row["rows"]),
             "" if milliseconds is None else f"{milliseconds:.1f}",
-            f"NOT SERVED: {row['refused']}" if row["refused"] else str(row["help"]),
+            terminal_text(f"NOT SERVED: {row['refused']}" if row["refused"] else row["help"]),
         )
     return shown

@@ -20,6 +20,7 @@ from services.local import pg_cluster, pg_leftovers
 from services.local.command import Command
 from services.local.errors import LocalError
 from services.local.lock import AlreadyHeldError, hold
+from services.local.log_files import open_log
 from services.local.pg_account import Account, find_account
 from services.local.pg_binaries import major_version, reachable_binaries
 from services.local.pg_places import Places, existing_data, find_places
@@ -55,7 +56,7 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Start the server and return when it takes connections and the database `pulse` exists."""
         command = self.prepare()
-        with (self.home / "postgres.log").open("ab") as log:
+        with open_log(self.home / "postgres.log") as log:
             self._process = subprocess.Popen(
                 command.argv,
                 cwd=command.cwd,

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from services.local.state_file import ProcessState
 from services.local.supervise import Child
+from services.shared.visible_text import terminal_text
 
 
 class Screen:
@@ -54,7 +55,7 @@ def describe(child: Child) -> str:
     where = f", port {child.spec.port}" if child.spec.port else ""
     again = f", restart {child.restarts}" if child.restarts else ""
     if child.pid is None:
-        return f"{child.spec.name}: {progress(child)} ({child.fault}){again}"
+        return f"{child.spec.name}: {progress(child)} ({terminal_text(child.fault)}){again}"
     return f"{child.spec.name}: {progress(child)}, pid {child.pid}{where}{again}"
 
 
@@ -90,5 +91,5 @@ def _table(rows: Iterable[tuple[str, int | None, int | None, str, int]]) -> Tabl
         made.add_column(title, justify="left" if title in ("process", "ready") else "right")
     for name, pid, port, state, restarts in rows:
         colour = "green" if state == "ready" else "yellow"
-        made.add_row(name, str(pid or "-"), str(port or "-"), Text(state, colour), str(restarts))
+        made.add_row(name, str(pid or "-"), str(port or "-"), Text(terminal_text(state), colour), str(restarts))
     return made

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from services.local.command import Command
 from services.local.errors import LocalError
+from services.local.log_files import open_log
 
 LONGEST_WAIT_SECONDS = 10.0
 STABLE_SECONDS = 10.0
@@ -108,8 +109,7 @@ class Supervisor:
     async def _run(self, child: Child) -> str:
         """One run from start to end; returns how it ended."""
         command = await child.spec.command()
-        child.spec.log.parent.mkdir(parents=True, exist_ok=True)
-        with child.spec.log.open("ab") as log:
+        with open_log(child.spec.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *command.argv,
                 cwd=command.cwd,

@@ -17,6 +17,7 @@ from services.local.lock import holder
 from services.local.roster import uses_own_keys
 from services.local.state_file import NotRunningError, read_state
 from services.shared import db, tracing
+from services.shared.visible_text import terminal_text
 from services.ui_iot.claims import SYSTEM_TENANT
 from services.ui_iot.naming import visible_name
 
@@ -52,7 +53,7 @@ def create(
 def show() -> None:
     """Show all tenants."""
     for tenant_id, name in database.in_database(list_tenants):
-        print(f"{tenant_id:<20} {name}")
+        print(terminal_text(f"{tenant_id:<20} {name}"))
 
 
 @app.command()

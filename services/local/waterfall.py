@@ -15,6 +15,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from services.shared.visible_text import terminal_text
+
 Row = Mapping[str, Any]
 
 PAUSE_SECONDS = 1.0
@@ -116,8 +118,8 @@ def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
         cells: list[Text | str] = [
             f"+{_duration(begun * 1000)}",
             "" if row["duration_ms"] is None else _duration(row["duration_ms"]),
-            Text(_printable(str(row["service"]))),
-            _cut(line.guides + _printable(str(row["what"]))),
+            Text(terminal_text(row["service"])),
+            _cut(line.guides + terminal_text(row["what"])),
         ]
         if has_bars:
             first = axis.column(begun)
@@ -129,11 +131,6 @@ def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
 def _cut(text: str) -> Text:
     """The one column that gives way where there is no room."""
     return Text(text, no_wrap=True, overflow="ellipsis")
-
-
-def _printable(text: str) -> str:
-    """Devices and people choose names: nothing of them may steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _duration(milliseconds: float) -> str:

@@ -12,6 +12,7 @@ import orjson
 
 from services.shared import tracing
 from services.shared.log_repeats import Repeats
+from services.shared.visible_text import escape_json
 
 # Marks a record of tell().
 _EACH = "_pulse_each"
@@ -92,7 +93,7 @@ def _dump(line: dict[str, Any]) -> bytes:
         # One character may take seven bytes.
         kept["message"] = kept["message"][: _LONGEST_LINE // 8]
         text = _encode({**kept, "truncated_bytes": len(text)})
-    return text
+    return escape_json(text)
 
 
 def _encode(line: dict[str, Any]) -> bytes:

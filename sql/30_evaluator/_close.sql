@@ -13,7 +13,7 @@ begin
         value double precision, received_at timestamptz, changes integer, message text, trace_id text)
   ), closed as (
     update public.alerts a
-    set status = 'closed', closed_at = greatest(c.at, a.opened_at), close_reason = c.reason
+    set status = 'closed', closed_at = greatest(c.at, a.opened_at), close_reason = core.visible_text(c.reason)
     from closure c
     where a.tenant_id = c.tenant_id and a.fingerprint = c.fingerprint and a.status <> 'closed'
     returning a.tenant_id, a.alert_id, a.closed_at as at, c.reason, c.actor_type, c.actor, c.value, c.received_at,

@@ -17,8 +17,9 @@ begin
   ), stored as (
     insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity,
       message, value, opened_at, status, closed_at, close_reason, silenced_until, trace_id)
-    select o.tenant_id, o.fingerprint, o.rule_id, o.rule_name, o.device_id, o.device_name, o.metric,
-      o.severity, o.message, o.value, o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
+    -- Names from before the API checked them, or from psql, must not reach a message or a terminal as they are.
+    select o.tenant_id, o.fingerprint, o.rule_id, core.visible_text(o.rule_name), o.device_id,
+      core.visible_text(o.device_name), core.visible_text(o.metric), o.severity, core.visible_text(o.message), o.value, o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
       case when o.closed_at is not null then 'resolved' end,
       (
         select s.silenced_until

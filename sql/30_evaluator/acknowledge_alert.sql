@@ -4,7 +4,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_tenant_id text := core.require_tenant();
-  v_actor text := coalesce(core.current_actor_name(), core.current_actor_id(), session_user);
+  v_actor text := core.visible_text(coalesce(core.current_actor_name(), core.current_actor_id(), session_user));
   v_alert public.alerts := evaluator._lock_alert(v_tenant_id, p_alert_id);
 begin
   if v_alert.status = 'acknowledged' then

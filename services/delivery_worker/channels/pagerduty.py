@@ -11,8 +11,9 @@ from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import clip, headline, printable
+from services.delivery_worker.channels.wording import clip, headline
 from services.delivery_worker.notification import Kind, Notification
+from services.shared.visible_text import printable
 
 # Limits of the Events API v2 reference, in characters.
 _SUMMARY = 1024

@@ -13,8 +13,9 @@ from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import clip, facts, headline, printable
+from services.delivery_worker.channels.wording import clip, facts, headline
 from services.delivery_worker.notification import Notification
+from services.shared.visible_text import printable
 
 # Limits of Slack's Block Kit reference, in characters after escaping.
 _HEADER = 150

@@ -10,8 +10,9 @@ from services.delivery_worker.channels.answers import is_failure
 from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
-from services.delivery_worker.channels.wording import clip, facts, headline, printable
+from services.delivery_worker.channels.wording import clip, facts, headline
 from services.delivery_worker.notification import Notification
+from services.shared.visible_text import printable
 
 # Teams refuses messages over 28 KB.
 LARGEST_BODY_BYTES = 28 * 1024

@@ -1,9 +1,9 @@
 """The words that the channels for people share."""
 
-import unicodedata
 from decimal import Decimal
 
 from services.delivery_worker.notification import Notification
+from services.shared.visible_text import printable
 
 _KINDS = {
     "opened": "Opened",
@@ -12,23 +12,6 @@ _KINDS = {
     "updated": "Updated",
     "closed": "Closed",
 }
-
-
-# Joiners are part of words and emoji; every other format character may hide or turn text.
-_JOINERS = "\u200c\u200d"
-
-
-def printable(text: str) -> str:
-    """Return the text in one line, without control characters and without marks that change its direction."""
-    kept = (
-        ""
-        if unicodedata.category(character) in ("Cf", "Cs") and character not in _JOINERS
-        else " "
-        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
-        else character
-        for character in text
-    )
-    return "".join(kept).strip()
 
 
 def clip(text: str, limit: int) -> str:

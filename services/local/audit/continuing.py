@@ -21,6 +21,7 @@ from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.note import SignerKey
+from services.shared.visible_text import terminal_text
 
 
 @app.command("continue")
@@ -58,8 +59,8 @@ def continue_sealing(
     entry = as_sealer(
         lambda pool: continue_log(pool, keys, key, kept, blocks=blocks, named=named, reason=reason, directory=directory)
     )
-    print(f"The log {entry.in_words()}.")
-    print(f"Before: {entry.before}. Now: {entry.after}. A running ops worker seals from here on.")
+    print(terminal_text(f"The log {entry.in_words()}."))
+    print(terminal_text(f"Before: {entry.before}. Now: {entry.after}. A running ops worker seals from here on."))
 
 
 async def continue_log(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from services.local.audit.asking import record_read
 from services.local.errors import LocalError
 from services.shared import db
+from services.shared.visible_text import escape_json, terminal_text
 from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
 from services.ui_iot.problems import Unprocessable
 from services.ui_iot.routes.audit import AuditFilter
@@ -75,7 +76,7 @@ class Tail:
 
     def _line(self, event: Mapping[str, Any]) -> str:
         if self.as_json:
-            return orjson.dumps({**event, "cursor": write_place(place_of(event))}).decode()
+            return escape_json(orjson.dumps({**event, "cursor": write_place(place_of(event))})).decode()
         said = (
             event["timestamp"],
             event["tenant_id"],
@@ -86,4 +87,4 @@ class Tail:
             event["message"],
         )
         # What was written past the cleaning door must not steer the terminal.
-        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in "  ".join(said))
+        return terminal_text("  ".join(said))

@@ -13,6 +13,7 @@ from rich.table import Table
 from services.local.audit.app import app, as_auditor, operator
 from services.local.audit.places import parse_time
 from services.shared import db, tracing
+from services.shared.visible_text import terminal_text
 
 
 @app.command()
@@ -81,9 +82,9 @@ def holds_table(found: Sequence[Mapping[str, Any]]) -> Table:
             _shown(row["starts_at"]),
             _shown(row["ends_at"]),
             _shown(row["placed_at"]),
-            row["placed_by"],
-            row["reason"],
-            released or "in force",
+            terminal_text(row["placed_by"]),
+            terminal_text(row["reason"]),
+            terminal_text(released or "in force"),
         )
     return table
 

@@ -15,13 +15,14 @@ from services.ops_worker.sealing.standing import signer_of
 from services.shared import db
 from services.shared.sealed_log.entry import LOST, Entry
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.visible_text import terminal_text
 
 
 @app.command()
 def keys() -> None:
     """Print the public keys, the newest last: what an auditor takes away."""
     for key in public_keys(Home.find(), None):
-        print(key)
+        print(terminal_text(key))
 
 
 @app.command("rotate-key")
@@ -41,7 +42,7 @@ def rotate_key(
     try:
         if lost:
             entry = as_sealer(lambda pool: replace_lost_key(pool, found, reason))
-            print(f"The log {entry.in_words()}.")
+            print(terminal_text(f"The log {entry.in_words()}."))
             print(
                 f"Hold the older keys in {found.public_path}, which came from the database, against auditors' copies."
             )

@@ -21,6 +21,7 @@ from services.shared.sealed_log.broken import Broken
 from services.shared.sealed_log.contents import count_of
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.verification import Report, Verification
+from services.shared.visible_text import escape_json, terminal_text
 
 _LATE_SECONDS = 60.0
 """Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
@@ -58,13 +59,13 @@ def verify(
             raise
         # Whatever it is, it must not look like a log that somebody altered, which is status 1.
         what = str(error) if isinstance(error, LocalError | OSError) else f"{type(error).__name__}: {error}"
-        print(f"pulse: not verified: {what}", file=sys.stderr)
+        print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
-        print(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2).decode())
+        print(escape_json(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2)).decode())
     else:
         for line in _as_lines(report, place):
-            print(line)
+            print(terminal_text(line))
     if report.faults:
         raise typer.Exit(1)
 
