@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import oidc_settings, settings
+from services.shared import http_settings, oidc_settings, settings, web_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -55,6 +55,8 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
+        web_settings.Web,
+        http_settings.Http,
         settings.AuditWriter,
         settings.UiIot,
         oidc_settings.Oidc,
@@ -72,6 +74,8 @@ def _section(each: type[BaseSettings]) -> str:
     match each:
         case settings.Settings:
             title = "Every process"
+        case web_settings.Web | http_settings.Http:
+            title = "Every process: " + described.removesuffix(".")
         case settings.AuditWriter | oidc_settings.Oidc:
             title = described.removesuffix(".")
         case _:
