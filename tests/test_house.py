@@ -23,6 +23,7 @@ SHARED = {
     "egress",
     "http_client",
     "http_settings",
+    "ingest_settings",
     "listening",
     "log_repeats",
     "logging",

@@ -69,8 +69,9 @@ class Repeats:
                 continue
             counted = copy.copy(second.last)
             counted.__dict__["repeats"] = second.left_out
-            # The flood may go on: from here on only the count is written, once a second.
-            second.started, second.count, second.left_out, second.last = now, PASSING, 0, None
+            # While the flood goes on, only the count is written, once a second.
+            count = PASSING if second.left_out > PASSING else 0
+            second.started, second.count, second.left_out, second.last = now, count, 0, None
             yield counted
 
     def _forget(self, now: float) -> None:

@@ -24,6 +24,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
 from services.shared.http_settings import Http
+from services.shared.ingest_settings import Ingest
 from services.shared.oidc_settings import Oidc, split_list
 from services.shared.web_settings import Web
 
@@ -156,7 +157,7 @@ class AuditWriter(Settings):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc):
+class UiIot(AuditWriter, Oidc, Ingest):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -176,14 +177,6 @@ class UiIot(AuditWriter, Oidc):
     """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
     audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
     """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
-    ingest_max_readings: Annotated[int, Field(ge=1, le=100_000)] = 10_000
-    """Most readings in one request."""
-    ingest_max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    """Longest request with readings."""
-    ingest_max_age_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] = 7 * 86400.0
-    """Oldest reading that is taken."""
-    ingest_max_future_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """How far a device's clock may be ahead."""
     allow_private_destinations: bool = False
     """Whether a channel may point to this machine, by plain http too: for the demo."""
 

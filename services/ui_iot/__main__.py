@@ -28,6 +28,7 @@ from services.ui_iot.app import create_app
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.backend import Backend, pool_of
+from services.ui_iot.body_budget import BodyBudget
 from services.ui_iot.client_address import ClientAddress
 from services.ui_iot.device_tokens import DeviceTokens
 from services.ui_iot.issuers import IssuerEntry, load_issuers
@@ -72,6 +73,7 @@ def make_backend(
         issuers=issuers,
         tails=Tails(process, most=settings.audit_max_tails),
         refreshes=RefreshGate(limit),
+        bodies=BodyBudget(most=settings.body_bytes_in_flight, most_of_caller=settings.body_bytes_per_caller),
     )
 
 

@@ -75,7 +75,7 @@ def create_api(backend: Backend) -> FastAPI:
     )
     api.state.backend = backend
     # The last one added is the first one met.
-    api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes)
+    api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes, budget=backend.bodies)
     api.add_middleware(
         AuthMiddleware,
         authenticator=backend.authenticator,

@@ -16,6 +16,7 @@ from services.shared.server import Process
 from services.shared.settings import UiIot
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.body_budget import BodyBudget
 from services.ui_iot.oidc import Issuer
 from services.ui_iot.paging import Order, PageQuery, fetch_page
 from services.ui_iot.principal import Principal
@@ -23,6 +24,7 @@ from services.ui_iot.problems import NotFound
 from services.ui_iot.refresh_gate import RefreshGate
 from services.ui_iot.resources import Resource
 from services.ui_iot.selects import fetch
+from services.ui_iot.turns import Turns
 
 T = TypeVar("T")
 MOST_TIMELINES = 2
@@ -39,6 +41,9 @@ class Backend:
     issuers: Mapping[str, Issuer]
     tails: Tails
     refreshes: RefreshGate
+    bodies: BodyBudget
+    turns: Turns = field(default_factory=Turns)
+    """For work on long bodies."""
     timelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TIMELINES))
     """Held while a trace is read, which may take seconds: the pool is for everybody."""
 

@@ -111,6 +111,13 @@ class TooLarge(HTTPException):
         super().__init__(413, detail)
 
 
+class Overloaded(HTTPException):
+    """The request would take more than its share; the rest of its body is not read."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail, {"Retry-After": str(RETRY_SECONDS), "Connection": "close"})
+
+
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
     """A response that says what is wrong; members stand beside the standard ones."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase

@@ -109,12 +109,15 @@ def _decode_leniently(body: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def check_readings(items: Sequence[Any], limits: Limits) -> Batch:
-    """Sort the good from the refused. A reading without timestamp gets the time of the request."""
-    batch = Batch()
+def check_readings(items: Sequence[Any], limits: Limits, *, batch: Batch | None = None, first: int = 0) -> Batch:
+    """Sort the good from the refused. A reading without timestamp gets the time of the request.
+
+    batch gets the readings, a new one by default. first: the place in the request of the first one.
+    """
+    batch = Batch() if batch is None else batch
     earliest = limits.now - timedelta(seconds=limits.max_age_seconds)
     latest = limits.now + timedelta(seconds=limits.max_future_seconds)
-    for index, item in enumerate(items):
+    for index, item in enumerate(items, first):
         fault = _find_fault(item, limits.only_device)
         if fault is None:
             # A microsecond apart, or a second reading of one metric without timestamp would replace the first.

@@ -67,6 +67,12 @@ class DoorProtocol(H11Protocol):
         super().on_response_complete()
         self._note(0)
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to the protocol of websockets."""
+        self._waits_for = "websocket"
+        self._guest.settle()
+        super().handle_websocket_upgrade(event)
+
     def pause_writing(self) -> None:
         """Wait until the client reads."""
         super().pause_writing()
@@ -130,7 +136,7 @@ class DoorProtocol(H11Protocol):
 
     def _note(self, received: int) -> None:
         """Note whether the client or the process is to go on."""
-        if self._waits_for == "send":
+        if self._waits_for in ("send", "websocket"):
             return
         state = self.conn.their_state
         if state is h11.IDLE:

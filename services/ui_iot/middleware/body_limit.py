@@ -2,6 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.ui_iot.body_budget import BodyBudget, Hold
 from services.ui_iot.problems import TooLarge, problem
 
 # The longest thing a person configures is a policy of 20 steps: 2 KB.
@@ -9,14 +10,16 @@ SMALL_BYTES = 64 * 1024
 # The longest query is a list's filters with a cursor: 2 KB.
 LONGEST_ADDRESS_BYTES = 8192
 INGEST_PREFIX = "/ingest/"
+_SETTING = " (PULSE_INGEST_MAX_BODY_BYTES)"
 
 
 class BodyLimitMiddleware:
     """Refuses a body by its announced length, or while it arrives when the length is not announced or wrong."""
 
-    def __init__(self, app: ASGIApp, *, ingest_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, ingest_bytes: int, budget: BodyBudget) -> None:
         self.app = app
         self._ingest_bytes = ingest_bytes
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a bounded body."""
@@ -35,19 +38,30 @@ class BodyLimitMiddleware:
             await problem(415, detail, headers={"Accept-Encoding": "identity"})(scope, receive, send)
             return
         most = self._ingest_bytes if scope["path"].startswith(INGEST_PREFIX) else SMALL_BYTES
-        detail = f"The body may have {most} bytes."
+        detail = f"The body may have {most} bytes{_SETTING if most == self._ingest_bytes else ''}."
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if announced.isdigit() and int(announced[:20]) > most:
             await problem(413, detail, headers={"Connection": "close"})(scope, receive, send)
             return
         taken = 0
+        hold: Hold | None = None
 
         async def bounded() -> Message:
-            nonlocal taken
+            nonlocal taken, hold
             message = await receive()
-            taken += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            taken += count
             if taken > most:
                 raise TooLarge(detail)
+            if taken > SMALL_BYTES:
+                # A short body is not counted: the number of connections bounds them.
+                if hold is None:
+                    hold, count = self._budget.hold(scope.get("pulse.principal")), taken
+                hold.grow(count)
             return message
 
-        await self.app(scope, bounded, send)
+        try:
+            await self.app(scope, bounded, send)
+        finally:
+            if hold is not None:
+                hold.release()

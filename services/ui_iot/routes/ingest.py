@@ -18,7 +18,8 @@ from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller, Principal
 from services.ui_iot.problems import TooLarge, Unprocessable, Unreadable
-from services.ui_iot.readings import Batch, Limits, check_readings, decode_readings
+from services.ui_iot.readings import Batch, Limits
+from services.ui_iot.readings_body import check_items, decode_body
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +118,15 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     A device's token reports that device only, unless the device is a gateway.
     """
     try:
-        items = decode_readings(await request.body())
+        items = await decode_body(await request.body(), api.turns, most_readings=api.settings.ingest_max_readings)
     except ValueError:
         raise Unreadable from None
     if items is None:
         raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
     most = api.settings.ingest_max_readings
     if len(items) > most:
-        raise TooLarge(f"A request may carry {most} readings.")
-    batch = check_readings(items, _limits(api, caller))
+        raise TooLarge(f"A request may carry {most} readings (PULSE_INGEST_MAX_READINGS).")
+    batch = await check_items(items, _limits(api, caller), api.turns)
     stored = await _store(api, caller, batch)
     counts = {**stored, "refused": len(batch.refused)}
     tell(log, logging.INFO, "readings received", {**counts, "tenant_id": caller.tenant_id})
