@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import http_settings, oidc_settings, settings, web_settings
+from services.shared import http_settings, ingest_settings, oidc_settings, settings, web_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -59,6 +59,7 @@ def render() -> str:
         http_settings.Http,
         settings.AuditWriter,
         settings.UiIot,
+        ingest_settings.Ingest,
         oidc_settings.Oidc,
         settings.EvaluatorIot,
         settings.Dispatcher,
@@ -76,7 +77,7 @@ def _section(each: type[BaseSettings]) -> str:
             title = "Every process"
         case web_settings.Web | http_settings.Http:
             title = "Every process: " + described.removesuffix(".")
-        case settings.AuditWriter | oidc_settings.Oidc:
+        case settings.AuditWriter | oidc_settings.Oidc | ingest_settings.Ingest:
             title = described.removesuffix(".")
         case _:
             assert issubclass(each, settings.Settings)
