@@ -8,7 +8,14 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import evaluation_settings, oidc_settings, settings
+from services.shared import (
+    evaluation_settings,
+    http_settings,
+    ingest_settings,
+    oidc_settings,
+    settings,
+    web_settings,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -56,8 +63,11 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
+        web_settings.Web,
+        http_settings.Http,
         settings.AuditWriter,
         settings.UiIot,
+        ingest_settings.Ingest,
         oidc_settings.Oidc,
         settings.EvaluatorIot,
         evaluation_settings.Evaluation,
@@ -74,7 +84,9 @@ def _section(each: type[BaseSettings]) -> str:
     match each:
         case settings.Settings:
             title = "Every process"
-        case settings.AuditWriter | oidc_settings.Oidc | evaluation_settings.Evaluation:
+        case web_settings.Web | http_settings.Http:
+            title = "Every process: " + described.removesuffix(".")
+        case settings.AuditWriter | oidc_settings.Oidc | ingest_settings.Ingest | evaluation_settings.Evaluation:
             title = described.removesuffix(".")
         case _:
             assert issubclass(each, settings.Settings)

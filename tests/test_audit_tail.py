@@ -145,6 +145,18 @@ async def test_a_long_tail_shows_life_tells_again_and_ends_with_its_token(
     assert await count_reads(conn) >= 2
 
 
+async def test_a_tail_ends_when_its_token_is_revoked(url: str, api: Api, seal: Seal, conn: asyncpg.Connection) -> None:
+    """No event is sent after it."""
+    async with tail(url) as stream, tail(url, bearer=token(role="auditor", sub="bob")) as other:
+        await until(lambda: stream.comments and other.comments)
+        await api.make("/api/v1/revocations", {"subject": "alice", "reason": "Laptop stolen"})
+        await until(lambda: stream.ended)
+        await write(conn, 3)
+        await seal()
+        await other.wait_for(3)
+        assert stream.events == []
+
+
 async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
     url: str, api: Api, conn: asyncpg.Connection
 ) -> None:

@@ -26,6 +26,7 @@ from services.ui_iot.refusals import Refusal
 from tests import seed
 from tests.api_client import Api, open_api, token
 from tests.certificates import PrivateCa
+from tests.migrating import ROOT
 from tests.processes import free_port
 from tests.raw_http import RawConnection, status_of
 from tests.test_api_problems import assert_problem
@@ -451,3 +452,17 @@ def test_certificates_that_cannot_be_used_end_the_start(
             with pytest.raises(SystemExit):
                 EvaluatorIot.load()
         assert "PULSE_TLS_KEY_FILE: needs PULSE_TLS_CERT_FILE" in capsys.readouterr().err
+
+
+def test_the_environment_of_production_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (ROOT / "deploy" / "production" / "ui_iot.env").read_text(encoding="utf-8").splitlines()
+    monkeypatch.setenv("PULSE_DATABASE_URL", NOWHERE)
+    for line in lines:
+        if not line.startswith("#"):
+            name, _, value = line.partition("=")
+            monkeypatch.setenv(name, value)
+    settings = UiIot.load()
+    assert (settings.metrics_port, settings.serve_docs, settings.allowed_hosts) == (9081, False, ("pulse.example.com",))
+    assert {name.partition("=")[0].removeprefix("PULSE_").lower() for name in lines if not name.startswith("#")} <= set(
+        UiIot.model_fields
+    )

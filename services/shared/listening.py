@@ -90,20 +90,7 @@ async def _tick(door: Door) -> None:
         tell_repeats()
 
 
-async def serve_on(
-    sockets: list[socket.socket],
-    app: ASGIApp,
-    *,
-    stop: asyncio.Event,
-    limits: Limits | None = None,
-    registry: CollectorRegistry | None = None,
-    tls: ServerTls | None = None,
-) -> None:
-    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
-    door = Door(limits or Limits(), registry)
-    for listening in sockets:
-        assert isinstance(listening, ListeningSocket), "a socket without limits on its connections"
-        listening.door = door
+def _configure(app: ASGIApp, door: Door, tls: ServerTls | None) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(ProblemProtocol, door=door)),
@@ -119,7 +106,24 @@ async def serve_on(
     config.load()
     if tls is not None:
         config.ssl = tls.context
-    server = _Server(config)
+    return config
+
+
+async def serve_on(
+    sockets: list[socket.socket],
+    app: ASGIApp,
+    *,
+    stop: asyncio.Event,
+    limits: Limits | None = None,
+    registry: CollectorRegistry | None = None,
+    tls: ServerTls | None = None,
+) -> None:
+    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
+    door = Door(limits or Limits(), registry)
+    for listening in sockets:
+        assert isinstance(listening, ListeningSocket), "a socket without limits on its connections"
+        listening.door = door
+    server = _Server(_configure(app, door, tls))
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
     tasks = [asyncio.create_task(_tick(door), name="door")]
     if tls is not None:

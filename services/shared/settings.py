@@ -34,11 +34,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-def _strip(value: object) -> object:
-    """Without the line break that a file of a secret ends in, which no header can carry."""
-    return value.strip() if isinstance(value, str) else value
-
-
 def _check_proxy(url: SecretStr) -> SecretStr:
     Proxy.parse(url.get_secret_value())
     return url
@@ -75,10 +70,6 @@ class Settings(Web, Http):
     """Address that /metrics, the health endpoints and the API are bound to."""
     metrics_port: Port | None = None
     """A port for /metrics alone, which then is not on PULSE_PORT. Each process needs another: `pulse up` refuses it."""
-    metrics_host: str | None = None
-    """Address of that port; the host when unset."""
-    metrics_token: Annotated[Annotated[SecretStr, Field(min_length=16)] | None, BeforeValidator(_strip)] = None
-    """Who reads /metrics must send it as `Authorization: Bearer …`; at least 16 characters."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     pool_min_size: Annotated[int, Field(ge=0)] = 1

@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.oidc_settings import split_list
+
+
+def _strip(value: object) -> object:
+    """Return the value without the line break that a file of a secret ends in, which no header can carry."""
+    return value.strip() if isinstance(value, str) else value
 
 
 def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -18,7 +23,7 @@ def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Web(BaseSettings):
-    """Names and certificates of a process (docs/operate.md)."""
+    """Names, certificates and metrics of the HTTP server (docs/operate.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
 
@@ -31,6 +36,10 @@ class Web(BaseSettings):
     """Private key of the certificate in PEM form, without a password."""
     serve_metrics: bool = True
     """Whether the process serves /metrics at all."""
+    metrics_host: str | None = None
+    """Address of PULSE_METRICS_PORT; PULSE_HOST when unset."""
+    metrics_token: Annotated[Annotated[SecretStr, Field(min_length=16)] | None, BeforeValidator(_strip)] = None
+    """Bearer token of at least 16 characters, required to read /metrics."""
 
     @field_validator("tls_key_file")
     @classmethod

@@ -106,8 +106,11 @@ def create_app(backend: Backend) -> ASGIApp:
     """
     api = create_api(backend)
     settings = backend.settings
+    app: ASGIApp = HostCheck(api, hosts_of(settings))
+    if settings.trusted_proxies:
+        app = ForwardedScheme(app, ClientAddress(settings.trusted_proxies))
     traced = TraceMiddleware(
-        ForwardedScheme(HostCheck(api, hosts_of(settings)), ClientAddress(settings.trusted_proxies)),
+        app,
         metrics=backend.process.metrics,
         templates=PathTemplates(api.routes),
         unmeasured=PROBE_PATHS,

@@ -90,9 +90,10 @@ class Authenticator:
         return await self._unless_revoked(result) if isinstance(result, Principal) else result
 
     async def _unless_revoked(self, user: Principal) -> Principal | Refusal:
-        if not await self.revocations.are_known():
+        revocations = self.revocations
+        if not (revocations.are_new or await revocations.are_known()):
             return _NO_REVOCATIONS
-        if self.revocations.cover(user):
+        if revocations.cover(user):
             return Refusal("revoked", "The token was revoked.", tenant_id=user.tenant_id, actor=user.actor)
         return user
 

@@ -69,11 +69,6 @@ class ClientAddress:
                 break
         return address
 
-    @property
-    def has_proxies(self) -> bool:
-        """Whether any proxy is trusted."""
-        return bool(self._trusted)
-
     def trusts(self, peer: str | None) -> bool:
         """Return whether the socket's other end is one of our own proxies."""
         address = parse_address(peer) if peer else None

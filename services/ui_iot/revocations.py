@@ -59,9 +59,9 @@ class Condition:
 class _Conditions:
     """A tenant's revocations by what they name first, so that a check costs the same however many there are."""
 
-    of_subject: defaultdict[str, list[Condition]] = field(default_factory=lambda: defaultdict(list))
-    of_session: defaultdict[str, list[Condition]] = field(default_factory=lambda: defaultdict(list))
-    of_token: defaultdict[str, list[Condition]] = field(default_factory=lambda: defaultdict(list))
+    of_subject: defaultdict[str | None, list[Condition]] = field(default_factory=lambda: defaultdict(list))
+    of_session: defaultdict[str | None, list[Condition]] = field(default_factory=lambda: defaultdict(list))
+    of_token: defaultdict[str | None, list[Condition]] = field(default_factory=lambda: defaultdict(list))
     issued_before: float = 0.0
 
     def add(self, condition: Condition) -> None:
@@ -79,7 +79,10 @@ class _Conditions:
         """Return whether the subject's token is refused."""
         if grant.issued_at < self.issued_before:
             return True
-        found = [*self.of_subject.get(subject, ()), *self.of_token.get(grant.token_id or "", ())]
+        found = self.of_subject.get(subject) or self.of_token.get(grant.token_id)
+        if found is None and not self.of_session:
+            return False
+        found = [*self.of_subject.get(subject, ()), *self.of_token.get(grant.token_id, ())]
         for session in grant.sessions:
             found += self.of_session.get(session, ())
         return any(condition.is_met(subject, grant) for condition in found)
@@ -104,6 +107,11 @@ class Revocations:
         self._read_at = -math.inf
         self._failed_at = -math.inf
         self._reading: asyncio.Task[bool] | None = None
+
+    @property
+    def are_new(self) -> bool:
+        """Whether the list was read a moment ago."""
+        return self._clock() - self._read_at < RENEW_SECONDS
 
     async def are_known(self) -> bool:
         """Return whether the list is young enough to be used, after reading it again if it is not."""

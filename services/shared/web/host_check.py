@@ -66,13 +66,12 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. One without Host comes from a program: browsers always send it."""
-        if scope["type"] in ("http", "websocket"):
-            for name, value in scope["headers"]:
-                if name == b"host":
-                    if not self._hosts.admits(value):
-                        await _refuse(scope, send)
-                        return
+        for name, value in scope.get("headers", ()):
+            if name == b"host":
+                if self._hosts.admits(value):
                     break
+                await _refuse(scope, send)
+                return
         await self.app(scope, receive, send)
 
 

@@ -3,6 +3,7 @@
 Every request pays for them, so they are made once, and an answer costs one look at its own headers.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +27,7 @@ _UNLESS_GIVEN: Final[tuple[Header, ...]] = (
 _NAMES: Final = frozenset(name for name, _ in _UNLESS_GIVEN)
 _ENCRYPTED: Final[tuple[Header, ...]] = ((b"strict-transport-security", b"max-age=31536000"),)
 _ALL: Final = {"http": (*_ALWAYS, *_UNLESS_GIVEN), "https": (*_ALWAYS, *_UNLESS_GIVEN, *_ENCRYPTED)}
-_STARTS: Final = frozenset(("http.response.start", "websocket.http.response.start"))
-_DENIAL: Final = "websocket.http.response"
+_EXTENSION: Final = "websocket.http.response"
 
 
 def headers_for(scheme: str) -> tuple[Header, ...]:
@@ -43,32 +43,47 @@ class SecureHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        can_deny = scope["type"] == "websocket" and _DENIAL in scope.get("extensions", ())
-        accepted = False
-
-        async def secured(message: Message) -> None:
-            nonlocal accepted
-            kind = message["type"]
-            if kind in _STARTS:
-                # The scheme is read now: the application may learn from a proxy that it is https.
-                await send({**message, "headers": _complete(message.get("headers", ()), scope["scheme"])})
-            elif kind == "websocket.close" and can_deny and not accepted:
-                await send({"type": f"{_DENIAL}.start", "status": 403, "headers": list(headers_for(scope["scheme"]))})
-                await send({"type": f"{_DENIAL}.body", "body": b""})
-            else:
-                accepted = accepted or kind == "websocket.accept"
+        kind = scope["type"]
+        if kind == "http":
+            # The scheme is read with the answer: the application may learn from a proxy that it is https.
+            async def secured(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message = {**message, "headers": _complete(message.get("headers", ()), scope["scheme"])}
                 await send(message)
 
-        await self.app(scope, receive, secured)
+            await self.app(scope, receive, secured)
+        elif kind == "websocket":
+            await self.app(scope, receive, _Denial(scope, send).send)
+        else:
+            await self.app(scope, receive, send)
 
 
-def _complete(headers: "list[Header]", scheme: str) -> list[Header]:
-    every = headers_for(scheme)
-    given = _NAMES.intersection(name for name, _ in headers)
-    if not given:
-        return [*headers, *every]
-    # Starlette writes names in lower case; other spellings would only repeat a header.
-    return [*headers, *(header for header in every if header[0] not in given)]
+class _Denial:
+    """The answer to a websocket that is refused. A server without the extension answers 403 by itself."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._can_deny = _EXTENSION in scope.get("extensions", ())
+        self._accepted = False
+
+    async def send(self, message: Message) -> None:
+        """Pass the message on; a refusal becomes an answer with the headers."""
+        kind, scheme = message["type"], self._scope["scheme"]
+        if kind == f"{_EXTENSION}.start":
+            await self._send({**message, "headers": _complete(message.get("headers", ()), scheme)})
+        elif kind == "websocket.close" and self._can_deny and not self._accepted:
+            await self._send({"type": f"{_EXTENSION}.start", "status": 403, "headers": list(headers_for(scheme))})
+            await self._send({"type": f"{_EXTENSION}.body", "body": b""})
+        else:
+            self._accepted = self._accepted or kind == "websocket.accept"
+            await self._send(message)
+
+
+def _complete(headers: Iterable[Header], scheme: str) -> list[Header]:
+    every = _ALL.get(scheme) or headers_for(scheme)
+    for name, _ in headers:
+        if name in _NAMES:
+            given = {each for each, _ in headers}
+            return [*headers, *(header for header in every if header[0] not in given)]
+    return [*headers, *every]

@@ -13,11 +13,10 @@ class ForwardedScheme:
     def __init__(self, app: ASGIApp, addresses: ClientAddress) -> None:
         self.app = app
         self._addresses = addresses
-        self._has_proxies = addresses.has_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if self._has_proxies and scope["type"] in ("http", "websocket"):
+        if scope["type"] in ("http", "websocket"):
             client = scope.get("client")
             if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
                 # In place: the headers for browsers are added outside and need it too.
