@@ -587,6 +587,8 @@ async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
     caplog.set_level("INFO", logger="services.ui_iot.middleware.http_meter")
     assert (await api.client.request(method, path, content=body)).status_code == status
     labels = {"method": method, "path_template": template, "status_code": str(status)}
+    if method == "PUT":  # no route has it here: series of these would grow with the methods that a client tries
+        labels |= {"method": "_OTHER", "path_template": "__unmatched__"}
     name = "pulse_http_request_duration_seconds_count"
     assert api.process.metrics.registry.get_sample_value(name, labels) == 1
     assert [record.__dict__["path_template"] for record in caplog.records if "path_template" in record.__dict__] == [

@@ -41,14 +41,7 @@ def _check_proxy(url: SecretStr) -> SecretStr:
 
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
-SERVICES = (
-    "ui_iot",
-    "evaluator_iot",
-    "dispatcher",
-    "delivery_worker",
-    "ops_worker",
-    "exporter",
-)
+SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
 """In the order of their ports: the first is the port base plus 1."""
 
 

@@ -14,7 +14,10 @@ begin
       end loop;
     when 'DELETE' then
       for v_rows in select r.tenant_id, count(*) as number from old_rows r group by r.tenant_id order by r.tenant_id loop
-        perform core._count_usage(v_rows.tenant_id, v_limit_name, -v_rows.number);
+        -- Rows that were added around the functions of Pulse may not have been counted.
+        update public.tenant_usage u
+        set used = greatest(u.used - v_rows.number, 0)
+        where u.tenant_id = v_rows.tenant_id and u.limit_name = v_limit_name;
       end loop;
     else
       delete from public.tenant_usage u where u.limit_name = v_limit_name;

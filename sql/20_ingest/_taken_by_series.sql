@@ -1,33 +1,23 @@
--- One look at the count decides for nearly all requests. Only a request that could pass the limit looks its series up.
-create function ingest._taken_by_series(p_tenant_id text, p_device_ids text[], p_metrics text[]) returns boolean[]
-language plpgsql volatile
+create function ingest._taken_by_series(p_tenant_id text, p_device_ids text[], p_metrics text[], p_left bigint) returns boolean[]
+language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_left constant bigint := core._limit_of(p_tenant_id, 'series') - coalesce((
-    select u.used from public.tenant_usage u where u.tenant_id = p_tenant_id and u.limit_name = 'series'), 0);
-begin
-  if v_left is null or v_left >= cardinality(p_device_ids) then
-    return null;
-  end if;
-  return (
-    with reading as (
-      select r.device_id, r.metric, r.position, min(r.position) over (partition by r.device_id, r.metric) as first
-      from unnest(p_device_ids, p_metrics) with ordinality as r (device_id, metric, position)
-    ), beginning as (
-      select r.first, row_number() over (order by r.first) as place
-      from reading r
-      join public.devices d on d.tenant_id = p_tenant_id and d.device_id = r.device_id and d.enabled
-      where r.position = r.first
-        and not exists (
-          select from public.device_state s
-          where s.tenant_id = p_tenant_id and s.device_id = r.device_id and s.metric = r.metric)
-    )
-    select array_agg(b.place is null or b.place <= v_left order by r.position)
+  with reading as (
+    select r.device_id, r.metric, r.position, min(r.position) over (partition by r.device_id, r.metric) as first
+    from unnest(p_device_ids, p_metrics) with ordinality as r (device_id, metric, position)
+  ), beginning as (
+    select r.first, row_number() over (order by r.first) as place
     from reading r
-    left join beginning b on b.first = r.first);
-end
+    join public.devices d on d.tenant_id = p_tenant_id and d.device_id = r.device_id and d.enabled
+    where r.position = r.first
+      and not exists (
+        select from public.device_state s
+        where s.tenant_id = p_tenant_id and s.device_id = r.device_id and s.metric = r.metric)
+  )
+  select array_agg(b.place is null or b.place <= p_left order by r.position)
+  from reading r
+  left join beginning b on b.first = r.first
 $$;
 
-comment on function ingest._taken_by_series(text, text[], text[]) is
-  'Return by position which readings the tenant''s limit of series allows; null when it allows all.';
+comment on function ingest._taken_by_series(text, text[], text[], bigint) is
+  'Return by position which readings are taken when at most p_left new series may begin.';

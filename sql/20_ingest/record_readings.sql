@@ -20,10 +20,19 @@ declare
   v_first timestamptz;
   v_last timestamptz;
   v_new bigint;
+  v_left bigint;
   -- Null unless more series could begin than the tenant may have: then by position whether the reading is taken.
-  v_taken constant boolean[] := ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics);
+  v_taken boolean[];
 begin
   perform core.name_request(p_trace_id);
+  select nullif(l.value, 0) - coalesce((
+    select u.used from public.tenant_usage u where u.tenant_id = p_tenant_id and u.limit_name = 'series'), 0) into v_left
+  from public.tenant_limits l
+  where l.tenant_id in (p_tenant_id, 'system') and l.limit_name = 'series'
+  order by l.tenant_id = 'system' limit 1;
+  if v_left < cardinality(p_device_ids) then
+    v_taken := ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics, v_left);
+  end if;
   with reading as materialized (
     select r.device_id, r.metric, r.timestamp, r.value, r.position, d.enabled, d.first_reading_id
     from unnest(p_device_ids, p_metrics, p_timestamps, p_values) with ordinality
@@ -106,11 +115,8 @@ begin
     coalesce(
       (select jsonb_agg(jsonb_build_object(
           'index', r.position - 1,
-          'reason', case
-            when r.enabled is null then 'unknown_device'
-            when r.enabled then 'series_limit'
-            else 'device_disabled'
-          end) order by r.position)
+          'reason', case r.enabled when true then 'series_limit' when false then 'device_disabled' else 'unknown_device' end)
+          order by r.position)
         from reading r where r.enabled is not true or not v_taken[r.position]),
       '[]'),
     (select count(*) from latest l where l.newest_before is null)

@@ -119,9 +119,8 @@ class HttpMeter:
             return key
         method, template, status = key
         is_declared = self._templates.declares(method, template)
-        if "endpoint" in scope:
-            return key if is_declared else (OTHER, template, status)
-        return key if is_declared and method != "HEAD" and status in (401, 429) else (OTHER, UNMATCHED, status)
+        is_kept = template == UNMATCHED or (is_declared and method != "HEAD")
+        return key if is_kept else (OTHER, UNMATCHED, status)
 
     def observe_websocket(self, scope: Scope, context: TraceContext, code: int, seconds: float) -> None:
         """Observe and log a websocket that was open."""
