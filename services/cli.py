@@ -12,6 +12,7 @@ from rich.console import Console
 from services.local import database, keys, seed
 from services.local.audit.commands import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
+from services.local.channel_secrets import app as secrets_app
 from services.local.chaos.app import app as chaos_app
 from services.local.checks import run_checks
 from services.local.errors import LocalError
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(audit_app, name="audit")
 app.add_typer(metrics_app, name="metrics")
+app.add_typer(secrets_app, name="secrets")
 app.add_typer(chaos_app, name="chaos")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

@@ -27,6 +27,8 @@ SHARED = {
     "oidc_settings",
     "otlp",
     "sealed_log",
+    "secret_box",
+    "secrets_settings",
     "server",
     "settings",
     "tracing",

@@ -16,7 +16,11 @@ from services.shared import db
 EXPECTED = Path(__file__).with_name("privileges.expected")
 ROLES = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter", "pulse_operator")
 # Granted by columns, without the one that holds a secret.
-SECRETS = {"public.devices": "token_hash", "public.notification_channels": "config"}
+SECRETS = {
+    "public.devices": "token_hash",
+    "public.notification_channels": "config",
+    "public.installation": "fingerprint_key",
+}
 # Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
 UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys"}
 

@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
 from services.shared.oidc_settings import Oidc, split_list
+from services.shared.secrets_settings import OpenedSecrets, SealedSecrets
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -41,14 +42,7 @@ def _check_proxy(url: SecretStr) -> SecretStr:
 
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
-SERVICES = (
-    "ui_iot",
-    "evaluator_iot",
-    "dispatcher",
-    "delivery_worker",
-    "ops_worker",
-    "exporter",
-)
+SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
 """In the order of their ports: the first is the port base plus 1."""
 
 
@@ -163,7 +157,7 @@ class AuditWriter(Settings):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc):
+class UiIot(AuditWriter, Oidc, SealedSecrets):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -213,7 +207,7 @@ class Dispatcher(Settings):
     """Most alert events one pass takes."""
 
 
-class DeliveryWorker(Settings):
+class DeliveryWorker(Settings, OpenedSecrets):
     """Notification jobs to requests."""
 
     service = "delivery_worker"

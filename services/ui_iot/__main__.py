@@ -12,6 +12,7 @@ from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
+from services.shared.secret_box import protection, read_public_key
 from services.shared.server import (
     Process,
     bind_process,
@@ -86,6 +87,7 @@ async def run(
         open_providers(issuers, client, max_token_bytes=settings.oidc_max_token_bytes) as providers,
     ):
         process.facts["identity_providers"] = providers.health
+        _report_secrets(process, settings)
         process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
         server = asyncio.create_task(
@@ -100,6 +102,14 @@ async def run(
             await server
             if process.pool is not None:
                 process.pool.terminate()
+
+
+def _report_secrets(process: Process, settings: UiIot) -> None:
+    file = settings.secrets_key_file
+    stored = protection(None if file is None else read_public_key(file))
+    process.facts["channel_secrets"] = lambda: stored
+    if file is None:
+        log.warning("channel secrets are stored as %s", stored)
 
 
 def make_process(settings: UiIot, member: Member | None) -> Process:
