@@ -1,9 +1,9 @@
 """One tenant's hanging receivers beside another tenant's notifications: milliseconds from job to request.
 
-The delivery worker runs as its own process on a durable database. A tenant has 80 channels that lead to a receiver which
-accepts requests and never answers; another tenant gets a notification every so often. The reference is the same without
-the first tenant's jobs, measured in the same run. The clock starts when the job is committed and stops when the request's
-last byte is at the receiver.
+The delivery worker runs as its own process on a durable database. A tenant has 80 channels that lead to a receiver
+which accepts requests and never answers; another tenant gets a notification every so often. The reference is the same
+without the first tenant's jobs, measured in the same run. The clock starts when the job is committed and stops when the
+request's last byte is at the receiver.
 
     pulse bench fairness_delivery [--seconds N] [--rate N] [--channels N] [--jobs N]
 """
@@ -44,9 +44,10 @@ with a as (
 ), made as (
   insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, trace_id, payload)
   select p.tenant_id, p.event_id, p.alert_id, c.channel_id, 'opened', p.trace_id, jsonb_build_object(
-    'kind', 'opened', 'tenant_id', p.tenant_id, 'event_id', p.event_id, 'occurred_at', now(), 'alert', jsonb_build_object(
-      'alert_id', p.alert_id, 'fingerprint', p.alert_id::text, 'rule_name', 'r', 'severity', 'info', 'status', 'open', 'message', 'm',
-      'opened_at', now()))
+    'kind', 'opened', 'tenant_id', p.tenant_id, 'event_id', p.event_id, 'occurred_at', now(),
+    'alert', jsonb_build_object(
+      'alert_id', p.alert_id, 'fingerprint', p.alert_id::text, 'rule_name', 'r', 'severity', 'info', 'status', 'open',
+      'message', 'm', 'opened_at', now()))
   from placed p
   join channel c on c.place = p.place % c.channels + 1
 )

@@ -13,6 +13,7 @@ from services.local import database
 from services.local.api_keys import app as key_app
 from services.local.audit.commands import app as audit_app
 from services.local.bench import become_benchmark, benchmark_names
+from services.local.channel_secrets import app as secrets_app
 from services.local.chaos.app import app as chaos_app
 from services.local.checks import run_checks
 from services.local.errors import LocalError
@@ -46,6 +47,7 @@ app.add_typer(token_app, name="token")
 app.add_typer(key_app, name="key")
 app.add_typer(audit_app, name="audit")
 app.add_typer(metrics_app, name="metrics")
+app.add_typer(secrets_app, name="secrets")
 app.add_typer(chaos_app, name="chaos")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 

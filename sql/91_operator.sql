@@ -10,10 +10,11 @@ grant select on
   public.service_health, public.service_metrics,
   public.audit_log, audit.blocks, audit.checkpoints, audit.sealer, audit.signing_keys, audit.tombstones, audit.holds,
   audit.retention, audit.tracked_tables, audit.attack_findings, audit.epochs, audit.verifications,
-  public.installation, evaluator.silences,
+  evaluator.silences,
   public.tenant_limits, public.tenant_usage, ops.limit_refusals, evaluator.opening_counts,
   public.revocations
 to pulse_operator;
+grant select (is_singleton, installation_id, created_at) on public.installation to pulse_operator;
 grant select (tenant_id, device_id, name, tags, is_gateway, enabled, created_at, updated_at, first_reading_id)
   on public.devices to pulse_operator;
 grant select (

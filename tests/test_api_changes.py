@@ -257,8 +257,8 @@ async def test_a_webhook_gets_a_secret_when_it_brings_none(api: Api, conn: async
     assert made["secret"].startswith("whsec_")
     path = f"/api/v1/channels/{made['channel_id']}"
     assert made["secret"] not in (await api.call("GET", path)).text
-    moved = await api.call("PATCH", path, json={"config": {"url": "https://b.example"}})
-    assert moved.status_code == 200
+    renamed = await api.call("PATCH", path, json={"name": "renamed", "config": {"previous_secrets": []}})
+    assert renamed.status_code == 200
     assert await conn.fetchval(stored, made["channel_id"]) == made["secret"]
     given = {**HOOK, "name": "g", "config": {**HOOK["config"], "secret": "whsec_" + "A" * 32}}  # type: ignore[dict-item]
     assert "secret" not in await api.make("/api/v1/channels", given)

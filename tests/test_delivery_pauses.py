@@ -12,6 +12,9 @@ from tests.connections import connections
 from tests.delivering import alert, claim, finish, ids, job, make_due, states
 from tests.test_delivery_finish import listening, redrive
 
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+NEW_ADDRESS = f'{{"config": {{"url": "https://new.example/hook", "secret": "{SECRET}"}}}}'
+
 
 async def acting(conn: asyncpg.Connection, query: str, *arguments: Any) -> Any:
     """Call a function as a person of the tenant does; its JSON."""
@@ -158,7 +161,7 @@ async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_
                     told = await acting(conn, "select delivery.resume_channel($1)", channel)
                     assert told["paused_until"] is None
                 case "address":
-                    patch = '{"config": {"url": "https://new.example/hook"}}'
+                    patch = NEW_ADDRESS
                     await acting(conn, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)
                 case _:
                     await enable(conn, channel)
@@ -184,7 +187,7 @@ async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncp
     for _ in range(3):
         await job(conn, channel)
     one, two, three = await claim(conn)
-    patch = '{"config": {"url": "https://new.example/hook"}}'
+    patch = NEW_ADDRESS
     await acting(conn, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)
     await finish(conn, [one], "limited", status=429, retry_after=3600)
     assert await finish(conn, [two], "gone", status=410) == {two["job_id"]: "pending"}
@@ -279,7 +282,7 @@ async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connectio
         for turn in range(40):
             channel = channels[turn % 3]
             await acting(connection, "select delivery.update_channel($1, '{\"enabled\": true}')", channel)
-            patch = orjson.dumps({"config": {"url": f"https://a.example/{turn}"}}).decode()
+            patch = orjson.dumps({"config": {"url": f"https://a.example/{turn}", "secret": SECRET}}).decode()
             await acting(connection, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)
             dead = await connection.fetchval("select max(job_id) from notification_jobs where state = 'dead'")
             try:

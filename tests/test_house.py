@@ -33,6 +33,8 @@ SHARED = {
     "oidc_settings",
     "otlp",
     "sealed_log",
+    "secret_box",
+    "secrets_settings",
     "server",
     "settings",
     "tracing",

@@ -20,6 +20,7 @@ SECRETS = {
     "public.api_keys": "key_hash",
     "public.devices": "token_hash",
     "public.notification_channels": "config",
+    "public.installation": "fingerprint_key",
 }
 # Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
 UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys", "ingest.api_key_uses"}

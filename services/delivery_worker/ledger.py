@@ -109,7 +109,8 @@ class Ledger:
     async def _write(self, results: Sequence[Result]) -> None:
         with self._duration.time():
             rows = await self._pool.fetch(
-                "select job_id, state, run_at from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "select job_id, state, run_at"
+                " from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
                 *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),
                 self._settings.delivery_backoff_seconds,
                 self._settings.delivery_backoff_max_seconds,

@@ -10,10 +10,11 @@ from prometheus_client import Histogram
 from pydantic import ValidationError
 
 from services.delivery_worker.channels import CHANNELS, faults
-from services.delivery_worker.channels.outcome import Outcome, Refused, Retry, Unknown
+from services.delivery_worker.channels.outcome import Limited, Outcome, Refused, Retry, Unknown
 from services.delivery_worker.job import Job, Result
 from services.delivery_worker.notification import Notification
 from services.shared import tracing
+from services.shared.secret_box import KeyRing, NotOpened, UnknownKey
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 class Sender:
     """The way out: one client for all channels."""
 
-    def __init__(self, client: httpx.AsyncClient, *, allow_private: bool, duration: Histogram) -> None:
+    def __init__(self, client: httpx.AsyncClient, keys: KeyRing, *, allow_private: bool, duration: Histogram) -> None:
         self._client = client
+        self._keys = keys
         self._allow_private = allow_private
         self._duration = duration
 
@@ -52,9 +54,16 @@ class Sender:
             notification = Notification.model_validate(job.payload)
         except ValidationError as error:
             return Refused(f"the notification cannot be told: {faults(error)}")
+        try:
+            config = self._keys.open_config(job.config, tenant_id=job.tenant_id, channel_id=job.channel_id)
+        except UnknownKey as fault:
+            # Another worker may have the key, or this one gets it: the job keeps its place and its attempts.
+            return Limited(f"the channel's secrets cannot be opened: {fault}")
+        except NotOpened as fault:
+            return Refused(f"the channel's secrets cannot be opened: {fault}")
         return await channel(
             self._client,
-            job.config,
+            config,
             notification,
             idempotency_key=str(job.idempotency_key),
             sent_at=sent_at,

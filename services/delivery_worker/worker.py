@@ -24,9 +24,11 @@ import asyncpg
 from services.delivery_worker.job import Job, Key
 from services.delivery_worker.ledger import Ledger
 from services.delivery_worker.sender import Sender
+from services.delivery_worker.slots import Slots
 from services.shared import settings as shared_settings
 from services.shared.db import UNAVAILABLE, Pool
 from services.shared.http_client import Resolver, resolve_name, traced_client
+from services.shared.secret_box import KeyRing, protection
 from services.shared.server import Process
 from services.shared.worker import Loop
 
@@ -37,22 +39,6 @@ _REAPED_AT_ONCE = 1000
 _STOP_CHECK_SECONDS = 0.1
 # Recording takes milliseconds; without a database the stop must not wait for it.
 _LEDGER_STOP_SECONDS = 2.0
-
-
-class Slots:
-    """What happens when a slot becomes free. due: wakes the claim loop."""
-
-    def __init__(self, due: asyncio.Event) -> None:
-        self.freed = asyncio.Event()
-        self.are_shared = False
-        """Whether a tenant may have as many slots as it can get, so that its other jobs wait for one of its own."""
-        self._due = due
-
-    def free(self) -> None:
-        """Let the claim loop go on, also when it waits for work although slots are free."""
-        self.freed.set()
-        if self.are_shared:
-            self._due.set()
 
 
 class DeliveryWorker:
@@ -189,13 +175,17 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
     assert isinstance(settings, shared_settings.DeliveryWorker)
     assert process.pool is not None
     allow_private = settings.allow_private_destinations
+    keys = KeyRing(settings.secrets_key_file)
+    process.facts["channel_secrets"] = lambda: protection(keys.newest)
+    if keys.newest is None:
+        log.warning("channel secrets are stored as %s", protection(None))
     async with traced_client(
         allow_private=allow_private,
         timeout_seconds=settings.delivery_timeout_seconds,
         resolve=resolve,
         egress=settings.egress,
     ) as client:
-        sender = Sender(client, allow_private=allow_private, duration=process.metrics.processing("send"))
+        sender = Sender(client, keys, allow_private=allow_private, duration=process.metrics.processing("send"))
         due = asyncio.Event()
         slots = Slots(due)
         ledger = Ledger(

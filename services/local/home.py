@@ -41,6 +41,11 @@ class Home:
         return self.root / "keys"
 
     @property
+    def channel_secrets(self) -> Path:
+        """Keys of the secrets of channels."""
+        return self.keys / "channel-secrets.key"
+
+    @property
     def audit(self) -> Path:
         """The sealer's key, and the checkpoints it signed."""
         return self.root / "audit"

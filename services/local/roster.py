@@ -85,6 +85,10 @@ class Roster:
             f"PULSE_AUDIT_{setting}": os.environ.get(f"PULSE_AUDIT_{setting}") or str(self._home.audit / place)
             for setting, place in kept.items()
         }
+        if name in ("ui_iot", "delivery_worker"):
+            extra["PULSE_SECRETS_KEY_FILE"] = os.environ.get("PULSE_SECRETS_KEY_FILE") or str(
+                self._home.channel_secrets
+            )
         if self._embedded:
             # Whatever the caller has in these is about another database.
             own_urls = ("PULSE_LISTEN_URL", "PULSE_OPS_DATABASE_URL", "PULSE_EXPORTER_DATABASE_URL")

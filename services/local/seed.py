@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,6 +18,8 @@ from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.secret_file import replace, write_once
 from services.shared import db, tracing
+from services.shared.secret_box import public_file, shown_url
+from services.ui_iot.channel_sealing import seal_changes, seal_new
 
 ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")
 
@@ -38,7 +42,8 @@ async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> Non
                 await connection.execute("select ingest.create_tenant($1, $2)", demo.TENANT_ID, demo.TENANT_NAME)
             await _make_devices(pool, wanted, tokens=tokens)
             await _make_rules(pool)
-            await _make_channel(pool, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
+            key_file = Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or home.channel_secrets)
+            await _make_channel(pool, key_file, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
     except asyncpg.PostgresError as error:
         raise LocalError(f"cannot make the demo: {error}") from error
 
@@ -102,18 +107,24 @@ async def _make_rules(pool: db.Pool) -> None:
                 await connection.execute("select evaluator.create_rule($1)", rule)
 
 
-async def _make_channel(pool: db.Pool, *, url: str, secret: str) -> None:
+async def _make_channel(pool: db.Pool, key_file: Path, *, url: str, secret: str) -> None:
     """The signed webhook and its route; the address follows the ports of this start."""
     config = {"url": url, "secret": secret}
+    key = key_file if public_file(key_file).exists() else None
     channels = {row["name"]: row for row in await _list(pool, "select name, channel_id, config from api.channels")}
     routes = {row["name"] for row in await _list(pool, "select name from api.routes")}
     async with _acting(pool) as connection:
         found = channels.get(demo.CHANNEL_NAME)
         if found is None:
             body = {"name": demo.CHANNEL_NAME, "kind": "webhook", "config": config}
-            found = await connection.fetchval("select delivery.create_channel($1)", body)
-        elif found["config"].get("url") != url:
-            await connection.execute("select delivery.update_channel($1, $2)", found["channel_id"], {"config": config})
+            made = await seal_new(key, demo.TENANT_ID, body)(connection)
+            found = await connection.fetchval("select delivery.create_channel($1)", made)
+        elif found["config"].get("url") != shown_url(
+            url, await connection.fetchval("select delivery.fingerprint_key()")
+        ):
+            changed = seal_changes(key, demo.TENANT_ID, found["channel_id"], {"config": config})
+            patch = await changed(connection)
+            await connection.execute("select delivery.update_channel($1, $2)", found["channel_id"], patch)
         if demo.ROUTE_NAME not in routes:
             route = {
                 "name": demo.ROUTE_NAME,

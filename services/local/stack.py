@@ -27,6 +27,7 @@ from services.local.migrate import migrate
 from services.local.postgres import EmbeddedPostgres
 from services.local.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster, uses_own_keys
 from services.local.screen import Screen
+from services.local.secret_keys import make_keys
 from services.local.seed import seed, sink_secret
 from services.local.state_file import ProcessState, write_state
 from services.local.supervise import Child, Supervisor
@@ -100,6 +101,8 @@ class Stack:
         # Services never use the login that migrates, unless the caller has no other.
         given_url = database.given_url()
         app_url = given_url or database.as_role(url, "pulse_app")
+        if not os.environ.get("PULSE_SECRETS_KEY_FILE"):
+            make_keys(self._home.channel_secrets)
         children = []
         if self._options.demo:
             async with database.open_database(app_url) as pool:

@@ -28,6 +28,7 @@ from services.shared.http_settings import Http
 from services.shared.ingest_settings import Ingest
 from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
 from services.shared.oidc_settings import Oidc, split_list
+from services.shared.secrets_settings import OpenedSecrets, SealedSecrets
 from services.shared.web_settings import Web
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -152,7 +153,7 @@ class AuditWriter(Settings, RepeatedReads):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc, RequestLimits, Ingest):
+class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -194,7 +195,7 @@ class Dispatcher(Settings):
     """Most alert events one pass takes."""
 
 
-class DeliveryWorker(Settings):
+class DeliveryWorker(Settings, OpenedSecrets):
     """Notification jobs to requests."""
 
     service = "delivery_worker"

@@ -14,6 +14,7 @@ from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
+from services.shared.secret_box import protection, read_public_key
 from services.shared.server import (
     Process,
     bind_process,
@@ -108,6 +109,7 @@ async def run(
         ) as providers,
     ):
         process.facts["identity_providers"] = providers.health
+        _report_secrets(process, settings)
         process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
         server = asyncio.create_task(
@@ -123,6 +125,14 @@ async def run(
             await backend.refusals.stop()
             if process.pool is not None:
                 process.pool.terminate()
+
+
+def _report_secrets(process: Process, settings: UiIot) -> None:
+    file = settings.secrets_key_file
+    stored = protection(None if file is None else read_public_key(file))
+    process.facts["channel_secrets"] = lambda: stored
+    if file is None:
+        log.warning("channel secrets are stored as %s", stored)
 
 
 def make_process(settings: UiIot, member: Member | None) -> Process:

@@ -1,6 +1,6 @@
 """Changes over HTTP: preconditions, idempotency key and effect of a request share one transaction."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from services.ui_iot.principal import Caller, Principal
 from services.ui_iot.resources import Resource
 
 Show = Callable[[Connection], Awaitable[dict[str, Any]]]
+Prepare = Callable[[Connection], Awaitable[Any]]
+"""Makes an argument in the transaction of the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Change:
         """Return what one function call made, with the members that are shown once."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
-            made: dict[str, Any] = await connection.fetchval(query, *arguments)
+            made: dict[str, Any] = await connection.fetchval(query, *await _prepared(connection, arguments))
             return made
 
         return await self._carry_out(effect, once or {})
@@ -50,7 +52,8 @@ class Change:
                 tag = await resource.lock(connection, identity)
                 if tag is not None:  # without one the function says what there is not
                     self.preconditions.check_change(tag)
-            changed: dict[str, Any] = await connection.fetchval(query, identity, *arguments)
+            prepared = await _prepared(connection, arguments)
+            changed: dict[str, Any] = await connection.fetchval(query, identity, *prepared)
             return changed if show is None else await show(connection)
 
         return await self._carry_out(effect, once or {})
@@ -68,6 +71,10 @@ class Change:
             return {**answer, **once} if once else answer
 
         return await self.api.change(self.caller, work)
+
+
+async def _prepared(connection: Connection, arguments: Sequence[Any]) -> list[Any]:
+    return [await argument(connection) if callable(argument) else argument for argument in arguments]
 
 
 _IF_MATCH = Header(

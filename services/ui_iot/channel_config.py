@@ -72,14 +72,14 @@ class Teams(_Config):
 
 
 class PagerDuty(_Config):
-    """Events API v2; url is for those who go through a relay of their own."""
+    """Events API v2; url is for the European service region and for relays."""
 
     routing_key: RoutingKey
     url: Url | None = None
 
 
 class ConfigChanges(_Config):
-    """Members to change; what is left out stays, secrets too. Which of them the channel has is up to its kind."""
+    """Members to change; the rest stays, unless the url changes. Which of them the channel has is up to its kind."""
 
     url: Url = unset()
     secret: Secret = unset()

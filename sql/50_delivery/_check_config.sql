@@ -1,4 +1,5 @@
--- What a channel needs, whoever writes it: the API, a seed or a person in psql. The API says the same more kindly first.
+-- What a channel needs, whoever writes it: the API, a seed or a person in psql. The API says the same more kindly first, and
+-- it alone can say it of members that it sealed.
 create function delivery._check_config(p_kind text, p_config jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -21,6 +22,7 @@ begin
   select case
       when e.key <> all (v_required || v_optional) then format('%s channels have no %s', p_kind, e.key)
       when jsonb_typeof(i.item) <> 'string' then e.key || ' must be text'
+      when delivery._is_sealed(e.value #>> '{}') then null
       -- Plain http is for this machine only; where a connection may go is checked again when it is made.
       when e.key = 'url' and (i.item #>> '{}') !~ v_url then 'url must be an https address without user name'
       when e.key in ('secret', 'previous_secrets') and (i.item #>> '{}') !~ v_secret

@@ -6,6 +6,7 @@ declare
   v_tenant_id text := core.require_tenant();
   v_old public.notification_channels;
   v_new public.notification_channels;
+  v_secret text;
 begin
   select c.* into v_old
   from public.notification_channels c
@@ -15,15 +16,24 @@ begin
     raise exception using errcode = 'PU404', message = format('there is no channel %s', p_channel_id);
   end if;
   v_new := jsonb_populate_record(v_old, p_patch - array[
-    'tenant_id', 'channel_id', 'kind', 'config', 'shown_url', 'disabled_reason', 'created_at', 'updated_at']);
-  -- Secrets are never shown, so a change of the address must be able to leave them as they are.
-  v_new.config := jsonb_strip_nulls(v_old.config || coalesce(p_patch -> 'config', '{}'));
+    'tenant_id', 'channel_id', 'kind', 'config', 'disabled_reason', 'created_at', 'updated_at']);
+  -- Secrets are never shown, so a change of one must be able to leave the rest as it is. A new address inherits nothing: else
+  -- whoever may move a channel would get the secrets that others entrusted to it.
+  v_new.config := jsonb_strip_nulls(
+    case when p_patch -> 'config' ? 'url' then '{}' else v_old.config end || coalesce(p_patch -> 'config', '{}'));
+  v_secret := case v_old.kind when 'webhook' then 'secret' when 'pagerduty' then 'routing_key' end;
+  if p_patch -> 'config' ? 'url' and not v_new.config ? v_secret then
+    raise exception using errcode = 'PU422', message = format(
+      'a change of config.url needs config.%s in the same request: a secret is not sent to an address that it was not '
+      'given for', v_secret);
+  end if;
   perform delivery._check_config(v_new.kind, v_new.config);
   if v_new is distinct from v_old then
     update public.notification_channels c
     set
       name = v_new.name,
       config = v_new.config,
+      shown_url = v_new.shown_url,
       enabled = v_new.enabled,
       -- Secrets are not shown, so the time alone tells the ETags apart, also within one tick of the clock.
       updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond'),
@@ -40,6 +50,6 @@ end
 $$;
 
 comment on function delivery.update_channel(bigint, jsonb) is
-  'Change the members that p_patch names, of config too, and return the channel without its secrets. A new configuration '
-  'and enabling lift a pause. PU404 when there is '
-  'none, PU422 when the kind cannot work with the result.';
+  'Change the members that p_patch names, of config too, and return the channel without its secrets. A new address needs the '
+  'secret of the channel in the same patch and keeps nothing of the old configuration. A new configuration and enabling lift '
+  'a pause. PU404 when there is none, PU422 when the kind cannot work with the result.';

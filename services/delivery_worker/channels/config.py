@@ -1,12 +1,15 @@
 """What all channel configurations have in common: unknown keys refused, secrets never shown."""
 
+import re
 from typing import Annotated, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
 
-# Shorter parts of an address are words such as "services"; blotting them out would make errors unreadable.
+# Shorter parts of an address are blotted out only when they do not look like words: errors shall stay readable.
 _SHORTEST_SECRET = 8
+_SHORTEST_TOKEN = 4
+_WORD = re.compile(r"[A-Za-z]?[a-z]+(?:[-_.][a-z]+)*")
 
 
 class ChannelConfig(BaseModel):
@@ -32,7 +35,11 @@ def _parts(secret: str) -> set[str]:
     parts = urlsplit(secret)
     pieces = [parts.path, parts.query, parts.password or "", *parts.path.split("/"), *parts.query.split("&")]
     pieces += [piece.partition("=")[2] for piece in parts.query.split("&")]
-    return {secret} | {form for piece in pieces for form in (piece, unquote(piece)) if len(form) >= _SHORTEST_SECRET}
+    return {secret} | {form for piece in pieces for form in (piece, unquote(piece)) if _is_telling(form)}
+
+
+def _is_telling(piece: str) -> bool:
+    return len(piece) >= _SHORTEST_SECRET or (len(piece) >= _SHORTEST_TOKEN and not _WORD.fullmatch(piece))
 
 
 def _check_url(url: SecretStr, info: ValidationInfo) -> SecretStr:

@@ -1,8 +1,11 @@
 """One POST and its outcome, in words that are safe to store."""
 
-from collections.abc import Callable, Mapping, Sequence
+import html
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import unquote_plus
 
 import httpx
 
@@ -10,6 +13,7 @@ from services.delivery_worker.channels.outcome import Outcome, Verdict, classify
 
 _LONGEST_REASON = 300
 _LONGEST_ANSWER_BYTES = 4096
+_ESCAPE = re.compile(r"\\(?:u00|x)([0-9a-fA-F]{2})")
 
 Judge = Callable[[int, str], Verdict | None]
 
@@ -49,9 +53,27 @@ async def post(
     )
 
 
+def _plain_forms(text: str) -> Iterator[str]:
+    for form in (
+        text,
+        unquote_plus(text),
+        html.unescape(text),
+        _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text),
+    ):
+        folded = form.casefold()
+        yield folded
+        yield "".join(character for character in folded if character.isprintable() and character not in " \\")
+
+
 def tell(text: str, secrets: Sequence[str]) -> str:
-    """Return the text in one short printable line, with each secret in it blotted out."""
+    """Return the text in one short printable line, with each secret in it blotted out.
+
+    A text that holds a secret in another form (case, escapes, percent-encoding) is not told at all.
+    """
     for secret in secrets:
         text = text.replace(secret, "***")
+    telling = [secret.casefold() for secret in secrets if not (secret.isalpha() and secret.islower())]
+    if any(secret in plain for plain in _plain_forms(text) for secret in telling):
+        return "(not shown: it repeats a part of the address or secret)"
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"

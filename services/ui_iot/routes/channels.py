@@ -19,6 +19,7 @@ from services.ui_iot.channel_config import (
     check_destination,
     new_secret,
 )
+from services.ui_iot.channel_sealing import seal_changes, seal_new
 from services.ui_iot.entity_tags import Versioned
 from services.ui_iot.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
 from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
@@ -47,7 +48,7 @@ _SHOWN: dict[str, Any] = {
     "channel_id": 3,
     "name": "On call",
     "kind": "webhook",
-    "config": {"url": "https://hooks.example.com/pulse"},
+    "config": {"url": "https://hooks.example.com/… (3f9a1c2b)"},
     "enabled": True,
     "disabled_reason": None,
     "paused_until": "2026-01-05T12:01:00Z",
@@ -82,7 +83,10 @@ _EXAMPLES: dict[Kind, dict[str, Any]] = {
         "config": {"routing_key": "0123456789abcdef0123456789abcdef"},
     },
 }
-_CHANGES: dict[str, Any] = {"config": {"url": "https://hooks.example.com/pulse-2"}, "enabled": True}
+_CHANGES: dict[str, Any] = {
+    "config": {"url": "https://hooks.example.com/pulse-2", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
+    "enabled": True,
+}
 
 
 class _NewChannel(BaseModel):
@@ -129,7 +133,7 @@ NewChannel = Annotated[
 
 
 class ChannelChanges(BaseModel):
-    """What is to change; what is left out stays, members of config too. The kind stays for good."""
+    """What is to change; the rest stays, members of config too, unless the url changes. The kind stays for good."""
 
     model_config = example(**_CHANGES)
     name: Name = unset()
@@ -149,7 +153,7 @@ class Channel(Versioned):
     name: str
     kind: str
     config: dict[str, str]
-    """The address, without the part that is a secret."""
+    """Scheme and host of the address, and a fingerprint instead of the rest, which is a secret."""
     enabled: bool
     disabled_reason: str | None
     """Why Pulse disabled the channel; null when a person did."""
@@ -217,7 +221,8 @@ async def create_channel(change: Creating, body: NewChannel, response: Response)
     if body.kind == "webhook" and not body.config.secret:
         made["config"]["secret"] = once["secret"] = new_secret()
         response.headers["Cache-Control"] = "no-store"
-    channel = await change.create("select delivery.create_channel($1)", made, once=once)
+    body_made = seal_new(change.api.settings.secrets_key_file, change.caller.tenant_id, made)
+    channel = await change.create("select delivery.create_channel($1)", body_made, once=once)
     response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
     return channel
 
@@ -230,10 +235,15 @@ async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str,
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
 async def update_channel(change: Changing, channel_id: PathId, body: SentChanges) -> Any:
-    """Change a channel; send of config what is to change. A new config or enabling the channel ends a pause."""
+    """Change a channel; send the members of config that are to change. A new config or enabling ends a pause.
+
+    A new `config.url` needs the channel's `secret` or `routing_key` in the same request and keeps nothing of the old
+    config.
+    """
     patch = changes(body)
     check_destination(patch.get("config", {}).get("url"), allow_private=change.api.settings.allow_private_destinations)
-    return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", patch)
+    sealed = seal_changes(change.api.settings.secrets_key_file, change.caller.tenant_id, channel_id, patch)
+    return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", sealed)
 
 
 @router.post("/{channel_id}/resume", response_model=Channel, responses=problems(404, 409), openapi_extra=allow(ADMINS))

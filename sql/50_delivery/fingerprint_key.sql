@@ -1,0 +1,11 @@
+create function delivery.fingerprint_key() returns bytea
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select i.fingerprint_key from public.installation i
+$$;
+
+comment on function delivery.fingerprint_key() is
+  'The key of the fingerprints of addresses, for the program that seals an address before it writes it.';
