@@ -17,6 +17,7 @@ KEYS_WITHOUT_TENANT = {
     "alembic_version_pkc": "Alembic's own table",
     "sql_layer_pkey": "describes the database, not a tenant",
     "inbox_pkey": "work table of one machine; the key is the order of the evaluator's claim",
+    "work_locks_pkey": "rows that are only locks",
     "shards_pkey": "work table of one machine; sixteen rows that are only locks",
     "blocks_pkey": "one log over all tenants: the order of the tree's leaves",
     "blocks_first_position_key": "the same order, counted in rows",
