@@ -24,6 +24,7 @@ SHARED = {
     "listening",
     "logging",
     "metrics",
+    "login_settings",
     "oidc_settings",
     "otlp",
     "sealed_log",

@@ -106,7 +106,7 @@ def _way_in(home: Home, tenant_id: str) -> str:
 
 def _in_database(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
     async def run() -> _Result:
-        async with database.open_database(database.app_url(Home.find())) as pool:
+        async with database.open_database(database.ui_url(Home.find())) as pool:
             return await work(pool)
 
     try:

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
+from services.shared.login_settings import own_login
 from services.shared.oidc_settings import Oidc, split_list
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -41,14 +42,7 @@ def _check_proxy(url: SecretStr) -> SecretStr:
 
 ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
-SERVICES = (
-    "ui_iot",
-    "evaluator_iot",
-    "dispatcher",
-    "delivery_worker",
-    "ops_worker",
-    "exporter",
-)
+SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
 """In the order of their ports: the first is the port base plus 1."""
 
 
@@ -56,7 +50,12 @@ class Settings(BaseSettings):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="PULSE_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
     service: ClassVar[str]
 
@@ -167,6 +166,8 @@ class UiIot(AuditWriter, Oidc):
     """The HTTP API."""
 
     service = "ui_iot"
+    database_url: Annotated[DatabaseUrl, own_login("UI")]
+    """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
     ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -197,6 +198,8 @@ class EvaluatorIot(Settings):
     """Readings to alerts."""
 
     service = "evaluator_iot"
+    database_url: Annotated[DatabaseUrl, own_login("EVALUATOR")]
+    """The database as `pulse_evaluator`, which calls one function; else `PULSE_DATABASE_URL`."""
     port: Port = 8082
     poll_seconds: Seconds = 1.0
     """Also how late an alert may open that waited for for_seconds and got no further reading."""
@@ -208,6 +211,8 @@ class Dispatcher(Settings):
     """Alert events to notification jobs."""
 
     service = "dispatcher"
+    database_url: Annotated[DatabaseUrl, own_login("DISPATCHER")]
+    """The database as `pulse_dispatcher`, which calls one function; else `PULSE_DATABASE_URL`."""
     port: Port = 8083
     dispatcher_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Most alert events one pass takes."""
@@ -217,6 +222,8 @@ class DeliveryWorker(Settings):
     """Notification jobs to requests."""
 
     service = "delivery_worker"
+    database_url: Annotated[DatabaseUrl, own_login("DELIVERY")]
+    """The database as `pulse_delivery`, which alone gets the secrets of channels; else `PULSE_DATABASE_URL`."""
     port: Port = 8084
     poll_seconds: Seconds = 1.0
     """Also how late a retry may start that nothing else wakes the worker for."""
@@ -224,7 +231,7 @@ class DeliveryWorker(Settings):
     """Requests that one worker has in hand at a time."""
     delivery_channel_concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
     """Requests that one channel gets at a time from all workers, so that one that hangs leaves room for the others."""
-    delivery_lease_seconds: Seconds = 30.0
+    delivery_lease_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Time after which a vanished worker's notifications are sent by another."""
     delivery_timeout_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 10.0
     """Longest that one request may take in all; less than half of the lease."""
@@ -255,12 +262,9 @@ class DeliveryWorker(Settings):
 class OpsWorker(Settings):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)
     service = "ops_worker"
-    database_url: Annotated[
-        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"))
-    ]
-    """The database as `pulse_ops`, who alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
+    database_url: Annotated[DatabaseUrl, own_login("OPS")]
+    """The database as `pulse_ops`, which alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
     port: Port = 8085
     pool_max_size: Annotated[int, Field(ge=1)] = 8
     port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
@@ -339,13 +343,10 @@ class OpsWorker(Settings):
 class Exporter(Settings):
     """Views to metrics."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)
     service = "exporter"
     port: Port = 8086
-    database_url: Annotated[
-        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"))
-    ]
-    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if not `pulse_app`'s."""
+    database_url: Annotated[DatabaseUrl, own_login("EXPORTER")]
+    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if no service's login."""
     exporter_view_timeout_seconds: Seconds = 1.0
     """Longest that one view may take; it waits for a lock at most half of that."""
     exporter_deadline_seconds: Seconds = 9.5
