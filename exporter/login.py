@@ -7,6 +7,8 @@ from pydantic import field_validator
 
 from services.shared.settings import Exporter
 
+_SERVICES = frozenset(["app", "ui", "evaluator", "dispatcher", "delivery", "ops"])
+
 
 class ExporterLogin(Exporter):
     """Settings of the process: without a URL of its own it must not read metrics with rights to write."""
@@ -17,7 +19,7 @@ class ExporterLogin(Exporter):
         prefix = os.environ.get("PULSE_ROLE_PREFIX") or "pulse_"
         parts = urlsplit(url)
         user = unquote((parse_qs(parts.query).get("user") or [parts.username or ""])[-1])
-        if user in (f"{prefix}app", f"{prefix}ops"):
+        if user.startswith(prefix) and user.removeprefix(prefix) in _SERVICES:
             raise ValueError(
                 f"{user} may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL to a login as {prefix}exporter"
             )

@@ -22,7 +22,7 @@ from migrations.roles import ensure_roles, refuse_other_owner, refuse_service_lo
 from migrations.server import UnsuitableServer, connect
 from migrations.sql_layer import layer_faults, part_faults, read_layer, restore_lost_schemas, settle_layer
 
-# Everybody who migrates a database takes this lock: the first eight bytes of the SHA-256 of "pulse migration".
+# Held while a database has no table of ours to lock: the first eight bytes of the SHA-256 of "pulse migration".
 MIGRATION_LOCK = 4865765586851406717
 # Waiting for another migration is normal, waiting behind somebody's query stops every insert queued behind us.
 QUEUE_SECONDS = 60
@@ -78,9 +78,10 @@ def look(connection: Connection) -> None:
 def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -> None:
     """Steps 1 to 4 of the layer in the transaction that the caller commits."""
     session = raw(connection)
-    queue(session)
     require_owner(session)
     session.execute(f"set local role {names.owner}".encode())
+    queue(session)
+    require_owner(session)
     configure(connection)
     head = context.get_head_revision()
     current = context.get_context().get_current_revision()
@@ -117,10 +118,19 @@ def queue(session: Session) -> None:
     """Wait for other migrations, then be impatient with everybody else."""
     session.execute(f"set local lock_timeout = '{QUEUE_SECONDS}s'".encode())
     try:
-        session.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        if not is_migrated(session):
+            session.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        # An advisory lock is open to every login. A table that readers may only read they cannot lock in this mode.
+        if is_migrated(session):
+            session.execute("lock table public.alembic_version in share row exclusive mode")
     except psycopg.errors.LockNotAvailable:
         raise CommandError(f"another migration has been running for {QUEUE_SECONDS} s; nothing was changed") from None
     session.execute(f"set local lock_timeout = '{LOCK_SECONDS}s'".encode())
+
+
+def is_migrated(session: Session) -> bool:
+    """Return whether the database has the table of revisions."""
+    return session.execute("select to_regclass('public.alembic_version') is not null").fetchone() == (True,)
 
 
 def raw(connection: Connection) -> Session:

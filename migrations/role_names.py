@@ -11,10 +11,12 @@ from typing import Self
 
 DEFAULT_PREFIX = "pulse_"
 VARIABLE = "PULSE_ROLE_PREFIX"
-# A role's name has 63 bytes at most; the longest suffix has 8.
-_PREFIX = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,53}", re.ASCII)
-# pulse_ops is a NOTIFY channel too, which every database has for itself.
-_DEFAULT_NAME = re.compile(r"(?<!pg_notify\(')\bpulse_(owner|app|ops|auditor|exporter|operator)\b", re.ASCII)
+# A role's name has 63 bytes at most; the longest suffix has 10.
+_PREFIX = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,52}", re.ASCII)
+SERVICES = ("ui", "evaluator", "dispatcher", "delivery", "ops")
+CALLERS = (*SERVICES, "app", "auditor", "exporter", "operator")
+# Channels of NOTIFY, which every database has for itself, have such names too.
+_DEFAULT_NAME = re.compile(rf"(?<!notify\(')\bpulse_(owner|{'|'.join(CALLERS)})\b", re.ASCII)
 
 
 class RolesRefused(Exception):
@@ -26,14 +28,14 @@ class BadRolePrefix(RolesRefused):
 
     def __init__(self, prefix: str) -> None:
         super().__init__(
-            f"{VARIABLE} takes up to 54 lower-case letters, digits and underscores, no digit and no pg_ first:"
+            f"{VARIABLE} takes up to 53 lower-case letters, digits and underscores, no digit and no pg_ first:"
             f" {prefix[:80]!r}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RoleNames:
-    """The six roles of one installation."""
+    """The roles of one installation."""
 
     prefix: str = DEFAULT_PREFIX
 
@@ -57,7 +59,12 @@ class RoleNames:
     @property
     def callers(self) -> tuple[str, ...]:
         """The roles that log in."""
-        return tuple(self[suffix] for suffix in ("app", "ops", "auditor", "exporter", "operator"))
+        return tuple(self[suffix] for suffix in CALLERS)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The roles of the services, without the exporter's."""
+        return tuple(self[suffix] for suffix in SERVICES)
 
     def rename(self, text: str) -> str:
         """Return text with this installation's names in place of the default ones."""

@@ -7,22 +7,30 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from migrations.role_catalog import Role, ServerCatalog
-from migrations.role_names import VARIABLE, RoleNames, RolesRefused
+from migrations.role_names import CALLERS, VARIABLE, RoleNames, RolesRefused
 
 
 class ForeignRole(RolesRefused):
     """A role with one of our names shows signs of belonging to another application."""
 
 
+_UNLIMITED = -1
+
+
 @dataclass(frozen=True, slots=True)
 class _Definition:
     comment: str
     can_login: bool = True
+    connections: int = _UNLIMITED
+    former_comment: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-# Calls of a few milliseconds: compiling one costs a hundred times what it saves.
-_NO_JIT = {"jit": "off"}
+# Calls of a few milliseconds: compiling one costs a hundred times what it saves. A pass that waits longer for a lock
+# fails and says so; a process that hangs within a transaction loses its locks.
+_SERVICE = {"jit": "off", "lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'1min'"}
+# Requests: an export holds its transaction while a slow client reads.
+_REQUESTS = {**_SERVICE, "idle_in_transaction_session_timeout": "'5min'"}
 # A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of a scrape may
 # hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).
 _BOUNDED = {
@@ -34,22 +42,35 @@ _BOUNDED = {
 }
 # A forgotten psql must not become the old transaction that its owner was looking for.
 _INTERACTIVE = {"lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'10min'", "search_path": "public"}
-_EXPORTER_CONNECTIONS = 2
-_UNLIMITED = -1
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(owner|app|ops|auditor|exporter|operator)", re.ASCII)
+# Verifying hashes what it read between two statements.
+_AUDITOR = {"idle_in_transaction_session_timeout": "'10min'"}
+# One role of readers does not take all connections of the server.
+_READER_CONNECTIONS = 20
+_PLAIN = re.compile(rf"[a-z_][a-z0-9_]*(owner|{'|'.join(CALLERS)})", re.ASCII)
 # Passed as parameters, secrets of channels would reach the server's log. The first setting needs a superuser.
 _UNLOGGED = ("log_parameter_max_length", "log_parameter_max_length_on_error")
-_READS_PUBLIC = ("app", "auditor", "operator")
+_READS_PUBLIC = ("ui", "app", "auditor", "operator")
 _DEFINITIONS = {
     "owner": _Definition("Owns every object of Pulse; migrations act as this role.", can_login=False),
-    "app": _Definition("The services of Pulse: functions and api views, no table.", settings=_NO_JIT),
+    "ui": _Definition("The HTTP API of Pulse: takes readings, changes what people configure.", settings=_REQUESTS),
+    "evaluator": _Definition("The evaluator of Pulse: one function.", settings=_SERVICE),
+    "dispatcher": _Definition("The dispatcher of Pulse: one function.", settings=_SERVICE),
+    "delivery": _Definition("The delivery worker of Pulse: alone gets the secrets of channels.", settings=_SERVICE),
     "ops": _Definition(
-        "The ops worker: may what pulse_app may, seal the audit trail and let its months go.", settings=_NO_JIT
+        "The ops worker of Pulse: timers, seals the audit trail and lets its months go.",
+        former_comment="The ops worker: may what pulse_app may, seal the audit trail and let its months go.",
+        settings=_SERVICE,
     ),
-    "auditor": _Definition("People who audit: they read the audit trail and place legal holds."),
-    "exporter": _Definition("The exporter: views of schema metrics, read-only.", settings=_BOUNDED),
+    "app": _Definition("The services of Pulse: functions and api views, no table.", settings=_REQUESTS),
+    "auditor": _Definition(
+        "People who audit: they read the audit trail and place legal holds.",
+        connections=_READER_CONNECTIONS,
+        settings=_AUDITOR,
+    ),
+    "exporter": _Definition("The exporter: views of schema metrics, read-only.", connections=2, settings=_BOUNDED),
     "operator": _Definition(
         "People who operate Pulse: they read all but secrets and run the repairs of the runbooks.",
+        connections=_READER_CONNECTIONS,
         settings=_INTERACTIVE,
     ),
 }
@@ -73,7 +94,9 @@ def required(server: ServerCatalog, names: RoleNames, wishes: Wishes) -> Iterato
         if role is None:
             yield _create(name, suffix, definition, wishes) + _describe(name, comment, definition)
         elif role.comment != comment:
-            _refuse_foreign(role, comment, definition)
+            former = definition.former_comment
+            if former is None or role.comment != names.rename(former):
+                _refuse_foreign(role, comment, definition)
             yield _describe(name, comment, definition)
         if role is not None and wishes.set_passwords and name in wishes.passwords:
             yield _format("alter role {} password {};\n", name, sql.Literal(wishes.passwords[name]))
@@ -97,8 +120,10 @@ def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Comp
     if "PUBLIC usage" in server.schema_grants:
         for statement in _public_usage(server, names):
             yield statement, None
+    if _has_all_services(server, names):
+        yield _without_membership(names), None
     for suffix, definition in _DEFINITIONS.items():
-        if names[suffix] in server.roles and (lost := _lost_settings(server, names[suffix], suffix, definition)):
+        if names[suffix] in server.roles and (lost := _lost_settings(server, names[suffix], definition)):
             yield lost, f"{names[suffix]} lacks settings that Pulse made"
     for name in names.callers:
         for setting in _UNLOGGED:
@@ -111,6 +136,9 @@ def removals(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Comp
 
     They are for an administrator to run: the attribute may be there on purpose, for a while.
     """
+    if _has_all_services(server, names):
+        reason = f"WARNING: {names['ops']} belongs to {names['app']} and may do what every service may"
+        yield _without_membership(names), reason
     for suffix, definition in _DEFINITIONS.items():
         if role := server.roles.get(names[suffix]):
             attributes = [*role.special_attributes, *(["login"] if role.can_login > definition.can_login else [])]
@@ -120,22 +148,33 @@ def removals(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Comp
                 yield statement, f"WARNING: {role.name} has {', '.join(attributes)}, which Pulse does not need"
 
 
-def _lost_settings(server: ServerCatalog, name: str, suffix: str, definition: _Definition) -> sql.Composed | None:
+def _has_all_services(server: ServerCatalog, names: RoleNames) -> bool:
+    """Return whether the ops worker's role still belongs to the one of all services, as it once did."""
+    return f"{names['ops']} {names['app']}" in server.memberships
+
+
+def _without_membership(names: RoleNames) -> sql.Composed:
+    return _format("revoke {} from {};\n", names["app"], names["ops"])
+
+
+def _lost_settings(server: ServerCatalog, name: str, definition: _Definition) -> sql.Composed | None:
     """Return what gives a role its settings again. A setting with another value is the administrator's choice."""
     lost = [setting for setting in definition.settings if f"{name} {setting}" not in server.settings]
     statements = [
         _format(f"alter role {{}} set {setting} = {definition.settings[setting]};\n", name) for setting in lost
     ]
-    if suffix == "exporter" and server.roles[name].connection_limit == _UNLIMITED:
-        limit = sql.Literal(_EXPORTER_CONNECTIONS)
+    if definition.connections != server.roles[name].connection_limit == _UNLIMITED:
+        limit = sql.Literal(definition.connections)
         statements.append(_format("alter role {} connection limit {};\n", name, limit))
     return sql.Composed(statements) if statements else None
 
 
 def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> sql.Composed:
     statement = _format(f"create role {{}} {'login' if definition.can_login else 'nologin'}", name)
-    if suffix == "exporter":
-        limit = _EXPORTER_CONNECTIONS if wishes.exporter_connections is None else wishes.exporter_connections
+    limit = definition.connections
+    if suffix == "exporter" and wishes.exporter_connections is not None:
+        limit = wishes.exporter_connections
+    if limit != _UNLIMITED:
         statement += _format(" connection limit {}", sql.Literal(limit))
     if name in wishes.passwords:
         statement += _format(" password {}", sql.Literal(wishes.passwords[name]))
@@ -163,10 +202,9 @@ def _refuse_foreign(role: Role, comment: str, definition: _Definition) -> None:
 
 def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
     """The owner belongs to the others: its functions show and end their sessions without pg_signal_backend."""
-    pairs = [(names["ops"], names["app"]), *((names.owner, role) for role in names.callers)]
-    for member, role in pairs:
-        if f"{member} {role}" not in server.memberships:
-            yield _format("grant {} to {};\n", role, member)
+    for role in names.callers:
+        if f"{names.owner} {role}" not in server.memberships:
+            yield _format("grant {} to {};\n", role, names.owner)
 
 
 def _database_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:

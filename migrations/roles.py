@@ -1,4 +1,4 @@
-"""The six roles of an installation: `python -m migrations.roles` makes them, `--print` shows the SQL."""
+"""The roles of an installation: `python -m migrations.roles` makes them, `--print` shows the SQL."""
 
 import argparse
 import os

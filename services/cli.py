@@ -115,7 +115,7 @@ def trace(
         raise LocalError(f"{trace_id} is no trace id: it takes 32 hex digits, or a UUID")
 
     async def read() -> list[dict[str, object]]:
-        async with database.open_database(database.app_url(Home.find())) as pool:
+        async with database.open_database(database.ui_url(Home.find())) as pool:
             return await read_timeline(pool, tenant_id=tenant, trace_id=canonical)
 
     rows = asyncio.run(read())

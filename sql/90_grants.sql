@@ -28,15 +28,20 @@ begin
     select c.oid::regclass as name, r.role
     from pg_class c
     join (values
-      ('api', 'pulse_app'),
-      ('metrics', 'pulse_app'),
-      ('metrics', 'pulse_exporter'),
-      ('audit', 'pulse_auditor'),
-      ('api', 'pulse_operator'),
-      ('audit', 'pulse_operator'),
-      ('metrics', 'pulse_operator'),
-      ('ops', 'pulse_operator')
-    ) as r (schema, role) on c.relnamespace = r.schema::regnamespace
+      ('api', 'pulse_app', null),
+      ('api', 'pulse_ui', null),
+      ('api', 'pulse_evaluator', 'queues'),
+      ('api', 'pulse_dispatcher', 'queues'),
+      ('api', 'pulse_delivery', 'queues'),
+      ('api', 'pulse_ops', 'queues'),
+      ('metrics', 'pulse_app', null),
+      ('metrics', 'pulse_exporter', null),
+      ('audit', 'pulse_auditor', null),
+      ('api', 'pulse_operator', null),
+      ('audit', 'pulse_operator', null),
+      ('metrics', 'pulse_operator', null),
+      ('ops', 'pulse_operator', null)
+    ) as r (schema, role, view) on c.relnamespace = r.schema::regnamespace and c.relname = coalesce(r.view, c.relname)
     where c.relkind = 'v' and c.relowner = current_user::regrole
     order by c.oid::regclass::text, r.role
   loop

@@ -24,8 +24,8 @@ grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at,
   on public.notification_channels to pulse_operator;
 -- Sessions show the statements of others, and ending one is denial of service: neither is for a process that strangers
 -- talk to.
-revoke execute on function ops.sessions, ops.end_session from pulse_app;
+revoke execute on function ops.sessions, ops.end_session, ops.end_overdue_sessions from pulse_app;
 grant execute on function
-  ops.sessions, ops.end_session, ops.ensure_partitions, audit.act, audit.read_verifications, core.act, core.name_request,
+  ops.sessions, ops.end_session, ops.ensure_partitions, ops.lock_suspects, audit.act, audit.read_verifications, core.act, core.name_request,
   core.trace_started_at
 to pulse_operator;

@@ -21,6 +21,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from migrations.role_names import CALLERS
 from migrations.roles import ensure_roles
 from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
@@ -97,8 +98,8 @@ def _migrate(*, host: str, port: str, user: str, dbname: str, password: str | No
         pytest.MonkeyPatch.context() as environment,
         psycopg.connect(server.url(database=dbname), autocommit=True) as administrator,
     ):
-        for role in ("APP", "OPS", "AUDITOR", "EXPORTER", "OPERATOR"):
-            environment.setenv(f"PULSE_{role}_PASSWORD", PASSWORD)
+        for role in CALLERS:
+            environment.setenv(f"PULSE_{role.upper()}_PASSWORD", PASSWORD)
         make_deployer(administrator, PASSWORD)
         harden(administrator)
         migrate_as_deployer(Migrator(server.url(database=dbname, user=DEPLOYER)), administrator)

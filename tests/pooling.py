@@ -9,11 +9,12 @@ from pathlib import Path
 
 import asyncpg
 
+from services.local import roster
 from services.local.pg_account import find_account
 from tests.conftest import PASSWORD, Server
 from tests.wait import until
 
-ROLES = ("pulse_app", "pulse_ops", "pulse_exporter")
+ROLES = ("pulse_app", *roster.ROLES.values())
 SERVER_CONNECTIONS = 2
 """So few a role that sessions share them all the time."""
 

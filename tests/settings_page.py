@@ -37,9 +37,11 @@ LOCAL = """\
 | `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: the collector that gets its spans, see architecture.md. |
 | `PULSE_OPERATOR_DATABASE_URL` |  | The database as `pulse_operator`, for `pulse psql`; see operate.md. |
 | `PULSE_ROLE_PREFIX` | `pulse_` | First part of the names of the database roles; see operate.md. |
-| `PULSE_APP_PASSWORD`, `PULSE_OPS_PASSWORD` |  | Passwords of roles that a migration makes; see operate.md. |
-| `PULSE_AUDITOR_PASSWORD`, `PULSE_EXPORTER_PASSWORD` |  | Likewise. |
-| `PULSE_OPERATOR_PASSWORD` |  | Likewise. |
+| `PULSE_UI_PASSWORD`, `PULSE_EVALUATOR_PASSWORD` |  | Passwords of roles that a migration makes; see operate.md. |
+| `PULSE_DISPATCHER_PASSWORD`, `PULSE_DELIVERY_PASSWORD` |  | Likewise. |
+| `PULSE_OPS_PASSWORD`, `PULSE_AUDITOR_PASSWORD` |  | Likewise. |
+| `PULSE_EXPORTER_PASSWORD`, `PULSE_OPERATOR_PASSWORD` |  | Likewise. |
+| `PULSE_APP_PASSWORD` |  | Likewise, of the one login for four services, which is deprecated. |
 | `PULSE_EXPORTER_CONNECTION_LIMIT` | `2` | Connections that a migration allows `pulse_exporter`. |
 | `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
 | `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |

@@ -16,6 +16,7 @@ OURS = f"(n.nspname in ({', '.join(repr(name) for name in (*SCHEMAS, 'public'))}
 KEYS_WITHOUT_TENANT = {
     "alembic_version_pkc": "Alembic's own table",
     "sql_layer_pkey": "describes the database, not a tenant",
+    "work_locks_pkey": "rows that are only locks",
     "blocks_pkey": "one log over all tenants: the order of the tree's leaves",
     "blocks_first_position_key": "the same order, counted in rows",
     "tree_nodes_pkey": "the place in the one tree",

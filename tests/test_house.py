@@ -30,6 +30,7 @@ SHARED = {
     "log_repeats",
     "logging",
     "metrics",
+    "login_settings",
     "oidc_settings",
     "otlp",
     "sealed_log",

@@ -49,10 +49,10 @@ DAMAGE = {
     """: ["altered routine core.severity_rank(p_severity text)"],
     "alter function audit.write reset search_path": ["altered routine audit.write(p_events public.audit_log[])"],
     "revoke execute on function ingest.record_readings from pulse_app": [
-        "missing grants on routine ingest.record_readings("
+        "altered grants on routine ingest.record_readings("
     ],
     "grant execute on function audit.track to public": ["added grants on routine audit.track("],
-    "revoke insert (message) on audit_log from pulse_app": ["missing grants on column public.audit_log.message"],
+    "revoke insert (message) on audit_log from pulse_app": ["altered grants on column public.audit_log.message"],
     "grant update on audit_log to pulse_app": ["altered grants on table public.audit_log"],
     "grant delete on audit_log_default to pulse_ops": ["added grants on table partitions of public.audit_log"],
     "revoke usage on schema metrics from pulse_exporter": ["altered grants on schema metrics"],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from migrations.role_names import CALLERS
 from migrations.roles import RolesMissing, ensure_roles
 from services.local.postgres import EmbeddedPostgres
 from tests.migrating import ROOT, Migrator
@@ -31,11 +32,15 @@ def test_roles_are_made_once(server: EmbeddedPostgres) -> None:
         ensure_roles(session)
         assert session.execute(ROLES.encode()).fetchall() == [
             ("pulse_app", True, -1),
-            ("pulse_auditor", True, -1),
+            ("pulse_auditor", True, 20),
+            ("pulse_delivery", True, -1),
+            ("pulse_dispatcher", True, -1),
+            ("pulse_evaluator", True, -1),
             ("pulse_exporter", True, 2),
-            ("pulse_operator", True, -1),
+            ("pulse_operator", True, 20),
             ("pulse_ops", True, -1),
             ("pulse_owner", False, -1),
+            ("pulse_ui", True, -1),
         ]
     with connect(server.url()) as session:
         session.execute("set default_transaction_read_only = on")
@@ -109,19 +114,22 @@ def test_only_roles_of_pulse_enter_the_database(server: EmbeddedPostgres) -> Non
             "select distinct coalesce(r.rolname::text, 'PUBLIC') from pg_database d"
             " cross join aclexplode(d.datacl) a left join pg_roles r on r.oid = a.grantee where d.datname = 'pulse'"
         ).fetchall()
-    roles = {"pulse_app", "pulse_auditor", "pulse_exporter", "pulse_operator", "pulse_ops", "pulse_owner"}
+    roles = {f"pulse_{suffix}" for suffix in ("owner", *CALLERS)}
     assert {row[0] for row in rows} == {"postgres", *roles}
 
 
-def test_the_ops_worker_may_what_the_services_may(server: EmbeddedPostgres) -> None:
-    """And not the other way round; a membership that was taken away is given anew."""
-    look = b"select pg_has_role('pulse_ops', 'pulse_app', 'usage'), pg_has_role('pulse_app', 'pulse_ops', 'member')"
+def test_the_ops_worker_loses_the_rights_of_the_services(server: EmbeddedPostgres) -> None:
+    """It once belonged to pulse_app, and its comment said so."""
+    look = b"select pg_has_role('pulse_ops', 'pulse_app', 'member'), pg_has_role('pulse_app', 'pulse_ops', 'member')"
+    former = b"""
+      grant pulse_app to pulse_ops;
+      comment on role pulse_ops is
+        'The ops worker: may what pulse_app may, seal the audit trail and let its months go.'"""
     with connect(server.url()) as session:
         ensure_roles(session)
-        assert session.execute(look).fetchone() == (True, False)
-        session.execute("revoke pulse_app from pulse_ops")
-        ensure_roles(session)
-        assert session.execute(look).fetchone() == (True, False)
+        session.execute(former)
+        assert ensure_roles(session) == []
+        assert session.execute(look).fetchone() == (False, False)
 
 
 def test_passwords_come_from_the_environment_and_go_hashed(

@@ -14,6 +14,7 @@ from tests.test_escalation import TRACE, let_pass, open_alert, policy
 from tests.wait import until
 
 OPERATIONS = (
+    "end_sessions",
     "seal_audit",
     "anchor_checkpoint",
     "drop_audit_months",
@@ -107,6 +108,7 @@ async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app
             "verify_audit": "read_head",
             "drop_audit_months": "set_retention",
             "detect_attacks": "detect_attacks",
+            "end_sessions": "end_overdue_sessions",
         }
         await until(lambda: {line["operation"] for line in lines(worker, "pass failed")} == set(refused))
         checked_at = await until(lambda: conn.fetchval("select checked_at from service_health"))

@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 
+from services.local.roster import ROLES
 from services.shared.db import open_pool
 from services.shared.settings import SERVICES, UiIot
 from tests import seed
@@ -22,7 +23,6 @@ from tests.test_end_to_end import SECRET, SETTINGS, TOKEN, TRACE, is_signed, rea
 from tests.wait import until
 
 POLL_ONLY = {"listen_url": "off", "statement_cache_size": "0"}
-ROLE = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
         async def start(name: str) -> None:
             settings = {**SETTINGS, **POLL_ONLY, "health_targets": targets, "port": ports[name]}
             module = name if name == "exporter" else f"services.{name}"
-            url = pooler.url(ROLE.get(name, "pulse_app"))
+            url = pooler.url(ROLES[name])
             stack[name] = await exits.enter_async_context(ready_service(module, url, **settings))
 
         await asyncio.gather(*(start(name) for name in SERVICES if name != "ops_worker"))
@@ -90,7 +90,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
             "select usename, count(*) from pg_stat_activity"
             " where datname = current_database() and usename like 'pulse\\_%' group by usename"
         )
-        assert {row["usename"] for row in sessions} >= {"pulse_app", "pulse_ops"}
+        assert {row["usename"] for row in sessions} >= set(ROLES.values()) - {"pulse_exporter"}
         assert max(row["count"] for row in sessions) <= SERVER_CONNECTIONS
         for name, running in reversed(stack.items()):
             assert await running.stop() == 0, name

@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 
 from migrations.layer_catalog import SCHEMAS
+from migrations.role_names import CALLERS
 from services.shared import db
 
 EXPECTED = Path(__file__).with_name("privileges.expected")
-ROLES = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter", "pulse_operator")
+ROLES = tuple(f"pulse_{suffix}" for suffix in CALLERS)
 # Granted by columns, without the one that holds a secret.
 SECRETS = {
     "public.api_keys": "key_hash",
@@ -23,7 +24,13 @@ SECRETS = {
     "public.installation": "fingerprint_key",
 }
 # Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
-UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys", "ingest.api_key_uses"}
+UNREAD = {
+    "audit.tree_nodes",
+    "audit.attack_detector",
+    "ingest.idempotency_keys",
+    "ingest.api_key_uses",
+    "ops.work_locks",
+}
 
 HEADER = """\
 # Every right on an object of Pulse that somebody other than its owner has: role, object, rights.
@@ -99,15 +106,14 @@ async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> Non
     assert [tuple(row) for row in rows] == [
         ("pulse_app", False, True, []),
         ("pulse_auditor", False, True, []),
+        ("pulse_delivery", False, True, []),
+        ("pulse_dispatcher", False, True, []),
+        ("pulse_evaluator", False, True, []),
         ("pulse_exporter", False, True, []),
         ("pulse_operator", False, True, ["pg_read_all_stats"]),
-        ("pulse_ops", False, True, ["pulse_app"]),
-        (
-            "pulse_owner",
-            False,
-            False,
-            ["pg_read_all_stats", "pulse_app", "pulse_auditor", "pulse_exporter", "pulse_operator", "pulse_ops"],
-        ),
+        ("pulse_ops", False, True, []),
+        ("pulse_owner", False, False, ["pg_read_all_stats", *sorted(ROLES)]),
+        ("pulse_ui", False, True, []),
     ]
 
 
@@ -136,7 +142,7 @@ async def test_nobody_changes_or_removes_audit_rows(role_url: Callable[[str], st
 async def test_no_role_writes_a_table_or_reads_a_secret(
     conn: asyncpg.Connection, role_url: Callable[[str], str], role: str
 ) -> None:
-    """Tables are reached through functions and views; of audit_log alone pulse_app may fill columns."""
+    """Tables are reached through functions and views; of audit_log alone pulse_ui and pulse_app may fill columns."""
     tables = await conn.fetch(
         "select oid::regclass::text as name from pg_class"
         " where relkind in ('r', 'p') and relowner = 'pulse_owner'::regrole and not relispartition"
@@ -214,9 +220,13 @@ async def test_every_metric_and_audit_view_runs_for_its_reader(
     conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
     """A view is read as its owner, its functions run as the reader: both rights must be there."""
-    readers = {"pulse_exporter": ["metrics"], "pulse_auditor": ["audit"], "pulse_app": ["api", "metrics"]}
+    readers = {
+        "pulse_exporter": ["metrics"],
+        "pulse_auditor": ["audit"],
+        "pulse_app": ["api", "metrics"],
+        "pulse_ui": ["api"],
+    }
     readers["pulse_operator"] = ["api", "audit", "metrics", "ops"]
-    readers["pulse_ops"] = readers["pulse_app"]
     for role, schemas in readers.items():
         names = await conn.fetch(
             "select oid::regclass::text as name from pg_class"

@@ -11,7 +11,7 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
-from migrations.role_names import RoleNames
+from migrations.role_names import CALLERS, RoleNames
 from migrations.role_plan import ForeignRole
 from migrations.roles import ensure_roles, plan
 from services.local.pg_binaries import carried_binaries
@@ -20,7 +20,7 @@ from tests.migrating import ROOT, Migrator, dump_schema
 from tests.scraping import exporting
 from tests.servers import DEBIAN_15, admit, connect
 
-SUFFIXES = ("owner", "app", "ops", "auditor", "exporter", "operator")
+SUFFIXES = ("owner", *CALLERS)
 ROLES = """
 select rolname, rolpassword, rolcanlogin, rolconnlimit, shobj_description(a.oid, 'pg_authid'),
        array(select roleid::regrole::text from pg_auth_members m where m.member = a.oid order by 1),
@@ -316,21 +316,21 @@ def test_no_parameter_of_our_roles_reaches_the_servers_log(server: EmbeddedPostg
 
 
 @pytest.mark.parametrize(
-    "prefix", ["Pulse_", "pulse-", "1pulse_", "pg_pulse_", 'pulse"', "pülse_", "p" * 55, "a b", "x;"]
+    "prefix", ["Pulse_", "pulse-", "1pulse_", "pg_pulse_", 'pulse"', "pülse_", "p" * 54, "a b", "x;"]
 )
 def test_a_prefix_that_is_none_is_refused_in_one_line(
     prefix: str, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is opened."""
     monkeypatch.setenv("PULSE_ROLE_PREFIX", prefix)
-    with pytest.raises(CommandError, match=r"^PULSE_ROLE_PREFIX takes up to 54 lower-case letters") as refused:
+    with pytest.raises(CommandError, match=r"^PULSE_ROLE_PREFIX takes up to 53 lower-case letters") as refused:
         Migrator(empty_url).upgrade()
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_the_longest_prefix_works(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With it the longest name has 62 characters, so the server cuts none."""
-    monkeypatch.setenv("PULSE_ROLE_PREFIX", "p" * 54)
+    """With it the longest name has 63 characters, so the server cuts none."""
+    monkeypatch.setenv("PULSE_ROLE_PREFIX", "p" * 53)
     Migrator(embedded.url(database="staging")).upgrade()
     assert Migrator(embedded.url(database="staging")).upgrade().startswith("nothing to do")
 

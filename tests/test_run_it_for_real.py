@@ -149,9 +149,9 @@ def is_ready(port: int, shell: "subprocess.Popen[bytes]", output: Path) -> bool:
 
 
 def send_reading(base: int, server_port: int) -> None:
-    """Add a device as the services' role does, send a reading with its token, and wait until it was evaluated."""
+    """Add a device as the API's role does, send a reading with its token, and wait until it was evaluated."""
     token = f"pdt_acme_{secrets.token_urlsafe(32)}"
-    url = f"postgresql://pulse_app:app-secret@127.0.0.1:{server_port}/pulse"
+    url = f"postgresql://pulse_ui:ui-secret@127.0.0.1:{server_port}/pulse"
     with psycopg.connect(url) as session:
         session.execute("select core.act('acme', 'user', 'tests', '', '', '', 'tests')")
         digest = hashlib.sha256(token.encode()).hexdigest()

@@ -15,7 +15,7 @@ import pytest
 
 from services.local import pids
 from services.local.home import CHECKOUT
-from services.local.roster import SERVICES
+from services.local.roster import ROLES, SERVICES
 from tests.running_stack import RunningStack, free_port_base
 from tests.wait import until_now
 
@@ -144,8 +144,7 @@ def test_services_do_not_use_the_login_that_migrates(
     stack.settings = {
         "PULSE_MIGRATION_URL": database_url,
         "PULSE_DATABASE_URL": role_url("pulse_app"),
-        "PULSE_OPS_DATABASE_URL": role_url("pulse_ops"),
-        "PULSE_EXPORTER_DATABASE_URL": role_url("pulse_exporter"),
+        **{f"PULSE_{role.removeprefix('pulse_').upper()}_DATABASE_URL": role_url(role) for role in ROLES.values()},
         "PULSE_ALLOW_UNSAFE_DATABASE": "true",
     }
     stack.start()
@@ -156,7 +155,7 @@ select distinct usename::text from pg_stat_activity
 where datname = current_database() and application_name like 'pulse-%'
 """
         roles = {row[0] for row in conn.execute(query)}
-    assert roles == {"pulse_app", "pulse_ops", "pulse_exporter"}
+    assert roles == set(ROLES.values())
     assert stack.stop() == 0
 
 

@@ -55,9 +55,14 @@ def migration_url(home: Home) -> str:
     return url
 
 
-def app_url(home: Home) -> str:
-    """URL of the services."""
-    return given_url() or as_role(migration_url(home), "pulse_app")
+def ui_url(home: Home) -> str:
+    """URL of the API, for commands that read and change what it does."""
+    return given_url("PULSE_UI_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_ui")
+
+
+def delivery_url(home: Home) -> str:
+    """URL of the delivery worker, the one service that reads the secrets of channels."""
+    return given_url("PULSE_DELIVERY_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_delivery")
 
 
 def role_names() -> RoleNames:
@@ -71,7 +76,7 @@ def role_names() -> RoleNames:
 def as_role(url: str, role: str) -> str:
     """The same server and database of an embedded server as another role; it asks for no password.
 
-    `role` is a default name such as pulse_app; the login is that of this installation's PULSE_ROLE_PREFIX.
+    `role` is a default name such as pulse_ui; the login is that of this installation's PULSE_ROLE_PREFIX.
     """
     return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role_names().rename(role)}@", url)
 
@@ -111,7 +116,7 @@ def in_database(work: Callable[[db.Pool], Awaitable[Result]]) -> Result:
     """Return the result of work on the services' database. Raises LocalError in one line."""
 
     async def run() -> Result:
-        async with open_database(app_url(Home.find())) as pool:
+        async with open_database(ui_url(Home.find())) as pool:
             return await work(pool)
 
     try:

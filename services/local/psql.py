@@ -10,18 +10,21 @@ from typing import Literal, NoReturn
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from migrations.role_names import SERVICES
 from services.local import database
 from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.pg_binaries import carried_binaries
 from services.local.state_file import running_state
 
-RoleSuffix = Literal["operator", "owner", "auditor", "exporter", "app", "ops"]
+RoleSuffix = Literal[
+    "operator", "owner", "auditor", "exporter", "ui", "evaluator", "dispatcher", "delivery", "ops", "app"
+]
 _OWN_URLS = {
     "operator": "PULSE_OPERATOR_DATABASE_URL",
     "auditor": "PULSE_AUDIT_DATABASE_URL",
     "exporter": "PULSE_EXPORTER_DATABASE_URL",
-    "ops": "PULSE_OPS_DATABASE_URL",
+    **{service: f"PULSE_{service.upper()}_DATABASE_URL" for service in SERVICES},
     "app": "PULSE_DATABASE_URL",
 }
 

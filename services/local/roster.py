@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
+from migrations.role_names import CALLERS
 from services.local.command import Command
 from services.local.database import without_client_variables
 from services.local.home import CHECKOUT, Home
@@ -37,12 +38,19 @@ DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
 MIGRATION_SECRETS = (
     "PULSE_MIGRATION_URL",
-    *(f"PULSE_{role}_PASSWORD" for role in ("APP", "OPS", "AUDITOR", "EXPORTER", "OPERATOR")),
+    *(f"PULSE_{role.upper()}_PASSWORD" for role in CALLERS),
 )
 """Not for the services, which run with the least privilege."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
-ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
-"""Services with a role of their own; the others are pulse_app."""
+ROLES = {
+    "ui_iot": "pulse_ui",
+    "evaluator_iot": "pulse_evaluator",
+    "dispatcher": "pulse_dispatcher",
+    "delivery_worker": "pulse_delivery",
+    "ops_worker": "pulse_ops",
+    "exporter": "pulse_exporter",
+}
+"""The role of each service."""
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
 """With one of these, tokens come from the user's identity provider."""
 
@@ -91,7 +99,8 @@ class Roster:
             )
         if self._embedded:
             # Whatever the caller has in these is about another database.
-            own_urls = ("PULSE_LISTEN_URL", "PULSE_OPS_DATABASE_URL", "PULSE_EXPORTER_DATABASE_URL")
+            roles = (role.removeprefix("pulse_").upper() for role in ROLES.values())
+            own_urls = ("PULSE_LISTEN_URL", *(f"PULSE_{role}_DATABASE_URL" for role in roles))
             extra |= dict.fromkeys(own_urls, database_url)
         if demo:
             # The demo's webhooks go to the sink on this machine.

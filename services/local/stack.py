@@ -100,24 +100,24 @@ class Stack:
             await migrate(url, roster.environment(), say=lambda line: self._screen.note(f"migrate: {line}"))
         # Services never use the login that migrates, unless the caller has no other.
         given_url = database.given_url()
-        app_url = given_url or database.as_role(url, "pulse_app")
+        ui_url = database.given_url("PULSE_UI_DATABASE_URL") or given_url or database.as_role(url, "pulse_ui")
         if not os.environ.get("PULSE_SECRETS_KEY_FILE"):
             make_keys(self._home.channel_secrets)
         children = []
         if self._options.demo:
-            async with database.open_database(app_url) as pool:
+            async with database.open_database(ui_url) as pool:
                 sink_url = self._options.ports.url(SINK)
                 await seed(pool, self._home, sink_url=sink_url, devices=self._options.devices)
             children.append(self._supervisor.start(roster.sink(secret=sink_secret(self._home))))
         for name in SERVICES:
-            role_url = given_url or database.as_role(url, ROLES.get(name, "pulse_app"))
+            role_url = given_url or database.as_role(url, ROLES[name])
             spec = roster.service(name, database_url=role_url, demo=self._options.demo)
             children.append(self._supervisor.start(spec))
         await self._until_ready(children)
         self._screen.note("Pulse is ready.")
         if self._options.demo:
             self._supervisor.start(roster.fleet(rate=self._options.rate))
-            await self._show_first_journey(app_url, client)
+            await self._show_first_journey(ui_url, client)
         self._show_hints()
         await asyncio.Event().wait()
 
@@ -139,9 +139,9 @@ class Stack:
                     raise LocalError(f"{child.spec.name} does not become ready: {_reason(child)}")
             await asyncio.sleep(0.05)
 
-    async def _show_first_journey(self, app_url: str, client: httpx.AsyncClient) -> None:
+    async def _show_first_journey(self, ui_url: str, client: httpx.AsyncClient) -> None:
         sink_url = self._options.ports.url(SINK)
-        async with database.open_database(app_url) as pool:
+        async with database.open_database(ui_url) as pool:
             found = await first_journey(pool, client, sink_url=sink_url, seconds=JOURNEY_SECONDS)
         if found is None:
             self._screen.note(f"No alert was delivered within {JOURNEY_SECONDS:.0f} s; see {self._home.root}/log.")

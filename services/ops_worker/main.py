@@ -23,6 +23,7 @@ from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
+from services.ops_worker.workers.session_guard import end_overdue_sessions
 from services.shared.http_client import traced_client
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.note import BadNote, open_checkpoint
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 VERIFY_POLL_SECONDS = 5.0
 """Time between two looks whether a verification is due or done."""
 
+SESSION_GUARD_SECONDS = 10.0
+"""Time between two looks for transactions of readers that are overdue."""
+
 TIMERS = (
     "run_escalations",
     "reap_leases",
@@ -44,6 +48,7 @@ TIMERS = (
     "ensure_partitions",
     "prune",
     "set_limits",
+    "end_sessions",
     "seal_audit",
     "anchor_checkpoint",
     "verify_audit",
@@ -85,6 +90,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
         Loop("ensure_partitions", partitions.make, poll_seconds=settings.partition_seconds, is_timer=True),
         Loop("prune", retention.prune, poll_seconds=settings.retention_seconds),
         Loop("set_limits", LimitDefaults(settings.limits()).store, poll_seconds=settings.poll_seconds),
+        Loop("end_sessions", end_overdue_sessions, poll_seconds=SESSION_GUARD_SECONDS),
     ]
 
 

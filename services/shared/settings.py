@@ -27,6 +27,7 @@ from services.shared.evaluation_settings import Evaluation
 from services.shared.http_settings import Http
 from services.shared.ingest_settings import Ingest
 from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
+from services.shared.login_settings import own_login
 from services.shared.oidc_settings import Oidc, split_list
 from services.shared.secrets_settings import OpenedSecrets, SealedSecrets
 from services.shared.web_settings import Web
@@ -50,7 +51,12 @@ class Settings(Web, Http):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="PULSE_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
     service: ClassVar[str]
 
@@ -157,6 +163,8 @@ class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
     """The HTTP API."""
 
     service = "ui_iot"
+    database_url: Annotated[DatabaseUrl, own_login("UI")]
+    """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
     ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -181,6 +189,8 @@ class EvaluatorIot(Settings, Evaluation):
     """Readings to alerts."""
 
     service = "evaluator_iot"
+    database_url: Annotated[DatabaseUrl, own_login("EVALUATOR")]
+    """The database as `pulse_evaluator`, which calls one function; else `PULSE_DATABASE_URL`."""
     port: Port = 8082
     poll_seconds: Seconds = 1.0
     """Also how late an alert may open that waited for for_seconds and got no further reading."""
@@ -190,6 +200,8 @@ class Dispatcher(Settings):
     """Alert events to notification jobs."""
 
     service = "dispatcher"
+    database_url: Annotated[DatabaseUrl, own_login("DISPATCHER")]
+    """The database as `pulse_dispatcher`, which calls one function; else `PULSE_DATABASE_URL`."""
     port: Port = 8083
     dispatcher_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Most alert events one pass takes."""
@@ -199,6 +211,8 @@ class DeliveryWorker(Settings, OpenedSecrets):
     """Notification jobs to requests."""
 
     service = "delivery_worker"
+    database_url: Annotated[DatabaseUrl, own_login("DELIVERY")]
+    """The database as `pulse_delivery`, which alone gets the secrets of channels; else `PULSE_DATABASE_URL`."""
     port: Port = 8084
     poll_seconds: Seconds = 1.0
     """Also how late a retry may start that nothing else wakes the worker for."""
@@ -206,7 +220,7 @@ class DeliveryWorker(Settings, OpenedSecrets):
     """Requests that one worker has in hand at a time."""
     delivery_channel_concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
     """Requests that one channel gets at a time from all workers, so that one that hangs leaves room for the others."""
-    delivery_lease_seconds: Seconds = 30.0
+    delivery_lease_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     """Time after which a vanished worker's notifications are sent by another."""
     delivery_timeout_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 10.0
     """Longest that one request may take in all; less than half of the lease."""
@@ -237,12 +251,9 @@ class DeliveryWorker(Settings, OpenedSecrets):
 class OpsWorker(Settings, TenantLimits):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)
     service = "ops_worker"
-    database_url: Annotated[
-        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_OPS_DATABASE_URL", "PULSE_DATABASE_URL"))
-    ]
-    """The database as `pulse_ops`, who alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
+    database_url: Annotated[DatabaseUrl, own_login("OPS")]
+    """The database as `pulse_ops`, which alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
     port: Port = 8085
     pool_max_size: Annotated[int, Field(ge=1)] = 8
     port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
@@ -322,13 +333,10 @@ class OpsWorker(Settings, TenantLimits):
 class Exporter(Settings):
     """Views to metrics."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)
     service = "exporter"
     port: Port = 8086
-    database_url: Annotated[
-        DatabaseUrl, Field(validation_alias=AliasChoices("PULSE_EXPORTER_DATABASE_URL", "PULSE_DATABASE_URL"))
-    ]
-    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if not `pulse_app`'s."""
+    database_url: Annotated[DatabaseUrl, own_login("EXPORTER")]
+    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if no service's login."""
     exporter_view_timeout_seconds: Seconds = 1.0
     """Longest that one view may take; it waits for a lock at most half of that."""
     exporter_deadline_seconds: Seconds = 9.5

@@ -14,7 +14,8 @@ declare
   v_attack record;
   v_deadline constant timestamptz := clock_timestamp() + interval '10 seconds';
 begin
-  if not pg_try_advisory_xact_lock(hashtextextended('pulse audit detect_attacks', 0)) then
+  -- A search may take 10 seconds.
+  if not ops._take_lock('detect_attacks', interval '20 seconds') then
     return;
   end if;
   -- A row is stamped before its transaction commits, and becomes visible later: hence the minute.
@@ -63,4 +64,5 @@ end
 $$;
 
 comment on function audit._detect_attacks(timestamptz) is
-  'One search for attacks as of a moment; gives the new findings. Nothing while another copy searches.';
+  'One search for attacks as of a moment; gives the new findings. Nothing while another copy searches; raises 55P03 when '
+  'that takes longer than a search may take.';

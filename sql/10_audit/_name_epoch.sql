@@ -8,10 +8,11 @@ declare
   v_epoch constant bigint := audit._epoch();
 begin
   perform set_config('pulse.audit_epoch', v_epoch::text, true);
-  if not exists (select from audit.epochs e where e.epoch = v_epoch)
-    and pg_try_advisory_xact_lock(hashtextextended('pulse audit epoch', 0))
-  then
-    perform audit.register_epoch();
+  if not exists (select from audit.epochs e where e.epoch = v_epoch) then
+    perform from ops.work_locks w where w.name = 'audit_epoch' for update skip locked;
+    if found then
+      perform audit.register_epoch();
+    end if;
   end if;
   return null;
 end

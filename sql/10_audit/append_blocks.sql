@@ -63,7 +63,7 @@ begin
       p_actor_type => p_event ->> 'actor_type',
       p_actor_id => p_event ->> 'actor_id')]);
   end if;
-  perform pg_notify('pulse_audit_sealed', '');
+  perform core.notify('pulse_audit_sealed');
   return true;
 end
 $$;

@@ -27,7 +27,7 @@ begin
   elsif current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be seen once its lock is gone';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('pulse audit retention', 0));
+  perform ops._await_lock('audit_retention');
   select m.* into v_month from audit._overdue_months(p_days) m where m.segment = p_segment;
   if not found then
     return 'gone';

@@ -83,7 +83,7 @@ from (
     ('audit.read', 'info', 'Someone read the audit trail; details holds the filter.'),
     ('system.started', 'info', 'A process of Pulse became ready.'),
     ('system.stopped', 'info', 'A process of Pulse stopped cleanly.'),
-    ('system.session_ended', 'warning', 'An operator ended a session of the database.'),
+    ('system.session_ended', 'warning', 'An operator or the ops worker ended a session of the database.'),
     ('system.service_up', 'info', 'The health monitor reached a service again.'),
     ('system.service_down', 'error', 'The health monitor could not reach a service.'),
     ('system.limit_reached', 'warning', 'A limit refused something to a tenant; details say which and how much. Once in ten minutes.'),

@@ -20,7 +20,7 @@ begin
     kind.action,
     coalesce(f.message, 'request refused: ' || kind.reason),
     coalesce(f.details, '{}') || jsonb_build_object('reason', kind.reason),
-    coalesce(f.source_service, core.current_service(), 'sql'),
+    coalesce(audit._own_service(), f.source_service, core.current_service(), 'sql'),
     coalesce(f.actor_type, 'anonymous'),
     f.actor_id,
     f.actor_name,

@@ -9,13 +9,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_application text := current_setting('application_name');
-  v_service text := coalesce(core.current_service(), nullif(regexp_replace(v_application, '^pulse-(\S*).*', '\1'), ''), 'sql');
+  -- The login of one service cannot speak for another, and a worker acts for nobody but itself.
+  v_own_service constant text := audit._own_service();
+  v_is_worker constant boolean := coalesce(v_own_service <> 'ui_iot', false);
+  v_service text := coalesce(
+    v_own_service, core.current_service(), nullif(regexp_replace(v_application, '^pulse-(\S*).*', '\1'), ''), 'sql');
   -- Without a context a Pulse process acts for itself; anyone else is named by the role that logged in.
-  v_is_pulse boolean := core.current_service() is not null or v_application like 'pulse-%';
-  v_actor_type text := coalesce(core.current_actor_type(), case when v_is_pulse then 'service' else 'user' end);
+  v_is_pulse boolean := v_own_service is not null or core.current_service() is not null or v_application like 'pulse-%';
+  v_actor_type text := coalesce(case when not v_is_worker then core.current_actor_type() end, case when v_is_pulse then 'service' else 'user' end);
   v_actor_id text := audit._printable(
-    coalesce(core.current_actor_id(), case when v_is_pulse then v_service else session_user end), 256);
-  v_actor_name text := audit._printable(core.current_actor_name(), 256);
+    coalesce(
+      case when not v_is_worker then core.current_actor_id() end,
+      case when v_is_pulse then v_service else session_user end),
+    256);
+  v_actor_name text := audit._printable(case when not v_is_worker then core.current_actor_name() end, 256);
   v_ip_address inet := core.current_ip_address();
   v_trace_id text := audit._printable(core.current_trace_id(), 64);
   v_tenant_id text := coalesce(core.current_tenant(), 'system');

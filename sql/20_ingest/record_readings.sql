@@ -135,7 +135,7 @@ begin
         'refused', jsonb_array_length(refused), 'first_timestamp', v_first, 'last_timestamp', v_last),
       p_source_service => 'ui_iot',
       p_trace_id => p_trace_id)]);
-    perform pg_notify('pulse_evaluator', '');
+    perform core.notify('pulse_evaluator');
   end if;
   return next;
 end

@@ -45,7 +45,7 @@ begin
   if p_new.enabled and (v_compares_anew or v_is_other) then
     perform evaluator._judge_last(p_new, p_old, null);
   end if;
-  perform pg_notify('pulse_evaluator', '');
+  perform core.notify('pulse_evaluator');
 end
 $$;
 

@@ -38,7 +38,7 @@ begin
   if v_transitions is not null then
     perform evaluator._apply(v_transitions);
   end if;
-  perform pg_notify('pulse_evaluator', '');
+  perform core.notify('pulse_evaluator');
 end
 $$;
 

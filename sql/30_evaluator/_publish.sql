@@ -31,7 +31,7 @@ begin
       p_details => jsonb_strip_nulls(jsonb_build_object(
         'event_id', p.event_id, 'fingerprint', a.fingerprint, 'device_id', a.device_id, 'metric', a.metric,
         'severity', a.severity, 'value', e.value, 'occurred_at', e.at, 'reason', e.reason, 'changes', e.changes)),
-      p_source_service => coalesce(core.current_service(), 'evaluator_iot'),
+      p_source_service => coalesce(audit._own_service(), core.current_service(), 'evaluator_iot'),
       p_actor_type => coalesce(e.actor_type, 'service'),
       p_actor_id => coalesce(e.actor, 'evaluator_iot'),
       p_trace_id => e.trace_id) order by e.ordinality)
@@ -40,7 +40,7 @@ begin
   join published p using (tenant_id, alert_id, kind)  -- nothing happens to an alert twice at once
   join public.alerts a on a.tenant_id = e.tenant_id and a.alert_id = e.alert_id;
   perform audit.write(v_events);
-  perform pg_notify('pulse_dispatcher', '');
+  perform core.notify('pulse_dispatcher');
 end
 $$;
 

@@ -21,7 +21,7 @@ begin
     channel_id bigint, job_id bigint, kind text, reason text, channels jsonb, trace_id text)
   having count(*) > 0;
   if p_decisions @? '$[*] ? (@.decision == "queued")' then
-    perform pg_notify('pulse_delivery', '');
+    perform core.notify('pulse_delivery');
   end if;
 end
 $$;

@@ -17,8 +17,8 @@ begin
   decisions := '[]';
   last_tenant := p_after;
   -- One dispatcher at a time, so that job ids follow event ids: set-based passes leave nothing to gain from two, and
-  -- whoever finds the lock taken is woken again or finds the work at its next poll.
-  if not pg_try_advisory_xact_lock(hashtextextended('pulse.dispatcher', 0)) then
+  -- a pass that finds the lock taken is woken again or finds the work at its next poll. A pass without work writes nothing.
+  if not exists (select from public.alert_events e where e.dispatched_at is null) or not ops._take_lock('dispatch') then
     return next;
     return;
   end if;
@@ -39,4 +39,5 @@ $$;
 comment on function dispatcher.dispatch(integer, text) is
   'One pass: decide about at most p_limit alert events and about four channels for each, of each tenant in order, and return how '
   'many there were and the decisions: each notification job, and the suppressed channels of each event as one. The next 64 '
-  'tenants in turn after p_after share the limit; last_tenant is the p_after of the next pass.';
+  'tenants in turn after p_after share the limit; last_tenant is the p_after of the next pass. Raises '
+  '55P03 when another session has been deciding for more than 5 seconds.';

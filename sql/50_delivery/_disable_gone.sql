@@ -47,7 +47,7 @@ begin
   if v_events is not null then
     perform audit.write(v_events);
     -- What still waits for the channel is given up now and not at the next poll.
-    perform pg_notify('pulse_delivery', '');
+    perform core.notify('pulse_delivery');
   end if;
 end
 $$;

@@ -25,7 +25,7 @@ begin
   set run_at = core.now()
   from waiting w
   where j.ctid = w.place;
-  perform pg_notify('pulse_delivery', '');
+  perform core.notify('pulse_delivery');
 end
 $$;
 

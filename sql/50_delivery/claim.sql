@@ -98,7 +98,7 @@ begin
       state = 'leased',
       attempts = j.attempts + 1,
       lease_epoch = j.lease_epoch + 1,
-      lease_until = v_now + make_interval(secs => p_lease_seconds),
+      lease_until = v_now + make_interval(secs => least(p_lease_seconds, 600)),
       leased_by = p_worker,
       leased_at = clock_timestamp()  -- after the channel was read: what lifts a pause compares with it
     from candidate c
@@ -114,13 +114,13 @@ begin
   get diagnostics v_claimed = row_count;
   -- There may be more: for another worker that found these lanes locked, or for the next call.
   if v_claimed = p_limit or v_buried > 0 then
-    perform pg_notify('pulse_delivery', '');
+    perform core.notify('pulse_delivery');
   end if;
 end
 $$;
 
 comment on function delivery.claim(text, integer, double precision, integer) is
-  'Leases at most p_limit due jobs to the worker for p_lease_seconds and returns them with their channel, secrets included. '
+  'Leases at most p_limit due jobs to the worker for p_lease_seconds, at most 600, and returns them with their channel, secrets included. '
   'p_limit is the number of its free slots: jobs of one tenant take at most half of the slots of a worker while another '
   'tenant has a channel. Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs '
   'in flight over all workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';

@@ -31,7 +31,7 @@ begin
   delete from delivery.lanes l where l.tenant_id = v_tenant_id and l.channel_id = p_channel_id;
   delete from public.notification_channels c where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
   -- What still waits for it is given up now and not at the next poll.
-  perform pg_notify('pulse_delivery', '');
+  perform core.notify('pulse_delivery');
 end
 $$;
 

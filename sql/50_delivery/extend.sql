@@ -26,7 +26,7 @@ begin
     ) j
   )
   update public.notification_jobs j
-  set lease_until = core.now() + make_interval(secs => p_lease_seconds)
+  set lease_until = core.now() + make_interval(secs => least(p_lease_seconds, 600))
   from held h
   where j.ctid = h.place  -- locked before this statement's snapshot, so it cannot have moved
   returning j.job_id;
@@ -34,5 +34,5 @@ end
 $$;
 
 comment on function delivery.extend(text[], bigint[], integer[], double precision) is
-  'Renews leases that are still the current ones and returns their job ids; a job that is missing was lost to another '
-  'worker.';
+  'Renews leases that are still the current ones, for at most 600 seconds, and returns their job ids; a job that is missing '
+  'was lost to another worker.';

@@ -76,7 +76,7 @@ begin
     from unnest(v_settled.channel_ids, v_settled.paused_untils) with ordinality as s (channel_id, paused_until, place)
     order by s.place
   )) then
-    perform pg_notify('pulse_delivery', '');
+    perform core.notify('pulse_delivery');
   end if;
 
   return query

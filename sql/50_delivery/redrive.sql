@@ -98,7 +98,7 @@ begin
       p_trace_id => coalesce(core.current_trace_id(), v_job.trace_id)
     )
   ]);
-  perform pg_notify('pulse_delivery', '');
+  perform core.notify('pulse_delivery');
 end
 $$;
 

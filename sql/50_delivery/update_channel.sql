@@ -39,7 +39,7 @@ begin
       updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond'),
       disabled_reason = case when v_new.enabled is not distinct from v_old.enabled then v_old.disabled_reason end
     where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
-    perform pg_notify('pulse_delivery', '');
+    perform core.notify('pulse_delivery');
     -- What an older address asked for, or one that was switched off, does not hold the new one.
     if v_new.config <> v_old.config or (v_new.enabled and not v_old.enabled) then
       perform delivery._lift_pause(v_tenant_id, p_channel_id);

@@ -55,7 +55,7 @@ begin
   on conflict (tenant_id, alert_id) do update set
     policy_id = excluded.policy_id, step_number = excluded.step_number, due_at = excluded.due_at,
     delayed_by = excluded.delayed_by;
-  perform pg_notify('pulse_ops', '');
+  perform core.notify('pulse_ops');
 end
 $$;
 

@@ -22,7 +22,7 @@ begin
     and step.step_number = escalation.step_number;
   get diagnostics v_moved = row_count;
   if v_moved > 0 then
-    perform pg_notify('pulse_ops', '');
+    perform core.notify('pulse_ops');
   end if;
   return v_moved;
 end

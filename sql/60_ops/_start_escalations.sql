@@ -39,7 +39,7 @@ begin
   from started;
   -- A step after 0 minutes need not wait for the poll.
   if v_due then
-    perform pg_notify('pulse_ops', '');
+    perform core.notify('pulse_ops');
   end if;
   return v_started;
 end

@@ -51,7 +51,7 @@ begin
     from unnest(p_decisions) decision
     where decision.outcome = 'escalated'
   ));
-  perform pg_notify('pulse_dispatcher', '');
+  perform core.notify('pulse_dispatcher');
 end
 $$;
 

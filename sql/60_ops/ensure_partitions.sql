@@ -8,7 +8,7 @@ as $$
 declare
   v_partition record;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('pulse ops partitions', 0));
+  perform ops._await_lock('partitions');
   for v_partition in
     select plan.*
     from ops._partition_plan(p_ahead_days => p_ahead_days, p_ahead_months => p_ahead_months) plan

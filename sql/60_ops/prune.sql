@@ -11,7 +11,7 @@ begin
   if least(p_alert_days, p_service_metrics_days) < 1 then
     raise exception using errcode = 'PU422', message = 'alerts and samples are kept for 1 day at least';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('pulse ops prune', 0));
+  perform ops._await_lock('prune');
   v_removed := ops._prune_alerts(p_before => v_now - make_interval(days => p_alert_days), p_limit => p_limit)
     || ops._prune_service_history(
       p_before => v_now - make_interval(days => p_service_metrics_days),

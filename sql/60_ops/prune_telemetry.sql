@@ -15,7 +15,7 @@ begin
   if p_telemetry_days < 9 then
     raise exception using errcode = 'PU422', message = 'telemetry is kept for 9 days at least';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('pulse ops partitions', 0));
+  perform ops._await_lock('partitions');
   v_removed := jsonb_build_object('telemetry', ops._prune_stray_telemetry(p_before => v_before, p_limit => p_limit));
   v_partition := ops._drop_old_telemetry(p_before => v_before);
   v_removed := v_removed || jsonb_build_object('telemetry_partitions', num_nonnulls(v_partition));

@@ -6,13 +6,14 @@ create function ops.record_service_metrics(
 ) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 declare
   v_now timestamptz := core.now();
   v_stored integer;
 begin
   -- Copies that collect at the same time take turns, so that the second one finds the samples of the first.
-  perform pg_advisory_xact_lock(hashtextextended('pulse ops service_metrics', 0));
+  perform ops._await_lock('service_metrics');
   insert into public.service_metrics (tenant_id, recorded_at, service, name, value)
   select 'system', v_now, sample.service, sample.name, sample.value
   from unnest(p_services, p_names, p_values) as sample (service, name, value)

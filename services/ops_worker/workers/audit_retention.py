@@ -15,6 +15,7 @@ from typing import Any
 from asyncpg import LockNotAvailableError
 
 from services.ops_worker.acting import act_as_system
+from services.ops_worker.lock_wait import LockWait
 from services.ops_worker.sealing.anchors import Anchors
 from services.ops_worker.sealing.standing import LogBroken, SealingRefused, check_key
 from services.shared import tracing
@@ -66,6 +67,7 @@ class AuditRetention:
     days: int
     keys: KeyFile
     anchors: Anchors
+    _lock: LockWait = field(default_factory=lambda: LockWait("audit retention"), init=False)
 
     async def drop(self, pool: Pool) -> int:
         """One pass; 1 when a month went, 0 when none may or its locks were not free in time."""
@@ -77,8 +79,9 @@ class AuditRetention:
             month = await pool.fetchrow("select segment, tree_size from audit.retention_candidate($1)", self.days)
             try:
                 dropped = month is not None and await self._drop(pool, month["segment"], month["tree_size"])
-            except LockNotAvailableError:
-                log.info("audit retention waits for the next pass: a lock was not free in time")
+                self._lock.end()
+            except LockNotAvailableError as error:
+                await self._lock.give_up(pool, error)
                 dropped = False
             except LogBroken as broken:
                 # While its alert is open no month goes: who altered one must not see the next pass clear the rest.

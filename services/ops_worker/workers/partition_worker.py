@@ -1,11 +1,12 @@
 """Makes the partitions of telemetry and audit_log before they are needed."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asyncpg import LockNotAvailableError
 
 from services.ops_worker.acting import act_as_system
+from services.ops_worker.lock_wait import LockWait
 from services.shared import tracing
 from services.shared.db import Pool
 
@@ -18,6 +19,7 @@ class PartitionWorker:
 
     ahead_days: int
     ahead_months: int
+    _lock: LockWait = field(default_factory=lambda: LockWait("making partitions"), init=False)
 
     async def make(self, pool: Pool) -> int:
         """Make what is missing; 0, for a table that is busy now is left to the next pass."""
@@ -29,8 +31,8 @@ class PartitionWorker:
                         self.ahead_days,
                         self.ahead_months,
                     )
-            except LockNotAvailableError:
-                log.info("partitions are being made by another copy")
+            except LockNotAvailableError as error:
+                await self._lock.give_up(pool, error)
                 return 0
             for row in rows:
                 log.log(
@@ -39,4 +41,8 @@ class PartitionWorker:
                     row["outcome"],
                     extra={"partition": row["partition_name"], "rows_moved": row["rows_moved"]},
                 )
+            if any(row["outcome"] == "busy" for row in rows):
+                await self._lock.give_up(pool, LockNotAvailableError("a table with missing partitions is busy"))
+            else:
+                self._lock.end()
         return 0

@@ -1,11 +1,12 @@
 """Removes what is older than its retention."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asyncpg import LockNotAvailableError
 
 from services.ops_worker.acting import act_as_system
+from services.ops_worker.lock_wait import LockWait
 from services.shared import tracing
 from services.shared.db import Pool
 
@@ -20,15 +21,22 @@ class RetentionWorker:
     alert_days: int
     service_metrics_days: int
     batch: int
+    _rows: LockWait = field(default_factory=lambda: LockWait("retention"), init=False)
+    _readings: LockWait = field(default_factory=lambda: LockWait("retention of readings"), init=False)
 
     async def prune(self, pool: Pool) -> int:
         """One pass; the rows and partitions removed, 0 when nothing is old or no lock was free in time."""
         with tracing.use_trace_id(None):
             readings = await self._remove(
-                pool, "select what, removed from ops.prune_telemetry($1, $2)", self.telemetry_days, self.batch
+                self._readings,
+                pool,
+                "select what, removed from ops.prune_telemetry($1, $2)",
+                self.telemetry_days,
+                self.batch,
             )
             # A transaction of its own: dropped partitions keep everybody out of telemetry until they are committed.
             others = await self._remove(
+                self._rows,
                 pool,
                 "select what, removed from ops.prune($1, $2, $3)",
                 self.alert_days,
@@ -37,13 +45,14 @@ class RetentionWorker:
             )
         return readings + others
 
-    async def _remove(self, pool: Pool, query: str, *arguments: int) -> int:
+    async def _remove(self, lock: LockWait, pool: Pool, query: str, *arguments: int) -> int:
         try:
             async with act_as_system(pool) as connection:
                 rows = await connection.fetch(query, *arguments)
-        except LockNotAvailableError:
-            log.info("retention waits for the next pass: a lock was not free in time")
+        except LockNotAvailableError as error:
+            await lock.give_up(pool, error)
             return 0
+        lock.end()
         if rows:
             log.info("old rows removed", extra={"removed": {row["what"]: row["removed"] for row in rows}})
         return sum(row["removed"] for row in rows)

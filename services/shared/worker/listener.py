@@ -29,6 +29,7 @@ from services.shared.connecting.connector import Connector
 from services.shared.server import Process
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.metrics import ListenerState, WorkerMetrics
+from services.shared.worker.suspects import describe, find_suspects
 from services.shared.worker.waiting import wait_for_any
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,13 @@ class Listener:
         """Send a notification and wait for it; one that could not be sent proves nothing."""
         self._answered.clear()
         self._pings += 1
-        if await self._send():
+        sent = await self._send()
+        if sent is False:
+            suspects = (
+                describe(await find_suspects(self._process.pool, whole_server=True)) if self.state != "deaf" else ""
+            )
+            self._enter("deaf", f"the NOTIFY queue of the server is half full, oldest transactions: {suspects}")
+        if sent:
             await wait_for_any(self._timing.deaf_seconds, self._answered, lost)
             if not self._answered.is_set() and not lost.is_set():
                 raise TimeoutError("a notification to itself did not arrive")
@@ -125,19 +132,24 @@ class Listener:
         if self._answered.is_set():
             self._enter("connected", "notifications arrive")
 
-    async def _send(self) -> bool:
-        """Whether the ping is committed; a full pool or a database that is away says nothing of the listener."""
+    async def _send(self) -> bool | None:
+        """Return whether the ping is committed, False when the NOTIFY queue has no room for it.
+
+        None is no answer: a full pool or a database that is away says nothing of the listener.
+        """
         assert self._process.pool is not None
         seconds = self._timing.deaf_seconds
         try:
             async with self._process.pool.acquire(timeout=seconds) as connection:
-                await connection.execute(
-                    "select pg_notify($1, $2)", self._ping_channel, str(self._pings), timeout=seconds
+                return (
+                    await connection.fetchval(
+                        "select core.notify($1, $2)", self._ping_channel, str(self._pings), timeout=seconds
+                    )
+                    is True
                 )
         except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
             log.debug("ping not sent: %s", type(error).__name__)
-            return False
-        return True
+            return None
 
     def _hear_ping(self, _connection: object, _pid: int, _channel: str, number: str) -> None:
         if number == str(self._pings):

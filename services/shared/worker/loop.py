@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from services.shared.server import Process
 from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.listener import Listener
 from services.shared.worker.metrics import WorkerMetrics
+from services.shared.worker.suspects import describe, find_suspects
 from services.shared.worker.waiting import wait_for_any
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ async def run_loop(
             metrics.pass_failed(loop.operation, in_a_row=failures)
             if failures >= FAILURES_TO_REPORT:
                 process.failing[loop.operation] = f"{failures} passes in a row failed: {type(error).__name__}"
-            _tell(loop, error, failures)
+            _tell(loop, error, failures, await _blockers(process.pool, error))
             await db.replace_stale(process.pool, error)
             await wait_for_any(backoff_seconds(failures), stop)
             continue
@@ -96,15 +97,30 @@ def _longest_wait(loop: Loop, listener: Listener) -> float:
     return loop.poll_seconds if is_woken else min(loop.poll_seconds, UNWOKEN_POLL_SECONDS)
 
 
-def _tell(loop: Loop, error: Exception, failures: int) -> None:
-    away = db.outage(error) is not None
+async def _blockers(pool: db.Pool, error: Exception) -> Sequence[asyncpg.Record]:
+    """Return the sessions that may hold what a pass waited for; after a time-out only those that block another."""
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return await find_suspects(pool)
+    if isinstance(error, asyncpg.QueryCanceledError) or (isinstance(error, TimeoutError) and db.outage(error)):
+        return [session for session in await find_suspects(pool) if session["blocks"]]
+    return ()
+
+
+def _tell(loop: Loop, error: Exception, failures: int, blockers: Sequence[asyncpg.Record]) -> None:
+    # A lock that somebody else holds is no fault of this program: a traceback would hide its holder.
+    away = db.outage(error) is not None or isinstance(error, asyncpg.LockNotAvailableError)
     # What the database refuses to the role is for whoever grants rights: a traceback would hide it.
     refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
     log.log(
         logging.WARNING if away else logging.ERROR,
-        "pass failed: %s: %s",
+        "pass failed: %s: %s%s",
         type(error).__name__,
         error,
-        extra={"operation": loop.operation, "failures": failures},
+        f"; blocked by {describe(blockers)}" if blockers else "",
+        extra={
+            "operation": loop.operation,
+            "failures": failures,
+            **({"blockers": [{"pid": each["pid"], "role": each["role"]} for each in blockers]} if blockers else {}),
+        },
         exc_info=None if away or refused else error,
     )

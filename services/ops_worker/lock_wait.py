@@ -1,0 +1,41 @@
+"""Passes that give a lock up at once, because writers queue behind whoever waits for it."""
+
+import logging
+from dataclasses import dataclass
+
+from asyncpg import LockNotAvailableError
+
+from services.shared.db import Pool
+from services.shared.worker import describe, find_suspects
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LockWait:
+    """Whether the last pass of a worker gave up. what: the worker's subject in a log line."""
+
+    what: str
+    has_given_up: bool = False
+
+    async def give_up(self, pool: Pool, error: LockNotAvailableError) -> None:
+        """Log the sessions that may hold the lock, and leave the work to the next pass.
+
+        Raises the error when the pass before gave up as well: by then the lock has been missing for a whole interval.
+        """
+        if self.has_given_up:
+            self.has_given_up = False
+            raise error
+        self.has_given_up = True
+        suspects = await find_suspects(pool)
+        log.warning(
+            "%s waits for the next pass: %s; blocked by %s",
+            self.what,
+            error,
+            describe(suspects) or "nobody any more",
+            extra={"blockers": [{"pid": session["pid"], "role": session["role"]} for session in suspects]},
+        )
+
+    def end(self) -> None:
+        """Note a pass that got its locks."""
+        self.has_given_up = False
