@@ -17,6 +17,7 @@ SHORT = {
     "readings_in": ["--seconds", "0.3", "--rounds", "1"],
     "exporter": ["--history", "600", "--pending", "40", "--scrapes", "2", "--rounds", "1"],
     "evaluation": ["--readings", "2000", "--devices", "100", "--breaching", "0.01", "--rounds", "1"],
+    "door": ["--seconds", "0.5"],
     "reading_to_webhook": ["--seconds", "1", "--rate", "20"],
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -45,7 +46,7 @@ def counted(document: Any) -> tuple[int, int]:
 
 def feed(text: bytes, *, most_values: int, cuts: list[int]) -> None:
     """Give a text to a new Shape in pieces."""
-    shape = Shape(most_values=most_values, limit="a setting")
+    shape = Shape(most_values=most_values, setting="a setting")
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(places):
         shape.feed(text[start:end])
@@ -104,6 +105,25 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
     await seed.device(conn)
     async with open_api(app_url) as opened:
         yield opened
+
+
+async def test_short_bodies_hold_few_values(api: Api) -> None:
+    """Every route with a body refuses what would become thousands of objects or errors, also without a caller."""
+    values = b",".join(b'"%x":[]' % number for number in range(6000))
+    bodies = (b"{" + values + b"}", b'{"issuer":[' + b"[]," * 20_000 + b"0]}", b"[" * 60_000)
+    document = (await api.call("GET", "/openapi.json")).json()
+    routes = [
+        (method.upper(), re.sub(r"\{\w+\}", "1", path))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "requestBody" in operation and path != PATH
+    ]
+    assert len(routes) > 10
+    for method, path in routes:
+        for body in bodies:
+            response = await api.call(method, path, content=body)
+            assert response.status_code in (413, 422), (method, path, response.text)
+            assert re.search("The body may hold 1000 values|nested 32 deep", response.json()["detail"]), (method, path)
 
 
 async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

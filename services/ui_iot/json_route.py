@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ui_iot.entity_tags import Preconditions, Versioned, tag_of
+from services.ui_iot.json_shape import Shape
 from services.ui_iot.problems import BadRequest, Unprocessable, Unreadable, UnsupportedMediaType
 
 MEDIA_TYPE = "application/json"
@@ -17,6 +18,10 @@ _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii"))
 # RFC 6902 describes changes by operations; the API takes the changed members themselves.
 _OTHER_JSON = frozenset(("application/json-patch+json", "application/json-seq"))
 _ACCEPT = {"POST": "Accept-Post", "PATCH": "Accept-Patch"}
+# The longest thing a person configures is a policy of 20 steps, of 100 values.
+_MOST_VALUES = 1000
+# A body that is not longer holds not many more.
+_SHORT_BYTES = 2048
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,6 +31,8 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """Return the document in the body; raise Unreadable when it is not JSON."""
         body = await self.body()
+        if len(body) > _SHORT_BYTES:
+            Shape(most_values=_MOST_VALUES).feed(body)
         try:
             return json.loads(without_mark(body).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError):

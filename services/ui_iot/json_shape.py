@@ -14,11 +14,14 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 
 class Shape:
-    """Counts the values and levels of a text that comes in pieces. A text that is not JSON is left to the parser."""
+    """Counts the values and levels of a text that comes in pieces. A text that is not JSON is left to the parser.
 
-    def __init__(self, *, most_values: int, limit: str) -> None:
+    setting: what bounds the values, for the error.
+    """
+
+    def __init__(self, *, most_values: int, setting: str | None = None) -> None:
         self._most_values = most_values
-        self._limit = limit
+        self._setting = "" if setting is None else f" ({setting})"
         self._values = 0
         self._in_string = False
         self._rest = b""
@@ -29,7 +32,7 @@ class Shape:
         outside = self._outside_of_strings(piece)
         self._values += outside.count(b",") + outside.count(b"[") + outside.count(b"{")
         if self._values > self._most_values:
-            raise TooLarge(f"The body may hold {self._most_values} values ({self._limit}).")
+            raise TooLarge(f"The body may hold {self._most_values} values{self._setting}.")
         steps = map(_STEPS.__getitem__, outside.translate(None, _NO_BRACKETS))
         levels = list(accumulate(steps, initial=self._level))
         if max(levels) > MOST_LEVELS:

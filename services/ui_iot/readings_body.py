@@ -21,7 +21,7 @@ async def decode_body(body: bytes, turns: Turns, *, most_readings: int) -> list[
     """
     shape = Shape(
         most_values=max(_FEW_VALUES, VALUES_PER_READING * most_readings),
-        limit=f"{VALUES_PER_READING} times PULSE_INGEST_MAX_READINGS",
+        setting=f"{VALUES_PER_READING} times PULSE_INGEST_MAX_READINGS",
     )
     if len(body) <= PIECE_BYTES:
         shape.feed(body)
