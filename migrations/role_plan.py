@@ -161,10 +161,21 @@ def _refuse_foreign(role: Role, comment: str, definition: _Definition) -> None:
         )
 
 
+def membership_pairs(names: RoleNames) -> list[tuple[str, str]]:
+    """Return the members that Pulse's roles have among each other, each with the role it belongs to."""
+    return [(names["ops"], names["app"]), *((names.owner, role) for role in names.callers)]
+
+
+def planned_settings() -> Iterator[tuple[str, str]]:
+    """Yield the last word of each role's name with a setting that Pulse gives it."""
+    for suffix, definition in _DEFINITIONS.items():
+        for setting in definition.settings:
+            yield suffix, setting
+
+
 def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
     """The owner belongs to the others: its functions show and end their sessions without pg_signal_backend."""
-    pairs = [(names["ops"], names["app"]), *((names.owner, role) for role in names.callers)]
-    for member, role in pairs:
+    for member, role in membership_pairs(names):
         if f"{member} {role}" not in server.memberships:
             yield _format("grant {} to {};\n", role, member)
 
