@@ -10,8 +10,8 @@ What an export that passes proves:
 - No event stands twice or out of order, and the file was not cut off or edited.
 - Of a block whose events all lie inside the time that was asked for, none is missing, unless a tenant was asked for.
   Where only a part of a block was asked for, that no further event belongs there rests on the word of whoever exported.
-What it reports about entries (restores, failovers, rotated keys) is signed, but only `pulse audit verify` proves that
-none was left out.
+What it reports about entries (restores, failovers, declared losses, rotated keys) is signed, but only `pulse audit
+verify` proves that none was left out.
 With --checkpoint, that the signed log is the one whose checkpoint you kept, and not another one shown to you alone.
 
 Exit status: 0 it is as it was sealed, 1 it is not, 2 cannot tell (no key, no file, a format from the future).
@@ -253,7 +253,8 @@ def find_notes(text: str, name: str) -> list[str]:
 # Entries: signed statements about the log itself ------------------------------------------------------------------
 
 ENTRY = re.compile(
-    r"\S+\npulse\.audit\.entry\.v1 (?P<kind>continued|timeline|key)\nat (?P<size>\d+) rows \d+ root \S+\n"
+    r"\S+\npulse\.audit\.entry\.(?:v1 (?P<kind>continued|timeline|key)|v2 (?P<loss>loss))\n"
+    r"at (?P<size>\d+) rows \d+ root \S+\n"
     r"from epoch (?P<before>\d+) .+\nto epoch (?P<after>\d+) .+\n(?:lost (?P<lost>\d+) \S+\n)?"
     r"(?:old (?P<old>\S+)\nnew (?P<new>\S+)\nhandover (?P<handover>\S+)\n)?"
     r'by (?P<actor>".*")\nreason (?P<reason>".*")\nmade (?P<made>\S+)\n'
@@ -263,7 +264,7 @@ ENTRY = re.compile(
 def parse_entry(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> dict[str, str | None]:
     """The members of an entry that one of the keys signed."""
     text = open_note(note, keys)
-    if not text.partition("\n")[2].startswith("pulse.audit.entry.v1 "):
+    if not text.partition("\n")[2].startswith(("pulse.audit.entry.v1 ", "pulse.audit.entry.v2 ")):
         raise CannotTell("the log has an entry of a format from the future")
     found = ENTRY.fullmatch(text)
     if found is None:
@@ -283,7 +284,9 @@ def tell_entry(entry: dict[str, str | None]) -> str:
     if entry["kind"] == "timeline":
         return f"was continued on {entry['made']} from checkpoint {size} after a failover, nothing lost: {reason}"
     lost = f"; checkpoints {size + 1} to {entry['lost']} were lost" if entry["lost"] else ""
-    return f"was continued on {entry['made']} from checkpoint {size} after restore: {reason} (by {actor}{lost})"
+    how = "declared to go on" if entry["loss"] else "continued"
+    why = "a loss" if entry["loss"] else "restore"
+    return f"was {how} on {entry['made']} from checkpoint {size} after {why}: {reason} (by {actor}{lost})"
 
 
 # The export ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from migrations import layer_definitions, table_parts, tampering
 from migrations.layer_catalog import Session
 from migrations.role_names import RoleNames
 
@@ -124,10 +125,13 @@ def missing_rights(session: Session, names: RoleNames, layer: str) -> Iterator[s
     """Yield the grants that the roles lack for what revisions, layer and services call; the roles must exist."""
     if not _rows(session, _IS_HARDENED, names.owner):
         return
+    comparing = (names["auditor"], names["ops"])
+    compared = _words([*layer_definitions.QUERIES, *table_parts.QUERIES, *tampering.QUERIES])
     texts = [layer, *(path.read_text(encoding="utf-8") for path in _REVISIONS.glob("*.sql"))]
     named = _words(texts)
     for role in (session.info.user, names.owner, *names.callers):
         words = _CALLED_BY_CLIENTS | (named if role in (names.owner, *names.callers) else frozenset())
+        words |= compared if role in comparing else frozenset()
         relations = words | _READ_BY_CLIENTS
         # A view runs its functions with its reader's rights.
         definitions = [text for name, text in _rows(session, _VIEWS, role) if name in relations]

@@ -163,6 +163,7 @@ select 'row security of ' || o.name from pg_class c join owned o on o.oid = c.oi
  where c.relrowsecurity or c.relforcerowsecurity
  order by 1
 """
+QUERIES = (_ENTRIES, _FOREIGN)
 
 
 def record_definitions(session: Session) -> dict[str, Any]:
@@ -178,8 +179,14 @@ def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
     Raises LockNotAvailable when a definition stays locked for LOCK_SECONDS.
     """
     with plain_names(session):
-        before, now = recorded["definitions"], _digests(session)
         tracking = _tracking_faults(session)
+    return [*compare_definitions(session, recorded), *tracking]
+
+
+def compare_definitions(session: Session, recorded: dict[str, Any]) -> list[str]:
+    """Return the same without a call of a function of the layer. Raises LockNotAvailable."""
+    with plain_names(session):
+        before, now = recorded["definitions"], _digests(session)
         # Of Pulse's own tables only: users may stop tracking theirs.
         lost = [name for name in recorded.get("tracked", ()) if f"table {name}" in recorded.get("tables", ())]
         untracked = sorted(set(lost) - _tracked(session))
@@ -187,7 +194,6 @@ def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
         *(f"missing {name}" for name in _objects(before.keys() - now.keys())),
         *(f"altered {name}" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]),
         *(f"added {name}" for name in _objects(now.keys() - before.keys())),
-        *tracking,
         *(f"no tracking of {name}" for name in untracked),
     ]
 

@@ -200,11 +200,23 @@ def _refuse_foreign(role: Role, comment: str, definition: _Definition) -> None:
         )
 
 
+def membership_pairs(names: RoleNames) -> list[tuple[str, str]]:
+    """Return the members that Pulse's roles have among each other, each with the role it belongs to."""
+    return [(names.owner, role) for role in names.callers]
+
+
+def planned_settings() -> Iterator[tuple[str, str]]:
+    """Yield the last word of each role's name with a setting that Pulse gives it."""
+    for suffix, definition in _DEFINITIONS.items():
+        for setting in definition.settings:
+            yield suffix, setting
+
+
 def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
     """The owner belongs to the others: its functions show and end their sessions without pg_signal_backend."""
-    for role in names.callers:
-        if f"{names.owner} {role}" not in server.memberships:
-            yield _format("grant {} to {};\n", role, names.owner)
+    for member, role in membership_pairs(names):
+        if f"{member} {role}" not in server.memberships:
+            yield _format("grant {} to {};\n", role, member)
 
 
 def _database_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:

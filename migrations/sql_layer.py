@@ -99,6 +99,13 @@ select revision, sha256, to_jsonb(l) -> 'definitions' from public.sql_layer l or
     return Applied(*row) if row else None
 
 
+def recorded_body(session: Session) -> str:
+    """Return the text of the layer applied last; there must be one."""
+    query = "select body from public.sql_layer order by layer_id desc limit 1"
+    row = session.cursor(row_factory=tuple_row).execute(query).fetchone()
+    return str(row[0]) if row else ""
+
+
 def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> list[str] | None:
     """Return what differs in the catalog from this layer as it was applied at this revision.
 

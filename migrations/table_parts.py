@@ -45,6 +45,7 @@ select format('index %%I on %%s', c.relname, t.name),
   from part t join pg_index i on i.indrelid = t.oid and i.indisvalid join pg_class c on c.oid = i.indexrelid
  where not exists (select from pg_constraint k where k.conindid = i.indexrelid)
 """
+QUERIES = (_PARTS,)
 
 
 class PartFaults(NamedTuple):

@@ -123,15 +123,18 @@ from pulse_app;
 -- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
 -- drop a month, hold the sealer's lease or append a block that nobody signed.
 revoke execute on function
-  audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
+  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
   audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
   audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
 from pulse_app;
 grant execute on function
-  audit.append_blocks, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
+  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
   audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
   audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
 to pulse_ops;
+
+-- What the layer was when it was applied, for those who compare it with the catalog.
+grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_ops;
 
 -- Verification by the ops worker itself; it learns hashes, never what a row says.
 grant select on

@@ -73,16 +73,16 @@ def pulse(tmp_path: Path, role_url: Callable[[str], str]) -> Pulse:
 async def test_verify_says_that_all_is_well(log: SealedLog, pulse: Pulse) -> None:
     """In two lines at most, or as JSON."""
     rows = await log.conn.fetchval("select count(*) from audit_log")
-    done = await pulse("verify")
+    done = await pulse("verify", status=3)
     assert done.stdout.startswith(f"All is as it was sealed: {rows} rows in 10 blocks, {rows} of them hashed anew, in ")
     await log.write(2)
-    found = orjson.loads((await pulse("verify", "--json")).stdout)
+    found = orjson.loads((await pulse("verify", "--json", status=3)).stdout)
     assert (found["ok"], found["rows"], found["rows_unsealed"], found["sealing_is_late"]) == (True, rows, 2, False)
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set recorded_at = recorded_at - interval '5 minutes'"
         " where xid = (select max(xid) from audit_log)"
     )
-    assert "WARNING, no sealer seems to run: 2 rows not sealed yet" in (await pulse("verify")).stdout
+    assert "WARNING, no sealer seems to run: 2 rows not sealed yet" in (await pulse("verify", status=3)).stdout
 
 
 async def test_verify_exits_with_1_and_names_what_is_wrong(log: SealedLog, pulse: Pulse) -> None:
@@ -125,13 +125,20 @@ async def test_verify_without_kept_checkpoints_cannot_tell(log: SealedLog, pulse
 async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pulse) -> None:
     """In the midst of hashing too."""
     await log.conn.execute("alter function audit.read_leaves(text, text, date, date) rename to read_nothing")
-    assert "the database is older than this checkout" in (await pulse("verify", status=2)).stderr
+    shown = (await pulse("verify", status=1)).stdout
+    assert "BROKEN: the rows were not verified: the database is older than this checkout" in shown
+    assert "the SQL layer is not as it was applied: missing routine audit.read_leaves(" in shown
     await log.conn.execute(
         "create function audit.read_leaves(text, text) returns table (xid bigint, segment date, leaves bytea)"
         " language plpgsql as $$ begin xid := 1 / 0; end $$;"
         "grant execute on function audit.read_leaves to pulse_auditor"
     )
-    assert "the database refuses: division by zero" in (await pulse("verify", status=2)).stderr
+    shown = (await pulse("verify", status=1)).stdout
+    assert "the rows were not verified: the database refuses: division by zero" in shown
+    assert "added routine audit.read_leaves(text, text)" in shown
+    # A database that says nothing wrong about its layer cannot tell.
+    await log.conn.execute("update sql_layer set definitions = null")
+    await log.conn.execute("drop function audit.read_leaves(text, text)")
 
 
 def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +149,7 @@ def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatc
     assert operator() == "cli:uid 424242"
 
 
-@pytest.mark.parametrize("command", ["", "verify", "prove", "export", "keys", "rotate-key"])
+@pytest.mark.parametrize("command", ["", "verify", "prove", "export", "keys", "rotate-key", "declare-loss"])
 async def test_every_command_has_help(pulse: Pulse, command: str) -> None:
     """Also the group."""
     assert (await pulse(*command.split(), "--help")).stdout.startswith(f"Usage: pulse audit {command}".rstrip())
@@ -157,6 +164,29 @@ async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, 
     log.sealer.keys.public_path.rename(away / "keys")
     done = await pulse("verify", "--checkpoint", str(away / "kept"), "--keys", str(away / "keys"), "--since", "1h")
     assert done.stdout.startswith("All is as it was sealed")
+
+
+async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
+    """Whoever replaced the log may have replaced the key and the checkpoints beside it."""
+    public, kept = log.sealer.keys.public_path, next(log.checkpoints.iterdir())
+    for local in ((), ("--keys", str(public)), ("--checkpoint", str(kept)), ("--checkpoint", str(log.checkpoints))):
+        shown = (await pulse("verify", *local, status=3)).stdout
+        assert "Consistent, but trusted only as far as this machine" in shown, local
+    assert orjson.loads((await pulse("verify", "--json", status=3)).stdout)["trusted_from_outside"] is False
+    away = tmp_path / "away.pub"
+    away.write_bytes(public.read_bytes())
+    for option in ("--key", "--keys"):
+        assert "only as far as" not in (await pulse("verify", option, str(away))).stdout
+    away.write_bytes(kept.read_bytes())
+    await pulse("verify", "--checkpoint", str(away))
+    (log.checkpoints / "checkpoints-2020-01-01.log").write_text("")
+    assert "checkpoints-2020-01-01.log is empty." in (await pulse("verify", status=3)).stdout
+    (log.checkpoints / "checkpoints-2020-01-01.log").write_text("rubbish\n")
+    assert "2020-01-01.log holds no checkpoint" in (await pulse("verify", status=1)).stdout
+    with kept.open("a") as file:
+        file.write("\n\nrubbish\n\n")
+    (log.checkpoints / "checkpoints-2020-01-01.log").unlink()
+    assert "holds something that is no checkpoint: 'rubbish'" in (await pulse("verify", status=1)).stdout
 
 
 async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None:
@@ -218,7 +248,7 @@ async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse
     await log.seal()
     newest = await log.conn.fetchval("select key_id from audit.checkpoints order by tree_size desc limit 1")
     assert f"pulse.test/audit+{newest}+" in keys[1]
-    assert (await pulse("verify")).stdout.startswith("All is as it was sealed")
+    assert (await pulse("verify", status=3)).stdout.startswith("All is as it was sealed")
     # Who has not fetched the new public key is told so.
     log.sealer.keys.public_path.write_bytes(before)
     assert "no known key signed" in (await pulse("verify", status=1)).stdout

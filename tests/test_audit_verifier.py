@@ -1,6 +1,7 @@
 """The ops worker verifies the sealed log by itself: what it finds, what it reads, and who does it."""
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -8,6 +9,7 @@ import pytest
 
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.workers.audit_verifier import AuditVerifier
+from services.ops_worker.workers.layer_check import check_layer
 from services.shared import db
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.key_file import KeyFile
@@ -63,7 +65,7 @@ async def test_it_verifies_everything_and_then_the_last_day(log: SealedLog) -> N
     )
     assert {row["scope"]: row["age"] > 3600 for row in ages} == {"all": True, "day": False}
     faults = await log.conn.fetch("select scope, value from metrics.audit_verification_faults")
-    assert {row["scope"]: row["value"] for row in faults} == {"all": 0, "day": 0}
+    assert {row["scope"]: row["value"] for row in faults} == {"all": 0, "day": 0, "layer": 0}
 
 
 async def test_a_superusers_edit_is_found_unasked(log: SealedLog) -> None:
@@ -82,6 +84,34 @@ async def test_a_superusers_edit_is_found_unasked(log: SealedLog) -> None:
     alert = await log.conn.fetchrow("select * from alerts where fingerprint = 'audit:log'")
     assert (alert["severity"], alert["status"]) == ("critical", "open")
     assert await log.conn.fetchval("select count(*) from audit_log where event_type = 'audit.log_broken'") == 1
+
+
+async def test_the_layer_is_compared_as_often(log: SealedLog, ops_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Differences are named in the log, /health and the record; a comparison that fails stops nothing else."""
+    verifier = verifier_of(log)
+    verifier.check_layer = partial(check_layer, ops_url)
+    for _ in range(3):
+        await run(log, verifier)
+    assert (await results(log))["layer"] == (0, 0)
+    await log.conn.execute("alter table audit_log disable trigger audit_log_no_truncate")
+    await log.conn.execute("update audit.verifications set verified_at = now() - interval '2 hours'")
+    for _ in range(3):
+        await run(log, verifier)
+    words = "altered trigger audit_log_no_truncate on public.audit_log"
+    assert (await results(log))["layer"][1] > 0
+    assert words in verifier.as_dict()["layer"]["message"]
+    assert f"the SQL layer is not as it was applied: {words}" in caplog.text
+    assert await log.conn.fetchval("select value from metrics.audit_verification_faults where scope = 'layer'") > 0
+    assert await log.conn.fetchval("select count(*) from alerts where fingerprint = 'audit:log'") == 0
+    verifier.check_layer = partial(check_layer, "postgresql://pulse_ops@127.0.0.1:1/pulse")
+    await log.conn.execute("update audit.verifications set verified_at = now() - interval '2 hours'")
+    for _ in range(3):
+        await run(log, verifier)
+    assert "the SQL layer was not compared" in caplog.text
+    fresh = (
+        "select array_agg(scope order by scope) from audit.verifications where verified_at > now() - interval '1 hour'"
+    )
+    assert await log.conn.fetchval(fresh) == ["day"]
 
 
 async def recent(log: SealedLog, since: datetime) -> Report:

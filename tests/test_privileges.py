@@ -155,6 +155,12 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
             ("pulse_auditor", f"audit.{table}"): {"select"}
             for table in ("blocks", "tree_nodes", "checkpoints", "signing_keys", "tombstones", "holds")
         },
+        # Those who verify compare the catalog with them.
+        **{
+            (verifier, table): {"select"}
+            for verifier in ("pulse_auditor", "pulse_ops")
+            for table in ("public.sql_layer", "audit.tracked_tables")
+        },
         **{("pulse_operator", name): {"select"} for name in names if name not in {*UNREAD, *SECRETS}},
     }
     for qualified in names:
@@ -173,6 +179,7 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
     [
         "lease_seal('evil', 10)",
         "append_blocks('evil', 1, '[]', '{}', '{}', '{}', '{}')",
+        "cut_log('evil', 1, 0)",
         "read_head()",
         "read_unsealed(1)",
         "read_segment('2026-01-01', -1, 1)",

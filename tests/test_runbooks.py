@@ -84,6 +84,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "alter table devices disable trigger user",
         {"table_name": "public.devices", "tgenabled": b"D"},
     ),
+    "PulseAuditLayerAltered": (
+        "select audit.record_verification('layer', 0, 2, 'altered routine audit.read_leaves')",
+        {"fault_count": 2, "message": "altered routine audit.read_leaves"},
+    ),
     "PulseSealLag": ("select audit.lease_seal('host:1', 10)", {"holder": "host:1"}),
     "PulseAttackSuspected": (
         (

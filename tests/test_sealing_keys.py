@@ -131,7 +131,7 @@ async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> Non
     await log.write(2)
     await log.seal()
     await log.seal()
-    done = await pulse("verify")
+    done = await pulse("verify", status=3)
     assert f"The log is signed by key {new.verifier.key_id} since" in done.stdout
     assert f"in place of {old.verifier.key_id}, which handed over to it" in done.stdout
     status, said = await check(log, await export(log))
@@ -155,7 +155,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     await log.write(2)
     assert await log.sealer.seal(log.writer) >= 2
     await log.seal()
-    shown = (await pulse("verify")).stdout
+    shown = (await pulse("verify", status=3)).stdout
     assert f"in place of {old.verifier.key_id}, which was reported lost: the volume is gone." in shown
     event = await log.conn.fetchrow("select * from audit_log where event_type = 'audit.key_changed'")
     assert (event["entity_id"], event["actor_type"]) == (new.verifier.key_id, "user")
@@ -194,7 +194,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     assert "after restore: moved to db-2 (by cli:" in done.stdout
     await log.write(1)
     await log.seal()
-    assert "after restore: moved to db-2" in (await pulse("verify")).stdout
+    assert "after restore: moved to db-2" in (await pulse("verify", status=3)).stdout
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
 
+import asyncio
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import httpx
 
@@ -19,14 +21,15 @@ from services.ops_worker.workers.attack_detector import detect_attacks
 from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
+from services.ops_worker.workers.layer_check import check_layer
 from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.ops_worker.workers.session_guard import end_overdue_sessions
 from services.shared.http_client import traced_client
+from services.shared.sealed_log.kept import Survey, survey
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.note import BadNote, open_checkpoint
 from services.shared.server import Process
 from services.shared.settings import OpsWorker
 from services.shared.worker import Loop, run_worker
@@ -94,8 +97,8 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     ]
 
 
-def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
-    """The sealer, which knows the newest checkpoint that was kept: a database that fell behind it is not sealed."""
+def make_sealer(settings: OpsWorker) -> Sealer:
+    """Return the sealer, which knows the largest tree of all kept checkpoints: a smaller log is not sealed."""
     named = settings.audit_log_name if "audit_log_name" in settings.model_fields_set else None
     keys = KeyFile(settings.audit_key_file, named)
     sealer = Sealer(
@@ -104,12 +107,15 @@ def make_sealer(settings: OpsWorker, kept: FileAnchor) -> Sealer:
         rows_per_pass=settings.seal_batch,
         lease_seconds=settings.seal_lease_seconds,
     )
-    for note in kept.newest_first():
+    if settings.audit_anchor_dir.is_dir() and any(settings.audit_anchor_dir.iterdir()):
+        sealer.history.is_anchored = True
         try:
-            sealer.seen = open_checkpoint(note, keys.verifiers())
-            break
-        except (BadNote, KeyFault) as fault:
-            log.error("a checkpoint in %s is not ours: %s", settings.audit_anchor_dir, fault)  # noqa: TRY400
+            found = survey(settings.audit_anchor_dir, keys.verifiers())
+        except (KeyFault, OSError) as fault:
+            found = Survey(None, [f"the kept checkpoints were not read: {fault}"])
+        sealer.seen, sealer.status.anchor_faults = found
+        for fault_text in found.faults:
+            log.error("an anchor is not as it should be: %s", fault_text)
     return sealer
 
 
@@ -122,12 +128,16 @@ async def sealing_loops(
     anchors: list[Anchor] = [file]
     if settings.audit_anchor_url is not None:
         anchors.append(HttpAnchor(client, str(settings.audit_anchor_url)))
-    sealer = make_sealer(settings, file)
+    sealer = await asyncio.to_thread(make_sealer, settings)
     sealer.status.show_in(process.metrics.registry)
     process.facts["audit_sealing"] = sealer.status.as_dict
     keeper = Anchors(anchors, process.metrics.registry)
     verifier = AuditVerifier(
-        sealer.keys, file, recent_seconds=settings.audit_verify_seconds, all_seconds=settings.audit_verify_all_seconds
+        sealer.keys,
+        file,
+        recent_seconds=settings.audit_verify_seconds,
+        all_seconds=settings.audit_verify_all_seconds,
+        check_layer=partial(check_layer, str(settings.database_url)),
     )
     process.facts["audit_verification"] = verifier.as_dict
     retention = AuditRetention(settings.audit_retention_days, sealer.keys, keeper)

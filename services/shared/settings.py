@@ -291,7 +291,7 @@ class OpsWorker(Settings, TenantLimits):
     audit_log_name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$")] = "pulse.local/audit"
     """Name of the sealed log, in every checkpoint: a name of your own, like a URL without its scheme."""
     audit_key_file: Path = Path(".pulse/audit/signing.key")
-    """Private key that signs checkpoints, mode 0600, made when missing; its public keys stand beside it in .pub."""
+    """Private key for checkpoints, mode 0600, made at first start; `.pub` and `.head` (last tree) stay beside it."""
     audit_anchor_dir: Path = Path(".pulse/audit/checkpoints")
     """Where checkpoints are kept, a file a day; the proof is worth what this place is worth."""
     audit_anchor_url: HttpUrl | None = None

@@ -29,12 +29,12 @@ begin
   )
   select
     b.block_no, b.segment, b.previous_snapshot, b.snapshot, pg_snapshot_xmax(b.snapshot), b.first_position, b.row_count,
-    b.min_timestamp, b.max_timestamp, decode(b.rows_root, 'hex'), decode(b.leaf_hash, 'hex'), b.sealed_at, p_epoch,
+    b.min_timestamp, b.max_timestamp, decode(b.rows_root, 'hex'), decode(b.leaf_hash, 'hex'), b.sealed_at, b.epoch,
     b.entry
   from jsonb_to_recordset(p_blocks) as b (
     block_no bigint, segment date, previous_snapshot pg_snapshot, snapshot pg_snapshot, first_position bigint,
     row_count bigint, min_timestamp timestamptz, max_timestamp timestamptz, rows_root text, leaf_hash text,
-    sealed_at timestamptz, entry text
+    sealed_at timestamptz, epoch bigint, entry text
   );
   insert into audit.tree_nodes (level, node_index, hash)
   select n.level, n.node_index, n.hash
@@ -63,6 +63,7 @@ begin
       p_actor_type => p_event ->> 'actor_type',
       p_actor_id => p_event ->> 'actor_id')]);
   end if;
+  update public.installation i set log_begun_at = clock_timestamp() where i.log_begun_at is null;
   perform core.notify('pulse_audit_sealed');
   return true;
 end

@@ -76,6 +76,7 @@ from (
     ('audit.quarantined', 'error', 'An event could not be stored as it was; details holds a safe rendering of it.'),
     ('audit.key_changed', 'warning', 'Checkpoints are signed with another key from now on.'),
     ('audit.log_continued', 'warning', 'The sealed log continues on another server, or after its end was lost.'),
+    ('audit.loss_declared', 'critical', 'A person declared what the sealed log lost, or that a sealer''s alarm is settled.'),
     ('audit.log_broken', 'critical', 'The sealed log contradicts what was signed: somebody altered it.'),
     ('audit.hold_placed', 'warning', 'A legal hold was placed: the months it touches are not dropped.'),
     ('audit.hold_released', 'warning', 'A legal hold was released.'),

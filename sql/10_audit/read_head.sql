@@ -13,7 +13,8 @@ returns table (
   epoch bigint,
   system_identifier bigint,
   timeline integer,
-  database_oid bigint
+  database_oid bigint,
+  is_begun boolean
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -47,7 +48,12 @@ begin atomic
     e.epoch,
     e.system_identifier,
     e.timeline,
-    e.database_oid
+    e.database_oid,
+    h.tree_size is not null
+      or exists (select from public.installation i where i.log_begun_at is not null)
+      or exists (select from audit.signing_keys)
+      or exists (select from audit.checkpoints)
+      or exists (select from audit.tombstones)
   from (select) as one
   left join head h on true
   left join audit.checkpoints c on c.tree_size = h.tree_size
@@ -61,4 +67,4 @@ end;
 comment on function audit.read_head() is
   'Where the log stands: blocks, rows, the hashes from which its root follows, the checkpoint that was signed over it and '
   'its key, the newest entry, the server on which the newest block of rows was sealed, or '
-  'the present one as it is on record while nothing is sealed.';
+  'the present one as it is on record while nothing is sealed; is_begun: whether anything was ever signed here.';

@@ -14,4 +14,5 @@ begin atomic
 end;
 
 comment on function audit.record_verification(text, bigint, bigint, text) is
-  'Record what the ops worker found when it verified the sealed log: of the last day (day) or of everything (all).';
+  'Record what the ops worker found when it verified the sealed log: of the last day (day) or of everything (all), '
+  'or when it compared the SQL layer (layer).';

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.local.audit.app import app, as_sealer, operator
-from services.local.audit.entries import Standing, add_entry, read_standing, sealing_lease
+from services.local.audit.entries import Standing, add_entry, committed, read_standing, remembered, sealing_lease
 from services.local.audit.places import checkpoint_directory, key_file
 from services.local.errors import LocalError
 from services.local.home import Home
@@ -16,10 +16,12 @@ from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
 from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.memory import MemoryFault
 from services.shared.sealed_log.note import SignerKey
 from services.shared.visible_text import terminal_text
 
@@ -49,7 +51,7 @@ def continue_sealing(
             raise LocalError(f"there is no key in {keys.path}: only the holder of the log's key can continue it")
         kept = read_kept(directory, keys.verifiers())
         named = None if from_checkpoint.isdecimal() else _named(Path(from_checkpoint), keys)
-    except (KeyFault, Broken) as fault:
+    except (KeyFault, MemoryFault, Broken) as fault:
         raise LocalError(str(fault)) from None
     except OSError as error:
         raise LocalError(f"{error.filename}: {error.strerror}") from None
@@ -83,7 +85,7 @@ async def continue_log(
             raise LocalError(
                 "nothing to continue: the log was sealed on this server, and none of its checkpoints is lost"
             )
-        newest = max((one.signed_at for one in kept), default=datetime.min.replace(tzinfo=UTC))
+        newest = max((one.signed_at for one in (*kept, *remembered(keys))), default=datetime.min.replace(tzinfo=UTC))
         entry = Entry(
             origin=key.name,
             kind="continued",
@@ -131,14 +133,14 @@ def _check_names(
 async def _check_blocks(pool: db.Pool, keys: KeyFile, standing: Standing, kept: Sequence[Kept]) -> Extent | None:
     """Hold the blocks against every checkpoint; return the newest head that is gone. Raises LocalError."""
     size = standing.head["tree_size"]
-    within = sorted({one for one in kept if one.tree_size <= size})
+    within = sorted({one for one in (*kept, *committed(keys)) if one.tree_size <= size})
     try:
-        chain = await read_chain(pool, keys.verifiers(), within)
+        chain = await read_chain(pool, Chain(keys.verifiers(), within))
     except Broken as fault:
         raise LocalError(f"the log is not as it was signed: {fault}") from None
     beyond = [
         one
-        for one in kept
+        for one in (*kept, *remembered(keys))
         if one.tree_size > size and not any(entry.leaves_out(one.tree_size, one.signed_at) for entry in chain.entries)
     ]
     newest = max(beyond, key=lambda one: one.tree_size, default=None)

@@ -15,6 +15,7 @@ from services.ops_worker.sealing.standing import signer_of
 from services.shared import db
 from services.shared.sealed_log.entry import LOST, Entry
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.memory import MemoryFault
 from services.shared.visible_text import terminal_text
 
 
@@ -23,6 +24,15 @@ def keys() -> None:
     """Print the public keys, the newest last: what an auditor takes away."""
     for key in public_keys(Home.find(), None):
         print(terminal_text(key))
+
+
+def _make_key_for_emptied_log(keys: KeyFile, *, is_begun: bool) -> None:
+    if keys.path.exists() or not (is_begun or keys.has_traces()):
+        raise LocalError("nothing is signed in this database: no key can be lost")
+    names = [one.origin for one in keys.memory.forget_damage().checkpoints()]
+    if keys.public_path.exists():
+        names += [one.name for one in keys.verifiers()[-1:]]
+    KeyFile(keys.path, keys.name or next(iter(names), None)).load()
 
 
 @app.command("rotate-key")
@@ -42,7 +52,10 @@ def rotate_key(
     try:
         if lost:
             entry = as_sealer(lambda pool: replace_lost_key(pool, found, reason))
-            print(terminal_text(f"The log {entry.in_words()}."))
+            if entry is None:
+                print("The database has no log, so nothing is on record: go on with `pulse audit declare-loss`.")
+            else:
+                print(terminal_text(f"The log {entry.in_words()}."))
             print(
                 f"Hold the older keys in {found.public_path}, which came from the database, against auditors' copies."
             )
@@ -53,18 +66,24 @@ def rotate_key(
                     "gone, `pulse audit rotate-key --lost` does"
                 )
             found.rotate()
-    except KeyFault as fault:
+    except (KeyFault, MemoryFault) as fault:
         raise LocalError(str(fault)) from None
     print(f"New checkpoints are signed with {found.load().verifier}")
     print(f"Give {found.public_path} to your auditors again: it has the older keys too.")
 
 
-async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry:
-    """Take over the log with a key of this machine, which is made when there is none. Raises LocalError, KeyFault."""
+async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry | None:
+    """Take over the log with a key of this machine, which is made when there is none.
+
+    None when the tables of the log were emptied: there is nothing that an entry could follow. Raises LocalError,
+    KeyFault, MemoryFault.
+    """
     async with sealing_lease(pool) as lease:
-        signer = signer_of(await pool.fetchrow("select * from audit.read_head()"))
+        head = await pool.fetchrow("select * from audit.read_head()")
+        signer = signer_of(head)
         if signer is None:
-            raise LocalError("nothing is signed in this database: no key can be lost")
+            _make_key_for_emptied_log(keys, is_begun=head["is_begun"])
+            return None
         own = KeyFile(keys.path, keys.name or signer.name)
         if own.name != signer.name:
             raise LocalError(f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name")

@@ -1,8 +1,9 @@
 """`pulse audit verify`."""
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,19 +11,24 @@ from typing import Annotated
 import orjson
 import typer
 
+from migrations.layer_check import Findings
 from services.local.audit.against import compare_export, read_export
-from services.local.audit.app import app, as_auditor
-from services.local.audit.places import checkpoint_directory, parse_time, public_keys
+from services.local.audit.app import app, as_auditor, auditor_url
+from services.local.audit.layer import compare_layer
+from services.local.audit.places import checkpoint_directory, key_file, parse_time, public_keys
 from services.local.audit.progress import show_progress
+from services.local.audit.witness import Witness, is_elsewhere, read_memory
 from services.local.errors import LocalError
 from services.local.home import Home
 from services.shared import db
 from services.shared.sealed_log.broken import Broken
 from services.shared.sealed_log.contents import count_of
-from services.shared.sealed_log.kept import read_kept
+from services.shared.sealed_log.kept import empty_files, read_kept
 from services.shared.sealed_log.verification import Report, Verification
 from services.shared.visible_text import escape_json, terminal_text
 
+LOCAL_TRUST = 3
+"""Exit status of a log that agrees with nothing but what this machine holds."""
 _LATE_SECONDS = 60.0
 """Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
 
@@ -36,7 +42,9 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file, or a directory of them.")
     ] = None,
-    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Public keys to trust, one a line.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", "--key", metavar="FILE", help="Public keys to trust, one a line.")
+    ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="An older export or proof: names the rows that differ from it. Repeatable."),
@@ -49,11 +57,14 @@ def verify(
 ) -> None:
     """Check that nobody altered the audit trail.
 
-    Hashes every sealed row anew and holds blocks and tree against the checkpoints kept outside the database. Exits with
-    1 when something is wrong, with 2 when it cannot tell.
+    Hashes every sealed row anew and holds blocks and tree against the checkpoints kept outside the database.
+
+    Exit status: 0 all is as it was sealed; 1 something is wrong; 2 it cannot tell; 3 all agrees, but public keys and
+    checkpoints came from this machine only, where one intruder may have replaced them together with the log. --keys,
+    --checkpoint or --against with a file from elsewhere lead to 0.
     """
     try:
-        report, place = _verify(since, checkpoint, keys, against or [], independent=independent)
+        report, witness = _verify(since, checkpoint, keys, against or [], independent=independent)
     except Exception as error:
         if os.environ.get("PULSE_DEBUG"):
             raise
@@ -62,67 +73,111 @@ def verify(
         print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
-        print(escape_json(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2)).decode())
+        print(escape_json(orjson.dumps(_as_json(report, witness), option=orjson.OPT_INDENT_2)).decode())
     else:
-        for line in _as_lines(report, place):
+        for line in _as_lines(report, witness):
             print(terminal_text(line))
     if report.faults:
         raise typer.Exit(1)
+    if not witness.is_outside:
+        raise typer.Exit(LOCAL_TRUST)
 
 
 def _verify(
     since: str | None, checkpoint: Path | None, keys: Path | None, against: Sequence[Path], *, independent: bool
-) -> tuple[Report, Path]:
+) -> tuple[Report, Witness]:
     home = Home.find()
     place = checkpoint or checkpoint_directory(home)
     if checkpoint is not None and not checkpoint.exists():
         raise LocalError(f"there is no {checkpoint}")
     start = parse_time(since) if since is not None else None
     trusted = public_keys(home, keys)
+    own = key_file(home)
+    outside = is_elsewhere(keys, own.public_path) or is_elsewhere(checkpoint, checkpoint_directory(home))
+    witness = Witness(place, outside, [f"{file} is empty" for file in empty_files(place)])
     try:
         kept = read_kept(place, trusted)
     except Broken as fault:
         report = Report()
         report.add(fault)
-        return report, place
+        return report, witness
+    remembered = read_memory(own, trusted)
     exports = [read_export(file, trusted) for file in against]
-
-    async def work(pool: db.Pool) -> Report:
-        report = await Verification(pool, trusted, kept, start, independent, begin, advance).run()
-        for export in exports:
-            async for fault in compare_export(pool, export, trusted, report.entries):
-                report.add(fault)
-        report.compared = sum(export.events for export in exports)
-        return report
-
     with show_progress("hashing rows") as (begin, advance):
-        report = as_auditor(work)
+
+        async def hash_rows(pool: db.Pool) -> Report:
+            known = sorted({*kept, *remembered.kept})
+            report = await Verification(pool, trusted, known, start, independent, begin, advance).run()
+            report.checkpoints = len(kept)
+            for fault in remembered.faults:
+                report.add(fault)
+            for export in exports:
+                async for fault in compare_export(pool, export, trusted, report.entries):
+                    report.add(fault)
+            report.compared = sum(export.events for export in exports)
+            return report
+
+        report = _in_layer(auditor_url(home), hash_rows, witness)
     if report.blocks and not kept and not report.faults:
         raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
-    return report, place
+    return report, witness._replace(is_outside=witness.is_outside or report.compared > 0)
 
 
-def _as_lines(report: Report, place: Path) -> Iterator[str]:
+def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witness: Witness) -> Report:
+    """Return what is wrong with the rows and with the SQL layer that they are read through. Raises LocalError."""
+    layer = Findings([], [])
+
+    async def work(pool: db.Pool) -> Report:
+        nonlocal layer
+        layer = await asyncio.to_thread(compare_layer, url)
+        return await hash_rows(pool)
+
+    try:
+        report = as_auditor(work)
+    except LocalError as error:
+        # What does not work in a layer that was altered is a fault of the layer.
+        if not layer.faults:
+            raise
+        report = Report()
+        report.add(Broken(f"the rows were not verified: {error}"))
+    for fault in layer.faults:
+        report.add(Broken(f"the SQL layer is not as it was applied: {fault}"))
+    witness.warnings.extend(layer.notes)
+    return report
+
+
+def _as_lines(report: Report, witness: Witness) -> Iterator[str]:
     for fault in report.faults:
         yield f"BROKEN: {fault}."
     if report.fault_count > len(report.faults):
         yield f"… and {report.fault_count - len(report.faults):,} more faults."
     if not report.faults:
-        if report.blocks == 0:
-            yield "Nothing is sealed yet."
-        else:
-            yield (
-                f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
-                f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {place}."
-            )
-        if report.compared:
-            yield f"{report.compared:,} exported events are there as they were exported."
-        for entry in report.entries:
-            yield f"The log {entry.in_words()}."
-        if report.released:
-            yield f"{count_of(report.released)} were let go by retention, with signed tombstones."
+        yield from _all_is_well(report, witness)
+    for warning in witness.warnings:
+        yield f"WARNING: {warning}."
     if report.unsealed:
         yield f"{_waiting(report)}{count_of(report.unsealed)} not sealed yet, since {report.unsealed_since:%H:%M:%S}Z."
+
+
+def _all_is_well(report: Report, witness: Witness) -> Iterator[str]:
+    if report.blocks == 0:
+        yield "Nothing is sealed yet."
+    else:
+        yield (
+            f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
+            f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {witness.place}."
+        )
+    if report.compared:
+        yield f"{report.compared:,} exported events are there as they were exported."
+    for entry in report.entries:
+        yield f"The log {entry.in_words()}."
+    if report.released:
+        yield f"{count_of(report.released)} were let go by retention, with signed tombstones."
+    if not witness.is_outside:
+        yield (
+            "Consistent, but trusted only as far as this machine: neither public key nor checkpoint came from "
+            "elsewhere (--keys, --checkpoint, --against)."
+        )
 
 
 def _waiting(report: Report) -> str:
@@ -134,9 +189,11 @@ def _is_late(report: Report) -> bool:
     return since is not None and (datetime.now(UTC) - since).total_seconds() > _LATE_SECONDS
 
 
-def _as_json(report: Report) -> dict[str, object]:
+def _as_json(report: Report, witness: Witness) -> dict[str, object]:
     return {
         "ok": not report.faults,
+        "trusted_from_outside": witness.is_outside,
+        "warnings": witness.warnings,
         "blocks": report.blocks,
         "rows": report.rows,
         "rows_hashed": report.hashed,

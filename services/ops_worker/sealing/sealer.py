@@ -1,9 +1,12 @@
 """Seals the audit trail: takes committed rows, hashes them into blocks, blocks into the tree, signs the root.
 
-may it? ─▶ lease ─▶ read head and unsealed rows (one snapshot) ─▶ hash, sign (no transaction open) ─▶ append, fenced
-  │ no key   │ another's                                                                                │ another first
-  │ moved    └──▶ wait                                                                                  └──▶ next pass
-  └──▶ say so, wait
+may it? ─▶ lease ─▶ read head and unsealed rows (one snapshot) ─▶ as remembered? ─▶ hash, sign, keep ─▶ append, fenced
+  │ no key   │ another's                                            │ smaller, different              │ another first
+  │ moved    └──▶ wait                                              └──▶ alarm, until a person        └──▶ next pass
+  └──▶ say so, wait                                                      declares the loss
+
+A key signs whatever it is given, so what it signed last is kept beside it (services.shared.sealed_log.memory) and a log
+that is no continuation of that is not signed.
 """
 
 import asyncio
@@ -17,29 +20,34 @@ from typing import Any
 import asyncpg
 
 from services.ops_worker.acting import act_as_system
+from services.ops_worker.sealing.history import LONGEST_READ_SECONDS, History, check_rows
 from services.ops_worker.sealing.standing import (
     Announcement,
     LogBroken,
     SealingRefused,
-    check_head,
+    check_beginning,
     check_key,
     check_site,
-    is_lost,
     recorded_site,
 )
 from services.ops_worker.sealing.status import SealingStatus
 from services.shared import tracing
 from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Connection, Pool
-from services.shared.sealed_log.appending import Lease, append, append_entry, make_blocks
-from services.shared.sealed_log.entry import Entry, Site, open_entry
+from services.shared.sealed_log.appending import (
+    Lease,
+    Remembered,
+    append,
+    append_entry,
+    append_intent,
+    make_blocks,
+)
+from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey, open_checkpoint
+from services.shared.sealed_log.memory import Intent, MemoryFault
+from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey
 from services.shared.sealed_log.tree import Frontier
 
 log = logging.getLogger(__name__)
-
-# One transaction is never cut in two, and a first pass finds all that was there before: hours, at worst.
-LONGEST_READ_SECONDS = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -50,10 +58,21 @@ class Sealer:
     keys: KeyFile
     rows_per_pass: int
     lease_seconds: float
-    seen: Checkpoint | None = None
-    """The newest checkpoint this process knows of; the log never falls back behind it."""
+    history: History = field(init=False)
     status: SealingStatus = field(default_factory=SealingStatus)
     _alarmed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.keys)
+
+    @property
+    def seen(self) -> Checkpoint | None:
+        """The newest checkpoint that this process knows from elsewhere than its memory: of an anchor, or its own."""
+        return self.history.seen
+
+    @seen.setter
+    def seen(self, checkpoint: Checkpoint | None) -> None:
+        self.history.seen = checkpoint
 
     async def seal(self, pool: Pool) -> int:
         """Run one pass; return the rows sealed, 0 when there were none or this process may not seal."""
@@ -63,26 +82,31 @@ class Sealer:
                 key = self.keys.find()
                 head, site, other = await self._look(pool)
                 check_key(head, key, self.keys)
-                if key is not None:
-                    await self._forget_lost(pool, head)
+                if key is None:
+                    check_beginning(head, self.keys, is_anchored=self.history.is_anchored)
+                else:
+                    await self.history.look_up(pool, head)
                     self._check_site(head, site)
                 lease = await self._lease(pool)
                 if lease is None:
                     self.status.another(other)
                     return 0
-                # Only the one that may seal makes the first key, so that of two workers one does.
-                key = key or self.keys.load()
+                if key is None:
+                    # Only the one that may seal makes the first key, so that of two workers one does.
+                    key = self.keys.load()
+                    await self.history.look_up(pool, head)
                 async with self._keep_lease(pool):
                     rows = await self._seal(pool, lease, key)
             except SealingRefused as refusal:
                 self.status.refused(refusal.reason, str(refusal), other=other)
                 return 0
-            except KeyFault as fault:
+            except (KeyFault, MemoryFault) as fault:
                 self.status.refused("key_fault", str(fault))
                 return 0
             except LogBroken as broken:
                 self.status.refused("broken", str(broken))
                 await self._raise_alarm(pool, broken)
+                await self.release(pool)  # a person's command is next
                 raise
         self.status.sealing()
         return rows
@@ -135,26 +159,40 @@ class Sealer:
                 timeout=LONGEST_READ_SECONDS,
             )
         announcement = check_key(head, key, self.keys)
-        frontier = self.check_head(head)
-        announcement = announcement or self._check_site(head, site)
-        if announcement is None and not pieces:
-            return 0
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            if announcement is not None:
-                checkpoint = await self._announce(connection, lease, frontier, head, site, announcement, key)
+            frontier, memory = await self.history.check(connection, head)
+            announcement = announcement or self._check_site(head, site)
+            if memory.known.pending is not None:
+                # Also when there is nothing new: what was signed belongs into the log.
+                checkpoint = await self._append_again(connection, lease, frontier, memory, memory.known.pending)
+                rows = 0
+            elif announcement is None and not pieces:
+                return 0
+            elif announcement is not None:
+                checkpoint = await self._announce(connection, lease, frontier, head, site, announcement, key, memory)
                 rows = 0
             else:
                 blocks = await asyncio.to_thread(
                     make_blocks, pieces, first=head["tree_size"], position=head["row_count"], epoch=lease.number
                 )
-                checkpoint = await append(connection, lease, frontier, blocks, key)
+                checkpoint = await append(connection, lease, frontier, blocks, key, memory)
                 rows = sum(block.row_count for block in blocks)
         if checkpoint is None:
             log.info("another process sealed first")
             return 0
-        self.seen = checkpoint
+        self.history.seen = checkpoint
         self._alarmed = False
         return rows
+
+    async def _append_again(
+        self, connection: Connection, lease: Lease, frontier: Frontier, memory: Remembered, intent: Intent
+    ) -> Checkpoint | None:
+        """Append what was signed and is not in the log: a process or its connection ended in between."""
+        await check_rows(connection, intent)
+        log.warning(
+            "blocks that were signed and not committed are appended again", extra={"blocks": len(intent.blocks)}
+        )
+        return await append_intent(connection, lease, frontier, intent, memory)
 
     async def _announce(
         self,
@@ -165,6 +203,7 @@ class Sealer:
         site: Site,
         announcement: Announcement,
         key: SignerKey,
+        memory: Remembered,
     ) -> Checkpoint | None:
         before = recorded_site(head, self._verifiers()) or site
         entry = Entry(
@@ -183,34 +222,21 @@ class Sealer:
             made_at=datetime.now(UTC),
         )
         log.warning("the log %s", entry.in_words())
-        return await append_entry(connection, lease, frontier, head["snapshot"], entry, key)
-
-    def check_head(self, head: Mapping[str, Any]) -> Frontier:
-        """Return the frontier to go on from, when it is the one that was signed. Raises LogBroken."""
-        return check_head(head, self.seen, self._verifiers())
+        return await append_entry(connection, lease, frontier, head["snapshot"], entry, key, memory)
 
     def _check_site(self, head: Mapping[str, Any], site: Site) -> Announcement | None:
         if head["tree_size"] == 0:
             return None
         try:
-            return check_site(head, site, self.seen, self._verifiers())
+            return check_site(head, site, self.history.newest(), self._verifiers())
         except BadNote as fault:
             raise LogBroken(f"the newest entry of the log is damaged: {fault}") from None
-
-    async def _forget_lost(self, pool: Pool, head: Mapping[str, Any]) -> None:
-        """Drop the newest checkpoint that is known, if a signed entry says that the log went on without it."""
-        if self.seen is None or head["tree_size"] > self.seen.tree_size or head["entry"] is None:
-            return
-        verifiers = self._verifiers()
-        notes = [row[0] for row in await pool.fetch("select * from audit.read_entries()")]
-        with contextlib.suppress(BadNote):
-            if is_lost(self.seen, [open_entry(note, verifiers)[0] for note in notes]):
-                self.seen = open_checkpoint(head["note"] or "", verifiers)
 
     def _verifiers(self) -> Sequence[VerifierKey]:
         return self.keys.verifiers()
 
     async def _raise_alarm(self, pool: Pool, broken: LogBroken) -> None:
+        await self.history.keep_alarm(str(broken))
         if self._alarmed:
             return
         async with act_as_system(pool) as connection:

@@ -9,6 +9,7 @@ from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey, open_checkpoint
 
 COMMAND = "pulse audit continue --from-checkpoint"
+LOSS = "pulse audit declare-loss --reason TEXT"
 
 
 class LogBroken(Exception):
@@ -52,6 +53,25 @@ def check_key(head: Mapping[str, Any], key: SignerKey | None, keys: KeyFile) -> 
     return Announcement("key", "the key was rotated", str(signer), steps)
 
 
+def check_beginning(head: Mapping[str, Any], keys: KeyFile, *, is_anchored: bool) -> None:
+    """Check that no key was ever used here, so that the first one may be made. Raises SealingRefused, MemoryFault."""
+    signs = [
+        what
+        for what, is_there in (
+            ("the database had a sealed log", head["is_begun"]),
+            (f"{keys.path.parent} has what stood beside a key", keys.has_traces()),
+            ("there are kept checkpoints", is_anchored),
+        )
+        if is_there
+    ]
+    if signs:
+        raise SealingRefused(
+            "no_key",
+            f"there is no key in {keys.path}, and {', '.join(signs)}: put the key back, or run "
+            "`pulse audit rotate-key --lost` if it is gone; a new log has its own directory for key and checkpoints",
+        )
+
+
 def recorded_site(head: Mapping[str, Any], verifiers: Iterable[VerifierKey]) -> Site | None:
     """Return where the log was last sealed or continued, None when nothing is on record. Raises BadNote."""
     if head["entry"] is not None:
@@ -84,24 +104,34 @@ def check_head(head: Mapping[str, Any], seen: Checkpoint | None, verifiers: Sequ
         remedy = (
             f"after a restore to an earlier moment run `{COMMAND} {size} --reason TEXT`"
             if size
-            else "a log without blocks cannot be continued: begin another one, with a key and a directory of its own"
+            else f"begin another log, with a directory of its own for key and checkpoints, or run `{LOSS}`"
         )
         raise LogBroken(
             f"the log had {seen.tree_size} blocks and has {size}: its end was cut off,"
-            f" or PULSE_AUDIT_ANCHOR_DIR holds the checkpoints of another database; {remedy}"
+            f" or the key and checkpoints here are those of another database; {remedy}"
         )
+    if size == 0 and head["is_begun"]:
+        raise LogBroken(f"the log was begun and has no blocks: its tables were emptied; run `{LOSS}`")
     try:
         frontier = tree.Frontier(size, head["frontier"])
         if size == 0:
             return frontier
         checkpoint = open_checkpoint(head["note"] or "", verifiers)
-    except (ValueError, BadNote) as fault:
-        raise LogBroken(f"the log of {size} blocks is damaged: {fault}") from None
+    except (TypeError, ValueError, BadNote) as fault:
+        raise LogBroken(f"the log of {size} blocks is damaged: {fault}; `{LOSS}`") from None
     if (checkpoint.tree_size, checkpoint.root, checkpoint.row_count) != (size, frontier.root(), head["row_count"]):
-        raise LogBroken(f"the log of {size} blocks is not the one that was signed")
+        raise LogBroken(f"the log of {size} blocks is not the one that was signed; `{LOSS}`")
     if seen is not None and seen.tree_size == size and seen.root != checkpoint.root:
-        raise LogBroken(f"the log of {size} blocks has two histories")
+        raise LogBroken(two_histories(size, seen.tree_size))
     return frontier
+
+
+def two_histories(size: int, signed: int) -> str:
+    """Return the fault of a log that another tree was signed of."""
+    return (
+        f"the log of {size} blocks has two histories: its first {signed} blocks are not those that were signed; keep a "
+        f"copy of the database and run `{LOSS}`"
+    )
 
 
 def is_lost(checkpoint: Checkpoint, entries: Iterable[Entry]) -> bool:

@@ -9,12 +9,14 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from services.shared.db import Pool
 from services.shared.sealed_log.key_file import KeyFault
+from services.shared.sealed_log.memory import MemoryFault
 
 log = logging.getLogger(__name__)
 
 REASONS = ("no_key", "key_fault", "moved", "broken")
 # A holder that restarts is away for some seconds, and a worker without a key need not complain about that.
 PATIENCE_SECONDS = 60.0
+_SHOWN_FAULTS = 10
 
 
 @dataclass(slots=True)
@@ -24,6 +26,8 @@ class SealingStatus:
     state: str = "starting"
     reason: str = ""
     message: str = ""
+    anchor_faults: list[str] = field(default_factory=list)
+    """What is wrong with the kept checkpoints, as they were when this process started."""
     _gauge: Gauge | None = field(default=None, init=False)
     _another_at: float | None = field(default=None, init=False)
 
@@ -40,7 +44,8 @@ class SealingStatus:
 
     def as_dict(self) -> dict[str, str]:
         """Return what /health shows."""
-        shown = {"state": self.state, "reason": self.reason, "message": self.message}
+        faults = "; ".join(self.anchor_faults[:_SHOWN_FAULTS])
+        shown = {"state": self.state, "reason": self.reason, "message": self.message, "anchor_faults": faults}
         return {name: value for name, value in shown.items() if value}
 
     def sealing(self) -> None:
@@ -84,7 +89,7 @@ def skip_on_key_fault(step: Callable[[Pool], Awaitable[int]]) -> Callable[[Pool]
     async def run(pool: Pool) -> int:
         try:
             return await step(pool)
-        except KeyFault as fault:
+        except (KeyFault, MemoryFault) as fault:
             log.debug("left to the sealer: %s", fault)
             return 0
 

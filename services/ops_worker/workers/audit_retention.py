@@ -95,8 +95,13 @@ class AuditRetention:
         return int(dropped)
 
     async def _has_key(self, pool: Pool) -> bool:
-        """Tell whether this process can sign a tombstone: only the holder of the log's key lets months go."""
+        """Tell whether this process can sign a tombstone: only the holder of the log's key lets months go.
+
+        Not while the sealer has stopped: the database is not what was signed.
+        """
         key = self.keys.find()
+        if self.keys.memory.read().alarm is not None:
+            return False
         try:
             return key is not None and check_key(await self._head(pool), key, self.keys) is None
         except SealingRefused:

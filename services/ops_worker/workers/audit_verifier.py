@@ -6,7 +6,9 @@ due? ─▶ read keys and kept checkpoints (a thread) ─▶ verify (a task, one
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from services.ops_worker.acting import act_as_system
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.standing import SealingRefused, check_key
+from services.ops_worker.workers.layer_check import LayerCheckFailed
 from services.shared import tracing
 from services.shared.db import Pool
 from services.shared.sealed_log.broken import Broken
@@ -25,6 +28,8 @@ from services.shared.sealed_log.verification import Report, Verification
 log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
+_SHOWN = 10
+"""Differences of the layer that one message names; the log names all."""
 
 
 @dataclass(slots=True)
@@ -38,9 +43,12 @@ class AuditVerifier:
     kept: FileAnchor
     recent_seconds: float
     all_seconds: float
+    check_layer: "Callable[[], Awaitable[list[str]]] | None" = None
+    """Names what differs in the SQL layer; as often as the last day is verified."""
     _results: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     _task: "asyncio.Task[Report] | None" = field(default=None, init=False)
     _scope: str = field(default="", init=False)
+    _layer_again_at: float = field(default=0.0, init=False)
 
     async def verify(self, pool: Pool) -> int:
         """Start what is due, or record what has ended; return the rows hashed. Never waits for a verification."""
@@ -51,7 +59,12 @@ class AuditVerifier:
             if not self._task.done():
                 return 0
             task, self._task = self._task, None
-            report = await task
+            try:
+                report = await task
+            except LayerCheckFailed as failed:
+                log.error("%s", failed)  # noqa: TRY400  # the message is all there is to know
+                self._layer_again_at = time.monotonic() + self.recent_seconds
+                return 0
             await self._record(pool, self._scope, report)
             return report.hashed
 
@@ -77,14 +90,21 @@ class AuditVerifier:
         rows = await pool.fetch("select * from audit.read_verifications()")
         self._results = {row["scope"]: _shown(row) for row in rows}
         ages = {row["scope"]: row["age_seconds"] for row in rows}
-        if ages.get("all", self.all_seconds) >= self.all_seconds:
-            self._scope = "all"
-        elif ages.get("day", self.recent_seconds) >= self.recent_seconds:
-            self._scope = "day"
-        else:
-            return
-        since = datetime.now(UTC) - DAY if self._scope == "day" else None
-        self._task = asyncio.create_task(self._verify(pool, since), name="verify-audit")
+        self._scope = self._most_overdue(ages)
+        if self._scope == "layer" and self.check_layer is not None:
+            self._task = asyncio.create_task(self._verify_layer(self.check_layer), name="verify-layer")
+        elif self._scope:
+            since = datetime.now(UTC) - DAY if self._scope == "day" else None
+            self._task = asyncio.create_task(self._verify(pool, since), name="verify-audit")
+
+    def _most_overdue(self, ages: Mapping[str, float]) -> str:
+        """Return the scope that is due and has waited for longest by its own measure, empty when none is due."""
+        periods = {"all": self.all_seconds, "day": self.recent_seconds}
+        if self.check_layer is not None and time.monotonic() >= self._layer_again_at:
+            periods["layer"] = self.recent_seconds
+        overdue = {scope: ages[scope] / period if scope in ages else math.inf for scope, period in periods.items()}
+        scope = max(overdue, key=lambda one: overdue[one])
+        return scope if overdue[scope] >= 1 else ""
 
     async def _verify(self, pool: Pool, since: datetime | None) -> Report:
         keys = self.keys.verifiers()
@@ -95,6 +115,12 @@ class AuditVerifier:
             report.add(fault)
             return report
         return await Verification(pool, keys, kept, since, in_background=True).run()
+
+    async def _verify_layer(self, check_layer: "Callable[[], Awaitable[list[str]]]") -> Report:
+        report = Report()
+        for difference in await check_layer():
+            report.add(Broken(difference))
+        return report
 
     def _read_kept(self, keys: list[VerifierKey], *, newest_only: bool) -> list[Kept]:
         """The newest checkpoint of each day: a later one covers all that those before it cover."""
@@ -110,15 +136,20 @@ class AuditVerifier:
 
     async def _record(self, pool: Pool, scope: str, report: Report) -> None:
         message = str(report.faults[0]) if report.faults else None
+        if scope == "layer" and message is not None:
+            message = "; ".join(map(str, report.faults[:_SHOWN]))
         async with act_as_system(pool) as connection:
             # Everything includes the last day.
-            for one in ("all", "day") if scope == "all" else ("day",):
+            for one in ("all", "day") if scope == "all" else (scope,):
                 await connection.execute(
                     "select audit.record_verification($1, $2, $3, $4)", one, report.hashed, report.fault_count, message
                 )
-            if message is not None:
+            if message is not None and scope != "layer":
                 await connection.execute("select audit.report_broken_log($1)", f"verification: {message}")
-        if message is None:
+        if scope == "layer":
+            for fault in report.faults:
+                log.error("the SQL layer is not as it was applied: %s", fault)
+        elif message is None:
             log.info("audit trail verified", extra={"scope": scope, "rows": report.hashed, "blocks": report.blocks})
         else:
             log.error("the audit trail is not as it was sealed: %s", message, extra={"scope": scope})

@@ -1,16 +1,31 @@
 """Appends blocks and entries to the log in the database, with the checkpoint over all."""
 
+import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any
 
 from services.shared.db import Connection
 from services.shared.sealed_log import tree
 from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.entry import Entry
+from services.shared.sealed_log.entry import Entry, Extent
+from services.shared.sealed_log.memory import Intent, Memory, MemoryFile
 from services.shared.sealed_log.note import Checkpoint, SignerKey
+
+_EVENTS = {"key": "audit.key_changed", "loss": "audit.loss_declared"}
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The memory that an append goes through. head: note over the blocks that are there, None without any."""
+
+    file: MemoryFile
+    known: Memory
+    head: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +42,70 @@ async def append(
     frontier: tree.Frontier,
     blocks: Sequence[Block],
     key: SignerKey,
+    memory: Remembered,
     *,
     event: Mapping[str, Any] | None = None,
 ) -> Checkpoint | None:
-    """Append blocks after those of the frontier and sign; None, and nothing done, when another process was first."""
-    nodes = [node for block in blocks for node in frontier.append(block.leaf())]
+    """Append blocks after those of the frontier and sign; None, and nothing done, when another process was first.
+
+    Raises MemoryFault.
+    """
+    base = Extent(frontier.size, frontier.root())
+    intent = sign(base, deepcopy(frontier), blocks, key, event)
+    kept = await asyncio.to_thread(
+        memory.file.replace, memory.known, Memory(memory.head, intent, None, memory.known.source)
+    )
+    if kept is None:
+        return None
+    return await append_intent(connection, lease, frontier, intent, Remembered(memory.file, kept, memory.head))
+
+
+def sign(
+    base: Extent,
+    frontier: tree.Frontier,
+    blocks: Sequence[Block],
+    key: SignerKey,
+    event: Mapping[str, Any] | None,
+) -> Intent:
+    """Return the checkpoint over the blocks of a frontier and those that follow; the frontier grows by them."""
+    for block in blocks:
+        deque(frontier.append(block.leaf()), maxlen=0)
     rows = blocks[-1].first_position + blocks[-1].row_count
     checkpoint = Checkpoint(key.name, frontier.size, frontier.root(), rows, datetime.now(UTC))
     signed = {
         "tree_size": checkpoint.tree_size,
         "root": checkpoint.root.hex(),
         "row_count": checkpoint.row_count,
-        "signed_at": checkpoint.signed_at,
+        "signed_at": checkpoint.signed_at.isoformat(),
         "key_id": key.verifier.key_id,
         "key_name": key.name,
         "public_key": key.verifier.public_key.hex(),
         "note": key.sign(checkpoint.text()),
     }
+    return Intent(base, [_as_json(block) for block in blocks], event, signed)
+
+
+async def append_intent(
+    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: Remembered
+) -> Checkpoint | None:
+    """Append what is pending in the memory, for the first time or again; None when another process was first."""
+    nodes = [node for block in intent.blocks for node in frontier.append(bytes.fromhex(block["leaf_hash"]))]
     appended: bool = await connection.fetchval(
         "select audit.append_blocks($1, $2, $3, $4, $5, $6, $7, $8)",
         lease.holder,
         lease.number,
-        [_as_json(block) for block in blocks],
+        intent.blocks,
         [node.level for node in nodes],
         [node.number for node in nodes],
         [node.hash for node in nodes],
-        signed,
-        event,
+        intent.signed,
+        intent.event,
     )
-    return checkpoint if appended else None
+    if not appended:
+        return None
+    # Another process that shares the file may have seen the commit and done the same.
+    await asyncio.to_thread(memory.file.replace, memory.known, Memory(intent.signed["note"]))
+    return intent.checkpoint
 
 
 async def append_entry(
@@ -65,6 +115,7 @@ async def append_entry(
     snapshot: str,
     entry: Entry,
     key: SignerKey,
+    memory: Remembered,
     *,
     actor_type: str = "service",
 ) -> Checkpoint | None:
@@ -74,7 +125,7 @@ async def append_entry(
         entry.size, note=note, snapshot=snapshot, position=entry.row_count, made_at=entry.made_at, lease=lease.number
     )
     event = {
-        "event_type": "audit.key_changed" if entry.kind == "key" else "audit.log_continued",
+        "event_type": _EVENTS.get(entry.kind, "audit.log_continued"),
         "entity_type": "signing_key" if entry.kind == "key" else "audit_log",
         "entity_id": key.verifier.key_id if entry.kind == "key" else str(entry.after.epoch),
         "message": f"The log {entry.in_words()}",
@@ -83,7 +134,7 @@ async def append_entry(
         "actor_type": actor_type,
         "actor_id": entry.actor,
     }
-    return await append(connection, lease, frontier, [block], key, event=event)
+    return await append(connection, lease, frontier, [block], key, memory, event=event)
 
 
 def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: int, epoch: int) -> list[Block]:
@@ -113,4 +164,5 @@ def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: in
 
 def _as_json(block: Block) -> dict[str, Any]:
     values = {name: getattr(block, name) for name in Block.__slots__}
-    return {**values, "rows_root": block.rows_root.hex(), "leaf_hash": block.leaf().hex()}
+    times = {name: value.isoformat() for name, value in values.items() if isinstance(value, date)}
+    return {**values, **times, "rows_root": block.rows_root.hex(), "leaf_hash": block.leaf().hex()}

@@ -35,6 +35,8 @@ class Chain:
         """Epoch of the newest rows that may be there; an entry raises it."""
         self.first_since: int | None = None
         """First block of the first pass that sealed something at or after `since`."""
+        self.trusted = 0
+        """Blocks up to the last place where the log, a checkpoint in the database and a kept one agreed."""
         self._keys = keys
         self._kept = deque(kept)
         self._since = since
@@ -174,6 +176,8 @@ class Chain:
                 block_no=self._signed,
             )
         self._signed = self.size
+        if self._agreed == self.size:
+            self.trusted = self.size
 
     def _open(self, note: str, key_id: str) -> Checkpoint:
         kept = self._newest_kept

@@ -13,16 +13,8 @@ from services.shared.sealed_log.note import VerifierKey
 from services.shared.sealed_log.tree import Frontier, Node
 
 
-async def read_chain(
-    pool: db.Pool,
-    keys: Sequence[VerifierKey],
-    kept: Sequence[Kept],
-    since: datetime | None = None,
-    *,
-    only_newest_signature: bool = False,
-) -> Chain:
-    """Return the whole chain, held against every kept checkpoint. Raises Broken."""
-    chain = Chain(keys, kept, since, only_newest_signature=only_newest_signature)
+async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
+    """Return the chain after reading all of the log into it, held against its kept checkpoints. Raises Broken."""
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),

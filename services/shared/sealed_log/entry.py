@@ -12,8 +12,9 @@ made 2026-01-05T12:00:00.000000Z
 
 — pulse.example/audit Az3grj…
 
-continued: a person says that the log goes on after a restore. timeline: a standby took over and nothing was lost. key:
-another key signs from here on; it has the lines old, new and handover instead of lost.
+continued: a person says that the log goes on after a restore. loss: a person declares what was lost, after the sealer
+stopped, or that nothing was. timeline: a standby took over and nothing was lost. key: another key signs from here on.
+It has the lines old, new and handover instead of lost.
 """
 
 import base64
@@ -27,11 +28,13 @@ from typing import Any, NamedTuple, Self
 from services.shared.sealed_log.note import BadNote, SignerKey, VerifierKey, open_note, verify_signature
 
 TAG = "pulse.audit.entry.v1"
+_LOSS_TAG = "pulse.audit.entry.v2"
+"""Programs that verify exports and know only the first format say that they cannot tell, not that it is damaged."""
 LOST = "lost"
 _NUMBER = r"-?\d+|-"
 _PLACE = rf"epoch (\d+) system ({_NUMBER}) timeline ({_NUMBER}) database ({_NUMBER})"
 _TEXT = re.compile(
-    rf"(?P<origin>\S+)\n{re.escape(TAG)} (?P<kind>continued|timeline|key)\n"
+    rf"(?P<origin>\S+)\n(?:{re.escape(TAG)}|{re.escape(_LOSS_TAG)}) (?P<kind>continued|loss|timeline|key)\n"
     r"at (?P<size>\d+) rows (?P<rows>\d+) root (?P<root>\S+)\n"
     rf"from (?P<before>{_PLACE})\nto (?P<after>{_PLACE})\n"
     r"(?:lost (?P<lost_size>\d+) (?P<lost_root>\S+)\n)?"
@@ -105,7 +108,7 @@ class Entry:
         made_at = self.made_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = [
             self.origin,
-            f"{TAG} {self.kind}",
+            f"{_LOSS_TAG if self.kind == 'loss' else TAG} {self.kind}",
             f"at {self.size} rows {self.row_count} root {_base64(self.root)}",
             f"from {self.before}",
             f"to {self.after}",
@@ -161,7 +164,10 @@ class Entry:
             )
         if self.kind == "timeline":
             return f"was continued on {when} from checkpoint {self.size} after a failover, nothing lost: {self.reason}"
-        what = f"was continued on {when} from checkpoint {self.size} after restore: {self.reason}"
+        if self.kind == "loss":
+            what = f"was declared to go on on {when} from checkpoint {self.size} after a loss: {self.reason}"
+        else:
+            what = f"was continued on {when} from checkpoint {self.size} after restore: {self.reason}"
         if self.lost is not None:
             what += f" (by {self.actor}; checkpoints {self.size + 1} to {self.lost.tree_size} were lost)"
         else:

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.shared.sealed_log.broken import Broken
-from services.shared.sealed_log.note import BadNote, VerifierKey, open_note, parse_checkpoint
+from services.shared.sealed_log.note import (
+    BadNote,
+    Checkpoint,
+    VerifierKey,
+    open_checkpoint,
+    open_note,
+    parse_checkpoint,
+)
 
 TOMBSTONES = "tombstones.log"
 """Name of the file in an anchor's directory that holds no checkpoints."""
+_SIGNATURES = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
+_ANY_NOTE = r"^\S+\n\d+\n[A-Za-z0-9+/=]{44}\n(?:[^\n]+\n)*\n" + _SIGNATURES
 
 
 class Kept(NamedTuple):
@@ -37,15 +46,17 @@ def read_kept(place: Path, keys: Sequence[VerifierKey]) -> list[Kept]:
 
 
 def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
-    files = sorted(_checkpoint_files(place)) if place.is_dir() else [place]
-    for file in files:
+    for file in _files(place):
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             continue
-        notes = find_notes(text, {key.name for key in keys})
+        origins = {key.name for key in keys}
+        notes = find_notes(text, origins)
         if text.strip() and not notes:
             raise Broken(f"{file} holds no checkpoint of {keys[0].name}")
+        for piece in find_garbage(text, origins):
+            raise Broken(f"{file} holds something that is no checkpoint: {piece[:60]!r}")
         for note in notes:
             try:
                 yield open_kept(note, file.name, keys)
@@ -61,6 +72,73 @@ def open_kept(note: str, file: str, keys: Sequence[VerifierKey]) -> Kept:
     return Kept(signed.tree_size, signed.root, signed.row_count, signed.signed_at, file, key.key_id, hash(note))
 
 
+def empty_files(place: Path) -> list[Path]:
+    """Return the files of checkpoints that hold none: a crash may have made one, or somebody emptied it."""
+    return [file for file in _files(place) if file.is_file() and not file.stat().st_size]
+
+
+class Survey(NamedTuple):
+    """What a sealer learns from its anchor. largest: the checkpoint of the largest tree. faults: for people."""
+
+    largest: Checkpoint | None
+    faults: list[str]
+
+
+def survey(place: Path, keys: Sequence[VerifierKey]) -> Survey:
+    """Look for the largest tree in every file of a directory, wherever in the file it is; never raises Broken."""
+    largest: Checkpoint | None = None
+    faults = [f"{file} is empty" for file in empty_files(place)]
+    origins = {key.name for key in keys}
+    for file in _files(place):
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            faults.append(f"{file}: {error.strerror}")
+            continue
+        faults += [f"{file} holds something that is no checkpoint: {one[:60]!r}" for one in find_garbage(text, origins)]
+        for note in sorted(find_notes(text, origins), key=_size_of, reverse=True):
+            if largest is not None and _size_of(note) <= largest.tree_size:
+                break
+            try:
+                largest = open_checkpoint(note, keys)
+                break
+            except BadNote as fault:
+                faults.append(f"{file} holds a checkpoint over {_size_of(note)} blocks that is not ours: {fault}")
+    return Survey(largest, faults)
+
+
+def _size_of(note: str) -> int:
+    return int(note.split("\n", 2)[1])
+
+
+def find_garbage(text: str, origins: Iterable[str]) -> Iterator[str]:
+    """Yield what in a file of checkpoints is neither a note nor the beginning of one that a crash cut off."""
+    names = sorted(origins)
+    # A witness may keep the checkpoints of several logs in one file.
+    others = re.compile(rf"(?!(?:{'|'.join(map(re.escape, names))})\n){_ANY_NOTE}", re.MULTILINE)
+    for between in _own_notes(names).split(text):
+        for piece in map(str.strip, others.split(between)):
+            lines = piece.rstrip("\N{REPLACEMENT CHARACTER}").split("\n")
+            if piece and not any(_is_beginning(lines, name) for name in names):
+                yield piece
+
+
+def _is_beginning(lines: Sequence[str], origin: str) -> bool:
+    """Return whether lines are those of a checkpoint, the last one as far as it was written."""
+    starts = (origin, "", "", "rows ", "signed ", "", f"\N{EM DASH} {origin} ")
+    rests = ("", r"\d*", r"[A-Za-z0-9+/=]*", r"\d*", r"\S*", "", r"[A-Za-z0-9+/=]*")
+    if len(lines) > len(starts):
+        return False
+    wholes = [re.escape(start) + rest for start, rest in zip(starts, rests, strict=True)]
+    last, start, rest = lines[-1], starts[len(lines) - 1], rests[len(lines) - 1]
+    begun = start.startswith(last) or re.fullmatch(re.escape(start) + rest, last)
+    return bool(begun) and all(map(re.fullmatch, wholes, lines[:-1]))
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(_checkpoint_files(place)) if place.is_dir() else [place]
+
+
 def _checkpoint_files(directory: Path) -> Iterator[Path]:
     """Yield the files of an anchor's directory, without the one in which it keeps tombstones."""
     for file in directory.iterdir():
@@ -73,7 +151,10 @@ def find_notes(text: str, origins: Iterable[str]) -> list[str]:
 
     One that was cut off while it was written is passed over; the next one may begin in the midst of its last line.
     """
-    origin = "|".join(map(re.escape, sorted(origins)))
-    text_part = rf"(?:{origin})\n\d+\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
-    signatures = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
-    return list(dict.fromkeys(re.findall(text_part + r"\n" + signatures, text)))
+    return list(dict.fromkeys(_own_notes(sorted(origins)).findall(text)))
+
+
+def _own_notes(origins: Sequence[str]) -> re.Pattern[str]:
+    origin = "|".join(map(re.escape, origins))
+    text_part = rf"(?:{origin})\n\d{{1,19}}\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
+    return re.compile(text_part + r"\n" + _SIGNATURES)

@@ -2,6 +2,7 @@
 
 signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made when it is missing
 signing.key.pub    <name>+<hash>+<base64>, one line a key, the newest last: what auditors take away
+signing.key.head   the largest tree that was signed (memory.py); `{}` before the first
 signing.key.handover   one line a rotation: the old public key, a space, and the step that names the new one
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.shared.sealed_log.entry import check_handover, sign_handover
+from services.shared.sealed_log.memory import MemoryFile
 from services.shared.sealed_log.note import NAME, BadNote, SignerKey, VerifierKey
 
 DEFAULT_NAME = "pulse.local/audit"
@@ -45,11 +47,26 @@ class KeyFile:
         """Where old keys name their successors."""
         return self.path.with_name(self.path.name + ".handover")
 
+    @property
+    def memory(self) -> MemoryFile:
+        """What the key signed last."""
+        return MemoryFile(self.path.with_name(self.path.name + ".head"))
+
+    def has_traces(self) -> bool:
+        """Return whether a key was here, though the private one may be gone. Raises KeyFault, MemoryFault."""
+        known = self.memory.read()
+        try:
+            return bool(known.checkpoints()) or self.public_path.exists() or self.handover_path.exists()
+        except OSError as error:
+            raise KeyFault(f"{self.path}: {error.strerror}") from None
+
     def load(self) -> SignerKey:
         """Return the key, and make one when there is none. Raises KeyFault."""
         try:
             if not self.path.exists():
-                self._write(self._make(), replace=False)
+                made = self._make()
+                self._begin_memory()
+                self._write(made, replace=False)
         except OSError as error:
             raise KeyFault(f"{self.path}: {error.strerror}") from None
         key = self.find()
@@ -74,7 +91,9 @@ class KeyFile:
 
     def rotate(self) -> SignerKey:
         """Put a new key in place of the old one, which names it as its successor. Raises KeyFault."""
-        old = self.load()
+        old = self.find()
+        if old is None:
+            raise KeyFault(f"there is no key in {self.path} to rotate")
         try:
             new = dataclasses.replace(self, name=old.name)._make()
             # First: an old key that is gone can name nothing any more.
@@ -120,24 +139,34 @@ class KeyFile:
 
     def _write(self, key: SignerKey, *, replace: bool) -> None:
         """Publish first: a key that signs before its public half is on record leaves checkpoints nobody can check."""
-        directory = self.path.parent
-        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
         secret = base64.b64encode(_ED25519 + key.private_key.private_bytes_raw()).decode()
-        handle, draft = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=directory)
+        text = f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n"
+        if not replace:
+            self._link(self.path, text)
+            return
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        self._link(draft, text)
+        self._publish(key.verifier)
+        draft.replace(self.path)
+
+    def _begin_memory(self) -> None:
+        """Leave an empty memory before the key: a key without one has lost it."""
+        self._link(self.memory.path, "{}\n")
+
+    def _link(self, path: Path, text: str) -> None:
+        """Make a whole file, durably, unless there is one."""
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w") as file:
-                file.write(f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            if replace:
-                self._publish(key.verifier)
-                Path(draft).replace(self.path)
-            else:
-                with contextlib.suppress(FileExistsError):  # another process was first, and its key is the one
-                    os.link(draft, self.path)
+            with contextlib.suppress(FileExistsError):  # another process was first, and its file is the one
+                os.link(draft, path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(draft).unlink()
+            Path(draft).unlink(missing_ok=True)
 
     def _publish(self, key: VerifierKey) -> None:
         known = self.public_path.read_text().splitlines() if self.public_path.exists() else []

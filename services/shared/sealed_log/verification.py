@@ -97,7 +97,8 @@ class Verification:
     async def _read_chain(self) -> Chain:
         if self.in_background and self.since is not None:
             return await read_recent_chain(self.pool, self.keys, self.kept, self.since)
-        return await read_chain(self.pool, self.keys, self.kept, self.since, only_newest_signature=self.in_background)
+        chain = Chain(self.keys, self.kept, self.since, only_newest_signature=self.in_background)
+        return await read_chain(self.pool, chain)
 
     async def _read_tombstones(self) -> list[ReleasedMonth]:
         stones = await read_tombstones(self.pool, self.keys)

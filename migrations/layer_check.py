@@ -1,0 +1,83 @@
+"""Compares the catalog with the SQL layer as it was applied: `python -m migrations.layer_check` prints each difference.
+
+A migration mends what differs; this only names it, for `pulse audit verify` and the ops worker. Every query comes from
+here, because whoever replaces the layer's functions can replace one that checks them.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from migrations.layer_catalog import Session, one_line
+from migrations.layer_definitions import compare_definitions, find_foreign_objects, why_not_comparable
+from migrations.role_names import RolesRefused
+from migrations.sql_layer import applied_layer, read_layer, recorded_body
+from migrations.table_parts import find_part_faults
+from migrations.tampering import find_other_bodies, find_tampering
+
+VARIABLE = "PULSE_LAYER_CHECK_URL"
+_CHECKOUT = Path(__file__).parents[1] / "sql"
+
+
+class Findings(NamedTuple):
+    """What differs, and what could not be compared."""
+
+    faults: list[str]
+    notes: list[str]
+
+
+def check_layer(session: Session, directory: Path = _CHECKOUT) -> Findings:
+    """Compare the catalog with the record in the database, and function texts with a checkout of the same layer."""
+    applied = applied_layer(session)
+    if applied is None:
+        return Findings(["no SQL layer is recorded in public.sql_layer"], [])
+    checkout, body, notes = read_layer(directory), recorded_body(session), list[str]()
+    faults = []
+    if hashlib.sha256(body.encode()).hexdigest() != applied.sha256:
+        faults.append("altered record of the SQL layer in public.sql_layer")
+    reason = why_not_comparable(session, applied.definitions)
+    if reason is None:
+        faults += compare_definitions(session, applied.definitions or {})
+    else:
+        notes.append(f"definitions were not compared: {reason}")
+    parts = find_part_faults(session, applied.definitions)
+    faults += [*(f"missing {name}" for name in parts.missing), *(f"altered {name}" for name in parts.altered)]
+    faults += find_foreign_objects(session)
+    faults += find_tampering(session, body)
+    if checkout.sha256 == applied.sha256:
+        faults += find_other_bodies(session, checkout)
+    else:
+        notes.append("function texts were not compared: the database has the SQL layer of another checkout")
+    return Findings(faults, notes)
+
+
+def read_findings(url: str) -> Findings:
+    """Compare over a connection of its own. Raises psycopg.Error."""
+    # One transaction, and nothing prepared: the URL may lead to a pooler.
+    with psycopg.connect(url, client_encoding="utf8", connect_timeout=10, prepare_threshold=None) as session:
+        session.execute("set transaction read only")
+        session.execute("set local statement_timeout = '60s'")
+        return check_layer(session)
+
+
+def main() -> int:
+    """Print each difference of the database in PULSE_LAYER_CHECK_URL.
+
+    Exit status: 0 without one, 1 with some, 2 when it cannot tell.
+    """
+    try:
+        findings = read_findings(os.environ[VARIABLE])
+    except (psycopg.Error, RolesRefused, KeyError) as error:
+        print(one_line(error) if isinstance(error, psycopg.Error) else error, file=sys.stderr)
+        return 2
+    for fault in findings.faults:
+        print(" ".join(fault.split()))
+    return 1 if findings.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

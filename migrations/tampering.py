@@ -1,0 +1,156 @@
+"""What switches the audit trail's guards off without touching a definition of the SQL layer.
+
+Settings of roles and databases, event triggers, owners, attributes and memberships of roles, and grants to roles that
+are not Pulse's. The queries are the client's: a function in the database is a superuser's to replace.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+from psycopg.rows import tuple_row
+
+from migrations.layer_catalog import SCHEMAS, Session
+from migrations.role_names import RoleNames
+from migrations.role_plan import membership_pairs, planned_settings
+from migrations.sql_layer import Layer
+
+# Each of these, as a default of a role or database, lets changes pass unseen or runs foreign code in every session.
+_DANGEROUS = (
+    *("session_replication_role", "row_security", "role", "session_authorization", "search_path"),
+    *("session_preload_libraries", "local_preload_libraries", "synchronous_commit", "allow_system_table_mods"),
+)
+# What a member of these may do, no grant of Pulse limits.
+_POWERFUL = (
+    *("pg_read_all_data", "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files"),
+    *("pg_write_server_files", "pg_maintain", "pg_create_subscription"),
+)
+
+_FOUND = """
+with ours (oid, name) as (select oid, rolname from pg_roles where rolname = any(%(ours)s)),
+-- Of public only the tables that the layer's text names: users may have others there.
+relation (oid, owner, acl, name) as (
+  select c.oid, c.relowner, c.relacl,
+         case c.relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
+           || format('%%I.%%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p', 'v', 'S')
+     and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relname = any(%(tables)s))
+     and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_class'::regclass, c.oid, 'e'))
+),
+routine (owner, acl, name) as (
+  select p.proowner, p.proacl, 'routine ' || format('%%I.%%I', n.nspname, p.proname)
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+   where n.nspname = any(%(schemas)s)
+     and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
+)
+select format('setting %%s of %%s', split_part(setting, '=', 1), concat_ws(' in ',
+         case when s.setrole <> 0 then 'role ' || s.setrole::regrole::text end,
+         case when s.setdatabase <> 0 then 'database ' || current_database() end))
+  from pg_db_role_setting s cross join unnest(s.setconfig) as setting
+ where (s.setrole = 0 or s.setrole in (select oid from ours))
+   and (s.setdatabase = 0 or s.setdatabase = (select oid from pg_database where datname = current_database()))
+   and (split_part(setting, '=', 1) = any(%(dangerous)s) or setting like 'pulse.%%')
+   and coalesce(s.setrole::regrole::text || ' ' || split_part(setting, '=', 1), '') <> all(%(planned)s)
+   and setting not in ('session_replication_role=origin', 'row_security=on', 'synchronous_commit=on')
+union all
+select 'setting session_replication_role of the server'
+ where (select reset_val from pg_settings where name = 'session_replication_role') not in ('origin', 'local')
+   and not exists (select from pg_db_role_setting s cross join unnest(s.setconfig) as setting
+                    where setting like 'session\\_replication\\_role=%%')
+union all
+select format('event trigger %%I, which calls %%s', e.evtname, e.evtfoid::regproc)
+  from pg_event_trigger e
+ where e.evtenabled <> 'D'
+   and not exists (select from pg_depend d
+                    where (d.classid, d.objid, d.deptype) = ('pg_event_trigger'::regclass, e.oid, 'e'))
+union all
+select format('owner of schema %%I: %%s', nspname, nspowner::regrole) from pg_namespace
+ where nspname = any(%(schemas)s) and nspowner <> %(owner)s::regrole
+union all
+select format('owner of %%s: %%s', name, owner::regrole) from relation where owner <> %(owner)s::regrole
+union all
+select format('attribute %%s of role %%I', word, r.rolname)
+  from pg_roles r cross join lateral unnest(array[
+         case when r.rolsuper then 'superuser' end, case when r.rolcreaterole then 'createrole' end,
+         case when r.rolcreatedb then 'createdb' end, case when r.rolreplication then 'replication' end,
+         case when r.rolbypassrls then 'bypassrls' end]) as word
+ where r.oid in (select oid from ours) and word is not null
+union all
+select format('membership of %%I in %%I', u.name, g.rolname)
+  from ours u join pg_auth_members m on m.member = u.oid join pg_roles g on g.oid = m.roleid
+ where u.name || ' ' || g.rolname <> all(%(members)s)
+   and (g.oid in (select oid from ours) or g.rolsuper or g.rolname = any(%(powerful)s))
+union all
+-- A role of others may read what it was granted; what it may change or call is beyond the matrix.
+select distinct format('grant of %%s on %%s to %%s', lower(x.privilege_type), o.name,
+                       coalesce(x.grantee::regrole::text, 'public'))
+  from (select name, acl, owner from relation union all select name, acl, owner from routine) o
+ cross join aclexplode(o.acl) x
+ where x.grantee <> o.owner and x.grantee <> 0 and x.grantee not in (select oid from ours)
+   and x.privilege_type <> 'SELECT'
+"""
+
+_BODIES = """
+select n.nspname || '.' || p.proname, p.prosrc
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+ where n.nspname = any(%(schemas)s) and p.prokind in ('f', 'p') and p.prosqlbody is null
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
+"""
+
+_TRACKED = """
+select w.table_name
+  from audit.tracked_tables w
+  left join (
+    select n.nspname, c.relname, count(*) as triggers
+      from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+      join pg_proc p on p.oid = t.tgfoid join pg_namespace r on r.oid = p.pronamespace
+     where t.tgenabled in ('O', 'A') and r.nspname = 'audit' and p.proname in ('_capture_changes', '_capture_truncate')
+     group by 1, 2
+  ) g on array[g.nspname::text, g.relname::text] = parse_ident(w.table_name)
+ where coalesce(g.triggers, 0) < case when w.only_columns is null then 4 else 2 end
+ order by 1
+"""
+_STRING_BODY = re.compile(
+    r"^create (?:or replace )?(?:function|procedure) ([a-z_]+\.[a-z_0-9]+)\(.*?^(?:as )?(\$\w*\$)(.*?)\2",
+    re.MULTILINE | re.DOTALL,
+)
+QUERIES = (_FOUND, _BODIES, _TRACKED)
+"""What an auditor's login must be able to run, for the rights that a hardened server withholds."""
+
+
+def find_tampering(session: Session, body: str) -> list[str]:
+    """Name what weakens the guards: settings, event triggers, owners, roles, grants, tables without their triggers."""
+    names = RoleNames.find()
+    parameters: dict[str, Any] = {
+        "ours": [names.owner, *names.callers],
+        "owner": names.owner,
+        "schemas": list(SCHEMAS),
+        "tables": sorted(set(re.findall(r"\bpublic\.(\w+)", body))),
+        "dangerous": list(_DANGEROUS),
+        "planned": [f"{names[role]} {setting}" for role, setting in planned_settings()],
+        "powerful": list(_POWERFUL),
+        "members": [f"{member} {role}" for member, role in membership_pairs(names)],
+    }
+    cursor = session.cursor(row_factory=tuple_row)
+    found = sorted(name for (name,) in cursor.execute(_FOUND.encode(), parameters).fetchall())
+    untracked = [
+        f"disabled or missing triggers of tracked table {name}" for (name,) in cursor.execute(_TRACKED.encode())
+    ]
+    return [*found, *untracked]
+
+
+def find_other_bodies(session: Session, layer: Layer) -> list[str]:
+    """Name the routines whose text is not that of a checkout's layer; those with a parsed body have no text."""
+    expected: dict[str, Counter[str]] = {}
+    for _, file in layer.files():
+        for name, _, text in _STRING_BODY.findall(file):
+            expected.setdefault(name, Counter())[text] += 1
+    found: dict[str, Counter[str]] = {}
+    for name, text in session.cursor(row_factory=tuple_row).execute(_BODIES.encode(), {"schemas": list(SCHEMAS)}):
+        found.setdefault(name, Counter())[text] += 1
+    return [
+        f"text of routine {name}, which is not the checkout's"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]

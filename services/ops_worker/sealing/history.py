@@ -1,0 +1,158 @@
+"""Holds the log against what was signed before: the memory beside the key, and the anchors."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from services.ops_worker.sealing.standing import LogBroken, check_head, is_lost, two_histories
+from services.shared.db import Connection, Pool
+from services.shared.sealed_log.appending import Remembered
+from services.shared.sealed_log.consistency import grew_from
+from services.shared.sealed_log.entry import Entry, Extent, open_entry
+from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.memory import Alarm, Intent, Memory, MemoryFault
+from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.shared.sealed_log.tree import Frontier, root_of, split
+
+log = logging.getLogger(__name__)
+
+# One transaction is never cut in two, and a first pass finds all that was there before: hours, at worst.
+LONGEST_READ_SECONDS = 24 * 3600.0
+# Kinds of entries by which a person lets a stopped log go on.
+_ANSWERS = ("continued", "loss")
+
+
+@dataclass(slots=True)
+class History:
+    """What was signed before. seen: the newest checkpoint that is known from elsewhere than the memory."""
+
+    keys: KeyFile
+    seen: Checkpoint | None = None
+    is_anchored: bool = False
+    """Whether checkpoints were kept before this process started, by whatever key."""
+    _known: Memory = field(default_factory=Memory, init=False)
+    _lost: frozenset[Checkpoint] = field(default=frozenset(), init=False)
+
+    def newest(self) -> Checkpoint | None:
+        """Return the checkpoint of the largest tree that was signed and committed, unless it is declared lost."""
+        return max(self._committed(), key=lambda one: one.tree_size, default=None)
+
+    async def look_up(self, pool: Pool, head: Mapping[str, Any]) -> None:
+        """Read the memory, and the entries that say what of it is lost. Raises LogBroken, MemoryFault."""
+        self._known, self._lost = self.keys.memory.read(), frozenset()
+        if self._known.is_missing and head["tree_size"] == 0:
+            raise LogBroken(
+                f"{self.keys.memory.path} is gone, and the database has no blocks: what the key signed is unknown; run "
+                "`pulse audit declare-loss --reason TEXT`"
+            )
+        alarm = self._known.alarm
+        doubtful = [
+            one for one in (*self._known.checkpoints(), self.seen) if one is not None and not _is_head(one, head)
+        ]
+        if alarm is None and not doubtful:
+            return
+        entries = await self._read_entries(pool, head)
+        if alarm is not None and not any(one.made_at > alarm.raised_at for one in entries if one.kind in _ANSWERS):
+            raise LogBroken(alarm.message)
+        self._lost = frozenset(one for one in doubtful if is_lost(one, entries))
+
+    async def check(self, connection: Connection, head: Mapping[str, Any]) -> tuple[Frontier, Remembered]:
+        """Return the frontier to go on from and the memory to go through, which is up to date.
+
+        Its pending checkpoint, if any, is not in the log and follows its head. Raises LogBroken, MemoryFault.
+        """
+        frontier = check_head(head, self.newest(), self._verifiers())
+        tree = Extent(frontier.size, frontier.root())
+        for one in self._committed():
+            if not await grew_from(connection, tree, Extent(one.tree_size, one.root)):
+                raise LogBroken(two_histories(tree.tree_size, one.tree_size))
+        pending = await self._settle_pending(connection, tree)
+        note = head["note"]
+        memory = Memory(note, pending)
+        if memory != self._known or self._known.is_missing:
+            kept = await asyncio.to_thread(self.keys.memory.replace, self._known, memory)
+            # Another process changed it first: the next append is refused, and the next pass reads it anew.
+            self._known = kept or self._known
+        if note is not None:
+            self.seen = open_checkpoint(note, self._verifiers())
+        return frontier, Remembered(self.keys.memory, self._known, note)
+
+    async def keep_alarm(self, message: str) -> None:
+        """Remember why nothing is signed, until a person has declared what was lost."""
+        try:
+            known = self.keys.memory.read()
+            if known.alarm is None:
+                raised = Memory(known.head, known.pending, Alarm(message, datetime.now(UTC)))
+                await asyncio.to_thread(self.keys.memory.replace, known, raised)
+        except MemoryFault as fault:
+            log.error("the alarm is not kept: %s", fault)  # noqa: TRY400  # the message is all there is to know
+
+    async def _settle_pending(self, connection: Connection, tree: Extent) -> Intent | None:
+        """Return what was signed and is not in the log, None when it is, or can never be. Raises LogBroken."""
+        pending = self._known.pending
+        if pending is None or pending.checkpoint in self._lost:
+            return None
+        if tree == pending.base:
+            return pending
+        signed = pending.checkpoint
+        if signed.tree_size <= tree.tree_size:
+            if not await grew_from(connection, tree, Extent(signed.tree_size, signed.root)):
+                # The log grew out of what was committed before: another process with the key was first.
+                log.warning(
+                    "another process sealed first: the pending checkpoint over %d blocks is given up", signed.tree_size
+                )
+            return None
+        raise LogBroken(two_histories(tree.tree_size, pending.base.tree_size))
+
+    def _committed(self) -> list[Checkpoint]:
+        known = (self._known.checkpoint, self.seen)
+        return [one for one in known if one is not None and one not in self._lost]
+
+    async def _read_entries(self, pool: Pool, head: Mapping[str, Any]) -> Sequence[Entry]:
+        if head["entry"] is None:
+            return []
+        verifiers, entries = self._verifiers(), []
+        for (note,) in await pool.fetch("select * from audit.read_entries()"):
+            with suppress(BadNote):  # whatever no known key signed answers nothing
+                entries.append(open_entry(note, verifiers)[0])
+        return entries
+
+    def _verifiers(self) -> Sequence[VerifierKey]:
+        return self.keys.verifiers()
+
+
+async def check_rows(connection: Connection, intent: Intent) -> None:
+    """Check that the rows of blocks that were signed are those that the database has. Raises LogBroken."""
+    with_rows = [block for block in intent.blocks if block["entry"] is None]
+    if not with_rows:
+        return
+    first = with_rows[0]
+    rows = await connection.fetch(
+        "select segment, leaves from audit.read_leaves($1, $2)",
+        first["previous_snapshot"],
+        first["snapshot"],
+        timeout=LONGEST_READ_SECONDS,
+    )
+    found = {block["segment"]: b"" for block in with_rows}
+    for row in rows:
+        month = row["segment"].isoformat()
+        found[month] = found.get(month, b"") + row["leaves"]
+    if found.keys() != {block["segment"] for block in with_rows} or not all(
+        _is_same(block, found[block["segment"]]) for block in with_rows
+    ):
+        raise LogBroken(
+            f"the rows of block {first['block_no']}, signed and not committed, are not those that were signed: they "
+            "were lost, or altered before they were sealed; run `pulse audit declare-loss --reason TEXT`"
+        )
+
+
+def _is_same(block: Mapping[str, Any], leaves: bytes) -> bool:
+    return bool(root_of(split(leaves)).hex() == block["rows_root"])
+
+
+def _is_head(checkpoint: Checkpoint, head: Mapping[str, Any]) -> bool:
+    return (checkpoint.tree_size, checkpoint.root) == (head["tree_size"], head["root"])
