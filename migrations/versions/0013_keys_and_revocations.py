@@ -1,13 +1,13 @@
 """API keys of machines, and the list of revoked user tokens.
 
-As 0014_keys_and_revocations.sql defines them. A revision changes state only; behavior belongs to sql/.
+As 0013_keys_and_revocations.sql defines them. A revision changes state only; behavior belongs to sql/.
 """
 
 from pathlib import Path
 
 from alembic import op
 
-revision = "0014"
+revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None

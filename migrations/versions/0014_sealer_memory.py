@@ -1,14 +1,14 @@
 """A mark that the sealed log was begun, and a verification of the SQL layer.
 
-As 0016_sealer_memory.sql defines them. A revision changes state only; behavior belongs to sql/.
+As 0014_sealer_memory.sql defines them. A revision changes state only; behavior belongs to sql/.
 """
 
 from pathlib import Path
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0014"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
