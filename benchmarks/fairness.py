@@ -1,8 +1,8 @@
 """Fairness: how long one tenant's readings wait for their evaluation while another tenant attacks.
 
-The attack is a request of readings that breach by turns, for many rules whose condition they meet, again and again for as
-long as the measurement lasts. The reference is the same evaluator without the attack. Both loops of the evaluator run in
-this process against a real database. Each probe stores one reading of the quiet tenant and waits until it is evaluated.
+The attack is a request of readings that breach many rules by turns, again and again while the measurement lasts.
+The reference is the same evaluator without the attack. Both loops of the evaluator run in this process against a real
+database. Each probe stores one reading of the quiet tenant and waits until it is evaluated.
 
     pulse bench fairness [--probes N] [--rules N] [--readings N]
 """

@@ -1,6 +1,7 @@
 """One tenant's work holds up no other's: passes are bounded, tenants take turns, and what flaps is one alert."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -141,7 +142,8 @@ async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Con
         "insert into devices (tenant_id, device_id, name) select 't' || n, 'd', 'd' from generate_series(1000, 1999) n"
     )
     await conn.execute(
-        "select ingest.record_readings('t' || n, '{d}', '{m}', array[$1::timestamptz], '{20}', null) from generate_series(1000, 1999) n",
+        "select ingest.record_readings('t' || n, '{d}', '{m}', array[$1::timestamptz], '{20}', null)"
+        " from generate_series(1000, 1999) n",
         seed.NOON,
     )
     await conn.execute(
@@ -188,7 +190,7 @@ async def test_a_tenant_with_many_timers_leaves_the_others_theirs(conn: asyncpg.
         if opened[-1].get("evil") == 400:
             break
     assert opened[0]["good"] == 1
-    assert all(b["evil"] - a["evil"] <= 80 for a, b in zip(opened, opened[1:], strict=False))
+    assert all(b["evil"] - a["evil"] <= 80 for a, b in pairwise(opened))
     assert opened[-1]["evil"] == 400
 
 
@@ -215,7 +217,8 @@ async def test_a_tenant_whose_passes_fail_stops_no_other(conn: asyncpg.Connectio
         await seed.readings(conn, (0, 90), tenant_id=tenant_id)
     await conn.execute(
         "create function pg_temp_fail() returns trigger language plpgsql as $$ begin raise 'no alert for you'; end $$;"
-        " create trigger fail before insert on alerts for each row when (new.tenant_id = 'bad') execute function pg_temp_fail()"
+        " create trigger fail before insert on alerts for each row when (new.tenant_id = 'bad')"
+        " execute function pg_temp_fail()"
     )
     evaluator = evaluator_of()
     with pytest.raises(asyncpg.PostgresError, match="no alert"):
@@ -328,7 +331,10 @@ async def test_the_dispatcher_shares_its_passes(conn: asyncpg.Connection) -> Non
         )
     for number in range(20):
         await seed.route(conn, await seed.channel(conn, f"c{number}", tenant_id="evil"), tenant_id="evil")
-    undecided = "select count(*) filter (where tenant_id = 'evil'), count(*) filter (where tenant_id = 'good') from alert_events where dispatched_at is null"
+    undecided = (
+        "select count(*) filter (where tenant_id = 'evil'), count(*) filter (where tenant_id = 'good')"
+        " from alert_events where dispatched_at is null"
+    )
     row: Any = await conn.fetchrow("select events, last_tenant from dispatcher.dispatch(100)")
     # Half of the pass is the attacker's: 50 events, or 200 decisions about 20 channels.
     assert (row["events"], row["last_tenant"]) == (11, "good")
@@ -349,7 +355,8 @@ async def test_escalations_share_their_passes(conn: asyncpg.Connection) -> None:
             "with p as (insert into escalation_policies (tenant_id, name) values ($1, 'p') returning policy_id),"
             " s as (insert into escalation_steps select $1, policy_id, 1, 5, $2::bigint from p),"
             " a as (insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)"
-            " select $1, 'x' || n, 'hot', 'warning', '', $4::timestamptz from generate_series(1, $3::integer) n returning alert_id)"
+            " select $1, 'x' || n, 'hot', 'warning', '', $4::timestamptz from generate_series(1, $3::integer) n"
+            " returning alert_id)"
             " insert into ops.escalations (tenant_id, alert_id, policy_id, step_number, due_at)"
             " select $1, a.alert_id, p.policy_id, 1, $4::timestamptz - $5::integer * interval '1 hour' from a, p",
             tenant_id,

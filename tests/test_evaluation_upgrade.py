@@ -83,3 +83,44 @@ def test_an_upgrade_opens_and_closes_nothing(empty_url: str) -> None:
         assert session.execute("select value from evaluator.inbox order by reading_id").fetchall() == [(90,), (95,)]
         assert session.execute(OPEN).fetchall() == alerts[:1]
     migrator.upgrade()
+
+
+FLAPPING = """
+insert into alert_events (tenant_id, alert_id, kind, occurred_at, message, changes, dispatched_at)
+select tenant_id, alert_id, 'flapping', now(), 'm', 12, now() from alerts where status = 'open';
+"""
+QUEUED = """
+insert into evaluator.inbox (shard, arrival, reading_id, tenant_id, device_id, metric, timestamp, value)
+values (3, 7, 7, 'acme', 'boiler-1', 'temperature', now(), 90), (3, 8, 8, 'acme', 'boiler-1', 'temperature', now(), 20);
+"""
+
+
+def test_claims_by_tenant_keep_what_waits(empty_url: str) -> None:
+    """Waiting readings and timers survive, each tenant gets its lanes, and a flapping event is an update before."""
+    migrator = Migrator(empty_url)
+    migrator.upgrade("0003")
+    with psycopg.connect(empty_url) as session:
+        session.execute(OLD.encode())
+    migrator.upgrade("0008")
+    with psycopg.connect(empty_url) as session:
+        session.execute("delete from evaluator.inbox")
+        session.execute(QUEUED)
+        state = session.execute(STATE).fetchall()
+    migrator.upgrade()
+    lanes = "select tenant_id, count(*) from evaluator.lanes group by 1 order by 1"
+    with psycopg.connect(empty_url) as session:
+        assert session.execute(lanes).fetchall() == [("acme", 16), ("system", 16)]
+        assert session.execute("select array_agg(arrival) from evaluator.inbox").fetchone() == ([7, 8],)
+        assert session.execute(STATE).fetchall() == state
+        session.execute("insert into tenants (tenant_id, name) values ('new', 'New')")
+        assert session.execute(lanes).fetchall() == [("acme", 16), ("new", 16), ("system", 16)]
+        session.execute(FLAPPING)
+    migrator.downgrade("0008")
+    with psycopg.connect(empty_url) as session:
+        kinds = session.execute("select kind, message from alert_events").fetchall()
+        assert kinds == [("updated", "m")] * 2
+        assert session.execute("select count(*) from evaluator.shards").fetchone() == (16,)
+        assert session.execute("select array_agg(arrival) from evaluator.inbox").fetchone() == ([7, 8],)
+    migrator.upgrade()
+    with psycopg.connect(empty_url) as session:
+        assert session.execute(lanes).fetchall() == [("acme", 16), ("new", 16), ("system", 16)]

@@ -104,8 +104,8 @@ values ('acme', 'online', 'a', now(), 1, now() - interval '2 hours'),
        ('acme', 'offline', 'a', now(), 1, now() - interval '61 minutes'), ('acme', 'off', 'a', now(), 1, now());
 
 insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value, received_at)
-values (0, 2, 'acme', 'online', 'a', now(), 1, now() - interval '5 seconds'),
-       (3, 1, 'acme', 'late', 'a', now(), 1, now() - interval '50 seconds'),
+values (3, 1, 'acme', 'late', 'a', now(), 1, now() - interval '50 seconds'),
+       (0, 2, 'acme', 'online', 'a', now(), 1, now() - interval '5 seconds'),
        (3, 9, 'acme', 'late', 'a', now(), 1, now());
 insert into public.alert_rules (tenant_id, name, metric, operator, threshold) values ('acme', 'hot', 'a', '>', 1);
 insert into public.rule_state (tenant_id, rule_id, device_id, shard, since, firing, last_timestamp, last_value, due_at)

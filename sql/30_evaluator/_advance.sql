@@ -4,17 +4,17 @@ create function evaluator._advance(p_tenant_ids text[], p_shards smallint[], p_l
   out readings integer, out pairs bigint, out transitions jsonb, out late jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
--- The planner expects one candidate; when a fleet breaches at once there are thousands, and a loop would be quadratic.
--- What must stay a look-up by key says so with a limit.
+-- The planner expects one candidate. When a fleet breaches at once there are thousands: a loop would be quadratic, a merge
+-- sorts by texts. What must stay a look-up by key says so with a limit; no table is read from end to end.
 set enable_nestloop = off
--- Every table is looked up by key; a plan made while it was small must not read all of it later.
+set enable_mergejoin = off
 set enable_seqscan = off
 set jit = off
 as $$
 begin
   with batch as materialized (
     select * from evaluator._take(p_tenant_ids, p_shards, p_limit, p_pairs)
-  ), live as materialized (
+  ), live as not materialized (
     select * from batch b where b.counts  -- others open nothing: nothing could close it again
   ), work as materialized (
     select b.tenant_id, b.metric, count(*) as readings, exists (
@@ -22,7 +22,7 @@ begin
         where r.tenant_id = b.tenant_id and r.metric = b.metric and r.enabled and r.device_id is not null) as has_narrow
     from batch b group by b.tenant_id, b.metric
   ), wide as materialized (
-    select w.*, r.rule_id, r.tag, r.operator, r.threshold
+    select r.threshold, r.operator, w.tenant_id, w.metric, r.rule_id, r.tag, w.readings
     from work w cross join lateral evaluator._wide_rules(w.tenant_id, w.metric) r
   ), narrow as materialized (
     select s.*, r.rule_id, r.operator, r.threshold

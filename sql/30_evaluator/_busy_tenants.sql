@@ -7,8 +7,13 @@ as $$
   select array(
     select distinct l.tenant_id
     from unnest(p_tenant_ids, p_shards) as l (tenant_id, shard)
-    where exists (
-      select from evaluator.inbox i where i.tenant_id = l.tenant_id and i.shard = l.shard and i.arrival <= p_until)
+    cross join lateral (
+      select from evaluator.inbox i
+      where i.tenant_id = l.tenant_id and i.shard = l.shard and i.arrival <= p_until
+      -- From the newest on: what this transaction has taken is not stepped over.
+      order by i.tenant_id desc, i.shard desc, i.arrival desc
+      limit 1
+    ) left_over
     order by l.tenant_id)
 $$;
 

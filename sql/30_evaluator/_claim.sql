@@ -23,6 +23,7 @@ as $$
           order by s.tenant_id, s.shard, s.due_at
           limit 1
         )) as since
+      offset 0  -- a fence: it is asked once
     ) waiting
     where l.tenant_id = t.tenant_id and waiting.since is not null
     order by waiting.since, l.shard

@@ -12,6 +12,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set enable_memoize = off  -- most devices of a pass occur once
 as $$
   with lane as materialized (
     select l.tenant_id, l.shard, greatest(p_limit / count(*) over (partition by l.tenant_id), 1) as most, t.has_many_rules

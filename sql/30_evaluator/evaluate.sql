@@ -7,7 +7,7 @@
 -- State is sparse: only pending and firing pairs have a row, so a quiet reading writes nothing.
 -- Readings of one device and metric count one after the other, in the order of arrival, at their evaluation time
 -- least(timestamp, arrival). The timer of a pending pair runs for for_seconds from the arrival of its first reading; when
--- it ends between two arrivals, the alert opens between them. Where a request or a pass ends changes nothing.
+-- it ends between two arrivals, the alert opens between them. Where a request or a pass ends changes nothing, unless the pair flaps (_collapse).
 -- A reading older than one that counted before is late. It moves no state; a late breach of an idle pair without
 -- for_seconds becomes an alert that ends at the newest reading, unless an alert of the pair ended since.
 create function evaluator.evaluate(
