@@ -18,7 +18,7 @@ ROLES = ("pulse_app", "pulse_ops", "pulse_auditor", "pulse_exporter", "pulse_ope
 # Granted by columns, without the one that holds a secret.
 SECRETS = {"public.devices": "token_hash", "public.notification_channels": "config"}
 # Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
-UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys"}
+UNREAD = {"audit.tree_nodes", "audit.attack_detector", "ingest.idempotency_keys", "ingest.series_counts"}
 
 HEADER = """\
 # Every right on an object of Pulse that somebody other than its owner has: role, object, rights.

@@ -18,9 +18,7 @@ as $$
   from reading r
   cross join (
     -- Infinite without a limit.
-    select coalesce(core._limit_of(p_tenant_id, 'series') - coalesce((
-      select u.used from public.tenant_usage u where u.tenant_id = p_tenant_id and u.limit_name = 'series'), 0),
-      9223372036854775807) as places
+    select coalesce(core._limit_of(p_tenant_id, 'series') - ingest._series(p_tenant_id), 9223372036854775807) as places
   ) room
   left join beginning b on b.first = r.first
 $$;
