@@ -22,10 +22,10 @@ OPERATIONS = (
     "reap_leases",
     "detect_attacks",
     "check_health",
+    "set_limits",
     "collect_metrics",
     "ensure_partitions",
     "prune",
-    "set_limits",
 )
 
 MODULE = "services.ops_worker"

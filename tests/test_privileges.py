@@ -29,6 +29,7 @@ UNREAD = {
     "audit.attack_detector",
     "ingest.idempotency_keys",
     "ingest.api_key_uses",
+    "ingest.series_counts",
     "ops.work_locks",
 }
 

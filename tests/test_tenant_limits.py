@@ -20,7 +20,10 @@ from tests.test_api_problems import assert_problem
 from tests.wait import until
 
 RULE = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
-USED = "select limit_name, used from tenant_usage where tenant_id = $1"
+USED = """
+select limit_name, used from tenant_usage where tenant_id = $1
+union all select 'series', sum(added)::bigint from ingest.series_counts where tenant_id = $1
+"""
 COUNTED = """
 select 'devices', count(*) from devices where tenant_id = $1
 union all select 'rules', count(*) from alert_rules where tenant_id = $1
@@ -133,7 +136,7 @@ async def test_known_series_go_on_above_the_limit_and_cost_nothing_more(
     readings = [{"device_id": "boiler-1", "metric": f"m{number}", "value": 1} for number in range(3)]
     assert (await api.call("POST", "/ingest/v1/readings", json=readings)).json()["accepted"] == 3
     await set_limit(app_pool, "acme", "series", 3)
-    version = "select xmin::text from tenant_usage where tenant_id = 'acme' and limit_name = 'series'"
+    version = "select array_agg(count_id) from ingest.series_counts where tenant_id = 'acme'"
     before = await conn.fetchval(version)
     mixed = [
         {"device_id": "boiler-1", "metric": "new", "value": 1},
@@ -158,6 +161,23 @@ async def test_known_series_go_on_above_the_limit_and_cost_nothing_more(
     await seed.device(conn)
     await conn.execute("truncate devices, device_state")
     assert await counts(conn, USED) == {}
+
+
+async def test_a_transaction_in_hand_keeps_no_other_series_from_beginning(
+    conn: asyncpg.Connection, database_url: str
+) -> None:
+    await seed.device(conn)
+    slow = await asyncpg.connect(database_url)
+    try:
+        async with slow.transaction():
+            await seed.readings(slow, (0, 1), metric="m0")
+            for number in range(1, 4):
+                await seed.readings(conn, (0, 1), metric=f"m{number}")
+    finally:
+        await slow.close()
+    await seed.readings(conn, (0, 1), metric="m4")
+    assert (await counts(conn, USED))["series"] == 5
+    assert await conn.fetchval("select count(*) from ingest.series_counts") == 1
 
 
 async def test_defaults_come_from_the_settings_and_0_is_no_limit(

@@ -16,6 +16,7 @@ _UNDO = """
 delete from audit.tracked_tables where table_name = 'public.tenant_limits';
 drop table evaluator.opening_counts;
 drop table ops.limit_refusals;
+drop table ingest.series_counts;
 drop table public.tenant_usage;
 drop table public.tenant_limits;
 """

@@ -36,16 +36,29 @@ create table public.tenant_usage (
 ) with (fillfactor = 50);
 comment on table public.tenant_usage is 'Rows that count against a tenant''s limits, kept by the transactions that add and remove them.';
 comment on column public.tenant_usage.tenant_id is 'Tenant.';
-comment on column public.tenant_usage.limit_name is 'rules, devices, series or channels.';
+comment on column public.tenant_usage.limit_name is 'rules, devices or channels.';
 comment on column public.tenant_usage.used is 'Number of rows.';
 insert into public.tenant_usage (tenant_id, limit_name, used)
 select tenant_id, 'rules', count(*) from public.alert_rules group by tenant_id
 union all
 select tenant_id, 'devices', count(*) from public.devices group by tenant_id
 union all
-select tenant_id, 'series', count(*) from public.device_state group by tenant_id
-union all
 select tenant_id, 'channels', count(*) from public.notification_channels group by tenant_id;
+
+-- A transaction that is not committed must not keep others from beginning series, so each adds a row and merges those
+-- that no other one holds.
+create table ingest.series_counts (
+  tenant_id text not null,
+  count_id bigint generated always as identity,
+  added bigint not null,
+  constraint series_counts_pkey primary key (tenant_id, count_id),
+  constraint series_counts_tenant_id_fkey foreign key (tenant_id) references public.tenants (tenant_id)
+);
+comment on table ingest.series_counts is 'Series of a tenant: the sum of its rows, kept by the transactions that begin and remove them.';
+comment on column ingest.series_counts.tenant_id is 'Tenant.';
+comment on column ingest.series_counts.count_id is 'Number of the row.';
+comment on column ingest.series_counts.added is 'Series that began, less those that were removed.';
+insert into ingest.series_counts (tenant_id, added) select tenant_id, count(*) from public.device_state group by tenant_id;
 
 create table ops.limit_refusals (
   tenant_id text not null,

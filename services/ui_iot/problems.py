@@ -34,7 +34,7 @@ CLIENT_GONE = 499
 # Our own states carry a message written for the caller; of the others only the kind of fault is told.
 _STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
 # The database's state for what a limit of the tenant refuses; its detail is JSON with limit and value.
-_LIMIT_REACHED = "PULIM"
+LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
@@ -226,7 +226,7 @@ async def _on_postgres_error(request: Request, error: Exception) -> Response:
     state = error.sqlstate or ""
     if state in _STATES:
         return problem(_STATES[state], str(error.message))
-    if state == _LIMIT_REACHED:
+    if state == LIMIT_REACHED:
         return _limit_problem(request, error)
     constraint = getattr(error, "constraint_name", None) or ""
     known = _NO_TENANT if constraint.endswith("_tenant_id_fkey") else _CONSTRAINTS.get(constraint)

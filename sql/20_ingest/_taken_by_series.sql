@@ -1,4 +1,4 @@
-create function ingest._taken_by_series(p_tenant_id text, p_device_ids text[], p_metrics text[], p_left bigint) returns boolean[]
+create function ingest._taken_by_series(p_tenant_id text, p_device_ids text[], p_metrics text[]) returns boolean[]
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -14,10 +14,14 @@ as $$
         select from public.device_state s
         where s.tenant_id = p_tenant_id and s.device_id = r.device_id and s.metric = r.metric)
   )
-  select array_agg(b.place is null or b.place <= p_left order by r.position)
+  select array_agg(b.place is null or b.place <= room.places order by r.position)
   from reading r
+  cross join (
+    -- Infinite without a limit.
+    select coalesce(core._limit_of(p_tenant_id, 'series') - ingest._series(p_tenant_id), 9223372036854775807) as places
+  ) room
   left join beginning b on b.first = r.first
 $$;
 
-comment on function ingest._taken_by_series(text, text[], text[], bigint) is
-  'Return by position which readings are taken when at most p_left new series may begin.';
+comment on function ingest._taken_by_series(text, text[], text[]) is
+  'Return by position which readings are taken so that no more series begin than the tenant may have.';

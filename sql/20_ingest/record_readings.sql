@@ -4,7 +4,8 @@ create function ingest.record_readings(
   p_metrics text[],
   p_timestamps timestamptz[],
   p_values double precision[],
-  p_trace_id text
+  p_trace_id text,
+  p_skip_new_series boolean default false
 ) returns table (accepted integer, duplicates integer, overwritten integer, refused jsonb)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -20,19 +21,10 @@ declare
   v_first timestamptz;
   v_last timestamptz;
   v_new bigint;
-  v_left bigint;
-  -- Null unless more series could begin than the tenant may have: then by position whether the reading is taken.
-  v_taken boolean[];
+  -- By position whether the reading is taken; null for all.
+  v_taken constant boolean[] := case when p_skip_new_series then ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics) end;
 begin
   perform core.name_request(p_trace_id);
-  select nullif(l.value, 0) - coalesce((
-    select u.used from public.tenant_usage u where u.tenant_id = p_tenant_id and u.limit_name = 'series'), 0) into v_left
-  from public.tenant_limits l
-  where l.tenant_id in (p_tenant_id, 'system') and l.limit_name = 'series'
-  order by l.tenant_id = 'system' limit 1;
-  if v_left < cardinality(p_device_ids) then
-    v_taken := ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics, v_left);
-  end if;
   with reading as materialized (
     select r.device_id, r.metric, r.timestamp, r.value, r.position, d.enabled, d.first_reading_id
     from unnest(p_device_ids, p_metrics, p_timestamps, p_values) with ordinality
@@ -123,7 +115,7 @@ begin
   into accepted, duplicates, overwritten, v_first, v_last, refused, v_new
   from judged j;
   if v_new > 0 then
-    perform ingest._count_series(p_tenant_id, v_new);
+    perform ingest._count_series(p_tenant_id, v_new, p_skip_new_series);
   end if;
   if accepted + overwritten > 0 then
     perform audit.write(array[audit.event(
@@ -141,7 +133,8 @@ begin
 end
 $$;
 
-comment on function ingest.record_readings(text, text[], text[], timestamptz[], double precision[], text) is
+comment on function ingest.record_readings(text, text[], text[], timestamptz[], double precision[], text, boolean) is
   'Store a batch of readings, queue them for the evaluator in their order and keep the newest of each device and metric. '
   'A value sent again for its instant counts as duplicate, another value for it as overwritten; a reading of an unknown '
-  'or disabled device is refused with its position and reason.';
+  'or disabled device is refused with its position and reason. PULIM when more series would begin than the tenant may '
+  'have; with p_skip_new_series the readings of those are refused instead, which costs a look at every series.';

@@ -10,6 +10,7 @@ as $$
         select coalesce(2 * sum(c.openings), 0)
         from evaluator.opening_counts c
         where c.tenant_id = p_tenant_id and c.minute = date_trunc('minute', core.now()))
+      when 'series' then ingest._series(p_tenant_id)
       else coalesce(u.used, 0)
     end,
     coalesce((

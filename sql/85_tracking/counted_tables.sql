@@ -1,5 +1,5 @@
--- The triggers that keep public.tenant_usage, whatever adds or removes the rows. New series are counted by
--- ingest.record_readings: an insert trigger on device_state would cost every request.
+-- The triggers that keep public.tenant_usage and ingest.series_counts, whatever adds or removes the rows. New series are
+-- counted by ingest.record_readings: an insert trigger on device_state would cost every request.
 do $$
 declare
   v_table record;
@@ -7,26 +7,26 @@ begin
   for v_table in
     select *
     from (
-      values ('alert_rules', 'rules', true), ('devices', 'devices', true), ('notification_channels', 'channels', true),
-        ('device_state', 'series', false)
-    ) as counted_tables (table_name, limit_name, counts_added)
+      values ('alert_rules', $f$core._count_rows('rules')$f$), ('devices', $f$core._count_rows('devices')$f$),
+        ('notification_channels', $f$core._count_rows('channels')$f$), ('device_state', 'ingest._uncount_series()')
+    ) as counted_tables (name, call)
   loop
-    if v_table.counts_added then
+    if v_table.name <> 'device_state' then
       execute format(
         'create trigger count_added after insert on public.%I referencing new table as new_rows '
-        'for each statement execute function core._count_rows(%L)', v_table.table_name, v_table.limit_name);
-      execute format('comment on trigger count_added on public.%I is %L', v_table.table_name,
+        'for each statement execute function %s', v_table.name, v_table.call);
+      execute format('comment on trigger count_added on public.%I is %L', v_table.name,
         'Counts new rows and refuses those above the tenant''s limit.');
     end if;
     execute format(
       'create trigger count_removed after delete on public.%I referencing old table as old_rows '
-      'for each statement execute function core._count_rows(%L)', v_table.table_name, v_table.limit_name);
-    execute format('comment on trigger count_removed on public.%I is %L', v_table.table_name,
+      'for each statement execute function %s', v_table.name, v_table.call);
+    execute format('comment on trigger count_removed on public.%I is %L', v_table.name,
       'Makes room within the tenant''s limit.');
     execute format(
-      'create trigger count_truncated after truncate on public.%I '
-      'for each statement execute function core._count_rows(%L)', v_table.table_name, v_table.limit_name);
-    execute format('comment on trigger count_truncated on public.%I is %L', v_table.table_name,
+      'create trigger count_truncated after truncate on public.%I for each statement execute function %s',
+      v_table.name, v_table.call);
+    execute format('comment on trigger count_truncated on public.%I is %L', v_table.name,
       'Makes room within the limits of all tenants.');
   end loop;
 end

@@ -5,6 +5,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -17,7 +18,7 @@ from services.ui_iot.fields import shown
 from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
 from services.ui_iot.principal import Caller, Principal
-from services.ui_iot.problems import TooLarge, Unprocessable, Unreadable
+from services.ui_iot.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
 from services.ui_iot.readings import SERIES_LIMIT, Batch, Limits
 from services.ui_iot.readings_body import check_items, decode_body
 
@@ -149,23 +150,34 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     """Store the good readings and return how many were accepted, duplicates and overwritten."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
-    row = await api.change(
+    try:
+        row = await _record(api, caller, batch)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != LIMIT_REACHED:
+            raise
+        # Known series go on. To find them first would cost every request, so only one that passed the limit pays.
+        row = await _record(api, caller, batch, skip_new_series=True)
+    batch.refuse_stored(row["refused"])
+    above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
+    if above:
+        api.refusals.count(caller.tenant_id, "series", refused=above)
+    return {outcome: row[outcome] for outcome in _OUTCOMES}
+
+
+async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_series: bool = False) -> Any:
+    return await api.change(
         caller,
         lambda connection: connection.fetchrow(
-            "select accepted, duplicates, overwritten, refused from ingest.record_readings($1, $2, $3, $4, $5, $6)",
+            "select accepted, duplicates, overwritten, refused from ingest.record_readings($1, $2, $3, $4, $5, $6, $7)",
             caller.tenant_id,
             batch.device_ids,
             batch.metrics,
             batch.timestamps,
             batch.values,
             tracing.current_trace_id(),
+            skip_new_series,
         ),
     )
-    batch.refuse_stored(row["refused"])
-    above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
-    if above:
-        api.refusals.count(caller.tenant_id, "series", refused=above)
-    return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
 def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: str | None) -> None:
