@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import oidc_settings, settings
+from services.shared import oidc_settings, secrets_settings, settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -58,9 +58,11 @@ def render() -> str:
         settings.AuditWriter,
         settings.UiIot,
         oidc_settings.Oidc,
+        secrets_settings.SealedSecrets,
         settings.EvaluatorIot,
         settings.Dispatcher,
         settings.DeliveryWorker,
+        secrets_settings.OpenedSecrets,
         settings.OpsWorker,
         settings.Exporter,
     )
@@ -72,7 +74,9 @@ def _section(each: type[BaseSettings]) -> str:
     match each:
         case settings.Settings:
             title = "Every process"
-        case settings.AuditWriter | oidc_settings.Oidc:
+        case (
+            settings.AuditWriter | oidc_settings.Oidc | secrets_settings.SealedSecrets | secrets_settings.OpenedSecrets
+        ):
             title = described.removesuffix(".")
         case _:
             assert issubclass(each, settings.Settings)

@@ -21,7 +21,20 @@ from services.ui_iot.routes.traces import Trace
 from tests import seed
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("up", "status", "token", "psql", "trace", "tenant", "migrate", "test", "bench", "chaos", "metrics", "secrets")
+COMMANDS = (
+    "up",
+    "status",
+    "token",
+    "psql",
+    "trace",
+    "tenant",
+    "migrate",
+    "test",
+    "bench",
+    "chaos",
+    "metrics",
+    "secrets",
+)
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 NOWHERE = "postgresql://pulse_app@127.0.0.1:1/pulse"
 
