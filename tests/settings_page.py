@@ -8,14 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import (
-    evaluation_settings,
-    http_settings,
-    ingest_settings,
-    oidc_settings,
-    settings,
-    web_settings,
-)
+from services.shared import settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -65,34 +58,32 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
-        web_settings.Web,
-        http_settings.Http,
         settings.AuditWriter,
         settings.UiIot,
-        ingest_settings.Ingest,
-        oidc_settings.Oidc,
         settings.EvaluatorIot,
-        evaluation_settings.Evaluation,
         settings.Dispatcher,
         settings.DeliveryWorker,
         settings.OpsWorker,
         settings.Exporter,
     )
-    return "\n".join([HEAD, *(_section(each) for each in classes), LOCAL])
+    return "\n".join([HEAD, *(_section(part) for each in classes for part in (each, *_topics(each))), LOCAL])
+
+
+def _topics(each: type[settings.Settings]) -> list[type[BaseSettings]]:
+    """Return the classes from which a process gets the settings of one topic each."""
+    return [base for base in each.__bases__ if base is not BaseSettings and not issubclass(base, settings.Settings)]
 
 
 def _section(each: type[BaseSettings]) -> str:
     described = (each.__doc__ or "").strip()
-    match each:
-        case settings.Settings:
-            title = "Every process"
-        case web_settings.Web | http_settings.Http:
-            title = "Every process: " + described.removesuffix(".")
-        case settings.AuditWriter | oidc_settings.Oidc | ingest_settings.Ingest | evaluation_settings.Evaluation:
-            title = described.removesuffix(".")
-        case _:
-            assert issubclass(each, settings.Settings)
-            title = f"{each.service}: {described}"
+    if each is settings.Settings:
+        title = "Every process"
+    elif each in _topics(settings.Settings):
+        title = "Every process: " + described.removesuffix(".")
+    elif each is settings.AuditWriter or not issubclass(each, settings.Settings):
+        title = described.removesuffix(".")
+    else:
+        title = f"{each.service}: {described}"
     texts = _field_texts(each)
     own = [name for name in each.model_fields if name in texts]
     rows = [f"| `{_variable(each, name)}` | {_default(each, name)} | {texts[name]} |" for name in own]

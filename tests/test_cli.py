@@ -22,7 +22,18 @@ from tests import seed
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    *("up", "status", "token", "psql", "trace", "tenant", "migrate", "test", "bench", "chaos", "metrics", "key"),
+    "up",
+    "status",
+    "token",
+    "psql",
+    "trace",
+    "tenant",
+    "migrate",
+    "test",
+    "bench",
+    "chaos",
+    "metrics",
+    "key",
     "secrets",
 )
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"

@@ -36,6 +36,7 @@ VIEWS = {
     "audit_verification_faults": ("scope",),
     "audit_verified_at_seconds": ("scope",),
     "auth_failures_last_hour": ("reason",),
+    "channel_secrets": ("protection",),
     "channels_paused": ("channel_kind",),
     "database_connections": ("state",),
     "database_connections_limit": (),
@@ -127,6 +128,7 @@ values ('acme', 1, 'opened', now(), now() - interval '90 seconds', now(), now() 
 insert into public.notification_channels (tenant_id, name, kind, config)
 select 'acme', 'sink ' || i, case i when 2 then 'slack' when 3 then 'teams' else 'webhook' end, '{}'
 from generate_series(1, 9) i;
+update public.notification_channels set config = '{"url": "https://a.example/x"}' where name = 'sink 9';
 insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, run_at, lease_until,
                                       leased_by, created_at, finished_at, payload)
 values ('acme', 1, 1, 2, 'opened', 'pending', now() + interval '40 seconds', null, null, now() - interval '80 seconds',
@@ -302,6 +304,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     assert counted("alerts_open") == {"critical": 2, "info": 1}
     assert counted("devices") == {"online": 1, "late": 1, "offline": 1, "never_seen": 1, "gateway": 1, "disabled": 1}
     assert counted("channels_paused") == {"webhook": 1}
+    assert counted("channel_secrets") == {"sealed": 8, "plain": 1}
     jobs = found.series("pulse_notification_jobs", "state", "channel_kind")
     assert {labels: value for labels, value in jobs.items() if value} == {
         ("due", "webhook"): 2, ("due", "deleted"): 1, ("scheduled", "slack"): 1, ("leased", "teams"): 1,

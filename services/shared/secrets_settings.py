@@ -10,7 +10,7 @@ from services.shared.secret_box import read_private_keys, read_public_key
 
 
 class SealedSecrets(BaseSettings):
-    """Secrets of channels in a process that writes them; it can read none (docs/delivery.md)."""
+    """Secrets of channels in ui_iot, which seals them and can read none (docs/delivery.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
 
@@ -24,7 +24,7 @@ class SealedSecrets(BaseSettings):
 
 
 class OpenedSecrets(BaseSettings):
-    """Secrets of channels in the delivery worker, which alone can read them."""
+    """Secrets of channels in delivery_worker, which alone can read them."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
 
