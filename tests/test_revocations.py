@@ -191,6 +191,15 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
         return revocations.cover(alice)
 
     await until(is_covered)
+    # A change by hand keeps the number of rows and their ids.
+    await conn.execute("update revocations set subject = 'bob'")
+    clock.now += OLDEST_SECONDS
+    assert await revocations.are_known()
+    assert not revocations.cover(alice)
+    await conn.execute("update revocations set subject = 'alice'")
+    clock.now += OLDEST_SECONDS
+    assert await revocations.are_known()
+    assert revocations.cover(alice)
     await conn.execute("delete from revocations")
     clock.now += OLDEST_SECONDS
     assert await revocations.are_known()
