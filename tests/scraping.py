@@ -90,7 +90,7 @@ async def exporting(url: str, **settings: Any) -> AsyncIterator[Scraper]:
     process.probe = collector.fault
     process.ready = True
     app = create_app(process, collector, longest_seconds=options.exporter_deadline_seconds)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         try:
             yield Scraper(collector, process, client)
         finally:

@@ -74,8 +74,9 @@ def moment(seconds: float) -> str:
 
 
 async def test_a_refusal_names_the_account_and_each_change_is_on_record(api: Api, conn: asyncpg.Connection) -> None:
-    made = await revoke(api, subject="alice", issued_before=moment(time.time() + 1))
-    assert await status(api, token(sub="alice", name="Alice")) == REFUSED
+    now = int(time.time())
+    made = await revoke(api, subject="alice", issued_before=moment(now))
+    assert await status(api, token(sub="alice", name="Alice", iat=now - 1)) == REFUSED
     row: Any = await conn.fetchrow(
         "select tenant_id, actor_type, actor_id from audit_log where details ->> 'reason' = 'revoked'"
     )
@@ -191,6 +192,15 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
         return revocations.cover(alice)
 
     await until(is_covered)
+    # A change by hand keeps the number of rows and their ids.
+    await conn.execute("update revocations set subject = 'bob'")
+    clock.now += OLDEST_SECONDS
+    assert await revocations.are_known()
+    assert not revocations.cover(alice)
+    await conn.execute("update revocations set subject = 'alice'")
+    clock.now += OLDEST_SECONDS
+    assert await revocations.are_known()
+    assert revocations.cover(alice)
     await conn.execute("delete from revocations")
     clock.now += OLDEST_SECONDS
     assert await revocations.are_known()

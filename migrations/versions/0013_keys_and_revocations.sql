@@ -65,6 +65,7 @@ create table public.revocations (
   constraint revocations_subject_check check (length(subject) between 1 and 255),
   constraint revocations_session_check check (length(session) between 1 and 255),
   constraint revocations_token_id_check check (length(token_id) between 1 and 255),
+  constraint revocations_issued_before_check check (isfinite(issued_before)),
   constraint revocations_reason_check check (length(reason) between 1 and 500)
 );
 create index revocations_expires_at_idx on public.revocations (expires_at);

@@ -7,6 +7,7 @@ This costs no availability, because every route that a user token opens needs th
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.shared.db import UNAVAILABLE, Pool
+from services.shared.db import UNAVAILABLE, Pool, replace_stale, retried
 from services.ui_iot.principal import Grant, Principal
 
 log = logging.getLogger(__name__)
@@ -149,16 +150,24 @@ class Revocations:
         if started - self._failed_at < PAUSE_SECONDS:
             return False
         try:
-            async with self._pool().acquire(timeout=READ_SECONDS) as connection:
-                found = await connection.fetchval(
-                    "select ingest.read_revocations($1)", self._version, timeout=READ_SECONDS
-                )
+            # A migration may rebuild the function between two reads.
+            found = await retried(self._pool(), self._ask)
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             self._failed_at = self._clock()
             log.warning("revocations not read: %s", type(error).__name__)
+            with contextlib.suppress(ConnectionError):
+                # After a failover, connections may lead to the old server.
+                await replace_stale(self._pool(), error)
             return False
         if found is not None:
             self._by_tenant = sort_conditions(found["revocations"])
             self._version = found["version"]
         self._read_at = started
         return True
+
+    async def _ask(self) -> dict[str, Any] | None:
+        async with self._pool().acquire(timeout=READ_SECONDS) as connection:
+            found: dict[str, Any] | None = await connection.fetchval(
+                "select ingest.read_revocations($1)", self._version, timeout=READ_SECONDS
+            )
+            return found

@@ -1,16 +1,17 @@
--- Rows never change, so that their number and the highest one together name the list. A row that is committed late changes
--- the number.
+-- Ids alone would not name the list: a row that was changed by hand keeps its own. Its version changes.
 create function ingest.read_revocations(p_version text) returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with current_list as materialized (
-    select r.tenant_id, r.revocation_id, r.subject, r.session, r.token_id, r.issued_before
+    select r.xmin::text as row_version, r.tenant_id, r.revocation_id, r.subject, r.session, r.token_id, r.issued_before
     from public.revocations r
     where r.expires_at > core.now()
   ),
   version as (
-    select format('%s.%s', count(*), coalesce(max(l.revocation_id), 0)) as name from current_list l
+    select md5(coalesce(
+      string_agg(l.revocation_id || ':' || l.row_version, ',' order by l.revocation_id), '')) as name
+    from current_list l
   )
   select jsonb_build_object(
     'version', v.name,
