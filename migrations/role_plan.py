@@ -205,11 +205,11 @@ def membership_pairs(names: RoleNames) -> list[tuple[str, str]]:
     return [(names.owner, role) for role in names.callers]
 
 
-def planned_settings() -> Iterator[tuple[str, str]]:
-    """Yield the last word of each role's name with a setting that Pulse gives it."""
+def planned_settings(names: RoleNames) -> Iterator[str]:
+    """Yield each setting that Pulse gives a role, as `role name=value`."""
     for suffix, definition in _DEFINITIONS.items():
-        for setting in definition.settings:
-            yield suffix, setting
+        for setting, value in definition.settings.items():
+            yield f"{names[suffix]} {setting}={value.strip(chr(39))}"
 
 
 def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:

@@ -35,7 +35,8 @@ relation (oid, owner, acl, name) as (
            || format('%%I.%%I', n.nspname, c.relname)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where c.relkind in ('r', 'p', 'v', 'S')
-     and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relname = any(%(tables)s))
+     and (n.nspname = any(%(schemas)s) or n.nspname = 'public' and (c.relname = any(%(tables)s) or c.relispartition
+          and (select r.relname from pg_class r where r.oid = pg_partition_root(c.oid)) = any(%(tables)s)))
      and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_class'::regclass, c.oid, 'e'))
 ),
 routine (owner, acl, name) as (
@@ -51,7 +52,7 @@ select format('setting %%s of %%s', split_part(setting, '=', 1), concat_ws(' in 
  where (s.setrole = 0 or s.setrole in (select oid from ours))
    and (s.setdatabase = 0 or s.setdatabase = (select oid from pg_database where datname = current_database()))
    and (split_part(setting, '=', 1) = any(%(dangerous)s) or setting like 'pulse.%%')
-   and coalesce(s.setrole::regrole::text || ' ' || split_part(setting, '=', 1), '') <> all(%(planned)s)
+   and coalesce((select name from ours where oid = s.setrole) || ' ' || setting, '') <> all(%(planned)s)
    and setting not in ('session_replication_role=origin', 'row_security=on', 'synchronous_commit=on')
 union all
 select 'setting session_replication_role of the server'
@@ -85,10 +86,27 @@ union all
 -- A role of others may read what it was granted; what it may change or call is beyond the matrix.
 select distinct format('grant of %%s on %%s to %%s', lower(x.privilege_type), o.name,
                        coalesce(x.grantee::regrole::text, 'public'))
-  from (select name, acl, owner from relation union all select name, acl, owner from routine) o
+  from (select name, acl, owner from relation
+        union all
+        select name, acl, owner from routine
+        union all
+        select 'column ' || quote_ident(a.attname) || ' of ' || r.name, a.attacl, r.owner
+          from relation r join pg_attribute a on a.attrelid = r.oid and a.attacl is not null
+        union all
+        select 'schema ' || quote_ident(nspname), nspacl, nspowner from pg_namespace where nspname = any(%(schemas)s)) o
  cross join aclexplode(o.acl) x
  where x.grantee <> o.owner and x.grantee <> 0 and x.grantee not in (select oid from ours)
-   and x.privilege_type <> 'SELECT'
+   and x.privilege_type not in ('SELECT', 'USAGE')
+union all
+-- The layer's functions look into pg_catalog only, where a better match for a call would be taken.
+select format('routine %%s in pg_catalog', p.oid::regprocedure) from pg_proc p
+ where p.pronamespace = 'pg_catalog'::regnamespace and p.oid >= 16384
+   and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
+union all
+select format('operator %%s in pg_catalog', o.oid::regoperator) from pg_operator o
+ where o.oprnamespace = 'pg_catalog'::regnamespace and o.oid >= 16384
+   and not exists (select from pg_depend d
+                    where (d.classid, d.objid, d.deptype) = ('pg_operator'::regclass, o.oid, 'e'))
 """
 
 _BODIES = """
@@ -128,7 +146,7 @@ def find_tampering(session: Session, body: str) -> list[str]:
         "schemas": list(SCHEMAS),
         "tables": sorted(set(re.findall(r"\bpublic\.(\w+)", body))),
         "dangerous": list(_DANGEROUS),
-        "planned": [f"{names[role]} {setting}" for role, setting in planned_settings()],
+        "planned": list(planned_settings(names)),
         "powerful": list(_POWERFUL),
         "members": [f"{member} {role}" for member, role in membership_pairs(names)],
     }

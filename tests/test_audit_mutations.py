@@ -290,13 +290,15 @@ async def test_a_cut_tail_is_found(log: SealedLog) -> None:
 
 
 async def forge_all(log: SealedLog, home: Path) -> None:
-    """Every row says something else, and all is sealed anew, correctly, with a key of the attacker."""
+    """Every row says something else, and all is sealed anew, correctly, with the key in home, whose memory is wiped."""
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'all is well';"
         "truncate audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys;"
+        "update installation set log_begun_at = null;"
         "set session_replication_role = origin; update audit.sealer set lease_until = '-infinity'"
     )
     forger = make_sealer(home, holder="forger")
+    forger.keys.memory.path.write_text("{}\n")
     await forger.seal(log.writer)
     assert await log.conn.fetchval("select count(*) from audit.blocks") > 1
 

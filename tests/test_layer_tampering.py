@@ -70,6 +70,14 @@ TAMPERING = {
     "grant update, delete on audit_log to pulse_app": ["altered grants on table public.audit_log"],
     "grant execute on function audit.append_blocks to pulse_app": ["altered grants on routine audit.append_blocks("],
     "grant execute on function audit.cut_log to public": ["altered grants on routine audit.cut_log("],
+    "grant update (message) on audit_log to mallory": ["grant of update on column message of table public.audit_log"],
+    "grant delete on audit_log_default to mallory": ["grant of delete on table public.audit_log_default to mallory"],
+    "alter table audit_log_default owner to mallory": ["owner of table public.audit_log_default: mallory"],
+    "grant create on schema audit to mallory": ["grant of create on schema audit to mallory"],
+    "alter role pulse_operator set search_path = mallory, public": ["setting search_path of role pulse_operator"],
+    "create function pg_catalog.sha256(text) returns bytea language sql return sha256(''::bytea)": [
+        "routine sha256(text) in pg_catalog"
+    ],
     "grant insert on audit_log to mallory": ["grant of insert on table public.audit_log to mallory"],
     "grant execute on function audit.write to mallory": ["grant of execute on routine audit.write to mallory"],
     "grant pulse_auditor to pulse_app": ["membership of pulse_app in pulse_auditor"],

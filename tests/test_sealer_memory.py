@@ -87,6 +87,7 @@ async def refuses(log: SealedLog, words: str) -> None:
     assert log.sealer.keys.memory.read().alarm is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["kept", "gone"])
 async def test_emptied_tables_are_not_signed_anew(log: SealedLog, pulse: Pulse, rows: str) -> None:
     """Without anchors too; a declared loss lets the log go on, and exports of before still verify."""
@@ -143,6 +144,7 @@ async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pul
     assert report.entries[0].lost == Extent(7, report.entries[0].lost.root if report.entries[0].lost else b"")
 
 
+@pytest.mark.slow
 async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pulse: Pulse) -> None:
     """Signed with the same key on another machine: the log is cut back to where everything agreed."""
     await save(log)
@@ -171,6 +173,7 @@ async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pu
     assert (await log.verify()).faults == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tampering", "words"),
     [
@@ -300,6 +303,7 @@ async def test_two_processes_that_share_the_file_sign_one_history(log: SealedLog
     assert log.sealer.keys.memory.read().alarm is None
 
 
+@pytest.mark.slow
 async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) -> None:
     """Whatever else is gone with it: each trace alone is enough."""
     await log.sealer.release(log.writer)
@@ -366,6 +370,8 @@ async def test_a_damaged_memory_stops_the_sealer(log: SealedLog, pulse: Pulse, c
     assert (log.sealer.status.reason, "is damaged" in log.sealer.status.message) == ("key_fault", True)
     assert memory.read_bytes() == content
     assert await signed(log) == 4
+    if content != b"{":  # the commands take a second each
+        return
     assert "is damaged" in (await pulse("verify", status=1)).stdout
     await pulse("declare-loss", "--reason", "the file was damaged", "--at", "4")
     await log.seal()
