@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from migrations.places import state_directory
 from migrations.url_faults import ENCODE, find_fault, hide_values
 
-CHECKOUT = Path(__file__).parents[1]
 VARIABLES = ("PULSE_MIGRATION_URL", "PULSE_DATABASE_URL")
 _SEVERAL_HOSTS_SECONDS = 2
 _ONE_HOST_SECONDS = 10
@@ -82,8 +82,7 @@ def _parts(url: str, variable: str) -> dict[str, str]:
 
 def _embedded_url() -> str | None:
     """What the running stack wrote down, None when there is none or its server is gone."""
-    home = os.environ.get("PULSE_HOME")
-    state = (Path(home).expanduser() if home else CHECKOUT / ".pulse") / "stack.json"
+    state = state_directory() / "stack.json"
     try:
         url = json.loads(state.read_bytes())["migration_url"]
     except (OSError, ValueError, TypeError, KeyError):

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, MetaData, NullPool, create_engine, exc
 from migrations.database_url import NoDatabase, database_url
 from migrations.layer_catalog import LayerError, Session, drop_layer, find_objects, one_line, require_owner
 from migrations.layer_definitions import find_foreign_objects, one_line_of
+from migrations.places import sql_directory
 from migrations.role_names import RoleNames, RolesRefused
 from migrations.roles import ensure_roles, refuse_other_owner, refuse_service_login
 from migrations.server import UnsuitableServer, connect
@@ -33,7 +34,7 @@ rebuild = asked.get("layer") == "rebuild"
 set_passwords = asked.get("set-passwords") == "yes"
 try:
     names = RoleNames.find()
-    checkout = read_layer(Path(context.config.attributes.get("sql_directory", Path(__file__).parents[1] / "sql")))
+    checkout = read_layer(Path(context.config.attributes.get("sql_directory", sql_directory())))
 except RolesRefused as error:
     raise CommandError(str(error)) from error
 

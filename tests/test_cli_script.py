@@ -23,6 +23,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "services" / "__init__.py").touch()
     (made / "services" / "cli.py").write_text(ECHO)
     (made / "requirements.lock").touch()
+    (made / "requirements-dev.lock").write_text("# and tools\n")
     return made
 
 
@@ -68,6 +69,13 @@ def test_the_first_run_installs_and_later_ones_do_not(bare: Path, tmp_path: Path
     assert "".join(first.stderr for first in firsts).count("installing packages") == 1
     second = run(relative)
     assert (second.returncode, second.stderr) == (0, "")
+
+    # Tests and benchmarks have more packages, which contain those of every other command.
+    for command in ("test", "bench"):
+        done = run(relative, command, "-x")
+        assert (done.returncode, "installing packages" in done.stderr) == (0, command == "test")
+    assert (bare / ".venv" / ".pulse-lock-dev").read_text() == "# and tools\n"
+    assert run(relative).stderr == ""
 
     # A directory of the same name where the user stands is not ours.
     (tmp_path / "services").mkdir()

@@ -131,11 +131,31 @@ def test_tests_never_sleep() -> None:
 
 def test_the_lock_names_no_registry() -> None:
     """Where packages come from is the machine's business; what they are is fixed by hashes."""
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert "://" not in lock
-    requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
-    assert [line for line in requirements if "==" not in line] == []
-    assert lock.count("--hash=sha256:") >= len(requirements)
+    pinned = {}
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lock = (ROOT / name).read_text(encoding="utf-8")
+        assert "://" not in lock
+        requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+        assert [line for line in requirements if "==" not in line] == []
+        assert lock.count("--hash=sha256:") >= len(requirements)
+        pinned[name] = dict(line.partition("==")[::2] for line in requirements)
+    running, developing = pinned.values()
+    assert developing.items() > running.items(), "the development lock has the run-time packages, in the same versions"
+    assert {"pip", "setuptools"} <= running.keys()
+    assert {"pytest", "hypothesis", "mypy", "ruff", "jsonschema"} & running.keys() == set()
+
+
+def test_nothing_installs_a_strangers_pulse() -> None:
+    """The package index has another project called pulse."""
+    files = (
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix in (".md", ".py", ".toml", ".sql", ".yml", "") and path.is_file()
+    )
+    tracked = (path for path in files if not {".venv", ".git", ".pulse", "tests"} & set(path.relative_to(ROOT).parts))
+    told = re.compile(r"""install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
+    found = {name(path) for path in tracked if told.search(path.read_text(encoding="utf-8", errors="replace"))}
+    assert found == set()
 
 
 def test_a_missing_program_skips_loudly_and_fails_in_ci(

@@ -213,7 +213,10 @@ def test_a_missing_extra_or_a_wrong_variable_is_one_warning(
         assert otlp.tracer_provider() is None
     wrong, missing = [record.getMessage() for record in caplog.records]
     assert wrong.startswith("no spans are exported: ValueError: max_queue_size")
-    assert missing == "no spans are exported: opentelemetry.sdk.trace is not installed: pip install 'pulse[otlp]'"
+    assert (
+        missing
+        == "no spans are exported: opentelemetry.sdk.trace is not installed: pip install '.[otlp]' in the checkout"
+    )
     caplog.clear()
     for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
         with monkeypatch.context() as patch:

@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from migrations.places import is_checkout
 from services.local.database import without_client_variables
+from services.local.errors import LocalError
 from services.local.home import CHECKOUT
 
 TOOLS: Sequence[tuple[str, Sequence[str]]] = (
@@ -25,8 +27,10 @@ PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
     """Run every tool, even after one failed, and return the first nonzero exit status, or 0.
 
-    Tests marked `slow` run only if slow is true.
+    Tests marked `slow` run only if slow is true. Raises LocalError outside of a checkout.
     """
+    if not is_checkout():
+        raise LocalError("an installed Pulse has no tests: run this in a checkout")
     selection = () if slow else ("-m", "not slow")
     inherited = without_client_variables(os.environ).items()
     env = {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}

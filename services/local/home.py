@@ -1,11 +1,13 @@
-"""Where a checkout keeps what it makes at run time: .pulse, or the directory that PULSE_HOME names."""
+"""Where Pulse keeps what it makes at run time: .pulse of a checkout, or the directory that PULSE_HOME names."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from migrations.places import state_directory
+
 CHECKOUT = Path(__file__).resolve().parents[2]
+"""Root of the checkout; of an installed Pulse, the directory of the installed packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +18,8 @@ class Home:
 
     @classmethod
     def find(cls) -> Self:
-        """The home of this checkout."""
-        named = os.environ.get("PULSE_HOME")
-        return cls(Path(named).expanduser().resolve() if named else CHECKOUT / ".pulse")
+        """Return the home of this checkout, or of an installed Pulse that of the user."""
+        return cls(state_directory().resolve())
 
     @property
     def lock(self) -> Path:

@@ -15,7 +15,8 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
     Raises LocalError with Alembic's last lines, BadSettingError when the URL cannot be used.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "alembic", *(["-x", "set-passwords=yes"] if set_passwords else [])),
+        *(sys.executable, "-P", "-m", "alembic", "-c", str(CHECKOUT / "migrations" / "alembic.ini")),
+        *(["-x", "set-passwords=yes"] if set_passwords else []),
         *("upgrade", "head"),
         cwd=CHECKOUT,
         env={**env, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "PULSE_MIGRATION_URL": url},

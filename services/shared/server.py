@@ -48,7 +48,7 @@ PROBE_SECONDS = 0.9
 def program_version() -> str:
     """The version of this checkout."""
     try:
-        return version("pulse")
+        return version("pulse-fleet-alerting")
     except PackageNotFoundError:
         return "0.1.0"
 

@@ -50,7 +50,7 @@ def _open(service: str, egress: Egress) -> "Spans | None":
 
         return Spans(service, egress)
     except ModuleNotFoundError as missing:
-        log.warning("no spans are exported: %s is not installed: pip install 'pulse[otlp]'", missing.name)
+        log.warning("no spans are exported: %s is not installed: pip install '.[otlp]' in the checkout", missing.name)
     except Exception as error:  # noqa: BLE001  # the SDK raises anything for a variable that it cannot read
         log.warning("no spans are exported: %s: %s", type(error).__name__, error)
     return None
