@@ -66,12 +66,14 @@ def render() -> str:
         settings.OpsWorker,
         settings.Exporter,
     )
-    return "\n".join([HEAD, *(_section(part) for each in classes for part in (each, *_topics(each))), LOCAL])
+    sections = [text for each in classes for text in (_section(each), *map(_section, _topics(each)))]
+    return "\n".join([HEAD, *sections, LOCAL])
 
 
 def _topics(each: type[settings.Settings]) -> list[type[BaseSettings]]:
     """Return the classes from which a process gets the settings of one topic each."""
-    return [base for base in each.__bases__ if base is not BaseSettings and not issubclass(base, settings.Settings)]
+    bases = [base for base in each.__bases__ if issubclass(base, BaseSettings) and base is not BaseSettings]
+    return [base for base in bases if not issubclass(base, settings.Settings)]
 
 
 def _section(each: type[BaseSettings]) -> str:
