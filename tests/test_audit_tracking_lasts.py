@@ -66,6 +66,7 @@ async def test_a_downgrade_takes_the_triggers_along(conn: asyncpg.Connection, da
     assert [row[0] for row in await conn.fetch(TRACKED)] == [
         *("public.alert_rules", "public.alerts", "public.devices", "public.escalation_policies"),
         *("public.escalation_steps", "public.notification_channels", "public.notification_routes"),
+        "public.tenant_limits",
     ]
 
 

@@ -233,6 +233,29 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
 
 
 @pytest.mark.slow
+async def test_the_limits_of_a_tenant_are_shown_and_set(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
+    url = {"PULSE_DATABASE_URL": app_url}
+    await seed.device(conn)
+    assert (
+        pulse("tenant", "limit", "acme", "devices", "7", **url).stdout == "The limit devices of tenant acme is 7 now.\n"
+    )
+    again = pulse("tenant", "limit", "acme", "devices", "7", **url)
+    assert again.stdout == "The limit devices of tenant acme was 7 already.\n"
+    assert pulse("tenant", "limit", "acme", "rules", "0", **url).returncode == 0
+    shown = {line.split()[0]: line.split()[1:] for line in pulse("tenant", "limits", "acme", **url).stdout.splitlines()}
+    assert shown["devices"] == ["7", "1", "0", "set", "for", "this", "tenant"]
+    assert shown["rules"][:3] == ["none", "0", "0"]
+    assert shown["channels"] == ["1000", "0", "0"]
+    assert "no tenant nosuch" in assert_one_line(pulse("tenant", "limits", "nosuch", **url))
+    assert "no limit moons" in assert_one_line(pulse("tenant", "limit", "acme", "moons", "7", **url))
+    assert "-1 is no limit" in assert_one_line(pulse("tenant", "limit", "--", "acme", "rules", "-1", **url))
+    audited = await conn.fetchrow(
+        "select * from audit_log where event_type = 'config.tenant_limit_created' and details::text like '%devices%'"
+    )
+    assert (audited["actor_type"], audited["actor_name"]) == ("user", "pulse tenant limit")
+
+
+@pytest.mark.slow
 async def test_holds_are_placed_shown_and_released(
     pulse: Run, conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
