@@ -20,8 +20,8 @@ $grants$;
 
 -- Each process says that it started, and a worker which session holds it up.
 grant usage on schema core, audit, ops, api to pulse_ui, pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
-grant execute on function audit.record_process, ops.lock_suspects
-to pulse_ui, pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
+grant execute on function audit.record_process to pulse_ui, pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
+grant execute on function ops.lock_suspects to pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
 
 grant usage on schema evaluator to pulse_evaluator;
 grant execute on function evaluator.evaluate, evaluator.waiting_tenants to pulse_evaluator;

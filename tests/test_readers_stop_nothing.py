@@ -59,6 +59,13 @@ async def test_no_lock_of_the_layer_is_open_to_every_login(conn: asyncpg.Connect
                         await conn.execute(statement)
 
 
+async def test_a_reader_cannot_hold_up_a_migration(database_url: str, role_url: Callable[[str], str]) -> None:
+    """The advisory lock of a first migration is no longer asked for."""
+    async with reading(role_url("pulse_exporter")) as reader, reader.transaction():
+        await reader.execute("select pg_advisory_lock(4865765586851406717)")
+        assert (await asyncio.to_thread(Migrator(database_url).upgrade)).startswith("nothing to do")
+
+
 async def waiting_event(conn: asyncpg.Connection) -> None:
     """An alert event that the dispatcher has not decided about."""
     await seed.tenant(conn)
@@ -116,6 +123,7 @@ async def test_a_lock_that_is_missing_for_an_interval_fails_the_pass(
     worker = PartitionWorker(ahead_days=1, ahead_months=1)
     async with reading(role_url("pulse_operator")) as reader, reader.transaction():
         await reader.execute("select from telemetry")
+        caplog.set_level("INFO", "services.ops_worker")
         assert await worker.make(ops_pool) == 0
         named = next(record for record in caplog.records if "waits for the next pass" in record.message)
         assert f"pid {reader.get_server_pid()} of role pulse_operator" in named.message

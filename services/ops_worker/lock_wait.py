@@ -28,7 +28,7 @@ class LockWait:
             raise error
         self.has_given_up = True
         suspects = await find_suspects(pool)
-        log.warning(
+        log.info(
             "%s waits for the next pass: %s; blocked by %s",
             self.what,
             error,

@@ -13,7 +13,9 @@ exception when lock_not_available then
   select h.pid, h.role into v_holder from ops._lock_holder(p_name) h;
   raise exception using
     errcode = '55P03',
-    message = format('the lock %L was not free in time, held by pid %s of role %s', p_name, v_holder.pid, v_holder.role);
+    message = format(
+      'the lock %L was not free in time, held by %s', p_name,
+      case when found then format('pid %s of role %s', v_holder.pid, v_holder.role) else 'a session that has ended' end);
 end
 $$;
 

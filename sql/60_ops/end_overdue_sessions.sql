@@ -13,7 +13,7 @@ begin
   for v_session in
     with reader as (
       select
-        a.pid, a.usename::text as role, a.application_name, a.state, a.xact_start, a.state_change,
+        a.pid, a.usename::text as role, a.application_name, a.state, a.xact_start, a.state_change, a.backend_xid,
         a.xact_start <= all (
           select o.xact_start
           from pg_stat_activity o
@@ -28,6 +28,8 @@ begin
         when v_is_filling and r.is_oldest then 'the NOTIFY queue fills up behind the oldest transaction'
         when r.role = 'pulse_exporter' and r.xact_start < clock_timestamp() - interval '2 minutes'
           then 'its transaction was open for more than 2 minutes'
+        when r.backend_xid is not null and r.xact_start < clock_timestamp() - interval '5 minutes'
+          then 'its transaction wrote and was open for more than 5 minutes, in which nothing later can be sealed'
         when r.state like 'idle in transaction%' and r.state_change < clock_timestamp() - interval '15 minutes'
           then 'it was idle in a transaction for more than 15 minutes'
       end as reason

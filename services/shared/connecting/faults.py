@@ -1,7 +1,8 @@
 """The meaning of database errors, decided once for pools, passes and HTTP.
 
 kind          SQLSTATE                   what Pulse does
-outage        08, 25, 28, 53, 57, 3D     waits, answers 503; nothing was changed
+outage        08, 25, 28, 3D, 53, 55P03, waits, answers 503; nothing was changed
+              57
 stale session 25006, a time-out          also replaces the pool's connections
 rebuilt       XX000 cache lookup, …      runs the same once more on a new connection
 undone        40                         runs the same once more
@@ -44,7 +45,9 @@ _CLASSES: Final = {
     "53": "The database has no room left for this request.",
     "57": "The database gave up on this request.",
 }
-_STATES: Final = dict.fromkeys(("57P01", "57P02", "57P03", "57P04", "57P05"), _AWAY)
+_STATES: Final = dict.fromkeys(("57P01", "57P02", "57P03", "57P04", "57P05"), _AWAY) | {
+    "55P03": "The database is busy: a lock was not free in time."
+}
 
 # Errors of a statement that ran while a migration replaced the functions and types that it uses.
 _REBUILT: Final = (
