@@ -39,6 +39,7 @@ def installed(directory: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Path, empty_url: str) -> None:
     made = installed(tmp_path)
     [packages] = made.glob("lib/python3*/site-packages")
@@ -56,9 +57,7 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
 
     def run(program: str, *arguments: str, status: int = 0) -> str:
         command = [str(made / "bin" / program), *arguments]
-        done = subprocess.run(
-            command, check=False, cwd="/", env=environment, capture_output=True, text=True, timeout=100
-        )
+        done = subprocess.run(command, check=False, cwd="/", env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
