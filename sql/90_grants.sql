@@ -140,12 +140,11 @@ grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_o
 grant select on
   audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
-grant execute on function 
+grant execute on function
   audit.read_leaves(text, text, date, date), audit.count_rows(text), audit.read_nodes(smallint[], bigint[]),
   audit.record_verification, audit.read_verifications
 to pulse_ops;
 revoke execute on function audit.record_verification, audit.read_verifications from pulse_app;
-
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;
 alter default privileges revoke execute on routines from public;

@@ -153,7 +153,7 @@ def test_nothing_installs_a_strangers_pulse() -> None:
         if path.suffix in (".md", ".py", ".toml", ".sql", ".yml", "") and path.is_file()
     )
     tracked = (path for path in files if not {".venv", ".git", ".pulse", "tests"} & set(path.relative_to(ROOT).parts))
-    told = re.compile(r"""install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
+    told = re.compile(r"""pip3? install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
     found = {name(path) for path in tracked if told.search(path.read_text(encoding="utf-8", errors="replace"))}
     assert found == set()
 

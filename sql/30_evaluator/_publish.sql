@@ -7,8 +7,8 @@ declare
 begin
   with event as materialized (
     select e.tenant_id, e.alert_id, e.kind, e.at, e.actor_type, core.visible_text(e.actor) as actor,
-      core.visible_text(e.reason) as reason, e.value, e.received_at, core.visible_text(e.message) as message, e.trace_id,
-      e.ordinality
+      core.visible_text(e.reason) as reason, e.value, e.received_at, e.changes, core.visible_text(e.message) as message,
+      e.trace_id, e.ordinality
     from rows from (jsonb_to_recordset(p_events)
       as (tenant_id text, alert_id bigint, kind text, at timestamptz, actor_type text, actor text, reason text,
         value double precision, received_at timestamptz, changes integer, message text, trace_id text)) with ordinality as e
