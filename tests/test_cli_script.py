@@ -55,6 +55,7 @@ def fake_python(directory: Path, body: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_first_run_installs_and_later_ones_do_not(bare: Path, tmp_path: Path) -> None:
     """From another directory, through symbolic links, with a blank and a quote in the path; of two, one installs."""
     link = tmp_path / "link"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.local.venv import installers_of
 from tests.migrating import ROOT
 
 MODULES = [path for room in ("services", "exporter", "migrations") for path in (ROOT / room).rglob("*.py")]
@@ -142,6 +143,8 @@ def test_the_lock_names_no_registry() -> None:
     running, developing = pinned.values()
     assert developing.items() > running.items(), "the development lock has the run-time packages, in the same versions"
     assert {"pip", "setuptools"} <= running.keys()
+    installers = installers_of((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    assert (installers.count("=="), installers.count("--hash=") >= 2) == (2, True)
     assert {"pytest", "hypothesis", "mypy", "ruff", "jsonschema"} & running.keys() == set()
 
 

@@ -51,9 +51,10 @@ def _install(venv: Path, lock: Path) -> None:
         subprocess.run([str(python), "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
     pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--require-hashes"]
     # The newer pip first: it replaces its own files, and installs the rest.
-    tools = venv / ".pulse-tools"
-    tools.write_text(installers_of(lock.read_text(encoding="utf-8")), encoding="utf-8")
-    subprocess.run([*pip, "-r", str(tools)], check=True)
+    if installers := installers_of(wanted.decode()):
+        tools = venv / ".pulse-tools"
+        tools.write_text(installers, encoding="utf-8")
+        subprocess.run([*pip, "-r", str(tools)], check=True)
     subprocess.run([*pip, "-r", str(lock)], check=True)
     # The development lock contains the other one.
     (venv / STAMPS["requirements.lock"]).write_bytes(lock.with_name("requirements.lock").read_bytes())
