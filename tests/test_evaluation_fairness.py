@@ -142,7 +142,8 @@ async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Con
         "insert into devices (tenant_id, device_id, name) select 't' || n, 'd', 'd' from generate_series(1000, 1999) n"
     )
     await conn.execute(
-        "select ingest.record_readings('t' || n, '{d}', '{m}', array[$1::timestamptz], '{20}', null)"
+        "insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value)"
+        " select core.shard_of('t' || n, 'd'), n, 't' || n, 'd', 'm', $1::timestamptz, 20"
         " from generate_series(1000, 1999) n",
         seed.NOON,
     )
