@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message
 
 from benchmarks._bench import conclude, percentile, require_effect
 from benchmarks._http_libraries import LIBRARIES, install
-from services.shared.logging import JsonFormatter, LineHandler
+from services.shared.logging import EACH, JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.ui_iot.claims import Claims
 from services.ui_iot.key_set import KeySet
@@ -75,7 +75,13 @@ def with_base_middleware(api: FastAPI, registry: CollectorRegistry) -> ASGIApp:
         seconds = time.perf_counter() - started
         template = getattr(request.scope.get("route"), "path", "none")
         duration.labels(request.method, template, response.status_code).observe(seconds)
-        _log.info("%s %s %s", request.method, template, response.status_code, extra={"duration_ms": seconds * 1000})
+        _log.info(
+            "%s %s %s",
+            request.method,
+            template,
+            response.status_code,
+            extra={"duration_ms": seconds * 1000, EACH: True},
+        )
         response.headers["x-trace-id"] = trace_id
         return response
 

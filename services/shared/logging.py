@@ -14,13 +14,13 @@ from services.shared import tracing
 from services.shared.log_repeats import Repeats
 from services.shared.visible_text import escape_json
 
-# Marks a record of tell().
-_EACH = "_pulse_each"
+EACH = "_pulse_each"
+"""Name of an extra that marks a record as one of tell(), which is never left out as a repeat."""
 _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",
     "taskName",
-    _EACH,
+    EACH,
 }
 _FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags")
 # Times are ours to tell: at a time zone that raises, orjson ends the process.
@@ -136,7 +136,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
         """Write a record, and the counts of those that were left out before."""
         for counted in self._repeats.due(record.created):
             super().emit(counted)
-        if getattr(record, _EACH, False) or self._repeats.passes(record):
+        if getattr(record, EACH, False) or self._repeats.passes(record):
             super().emit(record)
 
     def tell_repeats(self, *, everything: bool = False) -> None:
@@ -174,7 +174,7 @@ def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, 
     if len(handlers) == 1 and isinstance(handlers[0], LineHandler):
         handlers[0].write(level, logger.name, message, extras)
     else:
-        logger.log(level, message, extra={**extras, _EACH: True})
+        logger.log(level, message, extra={**extras, EACH: True})
 
 
 def tell_repeats() -> None:
