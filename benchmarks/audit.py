@@ -43,8 +43,8 @@ async def run(options: argparse.Namespace) -> None:
             await PARTS[name](url, conn, options)
             sys.stdout.flush()
         await conn.close()
-        KEY.path.unlink()
-        KEY.public_path.unlink()
+        for path in (KEY.path, KEY.public_path, KEY.memory.path):
+            path.unlink()
 
 
 def main() -> None:
