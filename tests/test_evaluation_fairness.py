@@ -149,7 +149,7 @@ async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Con
     )
     await conn.execute(
         "insert into alert_rules (tenant_id, name, metric, operator, threshold)"
-        " select 't1999', 'r' || n, 'm', '>', 80 from generate_series(1, 20000) n"
+        " select 't1999', 'r' || n, 'm', '>', 80 from generate_series(1, 10000) n"
     )
     await seed.device(conn)
     await seed.readings(conn, *[(second, 20) for second in range(3000)])

@@ -78,6 +78,8 @@ async def test_a_service_may_not_call_what_others_call(conn: asyncpg.Connection)
         "delivery.claim",
         "delivery.extend",
         "delivery.finish",
+        "delivery.read_channel_secrets",
+        "delivery.reseal_channel",
     }
 
 
