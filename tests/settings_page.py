@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from services.shared import oidc_settings, settings
+from services.shared import http_settings, ingest_settings, oidc_settings, settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -55,8 +55,10 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
+        http_settings.Http,
         settings.AuditWriter,
         settings.UiIot,
+        ingest_settings.Ingest,
         oidc_settings.Oidc,
         settings.EvaluatorIot,
         settings.Dispatcher,
@@ -72,7 +74,7 @@ def _section(each: type[BaseSettings]) -> str:
     match each:
         case settings.Settings:
             title = "Every process"
-        case settings.AuditWriter | oidc_settings.Oidc:
+        case settings.AuditWriter | http_settings.Http | ingest_settings.Ingest | oidc_settings.Oidc:
             title = described.removesuffix(".")
         case _:
             assert issubclass(each, settings.Settings)
