@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Http(BaseSettings):
-    """The listening sockets of a process (docs/operate.md, Connections)."""
+    """Listening sockets of every process (operate.md, Connections and request bodies)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
 
