@@ -1,6 +1,7 @@
 """Databases to dump and restore: rows in every table, their contents to compare, the guards that must come back."""
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -165,12 +166,12 @@ async def change_own_tables(conn: asyncpg.Connection) -> None:
     query = "select entity_type from audit_log where event_type = 'config.row_updated' and entity_type ~ '^entity '"
     for number, (old, _) in enumerate(_KINDS.values()):
         await conn.execute(f'update "My Own"."Table {number}" set {_COLUMN} = {old}')
-    before = len(await conn.fetch(query))
+    before = Counter(row[0] for row in await conn.fetch(query))
     for number, (_, new) in enumerate(_KINDS.values()):
         await conn.execute(f'update "My Own"."Table {number}" set {_COLUMN} = {new}')
         await conn.execute(f'update "My Own"."Table {number}" set other = 1')
-    found = [row[0] for row in await conn.fetch(query)][before:]
-    assert sorted(found) == sorted(f"entity {number} \\ '%" for number in range(len(_KINDS)))
+    found = Counter(row[0] for row in await conn.fetch(query)) - before
+    assert sorted(found.elements()) == sorted(f"entity {number} \\ '%" for number in range(len(_KINDS)))
 
 
 async def contents(url: Url) -> dict[str, tuple[int, str]]:
