@@ -126,9 +126,9 @@ values ('acme', 1, 'opened', now(), now() - interval '90 seconds', now(), now() 
        ('acme', 2, 'opened', now(), now() - interval '30 seconds', null, null),
        ('acme', 2, 'acknowledged', now(), now() - interval '20 seconds', null, null);
 insert into public.notification_channels (tenant_id, name, kind, config)
-select 'acme', 'sink ' || i, case i when 2 then 'slack' when 3 then 'teams' else 'webhook' end, '{}'
+select 'acme', 'sink ' || i, case i when 2 then 'slack' when 3 then 'teams' else 'webhook' end,
+  case i when 9 then '{"url": "https://a.example/x"}' else '{}' end::jsonb
 from generate_series(1, 9) i;
-update public.notification_channels set config = '{"url": "https://a.example/x"}' where name = 'sink 9';
 insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, run_at, lease_until,
                                       leased_by, created_at, finished_at, payload)
 values ('acme', 1, 1, 2, 'opened', 'pending', now() + interval '40 seconds', null, null, now() - interval '80 seconds',
