@@ -49,7 +49,7 @@ _READER_CONNECTIONS = 20
 _PLAIN = re.compile(rf"[a-z_][a-z0-9_]*(owner|{'|'.join(CALLERS)})", re.ASCII)
 # Passed as parameters, secrets of channels would reach the server's log. The first setting needs a superuser.
 _UNLOGGED = ("log_parameter_max_length", "log_parameter_max_length_on_error")
-_READS_PUBLIC = ("ui", "app", "auditor", "operator")
+_READS_PUBLIC = ("ui", "ops", "app", "auditor", "operator")
 _DEFINITIONS = {
     "owner": _Definition("Owns every object of Pulse; migrations act as this role.", can_login=False),
     "ui": _Definition("The HTTP API of Pulse: takes readings, changes what people configure.", settings=_REQUESTS),
