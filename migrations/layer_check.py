@@ -47,7 +47,9 @@ def check_layer(session: Session, directory: Path = _CHECKOUT) -> Findings:
     parts = find_part_faults(session, applied.definitions)
     faults += [*(f"missing {name}" for name in parts.missing), *(f"altered {name}" for name in parts.altered)]
     faults += find_foreign_objects(session)
-    faults += find_tampering(session, body)
+    tampering, foreign = find_tampering(session, body)
+    faults += tampering
+    notes += foreign
     if checkout.sha256 == applied.sha256:
         faults += find_other_bodies(session, checkout)
     else:

@@ -60,12 +60,6 @@ select 'setting session_replication_role of the server'
    and not exists (select from pg_db_role_setting s cross join unnest(s.setconfig) as setting
                     where setting like 'session\\_replication\\_role=%%')
 union all
-select format('event trigger %%I, which calls %%s', e.evtname, e.evtfoid::regproc)
-  from pg_event_trigger e
- where e.evtenabled <> 'D'
-   and not exists (select from pg_depend d
-                    where (d.classid, d.objid, d.deptype) = ('pg_event_trigger'::regclass, e.oid, 'e'))
-union all
 select format('owner of schema %%I: %%s', nspname, nspowner::regrole) from pg_namespace
  where nspname = any(%(schemas)s) and nspowner <> %(owner)s::regrole
 union all
@@ -109,6 +103,22 @@ select format('operator %%s in pg_catalog', o.oid::regoperator) from pg_operator
                     where (d.classid, d.objid, d.deptype) = ('pg_operator'::regclass, o.oid, 'e'))
 """
 
+# A provider has event triggers of its own superuser in each database, which its customers cannot drop. The owner of the
+# database is another role there.
+_EVENT_TRIGGERS = """
+select format('event trigger %%I of %%I, which calls %%s', e.evtname, r.rolname, e.evtfoid::regproc),
+       not r.rolsuper or r.rolname = any(%(ours)s)
+         or r.oid in (select datdba from pg_database where datname = current_database())
+         or exists (select from pg_proc p where p.oid = e.evtfoid
+                     and (p.pronamespace::regnamespace::text = any(%(schemas)s)
+                          or p.proowner in (select oid from pg_roles where rolname = any(%(ours)s))))
+  from pg_event_trigger e join pg_roles r on r.oid = e.evtowner
+ where e.evtenabled <> 'D'
+   and not exists (select from pg_depend d
+                    where (d.classid, d.objid, d.deptype) = ('pg_event_trigger'::regclass, e.oid, 'e'))
+ order by 1
+"""
+
 _BODIES = """
 select n.nspname || '.' || p.proname, p.prosrc
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -133,12 +143,15 @@ _STRING_BODY = re.compile(
     r"^create (?:or replace )?(?:function|procedure) ([a-z_]+\.[a-z_0-9]+)\(.*?^(?:as )?(\$\w*\$)(.*?)\2",
     re.MULTILINE | re.DOTALL,
 )
-QUERIES = (_FOUND, _BODIES, _TRACKED)
+QUERIES = (_FOUND, _EVENT_TRIGGERS, _BODIES, _TRACKED)
 """What an auditor's login must be able to run, for the rights that a hardened server withholds."""
 
 
-def find_tampering(session: Session, body: str) -> list[str]:
-    """Name what weakens the guards: settings, event triggers, owners, roles, grants, tables without their triggers."""
+def find_tampering(session: Session, body: str) -> tuple[list[str], list[str]]:
+    """Name what weakens the guards: settings, event triggers, owners, roles, grants, tables without their triggers.
+
+    The second list names event triggers of a server's provider, which may be there for reasons of its own.
+    """
     names = RoleNames.find()
     parameters: dict[str, Any] = {
         "ours": [names.owner, *names.callers],
@@ -155,7 +168,9 @@ def find_tampering(session: Session, body: str) -> list[str]:
     untracked = [
         f"disabled or missing triggers of tracked table {name}" for (name,) in cursor.execute(_TRACKED.encode())
     ]
-    return [*found, *untracked]
+    triggers = cursor.execute(_EVENT_TRIGGERS.encode(), parameters).fetchall()
+    ours = [name for name, is_ours in triggers if is_ours]
+    return [*found, *ours, *untracked], [f"{name}, is not Pulse's" for name, is_ours in triggers if not is_ours]
 
 
 def find_other_bodies(session: Session, layer: Layer) -> list[str]:

@@ -12,7 +12,7 @@ import asyncpg
 import psycopg
 from psycopg.types.json import Jsonb
 
-from migrations.layer_check import VARIABLE, check_layer
+from migrations.layer_check import VARIABLE, Findings, check_layer
 from migrations.layer_definitions import record_definitions
 from migrations.sql_layer import read_layer
 from migrations.tampering import _STRING_BODY
@@ -58,7 +58,9 @@ TAMPERING = {
     ],
     "alter database {database} set pulse.actor_id = 'nobody'": ["setting pulse.actor_id of database {database}"],
     "create function public.spy() returns event_trigger language plpgsql as 'begin end';"
-    "create event trigger spy on ddl_command_end execute function public.spy()": ["event trigger spy, which calls"],
+    "create event trigger spy on ddl_command_end execute function public.spy()": [
+        "event trigger spy of postgres, which calls"
+    ],
     "create rule quiet as on delete to audit.blocks do instead nothing": ["rule quiet on audit.blocks"],
     "create function public.eat() returns trigger language plpgsql as 'begin return null; end';"
     "create trigger eat before insert on audit_log for each row execute function public.eat()": [
@@ -109,6 +111,39 @@ def test_each_tampering_is_named(database_url: str) -> None:
             missed += [(statement, name, faults) for name in names if not _is_among(name, faults, database)]
         assert missed == []
         assert found() == []
+        session.rollback()
+
+
+def test_an_event_trigger_of_a_provider_is_a_warning(database_url: str) -> None:
+    """On a server whose superuser is neither Pulse's nor the database's owner; it calls nothing of Pulse's."""
+    database = urlsplit(database_url).path.strip("/")
+    provider = (
+        "create role landlord superuser; create function public.watch() returns event_trigger language plpgsql"
+        " as 'begin end'; create event trigger watch on ddl_command_end execute function public.watch();"
+        " alter event trigger watch owner to landlord;"
+        f" alter database {database} owner to pulse_owner"
+    )
+    with psycopg.connect(database_url) as session:
+
+        def found() -> Findings:
+            with session.transaction(force_rollback=True):
+                session.execute("set local role pulse_auditor")
+                return check_layer(session)
+
+        session.execute(provider.encode())
+        findings = found()
+        assert findings.faults == []
+        assert [note for note in findings.notes if "event trigger" in note] == [
+            "event trigger watch of landlord, which calls watch, is not Pulse's"
+        ]
+        for change in (
+            f"alter database {database} owner to landlord",
+            "alter function public.watch() owner to pulse_owner",
+            "alter function public.watch() set schema audit",
+        ):
+            with session.transaction(force_rollback=True):
+                session.execute(change.encode())
+                assert any(name.startswith("event trigger watch of landlord, which calls") for name in found().faults)
         session.rollback()
 
 
