@@ -470,3 +470,19 @@ def test_the_memory_reads_what_it_wrote(tmp_path: Path) -> None:
     assert orjson.loads(file.path.read_bytes())["head"] is None
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["signing.key.head"]
+
+
+async def test_a_loss_of_everything_but_the_key_is_declared(log: SealedLog, pulse: Pulse) -> None:
+    """With the sealer stopped before it raised an alarm, no moment of before is known."""
+    forget_anchors(log)
+    log.sealer.keys.memory.path.unlink()
+    await log.conn.execute("set session_replication_role = replica")
+    await log.conn.execute(f"truncate {', '.join(SEALED)}")
+    await log.conn.execute("set session_replication_role = origin")
+    refused = await pulse("declare-loss", "--reason", "all is gone", status=1)
+    assert "add --at 0" in refused.stderr
+    await pulse("declare-loss", "--reason", "all is gone", "--at", "0")
+    await restart(log)
+    await log.write(1)
+    await log.seal()
+    assert (await log.verify()).faults == []

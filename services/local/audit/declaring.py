@@ -89,7 +89,7 @@ async def declare(
         except SealingRefused as refusal:
             raise LocalError(str(refusal)) from None
         alarm = keys.memory.forget_damage().alarm
-        before = [one.signed_at for one in (*kept, *remembered(keys))]
+        before = [one.signed_at for one in (*kept, *remembered(keys))] + ([] if alarm is None else [alarm.raised_at])
         entry = Entry(
             origin=key.name,
             kind="loss",
@@ -102,10 +102,7 @@ async def declare(
             actor=operator(),
             reason=reason,
             # Later than the alarm and all that is lost, by whichever clock.
-            made_at=max(
-                datetime.now(UTC),
-                *(one + timedelta(microseconds=1) for one in [*before, *([] if alarm is None else [alarm.raised_at])]),
-            ),
+            made_at=max([datetime.now(UTC), *(one + timedelta(microseconds=1) for one in before)]),
         )
         await add_entry(pool, lease, keys, key, entry)
     return entry
