@@ -1,6 +1,7 @@
 """Addresses and secrets of channels: what moves them, what is shown of them, and how they are sealed."""
 
 import asyncio
+import getpass
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -475,6 +476,8 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     assert (len(first), "plain" in first, opened) == (1, False, [*CONFIGS.values()] * 2)
     assert (await conn.fetchval(metric), await conn.fetch(public)) == (0, before)
     assert await conn.fetchval("select count(*) from audit_log l where l::text like '%hush%'") == 0
+    reason = "select distinct details ->> 'reason' from audit_log where event_type = 'config.channel_updated'"
+    assert await conn.fetchval(reason) == f"the secrets were sealed with another key by cli:{getpass.getuser()}"
 
     # Interrupted after the new key and some channels.
     add_key(file)

@@ -15,7 +15,8 @@ begin
     raise exception using errcode = 'PU422', message = 'the same members must come back, all of them sealed';
   end if;
   perform set_config('pulse.actor_type', 'service', true), set_config('pulse.actor_id', p_actor, true),
-    set_config('pulse.reason', 'the secrets were sealed with another key', true),
+    -- The trail names the service that logged in as the actor, so the reason names the person.
+    set_config('pulse.reason', format('the secrets were sealed with another key by %s', p_actor), true),
     set_config('pulse.service', 'delivery_worker', true);
   update public.notification_channels c
   set config = p_new
