@@ -143,6 +143,17 @@ async def test_a_new_address_keeps_nothing_of_the_old_configuration(
     assert opened == {"url": "https://new.example/y", member: value}
 
 
+async def test_old_secrets_go_out_of_use(api: Api, conn: asyncpg.Connection, key_file: Path) -> None:
+    """An empty list ends a rotation, and may be given from the beginning."""
+    made = await make(api, "webhook", CONFIGS["webhook"])
+    path = f"/api/v1/channels/{made['channel_id']}"
+    assert (await api.call("PATCH", path, json={"config": {"previous_secrets": []}})).status_code == 200
+    other = await make(api, "webhook", {**CONFIGS["webhook"], "previous_secrets": []}, "other")
+    for channel_id in (made["channel_id"], other["channel_id"]):
+        config = KeyRing(key_file).open_config(await stored(conn, channel_id), tenant_id="acme", channel_id=channel_id)
+        assert config == {**CONFIGS["webhook"], "previous_secrets": []}
+
+
 @pytest.mark.parametrize("kind", ["slack", "teams"])
 async def test_an_address_that_is_the_secret_can_be_changed(api: Api, kind: str) -> None:
     """It is given anew by being given."""

@@ -1,6 +1,7 @@
 """Roles that only read cannot stop the product: not by locks, not by open transactions, not by the NOTIFY queue."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -64,6 +65,22 @@ async def test_a_reader_cannot_hold_up_a_migration(database_url: str, role_url: 
     async with reading(role_url("pulse_exporter")) as reader, reader.transaction():
         await reader.execute("select pg_advisory_lock(4865765586851406717)")
         assert (await asyncio.to_thread(Migrator(database_url).upgrade)).startswith("nothing to do")
+
+
+async def test_a_reader_cannot_keep_tokens_from_being_revoked(
+    conn: asyncpg.Connection, role_url: Callable[[str], str]
+) -> None:
+    """Neither a revocation nor a new key waits for a lock that a login without rights can take."""
+    await seed.tenant(conn)
+    revocation = {"subject": "mallory", "reason": "lost", "expires_in_seconds": 60}
+    key = {"name": "k", "role": "viewer", "scopes": ["alerts:read"], "expires_in_days": 1, "key_hash": "00" * 32}
+    async with reading(role_url("pulse_exporter")) as reader:
+        for name in ("revocations", "api keys"):
+            await reader.execute("select pg_advisory_lock(hashtextextended($1, 0))", f"pulse {name} acme")
+        await conn.execute("set lock_timeout = '5s'; set pulse.tenant_id = 'acme'; set pulse.actor_type = 'user'")
+        await conn.execute("set pulse.actor_id = 'alice'")
+        await conn.execute("select ingest.create_revocation($1)", json.dumps(revocation))
+        await conn.execute("select ingest.create_api_key($1)", json.dumps(key))
 
 
 async def waiting_event(conn: asyncpg.Connection) -> None:
