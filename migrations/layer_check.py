@@ -14,13 +14,13 @@ import psycopg
 
 from migrations.layer_catalog import Session, one_line
 from migrations.layer_definitions import compare_definitions, find_foreign_objects, why_not_comparable
+from migrations.places import sql_directory
 from migrations.role_names import RolesRefused
 from migrations.sql_layer import applied_layer, read_layer, recorded_body
 from migrations.table_parts import find_part_faults
 from migrations.tampering import find_other_bodies, find_tampering
 
 VARIABLE = "PULSE_LAYER_CHECK_URL"
-_CHECKOUT = Path(__file__).parents[1] / "sql"
 
 
 class Findings(NamedTuple):
@@ -30,12 +30,12 @@ class Findings(NamedTuple):
     notes: list[str]
 
 
-def check_layer(session: Session, directory: Path = _CHECKOUT) -> Findings:
-    """Compare the catalog with the record in the database, and function texts with a checkout of the same layer."""
+def check_layer(session: Session, directory: Path | None = None) -> Findings:
+    """Compare the catalog with the record in the database, and function texts with the same layer as files."""
     applied = applied_layer(session)
     if applied is None:
         return Findings(["no SQL layer is recorded in public.sql_layer"], [])
-    checkout, body, notes = read_layer(directory), recorded_body(session), list[str]()
+    checkout, body, notes = read_layer(directory or sql_directory()), recorded_body(session), list[str]()
     faults = []
     if hashlib.sha256(body.encode()).hexdigest() != applied.sha256:
         faults.append("altered record of the SQL layer in public.sql_layer")
@@ -53,7 +53,7 @@ def check_layer(session: Session, directory: Path = _CHECKOUT) -> Findings:
     if checkout.sha256 == applied.sha256:
         faults += find_other_bodies(session, checkout)
     else:
-        notes.append("function texts were not compared: the database has the SQL layer of another checkout")
+        notes.append("function texts were not compared: the database has the SQL layer of another version")
     return Findings(faults, notes)
 
 

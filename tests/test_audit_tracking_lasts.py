@@ -64,9 +64,9 @@ async def test_a_downgrade_takes_the_triggers_along(conn: asyncpg.Connection, da
     await conn.execute("insert into gauge values ('acme', 1)")
     migrator.upgrade()
     assert [row[0] for row in await conn.fetch(TRACKED)] == [
-        *("public.alert_rules", "public.alerts", "public.devices", "public.escalation_policies"),
+        *("public.alert_rules", "public.alerts", "public.api_keys", "public.devices", "public.escalation_policies"),
         *("public.escalation_steps", "public.notification_channels", "public.notification_routes"),
-        "public.tenant_limits",
+        *("public.revocations", "public.tenant_limits"),
     ]
 
 

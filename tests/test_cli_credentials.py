@@ -28,7 +28,7 @@ def run(*arguments: str) -> str:
 
 
 def test_a_key_is_made_listed_and_revoked(url: str, conn_sync: Any) -> None:
-    conn_sync("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
+    conn_sync("insert into tenants (tenant_id, name) values ('acme', 'Acme'), ('other', 'Other')")
     key = run("key", "create", "Stock", "--tenant", "acme", "--scope", "devices:read", "--scope", "alerts:read").strip()
     assert key.startswith("pulse_key_acme_")
     [row] = conn_sync("select key_hash, role, scopes, created_by from api_keys")
@@ -43,7 +43,7 @@ def test_a_key_is_made_listed_and_revoked(url: str, conn_sync: Any) -> None:
     for arguments, said in (
         (("Stock", "--scope", "devices:*"), "devices:\\* is no scope"),
         (("\x1b[2J", "--scope", "devices:read"), "control character"),
-        (("Stock", "--scope", "devices:read", "--tenant", "nosuch"), "refuses"),
+        (("Stock", "--scope", "devices:read", "--tenant", "nosuch"), "there is no tenant nosuch"),
     ):
         with pytest.raises(LocalError, match=said):
             run("key", "create", *arguments)
@@ -52,8 +52,23 @@ def test_a_key_is_made_listed_and_revoked(url: str, conn_sync: Any) -> None:
         run("key", "create", "Stock", "--scope", "devices:read", "--tenant", "system")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "list"),
+        ("key", "revoke", "1"),
+        ("token", "revoke", "--subject", "mallory", "--reason", "Laptop stolen"),
+        ("token", "revocations"),
+        ("token", "restore", "1"),
+    ],
+)
+def test_a_tenant_that_does_not_exist_is_named(url: str, command: tuple[str, ...]) -> None:
+    with pytest.raises(LocalError, match="there is no tenant nosuch"):
+        run(*command, "--tenant", "nosuch")
+
+
 def test_tokens_are_revoked_listed_and_restored(url: str, conn_sync: Any) -> None:
-    conn_sync("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
+    conn_sync("insert into tenants (tenant_id, name) values ('acme', 'Acme'), ('other', 'Other')")
     acme = ("--tenant", "acme", "--reason", "Laptop stolen")
     with pytest.raises(LocalError, match="name the tokens"):
         run("token", "revoke", *acme)

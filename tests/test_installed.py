@@ -71,6 +71,8 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     alembic = ("-P", "-m", "alembic", "-c", str(packages / "migrations" / "alembic.ini"))
     assert f"{newest} (head)" in run("python", *alembic, "current")
     assert "No new upgrade operations detected" in run("python", *alembic, "check")
+    findings = "import os; from migrations.layer_check import *; print(read_findings(os.environ['PULSE_DATABASE_URL']))"
+    assert run("python", "-P", "-c", findings) == "Findings(faults=[], notes=[])\n"
     run("pulse", "tenant", "create", "acme")
     assert run("pulse", "tenant", "list").startswith("acme")
     assert (tmp_path / ".local" / "state" / "pulse").exists() or not (packages / ".pulse").exists()

@@ -173,7 +173,7 @@ def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: 
     with psycopg.connect(database_url) as session:
         findings = check_layer(session, tmp_path)
         assert findings.faults == []
-        assert "the SQL layer of another checkout" in findings.notes[0]
+        assert "the SQL layer of another version" in findings.notes[0]
         session.execute("update sql_layer set definitions = definitions || '{\"postgres\": 9}'")
         assert any("recorded on Postgres 9" in note for note in check_layer(session).notes)
         session.rollback()

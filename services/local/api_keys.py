@@ -6,6 +6,7 @@ import typer
 
 from services.local import database, keys
 from services.local.errors import LocalError
+from services.local.tenants import require_tenant
 from services.shared import db, tracing
 from services.ui_iot.api_keys import SCOPES, new_api_key
 from services.ui_iot.naming import visible_name
@@ -34,6 +35,7 @@ def create(
         raise LocalError(f"a key's name {error}") from None
     if not 0 < len(title) <= 200:
         raise LocalError("a key's name has 1 to 200 characters")
+    require_tenant(tenant)
     key, digest = new_api_key(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}
     database.in_database(lambda pool: _call(pool, tenant, "select ingest.create_api_key($1)", body))
@@ -52,6 +54,7 @@ def show(*, tenant: Tenant = "demo") -> None:
             )
             return found
 
+    require_tenant(tenant)
     for row in database.in_database(read):
         end = f"revoked {row['revoked_at']:%Y-%m-%d}" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}"
         used = f"used {row['last_used_at']:%Y-%m-%d %H:%M}Z" if row["last_used_at"] else "never used"
@@ -63,6 +66,7 @@ def revoke(
     key_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the key.")], *, tenant: Tenant = "demo"
 ) -> None:
     """Refuse a key from now on, on every process of the API within 5 seconds."""
+    require_tenant(tenant)
     database.in_database(lambda pool: _call(pool, tenant, "select ingest.revoke_api_key($1)", key_id))
     print(f"Key {key_id} is revoked.")
 

@@ -59,7 +59,7 @@ def show() -> None:
 @app.command()
 def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")]) -> None:
     """Show the limits of a tenant, how much of them it uses, and how often each refused something."""
-    _require_tenant(tenant_id)
+    require_tenant(tenant_id)
     rows = database.in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
     print(f"{'limit':<24} {'value':>13} {'used':>12} {'refused':>12}")
     for row in rows:
@@ -84,7 +84,8 @@ def limit(
         print(f"The limit {name} of tenant {tenant_id} was {value} already.")
 
 
-def _require_tenant(tenant_id: str) -> None:
+def require_tenant(tenant_id: str) -> None:
+    """Raise LocalError when there is no such tenant."""
     if tenant_id not in {known_id for known_id, _ in database.in_database(list_tenants)}:
         raise LocalError(f"there is no tenant {tenant_id}: ./pulse tenant list shows all")
 

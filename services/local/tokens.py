@@ -8,7 +8,7 @@ import typer
 from services.local import database, keys, seed
 from services.local.errors import LocalError
 from services.local.home import Home
-from services.local.tenants import make_token
+from services.local.tenants import make_token, require_tenant
 from services.shared import db, tracing
 from services.shared.oidc_settings import Oidc
 from services.ui_iot.naming import visible_name
@@ -58,6 +58,7 @@ def revoke(
     reason: Annotated[str, typer.Option(help="Why; it stands in the audit trail.")],
 ) -> None:
     """Refuse the user tokens that meet every named condition, on every process of the API within 5 seconds."""
+    require_tenant(tenant)
     before = datetime.now(UTC) if logout else issued_before.replace(tzinfo=UTC) if issued_before else None
     conditions = {"subject": subject, "session": session, "token_id": token_id}
     if before is None and not any(conditions.values()):
@@ -88,11 +89,12 @@ def show(*, tenant: Tenant = "demo") -> None:
             )
             return found
 
+    require_tenant(tenant)
     for row in database.in_database(read):
         names = ("subject", "session", "token_id", "issued_before")
-        conditions = " ".join(f"{name}={row[name]}" for name in names if row[name] is not None)
-        # What a token named itself may hold any character.
-        print(f"{row['revocation_id']:>6}  {conditions!a}  until {row['expires_at']:%Y-%m-%d %H:%M}Z  {row['reason']}")
+        # A claim of a token may hold any character.
+        conditions = ascii(" ".join(f"{name}={row[name]}" for name in names if row[name] is not None))[1:-1]
+        print(f"{row['revocation_id']:>6}  {conditions}  until {row['expires_at']:%Y-%m-%d %H:%M}Z  {row['reason']}")
 
 
 @app.command()
@@ -102,6 +104,7 @@ def restore(
     tenant: Tenant = "demo",
 ) -> None:
     """Lift a revocation: the tokens that it named are accepted again until they expire."""
+    require_tenant(tenant)
     database.in_database(lambda pool: _call(pool, tenant, "select ingest.delete_revocation($1)", revocation_id))
     print(f"Revocation {revocation_id} is lifted.")
 

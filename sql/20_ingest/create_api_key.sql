@@ -14,7 +14,7 @@ begin
   elsif v_tenant_id = 'system' then
     raise exception using errcode = 'PU422', message = 'system is Pulse''s own tenant and has no API keys';
   end if;
-  -- Two at once must not pass the limit together.
+  -- Two at once must not pass the limit together. No login can lock this row.
   perform from public.tenants t where t.tenant_id = v_tenant_id for no key update;
   if (
     select count(*)

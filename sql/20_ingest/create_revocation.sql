@@ -20,8 +20,8 @@ begin
   elsif v_new.issued_before > v_now + interval '1 minute' then
     raise exception using errcode = 'PU422', message = 'issued_before must not lie in the future';
   end if;
-  -- Every API process holds the list in memory, so it is bounded. The tenant's row keeps two at once from passing the limit
-  -- together: no login that reads can lock it, so none can keep a token from being revoked.
+  -- The list is bounded because every API process holds it in memory. Two at once must not pass the limit together.
+  -- No login can lock this row.
   perform from public.tenants t where t.tenant_id = v_tenant_id for no key update;
   if (select count(*) from public.revocations r where r.tenant_id = v_tenant_id and r.expires_at > v_now) >= v_most then
     raise exception using errcode = 'PU409', message = format(

@@ -20,7 +20,8 @@ class ForwardedScheme:
             client = scope.get("client")
             if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
                 # In place: the headers for browsers are added outside and need it too.
-                scope["scheme"] = _SECURE.get(scope["scheme"], scope["scheme"])
+                scheme = scope.get("scheme", "http")
+                scope["scheme"] = _SECURE.get(scheme, scheme)
         await self.app(scope, receive, send)
 
 
