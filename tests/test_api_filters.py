@@ -77,6 +77,8 @@ async def _fill(conn: asyncpg.Connection, tenant_id: str) -> None:
     await seed.route(conn, channels[1], **one)
     await _fill_alerts(conn, tenant_id, rules, channels)
     await conn.execute(_EVENTS, tenant_id, TRACES)
+    await conn.execute(_KEYS, tenant_id)
+    await conn.execute(_REVOCATIONS, tenant_id)
 
 
 _CONFIGS = {
@@ -85,6 +87,16 @@ _CONFIGS = {
     "teams": '{"url": "https://example.logic.azure.com/workflows/1"}',
     "pagerduty": '{"routing_key": "0123456789abcdef0123456789abcdef"}',
 }
+_KEYS = """
+insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)
+select $1, role, role, '{devices:read}', sha256(role::bytea), now() + interval '1 day'
+from unnest(array['viewer', 'auditor', 'admin']) role
+"""
+_REVOCATIONS = """
+insert into revocations (tenant_id, subject, session, reason, expires_at)
+select $1, subject, session, 'r', now() + interval '1 day'
+from unnest(array['ann', 'bob', null], array[null, 's1', 's2']) as t (subject, session)
+"""
 _EVENTS = """
 insert into audit_log (
   tenant_id, timestamp, event_id, event_type, category, severity, action, message, source_service, entity_type,
