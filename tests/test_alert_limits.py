@@ -87,25 +87,42 @@ async def test_alerts_above_the_limit_wait_until_there_is_room(conn: asyncpg.Con
     assert [(event["refused"], event["refused_before"]) for event in events] == [(2, 0), (2, 4)]
 
 
-async def test_flapping_above_the_limit_is_counted_and_goes_on_in_the_next_minute(
+async def test_transitions_above_the_limit_are_counted_and_go_on_in_the_next_minute(
     conn: asyncpg.Connection, app_pool: Pool
 ) -> None:
     await fleet(conn, "acme", "umbrella")
     await set_limit(app_pool, "acme", "transitions_per_minute", 6)
-    flapping = [(-40 + number, 95 if number % 2 else 20, "d1") for number in range(20)]
+    # Each device opens, closes and opens: too few changes for one flapping alert.
+    swings = [(-40 + number, 95 if number // 5 % 2 else 20, DEVICES[number % 5]) for number in range(20)]
     for tenant_id in ("acme", "umbrella"):
-        await seed.readings(conn, *flapping, tenant_id=tenant_id)
+        await seed.readings(conn, *swings, tenant_id=tenant_id)
     await evaluate(conn)
     count = "select count(*) from alert_events where tenant_id = $1"
-    # Ten openings: three with their ends were allowed, the last reading breaches and its alert waits.
-    assert [await conn.fetchval(count, tenant_id) for tenant_id in ("acme", "umbrella")] == [6, 19]
+    # Ten openings: three with their ends were allowed; the last readings breach and their alerts wait.
+    assert [await conn.fetchval(count, tenant_id) for tenant_id in ("acme", "umbrella")] == [6, 15]
     assert await refused(conn, "transitions_per_minute") == 7
     assert [event["limit"] for event in await reached(conn)] == ["transitions_per_minute"]
     assert await conn.fetchval(OPEN, "acme") == 0
+    for minute, opened in ((1, 3), (2, 5)):
+        await conn.execute(set_clock(seed.NOON + timedelta(minutes=minute, seconds=minute)))
+        await evaluate(conn)
+        assert await conn.fetchval(OPEN, "acme") == opened
+    assert len(await reached(conn)) == 1
+
+
+async def test_a_flapping_alert_takes_the_limit_once(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """Withheld it waits as any other alert, and it opens once."""
+    await fleet(conn, "acme")
+    await set_limit(app_pool, "acme", "transitions_per_minute", 2)
+    for device_id in ("d1", "d2"):
+        await seed.readings(conn, *((-40 + number, 95 if number % 2 else 20, device_id) for number in range(20)))
+    await evaluate(conn)
+    assert (await conn.fetchval(OPEN, "acme"), await refused(conn, "transitions_per_minute")) == (1, 1)
+    assert [kind for kind, _ in await story(conn)] == ["opened", "flapping"]
     await conn.execute(set_clock(seed.NOON + timedelta(seconds=61)))
     await evaluate(conn)
-    assert await conn.fetchval(OPEN, "acme") == 1
-    assert len(await reached(conn)) == 1
+    assert await conn.fetchval(OPEN, "acme") == 2
+    assert [kind for kind, _ in await story(conn)] == ["opened", "flapping", "opened"]
 
 
 async def test_a_new_rule_opens_no_more_than_the_limit(conn: asyncpg.Connection, app_pool: Pool) -> None:
