@@ -47,7 +47,7 @@ Attack = Callable[[int, str], Awaitable[None]]
 
 def head(token: str, *lines: str) -> bytes:
     """The head of a request with readings."""
-    start = (f"POST {PATH} HTTP/1.1", "Host: bench", f"Authorization: Bearer {token}", *lines, "", "")
+    start = (f"POST {PATH} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}", *lines, "", "")
     return "\r\n".join(start).encode()
 
 
@@ -67,7 +67,7 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
 
 async def hold_connections(port: int, token: str) -> None:
     """Open connections and leave them; those that were closed are opened anew."""
-    starts = (b"", b"GET /livez HTTP/1.1\r\nHost: b", head(token, "Content-Length: 1000") + b"[")
+    starts = (b"", b"GET /livez HTTP/1.1\r\nHost: localhost", head(token, "Content-Length: 1000") + b"[")
 
     async def hold(start: bytes) -> None:
         while True:
@@ -79,7 +79,7 @@ async def hold_connections(port: int, token: str) -> None:
 async def send_small_pieces(port: int, token: str) -> None:
     """Send what takes long to be read for its size, without a valid token."""
     chunked = head(token + "x", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 40_000
-    lines = b"GET /livez HTTP/1.1\r\nHost: b\r\n" + b"a:b\r\n" * 10_000 + b"\r\n"
+    lines = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"a:b\r\n" * 10_000 + b"\r\n"
     while True:
         await asyncio.gather(*(exchange(port, data) for data in (chunked, lines) * 2))
 
@@ -126,7 +126,7 @@ async def probe(port: int, seconds: float) -> list[float]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         started = time.perf_counter()
-        answer = await exchange(port, b"GET /livez HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
+        answer = await exchange(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         took.append(time.perf_counter() - started)
         require_effect("probes answered with 200", found=answer.startswith(b"HTTP/1.1 200"), expected=1)
         await asyncio.sleep(0.02)

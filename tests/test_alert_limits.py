@@ -25,7 +25,7 @@ async def reached(conn: asyncpg.Connection) -> list[dict[str, Any]]:
 
 async def refused(conn: asyncpg.Connection, limit: str) -> int:
     """What the metric says of a limit."""
-    return int(await conn.fetchval('select value from metrics.limit_refusals_total where "limit" = $1', limit))
+    return int(await conn.fetchval("select value from metrics.limit_refusals_total where limit_name = $1", limit))
 
 
 async def fleet(conn: asyncpg.Connection, *tenants: str) -> None:

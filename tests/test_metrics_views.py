@@ -54,7 +54,7 @@ VIEWS = {
     "oldest_transaction_age_seconds": (),
     "partitions": ("table_name",),
     "partitions_ahead_seconds": ("table_name",),
-    "limit_refusals_total": ("limit",),
+    "limit_refusals_total": ("limit_name",),
     "process_starts_total": ("service",),
     "process_stops_total": ("service",),
     "queue_depth": ("service", "queue_name"),

@@ -75,7 +75,7 @@ async def test_a_caller_above_a_limit_gets_429_and_hurts_no_other(
         assert await running.stop() == 0
     events = [(row["tenant_id"], orjson.loads(row["details"])["limit"]) for row in await conn.fetch(REACHED)]
     assert events == [("acme", "requests"), ("umbrella", "requests")]
-    refused = "select value from metrics.limit_refusals_total where \"limit\" = 'requests'"
+    refused = "select value from metrics.limit_refusals_total where limit_name = 'requests'"
     assert await conn.fetchval(refused) == 11
     let_in = "select count(*) from audit_log where event_type = 'auth.login_success'"
     assert await conn.fetchval(let_in) == 13

@@ -1,5 +1,5 @@
 create view metrics.limit_refusals_total as
-select known.limit_name as "limit", coalesce(r.refused, 0) as value
+select known.limit_name, coalesce(r.refused, 0) as value
 from (
   values ('rules'), ('devices'), ('series'), ('channels'), ('alerts_open'), ('transitions_per_minute'),
     ('requests'), ('trace_lookups'), ('audit_tails')
@@ -9,4 +9,4 @@ left join (
 ) r using (limit_name);
 
 comment on view metrics.limit_refusals_total is
-  'What limits of tenants refused since the installation, by limit; pulse tenant limits shows the tenant.';
+  'What limits of tenants refused since the installation, by limit. `pulse tenant limits` shows those of a tenant.';

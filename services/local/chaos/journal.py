@@ -66,10 +66,12 @@ class Request:
         """Event types that it may have caused, whatever was answered."""
         if self.act in REFUSED_ACTS:
             return frozenset({"auth.login_failure"})
+        # While the API cannot read which tokens are revoked it accepts none.
+        unread = {"auth.login_failure"} if self.status is None or self.reason == "auth_unavailable" else set()
         if self.act == FORBIDDEN:
             # One whose client left before the role was looked at was let in.
-            return frozenset({"auth.forbidden", SUCCESS})
-        return frozenset({SUCCESS, self.act})
+            return frozenset({"auth.forbidden", SUCCESS, *unread})
+        return frozenset({SUCCESS, self.act, *unread})
 
     @property
     def outcome(self) -> str:
