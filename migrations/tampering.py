@@ -46,7 +46,8 @@ routine (owner, acl, name) as (
      and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
 )
 select format('setting %%s of %%s', split_part(setting, '=', 1), concat_ws(' in ',
-         case when s.setrole <> 0 then 'role ' || s.setrole::regrole::text end,
+         case when s.setrole <> 0 then 'role ' || s.setrole::regrole::text
+              when s.setdatabase = 0 then 'all roles' end,
          case when s.setdatabase <> 0 then 'database ' || current_database() end))
   from pg_db_role_setting s cross join unnest(s.setconfig) as setting
  where (s.setrole = 0 or s.setrole in (select oid from ours))

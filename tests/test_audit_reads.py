@@ -146,3 +146,14 @@ async def test_polling_leaves_two_rows_a_window_over_http(app_url: str, conn: as
 
 async def _is_sum(count: Any, viewers: list[str]) -> bool:
     return bool(await count("auth.login_success", viewers) == 60)
+
+
+async def test_requests_that_no_route_takes_share_a_row(app_url: str, conn: asyncpg.Connection) -> None:
+    """They change nothing, whatever their method is: a viewer or a device must not fill the trail with them."""
+    await seed.device(conn)
+    async with open_api(app_url, audit_read_window_seconds=3600.0) as api:
+        calls = [api.call("POST", f"/api/v1/nowhere/{number}", role="viewer", json={}) for number in range(20)]
+        calls += [api.call(method, "/api/v1/alerts", role="viewer") for method in ("DELETE", "PUT", "M1", "M2")]
+        assert {answer.status_code for answer in await asyncio.gather(*calls)} == {404, 405}
+    rows = [orjson.loads(row["details"]) for row in await conn.fetch(ROWS, "auth.login_success", ["viewer@acme"])]
+    assert sorted(row.get("count", 1) for row in rows) == [1, 23]

@@ -147,6 +147,13 @@ async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.Mon
     assert api.backend.bodies.held == 0
 
 
+async def test_a_body_that_is_too_long_is_read_to_its_end(api: Api) -> None:
+    """At Connection: close the server hangs up at once, and a client that still sends sees a reset, not the answer."""
+    for path in ("/api/v1/rules", PATH):
+        refused = await api.call("POST", path, content=b"[" + b" " * (9 * MIB) + b"]")
+        assert (refused.status_code, "connection" in refused.headers) == (413, False)
+
+
 def principal(tenant: str, device: str) -> Principal:
     """A device."""
     return Principal(tenant, "device", Actor("device", device))
@@ -253,6 +260,7 @@ async def test_bodies_that_are_held_open_are_bounded(app_url: str, conn: asyncpg
         assert {response.status_code for response in refused} == {429}
         assert "PULSE_BODY_BYTES_PER_CALLER" in refused[0].json()["detail"]
         assert refused[0].headers["retry-after"]
+        assert "connection" not in refused[0].headers
         short = {"device_id": "boiler-1", "metric": "heat", "value": 1}
         assert (await api.call("POST", PATH, json=short)).json()["accepted"] == 1
         for event in stuck:

@@ -76,6 +76,7 @@ TAMPERING = {
     "grant delete on audit_log_default to mallory": ["grant of delete on table public.audit_log_default to mallory"],
     "alter table audit_log_default owner to mallory": ["owner of table public.audit_log_default: mallory"],
     "grant create on schema audit to mallory": ["grant of create on schema audit to mallory"],
+    "alter role all set session_replication_role = replica": ["setting session_replication_role of all roles"],
     "alter role pulse_operator set search_path = mallory, public": ["setting search_path of role pulse_operator"],
     "create function pg_catalog.sha256(text) returns bytea language sql return sha256(''::bytea)": [
         "routine sha256(text) in pg_catalog"

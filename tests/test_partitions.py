@@ -65,6 +65,14 @@ async def bounds(conn: asyncpg.Connection, parent: str) -> list[tuple[str, datet
     return [(row["relname"], row["lower"], row["upper"]) for row in rows]
 
 
+@pytest.mark.parametrize(("days", "months"), [(367, 1), (1, 25), (-1, 1), (1, -1)])
+async def test_no_call_makes_partitions_without_end(conn: asyncpg.Connection, days: int, months: int) -> None:
+    """Everybody who inserts waits for the one transaction that makes them."""
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await make(conn, days, months)
+    assert refused.value.sqlstate == "PU422"
+
+
 async def test_a_fresh_database_gets_its_partitions(conn: asyncpg.Connection) -> None:
     """Days from 8 back, months from the previous; a second call has nothing to do."""
     await set_now(conn, "2026-11-23 10:00Z")

@@ -156,6 +156,10 @@ async def test_events_carry_the_service_that_logged_in(
             "select source_service, actor_type, actor_id, entity_name from audit_log order by timestamp desc limit 1"
         )
         assert tuple(row) == (service, "service", service, service)
+    async with connected(role_url("pulse_ops")) as worker:
+        await worker.execute("select audit.record_process('ui_iot', 'host:1', 'stopped')")
+    row = await conn.fetchrow("select source_service, actor_id from audit_log order by timestamp desc limit 1")
+    assert tuple(row) == ("ops_worker", "ops_worker")
     await seed.device(conn)
     await seed.rule(conn)
     await seed.readings(conn, (0, 90))

@@ -50,11 +50,15 @@ class Attempt:
         """Note who it is; whether that is enough is decided where the route is known."""
         self._principal = principal
 
-    async def accept(self) -> None:
-        """The caller is let in. Raises AuditBlocked when that cannot be put on record, and then it is not."""
+    async def accept(self, *, is_routed: bool = True) -> None:
+        """The caller is let in. Raises AuditBlocked when that cannot be put on record, and then it is not.
+
+        is_routed: whether a route takes the request. One that none takes changes nothing, whatever its method is.
+        """
         event = self._acceptance()
         if event is not None:
-            self.on_record = await self._audit.record(event, read=self._read_kind())
+            kind = self._read_kind() if is_routed else "unrouted"
+            self.on_record = await self._audit.record(event, read=kind)
 
     async def refresh(self, principal: Principal | None) -> None:
         """The caller gets a new token; None when the token does not say whose it is. Raises AuditBlocked."""

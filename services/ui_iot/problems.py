@@ -122,10 +122,10 @@ class LimitReached(HTTPException):
 
 
 class Overloaded(HTTPException):
-    """The request would take more than its share; the rest of its body is not read."""
+    """The request would take more than its share; the rest of its body is read and dropped."""
 
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(status, detail, {"Retry-After": str(RETRY_SECONDS), "Connection": "close"})
+        super().__init__(status, detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:

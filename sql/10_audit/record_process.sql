@@ -3,7 +3,9 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_service constant text := coalesce(audit._own_service(), p_service);
+  -- The events of pulse_ops may be a person's, so _own_service() does not name it; a process of it is the ops worker's.
+  v_service constant text := coalesce(
+    audit._own_service(), case session_user when 'pulse_ops' then 'ops_worker' end, p_service);
 begin
   perform audit.write(array[audit.event(
     p_tenant_id => 'system',

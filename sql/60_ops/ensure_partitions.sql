@@ -8,6 +8,10 @@ as $$
 declare
   v_partition record;
 begin
+  -- One transaction makes them all, and whoever inserts waits for its end.
+  if p_ahead_days not between 0 and 366 or p_ahead_months not between 0 and 24 then
+    raise exception using errcode = 'PU422', message = 'partitions are made at most 366 days and 24 months ahead';
+  end if;
   perform ops._await_lock('partitions');
   for v_partition in
     select plan.*
@@ -42,4 +46,4 @@ $$;
 comment on function ops.ensure_partitions(integer, integer) is
   'Make the partitions of telemetry (days) and audit_log (months) that are missing, up to so many ahead. Gives each '
   'one with its outcome: created, or busy when its locks were not free in time. Any number of copies may call it at '
-  'once; raises 55P03 when another one is at it for long.';
+  'once; raises 55P03 when another one is at it for long, PU422 above 366 days or 24 months.';

@@ -33,7 +33,7 @@ class _Settling:
             return
         if message["type"] == "http.response.start":
             try:
-                await self._attempt.accept()
+                await self._attempt.accept(is_routed=False)
             except AuditBlocked:
                 self._replaced = True
                 await blocked_problem()(self._scope, self._receive, self._send)

@@ -41,7 +41,8 @@ class BodyLimitMiddleware:
         detail = f"The body may have {most} bytes{_SETTING if most == self._ingest_bytes else ''}."
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if announced.isdigit() and int(announced[:20]) > most:
-            await problem(413, detail, headers={"Connection": "close"})(scope, receive, send)
+            # Without Connection: close, at which the client would see a reset while it sends, and not the answer.
+            await problem(413, detail)(scope, receive, send)
             return
         taken = 0
         hold: Hold | None = None
