@@ -18,7 +18,7 @@ SHORT = {
     "exporter": ["--history", "600", "--pending", "40", "--scrapes", "2", "--rounds", "1"],
     "fairness": ["--probes", "20", "--rules", "20", "--readings", "200", "--rounds", "1"],
     "evaluation": ["--readings", "2000", "--devices", "100", "--breaching", "0.01", "--rounds", "1"],
-    "door": ["--seconds", "0.5"],
+    "door": ["--seconds", "2"],
     "reading_to_webhook": ["--seconds", "1", "--rate", "20"],
     "fairness_delivery": ["--seconds", "1", "--rate", "20", "--jobs", "2"],
 }
