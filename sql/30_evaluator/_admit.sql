@@ -32,15 +32,20 @@ begin
       select core._limit_of(t.tenant_id, 'alerts_open') as alerts_open,
         core._limit_of(t.tenant_id, 'transitions_per_minute') as transitions
     ) most
-  ), judged as materialized (
-    select o.*, case
-        when o.stays and t.open + count(*) filter (where o.stays) over earlier > t.alerts_open then 'alerts_open'
-        -- An alert that opens also closes, so it takes two.
-        when t.used + 2 * count(*) over earlier > t.transitions then 'transitions_per_minute'
-      end as above
+  ), placed as materialized (
+    select o.*, t.used, t.transitions,
+      coalesce(o.stays and t.open + count(*) filter (where o.stays) over earlier > t.alerts_open, false) as is_full
     from opening o
     left join tenant t using (tenant_id)
     window earlier as (partition by o.tenant_id order by o.position)
+  ), judged as materialized (
+    select p.*, case
+        when p.is_full then 'alerts_open'
+        -- An alert that opens also closes, so it takes two.
+        when p.used + 2 * count(*) filter (where not p.is_full) over earlier > p.transitions then 'transitions_per_minute'
+      end as above
+    from placed p
+    window earlier as (partition by p.tenant_id order by p.position)
   ), counted as (
     insert into evaluator.opening_counts as c (tenant_id, shard, minute, openings)
     select j.tenant_id, core.shard_of(j.tenant_id, j.device_id) as shard, v_minute, count(*)

@@ -3,7 +3,7 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   with lane as materialized (
-    select l.tenant_id, l.shard
+    select l.tenant_id, l.shard, greatest(p_limit / count(*) over (partition by l.tenant_id), 1) as share
     from unnest(p_tenant_ids, p_shards) as l (tenant_id, shard)
     where exists (
       select from public.rule_state s where s.tenant_id = l.tenant_id and s.shard = l.shard and s.due_at <= core.now())
@@ -22,7 +22,7 @@ as $$
         -- What has arrived but is not evaluated may end the breach first.
         and (s.tenant_id, s.device_id, r.metric) not in (select w.tenant_id, w.device_id, w.metric from waiting w)
       order by s.due_at
-      limit p_limit
+      limit l.share
     ) next
   ), fired as (
     update public.rule_state s
@@ -39,4 +39,4 @@ $$;
 
 comment on function evaluator._fire_timers(text[], smallint[], integer) is
   'Turn pending pairs whose for_seconds ran out on the server''s clock without a further reading into firing ones, at most '
-  'p_limit in each lane; return the alerts to open. The caller holds the lanes.';
+  'p_limit of each tenant and one of each lane; return the alerts to open. The caller holds the lanes.';
