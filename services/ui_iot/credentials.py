@@ -43,7 +43,7 @@ def read_headers(scope: Scope) -> Headers:
         host=next(iter(found.get(b"host", ())), ""),
         origin=next(iter(found.get(b"origin", ())), None),
         fetch_site=next(iter(found.get(b"sec-fetch-site", ())), None),
-        scheme=scope["scheme"],
+        scheme=scope.get("scheme", "http"),
     )
 
 

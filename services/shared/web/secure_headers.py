@@ -48,7 +48,7 @@ class SecureHeaders:
             # The scheme is read with the answer: the application may learn from a proxy that it is https.
             async def secured(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    message = {**message, "headers": _complete(message.get("headers", ()), scope["scheme"])}
+                    message = {**message, "headers": _complete(message.get("headers", ()), scope.get("scheme", "http"))}
                 await send(message)
 
             await self.app(scope, receive, secured)
@@ -69,7 +69,7 @@ class _Denial:
 
     async def send(self, message: Message) -> None:
         """Pass the message on; a refusal becomes an answer with the headers."""
-        kind, scheme = message["type"], self._scope["scheme"]
+        kind, scheme = message["type"], self._scope.get("scheme", "http")
         if kind == f"{_EXTENSION}.start":
             await self._send({**message, "headers": _complete(message.get("headers", ()), scheme)})
         elif kind == "websocket.close" and self._can_deny and not self._accepted:
