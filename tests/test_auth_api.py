@@ -596,6 +596,15 @@ async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
     ]
 
 
+async def test_a_caller_makes_no_series_of_methods_that_an_address_does_not_have(api: Api) -> None:
+    """Or a viewer could make /metrics of 2 MB."""
+    for method in ("PUT", "DELETE", "TRACE", "OPTIONS"):
+        assert (await api.call(method, PATH, role="viewer")).status_code == 405
+    labels = {"method": "_OTHER", "path_template": PATH, "status_code": "405"}
+    name = "pulse_http_request_duration_seconds_count"
+    assert api.process.metrics.registry.get_sample_value(name, labels) == 4
+
+
 async def test_an_address_that_waits_is_measured_as_of_the_route_it_asks_for(app_url: str) -> None:
     async with open_api(app_url, auth_rate_limit_per_minute=1) as api:
         statuses = [(await api.client.get(f"{PATH}/x")).status_code for _ in range(2)]

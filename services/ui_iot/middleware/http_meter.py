@@ -114,11 +114,16 @@ class HttpMeter:
         _log_end(scope, context, key, seconds, outcome="status_code", failed=status >= 500)
 
     def _bounded(self, scope: Scope, key: tuple[str, str, int]) -> tuple[str, str, int]:
-        """Return the labels of a request: one without a caller makes few, or anybody could make /metrics large."""
-        if scope.get("pulse.principal") is not None or "pulse.attempt" not in scope:
+        """Return the labels of a request: one without a caller makes few, or anybody could make /metrics large.
+
+        A caller makes none for the methods that an address does not have.
+        """
+        if "pulse.attempt" not in scope:
             return key
         method, template, status = key
         is_declared = self._templates.declares(method, template)
+        if scope.get("pulse.principal") is not None:
+            return key if is_declared or template == UNMATCHED else (OTHER, template, status)
         is_kept = template == UNMATCHED or (is_declared and method != "HEAD")
         return key if is_kept else (OTHER, UNMATCHED, status)
 
