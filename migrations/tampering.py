@@ -78,6 +78,12 @@ select format('membership of %%I in %%I', u.name, g.rolname)
  where u.name || ' ' || g.rolname <> all(%(members)s)
    and (g.oid in (select oid from ours) or g.rolsuper or g.rolname = any(%(powerful)s))
 union all
+-- People log in as the roles that read. The rights of the owner and of a service are for the login that migrates.
+select format('membership of %%I in %%I', u.rolname, g.name)
+  from ours g join pg_auth_members m on m.roleid = g.oid join pg_roles u on u.oid = m.member
+ where g.name <> all(%(for_people)s) and u.oid not in (select oid from ours) and not (u.rolsuper or u.rolcreaterole)
+   and u.oid <> (select datdba from pg_database where datname = current_database())
+union all
 -- A role of others may read what it was granted; what it may change or call is beyond the matrix.
 select distinct format('grant of %%s on %%s to %%s', lower(x.privilege_type), o.name,
                        coalesce(x.grantee::regrole::text, 'public'))
@@ -162,6 +168,7 @@ def find_tampering(session: Session, body: str) -> tuple[list[str], list[str]]:
         "dangerous": list(_DANGEROUS),
         "planned": list(planned_settings(names)),
         "powerful": list(_POWERFUL),
+        "for_people": [names[role] for role in ("auditor", "exporter", "operator")],
         "members": [f"{member} {role}" for member, role in membership_pairs(names)],
     }
     cursor = session.cursor(row_factory=tuple_row)

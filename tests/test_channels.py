@@ -115,6 +115,8 @@ def test_what_a_receiver_repeats_is_blotted_out() -> None:
     for said in (url, "/hook/abcdefgh12/in", "abcdefgh12", "qwertyui%3D1", "qwertyui=1", SECRET, OLD_SECRET):
         assert said not in tell(f"no such hook: {said}!", secrets)
     assert "passw0rd-of-ann" not in tell("hello passw0rd-of-ann", secrets)
+    # A part of a secret, and a secret that the end of a long answer cuts in two.
+    assert "efgh12" not in tell("no hook efgh12… but bcdefgh12", secrets)
     assert tell("this hook is closed", secrets) == "this hook is closed"
 
 

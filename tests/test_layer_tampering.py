@@ -83,6 +83,7 @@ TAMPERING = {
     ],
     "grant insert on audit_log to mallory": ["grant of insert on table public.audit_log to mallory"],
     "grant execute on function audit.write to mallory": ["grant of execute on routine audit.write to mallory"],
+    "create role intruder login; grant pulse_owner to intruder": ["membership of intruder in pulse_owner"],
     "grant pulse_auditor to pulse_app": ["membership of pulse_app in pulse_auditor"],
     "grant pg_write_all_data to pulse_exporter": ["membership of pulse_exporter in pg_write_all_data"],
     "alter role pulse_app bypassrls": ["attribute bypassrls of role pulse_app"],

@@ -166,9 +166,9 @@ SMUGGLED = [
 async def test_a_body_whose_length_is_stated_twice_is_400_and_ends_the_connection(api: Api) -> None:
     second = head("GET", "/livez", "Host: api.test")
     async with listening(api) as port:
-        for lines in SMUGGLED:
+        for version, lines in [*(("1.1", lines) for lines in SMUGGLED), ("1.0", ("Transfer-Encoding: chunked",))]:
             async with RawConnection(port) as connection:
-                first = "\r\n".join(("POST /livez HTTP/1.1", "Host: api.test", *lines, "", "")).encode()
+                first = "\r\n".join((f"POST /livez HTTP/{version}", "Host: api.test", *lines, "", "")).encode()
                 connection.write(first + b"0\r\n\r\n" + second)
                 answer = await connection.read_all()
             assert status_of(answer) in (400, 501), (lines, answer)

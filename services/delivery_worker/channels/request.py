@@ -13,6 +13,7 @@ from services.delivery_worker.channels.outcome import Outcome, Verdict, classify
 
 _LONGEST_REASON = 300
 _LONGEST_ANSWER_BYTES = 4096
+_TELLING_LETTERS = 8
 _ESCAPE = re.compile(r"\\(?:u00|x)([0-9a-fA-F]{2})")
 
 Judge = Callable[[int, str], Verdict | None]
@@ -44,13 +45,29 @@ async def post(
         response = await client.post(parts.url, content=parts.body, headers=dict(parts.headers))
     except (httpx.TransportError, httpx.InvalidURL) as error:
         return classify_error(error, said=tell(str(error), secrets))
-    text = response.content[:_LONGEST_ANSWER_BYTES].decode("utf-8", "replace")
+    text = _beginning(response.content).decode("utf-8", "replace")
     return classify(
         response.status_code,
         said=tell(text, secrets),
         retry_after_seconds=parse_retry_after(response.headers.get("retry-after"), sent_at),
         verdict=judge(response.status_code, text.strip()),
     )
+
+
+def _beginning(content: bytes) -> bytes:
+    """Return the first words of a long answer: a secret that is cut in two is not known as one."""
+    beginning = content[:_LONGEST_ANSWER_BYTES]
+    return beginning if len(content) <= _LONGEST_ANSWER_BYTES else beginning.rpartition(b" ")[0]
+
+
+def _pieces_of(secret: str) -> Iterator[str]:
+    """Yield each run of letters that is long enough to tell a part of the secret, in lower case; words tell nothing."""
+    # Of a whole address everybody may know the scheme and host; its other parts are secrets of their own.
+    letters = 0 if "://" in secret else len(secret)
+    for first in range(letters - _TELLING_LETTERS + 1):
+        piece = secret[first : first + _TELLING_LETTERS]
+        if any(character.isdigit() or character.isupper() for character in piece):
+            yield piece.casefold()
 
 
 def _plain_forms(text: str) -> Iterator[str]:
@@ -68,11 +85,12 @@ def _plain_forms(text: str) -> Iterator[str]:
 def tell(text: str, secrets: Sequence[str]) -> str:
     """Return the text in one short printable line, with each secret in it blotted out.
 
-    A text that holds a secret in another form (case, escapes, percent-encoding) is not told at all.
+    A text that holds a secret in another form (case, escapes, percent-encoding), or a part of one, is not told at all.
     """
     for secret in secrets:
         text = text.replace(secret, "***")
-    telling = [secret.casefold() for secret in secrets if not (secret.isalpha() and secret.islower())]
+    telling = {secret.casefold() for secret in secrets if not (secret.isalpha() and secret.islower())}
+    telling.update(piece for secret in secrets for piece in _pieces_of(secret))
     if any(secret in plain for plain in _plain_forms(text) for secret in telling):
         return "(not shown: it repeats a part of the address or secret)"
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.backend import Api
@@ -49,7 +49,14 @@ _SHOWN: dict[str, Any] = {
     "expires_at": "2026-01-06T12:01:00Z",
 }
 
+
 # A NUL has no place in a text of the database.
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable: no token with another subject is accepted")
+    return text
+
+
 ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
@@ -57,8 +64,8 @@ class NewRevocation(BaseModel):
     """Tokens to be refused: those that meet every condition named here, one at least."""
 
     model_config = example(**_EXAMPLE)
-    subject: ClaimText | None = None
-    """Tokens with this claim sub."""
+    subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
+    """Tokens with this claim sub, which is printable in every token that is accepted."""
     session: ClaimText | None = None
     """Tokens with this claim sid or session_state."""
     token_id: ClaimText | None = None
