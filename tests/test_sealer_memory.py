@@ -199,6 +199,32 @@ async def test_an_alarm_outlives_the_process_and_its_cause(
     assert (await log.verify()).faults == []
 
 
+async def test_the_wrong_database_raises_no_alarm_that_lasts(log: SealedLog) -> None:
+    """A URL of another installation with this key: nothing is signed there, and here the log goes on."""
+    await save(log)
+    before = await signed(log)
+    for change in ("installation_id = gen_random_uuid()", "installation_id = gen_random_uuid(), log_begun_at = null"):
+        right = await log.conn.fetchval("select installation_id from installation")
+        await log.conn.execute("set session_replication_role = replica")
+        await log.conn.execute(f"truncate {', '.join(SEALED)}")
+        await log.conn.execute("set session_replication_role = origin")
+        await log.conn.execute(f"update installation set {change}")
+        await restart(log)
+        await log.write(1)
+        assert await log.sealer.seal(log.writer) == 0
+        assert log.sealer.status.reason == "moved"
+        assert f"belong to the log of installation {right}" in log.sealer.status.message
+        assert "PULSE_OPS_DATABASE_URL" in log.sealer.status.message
+        assert log.sealer.keys.memory.read().alarm is None
+        assert await signed(log) == 0
+        await roll_back(log)
+        await log.conn.execute("update installation set installation_id = $1", right)
+    await restart(log)
+    await log.write(1)
+    await log.seal()
+    assert await signed(log) > before
+
+
 class Crash(Exception):
     """The process ends here."""
 

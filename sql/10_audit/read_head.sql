@@ -14,7 +14,8 @@ returns table (
   system_identifier bigint,
   timeline integer,
   database_oid bigint,
-  is_begun boolean
+  is_begun boolean,
+  installation_id text
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -53,7 +54,8 @@ begin atomic
       or exists (select from public.installation i where i.log_begun_at is not null)
       or exists (select from audit.signing_keys)
       or exists (select from audit.checkpoints)
-      or exists (select from audit.tombstones)
+      or exists (select from audit.tombstones),
+    (select i.installation_id::text from public.installation i)
   from (select) as one
   left join head h on true
   left join audit.checkpoints c on c.tree_size = h.tree_size
@@ -67,4 +69,5 @@ end;
 comment on function audit.read_head() is
   'Where the log stands: blocks, rows, the hashes from which its root follows, the checkpoint that was signed over it and '
   'its key, the newest entry, the server on which the newest block of rows was sealed, or '
-  'the present one as it is on record while nothing is sealed; is_begun: whether anything was ever signed here.';
+  'the present one as it is on record while nothing is sealed; is_begun: whether anything was ever signed here; installation_id: of '
+  'public.installation.';

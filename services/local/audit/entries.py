@@ -98,7 +98,7 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
         raise LocalError("the log grew meanwhile: another process seals it")
     with tracing.use_trace_id(None):
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
-            memory = Remembered(keys.memory, keys.memory.forget_damage(), head["note"])
+            memory = Remembered(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
             added = await append_entry(
                 connection, lease, frontier, head["snapshot"], entry, key, memory, actor_type="user"
             )

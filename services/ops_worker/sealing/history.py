@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from services.ops_worker.sealing.standing import LogBroken, check_head, is_lost, two_histories
+from services.ops_worker.sealing.standing import LogBroken, check_head, check_installation, is_lost, two_histories
 from services.shared.db import Connection, Pool
 from services.shared.sealed_log.appending import Remembered
 from services.shared.sealed_log.consistency import grew_from
@@ -42,8 +42,14 @@ class History:
         return max(self._committed(), key=lambda one: one.tree_size, default=None)
 
     async def look_up(self, pool: Pool, head: Mapping[str, Any]) -> None:
-        """Read the memory, and the entries that say what of it is lost. Raises LogBroken, MemoryFault."""
+        """Read the memory, and the entries that say what of it is lost.
+
+        Raises LogBroken, MemoryFault, SealingRefused.
+        """
         self._known, self._lost = self.keys.memory.read(), frozenset()
+        signed = self._known.checkpoint
+        if signed is None or not _is_head(signed, head):
+            check_installation(head, self._known.installation, self.keys)
         if self._known.is_missing and head["tree_size"] == 0:
             raise LogBroken(
                 f"{self.keys.memory.path} is gone, and the database has no blocks: what the key signed is unknown; run "
@@ -72,21 +78,21 @@ class History:
                 raise LogBroken(two_histories(tree.tree_size, one.tree_size))
         pending = await self._settle_pending(connection, tree)
         note = head["note"]
-        memory = Memory(note, pending)
+        memory = Memory(note, pending, installation=head["installation_id"])
         if memory != self._known or self._known.is_missing:
             kept = await asyncio.to_thread(self.keys.memory.replace, self._known, memory)
             # Another process changed it first: the next append is refused, and the next pass reads it anew.
             self._known = kept or self._known
         if note is not None:
             self.seen = open_checkpoint(note, self._verifiers())
-        return frontier, Remembered(self.keys.memory, self._known, note)
+        return frontier, Remembered(self.keys.memory, self._known, note, memory.installation)
 
     async def keep_alarm(self, message: str) -> None:
         """Remember why nothing is signed, until a person has declared what was lost."""
         try:
             known = self.keys.memory.read()
             if known.alarm is None:
-                raised = Memory(known.head, known.pending, Alarm(message, datetime.now(UTC)))
+                raised = replace(known, alarm=Alarm(message, datetime.now(UTC)))
                 await asyncio.to_thread(self.keys.memory.replace, known, raised)
         except MemoryFault as fault:
             log.error("the alarm is not kept: %s", fault)  # noqa: TRY400  # the message is all there is to know

@@ -72,6 +72,20 @@ def check_beginning(head: Mapping[str, Any], keys: KeyFile, *, is_anchored: bool
         )
 
 
+def check_installation(head: Mapping[str, Any], known: str | None, keys: KeyFile) -> None:
+    """Check that the key's memory is of this installation's log. Raises SealingRefused.
+
+    A wrong URL or directory is the common cause. It raises no alarm that outlasts it; nothing is signed meanwhile.
+    """
+    if known is not None and known != head["installation_id"]:
+        raise SealingRefused(
+            "moved",
+            f"{keys.path} and what stands beside it belong to the log of installation {known}, and this database is "
+            f"installation {head['installation_id']}: correct PULSE_OPS_DATABASE_URL or PULSE_AUDIT_KEY_FILE; a new "
+            f"log has its own directory for key and checkpoints; if the id was altered, keep a copy and run `{LOSS}`",
+        )
+
+
 def recorded_site(head: Mapping[str, Any], verifiers: Iterable[VerifierKey]) -> Site | None:
     """Return where the log was last sealed or continued, None when nothing is on record. Raises BadNote."""
     if head["entry"] is not None:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any
@@ -21,11 +21,15 @@ _EVENTS = {"key": "audit.key_changed", "loss": "audit.loss_declared"}
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The memory that an append goes through. head: note over the blocks that are there, None without any."""
+    """The memory that an append goes through.
+
+    head: note over the blocks that are there, None without any. installation: id of the one whose log it is.
+    """
 
     file: MemoryFile
     known: Memory
     head: str | None
+    installation: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,11 @@ async def append(
     base = Extent(frontier.size, frontier.root())
     intent = sign(base, deepcopy(frontier), blocks, key, event)
     kept = await asyncio.to_thread(
-        memory.file.replace, memory.known, Memory(memory.head, intent, None, memory.known.source)
+        memory.file.replace, memory.known, Memory(memory.head, intent, None, memory.installation)
     )
     if kept is None:
         return None
-    return await append_intent(connection, lease, frontier, intent, Remembered(memory.file, kept, memory.head))
+    return await append_intent(connection, lease, frontier, intent, replace(memory, known=kept))
 
 
 def sign(
@@ -104,7 +108,9 @@ async def append_intent(
     if not appended:
         return None
     # Another process that shares the file may have seen the commit and done the same.
-    await asyncio.to_thread(memory.file.replace, memory.known, Memory(intent.signed["note"]))
+    await asyncio.to_thread(
+        memory.file.replace, memory.known, Memory(intent.signed["note"], installation=memory.installation)
+    )
     return intent.checkpoint
 
 

@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -73,11 +73,15 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the sealer knows. head: note of the largest checkpoint that was committed. source: the file it came from."""
+    """What the sealer knows. head: note of the largest checkpoint that was committed. source: the file it came from.
+
+    installation: id of the installation whose log it is, None when that was never kept.
+    """
 
     head: str | None = None
     pending: Intent | None = None
     alarm: Alarm | None = None
+    installation: str | None = None
     source: bytes | None = field(default=None, compare=False)
 
     @property
@@ -136,7 +140,7 @@ class MemoryFile:
                 os.close(directory)
         except OSError as error:
             raise MemoryFault(f"{self.path}: {error.strerror}") from None
-        return Memory(after.head, after.pending, after.alarm, text)
+        return replace(after, source=text)
 
     def forget_damage(self) -> Memory:
         """Return what is kept; a damaged file counts as one that says nothing. Raises MemoryFault."""
@@ -182,6 +186,7 @@ def _parse(text: bytes) -> Memory:
         value["head"],
         None if value["pending"] is None else Intent.parse(value["pending"]),
         None if alarm is None else Alarm(str(alarm["message"]), datetime.fromisoformat(alarm["raised_at"])),
+        None if value.get("installation") is None else str(value["installation"]),
         text,
     )
     memory.checkpoints()
@@ -195,5 +200,6 @@ def _render(memory: Memory) -> bytes:
         "head": memory.head,
         "pending": None if memory.pending is None else memory.pending.as_json(),
         "alarm": None if alarm is None else {"message": alarm.message, "raised_at": alarm.raised_at.isoformat()},
+        "installation": memory.installation,
     }
     return orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n"
