@@ -27,7 +27,7 @@ async def attack(api: Api, number: int, chance: random.Random, paths: list[str])
         "Origin": f"https://{number}.example",
         "User-Agent": f"agent {number}",
         "X-Trace-ID": f"{number:032x}",
-        "Host": f"{number}.example",
+        "Host": f"{number}.localhost",
     }
     if chance.random() < 0.1:
         headers["Content-Encoding"] = f"x-{number}"

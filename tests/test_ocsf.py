@@ -21,6 +21,7 @@ AUTH = (
     "auth.rate_limited",
     "auth.token_refresh",
     "auth.attack_suspected",
+    "auth.api_key_revoked",
 )
 CAPTIONS = {
     "activity_id": "activity_name",

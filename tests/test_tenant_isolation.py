@@ -100,7 +100,11 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
     """Views and no tables, but for the auditor, who reads the trail and its proof; partitions are for nobody."""
     expected = {
         "pulse_app": {"api", "metrics"},
-        "pulse_ops": {"api", "audit", "metrics"},
+        "pulse_ui": {"api"},
+        "pulse_evaluator": {"api"},
+        "pulse_dispatcher": {"api"},
+        "pulse_delivery": {"api"},
+        "pulse_ops": {"api", "audit", "public"},
         "pulse_exporter": {"metrics"},
         "pulse_auditor": {"audit", "public"},
     }
@@ -108,9 +112,12 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
         found = await readable(conn, role)
         assert {row["schema"] for row in found} == schemas, role
         assert not [row["name"] for row in found if row["is_partition"]], role
-    assert [row["name"] for row in await readable(conn, "pulse_auditor") if row["schema"] == "public"] == [
-        "public.audit_log"
-    ]
+    # What the layer is held against is no secret.
+    for role, tables in (
+        ("pulse_auditor", {"public.audit_log", "public.sql_layer"}),
+        ("pulse_ops", {"public.sql_layer"}),
+    ):
+        assert {row["name"] for row in await readable(conn, role) if row["schema"] == "public"} == tables
     # What it verifies by itself: hashes and signatures, no event.
     assert {row["name"] for row in await readable(conn, "pulse_ops") if row["schema"] == "audit"} == {
         "audit.block_headers",
@@ -118,6 +125,7 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
         "audit.log_keys",
         "audit.log_nodes",
         "audit.log_tombstones",
+        "audit.tracked_tables",
     }
     partitions = await conn.fetchval("select count(*) from pg_class where relispartition and relkind = 'r'")
     assert partitions > 5

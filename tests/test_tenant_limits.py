@@ -213,7 +213,7 @@ async def test_rows_from_before_the_revision_count(conn: asyncpg.Connection, dat
     before = await counts(conn, COUNTED)
     assert before == dict.fromkeys(("devices", "rules", "channels", "series"), 1)
     migrator = Migrator(database_url)
-    await asyncio.to_thread(migrator.downgrade, "-1")
+    await asyncio.to_thread(migrator.downgrade, "0009")
     await seed.rule(conn)
     await asyncio.to_thread(migrator.upgrade)
     for tenant_id in ("acme", "umbrella"):
