@@ -39,7 +39,7 @@ async def test_every_exemplar_is_on_record(app_url: str, conn: asyncpg.Connectio
     """Not so a probe, an open path, one of a flood, or what the trail did not take."""
     table_lock = TableLock(conn)
     await seed.tenant(conn)
-    settings: dict[str, Any] = {"audit_database_seconds": 0.5, "audit_spool_dir": NOWHERE}
+    settings: dict[str, Any] = {"audit_database_seconds": 3, "audit_spool_dir": NOWHERE}
     async with open_api(app_url, audit_read_rows_per_window=0, audit_flood_rows_per_window=2, **settings) as api:
         for method, path, role, status in (
             ("GET", DEVICES, "viewer", 200),
