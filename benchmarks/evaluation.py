@@ -116,7 +116,7 @@ async def prove_rules(connection: asyncpg.Connection, fleet: Fleet, options: arg
 
 
 async def prepare(connection: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """Make the tenant, its devices and its rules."""
+    """Make the tenant, without limits, its devices and its rules."""
     await connection.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
     await connection.execute(
         "insert into devices (tenant_id, device_id, name)"
@@ -128,6 +128,10 @@ async def prepare(connection: asyncpg.Connection, options: argparse.Namespace) -
         " select 'acme', 'rule ' || n, 'temperature', '>', $2 from generate_series(1, $1) n",
         options.rules,
         THRESHOLD,
+    )
+    await connection.execute(
+        "insert into tenant_limits (tenant_id, limit_name, value, updated_at)"
+        " select 'acme', limit_name, 0, now() from tenant_limits where tenant_id = 'system'"
     )
     await connection.execute("select ops.ensure_partitions()")
     await connection.execute("analyze devices, alert_rules")
