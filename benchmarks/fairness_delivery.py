@@ -176,7 +176,7 @@ def main() -> None:
         "--rate", type=float, default=50.0, help="notifications a second of the quiet tenant (default 50)"
     )
     parser.add_argument("--channels", type=int, default=80, help="channels whose receiver hangs (default 80)")
-    parser.add_argument("--jobs", type=int, default=20, help="notifications that wait for each of them (default 20)")
+    parser.add_argument("--jobs", type=int, default=20, help="pending notifications for each channel (default 20)")
     conclude(run(parser.parse_args()))
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from services.shared import db
 from services.shared.audit import AuditEvent
-from services.shared.audit.flood import MOST_ACCOUNTS, Flood
+from services.shared.audit.flood import Flood
 from services.shared.audit.ledger import Ledger
 from services.shared.audit.record import read_line
+from services.shared.audit.windows import MOST_MEMBERS
 from tests.trail import open_trail
 from tests.wait import until
 
@@ -111,7 +112,7 @@ def test_accounts_are_counted_apart_and_only_so_many() -> None:
     rows = [details for _, details in told(flood, everything=True)]
     counts = {details.get("account"): details["count"] for details in rows}
     assert counts["victim"] == 31
-    assert len(counts) <= MOST_ACCOUNTS + 2
+    assert len(counts) <= MOST_MEMBERS + 2
     assert sum(counts.values()) == 1031
     # The rest spans all that was merged into it: the second event of the window was the first one counted.
     (rest,) = [details for details in rows if "account" not in details]

@@ -114,7 +114,7 @@ class Evaluator:
         return self._record("evaluate_backlog", row) or int(not has_more)
 
     def _goes_on(self, row: Mapping[str, Any]) -> bool:
-        """Return true while further tenants may have work: until a whole round over all of them found none."""
+        """Return whether tenants may have work left: true until a round over all of them finds none."""
         ends_round = row["saw_all"] or row["last_tenant"] <= self._after
         self._after = row["last_tenant"]
         self._rounds_without_work += ends_round

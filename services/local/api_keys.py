@@ -7,7 +7,7 @@ import typer
 from services.local import database, keys
 from services.local.errors import LocalError
 from services.local.tenants import require_tenant
-from services.shared import db, tracing
+from services.shared import db
 from services.ui_iot.api_keys import SCOPES, new_api_key
 from services.ui_iot.naming import visible_name
 
@@ -38,7 +38,7 @@ def create(
     require_tenant(tenant)
     key, digest = new_api_key(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}
-    database.in_database(lambda pool: _call(pool, tenant, "select ingest.create_api_key($1)", body))
+    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.create_api_key($1)", body))
     print(key)
 
 
@@ -67,11 +67,5 @@ def revoke(
 ) -> None:
     """Refuse a key from now on, on every process of the API within 5 seconds."""
     require_tenant(tenant)
-    database.in_database(lambda pool: _call(pool, tenant, "select ingest.revoke_api_key($1)", key_id))
+    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.revoke_api_key($1)", key_id))
     print(f"Key {key_id} is revoked.")
-
-
-async def _call(pool: db.Pool, tenant: str, query: str, argument: Any) -> Any:
-    with tracing.use_trace_id(None):
-        async with db.act(pool, tenant_id=tenant, actor=_ACTOR, service="local_stack") as connection:
-            return await connection.fetchval(query, argument)

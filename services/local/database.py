@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -14,7 +14,7 @@ from migrations.role_names import RoleNames, RolesRefused
 from services.local.errors import BadSettingError, LocalError
 from services.local.home import Home
 from services.local.state_file import running_state
-from services.shared import db
+from services.shared import db, tracing
 from services.shared.connecting.target import check_url
 from services.shared.settings import Port, Settings
 
@@ -110,6 +110,13 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         yield pool
     finally:
         await db.close_pool(pool)
+
+
+async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
+    """Return the value of a call that changes something of a tenant, in a trace of its own."""
+    with tracing.use_trace_id(None):
+        async with db.act(pool, tenant_id=tenant_id, actor=actor, service=LocalStack.service) as connection:
+            return await connection.fetchval(query, *arguments)
 
 
 def in_database(work: Callable[[db.Pool], Awaitable[Result]]) -> Result:

@@ -16,7 +16,7 @@ from services.local.keys import Role, SigningKey
 from services.local.lock import holder
 from services.local.roster import uses_own_keys
 from services.local.state_file import NotRunningError, read_state
-from services.shared import db, tracing
+from services.shared import db
 from services.shared.visible_text import terminal_text
 from services.ui_iot.claims import SYSTEM_TENANT
 from services.ui_iot.naming import visible_name
@@ -58,7 +58,7 @@ def show() -> None:
 
 @app.command()
 def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")]) -> None:
-    """Show the limits of a tenant, how much of them it uses, and how often each refused something."""
+    """Show each limit of a tenant, its use, and the number of refusals."""
     require_tenant(tenant_id)
     rows = database.in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
     print(f"{'limit':<24} {'value':>13} {'used':>12} {'refused':>12}")
@@ -93,16 +93,13 @@ def require_tenant(tenant_id: str) -> None:
 async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
     """Set a limit of a tenant, None for the default, in a trace of its own; False when that changes nothing."""
     actor = db.Actor(type="user", id=operator(), name="pulse tenant limit")
-    with tracing.use_trace_id(None):
-        async with db.act(pool, tenant_id=tenant_id, actor=actor, service="local_stack") as connection:
-            return bool(await connection.fetchval("select ops.set_limit($1, $2, $3)", tenant_id, name, value))
+    query = "select ops.set_limit($1, $2, $3)"
+    return bool(await database.call(pool, tenant_id, actor, query, tenant_id, name, value))
 
 
 async def create_tenant(pool: db.Pool, tenant_id: str, name: str) -> bool:
     """Make a tenant in a trace of its own; False when there is one of this id."""
-    with tracing.use_trace_id(None):
-        async with db.act(pool, tenant_id=tenant_id, actor=_ACTOR, service="local_stack") as connection:
-            return bool(await connection.fetchval("select ingest.create_tenant($1, $2)", tenant_id, name))
+    return bool(await database.call(pool, tenant_id, _ACTOR, "select ingest.create_tenant($1, $2)", tenant_id, name))
 
 
 async def list_tenants(pool: db.Pool) -> list[tuple[str, str]]:

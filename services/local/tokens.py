@@ -9,7 +9,7 @@ from services.local import database, keys, seed
 from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.tenants import make_token, require_tenant
-from services.shared import db, tracing
+from services.shared import db
 from services.shared.oidc_settings import Oidc
 from services.ui_iot.naming import visible_name
 from services.ui_iot.revocation_time import lasting_seconds
@@ -73,7 +73,8 @@ def revoke(
             max_token_seconds=Oidc().max_token_seconds,
         ),
     }
-    made = database.in_database(lambda pool: _call(pool, tenant, "select ingest.create_revocation($1)", body))
+    query = "select ingest.create_revocation($1)"
+    made = database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, body))
     print(f"Revocation {made['revocation_id']} is in force until {made['expires_at']}.")
 
 
@@ -105,14 +106,9 @@ def restore(
 ) -> None:
     """Lift a revocation: the tokens that it named are accepted again until they expire."""
     require_tenant(tenant)
-    database.in_database(lambda pool: _call(pool, tenant, "select ingest.delete_revocation($1)", revocation_id))
+    query = "select ingest.delete_revocation($1)"
+    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, revocation_id))
     print(f"Revocation {revocation_id} is lifted.")
-
-
-async def _call(pool: db.Pool, tenant: str, query: str, argument: Any) -> Any:
-    with tracing.use_trace_id(None):
-        async with db.act(pool, tenant_id=tenant, actor=_ACTOR, service="local_stack") as connection:
-            return await connection.fetchval(query, argument)
 
 
 def _visible(reason: str) -> str:

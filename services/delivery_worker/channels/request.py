@@ -61,7 +61,7 @@ def _beginning(content: bytes) -> bytes:
 
 
 def _pieces_of(secret: str) -> Iterator[str]:
-    """Yield each run of letters that is long enough to tell a part of the secret, in lower case; words tell nothing."""
+    """Yield each run of letters that reveals a part of the secret, in lower case; plain words reveal nothing."""
     # Of a whole address everybody may know the scheme and host; its other parts are secrets of their own.
     letters = 0 if "://" in secret else len(secret)
     for first in range(letters - _TELLING_LETTERS + 1):

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from services.shared.audit.event import AuditEvent, new_event_id
-from services.shared.audit.windows import MOST_MEMBERS, Tally, Windows, address_group
-
-MOST_ACCOUNTS = MOST_MEMBERS
-"""Accounts that are counted apart in one window, and so the most rows it can end in, but one."""
+from services.shared.audit.windows import Tally, Windows, address_group
 
 
 class Flood(Windows):

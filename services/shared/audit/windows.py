@@ -1,6 +1,7 @@
 """Events of one kind within a window: the first are rows of their own, the rest is counted, in bounded memory."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from ipaddress import IPv6Address, ip_address
@@ -56,7 +57,7 @@ class _Window:
         return self.tallies.setdefault(member, Tally(event))
 
 
-class Windows:
+class Windows(ABC):
     """Decides for each event whether it is a row of its own. rows: how many are in a window, 0 for all."""
 
     buffer: ClassVar[str] = "events"
@@ -140,9 +141,9 @@ class Windows:
             self._due.append((make_line(event, self._service), count))
         self._on_due()
 
+    @abstractmethod
     def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
         """Return the events of a window that is over, and how many each stands for."""
-        raise NotImplementedError
 
 
 def address_group(event: AuditEvent) -> Hashable:
