@@ -27,9 +27,9 @@ from services.local.database import LocalStack
 from services.local.postgres import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
-from tests.hardening import DEPLOYER, harden, make_deployer, migrate_as_deployer
-from tests.migrating import Migrator
-from tests.sealing import Seal, sealer_of
+from tests.support.hardened_server import DEPLOYER, harden, make_deployer, migrate_as_deployer
+from tests.support.migrator import Migrator
+from tests.support.sealer import Seal, sealer_of
 
 # How long an example takes is the machine's business.
 hypothesis.settings.register_profile("pulse", deadline=None)
@@ -37,6 +37,13 @@ hypothesis.settings.load_profile("pulse")
 
 PASSWORD = "only-for-tests"
 ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses the server, so that it can be run again on another version of Postgres."""
+    for item in items:
+        if "pg_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
 
 
 @dataclass(frozen=True, slots=True)
