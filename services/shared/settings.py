@@ -186,7 +186,7 @@ class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
 
     @field_validator("reuse_port")
     @classmethod
-    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:
+    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's signature
         if reuse_port and info.data.get("metrics_port", "invalid") is None:
             raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
         return reuse_port

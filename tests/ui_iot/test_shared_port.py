@@ -78,7 +78,7 @@ async def test_the_sum_over_both_metrics_ports_is_what_the_clients_saw(
 
         async def both_answered() -> bool:
             await send(client, saw)
-            return all([counts.total() for counts in await counts_at(client, (first_port, second_port))])
+            return all(counts.total() for counts in await counts_at(client, (first_port, second_port)))
 
         await until(both_answered)
         before, kept = await counts_at(client, (first_port, second_port))

@@ -10,11 +10,12 @@ from services.shared.web import PROBE_PATHS, has_path
 from services.ui_iot.attempt import Attempt
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.credentials import read_headers
+from services.ui_iot.docs_page import DOCS_PATHS
 from services.ui_iot.problems import blocked_problem, problem, refusal_problem
 from services.ui_iot.refusals import Refusal
 
 # /auth/refresh shows a refresh token in its body and audits itself.
-OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
+OPEN_PATHS: Final = PROBE_PATHS | DOCS_PATHS | {"/auth/refresh"}
 
 
 class _Settling:
