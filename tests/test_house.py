@@ -130,6 +130,18 @@ def test_tests_never_sleep() -> None:
     assert found == {"tests/support/wait.py", "tests/shared/test_http_client.py"}
 
 
+def test_no_test_imports_another_test() -> None:
+    """What several tests need is in tests/support, or a fixture in the conftest.py of their room."""
+    imports = re.compile(r"^(?:from|import) tests\.(?!support\b)\S+", re.MULTILINE)
+    programs = re.compile(r"from tests\.(advisories|fastapi_versions) ")
+    found = {
+        f"{name(path)}: {line}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in imports.findall(programs.sub("", path.read_text(encoding="utf-8")))
+    }
+    assert found == set()
+
+
 def test_the_lock_names_no_registry() -> None:
     """Where packages come from is the machine's business; what they are is fixed by hashes."""
     pinned = {}

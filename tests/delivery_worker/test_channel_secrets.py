@@ -31,10 +31,10 @@ from services.shared.secret_box import (
     shown_url,
 )
 from services.shared.settings import DeliveryWorker, UiIot
-from tests.delivery_worker.test_delivery_worker import Start, start  # noqa: F401  # a fixture
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.delivery import job, states
+from tests.support.delivery_process import Start
 from tests.support.migrator import Migrator
 from tests.support.receiver import Receiver
 from tests.support.wait import until
@@ -258,7 +258,7 @@ WORDS = {"webhooks", "services", "hooks", "catch", "token"}
 )
 async def test_what_a_receiver_repeats_is_not_recorded(
     conn: asyncpg.Connection,
-    start: Start,  # noqa: F811
+    start: Start,
     said: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -339,7 +339,7 @@ def test_an_altered_box_does_not_open(key_file: Path) -> None:
 async def test_the_worker_sends_what_was_sealed(
     conn: asyncpg.Connection,
     app_url: str,
-    start: Start,  # noqa: F811
+    start: Start,
     key_file: Path,
 ) -> None:
     """A worker without the key keeps the jobs, with their attempts; a copied row is refused and sent nowhere."""

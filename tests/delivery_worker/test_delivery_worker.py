@@ -5,9 +5,6 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -15,100 +12,17 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from services.delivery_worker.worker import build
 from services.shared import tracing
-from services.shared.db import Pool
 from services.shared.logging import JsonFormatter
-from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process
 from services.shared.settings import DeliveryWorker
-from services.shared.worker import Loop
-from services.shared.worker.listener import Listener
-from services.shared.worker.loop import run_loop
-from services.shared.worker.metrics import WorkerMetrics
 from tests.support import seed
 from tests.support.connections import connections
 from tests.support.delivery import alert, expire_leases, job, make_due, states
+from tests.support.delivery_process import KEY, SECRET, Start, claiming
 from tests.support.receiver import Receiver
 from tests.support.wait import until
 
-KEY = b"0123456789abcdefghijklmn"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
 URL = "postgresql://unused"
-
-Start = Callable[..., Awaitable["Worker"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One worker and its two loops' passes."""
-
-    process: Process
-    metrics: WorkerMetrics
-    claim_loop: Loop
-    reap_loop: Loop
-    stop: Callable[[], Awaitable[None]]
-
-    async def claim(self) -> int:
-        """One pass of the claim loop."""
-        assert self.process.pool is not None
-        return await self.claim_loop.step(self.process.pool)
-
-    async def reap(self) -> int:
-        """One pass of the reap loop."""
-        assert self.process.pool is not None
-        return await self.reap_loop.step(self.process.pool)
-
-    def observed(self, operation: str) -> float:
-        """Observations of an operation's duration."""
-        labels = {"service": "delivery_worker", "operation": operation}
-        return self.process.metrics.registry.get_sample_value("pulse_processing_duration_seconds_count", labels) or 0
-
-
-@pytest.fixture
-async def start(app_pool: Pool) -> AsyncIterator[Start]:
-    """Starts workers that share a pool; each stops at the end of the test unless it was stopped before."""
-
-    async def start_one(**settings: Any) -> Worker:
-        defaults: dict[str, Any] = {"allow_private_destinations": True, "delivery_stop_seconds": 0.3}
-        process = Process(
-            DeliveryWorker(database_url=URL, **(defaults | settings)), ProcessMetrics("delivery_worker"), app_pool
-        )
-        metrics = WorkerMetrics(process.metrics, loops=["claim", "reap"])
-        own = AsyncExitStack()
-        claim, reap = await own.enter_async_context(build(process))
-        stack.push_async_callback(own.aclose)
-
-        async def stop() -> None:
-            process.stopping = True
-            await own.aclose()
-
-        return Worker(process, metrics, claim, reap, stop)
-
-    async with AsyncExitStack() as stack:
-        yield start_one
-
-
-@asynccontextmanager
-async def claiming(*workers: Worker) -> AsyncIterator[None]:
-    """Run the claim loops of workers, polling fast."""
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for worker in workers:
-            loop = replace(worker.claim_loop, poll_seconds=0.01)
-            tasks.create_task(
-                run_loop(
-                    loop,
-                    worker.process,
-                    metrics=worker.metrics,
-                    listener=Listener(worker.process, worker.metrics),
-                    stop=stop,
-                )
-            )
-        try:
-            yield
-        finally:
-            stop.set()
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:

@@ -9,10 +9,9 @@ import pytest
 
 from services.evaluator_iot.evaluator import Evaluator
 from services.shared.db import Pool
-from tests.evaluator_iot.test_evaluator import rows_read, set_clock
 from tests.support import seed
 from tests.support.alert_machine import MOST_CHANGES, Machine, tells
-from tests.support.evaluation import evaluator_of
+from tests.support.evaluation import evaluator_of, rows_read, set_clock
 
 
 async def add_rules(

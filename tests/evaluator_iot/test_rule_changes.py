@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from services.delivery_worker.notification import Notification
-from tests.evaluator_iot.test_evaluator import evaluate, story
 from tests.support import clock, seed
 from tests.support.api_client import Api, open_api
+from tests.support.evaluation import evaluate, story
 
 RULE: dict[str, Any] = {"name": "too hot", "metric": "temperature", "operator": ">", "threshold": 80}
 

@@ -11,9 +11,9 @@ from migrations.layer_catalog import SCHEMAS
 from services.local.postgres import EmbeddedPostgres
 from services.shared.audit import store
 from services.shared.audit.record import COLUMNS, SEPARATOR, Line
-from tests.migrations.test_layer_definitions import pulse_migrate
 from tests.support.hardened_server import harden, migrate_as_deployer
 from tests.support.migrator import Migrator
+from tests.support.migrator_program import pulse_migrate
 from tests.support.scrape import exporting
 from tests.support.servers import DEBIAN_15, connect, make_login
 

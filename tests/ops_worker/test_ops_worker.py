@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.shared.settings import OpsWorker
-from tests.ops_worker.test_escalation import TRACE, let_pass, open_alert, policy
+from tests.support.escalation_policy import TRACE, let_pass, open_alert, policy
 from tests.support.health_target import HealthTarget
 from tests.support.processes import Running, ready_service
 from tests.support.wait import until

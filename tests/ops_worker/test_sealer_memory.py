@@ -19,8 +19,8 @@ from services.shared.sealed_log.kept import find_garbage
 from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile, parse_unchecked
 from services.shared.sealed_log.tree import Frontier, leaf_hash, root_of
 from services.shared.settings import OpsWorker
-from tests.cli.test_audit_commands import Pulse
-from tests.cli.test_audit_export import check, export
+from tests.support.audit_program import Pulse
+from tests.support.exported import check, export
 from tests.support.sealed_log import SealedLog, make_sealer
 
 SEALED = ("audit.blocks", "audit.tree_nodes", "audit.checkpoints", "audit.signing_keys", "audit.tombstones")

@@ -12,9 +12,9 @@ import pytest
 
 from services.local.pg_binaries import carried_binaries
 from services.shared import db
-from tests.conftest import ACTOR
 from tests.support import seed
 from tests.support.connections import is_blocked
+from tests.support.server import ACTOR
 from tests.support.tracked_tables import make_table, rows
 from tests.support.wait import until
 

@@ -19,8 +19,8 @@ from services.shared.db import Actor
 from services.ui_iot.claimed_account import claimed_account
 from services.ui_iot.claims import LONGEST_SUBJECT
 from services.ui_iot.device_tokens import new_device_token
-from tests.shared.test_audit_cleaning import hostile_text
 from tests.support.api_client import open_api, token
+from tests.support.bad_values import hostile_text
 
 # Stands in every secret part and nowhere else.
 MARK = "Zq9Xv7Ks3Lm1"

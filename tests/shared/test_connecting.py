@@ -19,11 +19,11 @@ from services.shared import db
 from services.shared.connecting.connector import Connector
 from services.shared.connecting.faults import ends_by_itself, is_rebuilt
 from services.shared.settings import Exporter, UiIot
-from tests.conftest import PASSWORD, Server
 from tests.support.api_client import open_api
 from tests.support.migrator import Migrator
 from tests.support.processes import ROOT, service
 from tests.support.replicas import Node, Switch, primary
+from tests.support.server import PASSWORD, Server
 from tests.support.wait import until
 
 OFF_THE_RAILS = {

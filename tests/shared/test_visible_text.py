@@ -24,10 +24,10 @@ from services.local.supervise import Child, Spec
 from services.shared import logging as line_logging
 from services.shared.visible_text import escape_json, printable, terminal_text
 from tests.support import seed
+from tests.support.channel_bodies import PAGERDUTY, SLACK, TEAMS, WEBHOOK
 from tests.support.migrator import ROOT
 from tests.support.notifications import payload
 from tests.support.sealer import Seal
-from tests.ui_iot.test_channels import PAGERDUTY, SLACK, TEAMS, WEBHOOK
 
 HOSTILE = {
     "colors": "\x1b[31mred\x1b[0m",

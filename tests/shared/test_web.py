@@ -27,10 +27,10 @@ from tests.support import seed
 from tests.support.api_client import Api, open_api, token
 from tests.support.certificates import PrivateCa
 from tests.support.migrator import ROOT
+from tests.support.problem import assert_problem
 from tests.support.processes import free_port
 from tests.support.raw_http import RawConnection, status_of
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 DEVICES = "/api/v1/devices"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
-from tests.sql.test_trace_timeline import trace_id_of
+from tests.support.trail import trace_id_of
 
 HISTORIES = int(os.environ.get("PULSE_TEST_TRACE_HISTORIES", "8"))
 KINDS = ("request", "reading", "evaluation", "alert", "event", "suppression", "job", "attempt", "audit")

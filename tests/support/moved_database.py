@@ -15,9 +15,9 @@ from services.local.pg_account import find_account
 from services.local.pg_binaries import carried_binaries, reachable_binaries
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
-from tests.conftest import ACTOR, PASSWORD
 from tests.support.hardened_server import DEPLOYER
 from tests.support.sealed_log import SealedLog, make_sealer
+from tests.support.server import ACTOR, PASSWORD
 
 
 def binaries(major: int) -> Path:

@@ -11,7 +11,7 @@ import asyncpg
 
 from services.local import roster
 from services.local.pg_account import find_account
-from tests.conftest import PASSWORD, Server
+from tests.support.server import PASSWORD, Server
 from tests.support.wait import until
 
 ROLES = ("pulse_app", *roster.ROLES.values())

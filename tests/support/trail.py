@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -99,3 +100,8 @@ async def stored(conn: asyncpg.Connection) -> list[str]:
 def expected(count: int) -> list[str]:
     """Each of so many events once."""
     return [f"user-{number}" for number in range(count)]
+
+
+def trace_id_of(time: datetime, number: int = 0) -> str:
+    """An id of our own, from that time."""
+    return f"{int(time.timestamp() * 1000):012x}7bea8{number:03x}{'a' * 12}"

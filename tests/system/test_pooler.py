@@ -13,14 +13,14 @@ import pytest
 from services.local.roster import ROLES
 from services.shared.db import open_pool
 from services.shared.settings import SERVICES, UiIot
-from tests.conftest import Server
 from tests.support import seed
+from tests.support.chain import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 from tests.support.evaluation import evaluating
 from tests.support.pooler import SERVER_CONNECTIONS, Pooler, pooling
 from tests.support.processes import Running, free_port, ready_service, service
 from tests.support.receiver import Receiver
+from tests.support.server import Server
 from tests.support.wait import until
-from tests.system.test_end_to_end import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 
 POLL_ONLY = {"listen_url": "off", "statement_cache_size": "0"}
 

@@ -18,8 +18,8 @@ from services.ui_iot.problems import BadRequest
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.plans import rows_read
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
 
 RULE = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
 HOOK = {"name": "h", "kind": "webhook", "config": {"url": "https://hooks.example.com/pulse"}}

@@ -12,9 +12,9 @@ from services.shared.audit.ledger import Ledger, read_remains
 from services.shared.audit.reads import Reads
 from services.shared.audit.record import read_line
 from services.shared.audit.windows import MOST_MEMBERS
-from tests.shared.test_audit_flood import Clock
 from tests.support import seed
 from tests.support.api_client import open_api
+from tests.support.stepped_clock import Clock
 from tests.support.wait import until
 
 ROWS = """

@@ -27,11 +27,11 @@ from services.ui_iot.user_tokens import UserTokens
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, KeyServer, claims, ec_key, open_api, sign, token
 from tests.support.certificates import PrivateCa
+from tests.support.identity_provider import Clock, Provider, reason
 from tests.support.processes import free_port, ready_service
 from tests.support.proxy import TunnelProxy
 from tests.support.receiver import Receiver
 from tests.support.wait import until
-from tests.ui_iot.test_auth_keys import Clock, Provider, reason
 
 URL = "http://issuer.test"
 DESCRIPTION = f"{URL}/.well-known/openid-configuration"

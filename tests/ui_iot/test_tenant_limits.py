@@ -16,8 +16,8 @@ from services.shared.limit_settings import TenantLimits
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.migrator import Migrator
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
 
 RULE = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
 USED = """
