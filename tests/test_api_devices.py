@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from services.ui_iot.stored_tokens import hash_token
+from services.ui_iot.auth.stored_tokens import hash_token
 from tests import seed
 from tests.api_client import Api, open_api
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, table
 
-from services.ui_iot.paging import ID, Order, read_cursor, write_cursor
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.http.problems import Unprocessable
+from services.ui_iot.resources.paging import ID, Order, read_cursor, write_cursor
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.plans import rows_read

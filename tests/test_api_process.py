@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 from services.shared import tracing
 from services.shared.server import serve
-from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import new_device_token
 from tests import seed
 from tests.api_client import EC, ISSUER, RSA, token
 from tests.migrating import ROOT

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from services.shared import db
-from services.ui_iot.audit_trail import place_of, read_place, write_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import place_of, read_place, write_place
+from services.ui_iot.http.problems import Unprocessable
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.plans import rows_touched

@@ -13,8 +13,8 @@ import pytest
 from starlette.responses import JSONResponse
 
 from services.shared.audit.spool_directory import directories
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.oidc import Issuer
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.oidc import Issuer
 from tests import seed
 from tests.api_client import EC, ISSUER, RSA, Api, open_api, token
 from tests.processes import ready_service

@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from services.ui_iot.readings import _read_timestamp
+from services.ui_iot.ingest.readings import _read_timestamp
 from tests import clock, seed
 from tests.test_evaluator import evaluate, story
 from tests.wait import until

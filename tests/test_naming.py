@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
-from services.ui_iot.naming import visible_name
+from services.ui_iot.resources.naming import visible_name
 from tests import seed
 from tests.api_client import Api, open_api
 from tests.test_api_problems import assert_problem
