@@ -21,8 +21,8 @@ from services.shared.server import Process, serve, serve_process, status_app
 from services.shared.settings import EvaluatorIot, UiIot
 from services.shared.web import BadCertificate, Hosts, ServerTls, headers_for
 from services.ui_iot.app import create_api
-from services.ui_iot.credentials import Headers, find_token
-from services.ui_iot.refusals import Refusal
+from services.ui_iot.auth.credentials import Headers, find_token
+from services.ui_iot.auth.refusals import Refusal
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
 from tests.support.certificates import PrivateCa

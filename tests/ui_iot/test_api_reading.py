@@ -8,8 +8,8 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from services.ui_iot.audit_trail import read_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import read_place
+from services.ui_iot.http.problems import Unprocessable
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.bad_values import NOT_NUMBERS, NOT_TIMES

@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.shared.audit import AuditBlocked, AuditLogger
 from services.shared.metrics import ProcessMetrics
 from services.shared.web import PROBE_PATHS, has_path
-from services.ui_iot.attempt import Attempt
-from services.ui_iot.authenticator import Authenticator
-from services.ui_iot.credentials import read_headers
-from services.ui_iot.problems import blocked_problem, refusal_problem
-from services.ui_iot.refusals import Refusal
+from services.ui_iot.auth.attempt import Attempt
+from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.credentials import read_headers
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.http.problems import blocked_problem, refusal_problem
 
 # /auth/refresh shows a refresh token in its body and audits itself.
 OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}

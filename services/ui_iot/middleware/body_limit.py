@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui_iot.body_budget import BodyBudget, Hold
-from services.ui_iot.problems import TooLarge, problem
+from services.ui_iot.http.problems import TooLarge, problem
+from services.ui_iot.limits.body_budget import BodyBudget, Hold
 
 # The longest thing a person configures is a policy of 20 steps: 2 KB.
 SMALL_BYTES = 64 * 1024

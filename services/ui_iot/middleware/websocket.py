@@ -6,9 +6,9 @@ from typing import Final
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from services.ui_iot.http.problems import CLIENT_GONE
 from services.ui_iot.middleware.exchange import Measured
 from services.ui_iot.middleware.http_meter import INTERNAL_ERROR, HttpMeter
-from services.ui_iot.problems import CLIENT_GONE
 
 NORMAL_CLOSURE: Final = 1000
 NO_CODE: Final = 1005
