@@ -11,7 +11,7 @@
 -- would see rows that were moved to a new partition in the default partition only, where the plan does not look.
 -- p_most bounds what is read, not what is returned: a client that never changes its trace id makes a trace without end. Of
 -- such a trace the rows that were written first are read, nearly in that order, for the indexes keep equal keys in order.
-create function ops._trace_spans(p_trace_id text, p_tenant_id text, p_most integer default null) returns table (
+create function trace._spans(p_trace_id text, p_tenant_id text, p_most integer default null) returns table (
   span_id text,
   parent_span_id text,
   kind text,
@@ -35,7 +35,7 @@ begin
   return query
   with audit as materialized (
     select s.*
-    from ops._audit_spans s
+    from trace._audit_spans s
     where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
       and s.timestamp >= coalesce(core.trace_started_at(p_trace_id), '-infinity')
     limit p_most
@@ -80,7 +80,7 @@ begin
     select s.kind, s.span_id, s.parents, s.at, s.duration_ms, s.service, s.entity_type, s.entity_id, s.what, s.details
     from (
       (
-        select * from ops._evaluation_spans s
+        select * from trace._evaluation_spans s
         where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
           -- Evaluations are made of all their events, and left out when those are too many.
           and (
@@ -95,15 +95,15 @@ begin
           )
       )
       union all
-      (select * from ops._alert_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
+      (select * from trace._alert_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      (select * from ops._event_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
+      (select * from trace._event_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      (select * from ops._suppression_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
+      (select * from trace._suppression_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      (select * from ops._job_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
+      (select * from trace._job_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
       union all
-      (select * from ops._attempt_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
+      (select * from trace._attempt_spans s where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id limit p_most)
     ) s
   ), counted as (
     select
@@ -131,6 +131,6 @@ begin
 end
 $$;
 
-comment on function ops._trace_spans(text, text, integer) is
+comment on function trace._spans(text, text, integer) is
   'What a trace id left behind in a tenant''s rows, as a tree, in order of time. p_most: rows of each kind that are read at '
   'most, readings twenty times as many; null: all.';

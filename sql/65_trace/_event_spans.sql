@@ -1,4 +1,4 @@
-create view ops._event_spans as
+create view trace._event_spans as
 select
   e.tenant_id,
   e.trace_id,
@@ -38,4 +38,4 @@ cross join lateral (
   end as name
 ) service;
 
-comment on view ops._event_spans is 'What happened to alerts as parts of the trace that caused it.';
+comment on view trace._event_spans is 'What happened to alerts as parts of the trace that caused it.';

@@ -28,7 +28,7 @@ begin
       union
       select e.tenant_id from public.alert_events e where e.trace_id = p_trace_id
     ) found
-    cross join lateral ops._trace_spans(p_trace_id, found.tenant_id) story
+    cross join lateral trace._spans(p_trace_id, found.tenant_id) story
     order by story.at, found.tenant_id;
 end
 $$;

@@ -1,4 +1,4 @@
-create view ops._alert_spans as
+create view trace._alert_spans as
 select
   a.tenant_id,
   a.trace_id,
@@ -23,4 +23,4 @@ left join lateral (
   limit 1
 ) opened on true;
 
-comment on view ops._alert_spans is 'Alerts as parts of the trace that opened them.';
+comment on view trace._alert_spans is 'Alerts as parts of the trace that opened them.';

@@ -1,4 +1,4 @@
-create view ops._attempt_spans as
+create view trace._attempt_spans as
 select
   d.tenant_id,
   d.trace_id,
@@ -17,4 +17,4 @@ select
   ) as details
 from public.delivery_attempts d;
 
-comment on view ops._attempt_spans is 'Tries to deliver as parts of the trace of the notification.';
+comment on view trace._attempt_spans is 'Tries to deliver as parts of the trace of the notification.';

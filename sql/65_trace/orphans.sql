@@ -1,6 +1,6 @@
 -- Each row of a chain is written in the transaction that decides it, so any snapshot holds whole chains: what is missing
 -- here was lost. Where retention may have removed the other end, only what is too young for that is looked at.
-create view ops.trace_orphans as
+create view trace.orphans as
 select a.tenant_id, a.trace_id, 'alert without its opening' as fault, 'alert' as entity_type, a.alert_id::text as entity_id,
   a.recorded_at as at
 from public.alerts a
@@ -73,6 +73,6 @@ where l.timestamp > now() - interval '1 day' and l.event_type = 'alert.opened' a
     where a.tenant_id = l.tenant_id
       and a.alert_id = case when l.entity_id ~ '^[0-9]{1,18}$' then l.entity_id::bigint end);
 
-comment on view ops.trace_orphans is
+comment on view trace.orphans is
   'Rows whose cause or effect is missing: empty, at any moment. It reads all alerts and notifications, a few '
   'seconds at 100,000 of each; with a condition on trace_id it looks at that trace only.';

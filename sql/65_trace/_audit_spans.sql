@@ -1,6 +1,6 @@
 -- What became of a caller is the request itself, with the span id that its process gave it. Every other row of the trail
 -- stands beside what it tells of, found in its details, most particular first.
-create view ops._audit_spans as
+create view trace._audit_spans as
 select
   l.tenant_id,
   l.trace_id,
@@ -42,4 +42,4 @@ cross join lateral (
   end as name
 ) kind;
 
-comment on view ops._audit_spans is 'Requests and audit rows as parts of a trace; timestamp is for whoever knows a bound.';
+comment on view trace._audit_spans is 'Requests and audit rows as parts of a trace; timestamp is for whoever knows a bound.';
