@@ -1,4 +1,4 @@
-"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions and retention."""
 
 import asyncio
 import logging
@@ -22,7 +22,6 @@ from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.layer_check import check_layer
-from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
@@ -44,7 +43,6 @@ SESSION_GUARD_SECONDS = 10.0
 
 TIMERS = (
     "run_escalations",
-    "reap_leases",
     "detect_attacks",
     "check_health",
     "collect_metrics",
@@ -63,7 +61,6 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
     urls = settings.status_urls
     escalation = EscalationWorker(batch=settings.escalation_batch)
-    reaper = LeaseReaper(batch=settings.lease_reap_batch)
     monitor = HealthMonitor(
         client=client,
         urls=urls,
@@ -86,7 +83,6 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     )
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
-        Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
         Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds, is_timer=True),
         Loop("check_health", monitor.check, poll_seconds=settings.health_seconds, is_timer=True),
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds, is_timer=True),
