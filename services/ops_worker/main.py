@@ -31,7 +31,7 @@ from services.shared.sealed_log.kept import Survey, survey
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.server import Process
 from services.shared.settings import OpsWorker
-from services.shared.worker import Loop, run_worker
+from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +40,6 @@ VERIFY_POLL_SECONDS = 5.0
 
 SESSION_GUARD_SECONDS = 10.0
 """Time between two looks for transactions of readers that are overdue."""
-
-TIMERS = (
-    "run_escalations",
-    "detect_attacks",
-    "check_health",
-    "collect_metrics",
-    "ensure_partitions",
-    "prune",
-    "set_limits",
-    "end_sessions",
-    "seal_audit",
-    "anchor_checkpoint",
-    "verify_audit",
-    "drop_audit_months",
-)
 
 
 def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
@@ -166,8 +151,3 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     ):
         timers = [*loops(process.settings, client), *sealing]
         yield [replace(timer, step=name_the_role(timer.step)) for timer in timers]
-
-
-def main() -> None:
-    """Run until SIGTERM."""
-    run_worker(OpsWorker, build, loops=TIMERS)
