@@ -1,6 +1,6 @@
 -- The one place where the thresholds stand. Spraying and stuffing start from what elastic's public detection rules take
 -- (20 users with at most 3 tries in 15 minutes; 10 users with at least 3 tries in an hour). The other two lie above what
--- people and broken clients of an office do in the recorded benign day of tests/benign_day.py.
+-- people and broken clients of an office do in the recorded benign day of tests/support/benign_day.py.
 create view audit.attack_thresholds as
 select t.kind, t.time_window, t.min_failures, t.min_accounts, t.min_tries, t.max_tries, t.quiet_after
 from (
