@@ -18,6 +18,7 @@ VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
 SHARED = {
     "audit",
+    "backoff",
     "connecting",
     "db",
     "door",

@@ -26,9 +26,9 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
             ProcessMetrics("delivery_worker"),
             app_pool,
         )
-        metrics = WorkerMetrics(process.metrics, loops=["claim", "reap"])
         own = AsyncExitStack()
         claim, reap = await own.enter_async_context(build(process))
+        metrics = WorkerMetrics(process.metrics, loops=[claim.operation, reap.operation])
         stack.push_async_callback(own.aclose)
 
         async def stop() -> None:

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import logging
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -370,6 +371,28 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
         first, second = (request.header("webhook-id") for request in receiver.requests)
         assert first == second
     assert [outcome for outcome, _status, _error in await outcomes(conn)] == ["unknown", "delivered"]
+
+
+async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Connection, start: Start) -> None:
+    """A lease that ran out is a failed attempt like every other: PULSE_DELIVERY_BACKOFF_* sets the pause after it."""
+    async with Receiver() as receiver:
+        receiver.hold.clear()
+        await job(conn, await webhook(conn, receiver))
+        gone = await start()
+        reaper = await start(delivery_backoff_seconds=1e6, delivery_backoff_max_seconds=2e6)
+        assert await gone.claim() == 1
+        await expire_leases(conn)
+        assert await reaper.reap() == 1
+        pause = await conn.fetchval("select extract(epoch from run_at - now())::float8 from notification_jobs")
+        assert 0.49e6 < pause < 1.51e6
+        receiver.hold.set()
+
+
+def test_only_the_delivery_worker_reaps() -> None:
+    """Another caller would pass another back-off, and which one counts would depend on which of them came first."""
+    rooms = Path(__file__).parents[2] / "services"
+    callers = [file for file in rooms.rglob("*.py") if "delivery.reap" in file.read_text(encoding="utf-8")]
+    assert [str(file.relative_to(rooms)) for file in callers] == ["delivery_worker/worker.py"]
 
 
 async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection, start: Start) -> None:

@@ -19,7 +19,6 @@ OPERATIONS = (
     "anchor_checkpoint",
     "drop_audit_months",
     "run_escalations",
-    "reap_leases",
     "detect_attacks",
     "check_health",
     "set_limits",
@@ -51,7 +50,7 @@ def lines(worker: Running, start: str) -> list[dict[str, Any]]:
 
 
 async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, ops_url: str) -> None:
-    """From one start: partitions, health, samples, an escalation and a lease; then a clean end."""
+    """From one start: partitions, health, samples and an escalation; then a clean end."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     async with (
@@ -166,21 +165,6 @@ async def test_a_key_that_cannot_be_read_is_reported_once(
     said = [line["message"] for line in lines(worker, "nothing is sealed") if "signing.key holds" in line["message"]]
     assert said == [f"nothing is sealed: {key} holds no Ed25519 key of a note"] * 2
     assert lines(worker, "pass failed") == []
-
-
-async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: str) -> None:
-    """A notification whose delivery worker vanished is pending again within a poll."""
-    alert_id = await open_alert(conn, None)
-    await conn.execute(
-        "insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, payload, attempts,"
-        " lease_epoch, lease_until, leased_by) select tenant_id, event_id, alert_id, 1, 'opened', 'leased', '{}', 1, 1,"
-        " now() - interval '1 second', 'gone' from alert_events where alert_id = $1",
-        alert_id,
-    )
-    async with ready_service(MODULE, ops_url, **OFTEN) as worker:
-        await until(lambda: conn.fetchval("select state = 'pending' from notification_jobs"))
-        await until(lambda: lines(worker, "leases ended: their worker vanished"))
-    assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
 
 
 @pytest.mark.slow
