@@ -23,8 +23,8 @@ from pytest_postgresql import factories
 
 from migrations.role_names import CALLERS
 from migrations.roles import ensure_roles
-from services.local.database import LocalStack
-from services.local.postgres import EmbeddedPostgres
+from services.cli.database import LocalStack
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests.hardening import DEPLOYER, harden, make_deployer, migrate_as_deployer

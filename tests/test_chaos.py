@@ -11,9 +11,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from services.local import pids
-from services.local.chaos.faults import KINDS
-from services.local.home import CHECKOUT
+from services.cli.home import CHECKOUT
+from services.local.process import pids
+from tests.chaos.faults import KINDS
 from tests.wait import until_now
 
 COMMAND = [sys.executable, "-P", "-m", "services.cli", "chaos", "audit", "--minutes", "1", "--seed", "12"]

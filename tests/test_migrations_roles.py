@@ -10,7 +10,7 @@ import pytest
 
 from migrations.role_names import CALLERS
 from migrations.roles import RolesMissing, ensure_roles
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.migrating import ROOT, Migrator
 from tests.servers import DEBIAN_15, connect, make_login
 from tests.test_layer_definitions import pulse_migrate

@@ -12,7 +12,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests import delivering, seed
 from tests.migrating import ROOT, Migrator
 from tests.runbooks import sections
