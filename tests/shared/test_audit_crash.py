@@ -17,7 +17,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared.audit.ledger import Ledger, read_remains
 from services.shared.audit.spool_directory import SpoolDirectory, directories
 from tests.support.cutting_proxy import Cut, CuttingProxy
