@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared.audit import AuditEvent, cleaning
-from services.shared.audit.record import COLUMNS, SEPARATOR, make_line, read_line
+from services.shared.audit import AuditEvent
+from services.shared.audit_writer import cleaning
+from services.shared.audit_writer.line import COLUMNS, SEPARATOR, make_line, read_line
 
 HOSTILE_CHARACTERS = "\x00\n\r\t\x1b\x1f\\|\x7f\x85\u00ad\u200b\u202e\u2028\u2066\ufeff\ud800\udfff\U0001f600é"
 hostile_text = st.text(

@@ -18,8 +18,8 @@ import orjson
 import pytest
 
 from services.local.postgres import EmbeddedPostgres
-from services.shared.audit.ledger import Ledger, read_remains
-from services.shared.audit.spool_directory import SpoolDirectory, directories
+from services.shared.audit_writer.ledger import Ledger, read_remains
+from services.shared.audit_writer.spool_directory import SpoolDirectory, directories
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.migrating import ROOT, Migrator
 from tests.trail import expected, open_trail, stored

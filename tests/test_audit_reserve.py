@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.shared.audit import reserve
-from services.shared.audit.ledger import LEDGER_BYTES, Ledger, read_remains
-from services.shared.audit.spool_directory import SpoolDirectory, directories
+from services.shared.audit_writer import reserve
+from services.shared.audit_writer.ledger import LEDGER_BYTES, Ledger, read_remains
+from services.shared.audit_writer.spool_directory import SpoolDirectory, directories
 
 
 @contextmanager

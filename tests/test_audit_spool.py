@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.shared.audit import AuditEvent, segment
-from services.shared.audit.record import Line, make_line
-from services.shared.audit.spool_directory import (
+from services.shared.audit import AuditEvent
+from services.shared.audit_writer import segment
+from services.shared.audit_writer.line import Line, make_line
+from services.shared.audit_writer.spool_directory import (
     SEGMENT_BYTES,
     SpoolDirectory,
     SpoolFull,

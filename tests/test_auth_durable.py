@@ -12,7 +12,7 @@ import orjson
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.spool_directory import directories
+from services.shared.audit_writer.spool_directory import directories
 from services.ui_iot.device_tokens import new_device_token
 from services.ui_iot.oidc import Issuer
 from tests import seed

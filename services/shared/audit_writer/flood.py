@@ -7,8 +7,8 @@ counted, by account for those tried most, or whoever fills a window with noise c
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.shared.audit.event import AuditEvent, new_event_id
-from services.shared.audit.windows import Tally, Windows, address_group
+from services.shared.audit_writer.event import AuditEvent, new_event_id
+from services.shared.audit_writer.windows import Tally, Windows, address_group
 
 
 class Flood(Windows):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.shared.audit.record import Line
+from services.shared.audit_writer.line import Line
 
 # A row is stored as record.COLUMNS says: whoever changes those counts this up, and reads both for a release.
 MAGIC = b"PULSPOOL1\n"

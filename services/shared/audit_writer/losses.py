@@ -7,9 +7,9 @@ from datetime import datetime
 
 import orjson
 
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.ledger import Account
-from services.shared.audit.record import Line, make_line, read_line
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.line import Line, make_line, read_line
 
 BUFFER_FULL = "the buffer was full"
 NOWHERE_TO_GO = "neither the database nor the spool took them"

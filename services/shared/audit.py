@@ -10,21 +10,23 @@ from typing import Final, Unpack
 from prometheus_client import CollectorRegistry
 
 from services.shared import db
-from services.shared.audit.auth_events import REFUSALS, AuthEvents, Facts
-from services.shared.audit.collector import AuditCollector, Numbers, make_wait_histogram
-from services.shared.audit.drain import Drain
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.flood import Flood
-from services.shared.audit.journal import Journal
-from services.shared.audit.keeper import Keeper
-from services.shared.audit.lane import Lane
-from services.shared.audit.losses import Keep, Losses
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms, read_key
-from services.shared.audit.reads import Reads
-from services.shared.audit.record import make_line
-from services.shared.audit.spool import Spool
-from services.shared.audit.store import Store, call, copy
+from services.shared.audit_writer.auth_events import REFUSALS, AuthEvents, Facts, device_account
+from services.shared.audit_writer.buffer import Lane
+from services.shared.audit_writer.database import Store, call, copy
+from services.shared.audit_writer.drain import Drain
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.flood import Flood
+from services.shared.audit_writer.journal import Journal
+from services.shared.audit_writer.keeper import Keeper
+from services.shared.audit_writer.line import make_line
+from services.shared.audit_writer.losses import Keep, Losses
+from services.shared.audit_writer.metrics import AuditCollector, Numbers, make_wait_histogram
+from services.shared.audit_writer.pseudonym import KEY_FILE, Pseudonyms, read_key
+from services.shared.audit_writer.reads import Reads
+from services.shared.audit_writer.spool import Spool
 from services.shared.settings import AuditWriter
+
+__all__ = ["AuditBlocked", "AuditEvent", "AuditLogger", "Facts", "device_account", "open_audit_logger"]
 
 log = logging.getLogger(__name__)
 

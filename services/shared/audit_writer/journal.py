@@ -9,10 +9,10 @@ database answers ── row stored ──▶ durable
 import asyncio
 from collections.abc import Callable, Sequence
 
-from services.shared.audit.losses import Keep
-from services.shared.audit.record import Line
-from services.shared.audit.spool import Spool
-from services.shared.audit.store import Store
+from services.shared.audit_writer.database import Store
+from services.shared.audit_writer.line import Line
+from services.shared.audit_writer.losses import Keep
+from services.shared.audit_writer.spool import Spool
 
 
 class Journal:

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from services.shared.audit import segment
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.journal import Journal
-from services.shared.audit.ledger import read_remains
-from services.shared.audit.record import Line, make_line
-from services.shared.audit.segment import Damage
-from services.shared.audit.spool import Spool
-from services.shared.audit.spool_directory import SpoolDirectory, directories
-from services.shared.audit.store import Store
+from services.shared.audit_writer import segment
+from services.shared.audit_writer.database import Store
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.journal import Journal
+from services.shared.audit_writer.ledger import read_remains
+from services.shared.audit_writer.line import Line, make_line
+from services.shared.audit_writer.segment import Damage
+from services.shared.audit_writer.spool import Spool
+from services.shared.audit_writer.spool_directory import SpoolDirectory, directories
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.shared.audit import reserve
-from services.shared.audit.ledger import LEDGER_BYTES, Ledger
-from services.shared.audit.record import Line
-from services.shared.audit.spool_directory import SpoolDirectory, Sync, size_of
+from services.shared.audit_writer import reserve
+from services.shared.audit_writer.ledger import LEDGER_BYTES, Ledger
+from services.shared.audit_writer.line import Line
+from services.shared.audit_writer.spool_directory import SpoolDirectory, Sync, size_of
 
 log = logging.getLogger(__name__)
 

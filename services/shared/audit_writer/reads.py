@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import orjson
 
-from services.shared.audit.event import AuditEvent, new_event_id
-from services.shared.audit.windows import Tally, Windows, address_group
+from services.shared.audit_writer.event import AuditEvent, new_event_id
+from services.shared.audit_writer.windows import Tally, Windows, address_group
 
 # What is true of one request only.
 _PARTICULAR = ("span_id", "parent_span_id", "parent_trace_id", "path", "filter", "events")

@@ -4,9 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from services.shared import tracing
-from services.shared.audit.cleaning import LONGEST_NAME
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.record import Line, make_line, read_line
+from services.shared.audit_writer.cleaning import LONGEST_NAME
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.line import Line, make_line, read_line
 
 _EVENT_TYPE = "audit.quarantined"
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from services.shared.audit import reserve
-from services.shared.audit.event import AuditEvent, new_event_id
-from services.shared.audit.record import Line, make_line
+from services.shared.audit_writer import reserve
+from services.shared.audit_writer.event import AuditEvent, new_event_id
+from services.shared.audit_writer.line import Line, make_line
 
 FILE_NAME = "ledger"
 ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")

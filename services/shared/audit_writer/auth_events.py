@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, TypedDict, Unpack
 
 from services.shared import db
-from services.shared.audit.event import AuditEvent
+from services.shared.audit_writer.event import AuditEvent
 
 _REFUSAL_TYPES: Final = {"forbidden": "auth.forbidden", "rate_limited": "auth.rate_limited"}
 REFUSALS: Final = frozenset({"auth.login_failure", *_REFUSAL_TYPES.values()})

@@ -18,9 +18,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from services.shared.audit import segment
-from services.shared.audit.ledger import FILE_NAME as LEDGER
-from services.shared.audit.record import Line
+from services.shared.audit_writer import segment
+from services.shared.audit_writer.ledger import FILE_NAME as LEDGER
+from services.shared.audit_writer.line import Line
 
 SEGMENT_BYTES = 8 << 20
 MOST_TRIES = 10

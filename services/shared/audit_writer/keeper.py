@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 from services.shared import db
-from services.shared.audit.drain import Drain
-from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit.windows import Windows
+from services.shared.audit_writer.drain import Drain
+from services.shared.audit_writer.losses import NOWHERE_TO_GO, Keep, Losses
+from services.shared.audit_writer.windows import Windows
 
 log = logging.getLogger(__name__)
 

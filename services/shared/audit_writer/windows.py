@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterator
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.ledger import Account
-from services.shared.audit.record import Line, make_line, parse_address
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.line import Line, make_line, parse_address
 
 # About 3 MB when full; then the key that was seen longest ago gets its rows first.
 MOST_KEYS = 10_000

@@ -19,8 +19,8 @@ import asyncpg
 import orjson
 
 from services.shared import db
-from services.shared.audit.quarantine import is_quarantine, make_quarantine_line
-from services.shared.audit.record import COLUMNS, SEPARATOR, Line, read_line
+from services.shared.audit_writer.line import COLUMNS, SEPARATOR, Line, read_line
+from services.shared.audit_writer.quarantine import is_quarantine, make_quarantine_line
 
 log = logging.getLogger(__name__)
 
