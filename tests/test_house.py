@@ -46,6 +46,7 @@ SHARED = {
     "web",
     "web_settings",
     "worker",
+    "write_once",
 }
 
 # The two places where Python holds SQL of more than one call or one select, and why:

@@ -16,9 +16,9 @@ import orjson
 from services.local import demo
 from services.local.errors import LocalError
 from services.local.home import Home
-from services.local.secret_file import replace, write_once
 from services.shared import db, tracing
 from services.shared.secret_box import public_file, shown_url
+from services.shared.write_once import replace, write_once
 from services.ui_iot.channel_sealing import seal_changes, seal_new
 
 ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")

@@ -11,7 +11,7 @@ from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.lock import holder
 from services.local.postgres import EmbeddedPostgres
-from services.local.secret_file import replace
+from services.shared.write_once import replace
 
 
 class NotRunningError(LocalError):

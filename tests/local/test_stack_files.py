@@ -16,8 +16,8 @@ from services.local.home import Home
 from services.local.lock import AlreadyHeldError, hold, holder
 from services.local.log_files import last_message, trim
 from services.local.ports import check_free
-from services.local.secret_file import replace, write_once
 from services.local.state_file import NotRunningError, ProcessState, read_state, running_state, write_state
+from services.shared.write_once import replace, write_once
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """

@@ -5,10 +5,10 @@ They are keyed: without the key no list of names can be tried against the rows.
 
 import hmac
 import logging
-import os
 import secrets
-import tempfile
 from pathlib import Path
+
+from services.shared.write_once import write_once
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ class Pseudonyms:
 def read_key(file: Path) -> bytes:
     """The key in the file, made when there is none: of two processes at once, both get the first one's."""
     try:
-        if not file.exists():
-            _write_once(file, secrets.token_hex(32).encode())
-        key = file.read_bytes().strip()
+        key = write_once(file, secrets.token_hex(32).encode()).strip()
         if len(key) >= _SHORTEST_KEY:
             return key
         log.error("the key of the audit pseudonyms in %s is too short: one for this run is used", file)
@@ -41,18 +39,3 @@ def read_key(file: Path) -> bytes:
             "no key of the audit pseudonyms in %s: %s; one for this run is used", file, error.strerror or error
         )
     return secrets.token_bytes(32)
-
-
-def _write_once(file: Path, content: bytes) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(handle)
-        os.link(draft, file)
-    except FileExistsError:
-        pass
-    finally:
-        Path(draft).unlink()
