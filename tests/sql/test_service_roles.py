@@ -11,8 +11,8 @@ import pytest
 
 from services.local.roster import ROLES
 from services.shared import db
-from services.shared.audit_writer.database import copy
 from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.journal import copy
 from services.shared.audit_writer.line import make_line
 from services.shared.settings import UiIot
 from tests.support import seed

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.shared.audit_writer.buffer import Lane
-from services.shared.audit_writer.database import Store
+from services.shared.audit_writer.journal import Store
 from services.shared.metrics import BUCKETS
 
 
