@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from services.local.stack.ports import free_ports
 from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
-from services.shared.audit.event import new_event_id
+from services.shared.audit_writer.event import new_event_id
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.settings import UiIot
 

@@ -18,6 +18,7 @@ VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
 SHARED = {
     "audit",
+    "audit_writer",
     "backoff",
     "connecting",
     "db",
@@ -45,12 +46,13 @@ SHARED = {
     "web",
     "web_settings",
     "worker",
+    "write_once",
 }
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {
     "migrations": "it is what migrations are",
-    "services/shared/audit/": "COPY has no form of a function call",
+    "services/shared/audit_writer/": "COPY has no form of a function call",
 }
 _KINDS = "table|view|index|schema|function|procedure|trigger|role|sequence|type|policy|extension"
 STATEMENT = re.compile(
