@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Text, select, table
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
