@@ -11,7 +11,7 @@ from services.ui_iot.auth.claimed_account import claimed_account
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.principal import Principal
-from services.ui_iot.auth.refusals import STATUS, Refusal
+from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.stored_tokens import StoredTokens
 from services.ui_iot.auth.user_tokens import TokenCheck
@@ -63,7 +63,7 @@ class Authenticator:
         answered with 429 because of the failures of others. Any other counts against its address and the account that
         it names.
         """
-        if STATUS[refusal.reason] != 401:
+        if refusal.status != 401:
             return refusal
         sources = self._sources(refusal, address)
         waits = [limit.wait_seconds(source) for limit, source in sources]

@@ -1,10 +1,10 @@
 """Requirements that the claims of a token with a correct signature must meet. Every value may be hostile."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
+from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
 from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
 from services.ui_iot.auth.principal import Grant
 from services.ui_iot.auth.refusals import Refusal
@@ -19,14 +19,11 @@ LATEST_SECONDS = 2**53
 LONGEST_SUBJECT = 255
 LONGEST_ID = 255
 LONGEST_NAME = 200
-SYSTEM_TENANT: Final = "system"
-"""The tenant of Pulse's own rows."""
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 
 SESSION_CLAIMS: Final = ("sid", "session_state")
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _SCOPES = frozenset(("scope", "scp"))
 
 
@@ -63,11 +60,6 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
     if claims["exp"] <= now:
         return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
     return Claims(tenant_id, role, actor, claims["exp"], _read_grant(claims))
-
-
-def is_tenant_name(value: object) -> bool:
-    """Return whether the value can be the name of a tenant."""
-    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
 
 
 def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) -> str | None:
@@ -139,7 +131,7 @@ def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:
             raise ClaimFault(f"The issuer may not speak for the tenant in {trust.tenant_claim}.")
     if len(set(values)) != 1:
         raise ClaimFault(f"{trust.tenant_claim} must name exactly one tenant.")
-    if not is_tenant_name(values[0]):
+    if not is_tenant_id(values[0]):
         raise ClaimFault(f"{trust.tenant_claim} is not the name of a tenant.")
     if values[0] == SYSTEM_TENANT and trust.tenants is None:
         raise ClaimFault(f"{trust.tenant_claim} names Pulse's own tenant, which the issuer's tenants do not list.")

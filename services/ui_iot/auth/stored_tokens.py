@@ -12,6 +12,7 @@ from typing import ClassVar, TypeAlias, TypeVar
 import asyncpg
 
 from services.shared.db import Pool
+from services.shared.tenant_id import TENANT_ID_PATTERN
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.token_lookup import TokenLookup
@@ -34,7 +35,7 @@ def hash_token(token: str) -> bytes:
 
 def token_form(prefix: str) -> re.Pattern[str]:
     """Return the pattern of tokens with this prefix; its group is the tenant."""
-    return re.compile(rf"{prefix}([a-z0-9][a-z0-9-]{{0,62}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
+    return re.compile(rf"{prefix}({TENANT_ID_PATTERN})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 
 
 class StoredTokens(ABC):

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from services.shared import tracing
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
-from services.ui_iot.auth.refusals import STATUS, Refusal
+from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import context_of
 from services.ui_iot.middleware.path_template import PathTemplates
 
@@ -147,7 +147,7 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
 
 def refusal_problem(refusal: Refusal) -> Response:
     """The response to a caller that is not let in."""
-    status = STATUS[refusal.reason]
+    status = refusal.status
     headers: dict[str, str] = {}
     if status == 401:
         error = "" if refusal.reason == "missing_token" else ', error="invalid_token"'
