@@ -18,7 +18,7 @@ from services.local.state_file import NotRunningError, read_state
 from services.shared import db
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
 from services.shared.visible_text import terminal_text
-from services.ui_iot.resources.naming import visible_name
+from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
 _LONGEST_LIMIT = 12

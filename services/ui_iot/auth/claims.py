@@ -5,11 +5,9 @@ from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
-from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
 from services.ui_iot.auth.principal import Grant
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.auth.token_kind import find_kind_fault
-from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
 ROLES: Final = ("admin", "operator", "auditor", "viewer")
 """The highest first: of several roles in a token the first one here counts."""
@@ -24,6 +22,9 @@ CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 
 SESSION_CLAIMS: Final = ("sid", "session_state")
 
+# Claims of ID tokens (OpenID Connect Core, sections 2 and 3.3.2.11) and of security events such as logout tokens.
+_FOREIGN_CLAIMS: Final = ("at_hash", "c_hash", "events")
+_NOT_ACCESS = "This is not an access token: send the access token, not the ID token."
 _SCOPES = frozenset(("scope", "scp"))
 
 
@@ -46,7 +47,7 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
     """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
     fault = (
         _find_time_fault(claims, now, trust.max_token_seconds)
-        or find_kind_fault(claims)
+        or _find_kind_fault(claims)
         or _find_origin_fault(claims, trust)
     )
     if fault is not None:
@@ -159,3 +160,21 @@ def _read_values(claims: dict[str, Any], path: ClaimPath) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ClaimFault(f"{path} must be text or a list of texts.")
     return value
+
+
+def _find_kind_fault(claims: dict[str, Any]) -> str | None:
+    """Return why the claims are not those of an access token, or None.
+
+    Keycloak names the kind in the claim typ, Cognito in token_use. Keycloak before version 25 puts nonce into access
+    tokens as well; its typ separates them from ID tokens.
+    """
+    kind, use = claims.get("typ"), claims.get("token_use")
+    if kind is not None and (not isinstance(kind, str) or kind.upper() not in ("BEARER", "JWT", "AT+JWT")):
+        return _NOT_ACCESS
+    if use is not None and use != "access":
+        return _NOT_ACCESS
+    if any(name in claims for name in _FOREIGN_CLAIMS):
+        return _NOT_ACCESS
+    if "nonce" in claims and not (isinstance(kind, str) and kind.upper() == "BEARER"):
+        return _NOT_ACCESS
+    return None

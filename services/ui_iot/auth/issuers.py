@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from services.shared.oidc_settings import ClientAuth, Oidc, PulseRole, Text
 from services.shared.tenant_id import is_tenant_id
-from services.ui_iot.auth.claim_path import ClaimPath
-from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.trust import ClaimPath, Trust
 
 MOST_ISSUERS = 1000
 

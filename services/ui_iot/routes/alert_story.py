@@ -14,7 +14,7 @@ from services.ui_iot.backend import Api
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import PathId, shown
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import fetch
 from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)

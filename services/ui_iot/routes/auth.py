@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
-from services.ui_iot.auth.claimed_account import claimed_account
+from services.ui_iot.auth.authenticator import claimed_account
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
