@@ -41,7 +41,7 @@ from services.ui_iot.http.client_address import ClientAddress
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.failure_limit import FailureLimit
 from services.ui_iot.limits.limit_refusals import LimitRefusals
-from services.ui_iot.limits.timelines import Timelines
+from services.ui_iot.limits.turns import Timelines
 from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
 
