@@ -10,7 +10,7 @@ from services.local.errors import LocalError
 from services.local.home import Home
 from services.local.tenants import make_token, require_tenant
 from services.shared import db
-from services.shared.oidc_settings import Oidc
+from services.shared.oidc_settings import OidcSettings
 from services.ui_iot.naming import visible_name
 from services.ui_iot.revocation_time import lasting_seconds
 
@@ -70,7 +70,7 @@ def revoke(
         "expires_in_seconds": lasting_seconds(
             days=days,
             ends_by_itself=token_id is not None or before is not None,
-            max_token_seconds=Oidc().max_token_seconds,
+            max_token_seconds=OidcSettings().max_token_seconds,
         ),
     }
     query = "select ingest.create_revocation($1)"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from services.shared.audit import AuditLogger
 from services.shared.db import Connection, Pool, act, read_as, retried
 from services.shared.server import Process
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.audit_tails import Tails
 from services.ui_iot.authenticator import Authenticator
 from services.ui_iot.body_budget import BodyBudget
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Backend:
     """One for the process. issuers: those that refresh sessions, by name."""
 
-    settings: UiIot
+    settings: UiSettings
     process: Process
     audit: AuditLogger
     authenticator: Authenticator

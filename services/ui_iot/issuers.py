@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from services.shared.oidc_settings import ClientAuth, Oidc, PulseRole, Text
+from services.shared.oidc_settings import ClientAuth, OidcSettings, PulseRole, Text
 from services.ui_iot.claim_path import ClaimPath
 from services.ui_iot.claims import is_tenant_name
 from services.ui_iot.trust import Trust
@@ -87,7 +87,7 @@ class IssuerEntry(BaseModel):
         )
 
 
-def load_issuers(settings: Oidc, *, service: str) -> Sequence[IssuerEntry]:
+def load_issuers(settings: OidcSettings, *, service: str) -> Sequence[IssuerEntry]:
     """Return the issuers; on a wrong setting print one line and exit with status 2, as Settings.load does."""
     try:
         return read_issuers(settings)
@@ -96,7 +96,7 @@ def load_issuers(settings: Oidc, *, service: str) -> Sequence[IssuerEntry]:
         raise SystemExit(2) from None
 
 
-def read_issuers(settings: Oidc) -> Sequence[IssuerEntry]:
+def read_issuers(settings: OidcSettings) -> Sequence[IssuerEntry]:
     """Return the configured issuers, none when there is none. Raises IssuerFault."""
     for name in ("tenant_claim", "role_claim"):
         try:
@@ -127,7 +127,7 @@ def read_issuers(settings: Oidc) -> Sequence[IssuerEntry]:
         raise IssuerFault(f"PULSE_OIDC_ISSUER: {error.errors(include_url=False)[0]['msg']}") from None
 
 
-def _defaults(settings: Oidc) -> dict[str, Any]:
+def _defaults(settings: OidcSettings) -> dict[str, Any]:
     """Return what entries of the file leave out. Client and secret are each issuer's own."""
     return {
         "audiences": settings.oidc_audience,
