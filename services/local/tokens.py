@@ -11,8 +11,8 @@ from services.local.home import Home
 from services.local.tenants import make_token, require_tenant
 from services.shared import db
 from services.shared.oidc_settings import OidcSettings
-from services.ui_iot.naming import visible_name
-from services.ui_iot.revocation_time import lasting_seconds
+from services.ui_iot.auth.revocation_time import lasting_seconds
+from services.ui_iot.resources.naming import visible_name
 
 app = typer.Typer(
     help="Print a bearer token for the local stack, or revoke user tokens.",

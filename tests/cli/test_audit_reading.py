@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from services.shared import db
-from services.ui_iot.audit_trail import place_of, read_place, write_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import place_of, read_place, write_place
+from services.ui_iot.http.problems import Unprocessable
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.api_pages import read_all

@@ -17,8 +17,8 @@ from services.local.audit.evidence import Question
 from services.local.audit.export import write_export
 from services.local.audit.prove import find
 from services.shared import db
-from services.ui_iot.audit_trail import Place, Reading, Stretch
-from services.ui_iot.paging import LONGEST_CURSOR
+from services.ui_iot.audit.trail import Place, Reading, Stretch
+from services.ui_iot.resources.paging import LONGEST_CURSOR
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.audit_pages import REFERENCE

@@ -21,12 +21,12 @@ from services.shared.server import Process
 from services.shared.settings import UiSettings
 from services.ui_iot.__main__ import make_backend
 from services.ui_iot.app import create_app
+from services.ui_iot.auth.jwks import Jwks
+from services.ui_iot.auth.oidc import Issuer
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.user_tokens import UserTokens
 from services.ui_iot.backend import Backend
-from services.ui_iot.jwks import Jwks
-from services.ui_iot.oidc import Issuer
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
-from services.ui_iot.user_tokens import UserTokens
 
 ISSUER = "https://issuer.test"
 

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support.api_client import EC, RSA
 
 

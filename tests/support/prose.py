@@ -1,7 +1,7 @@
-"""Count the words and forms that plain technical English avoids; python -m tests.support.prose [PATH…] names each line.
+"""Count the words and forms that plain technical English avoids.
 
-Prose is: docstrings and comments of Python; comments, COMMENT ON and error messages of SQL; the text of Markdown outside
-code blocks.
+`python -m tests.support.prose [PATH…]` names each line. Prose is: docstrings and comments of Python;
+comments, COMMENT ON and error messages of SQL; the text of Markdown outside code blocks.
 """
 
 import ast
@@ -111,8 +111,8 @@ def matches(passages: list[Passage]) -> dict[str, list[Passage]]:
 def rates(passages: list[Passage]) -> dict[str, float]:
     """Return the occurrences of each pattern per 1,000 words, and two shares.
 
-    `question` is the share of docstrings that open with a question word, `noun phrase` the share of functions' docstrings
-    that open with a noun phrase.
+    `question` is the share of docstrings that open with a question word, `noun phrase` the share of
+    functions' docstrings that open with a noun phrase.
     """
     words = sum(len(WORD.findall(CODE.sub("", passage.text))) for passage in passages) or 1
     docstrings = [passage for passage in passages if passage.docstring]

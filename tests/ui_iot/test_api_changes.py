@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from services.shared.db import Pool
-from services.ui_iot.entity_tags import Tags
-from services.ui_iot.problems import BadRequest
+from services.ui_iot.http.problems import BadRequest
+from services.ui_iot.resources.entity_tags import Tags
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.plans import rows_read

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from services.ui_iot.stored_tokens import hash_token
+from services.ui_iot.auth.stored_tokens import hash_token
 from tests.support import seed
 from tests.support.api_client import Api
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, table
 
-from services.ui_iot.paging import ID, Order, read_cursor, write_cursor
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.http.problems import Unprocessable
+from services.ui_iot.resources.paging import ID, Order, read_cursor, write_cursor
 from tests.support import seed
 from tests.support.api_client import Api
 from tests.support.api_pages import fill, read_all

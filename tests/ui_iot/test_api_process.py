@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from services.shared import tracing
 from services.shared.server import serve
-from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import new_device_token
 from tests.support import seed
 from tests.support.api_client import token
 from tests.support.identity_provider import Provider

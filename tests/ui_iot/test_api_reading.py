@@ -8,8 +8,8 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from services.ui_iot.audit_trail import read_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import read_place
+from services.ui_iot.http.problems import Unprocessable
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.bad_values import NOT_NUMBERS, NOT_TIMES
@@ -183,7 +183,7 @@ async def test_a_device_is_found_by_its_tag(api: Api) -> None:
     ],
 )
 async def test_what_is_no_request_gets_a_problem(sent: bytes, status: int) -> None:
-    async with served(Measured(Starlette())) as port, RawConnection(port) as connection:
+    async with served(Measured(Starlette()).app) as port, RawConnection(port) as connection:
         connection.write(sent)
         head, _, body = (await connection.read_all()).partition(b"\r\n\r\n")
     assert status_of(head) == status

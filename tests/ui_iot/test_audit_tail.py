@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.ui_iot.audit_trail import write_place
+from services.ui_iot.audit.trail import write_place
 from services.ui_iot.routes import audit_tail
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, Api, open_api, token

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.settings import UiSettings
-from services.ui_iot.claim_path import ABSENT, ClaimPath
-from services.ui_iot.claims import Claims, read_claims
-from services.ui_iot.issuers import IssuerFault, load_issuers, read_issuers
-from services.ui_iot.jwks import Jwks
-from services.ui_iot.key_set import KeySet
-from services.ui_iot.principal import Principal
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
-from services.ui_iot.user_tokens import TokensByIssuer, UserTokens
+from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
+from services.ui_iot.auth.claims import Claims, read_claims
+from services.ui_iot.auth.issuers import IssuerFault, load_issuers, read_issuers
+from services.ui_iot.auth.jwks import Jwks
+from services.ui_iot.auth.key_set import KeySet
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.user_tokens import TokensByIssuer, UserTokens
 from tests.support.api_client import (
     EC,
     ISSUER,

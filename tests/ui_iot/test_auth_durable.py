@@ -12,8 +12,8 @@ import pytest
 from starlette.responses import JSONResponse
 
 from services.shared.audit.spool_directory import directories
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.oidc import Issuer
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.oidc import Issuer
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
 from tests.support.identity_provider import Provider

@@ -12,14 +12,14 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from services.shared.http_client import traced_client
-from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
-from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl
-from services.ui_iot.principal import Principal
-from services.ui_iot.provider_faults import ProviderError
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.auth.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
+from services.ui_iot.auth.oidc import Granted, Issuer, KeyFile, KeyUrl
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.provider_faults import ProviderError
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support.api_client import EC, ISSUER, RSA, KeyServer, SigningKey, claims, ec_key, sign, token
 from tests.support.identity_provider import Clock, Provider, reason
 from tests.support.receiver import Receiver

@@ -15,13 +15,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.shared.db import Actor
 from services.shared.settings import UiSettings
-from services.ui_iot.body_budget import BodyBudget
-from services.ui_iot.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
+from services.ui_iot.http.problems import Overloaded, TooLarge, Unprocessable
+from services.ui_iot.ingest.readings_body import decode_body
+from services.ui_iot.limits.body_budget import BodyBudget
+from services.ui_iot.limits.turns import Turns
 from services.ui_iot.middleware.body_limit import SMALL_BYTES, BodyLimitMiddleware
-from services.ui_iot.principal import Principal
-from services.ui_iot.problems import Overloaded, TooLarge, Unprocessable
-from services.ui_iot.readings_body import decode_body
-from services.ui_iot.turns import Turns
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.wait import until
@@ -135,7 +135,7 @@ async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.Mon
         parsed.append(body.count(b"[]") + body.count(b"{}") if b'"' not in body else 0)
         return real(body)
 
-    monkeypatch.setattr("services.ui_iot.readings.orjson.loads", loads)
+    monkeypatch.setattr("services.ui_iot.ingest.readings.orjson.loads", loads)
     for name, (body, status) in HOSTILE.items():
         response = await api.call("POST", PATH, content=body)
         found = response.json()

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.db import Pool
+from services.ui_iot.auth.principal import Grant, Principal
+from services.ui_iot.auth.revocation_time import lasting_seconds
+from services.ui_iot.auth.revocations import OLDEST_SECONDS, RENEW_SECONDS, Condition, Revocations, sort_conditions
 from services.ui_iot.backend import pool_of
-from services.ui_iot.principal import Grant, Principal
-from services.ui_iot.revocation_time import lasting_seconds
-from services.ui_iot.revocations import OLDEST_SECONDS, RENEW_SECONDS, Condition, Revocations, sort_conditions
 from tests.support import seed
 from tests.support.api_client import Api, token
 from tests.support.problem import assert_problem
