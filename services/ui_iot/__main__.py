@@ -11,31 +11,25 @@ from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
 from services.shared.secret_box import protection, read_public_key
-from services.shared.server import (
-    Process,
-    record_process,
-    run_until_stopped,
-    serve_process,
-    stop_on_signals,
-)
-from services.shared.settings import UiIot
-from services.ui_iot.api_keys import ApiKeys
+from services.shared.server import Process, record_process, run_until_stopped, serve_process, stop_on_signals
+from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
-from services.ui_iot.audit_tails import Tails
-from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.audit.tails import Tails
+from services.ui_iot.auth.api_keys import ApiKeys
+from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.issuers import IssuerEntry, load_issuers
+from services.ui_iot.auth.oidc import Issuer
+from services.ui_iot.auth.providers import ProviderGauges, open_providers
+from services.ui_iot.auth.refresh_gate import RefreshGate
+from services.ui_iot.auth.revocations import Revocations
+from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.backend import Backend, pool_of
-from services.ui_iot.body_budget import BodyBudget
-from services.ui_iot.client_address import ClientAddress
-from services.ui_iot.device_tokens import DeviceTokens
-from services.ui_iot.issuers import IssuerEntry, load_issuers
-from services.ui_iot.limit_refusals import LimitRefusals
-from services.ui_iot.oidc import Issuer
-from services.ui_iot.providers import ProviderGauges, open_providers
-from services.ui_iot.rate_limit import FailureLimit
-from services.ui_iot.refresh_gate import RefreshGate
-from services.ui_iot.revocations import Revocations
-from services.ui_iot.timelines import Timelines
-from services.ui_iot.user_tokens import TokenCheck
+from services.ui_iot.http.client_address import ClientAddress
+from services.ui_iot.limits.body_budget import BodyBudget
+from services.ui_iot.limits.failure_limit import FailureLimit
+from services.ui_iot.limits.limit_refusals import LimitRefusals
+from services.ui_iot.limits.turns import Timelines
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +38,12 @@ _MOST_PROVIDER_BYTES = 1_048_576
 
 
 def make_backend(
-    process: Process, settings: UiIot, *, audit: AuditLogger, users: TokenCheck | None, issuers: Mapping[str, Issuer]
+    process: Process,
+    settings: UiSettings,
+    *,
+    audit: AuditLogger,
+    users: TokenCheck | None,
+    issuers: Mapping[str, Issuer],
 ) -> Backend:
     """Return everything the routes work with."""
 
@@ -76,7 +75,7 @@ def make_backend(
     )
 
 
-async def run(settings: UiIot, issuers: Sequence[IssuerEntry]) -> None:
+async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
     """Serve until SIGTERM, then answer the open requests and store all audit events."""
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
@@ -109,7 +108,7 @@ async def run(settings: UiIot, issuers: Sequence[IssuerEntry]) -> None:
                 process.pool.terminate()
 
 
-def _report_secrets(process: Process, settings: UiIot) -> None:
+def _report_secrets(process: Process, settings: UiSettings) -> None:
     file = settings.secrets_key_file
     stored = protection(None if file is None else read_public_key(file))
     process.facts["channel_secrets"] = lambda: stored
@@ -134,7 +133,7 @@ async def _work(process: Process, stop: asyncio.Event) -> None:
 
 def main() -> None:
     """Read the settings and the issuers, then run until stopped."""
-    settings = UiIot.load()
+    settings = UiSettings.load()
     run_until_stopped(settings, run(settings, load_issuers(settings, service=settings.service)))
 
 

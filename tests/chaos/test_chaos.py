@@ -1,7 +1,6 @@
 """A minute of chaos through the command itself: `pulse chaos audit`."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -11,18 +10,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from services.local import pids
-from services.local.chaos.faults import KINDS
-from services.local.home import CHECKOUT
+from services.local.process import pids
+from tests.chaos.faults import KINDS
+from tests.support.chaos_environment import environment
 from tests.support.wait import until_now
 
 COMMAND = [sys.executable, "-P", "-m", "services.cli", "chaos", "audit", "--minutes", "1", "--seed", "12"]
-
-
-def environment() -> dict[str, str]:
-    """Without settings of another stack."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
-    return {**inherited, "PYTHONPATH": str(CHECKOUT)}
 
 
 @pytest.mark.slow

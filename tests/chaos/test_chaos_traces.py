@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from services.local.chaos.trace_run import find_faults
-from tests.chaos.test_chaos import environment
+from tests.chaos.trace_run import find_faults
+from tests.support.chaos_environment import environment
 
 COUNT = os.environ.get("PULSE_TEST_CHAOS_TRACES", "96")
 

@@ -3,8 +3,6 @@
 import asyncio
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +11,14 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.audit.app import operator
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
+from services.cli.audit.app import operator
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
-from tests.cli.test_audit_export import check
-from tests.support.migrator import ROOT
+from tests.support.audit_program import Pulse
+from tests.support.exported import check
 from tests.support.sealed_log import SealedLog, make_sealer
-
-Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
@@ -31,38 +27,6 @@ async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool
     made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await made.fill()
     return made
-
-
-class Pulse:
-    """Runs `pulse audit` with a home of its own."""
-
-    def __init__(self, home: Path, url: str) -> None:
-        self.home = home
-        self.url = url
-        self.settings: dict[str, str] = {}
-
-    async def __call__(self, *arguments: str, status: int = 0, text: str | None = None, **settings: str) -> Done:
-        """The finished process, which exits with this status."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
-        ours = {"PYTHONPATH": str(ROOT), "PULSE_HOME": str(self.home), "PULSE_AUDIT_DATABASE_URL": self.url}
-
-        given = {**inherited, **ours, **self.settings, **settings}
-
-        def run() -> Done:
-            return subprocess.run(
-                [sys.executable, "-P", "-m", "services.cli", "audit", *arguments],
-                check=False,
-                cwd="/",
-                env=given,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                input=text,
-            )
-
-        done = await asyncio.to_thread(run)
-        assert done.returncode == status, done.stdout + done.stderr
-        return done
 
 
 @pytest.fixture

@@ -1,56 +1,18 @@
 """An export is proven by a program that knows neither Pulse nor the database, and whatever is done to it is found."""
 
-import asyncio
 import io
-import subprocess
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
-from services.local.audit.prove import find
-from services.local.errors import LocalError
-from services.shared import db
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
+from services.cli.audit.prove import find
+from services.cli.errors import LocalError
 from services.shared.sealed_log.key_file import KeyFile
-from tests.support.migrator import ROOT
-from tests.support.sealed_log import SealedLog, make_sealer
-
-ALL = Question(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-
-
-@pytest.fixture
-async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log, empty yet."""
-    return SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
-
-
-async def export(log: SealedLog, question: Question = ALL) -> list[bytes]:
-    """Lines of an export."""
-    file = io.BytesIO()
-    await write_export(log.reader, question, file)
-    return file.getvalue().splitlines(keepends=True)
-
-
-async def check(log: SealedLog, lines: Sequence[bytes], *options: str, key: str | None = None) -> tuple[int, str]:
-    """Exit status and output of the program, run in an empty directory without anything of ours."""
-    program = str(ROOT / "docs" / "verify_export.py")
-    keys = key or str(log.sealer.keys.public_path)
-    empty = log.home / "empty"
-    empty.mkdir(exist_ok=True)
-
-    def run() -> "subprocess.CompletedProcess[bytes]":
-        command = [sys.executable, "-I", program, "--key", keys, *options, "-"]
-        return subprocess.run(command, input=b"".join(lines), capture_output=True, check=False, cwd=empty, timeout=60)
-
-    done = await asyncio.to_thread(run)
-    assert b"Traceback" not in done.stderr
-    return done.returncode, (done.stdout + done.stderr).decode()
+from tests.support.exported import ALL, check, export
+from tests.support.sealed_log import SealedLog
 
 
 async def test_an_export_holds_every_sealed_event_in_order(log: SealedLog) -> None:
@@ -144,7 +106,7 @@ async def test_a_block_larger_than_a_batch_is_streamed(log: SealedLog, monkeypat
     await log.write(70)
     await log.fill()
     at_once = await export(log)
-    monkeypatch.setattr("services.local.audit.evidence.BATCH_ROWS", 5)
+    monkeypatch.setattr("services.cli.audit.evidence.BATCH_ROWS", 5)
     in_small_batches = await export(log)
     assert at_once[1:] == in_small_batches[1:]
     assert (await check(log, in_small_batches))[0] == 0

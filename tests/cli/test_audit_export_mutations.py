@@ -10,8 +10,7 @@ import orjson
 import pytest
 
 from services.shared import db
-from tests.cli.test_audit_export import check, export
-from tests.shared.test_audit_encoding import VERIFIER
+from tests.support.exported import VERIFIER, check, export
 from tests.support.sealed_log import SealedLog, make_sealer
 
 HEADER, BLOCK, EVENT, TRAILER = 0, 1, 2, -1

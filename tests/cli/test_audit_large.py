@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.cli.test_audit_reading import read
+from tests.support.audit_pages import read
 from tests.support.sealer import Seal
 from tests.support.tracked_tables import events, make_table
 

@@ -12,24 +12,17 @@ import orjson
 import pytest
 
 from services.shared import db
-from services.ui_iot.audit_trail import place_of, read_place, write_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import place_of, read_place, write_place
+from services.ui_iot.http.problems import Unprocessable
 from tests.support import seed
 from tests.support.api_client import Api, open_api
+from tests.support.api_pages import read_all
+from tests.support.audit_pages import REFERENCE, read, write
 from tests.support.plans import rows_touched
 from tests.support.sealer import Seal, sealer_of
 from tests.support.wait import until
-from tests.ui_iot.test_api_lists import read_all
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
-# What the readers must agree with, spelled out: block after block, by the definition of a block.
-REFERENCE = """
-select l.event_id::text as event_id, l.tenant_id
-from audit.blocks b
-cross join audit._rows_between(b.previous_snapshot, b.snapshot) l
-where audit._segment(l.timestamp) = b.segment
-order by b.block_no, l.xid, l.timestamp, l.tenant_id collate "C", l.event_id
-"""
 
 
 @pytest.fixture
@@ -37,42 +30,6 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
     await seed.tenant(conn)
     async with open_api(app_url, audit_read_rows_per_window=0) as opened:
         yield opened
-
-
-async def write(
-    conn: asyncpg.Connection, count: int, *, tenant_id: str = "acme", ago: str = "0", kind: str = "x"
-) -> None:
-    """So many events in one transaction, each a second before the next."""
-    await conn.execute(
-        "select audit.write(array(select audit.event($1, 'alert.opened', p_entity_type => $4, p_entity_id => n::text,"
-        " p_timestamp => now() - $3::text::interval + n * interval '1 second') from generate_series(1, $2) n))",
-        tenant_id,
-        count,
-        ago,
-        kind,
-    )
-
-
-async def read(
-    conn: asyncpg.Connection,
-    place: Any = None,
-    *,
-    newest: bool = True,
-    limit: int = 50,
-    tenant: str | None = None,
-    **matching: Any,
-) -> dict[str, Any]:
-    """What audit._read_sealed gives."""
-    text = await conn.fetchval(
-        "select audit._read_sealed($1, $2::text::jsonb, $3::text::jsonb, $4, $5)::text",
-        tenant,
-        orjson.dumps(matching).decode(),
-        None if place is None else orjson.dumps(place).decode(),
-        newest,
-        limit,
-    )
-    found: dict[str, Any] = orjson.loads(text)
-    return found
 
 
 async def walk(conn: asyncpg.Connection, **rest: Any) -> list[str]:

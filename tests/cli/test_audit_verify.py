@@ -8,17 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.shared import db
 from services.shared.sealed_log.verification import Verification
-from tests.cli.test_audit_commands import Pulse
-from tests.cli.test_audit_export import export
-from tests.support.sealed_log import MONTHS, SealedLog, bury, make_sealer
-
-
-@pytest.fixture
-async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log, empty yet."""
-    return SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
+from tests.support.audit_program import Pulse
+from tests.support.exported import export
+from tests.support.sealed_log import MONTHS, SealedLog, bury
 
 
 async def test_an_untouched_log_is_whole(log: SealedLog) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.cli.test_audit_reading import write
+from tests.support.audit_pages import write
 from tests.support.migrator import ROOT
 from tests.support.sealer import Seal
 from tests.support.wait import until

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from services.local.channel_secrets import app
-from services.local.secret_keys import add_key, make_keys
+from services.cli.secret_keys import add_key, make_keys
+from services.cli.secrets import app
 from services.shared.db import Pool
 from services.shared.secret_box import (
     KeyRing,
@@ -30,11 +30,11 @@ from services.shared.secret_box import (
     sealed_for,
     shown_url,
 )
-from services.shared.settings import DeliveryWorker, UiIot
-from tests.delivery_worker.test_delivery_worker import Start, start  # noqa: F401  # a fixture
+from services.shared.settings import DeliverySettings, UiSettings
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.delivery import job, states
+from tests.support.delivery_process import Start
 from tests.support.migrator import Migrator
 from tests.support.receiver import Receiver
 from tests.support.wait import until
@@ -258,7 +258,7 @@ WORDS = {"webhooks", "services", "hooks", "catch", "token"}
 )
 async def test_what_a_receiver_repeats_is_not_recorded(
     conn: asyncpg.Connection,
-    start: Start,  # noqa: F811
+    start: Start,
     said: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -339,7 +339,7 @@ def test_an_altered_box_does_not_open(key_file: Path) -> None:
 async def test_the_worker_sends_what_was_sealed(
     conn: asyncpg.Connection,
     app_url: str,
-    start: Start,  # noqa: F811
+    start: Start,
     key_file: Path,
 ) -> None:
     """A worker without the key keeps the jobs, with their attempts; a copied row is refused and sent nowhere."""
@@ -415,7 +415,7 @@ async def test_only_a_reserved_number_is_taken(conn: asyncpg.Connection) -> None
 # Keys
 
 
-@pytest.mark.parametrize("settings", [UiIot, DeliveryWorker])
+@pytest.mark.parametrize("settings", [UiSettings, DeliverySettings])
 def test_a_key_file_that_cannot_be_used_is_an_error(tmp_path: Path, settings: type, key_file: Path) -> None:
     """At start, naming the file and not its content; the API needs the public key only."""
     url = "postgresql://u@h/d"
@@ -428,7 +428,7 @@ def test_a_key_file_that_cannot_be_used_is_an_error(tmp_path: Path, settings: ty
             settings(database_url=url, secrets_key_file=file)
         assert "bad.key" in str(refused.value)
         assert "secret-words" not in str(refused.value)
-    (public_file(key_file) if settings is DeliveryWorker else key_file).unlink()
+    (public_file(key_file) if settings is DeliverySettings else key_file).unlink()
     assert settings(database_url=url, secrets_key_file=key_file).secrets_key_file == key_file
 
 

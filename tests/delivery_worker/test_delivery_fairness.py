@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from services.shared.worker import Loop
-from tests.delivery_worker.test_delivery_pauses import acting, shown
-from tests.delivery_worker.test_delivery_worker import SECRET, Start, claiming, start  # noqa: F401  # start is a fixture
 from tests.support import seed
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
+from tests.support.delivery_pauses import acting, shown
+from tests.support.delivery_process import SECRET, Start, claiming
 from tests.support.receiver import Receiver
 from tests.support.wait import until
 
@@ -262,7 +262,7 @@ async def channels_to(conn: asyncpg.Connection, receiver: Receiver, tenant_id: s
     return [await seed.channel(conn, f"c{number}", tenant_id=tenant_id, config=config) for number in range(count)]
 
 
-async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:  # noqa: F811
+async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:
     """Its requests are still held when another tenant's have been answered; no more than half of the slots hang."""
     async with Receiver() as hanging, Receiver() as healthy:
         hanging.hold.clear()
@@ -290,7 +290,7 @@ async def delivered(conn: asyncpg.Connection, numbers: list[int]) -> bool:
 
 async def test_a_tenant_at_its_limit_goes_on_as_its_own_slots_become_free(
     conn: asyncpg.Connection,
-    start: Start,  # noqa: F811
+    start: Start,
 ) -> None:
     """No notification and no poll wakes the worker: the end of one request makes room for the tenant's next channel."""
     async with Receiver() as receiver:
@@ -310,7 +310,7 @@ async def test_a_tenant_at_its_limit_goes_on_as_its_own_slots_become_free(
         assert receiver.at_once == 1
 
 
-async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection, start: Start) -> None:  # noqa: F811
+async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection, start: Start) -> None:
     """Its own deadline counts, also when the name or the handshake takes the time."""
     async with Receiver() as hanging:
         hanging.hold.clear()
@@ -331,7 +331,7 @@ async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection,
 
 async def test_answers_that_stop_half_way_end_at_the_deadline(
     conn: asyncpg.Connection,
-    start: Start,  # noqa: F811
+    start: Start,
 ) -> None:
     """A status that came counts; one that did not is unknown; each attempt counts as one that hung."""
 

@@ -1,8 +1,6 @@
 """delivery.finish, extend, reap and redrive: how attempts end, and who may say so."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -10,19 +8,10 @@ import pytest
 from tests.support import seed
 from tests.support.connections import connections, is_blocked
 from tests.support.delivery import alert, claim, expire_leases, finish, ids, job, make_due, states
+from tests.support.delivery_pauses import listening, redrive
 from tests.support.wait import until
 
 EVENTS = "select event_type from audit_log where category = 'delivery' order by timestamp, event_id"
-
-
-@asynccontextmanager
-async def listening(conn: asyncpg.Connection) -> AsyncIterator[list[str]]:
-    """Notifications on pulse_delivery that reached conn; a round trip makes sure of those before it."""
-    heard: list[str] = []
-    await conn.add_listener("pulse_delivery", lambda *arguments: heard.append(str(arguments[2])))
-    yield heard
-    await conn.execute("select 1")
-    await conn.reset()
 
 
 async def events(conn: asyncpg.Connection) -> list[str]:
@@ -306,17 +295,6 @@ async def test_reap_forgets_pauses_that_are_over(conn: asyncpg.Connection) -> No
             await conn.execute("update delivery.lanes set paused_until = now() - $1::text::interval", passed)
         await conn.execute("select delivery.reap(1)")
         assert await conn.fetchval("select count(*) from delivery.lanes") == left
-
-
-async def redrive(conn: asyncpg.Connection, number: int, *, tenant_id: str = "acme") -> None:
-    """As a person of the tenant does it."""
-    async with conn.transaction():
-        await conn.execute(
-            "select set_config('pulse.tenant_id', $1, true), set_config('pulse.actor_type', 'user', true),"
-            " set_config('pulse.actor_id', 'ann', true)",
-            tenant_id,
-        )
-        await conn.execute("select delivery.redrive($1)", number)
 
 
 async def test_a_dead_job_can_be_redriven(conn: asyncpg.Connection, database_url: str) -> None:

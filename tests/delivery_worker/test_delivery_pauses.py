@@ -1,34 +1,18 @@
 """Pauses that receivers ask for: their cost, their end, and where they are shown."""
 
 import asyncio
-from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 
-from tests.delivery_worker.test_delivery_finish import listening, redrive
 from tests.support import seed
 from tests.support.connections import connections
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
+from tests.support.delivery_pauses import acting, listening, redrive, shown
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 NEW_ADDRESS = f'{{"config": {{"url": "https://new.example/hook", "secret": "{SECRET}"}}}}'
-
-
-async def acting(conn: asyncpg.Connection, query: str, *arguments: Any) -> Any:
-    """Call a function as a person of the tenant does; its JSON."""
-    async with conn.transaction():
-        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
-        return orjson.loads(await conn.fetchval(query, *arguments))
-
-
-async def shown(conn: asyncpg.Connection, view: str) -> asyncpg.Record:
-    """The one row of a view, as the tenant sees it."""
-    async with conn.transaction():
-        await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
-        (row,) = await conn.fetch(f"select * from api.{view} order by 1 desc limit 1")
-        return row
 
 
 async def limited(conn: asyncpg.Connection, channel: int, seconds: float | None = 3600, jobs: int = 2) -> list[int]:

@@ -5,9 +5,7 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -15,100 +13,17 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from services.delivery_worker.worker import build
 from services.shared import tracing
-from services.shared.db import Pool
 from services.shared.logging import JsonFormatter
-from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process
-from services.shared.settings import DeliveryWorker
-from services.shared.worker import Loop
-from services.shared.worker.listener import Listener
-from services.shared.worker.loop import run_loop
-from services.shared.worker.metrics import WorkerMetrics
+from services.shared.settings import DeliverySettings
 from tests.support import seed
 from tests.support.connections import connections
 from tests.support.delivery import alert, expire_leases, job, make_due, states
+from tests.support.delivery_process import KEY, SECRET, Start, claiming
 from tests.support.receiver import Receiver
 from tests.support.wait import until
 
-KEY = b"0123456789abcdefghijklmn"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
 URL = "postgresql://unused"
-
-Start = Callable[..., Awaitable["Worker"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One worker and its two loops' passes."""
-
-    process: Process
-    metrics: WorkerMetrics
-    claim_loop: Loop
-    reap_loop: Loop
-    stop: Callable[[], Awaitable[None]]
-
-    async def claim(self) -> int:
-        """One pass of the claim loop."""
-        assert self.process.pool is not None
-        return await self.claim_loop.step(self.process.pool)
-
-    async def reap(self) -> int:
-        """One pass of the reap loop."""
-        assert self.process.pool is not None
-        return await self.reap_loop.step(self.process.pool)
-
-    def observed(self, operation: str) -> float:
-        """Observations of an operation's duration."""
-        labels = {"service": "delivery_worker", "operation": operation}
-        return self.process.metrics.registry.get_sample_value("pulse_processing_duration_seconds_count", labels) or 0
-
-
-@pytest.fixture
-async def start(app_pool: Pool) -> AsyncIterator[Start]:
-    """Starts workers that share a pool; each stops at the end of the test unless it was stopped before."""
-
-    async def start_one(**settings: Any) -> Worker:
-        defaults: dict[str, Any] = {"allow_private_destinations": True, "delivery_stop_seconds": 0.3}
-        process = Process(
-            DeliveryWorker(database_url=URL, **(defaults | settings)), ProcessMetrics("delivery_worker"), app_pool
-        )
-        metrics = WorkerMetrics(process.metrics, loops=["claim", "reap"])
-        own = AsyncExitStack()
-        claim, reap = await own.enter_async_context(build(process))
-        stack.push_async_callback(own.aclose)
-
-        async def stop() -> None:
-            process.stopping = True
-            await own.aclose()
-
-        return Worker(process, metrics, claim, reap, stop)
-
-    async with AsyncExitStack() as stack:
-        yield start_one
-
-
-@asynccontextmanager
-async def claiming(*workers: Worker) -> AsyncIterator[None]:
-    """Run the claim loops of workers, polling fast."""
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for worker in workers:
-            loop = replace(worker.claim_loop, poll_seconds=0.01)
-            tasks.create_task(
-                run_loop(
-                    loop,
-                    worker.process,
-                    metrics=worker.metrics,
-                    listener=Listener(worker.process, worker.metrics),
-                    stop=stop,
-                )
-            )
-        try:
-            yield
-        finally:
-            stop.set()
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:
@@ -458,6 +373,28 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
     assert [outcome for outcome, _status, _error in await outcomes(conn)] == ["unknown", "delivered"]
 
 
+async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Connection, start: Start) -> None:
+    """A lease that ran out is a failed attempt like every other: PULSE_DELIVERY_BACKOFF_* sets the pause after it."""
+    async with Receiver() as receiver:
+        receiver.hold.clear()
+        await job(conn, await webhook(conn, receiver))
+        gone = await start()
+        reaper = await start(delivery_backoff_seconds=1e6, delivery_backoff_max_seconds=2e6)
+        assert await gone.claim() == 1
+        await expire_leases(conn)
+        assert await reaper.reap() == 1
+        pause = await conn.fetchval("select extract(epoch from run_at - now())::float8 from notification_jobs")
+        assert 0.49e6 < pause < 1.51e6
+        receiver.hold.set()
+
+
+def test_only_the_delivery_worker_reaps() -> None:
+    """Another caller would pass another back-off, and which one counts would depend on which of them came first."""
+    rooms = Path(__file__).parents[2] / "services"
+    callers = [file for file in rooms.rglob("*.py") if "delivery.reap" in file.read_text(encoding="utf-8")]
+    assert [str(file.relative_to(rooms)) for file in callers] == ["delivery_worker/worker.py"]
+
+
 async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection, start: Start) -> None:
     """So that a slow database or a full ledger costs no second delivery; a lease that is gone ends the request."""
     async with Receiver() as receiver:
@@ -592,7 +529,7 @@ async def test_idle_passes_say_so(start: Start) -> None:
 def test_a_request_must_end_well_before_its_lease() -> None:
     """Otherwise a worker that is merely slow would lose its job while it still sends."""
     with pytest.raises(ValidationError, match="less than half of PULSE_DELIVERY_LEASE_SECONDS"):
-        DeliveryWorker(database_url=URL, delivery_lease_seconds=20)
+        DeliverySettings(database_url=URL, delivery_lease_seconds=20)
     with pytest.raises(ValidationError, match="less than half"):
-        DeliveryWorker(database_url=URL, delivery_timeout_seconds=15)
-    assert DeliveryWorker(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10
+        DeliverySettings(database_url=URL, delivery_timeout_seconds=15)
+    assert DeliverySettings(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10

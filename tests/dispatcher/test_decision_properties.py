@@ -6,8 +6,8 @@ import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.dispatcher.test_dispatcher import act, dispatch
 from tests.support import seed
+from tests.support.decisions import act, dispatch
 from tests.support.delivery import claim, finish, make_due
 
 DEVICES = ("boiler-1", "boiler-2")

@@ -8,17 +8,10 @@ import orjson
 import pytest
 
 from services.shared.db import Pool
-from tests.evaluator_iot.test_evaluator import evaluate
-from tests.ops_worker.test_escalation import policy
 from tests.support import seed
-
-
-async def dispatch(conn: asyncpg.Connection, limit: int = 1000) -> int:
-    """Run passes until one is idle; the alert events they decided."""
-    total = 0
-    while events := await conn.fetchval("select events from dispatcher.dispatch($1)", limit):
-        total += events
-    return total
+from tests.support.decisions import act, dispatch
+from tests.support.escalation_policy import policy
+from tests.support.evaluation import evaluate
 
 
 async def jobs(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
@@ -188,13 +181,6 @@ async def test_a_route_that_did_not_match_says_why(conn: asyncpg.Connection) -> 
     )
     assert await conn.fetchval(escalation) == "no_route"
     assert await conn.fetchval("select route_id from notification_jobs where channel_id = $1", matching) == matched
-
-
-async def act(conn: asyncpg.Connection, query: str, *arguments: Any) -> None:
-    """Do something as a person of the tenant."""
-    async with conn.transaction():
-        await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
-        await conn.execute(query, *arguments)
 
 
 async def silence(conn: asyncpg.Connection, minutes: int | None, *, of: str = "max") -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.local.tenants import set_limit
+from services.cli.tenant import set_limit
 from services.shared.db import Pool
-from tests.evaluator_iot.test_evaluator import evaluate, story
 from tests.support import seed
 from tests.support.clock import create_clock, set_clock
+from tests.support.evaluation import evaluate, story
 
 DEVICES = [f"d{number}" for number in range(5)]
 OPEN = "select count(*) from alerts where tenant_id = $1 and status <> 'closed'"

@@ -6,9 +6,9 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from services.ui_iot.readings import _read_timestamp
-from tests.evaluator_iot.test_evaluator import evaluate, story
+from services.ui_iot.ingest.readings import _read_timestamp
 from tests.support import clock, seed
+from tests.support.evaluation import evaluate, story
 from tests.support.wait import until
 
 Reading = tuple[float, float]

@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import pytest
@@ -13,30 +12,7 @@ import pytest
 from services.shared.db import Pool
 from tests.support import seed
 from tests.support.alert_machine import Machine, tells
-
-
-async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
-    """Run passes until one is idle; the readings they consumed."""
-    total = 0
-    while True:
-        row = await conn.fetchrow("select readings, transitions::text from evaluator.evaluate($1)", limit)
-        total += int(row["readings"])
-        if row["readings"] == 0 and row["transitions"] == "[]":
-            return total
-
-
-async def set_clock(conn: asyncpg.Connection, time_of_day: str) -> None:
-    """Make the database decide as if it were that time on NOON's day."""
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable"
-        f" as $$ select '2026-01-05 {time_of_day}+00'::timestamptz $$"
-    )
-
-
-async def story(conn: asyncpg.Connection) -> list[tuple[str, float]]:
-    """Kind and seconds after NOON of every alert event, in order."""
-    rows = await conn.fetch("select kind, occurred_at from alert_events order by event_id")
-    return [(row["kind"], (row["occurred_at"] - seed.NOON).total_seconds()) for row in rows]
+from tests.support.evaluation import evaluate, rows_read, set_clock, story
 
 
 async def test_a_spike_inside_a_batch_opens_and_closes(
@@ -360,17 +336,6 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
         )
         story = [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds()), r["changes"]) for r in rows]
         assert tells(story, expected)
-
-
-async def rows_read(conn: asyncpg.Connection, tables: Sequence[str]) -> dict[str, int]:
-    """Rows that scans have read from the tables in this database so far."""
-    await conn.execute("select pg_stat_force_next_flush()")
-    rows: list[Any] = await conn.fetch(
-        "select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as read"
-        " from pg_stat_user_tables where relname = any($1)",
-        list(tables),
-    )
-    return {row["relname"]: row["read"] for row in rows}
 
 
 async def test_cost_follows_new_readings_not_the_fleet(

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from services.delivery_worker.notification import Notification
-from tests.evaluator_iot.test_evaluator import evaluate, story
 from tests.support import clock, seed
 from tests.support.api_client import Api, open_api
+from tests.support.evaluation import evaluate, story
 
 RULE: dict[str, Any] = {"name": "too hot", "metric": "temperature", "operator": ">", "threshold": 80}
 
@@ -92,7 +92,7 @@ async def test_a_raised_severity_reaches_the_routes_of_that_severity(api: Api, c
     await conn.fetch("select dispatcher.dispatch(100)")
     rows = await conn.fetch("select kind from notification_jobs where channel_id = $1 order by job_id", pager)
     assert [row["kind"] for row in rows] == ["updated", "closed"]
-    assert await conn.fetchval("select count(*) from ops.trace_orphans") == 0
+    assert await conn.fetchval("select count(*) from trace.orphans") == 0
 
 
 @pytest.mark.parametrize(

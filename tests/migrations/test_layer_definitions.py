@@ -1,8 +1,5 @@
 """Changes of the SQL layer behind the migrations' back are named and mended; harmless ones are left alone."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +13,8 @@ from migrations.layer_definitions import SHOWN, find_faults
 from migrations.lost_schemas import TABLELESS
 from migrations.role_names import RoleNames
 from migrations.sql_layer import part_faults
-from tests.support.migrator import ROOT, Migrator, dump_schema
+from tests.support.migrator import Migrator, dump_schema
+from tests.support.migrator_program import pulse_migrate
 
 RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
 BODY = "create or replace function core.severity_rank(p_severity text) returns smallint language sql return 1::smallint"
@@ -120,18 +118,6 @@ def faults(session: psycopg.Connection[Any]) -> list[str]:
         row = session.execute(RECORDED).fetchone()
         assert row is not None
         return find_faults(session, row[0])
-
-
-def pulse_migrate(url: str) -> subprocess.CompletedProcess[str]:
-    """`./pulse migrate`, the command that the runbooks name."""
-    return subprocess.run(
-        [sys.executable, "-m", "services.cli", "migrate"],
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PULSE_MIGRATION_URL": url},
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_the_services_login_may_not_migrate(app_url: str) -> None:

@@ -17,7 +17,7 @@ from migrations.layer_definitions import record_definitions
 from migrations.sql_layer import read_layer
 from migrations.tampering import _STRING_BODY
 from services.shared import db
-from tests.cli.test_audit_commands import Pulse
+from tests.support.audit_program import Pulse
 from tests.support.migrator import ROOT
 from tests.support.sealed_log import SealedLog, make_sealer
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,8 +22,8 @@ from services.shared.sealed_log import tree
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import BadNote, SignerKey
 from services.shared.sealed_log.tombstone import Tombstone, open_tombstone
-from tests.ops_worker.test_partitions import set_now
-from tests.support.connections import Connect, connections, is_blocked
+from tests.support.connections import Connect, is_blocked
+from tests.support.partition_clock import set_now
 from tests.support.wait import until
 
 NOW = "2026-11-26 12:00Z"
@@ -113,13 +113,6 @@ async def trail(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> 
     await trail.seal()
     await conn.execute("select audit.set_retention($1)", DAYS)
     return trail
-
-
-@pytest.fixture
-async def connect(database_url: str) -> AsyncIterator[Connect]:
-    """Opens further connections to the clone."""
-    async with connections(database_url) as open_one:
-        yield open_one
 
 
 async def hold(conn: asyncpg.Connection, start: str | None, end: str | None, reason: str = "case 7") -> int:

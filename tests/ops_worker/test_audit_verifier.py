@@ -4,28 +4,18 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.layer_check import check_layer
-from services.shared import db
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.verification import Report, Verification
-from tests.support.sealed_log import SealedLog, make_sealer
+from tests.support.sealed_log import SealedLog
 from tests.support.wait import until
 
 EDIT = "update audit_log set message = 'nothing happened' where xid = (select {}(xid) from audit_log)"
-
-
-@pytest.fixture
-async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log of ten blocks."""
-    made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
-    await made.fill()
-    return made
 
 
 def verifier_of(log: SealedLog) -> AuditVerifier:

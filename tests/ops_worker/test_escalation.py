@@ -1,7 +1,7 @@
 """An open alert tells the steps of its policy in their time, each once, until somebody acts or it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,59 +12,9 @@ import pytest
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.connections import Connect, connections, is_blocked
+from tests.support.connections import Connect, is_blocked
+from tests.support.escalation_policy import TRACE, channel_id_of, let_pass, open_alert, policy
 from tests.support.wait import until
-
-TRACE = "7e" * 16
-
-
-@pytest.fixture
-async def connect(database_url: str) -> AsyncIterator[Connect]:
-    """Opens further connections to the clone."""
-    async with connections(database_url) as open_one:
-        yield open_one
-
-
-async def policy(conn: asyncpg.Connection, *steps: tuple[float, str], name: str = "on call") -> int:
-    """A policy whose steps are (minutes after opening, channel name); its id."""
-    await seed.tenant(conn)
-    query = "insert into escalation_policies (tenant_id, name) values ('acme', $1) returning policy_id"
-    policy_id = int(await conn.fetchval(query, name))
-    for number, (minutes, channel) in enumerate(steps, start=1):
-        await conn.execute(
-            "insert into escalation_steps (tenant_id, policy_id, step_number, after_minutes, channel_id)"
-            " values ('acme', $1, $2, $3, $4)",
-            policy_id,
-            number,
-            float(minutes),
-            await _channel(conn, channel),
-        )
-    return policy_id
-
-
-async def _channel(conn: asyncpg.Connection, name: str) -> int:
-    query = "select channel_id from notification_channels where tenant_id = 'acme' and name = $1"
-    return await conn.fetchval(query, name) or await seed.channel(conn, name)
-
-
-async def open_alert(conn: asyncpg.Connection, policy_id: int | None, device_id: str = "boiler-1") -> int:
-    """An alert opened by a reading of the device, through the evaluator; its id."""
-    await seed.device(conn, device_id)
-    await seed.rule(conn, name=f"hot {device_id}", device_id=device_id, policy_id=policy_id)
-    await seed.readings(conn, (0, 90, device_id), trace_id=TRACE)
-    await conn.execute("select evaluator.evaluate(1000)")
-    query = "select alert_id from alerts where device_id = $1 and status = 'open'"
-    return int(await conn.fetchval(query, device_id))
-
-
-async def let_pass(conn: asyncpg.Connection, minutes: float) -> None:
-    """Everything that waits was written so many minutes earlier."""
-    await conn.execute(
-        "with older as (update alerts set recorded_at = recorded_at - $1 * interval '1 minute',"
-        " silenced_until = silenced_until - $1 * interval '1 minute')"
-        " update ops.escalations set due_at = due_at - $1 * interval '1 minute'",
-        float(minutes),
-    )
 
 
 async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int | None]]:
@@ -354,7 +304,7 @@ async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connecti
 
 async def replan(conn: asyncpg.Connection, policy_id: int, *steps: tuple[float, str]) -> None:
     """Replace the steps of a policy."""
-    told_steps = [{"after_minutes": minutes, "channel_id": await _channel(conn, name)} for minutes, name in steps]
+    told_steps = [{"after_minutes": minutes, "channel_id": await channel_id_of(conn, name)} for minutes, name in steps]
     await act(
         conn,
         "select ops.update_policy($1, jsonb_build_object('steps', $2::text::jsonb))",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.ops_worker.test_escalation import TRACE
+from tests.support.escalation_policy import TRACE
 
 Session = psycopg.Connection[tuple[object, ...]]
 

@@ -13,19 +13,19 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
-from services.local.audit.prove import find
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
+from services.cli.audit.prove import find
 from services.shared import db
-from services.ui_iot.audit_trail import Place, Reading, Stretch
-from services.ui_iot.paging import LONGEST_CURSOR
-from tests.cli.test_audit_reading import REFERENCE
+from services.ui_iot.audit.trail import Place, Reading, Stretch
+from services.ui_iot.resources.paging import LONGEST_CURSOR
 from tests.support import seed
 from tests.support.api_client import Api, open_api
+from tests.support.audit_pages import REFERENCE
 from tests.support.sealer import sealer_of
+from tests.support.table_lock import WAITING
 from tests.support.tail import served, tail
 from tests.support.wait import until
-from tests.ui_iot.test_auth_durable import WAITING
 
 SEED = 3
 ROUNDS = 3

@@ -12,7 +12,6 @@ import pytest
 from services.ops_worker.health_monitor import HealthMonitor
 from services.ops_worker.service_status import read_report
 from services.shared.db import Pool
-from services.shared.http_client import traced_client
 from tests.support.health_target import HealthTarget
 from tests.support.wait import until
 
@@ -22,13 +21,6 @@ async def target() -> AsyncIterator[HealthTarget]:
     """A healthy service."""
     async with HealthTarget() as service:
         yield service
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """The client of ops_worker, with a shorter patience."""
-    async with traced_client(allow_private=True, timeout_seconds=1.0) as traced:
-        yield traced
 
 
 def monitor(client: httpx.AsyncClient, urls: Mapping[str, str], round_seconds: float = 0.0) -> HealthMonitor:

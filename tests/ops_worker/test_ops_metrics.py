@@ -1,25 +1,15 @@
 """The services' counters are kept over time as they were read: one series however many copies collect."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import httpx
 import orjson
-import pytest
 
 from services.ops_worker.metrics_collector import MetricsCollector
 from services.ops_worker.service_status import read_report
 from services.shared.db import Pool
-from services.shared.http_client import traced_client
 from tests.support.health_target import HealthTarget
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """The client of ops_worker."""
-    async with traced_client(allow_private=True, timeout_seconds=1.0) as traced:
-        yield traced
 
 
 def collector(client: httpx.AsyncClient, target: HealthTarget, round_seconds: float = 0.0) -> MetricsCollector:

@@ -1,7 +1,6 @@
 """What is older than its retention goes, in bounded steps; what somebody may still need stays."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -9,17 +8,10 @@ import pytest
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.connections import Connect, connections, is_blocked
+from tests.support.connections import Connect, is_blocked
 from tests.support.wait import until
 
 RETAINED = ("alerts", "alert_events", "notification_jobs", "delivery_attempts", "suppressions")
-
-
-@pytest.fixture
-async def connect(database_url: str) -> AsyncIterator[Connect]:
-    """Opens further connections to the clone."""
-    async with connections(database_url) as open_one:
-        yield open_one
 
 
 async def prune(

@@ -1,7 +1,6 @@
 """Partitions exist before they are needed, and making one late loses no row, whoever writes at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -10,28 +9,15 @@ import pytest
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.connections import Connect, connections, is_blocked
+from tests.support.connections import Connect, is_blocked
+from tests.support.partition_clock import set_now
 from tests.support.wait import until
-
-
-@pytest.fixture
-async def connect(database_url: str) -> AsyncIterator[Connect]:
-    """Opens further connections to the clone."""
-    async with connections(database_url) as open_one:
-        yield open_one
 
 
 async def make(conn: asyncpg.Connection, days: int = 2, months: int = 1) -> dict[str, tuple[str, int]]:
     """Outcome and rows moved of each partition that was missing."""
     rows = await conn.fetch("select * from ops.ensure_partitions($1, $2)", days, months)
     return {row["partition_name"]: (row["outcome"], row["rows_moved"]) for row in rows}
-
-
-async def set_now(conn: asyncpg.Connection, moment: str) -> None:
-    """Stop the clock that decides what is due."""
-    await conn.execute(
-        f"create or replace function core.now() returns timestamptz language sql stable return '{moment}'::timestamptz"
-    )
 
 
 async def send(conn: asyncpg.Connection | Pool, *moments: datetime, device_id: str = "boiler-1") -> int:

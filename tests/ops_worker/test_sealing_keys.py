@@ -14,8 +14,8 @@ from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import SignerKey
-from tests.cli.test_audit_commands import Pulse
-from tests.cli.test_audit_export import check, export
+from tests.support.audit_program import Pulse
+from tests.support.exported import check, export
 from tests.support.processes import Running, ready_service
 from tests.support.sealed_log import SealedLog, make_sealer
 from tests.support.wait import until

@@ -9,19 +9,18 @@ import psycopg
 import pytest
 from alembic.util import CommandError
 
-from services.local.audit.continuing import continue_log
-from services.local.errors import LocalError
-from services.local.postgres import EmbeddedPostgres
+from services.cli.audit.continuing import continue_log
+from services.cli.errors import LocalError
+from services.local.postgres.server import EmbeddedPostgres
 from services.ops_worker.sealing.standing import LogBroken
-from services.shared import db
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import read_kept
-from tests.cli.test_audit_export import check, export
-from tests.conftest import PASSWORD, throwaway_server
+from tests.support.exported import check, export
 from tests.support.hardened_server import make_deployer
 from tests.support.migrator import Migrator
 from tests.support.moved_database import physical_servers, restore, sealed_log, spend_transactions
-from tests.support.sealed_log import SealedLog, make_sealer
+from tests.support.sealed_log import SealedLog
+from tests.support.server import PASSWORD, throwaway_server
 from tests.support.wait import until
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
@@ -35,14 +34,6 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
             make_deployer(session, PASSWORD)
         Migrator(server.url()).upgrade()
         yield server
-
-
-@pytest.fixture
-async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log with rows that wait, and one transaction that was open while the newest block was sealed."""
-    made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
-    await made.fill()
-    return made
 
 
 async def continue_at(log: SealedLog, blocks: int, reason: str = "db-1 died") -> Entry:

@@ -10,11 +10,11 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.pg_binaries import carried_binaries
+from services.local.postgres.binaries import carried_binaries
 from services.shared import db
-from tests.conftest import ACTOR
 from tests.support import seed
 from tests.support.connections import is_blocked
+from tests.support.server import ACTOR
 from tests.support.tracked_tables import make_table, rows
 from tests.support.wait import until
 

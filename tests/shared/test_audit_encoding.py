@@ -1,9 +1,7 @@
 """The program that verifies exports makes the bytes that Postgres hashed, whatever an event holds."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -11,20 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.migrator import ROOT
-
-
-def load() -> ModuleType:
-    """docs/verify_export.py as a module."""
-    spec = importlib.util.spec_from_file_location("verify_export", ROOT / "docs" / "verify_export.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-VERIFIER = load()
+from tests.support.exported import VERIFIER
 
 # Postgres stores no NUL and no lone surrogate.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from services.shared import db
 from services.shared.audit import AuditEvent
-from services.shared.audit.flood import Flood
-from services.shared.audit.ledger import Ledger
-from services.shared.audit.record import read_line
-from services.shared.audit.windows import MOST_MEMBERS
+from services.shared.audit_writer.aggregation import MOST_MEMBERS, Flood
+from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.line import read_line
+from tests.support.stepped_clock import Clock
 from tests.support.trail import open_trail
 from tests.support.wait import until
 
@@ -27,16 +27,6 @@ def refusal(address: str | None, reason: str = "expired", account: str | None = 
     kind = "auth.rate_limited" if reason == "rate_limited" else "auth.login_failure"
     details = {"reason": reason} if account is None else {"reason": reason, "account": account}
     return AuditEvent(event_type=kind, message="m", ip_address=address, details=details)
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """What it shows."""
-        return self.now
 
 
 def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: Ledger | None = None) -> Flood:

@@ -10,6 +10,7 @@ import pytest
 
 from services.shared import db
 from tests.support import seed
+from tests.support.trail import trace_id_of
 from tests.support.wait import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -170,11 +171,6 @@ from generate_series(1, 3200) i;
 select ops.ensure_partitions();
 analyze;
 """
-
-
-def trace_id_of(time: datetime, number: int = 0) -> str:
-    """An id of our own, from that time."""
-    return f"{int(time.timestamp() * 1000):012x}7bea8{number:03x}{'a' * 12}"
 
 
 async def scans(conn: asyncpg.Connection, trace_id: str) -> tuple[set[str], int]:

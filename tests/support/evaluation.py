@@ -1,19 +1,20 @@
 """The evaluator's loop and its listener in the tests' process, with times that tests can wait for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import asyncpg
 
 from services.evaluator_iot.evaluation_metrics import EvaluationMetrics
-from services.evaluator_iot.evaluator import LOOPS, Evaluator, build
+from services.evaluator_iot.evaluator import Evaluator, build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker.listener import Listener, Timing
 from services.shared.worker.metrics import WorkerMetrics
 from services.shared.worker.process import run_loops
@@ -58,7 +59,7 @@ class Evaluating:
 
 def evaluator_of(*, readings: int = 5000, pairs: int = 100_000, slow_seconds: float = NEVER) -> Evaluator:
     """Return an evaluator without its loops; its limits do not depend on the machine's speed."""
-    metrics = EvaluationMetrics(ProcessMetrics("evaluator_iot"), operations=LOOPS)
+    metrics = EvaluationMetrics(ProcessMetrics("evaluator_iot"))
     return Evaluator(readings=readings, pairs=pairs, metrics=metrics, slow_seconds=slow_seconds)
 
 
@@ -68,16 +69,52 @@ async def evaluating(
 ) -> AsyncIterator[Evaluating]:
     """Run the evaluator's loop on the pool, its listener on another URL."""
     await seed.device(conn)
-    settings = EvaluatorIot(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
+    settings = EvaluatorSettings(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
     process = Process(settings, ProcessMetrics("evaluator_iot"), pool)
-    metrics = WorkerMetrics(process.metrics, loops=LOOPS)
+    loops = build(process)
+    metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])
     listener = Listener(process, metrics, timing=timing)
     stop = asyncio.Event()
     running = asyncio.create_task(
-        run_loops(process, build(process), metrics=metrics, listener=listener, stop=stop), name="worker"
+        run_loops(process, loops, metrics=metrics, listener=listener, stop=stop), name="worker"
     )
     try:
         yield Evaluating(process, conn, count())
     finally:
         stop.set()
         await asyncio.wait_for(running, 10)
+
+
+async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
+    """Run passes until one is idle; the readings they consumed."""
+    total = 0
+    while True:
+        row = await conn.fetchrow("select readings, transitions::text from evaluator.evaluate($1)", limit)
+        total += int(row["readings"])
+        if row["readings"] == 0 and row["transitions"] == "[]":
+            return total
+
+
+async def set_clock(conn: asyncpg.Connection, time_of_day: str) -> None:
+    """Make the database decide as if it were that time on NOON's day."""
+    await conn.execute(
+        "create or replace function core.now() returns timestamptz language sql stable"
+        f" as $$ select '2026-01-05 {time_of_day}+00'::timestamptz $$"
+    )
+
+
+async def story(conn: asyncpg.Connection) -> list[tuple[str, float]]:
+    """Kind and seconds after NOON of every alert event, in order."""
+    rows = await conn.fetch("select kind, occurred_at from alert_events order by event_id")
+    return [(row["kind"], (row["occurred_at"] - seed.NOON).total_seconds()) for row in rows]
+
+
+async def rows_read(conn: asyncpg.Connection, tables: Sequence[str]) -> dict[str, int]:
+    """Rows that scans have read from the tables in this database so far."""
+    await conn.execute("select pg_stat_force_next_flush()")
+    rows: list[Any] = await conn.fetch(
+        "select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as read"
+        " from pg_stat_user_tables where relname = any($1)",
+        list(tables),
+    )
+    return {row["relname"]: row["read"] for row in rows}

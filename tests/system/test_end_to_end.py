@@ -1,13 +1,10 @@
 """One reading from a device to a webhook through the real processes, and the same while each of them is killed."""
 
-import base64
 import hashlib
-import hmac
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -16,26 +13,17 @@ import orjson
 import pytest
 
 from tests.support import seed
+from tests.support.chain import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 from tests.support.processes import Running, ready_service
 from tests.support.receiver import Receiver, Request
 from tests.support.wait import until
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-TOKEN = "pdt_acme_" + "t" * 43
 UI, EVALUATOR, DISPATCHER, DELIVERY = (
     "services.ui_iot",
     "services.evaluator_iot",
     "services.dispatcher",
     "services.delivery_worker",
 )
-SETTINGS = {
-    "allow_private_destinations": "true",
-    "delivery_lease_seconds": "2",
-    "delivery_timeout_seconds": "0.9",
-    "poll_seconds": "0.5",
-    "auth_rate_limit_per_minute": "0",
-}
 
 
 @dataclass(slots=True)
@@ -67,14 +55,6 @@ class Stack:
             )
 
 
-def is_signed(got: Request) -> bool:
-    """Whether one of the signatures is that of id, timestamp and body under the secret, as Standard Webhooks has it."""
-    key = base64.b64decode(SECRET.removeprefix("whsec_"))
-    signed = f"{got.header('webhook-id')}.{got.header('webhook-timestamp')}.".encode() + got.body
-    expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-    return expected in str(got.header("webhook-signature")).split(" ")
-
-
 def told(got: Request) -> str:
     """The kind of alert event that the request tells of."""
     return str(got.json()["type"]).removeprefix("alert.")
@@ -83,12 +63,6 @@ def told(got: Request) -> str:
 def distinct(receiver: Receiver) -> list[Request]:
     """What a receiver that drops repeats of a webhook-id keeps, in order."""
     return list({got.header("webhook-id"): got for got in reversed(receiver.requests)}.values())[::-1]
-
-
-def reading(value: float, *, seconds_ago: float = 0) -> dict[str, Any]:
-    """A reading of the device."""
-    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-    return {"device_id": "boiler-1", "metric": "temperature", "value": value, "timestamp": at.isoformat()}
 
 
 @asynccontextmanager

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from services.shared.db import Pool
-from services.ui_iot.entity_tags import Tags
-from services.ui_iot.problems import BadRequest
+from services.ui_iot.http.problems import BadRequest
+from services.ui_iot.resources.entity_tags import Tags
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.plans import rows_read
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
 
 RULE = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
 HOOK = {"name": "h", "kind": "webhook", "config": {"url": "https://hooks.example.com/pulse"}}

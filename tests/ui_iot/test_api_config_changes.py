@@ -1,6 +1,5 @@
 """What a change of the configuration leaves in the audit trail: from where it came, and what it took away."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -9,16 +8,9 @@ import pytest
 
 from services.shared.db import Actor, Pool, act
 from tests.support import seed
-from tests.support.api_client import Api, open_api
+from tests.support.api_client import Api
 
 ADDRESS = "203.0.113.9"
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
 
 
 async def deletion(conn: asyncpg.Connection, event_type: str) -> dict[str, Any]:

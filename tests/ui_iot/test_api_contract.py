@@ -15,9 +15,9 @@ from services.ui_iot.app import create_api
 from services.ui_iot.middleware.auth import OPEN_PATHS
 from tests.support import seed
 from tests.support.api_client import Api, open_api
+from tests.support.bad_values import NOT_NUMBERS, NOT_TIMES
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
-from tests.ui_iot.test_api_reading import NOT_NUMBERS, NOT_TIMES
 
 OTHER = '"0000000000000000.0000000000000000"'
 MALFORMED = ("", ",", "abc", '"a', 'a"', '*, "a"', '"a" "b"', 'w/"a"', "'a'", '"a\tb"', '"a b"')

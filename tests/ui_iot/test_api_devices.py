@@ -1,21 +1,13 @@
 """Devices over HTTP: create, read, change, delete, and their tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from services.ui_iot.stored_tokens import hash_token
+from services.ui_iot.auth.stored_tokens import hash_token
 from tests.support import seed
-from tests.support.api_client import Api, open_api
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
+from tests.support.api_client import Api
 
 
 async def test_a_device_is_created_read_changed_and_deleted(api: Api, conn: asyncpg.Connection) -> None:

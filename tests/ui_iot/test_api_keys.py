@@ -10,17 +10,17 @@ import asyncpg
 import orjson
 import pytest
 
-from services.ui_iot.api_keys import SCOPES, ApiKeys, new_api_key
 from services.ui_iot.app import ROUTERS
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys, new_api_key
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.backend import pool_of
-from services.ui_iot.principal import Principal
-from services.ui_iot.refusals import Refusal
 from tests.support import seed
 from tests.support.api_client import Api, open_api
+from tests.support.auth_trail import events
 from tests.support.plans import rows_touched
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
-from tests.ui_iot.test_auth_api import events
 
 KEYS = "/api/v1/api-keys"
 DEVICES = "/api/v1/devices"

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 from services.ui_iot.backend import Backend
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
-
-PROBLEM = {"type", "title", "status", "detail", "trace_id"}
+from tests.support.problem import assert_problem
 
 
 @pytest.fixture
@@ -22,18 +20,6 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
     await seed.device(conn)
     async with open_api(app_url) as opened:
         yield opened
-
-
-def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Form and headers of a problem; its body."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    assert body.keys() >= PROBLEM
-    assert body["status"] == status
-    assert body["trace_id"] == response.headers["x-trace-id"]
-    assert body["type"].startswith("urn:pulse:problem:")
-    return body
 
 
 @pytest.mark.parametrize(

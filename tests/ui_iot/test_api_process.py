@@ -4,35 +4,25 @@ import asyncio
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import orjson
 import pytest
 from starlette.responses import JSONResponse
 
 from services.shared import tracing
 from services.shared.server import serve
-from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import new_device_token
 from tests.support import seed
-from tests.support.api_client import EC, ISSUER, RSA, token
+from tests.support.api_client import token
+from tests.support.identity_provider import Provider
 from tests.support.migrator import ROOT
 from tests.support.processes import Running, free_port, ready_service, service
 from tests.support.raw_http import RawConnection, status_of
 from tests.support.wait import until
-from tests.ui_iot.test_auth_keys import Provider
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-@pytest.fixture
-def issuer(tmp_path: Path) -> dict[str, str]:
-    """Settings that make the tests' keys the issuer's."""
-    path = tmp_path / "jwks.json"
-    path.write_bytes(orjson.dumps({"keys": [EC.public(), RSA.public()]}))
-    return {"jwks_file": str(path), "jwt_issuer": ISSUER}
 
 
 def lines_of(running: Running, trace_id: str) -> list[dict[str, Any]]:

@@ -8,16 +8,15 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from services.ui_iot.audit_trail import read_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import read_place
+from services.ui_iot.http.problems import Unprocessable
 from tests.support import seed
 from tests.support.api_client import Api, open_api
+from tests.support.bad_values import NOT_NUMBERS, NOT_TIMES
 from tests.support.http_app import Measured, served
+from tests.support.problem import assert_problem
 from tests.support.raw_http import RawConnection, status_of
-from tests.ui_iot.test_api_problems import assert_problem
 
-NOT_NUMBERS = ["2_7", "+1", "01", "1.0", "%201", "1%20", "%EF%BC%91", "%D9%A1", "-1", "0x1", "1e0", "", "true", "1%00"]
-NOT_TIMES = ["1700000000", "1_7", "2026-01-05", "2026-01-05T12:00:00", "1e9", "now", "2026-W01-1T00:00Z"]
 READING = {"device_id": "boiler-1", "metric": "heat", "value": 1}
 BOM = b"\xef\xbb\xbf"
 

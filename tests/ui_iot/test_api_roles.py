@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from services.ui_iot.app import create_api
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.guard import GuardedRoute
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.guard import GuardedRoute
 from services.ui_iot.middleware.auth import OPEN_PATHS
 from tests.support import seed
 from tests.support.api_client import Api, open_api

@@ -1,7 +1,6 @@
 """Rules, channels, routes and escalation policies over HTTP, and what hangs together between them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -21,13 +20,6 @@ WEBHOOK: dict[str, Any] = {
 SLACK = {"name": "slack", "kind": "slack", "config": {"url": "https://hooks.slack.com/services/T0/B0/s3cret"}}
 TEAMS = {"name": "teams", "kind": "teams", "config": {"url": "https://example.logic.azure.com/workflows/s3cret"}}
 PAGERDUTY = {"name": "pd", "kind": "pagerduty", "config": {"routing_key": "s3cret" + "0" * 26}}
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
 
 
 async def test_a_rule_lives_its_life(api: Api, conn: asyncpg.Connection) -> None:

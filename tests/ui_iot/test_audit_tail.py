@@ -11,11 +11,11 @@ import asyncpg
 import orjson
 import pytest
 
-from services.ui_iot.audit_trail import write_place
+from services.ui_iot.audit.trail import write_place
 from services.ui_iot.routes import audit_tail
-from tests.cli.test_audit_reading import write
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, Api, open_api, token
+from tests.support.audit_pages import write
 from tests.support.processes import ready_service
 from tests.support.sealer import Seal
 from tests.support.tail import served, tail

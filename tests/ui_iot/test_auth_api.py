@@ -16,30 +16,24 @@ import orjson
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms
+from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.oidc import Granted, Issuer
-from services.ui_iot.rate_limit import FailureLimit
-from services.ui_iot.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.oidc import Granted, Issuer
+from services.ui_iot.auth.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.user_tokens import UserTokens
+from services.ui_iot.limits.failure_limit import FailureLimit
 from tests.support import seed
 from tests.support.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
+from tests.support.auth_trail import events
 from tests.support.http_app import served
+from tests.support.identity_provider import Provider
 from tests.support.plans import rows_touched
 from tests.support.raw_http import RawConnection, status_of
 from tests.support.wait import until
-from tests.ui_iot.test_auth_keys import Provider
 
 PATH = "/api/v1/devices"
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
 
 
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
@@ -50,23 +44,6 @@ async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **
     for name, value in columns.items():
         await conn.execute(f"update devices set {name} = $2 where device_id = $1", device_id, value)
     return text
-
-
-async def events(conn: asyncpg.Connection, count: int) -> list[dict[str, Any]]:
-    """The auth events, once there are so many."""
-    query = (
-        "select event_type, tenant_id, severity, actor_type, actor_id, actor_name, host(ip_address) as ip, trace_id,"
-        " source_service, duration_ms, message, details::text as details from audit_log where category = 'auth'"
-        " order by timestamp, event_id"
-    )
-
-    async def enough() -> list[dict[str, Any]]:
-        rows = [dict(row) | {"details": orjson.loads(row["details"])} for row in await conn.fetch(query)]
-        return rows if len(rows) >= count else []
-
-    found: list[dict[str, Any]] = await until(enough)
-    assert len(found) == count
-    return found
 
 
 def pseudonym(account: str) -> str:

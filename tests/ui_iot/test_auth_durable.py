@@ -8,26 +8,21 @@ from typing import Any
 
 import asyncpg
 import httpx
-import orjson
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.spool_directory import directories
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.oidc import Issuer
+from services.shared.audit_writer.spool import directories
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.oidc import Issuer
 from tests.support import seed
-from tests.support.api_client import EC, ISSUER, RSA, Api, open_api, token
+from tests.support.api_client import Api, open_api, token
+from tests.support.identity_provider import Provider
 from tests.support.processes import ready_service
+from tests.support.table_lock import NOWHERE, WAITING, TableLock
 from tests.support.tail import served
 from tests.support.wait import until
-from tests.ui_iot.test_auth_keys import Provider
 
 PATH = "/api/v1/devices"
-NOWHERE = "/dev/null/spool"
-WAITING = (
-    "select count(*) from pg_locks where not granted"
-    " and database = (select oid from pg_database where datname = current_database())"
-)
 
 # Whatever writes a row about a reader waits for this connection.
 HOLD_READS = """
@@ -41,21 +36,6 @@ create trigger hold before insert on audit_log
 for each row when (new.event_type = 'audit.read') execute function public.hold();
 select pg_advisory_lock(1)
 """
-
-
-class TableLock:
-    """Holds audit_log so that nobody can write to it."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
-
-    async def hold(self) -> None:
-        """From now on."""
-        await self._connection.execute("begin; lock table audit_log in access exclusive mode")
-
-    async def release(self) -> None:
-        """No more."""
-        await self._connection.execute("rollback")
 
 
 @pytest.fixture
@@ -73,14 +53,6 @@ async def waits(conn: asyncpg.Connection) -> bool:
 async def count(conn: asyncpg.Connection, event_type: str) -> int:
     """Rows of a type."""
     return int(await conn.fetchval("select count(*) from audit_log where event_type = $1", event_type))
-
-
-@pytest.fixture
-def issuer(tmp_path: Path) -> dict[str, str]:
-    """Settings that make the tests' keys the issuer's."""
-    path = tmp_path / "jwks.json"
-    path.write_bytes(orjson.dumps({"keys": [EC.public(), RSA.public()]}))
-    return {"jwks_file": str(path), "jwt_issuer": ISSUER}
 
 
 @pytest.mark.parametrize(

@@ -9,42 +9,24 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from services.shared.http_client import traced_client
-from services.ui_iot.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
-from services.ui_iot.oidc import Granted, Issuer, KeyFile, KeyUrl
-from services.ui_iot.principal import Principal
-from services.ui_iot.provider_faults import ProviderError
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.auth.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
+from services.ui_iot.auth.oidc import Granted, Issuer, KeyFile, KeyUrl
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.provider_faults import ProviderError
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support.api_client import EC, ISSUER, RSA, KeyServer, SigningKey, claims, ec_key, sign, token
+from tests.support.identity_provider import Clock, Provider, reason
 from tests.support.receiver import Receiver
-
-
-class Clock:
-    """Seconds that only the test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 def users_of(source: KeySource, clock: Clock) -> UserTokens:
     return UserTokens(Jwks(source, clock=clock), TokenVerifier(Trust(ISSUER)))
-
-
-async def reason(users: UserTokens, text: str) -> str | None:
-    result = await users.check(text)
-    return result.reason if isinstance(result, Refusal) else None
 
 
 async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
@@ -238,44 +220,6 @@ async def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
     jwks = Jwks(KeyFile(tmp_path / "missing.json"))
     assert await jwks.newer() is None
     assert jwks.failing
-
-
-class Provider:
-    """An OpenID Connect issuer in forty lines; what it answers can be bent."""
-
-    def __init__(self, url: str = "http://issuer.test") -> None:
-        self.url = url
-        self.description: dict[str, Any] = {
-            "issuer": url,
-            "jwks_uri": f"{url}/jwks",
-            "token_endpoint": f"{url}/token",
-        }
-        self.forms: list[dict[str, str]] = []
-        self.authorizations: list[str | None] = []
-        self.token_answer: Response = JSONResponse({"access_token": "new", "token_type": "Bearer", "expires_in": 300})
-        self.app = Starlette(
-            routes=[
-                Route("/.well-known/openid-configuration", self._describe),
-                Route("/jwks", self._keys),
-                Route("/jwks/bom", self._keys_with_bom),
-                Route("/token", self._token, methods=["POST"]),
-            ]
-        )
-
-    async def _describe(self, _request: Request) -> Response:
-        return JSONResponse(self.description)
-
-    async def _keys(self, _request: Request) -> Response:
-        return JSONResponse({"keys": [EC.public(), RSA.public()]})
-
-    async def _keys_with_bom(self, _request: Request) -> Response:
-        return Response(b"\xef\xbb\xbf" + orjson.dumps({"keys": [EC.public(), RSA.public()]}))
-
-    async def _token(self, request: Request) -> Response:
-        body = (await request.body()).decode()
-        self.forms.append(dict(httpx.QueryParams(body)))
-        self.authorizations.append(request.headers.get("authorization"))
-        return self.token_answer
 
 
 @pytest.fixture

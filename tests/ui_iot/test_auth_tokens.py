@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jose import jwk
 
-from services.ui_iot.claims import Claims
-from services.ui_iot.key_set import KeySet
-from services.ui_iot.refusals import Refusal
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import LONGEST_TOKEN_BYTES, Trust
+from services.ui_iot.auth.claims import Claims
+from services.ui_iot.auth.key_set import KeySet
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import LONGEST_TOKEN_BYTES, Trust
 from tests.support.api_client import EC, ISSUER, RSA, SigningKey, claims, ec_key, rsa_key, sign, token
 
 KEYS = KeySet.from_document({"keys": [RSA.public(), EC.public()]})

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -14,14 +15,15 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from services.shared.db import Actor
-from services.shared.settings import UiIot
-from services.ui_iot.body_budget import BodyBudget
-from services.ui_iot.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
+from services.shared.settings import UiSettings
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import SCOPE_KEY
+from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
+from services.ui_iot.http.problems import Overloaded, TooLarge, Unprocessable
+from services.ui_iot.ingest.readings_body import decode_body
+from services.ui_iot.limits.body_budget import BodyBudget
+from services.ui_iot.limits.turns import Turns
 from services.ui_iot.middleware.body_limit import SMALL_BYTES, BodyLimitMiddleware
-from services.ui_iot.principal import Principal
-from services.ui_iot.problems import Overloaded, TooLarge, Unprocessable
-from services.ui_iot.readings_body import decode_body
-from services.ui_iot.turns import Turns
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.wait import until
@@ -135,7 +137,7 @@ async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.Mon
         parsed.append(body.count(b"[]") + body.count(b"{}") if b'"' not in body else 0)
         return real(body)
 
-    monkeypatch.setattr("services.ui_iot.readings.orjson.loads", loads)
+    monkeypatch.setattr("services.ui_iot.ingest.readings.orjson.loads", loads)
     for name, (body, status) in HOSTILE.items():
         response = await api.call("POST", PATH, content=body)
         found = response.json()
@@ -188,7 +190,7 @@ class Upload:
     def __init__(self, caller: Principal | None) -> None:
         self.scope: Scope = {"type": "http", "path": PATH, "query_string": b"", "headers": [], "raw_path": b""}
         if caller is not None:
-            self.scope["pulse.principal"] = caller
+            self.scope[SCOPE_KEY] = SimpleNamespace(principal=caller)
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def receive(self) -> Message:
@@ -295,7 +297,7 @@ def test_shares_must_hold_one_request(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://nowhere/pulse")
     monkeypatch.setenv("PULSE_BODY_BYTES_PER_CALLER", "4096")
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     error = capsys.readouterr().err
     assert "PULSE_BODY_BYTES_PER_CALLER must be at least PULSE_INGEST_MAX_BODY_BYTES (8388608)" in error
 

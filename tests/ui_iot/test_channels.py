@@ -32,24 +32,13 @@ from services.delivery_worker.channels.outcome import (
 from services.delivery_worker.channels.request import Judge, tell
 from services.delivery_worker.channels.wording import clip
 from services.shared.http_client import AddressRefused
+from tests.support.channel_bodies import PAGERDUTY, ROUTING_KEY, SECRET, SLACK, TEAMS, WEBHOOK, parse
 from tests.support.notifications import KEY, notification
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
-SECRET = "whsec_" + base64.b64encode(b"0123456789abcdefghijklmn").decode()
 OLD_SECRET = "whsec_" + base64.b64encode(b"z" * 64).decode()
-ROUTING_KEY = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY32"
 KINDS = ("opened", "acknowledged", "escalated", "closed")
 TEXTS = st.text(max_size=6000)
-
-
-def parse(model: type[ChannelConfig], config: dict[str, Any], *, allow_private: bool = False) -> Any:
-    return model.model_validate(config, context={"allow_private": allow_private})
-
-
-WEBHOOK = parse(webhook.Config, {"url": "https://hooks.example/in", "secret": SECRET})
-SLACK = parse(slack.Config, {"url": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX"})
-TEAMS = parse(teams.Config, {"url": "https://example.webhook.office.com/workflows/0123456789abcdef?sig=verysecret"})
-PAGERDUTY = parse(pagerduty.Config, {"routing_key": ROUTING_KEY})
 
 
 def body_of(kind: str, **fields: Any) -> Any:

@@ -11,7 +11,7 @@ from services.shared import tracing
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.scrape import OPENMETRICS
-from tests.ui_iot.test_auth_durable import NOWHERE, TableLock
+from tests.support.table_lock import NOWHERE, TableLock
 
 DEVICES = "/api/v1/devices"
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ui_iot import readings
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.readings import Limits, check_readings, decode_readings
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.ingest import readings
+from services.ui_iot.ingest.readings import Limits, check_readings, decode_readings
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
 from tests.support.wait import until

@@ -2,7 +2,6 @@
 
 import sys
 import unicodedata
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -12,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
-from services.ui_iot.naming import visible_name
+from services.ui_iot.resources.fields import visible_name
 from tests.support import seed
-from tests.support.api_client import Api, open_api
-from tests.ui_iot.test_api_problems import assert_problem
+from tests.support.api_client import Api
+from tests.support.problem import assert_problem
 
 REFUSED = {
     "a\u202eb": "U+202E RIGHT-TO-LEFT OVERRIDE",
@@ -45,13 +44,6 @@ REFUSED = {
     "a\uffff": "U+FFFF",
 }
 TAKEN = ["Boiler 1", "Kessel Süd", "ボイラー\u3000一", "غلاية", "दूर", "🔥 hot", "❤️", "a\u00a0b", "#alerts", "x" * 200]
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
 
 
 def test_a_refusal_names_the_character() -> None:

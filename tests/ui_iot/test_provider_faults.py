@@ -18,20 +18,20 @@ from starlette.routing import Route
 
 from services.shared.http_client import traced_client
 from services.shared.listening import _Server
-from services.ui_iot.jwks import RETRY_SECONDS, Jwks
-from services.ui_iot.oidc import Issuer, KeyFile
-from services.ui_iot.provider_faults import LOG_SECONDS, shown
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
-from services.ui_iot.user_tokens import UserTokens
+from services.ui_iot.auth.jwks import RETRY_SECONDS, Jwks
+from services.ui_iot.auth.oidc import Issuer, KeyFile
+from services.ui_iot.auth.provider_faults import LOG_SECONDS, shown
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, KeyServer, claims, ec_key, open_api, sign, token
 from tests.support.certificates import PrivateCa
+from tests.support.identity_provider import Clock, Provider, reason
 from tests.support.processes import free_port, ready_service
 from tests.support.proxy import TunnelProxy
 from tests.support.receiver import Receiver
 from tests.support.wait import until
-from tests.ui_iot.test_auth_keys import Clock, Provider, reason
 
 URL = "http://issuer.test"
 DESCRIPTION = f"{URL}/.well-known/openid-configuration"
@@ -126,7 +126,7 @@ async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog:
 
 
 async def test_a_provider_that_hangs_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ui_iot.oidc.DOCUMENT_SECONDS", 0.05)
+    monkeypatch.setattr("services.ui_iot.auth.oidc.DOCUMENT_SECONDS", 0.05)
     async with Receiver() as silent, traced_client(trusted=True) as client:
         silent.hold.clear()
         jwks = Jwks(Issuer(client, silent.url, client_id="pulse"), issuer=silent.url)

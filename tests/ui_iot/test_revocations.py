@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,24 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.db import Pool
+from services.ui_iot.auth.principal import Grant, Principal
+from services.ui_iot.auth.revocations import (
+    OLDEST_SECONDS,
+    RENEW_SECONDS,
+    Condition,
+    Revocations,
+    lasting_seconds,
+    sort_conditions,
+)
 from services.ui_iot.backend import pool_of
-from services.ui_iot.principal import Grant, Principal
-from services.ui_iot.revocation_time import lasting_seconds
-from services.ui_iot.revocations import OLDEST_SECONDS, RENEW_SECONDS, Condition, Revocations, sort_conditions
 from tests.support import seed
-from tests.support.api_client import Api, open_api, token
+from tests.support.api_client import Api, token
+from tests.support.problem import assert_problem
 from tests.support.wait import until
-from tests.ui_iot.test_api_problems import assert_problem
 
 REVOCATIONS = "/api/v1/revocations"
 DEVICES = "/api/v1/devices"
-
-
-@pytest.fixture
-async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    await seed.tenant(conn)
-    async with open_api(app_url) as opened:
-        yield opened
 
 
 async def status(api: Api, bearer: str) -> tuple[int, str | None]:

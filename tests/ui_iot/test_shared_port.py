@@ -12,7 +12,7 @@ import orjson
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, RSA, token
 from tests.support.processes import Running, free_port, service
@@ -78,7 +78,8 @@ async def test_the_sum_over_both_metrics_ports_is_what_the_clients_saw(
 
         async def both_answered() -> bool:
             await send(client, saw)
-            return all(counts.total() for counts in await counts_at(client, (first_port, second_port)))
+            first, second = await counts_at(client, (first_port, second_port))
+            return bool(first.total() and second.total())
 
         await until(both_answered)
         before, kept = await counts_at(client, (first_port, second_port))
@@ -115,7 +116,11 @@ async def test_refuses_a_port_that_is_not_shared(app_url: str) -> None:
     ("name", "value", "message"),
     [
         ("REUSE_PORT", "true", "PULSE_REUSE_PORT: needs PULSE_METRICS_PORT"),
-        ("UI_WORKERS", "4", "PULSE_UI_WORKERS was removed: start one process for each worker, with PULSE_REUSE_PORT"),
+        (
+            "UI_WORKERS",
+            "4",
+            "PULSE_REUSE_PORT: replaces PULSE_UI_WORKERS: unset that, and start one process for each",
+        ),
     ],
 )
 def test_names_the_setting_that_is_missing(
@@ -124,5 +129,5 @@ def test_names_the_setting_that_is_missing(
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://nobody@localhost/none")
     monkeypatch.setenv(f"PULSE_{name}", value)
     with pytest.raises(SystemExit, match="2"):
-        UiIot.load()
+        UiSettings.load()
     assert capsys.readouterr().err.startswith(f"ui_iot: {message}")

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from migrations.layer_catalog import SCHEMAS
+from tests.support.api_pages import fill
 from tests.support.sealer import Seal
-from tests.ui_iot.test_api_lists import fill
 
 SEED = 5
 TENANTS = ("acme", "rival")

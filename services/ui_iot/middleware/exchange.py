@@ -11,8 +11,8 @@ from starlette.types import Message, Scope, Send
 
 from services.shared import tracing
 from services.shared.web import has_path
+from services.ui_iot.http.problems import CLIENT_GONE
 from services.ui_iot.middleware.http_meter import HttpMeter
-from services.ui_iot.problems import CLIENT_GONE
 
 
 class Exchange:
