@@ -1,24 +1,19 @@
-"""What we ask of an OpenID Connect issuer: its description, its keys, a new token for a refresh token."""
+"""Requests to an OpenID Connect issuer: its description, its keys, a new token for a refresh token."""
 
-import asyncio
 import base64
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlsplit
 
 import httpx
-import orjson
 
+from services.ui_iot.auth.key_sources import get_json, get_keys, read_json, send
 from services.ui_iot.auth.provider_faults import (
-    UNREACHABLE,
     FaultLog,
     ProviderError,
-    not_json,
-    unreachable,
     wrong_status,
 )
 from services.ui_iot.auth.refusals import Refusal
@@ -27,10 +22,6 @@ log = logging.getLogger(__name__)
 
 # A provider that moves its keys to another address does so rarely; the document is asked for again after this.
 DISCOVERY_SECONDS = 600.0
-# Longest wait for the description or the keys. Requests with tokens of unknown keys wait for both.
-DOCUMENT_SECONDS = 4.0
-
-_BOM = b"\xef\xbb\xbf"
 _BASIC, _POST = "client_secret_basic", "client_secret_post"
 _UNREACHED = Refusal("auth_unavailable", "The issuer cannot be reached.", retry_after_seconds=5)
 _UNEXPECTED = Refusal("auth_unavailable", "The issuer did not answer as expected.", retry_after_seconds=5)
@@ -49,39 +40,6 @@ class _Description(NamedTuple):
     fetched_at: float
     members: dict[str, Any]
     note: str | None
-
-
-class KeyFile:
-    """A JWKS document in a file; read again whenever keys are asked for."""
-
-    note: str | None = None
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def fetch_keys(self) -> object:
-        """Return the document. Raises ProviderError."""
-        try:
-            return orjson.loads(self._path.read_bytes().removeprefix(_BOM))
-        except OSError as error:
-            raise ProviderError(f"cannot be read: {error.strerror}", url=str(self._path)) from None
-        except ValueError:
-            raise ProviderError("is not JSON", url=str(self._path)) from None
-
-
-class KeyUrl:
-    """A JWKS document at a fixed address."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client = client
-        self._url = url
-        self.note: str | None = None
-        """A fault that did not keep the last document from being read."""
-
-    async def fetch_keys(self) -> object:
-        """Return the document. Raises ProviderError."""
-        document, self.note = await _get_keys(self._client, self._url)
-        return document
 
 
 class Issuer:
@@ -117,7 +75,7 @@ class Issuer:
     async def fetch_keys(self) -> object:
         """Return the JWKS document that the description names. Raises ProviderError."""
         try:
-            document, note = await _get_keys(self._client, await self._endpoint("jwks_uri"))
+            document, note = await get_keys(self._client, await self._endpoint("jwks_uri"))
         except ProviderError:
             # The description may be out of date. Callers limit how often keys are fetched.
             self._description = None
@@ -131,7 +89,7 @@ class Issuer:
             url = await self._endpoint("token_endpoint")
             form, headers = self._authenticate(url)
             form |= {"grant_type": "refresh_token", "refresh_token": refresh_token}
-            response = await _send(self._client, "POST", url, data=form, headers=headers)
+            response = await send(self._client, "POST", url, data=form, headers=headers)
             return self._read_grant(response, url)
         except ProviderError as fault:
             self.faults.report(str(fault), effect="sessions cannot be refreshed")
@@ -140,7 +98,7 @@ class Issuer:
     def _read_grant(self, response: httpx.Response, url: str) -> Granted | Refusal:
         if response.is_redirect:
             raise wrong_status(response, url)
-        answer, _ = _read_json(response, url)
+        answer, _ = read_json(response, url)
         error = answer.get("error") if isinstance(answer, dict) else None
         if response.status_code == 200 and isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
             self.faults.clear()
@@ -186,7 +144,7 @@ class Issuer:
         where = self._url.rstrip("/") + "/.well-known/openid-configuration"
         known = self._description
         if known is None or self._clock() - known.fetched_at > DISCOVERY_SECONDS:
-            document, note = await _get_json(self._client, where)
+            document, note = await get_json(self._client, where)
             members = document if isinstance(document, dict) else {}
             self._check_name(members.get("issuer"), where)
             self._description = known = _Description(self._clock(), members, note)
@@ -220,46 +178,3 @@ class Issuer:
         except ValueError:
             return False
         return scheme == "https" or (scheme == "http" and urlsplit(self._url).scheme == "http")
-
-
-async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
-    """Return the document at the address, and a fault that did not keep it from being read."""
-    try:
-        async with asyncio.timeout(DOCUMENT_SECONDS):
-            response = await _send(client, "GET", url, headers={"accept": "application/json"})
-    except TimeoutError:
-        advice = "check the address, the network and PULSE_EGRESS_PROXY"
-        raise ProviderError(f"no answer within {DOCUMENT_SECONDS:g} s", url=url, advice=advice) from None
-    if response.status_code != 200:
-        raise wrong_status(response, url)
-    return _read_json(response, url)
-
-
-async def _get_keys(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
-    document, note = await _get_json(client, url)
-    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        advice = "check the address of the keys"
-        raise ProviderError("HTTP 200, but the JSON has no list of keys", url=url, advice=advice)
-    return document, note
-
-
-async def _send(client: httpx.AsyncClient, method: str, url: str, **rest: Any) -> httpx.Response:
-    try:
-        return await client.request(method, url, **rest)
-    except httpx.InvalidURL as error:
-        raise ProviderError(f"is no address: {error}", url=url) from None
-    except UNREACHABLE as error:
-        raise unreachable(error, url) from error
-
-
-def _read_json(response: httpx.Response, url: str) -> tuple[object, str | None]:
-    body, note = response.content, None
-    if body.startswith(_BOM):
-        # RFC 8259, section 8.1: a sender must not add it, a reader may ignore it.
-        body = body.removeprefix(_BOM)
-        advice = "it is ignored; remove it from the document"
-        note = str(ProviderError(f"HTTP {response.status_code}, the JSON begins with a BOM", url=url, advice=advice))
-    try:
-        return orjson.loads(body), note
-    except ValueError:
-        raise not_json(response, url) from None

@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from services.ui_iot.auth.issuers import IssuerEntry
 from services.ui_iot.auth.jwks import Jwks
-from services.ui_iot.auth.oidc import Issuer, KeyFile, KeyUrl
+from services.ui_iot.auth.key_sources import JwksFile, JwksUrl
+from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.user_tokens import TokenCheck, TokensByIssuer, UserTokens
 
@@ -131,7 +132,7 @@ def _make_issuer(entry: IssuerEntry, client: httpx.AsyncClient) -> Issuer:
     )
 
 
-def _key_source(entry: IssuerEntry, client: httpx.AsyncClient, issuer: Issuer) -> KeyFile | KeyUrl | Issuer:
+def _key_source(entry: IssuerEntry, client: httpx.AsyncClient, issuer: Issuer) -> JwksFile | JwksUrl | Issuer:
     if entry.jwks_file is not None:
-        return KeyFile(entry.jwks_file)
-    return issuer if entry.jwks_url is None else KeyUrl(client, entry.jwks_url)
+        return JwksFile(entry.jwks_file)
+    return issuer if entry.jwks_url is None else JwksUrl(client, entry.jwks_url)

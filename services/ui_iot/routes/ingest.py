@@ -17,7 +17,8 @@ from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.http.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
+from services.ui_iot.http.problem_handlers import LIMIT_REACHED
+from services.ui_iot.http.problems import TooLarge, Unprocessable, Unreadable
 from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
 from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
