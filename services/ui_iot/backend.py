@@ -22,7 +22,7 @@ from services.ui_iot.http.problems import NotFound
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines, Turns
-from services.ui_iot.resources.paging import Order, PageQuery, fetch_page
+from services.ui_iot.resources.paging import PageQuery, SortOrder, fetch_page
 from services.ui_iot.resources.resource import Resource, fetch
 
 T = TypeVar("T")
@@ -87,7 +87,9 @@ class Backend:
             raise NotFound(f"There is no {resource.kind} {identity}.")
         return rows[0]
 
-    async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:
+    async def page(
+        self, caller: Principal, statement: Select[Any], *, order: SortOrder, page: PageQuery
+    ) -> dict[str, Any]:
         """A page of a select over an api view."""
         return await self.read(caller, lambda connection: fetch_page(connection, statement, order=order, page=page))
 

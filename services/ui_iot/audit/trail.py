@@ -8,7 +8,7 @@ from typing import Any, Final, Self, TypeAlias
 from sqlalchemy import column
 
 from services.shared.db import Connection
-from services.ui_iot.resources.paging import EVENT, ID, NAME, TIME, Order, Parse, read_cursor, write_cursor
+from services.ui_iot.resources.paging import EVENT, ID, NAME, TIME, Parse, SortOrder, read_cursor, write_cursor
 
 Place: TypeAlias = Sequence[Any]
 """block_no, xid, timestamp, tenant_id and event_id of an event, or what stands before the first of a block."""
@@ -29,7 +29,7 @@ def _is_xid(number: int, written: str) -> bool:
 _XID: Final[Parse] = _parse_xid
 _MOMENT: Final[Parse] = lambda value: value if value == _BEFORE_ALL else TIME(value)  # noqa: E731  # as in paging
 
-SEALED_ORDER = Order(
+SEALED_ORDER = SortOrder(
     "audit",
     (
         (column("block_no"), ID),
@@ -83,7 +83,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class TrailReading:
     """What is read: events that match, in which direction, how many at most. matching: columns, since, until."""
 
     matching: Mapping[str, Any]

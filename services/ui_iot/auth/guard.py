@@ -10,7 +10,7 @@ from services.ui_iot.auth.api_keys import SCOPES
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Outcome, context_of
 from services.ui_iot.http.json_route import JsonRoute
-from services.ui_iot.http.problems import Refused
+from services.ui_iot.http.problems import RequestRefused
 
 READERS = ("viewer", "operator", "admin", "auditor")
 OPERATORS = ("operator", "admin")
@@ -54,7 +54,7 @@ class GuardedRoute(JsonRoute):
                 refusal = Refusal("forbidden", _explain(scope))
             if refusal is not None:
                 await context.settle(refusal)
-                raise Refused(refusal)
+                raise RequestRefused(refusal)
             await context.settle(Outcome.ADMITTED)
             return await handler(request)
 

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ui_iot.http.json_shape import Shape
+from services.ui_iot.http.json_shape import JsonShape
 from services.ui_iot.http.problems import BadRequest, Unprocessable, Unreadable, UnsupportedMediaType
 from services.ui_iot.resources.entity_tags import Preconditions, Versioned, tag_of
 
@@ -32,7 +32,7 @@ class JsonRequest(Request):
         """Return the document in the body; raise Unreadable when it is not JSON."""
         body = await self.body()
         if len(body) > _SHORT_BYTES:
-            Shape(most_values=_MOST_VALUES).feed(body)
+            JsonShape(most_values=_MOST_VALUES).feed(body)
         try:
             return json.loads(without_mark(body).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError):

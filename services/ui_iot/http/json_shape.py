@@ -13,7 +13,7 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 
-class Shape:
+class JsonShape:
     """Counts the values and levels of a text that comes in pieces. A text that is not JSON is left to the parser.
 
     setting: what bounds the values, for the error.

@@ -19,7 +19,7 @@ from services.ui_iot.http.problems import (
     CLIENT_GONE,
     UNREADABLE,
     LimitReached,
-    Refused,
+    RequestRefused,
     blocked_problem,
     problem,
     refusal_problem,
@@ -66,7 +66,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         return problem(405, f"This address answers {allowed}.", headers={"Allow": allowed})
 
     app.add_exception_handler(405, on_method_not_allowed)
-    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(RequestRefused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(AuditBlocked, _on_audit_blocked)
@@ -78,7 +78,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 async def _on_refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestRefused)
     return refusal_problem(error.refusal)
 
 

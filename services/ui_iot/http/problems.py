@@ -23,7 +23,7 @@ UNREADABLE = "The body is not JSON that can be read."
 CLIENT_GONE = 499
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The caller may not do this."""
 
     def __init__(self, refusal: Refusal) -> None:

@@ -23,22 +23,26 @@ _GREATEST_EPOCH = 1e11
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ReadingFault:
     """Why a reading is refused. reason: from a closed list; detail: for people."""
 
     reason: str
     detail: str
 
 
-NOT_A_READING = Fault("invalid_reading", "A reading is an object with device_id, metric, value and maybe timestamp.")
-UNKNOWN_MEMBER = Fault("invalid_reading", "A reading has no members but device_id, metric, value and timestamp.")
-INVALID_DEVICE_ID = Fault("invalid_device_id", "device_id must be 1 to 128 letters, digits or any of . _ : -")
-INVALID_METRIC = Fault("invalid_metric", "metric must be 1 to 128 letters, digits or any of . _ : / -")
-INVALID_VALUE = Fault("invalid_value", "value must be a finite number.")
-INVALID_TIMESTAMP = Fault("invalid_timestamp", "timestamp must be RFC 3339 text with a zone, or seconds since 1970.")
-TOO_OLD = Fault("timestamp_too_old", "timestamp lies further in the past than is taken.")
-IN_FUTURE = Fault("timestamp_in_future", "timestamp lies further in the future than is taken.")
-NOT_ALLOWED = Fault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
+NOT_A_READING = ReadingFault(
+    "invalid_reading", "A reading is an object with device_id, metric, value and maybe timestamp."
+)
+UNKNOWN_MEMBER = ReadingFault("invalid_reading", "A reading has no members but device_id, metric, value and timestamp.")
+INVALID_DEVICE_ID = ReadingFault("invalid_device_id", "device_id must be 1 to 128 letters, digits or any of . _ : -")
+INVALID_METRIC = ReadingFault("invalid_metric", "metric must be 1 to 128 letters, digits or any of . _ : / -")
+INVALID_VALUE = ReadingFault("invalid_value", "value must be a finite number.")
+INVALID_TIMESTAMP = ReadingFault(
+    "invalid_timestamp", "timestamp must be RFC 3339 text with a zone, or seconds since 1970."
+)
+TOO_OLD = ReadingFault("timestamp_too_old", "timestamp lies further in the past than is taken.")
+IN_FUTURE = ReadingFault("timestamp_in_future", "timestamp lies further in the future than is taken.")
+NOT_ALLOWED = ReadingFault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
 SERIES_LIMIT = "series_limit"
 BY_DATABASE = {
     "unknown_device": "The tenant has no device with this device_id.",
@@ -49,7 +53,7 @@ BY_DATABASE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReadingLimits:
     """What readings are taken. only_device: the one device that the caller may report, None for any."""
 
     now: datetime
@@ -59,7 +63,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Batch:
+class ReadingBatch:
     """The readings that are good so far, column by column, with their places in the request, and the refused."""
 
     device_ids: list[str] = field(default_factory=list)
@@ -69,7 +73,7 @@ class Batch:
     positions: list[int] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
 
-    def refuse(self, index: int, fault: Fault) -> None:
+    def refuse(self, index: int, fault: ReadingFault) -> None:
         """Note why the reading at this place of the request is refused."""
         self.refused.append({"index": index, "reason": fault.reason, "detail": fault.detail})
 
@@ -77,7 +81,7 @@ class Batch:
         """Add what the database refused, whose indexes count the readings that it was given."""
         for entry in refused:
             reason = entry["reason"]
-            fault = Fault(reason, BY_DATABASE.get(reason, "The device is refused."))
+            fault = ReadingFault(reason, BY_DATABASE.get(reason, "The device is refused."))
             self.refuse(self.positions[entry["index"]], fault)
         self.refused.sort(key=lambda entry: int(entry["index"]))
 
@@ -112,12 +116,14 @@ def _decode_leniently(body: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def check_readings(items: Sequence[Any], limits: Limits, *, batch: Batch | None = None, first: int = 0) -> Batch:
+def check_readings(
+    items: Sequence[Any], limits: ReadingLimits, *, batch: ReadingBatch | None = None, first: int = 0
+) -> ReadingBatch:
     """Sort the good from the refused. A reading without timestamp gets the time of the request.
 
     batch gets the readings, a new one by default. first: the place in the request of the first one.
     """
-    batch = Batch() if batch is None else batch
+    batch = ReadingBatch() if batch is None else batch
     earliest = limits.now - timedelta(seconds=limits.max_age_seconds)
     latest = limits.now + timedelta(seconds=limits.max_future_seconds)
     for index, item in enumerate(items, first):
@@ -146,11 +152,11 @@ def check_readings(items: Sequence[Any], limits: Limits, *, batch: Batch | None 
     return batch
 
 
-def _find_fault(item: Any, only_device: str | None) -> Fault | None:
+def _find_fault(item: Any, only_device: str | None) -> ReadingFault | None:
     if type(item) is not dict:
         return NOT_A_READING
     device_id, metric, value = item.get("device_id"), item.get("metric"), item.get("value")
-    fault: Fault | None = None
+    fault: ReadingFault | None = None
     # The length comes first: what is remembered must be short.
     if type(device_id) is not str or len(device_id) > _LONGEST_NAME or not _is_device_id(device_id):
         fault = INVALID_DEVICE_ID

@@ -20,7 +20,7 @@ Prepare = Callable[[Connection], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ResourceChange:
     """A change on behalf of the caller. key: None when the request may have its effect again."""
 
     api: Backend
@@ -94,8 +94,8 @@ async def _changing(
     api: Api,
     caller: Caller,
     _if_match: Annotated[str | None, _IF_MATCH] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions.read(request))
 
 
 async def _creating(
@@ -103,8 +103,8 @@ async def _creating(
     api: Api,
     caller: Caller,
     _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
 
 
 async def _acting(
@@ -113,11 +113,11 @@ async def _acting(
     caller: Caller,
     _if_match: Annotated[str | None, _IF_MATCH] = None,
     _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
 
 
 # PATCH and DELETE of a resource, POST to a list, POST to a resource.
-Changing = Annotated[Change, Depends(_changing)]
-Creating = Annotated[Change, Depends(_creating)]
-Acting = Annotated[Change, Depends(_acting)]
+Changing = Annotated[ResourceChange, Depends(_changing)]
+Creating = Annotated[ResourceChange, Depends(_creating)]
+Acting = Annotated[ResourceChange, Depends(_acting)]

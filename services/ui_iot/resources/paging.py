@@ -57,7 +57,7 @@ EVENT: Final[Parse] = lambda value: UUID(_parse_name(value))  # noqa: E731  # a 
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SortOrder:
     """How a list is sorted. resource: keeps a cursor from being used on another list."""
 
     resource: str
@@ -87,13 +87,13 @@ def where_equal(view: TableClause, query: PageQuery, *names: str) -> Select[Any]
     return statement
 
 
-def write_cursor(order: Order, values: Sequence[Any]) -> str:
+def write_cursor(order: SortOrder, values: Sequence[Any]) -> str:
     """The opaque text that stands for a row's place."""
     # The driver's UUID is not the library's.
     return base64.urlsafe_b64encode(orjson.dumps([order.resource, *values], default=str)).rstrip(b"=").decode()
 
 
-def read_cursor(order: Order, cursor: str) -> tuple[Any, ...]:
+def read_cursor(order: SortOrder, cursor: str) -> tuple[Any, ...]:
     """The sort key in a cursor; raises Unprocessable when it is not one of this list."""
     parsers = (_same(order.resource), *(parse for _, parse in order.keys))
     try:
@@ -104,7 +104,7 @@ def read_cursor(order: Order, cursor: str) -> tuple[Any, ...]:
 
 
 async def fetch_page(
-    connection: Connection, statement: Select[Any], *, order: Order, page: PageQuery
+    connection: Connection, statement: Select[Any], *, order: SortOrder, page: PageQuery
 ) -> dict[str, Any]:
     """One page of the statement's rows: {"items": […], "next_cursor": text or null}."""
     columns = [column for column, _ in order.keys]

@@ -25,7 +25,7 @@ from services.ui_iot.resources.fields import (
     example,
     shown,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
@@ -48,7 +48,7 @@ _ALERT_COLUMNS = (
 )
 _TYPES: dict[str, Any] = {"alert_id": BigInteger, "rule_id": BigInteger, "opened_at": DateTime(timezone=True)}
 ALERTS = table("alerts", *(Column(name, _TYPES.get(name, Text)) for name in _ALERT_COLUMNS), schema="api")
-_ORDER = Order("alerts", ((ALERTS.c.alert_id, ID),), descending=True)
+_ORDER = SortOrder("alerts", ((ALERTS.c.alert_id, ID),), descending=True)
 SHOWN: dict[str, Any] = {
     "alert_id": 42,
     "fingerprint": "rule:7:boiler-1",

@@ -16,7 +16,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Name, PathId, changes, example, shown
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/api-keys", tags=["api-keys"], route_class=GuardedRoute)
@@ -35,7 +35,7 @@ _KEYS = table(
     Column("revoked_by", Text),
     schema="api",
 )
-_ORDER = Order("api-keys", ((_KEYS.c.key_id, ID),))
+_ORDER = SortOrder("api-keys", ((_KEYS.c.key_id, ID),))
 _EXAMPLE: dict[str, Any] = {"name": "Stock system", "role": "viewer", "scopes": ["alerts:read", "devices:read"]}
 _SHOWN: dict[str, Any] = {
     **_EXAMPLE,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit.trail import Reading, read_place, write_place
+from services.ui_iot.audit.trail import TrailReading, read_place, write_place
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
@@ -156,7 +156,7 @@ async def list_audit_events(api: Api, caller: Caller, query: Annotated[AuditQuer
     then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
     it quick. Reading is an audit event too; repeated reads share one within a minute.
     """
-    reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
+    reading = TrailReading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)
     found = await api.read(caller, lambda connection: reading.of_tenant(connection, place))
     await record_read(api, caller, query, len(found.events))

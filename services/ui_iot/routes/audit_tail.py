@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit.tails import Seat
-from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
@@ -55,7 +55,7 @@ class EventStream(StreamingResponse):
 
 
 @dataclass(slots=True)
-class Tail:
+class AuditTail:
     """One client's tail. place: right after what it was sent."""
 
     api: Backend
@@ -70,7 +70,7 @@ class Tail:
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
         at_end = self.place is None and self.query.start == "end"
-        found = await self.read(Reading(matching={}, newest_first=at_end, limit=1))
+        found = await self.read(TrailReading(matching={}, newest_first=at_end, limit=1))
         if at_end:
             self.place = found.end
 
@@ -79,7 +79,7 @@ class Tail:
 
         Nothing is read before the client has taken what was sent, and no transaction is open meanwhile.
         """
-        reading = Reading(matching=self.query.matching())
+        reading = TrailReading(matching=self.query.matching())
         told_at = beaten_at = time.monotonic()
         yield ": the audit trail in sealed order\n\n"
         while not (self.api.tails.stopping or self.seat.is_ended):
@@ -113,7 +113,7 @@ class Tail:
         """Write to the trail that it is read."""
         await record_read(self.api, self.caller, self.query, None)
 
-    async def read(self, reading: Reading) -> Stretch:
+    async def read(self, reading: TrailReading) -> Stretch:
         """What comes next, in a transaction of its own."""
         return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
@@ -182,7 +182,7 @@ async def tail_audit_events(
     tails gets the place of a tenant with more, whose newest tail ends; when all have as many, the next one gets 503.
     """
     cursor = last_event_id or query.after
-    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
+    tail = AuditTail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
     await tail.find_start()
     await tail.record()
     return EventStream(tail.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

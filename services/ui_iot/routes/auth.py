@@ -17,7 +17,7 @@ from services.ui_iot.auth.request_context import Refreshed, context_of
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.http.client_address import Address
 from services.ui_iot.http.json_route import JsonRoute
-from services.ui_iot.http.problems import Refused, Unprocessable
+from services.ui_iot.http.problems import RequestRefused, Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import example, shown
 
@@ -52,7 +52,7 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
     result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=context.address)
     if isinstance(result, Refusal):
         await context.settle(result)
-        raise Refused(result)
+        raise RequestRefused(result)
     await context.settle(Refreshed(await _identify(api, result)))
     return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 

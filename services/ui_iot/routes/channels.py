@@ -25,7 +25,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
@@ -43,7 +43,7 @@ _CHANNELS = table(
     Column("updated_at"),
     schema="api",
 )
-_ORDER = Order("channels", ((_CHANNELS.c.channel_id, ID),))
+_ORDER = SortOrder("channels", ((_CHANNELS.c.channel_id, ID),))
 _SHOWN: dict[str, Any] = {
     "channel_id": 3,
     "name": "On call",

@@ -18,7 +18,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import PathId, QueryId, TraceId, shown
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource, fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
@@ -39,7 +39,7 @@ _ATTEMPTS = table(
     Column("duration_ms"),
     schema="api",
 )
-_ORDER = Order("deliveries", ((_DELIVERIES.c.job_id, ID),), descending=True)
+_ORDER = SortOrder("deliveries", ((_DELIVERIES.c.job_id, ID),), descending=True)
 _SHOWN: dict[str, Any] = {
     "job_id": 9,
     "event_id": 77,

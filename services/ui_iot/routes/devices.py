@@ -13,7 +13,7 @@ from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
-from services.ui_iot.resources.change import Acting, Change, Changing, Creating
+from services.ui_iot.resources.change import Acting, Changing, Creating, ResourceChange
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import (
     DeviceId,
@@ -28,7 +28,7 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import NAME, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import NAME, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=GuardedRoute)
@@ -46,7 +46,7 @@ _DEVICES = table(
     Column("updated_at"),
     schema="api",
 )
-_ORDER = Order("devices", ((_DEVICES.c.device_id, NAME),))
+_ORDER = SortOrder("devices", ((_DEVICES.c.device_id, NAME),))
 _EXAMPLE: dict[str, Any] = {
     "device_id": "boiler-1",
     "name": "Boiler in the cellar",
@@ -192,5 +192,5 @@ async def delete_device(change: Changing, device_id: PathDeviceId) -> None:
     _forget_token(change, device_id)
 
 
-def _forget_token(change: Change, device_id: str) -> None:
+def _forget_token(change: ResourceChange, device_id: str) -> None:
     change.api.authenticator.devices.forget(change.caller.tenant_id, device_id)

@@ -14,7 +14,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Id, Name, PathId, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/escalation-policies", tags=["escalation policies"], route_class=GuardedRoute)
@@ -28,7 +28,7 @@ _POLICIES = table(
     Column("updated_at"),
     schema="api",
 )
-_ORDER = Order("escalation-policies", ((_POLICIES.c.policy_id, ID),))
+_ORDER = SortOrder("escalation-policies", ((_POLICIES.c.policy_id, ID),))
 _STEPS: list[dict[str, Any]] = [{"after_minutes": 5.0, "channel_id": 3}, {"after_minutes": 15.0, "channel_id": 4}]
 _EXAMPLE: dict[str, Any] = {"name": "Wake somebody", "steps": _STEPS}
 _SHOWN: dict[str, Any] = {

@@ -19,7 +19,7 @@ from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.http.problem_handlers import LIMIT_REACHED
 from services.ui_iot.http.problems import TooLarge, Unprocessable, Unreadable
-from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
+from services.ui_iot.ingest.readings import SERIES_LIMIT, ReadingBatch, ReadingLimits
 from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import shown
@@ -139,8 +139,8 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     return Response(orjson.dumps(body), 202, media_type="application/json")
 
 
-def _limits(api: Backend, caller: Principal) -> Limits:
-    return Limits(
+def _limits(api: Backend, caller: Principal) -> ReadingLimits:
+    return ReadingLimits(
         now=datetime.now(UTC),
         max_age_seconds=api.settings.ingest_max_age_seconds,
         max_future_seconds=api.settings.ingest_max_future_seconds,
@@ -148,7 +148,7 @@ def _limits(api: Backend, caller: Principal) -> Limits:
     )
 
 
-async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int]:
+async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[str, int]:
     """Store the good readings and return how many were accepted, duplicates and overwritten."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
@@ -166,7 +166,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
-async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_series: bool = False) -> Any:
+async def _record(api: Backend, caller: Principal, batch: ReadingBatch, *, skip_new_series: bool = False) -> Any:
     return await api.change(
         caller,
         lambda connection: connection.fetchrow(
@@ -182,7 +182,7 @@ async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_ser
     )
 
 
-def _audit_refused(api: Backend, caller: Principal, batch: Batch) -> None:
+def _audit_refused(api: Backend, caller: Principal, batch: ReadingBatch) -> None:
     first: list[dict[str, Any]] = [
         {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
     ]

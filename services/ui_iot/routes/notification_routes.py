@@ -27,7 +27,7 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/routes", tags=["routes"], route_class=GuardedRoute)
@@ -45,7 +45,7 @@ _ROUTES = table(
     Column("updated_at"),
     schema="api",
 )
-_ORDER = Order("routes", ((_ROUTES.c.route_id, ID),))
+_ORDER = SortOrder("routes", ((_ROUTES.c.route_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "name": "Errors to on call",
     "channel_id": 3,

@@ -15,7 +15,7 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Moment, Name, PathId, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/revocations", tags=["revocations"], route_class=GuardedRoute)
@@ -33,7 +33,7 @@ _REVOCATIONS = table(
     Column("expires_at"),
     schema="api",
 )
-_ORDER = Order("revocations", ((_REVOCATIONS.c.revocation_id, ID),))
+_ORDER = SortOrder("revocations", ((_REVOCATIONS.c.revocation_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "subject": "mallory",
     "issued_before": "2026-01-05T12:00:00Z",

@@ -31,7 +31,7 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import ID, PageQuery, SortOrder, where_equal
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/rules", tags=["rules"], route_class=GuardedRoute)
@@ -56,7 +56,7 @@ _RULES = table(
     Column("updated_at"),
     schema="api",
 )
-_ORDER = Order("rules", ((_RULES.c.rule_id, ID),))
+_ORDER = SortOrder("rules", ((_RULES.c.rule_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "name": "Boiler too hot",
     "metric": "temperature",
