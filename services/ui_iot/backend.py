@@ -12,7 +12,7 @@ from starlette.requests import Request
 from services.shared.audit import AuditLogger
 from services.shared.db import Connection, Pool, act, read_as, retried
 from services.shared.server import Process
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.audit.tails import Tails
 from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.oidc import Issuer
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Backend:
     """One for the process. issuers: those that refresh sessions, by name."""
 
-    settings: UiIot
+    settings: UiSettings
     process: Process
     audit: AuditLogger
     authenticator: Authenticator

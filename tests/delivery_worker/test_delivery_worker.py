@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import logging
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from services.shared import tracing
 from services.shared.logging import JsonFormatter
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 from tests.support import seed
 from tests.support.connections import connections
 from tests.support.delivery import alert, expire_leases, job, make_due, states
@@ -372,6 +373,28 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
     assert [outcome for outcome, _status, _error in await outcomes(conn)] == ["unknown", "delivered"]
 
 
+async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Connection, start: Start) -> None:
+    """A lease that ran out is a failed attempt like every other: PULSE_DELIVERY_BACKOFF_* sets the pause after it."""
+    async with Receiver() as receiver:
+        receiver.hold.clear()
+        await job(conn, await webhook(conn, receiver))
+        gone = await start()
+        reaper = await start(delivery_backoff_seconds=1e6, delivery_backoff_max_seconds=2e6)
+        assert await gone.claim() == 1
+        await expire_leases(conn)
+        assert await reaper.reap() == 1
+        pause = await conn.fetchval("select extract(epoch from run_at - now())::float8 from notification_jobs")
+        assert 0.49e6 < pause < 1.51e6
+        receiver.hold.set()
+
+
+def test_only_the_delivery_worker_reaps() -> None:
+    """Another caller would pass another back-off, and which one counts would depend on which of them came first."""
+    rooms = Path(__file__).parents[2] / "services"
+    callers = [file for file in rooms.rglob("*.py") if "delivery.reap" in file.read_text(encoding="utf-8")]
+    assert [str(file.relative_to(rooms)) for file in callers] == ["delivery_worker/worker.py"]
+
+
 async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection, start: Start) -> None:
     """So that a slow database or a full ledger costs no second delivery; a lease that is gone ends the request."""
     async with Receiver() as receiver:
@@ -506,7 +529,7 @@ async def test_idle_passes_say_so(start: Start) -> None:
 def test_a_request_must_end_well_before_its_lease() -> None:
     """Otherwise a worker that is merely slow would lose its job while it still sends."""
     with pytest.raises(ValidationError, match="less than half of PULSE_DELIVERY_LEASE_SECONDS"):
-        DeliveryWorker(database_url=URL, delivery_lease_seconds=20)
+        DeliverySettings(database_url=URL, delivery_lease_seconds=20)
     with pytest.raises(ValidationError, match="less than half"):
-        DeliveryWorker(database_url=URL, delivery_timeout_seconds=15)
-    assert DeliveryWorker(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10
+        DeliverySettings(database_url=URL, delivery_timeout_seconds=15)
+    assert DeliverySettings(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10

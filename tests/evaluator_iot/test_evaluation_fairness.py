@@ -96,7 +96,7 @@ async def run_attack(conn: asyncpg.Connection, pool: Pool, *, rules: int, readin
     is_open = await conn.fetchval("select count(*) from alerts where tenant_id = 'evil' and status = 'open'")
     assert firing == is_open == (rules if sent[-1][1] > 80 else 0)
     assert await conn.fetchval("select count(*) from alerts where tenant_id = 'good'") == evaluated // 2
-    assert await conn.fetchval("select count(*) from ops.trace_orphans") == 0
+    assert await conn.fetchval("select count(*) from trace.orphans") == 0
 
 
 async def test_an_attack_leaves_the_others_their_turn(conn: asyncpg.Connection, app_pool: Pool) -> None:

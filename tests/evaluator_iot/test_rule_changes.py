@@ -92,7 +92,7 @@ async def test_a_raised_severity_reaches_the_routes_of_that_severity(api: Api, c
     await conn.fetch("select dispatcher.dispatch(100)")
     rows = await conn.fetch("select kind from notification_jobs where channel_id = $1 order by job_id", pager)
     assert [row["kind"] for row in rows] == ["updated", "closed"]
-    assert await conn.fetchval("select count(*) from ops.trace_orphans") == 0
+    assert await conn.fetchval("select count(*) from trace.orphans") == 0
 
 
 @pytest.mark.parametrize(

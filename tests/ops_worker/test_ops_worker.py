@@ -7,7 +7,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.shared.settings import OpsWorker
+from services.shared.settings import OpsSettings
 from tests.support.escalation_policy import TRACE, let_pass, open_alert, policy
 from tests.support.health_target import HealthTarget
 from tests.support.processes import Running, ready_service
@@ -19,7 +19,6 @@ OPERATIONS = (
     "anchor_checkpoint",
     "drop_audit_months",
     "run_escalations",
-    "reap_leases",
     "detect_attacks",
     "check_health",
     "set_limits",
@@ -51,7 +50,7 @@ def lines(worker: Running, start: str) -> list[dict[str, Any]]:
 
 
 async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, ops_url: str) -> None:
-    """From one start: partitions, health, samples, an escalation and a lease; then a clean end."""
+    """From one start: partitions, health, samples and an escalation; then a clean end."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     async with (
@@ -168,21 +167,6 @@ async def test_a_key_that_cannot_be_read_is_reported_once(
     assert lines(worker, "pass failed") == []
 
 
-async def test_a_lease_that_ran_out_is_ended(conn: asyncpg.Connection, ops_url: str) -> None:
-    """A notification whose delivery worker vanished is pending again within a poll."""
-    alert_id = await open_alert(conn, None)
-    await conn.execute(
-        "insert into notification_jobs (tenant_id, event_id, alert_id, channel_id, kind, state, payload, attempts,"
-        " lease_epoch, lease_until, leased_by) select tenant_id, event_id, alert_id, 1, 'opened', 'leased', '{}', 1, 1,"
-        " now() - interval '1 second', 'gone' from alert_events where alert_id = $1",
-        alert_id,
-    )
-    async with ready_service(MODULE, ops_url, **OFTEN) as worker:
-        await until(lambda: conn.fetchval("select state = 'pending' from notification_jobs"))
-        await until(lambda: lines(worker, "leases ended: their worker vanished"))
-    assert await conn.fetchval("select outcome from delivery_attempts") == "unknown"
-
-
 @pytest.mark.slow
 async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, ops_url: str) -> None:
     """With the default interval: finding, event and system alert of a brute force are there 10 s later at most."""
@@ -224,11 +208,11 @@ async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, ops_ur
     assert (dropped["actor_type"], dropped["actor_id"]) == ("service", "ops_worker")
 
 
-def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsSettings:
     """The settings of an environment."""
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
         monkeypatch.setenv(f"PULSE_{name.upper()}", value)
-    return OpsWorker.load()
+    return OpsSettings.load()
 
 
 def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

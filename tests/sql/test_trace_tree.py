@@ -257,7 +257,7 @@ def test_every_trace_is_a_tree_without_orphans(session: Session, acts: list[tupl
         for tenant in (*history.tenants, "system"):
             seen |= check_tree(session, tenant, trace_id)
     assert acts is not EVERYTHING or seen == set(KINDS)
-    assert session.execute("select * from ops.trace_orphans").fetchall() == []
+    assert session.execute("select * from trace.orphans").fetchall() == []
 
 
 # What a superuser can take away or bend, and what is said about it.
@@ -295,7 +295,7 @@ def test_each_orphan_is_named(session: Session) -> None:
     history.begin()
     for act in EVERYTHING:
         history.act(*act)
-    query = "select fault, trace_id from ops.trace_orphans"
+    query = "select fault, trace_id from trace.orphans"
     for statement, expected in FAULTS.items():
         with session.transaction(force_rollback=True):
             session.execute("set local session_replication_role = replica")

@@ -10,11 +10,11 @@ from typing import Any
 import asyncpg
 
 from services.evaluator_iot.evaluation_metrics import EvaluationMetrics
-from services.evaluator_iot.evaluator import LOOPS, Evaluator, build
+from services.evaluator_iot.evaluator import Evaluator, build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker.listener import Listener, Timing
 from services.shared.worker.metrics import WorkerMetrics
 from services.shared.worker.process import run_loops
@@ -59,7 +59,7 @@ class Evaluating:
 
 def evaluator_of(*, readings: int = 5000, pairs: int = 100_000, slow_seconds: float = NEVER) -> Evaluator:
     """Return an evaluator without its loops; its limits do not depend on the machine's speed."""
-    metrics = EvaluationMetrics(ProcessMetrics("evaluator_iot"), operations=LOOPS)
+    metrics = EvaluationMetrics(ProcessMetrics("evaluator_iot"))
     return Evaluator(readings=readings, pairs=pairs, metrics=metrics, slow_seconds=slow_seconds)
 
 
@@ -69,13 +69,14 @@ async def evaluating(
 ) -> AsyncIterator[Evaluating]:
     """Run the evaluator's loop on the pool, its listener on another URL."""
     await seed.device(conn)
-    settings = EvaluatorIot(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
+    settings = EvaluatorSettings(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
     process = Process(settings, ProcessMetrics("evaluator_iot"), pool)
-    metrics = WorkerMetrics(process.metrics, loops=LOOPS)
+    loops = build(process)
+    metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])
     listener = Listener(process, metrics, timing=timing)
     stop = asyncio.Event()
     running = asyncio.create_task(
-        run_loops(process, build(process), metrics=metrics, listener=listener, stop=stop), name="worker"
+        run_loops(process, loops, metrics=metrics, listener=listener, stop=stop), name="worker"
     )
     try:
         yield Evaluating(process, conn, count())

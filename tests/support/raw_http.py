@@ -1,4 +1,4 @@
-"""A client that speaks HTTP and WebSocket byte by byte, so that it can stop in the middle of everything."""
+"""A client that speaks HTTP byte by byte, so that it can stop in the middle of everything."""
 
 import asyncio
 import re
@@ -51,35 +51,6 @@ class RawConnection:
         except ConnectionError:
             pass
         return bytes(got)
-
-    def handshake(self, path: str) -> None:
-        """Ask for a websocket."""
-        lines = [
-            f"GET {path} HTTP/1.1",
-            "Host: api.test",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            "Sec-WebSocket-Version: 13",
-            "",
-            "",
-        ]
-        self.write("\r\n".join(lines).encode())
-
-    def frame(self, opcode: int, payload: bytes = b"") -> None:
-        """Send a short frame; the mask is zero, which leaves it as it is."""
-        self.write(bytes((0x80 | opcode, 0x80 | len(payload))) + b"\0\0\0\0" + payload)
-
-    async def read_close(self) -> int | None:
-        """The code of the close frame; None when the connection ended without."""
-        try:
-            while True:
-                first, length = await self._reader.readexactly(2)
-                payload = await self._reader.readexactly(length)
-                if first & 0x0F == 8:
-                    return int.from_bytes(payload[:2], "big") if payload else 1005
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
 
 
 def status_of(response: bytes) -> int | None:

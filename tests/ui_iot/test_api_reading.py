@@ -183,7 +183,7 @@ async def test_a_device_is_found_by_its_tag(api: Api) -> None:
     ],
 )
 async def test_what_is_no_request_gets_a_problem(sent: bytes, status: int) -> None:
-    async with served(Measured(Starlette())) as port, RawConnection(port) as connection:
+    async with served(Measured(Starlette()).app) as port, RawConnection(port) as connection:
         connection.write(sent)
         head, _, body = (await connection.read_all()).partition(b"\r\n\r\n")
     assert status_of(head) == status

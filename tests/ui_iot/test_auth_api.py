@@ -16,7 +16,7 @@ import orjson
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms
+from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.auth.oidc import Granted, Issuer
@@ -27,8 +27,10 @@ from services.ui_iot.limits.failure_limit import FailureLimit
 from tests.support import seed
 from tests.support.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
 from tests.support.auth_trail import events
+from tests.support.http_app import served
 from tests.support.identity_provider import Provider
 from tests.support.plans import rows_touched
+from tests.support.raw_http import RawConnection, status_of
 from tests.support.wait import until
 
 PATH = "/api/v1/devices"
@@ -591,17 +593,15 @@ async def test_an_address_that_waits_is_measured_as_of_the_route_it_asks_for(app
         assert api.process.metrics.registry.get_sample_value(name, labels) == 1
 
 
-async def test_a_websocket_is_turned_away(api: Api) -> None:
-    """There is none, and none may be opened past the checks that requests meet."""
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    app = api.client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001  # the application itself
-    scope = {"type": "websocket", "path": "/api/v1/devices", "headers": [], "query_string": b"", "subprotocols": []}
-    await app(scope, receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
+async def test_refuses_a_websocket_handshake_with_403(api: Api) -> None:
+    """Over the wire, with a valid token or on an open path, and counted as the client saw it."""
+    handshake = ("Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
+    authorization = f"Authorization: Bearer {token(role='admin', tenant_id='acme')}"
+    async with served(api.app) as port:
+        for path in (PATH, "/docs"):
+            async with RawConnection(port) as connection:
+                connection.request("GET", path, "Connection: Upgrade", *handshake, authorization)
+                assert status_of(await connection.read_all()) == 403
+            labels = {"method": "GET", "path_template": path, "status_code": "403"}
+            name = "pulse_http_request_duration_seconds_count"
+            assert api.process.metrics.registry.get_sample_value(name, labels) == 1

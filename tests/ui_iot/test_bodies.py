@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from services.shared.db import Actor
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import SCOPE_KEY
 from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, JsonShape
@@ -297,7 +297,7 @@ def test_shares_must_hold_one_request(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://nowhere/pulse")
     monkeypatch.setenv("PULSE_BODY_BYTES_PER_CALLER", "4096")
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     error = capsys.readouterr().err
     assert "PULSE_BODY_BYTES_PER_CALLER must be at least PULSE_INGEST_MAX_BODY_BYTES (8388608)" in error
 

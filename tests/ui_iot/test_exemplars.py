@@ -6,7 +6,6 @@ from typing import Any
 import asyncpg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from starlette.types import Message
 
 from services.shared import tracing
 from tests.support import seed
@@ -101,21 +100,3 @@ async def test_the_event_of_a_request_tells_its_place_in_the_trace(
     details = json.loads(row["details"])
     assert (details["span_id"], details["parent_span_id"]) == ("01" * 8, "02" * 8)
     assert details["parent_trace_id"] == "cd" * 16
-
-
-async def test_a_websocket_that_the_api_refuses_is_counted_as_its_client_sees_it(app_url: str) -> None:
-    """There is none that anybody may open: a 403, under no route."""
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async with open_api(app_url) as api:
-        await api.app({"type": "websocket", "path": DEVICES, "headers": []}, receive, send)
-        labels = {"method": "GET", "path_template": "__unmatched__", "status_code": "403"}
-        name = "pulse_http_request_duration_seconds_count"
-        assert api.process.metrics.registry.get_sample_value(name, labels) == 1
-    assert sent == [{"type": "websocket.close", "code": 1008}]

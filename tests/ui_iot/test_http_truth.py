@@ -1,7 +1,6 @@
 """What the metrics say equals what the clients of a real server saw, whatever way a request ends."""
 
 import asyncio
-import importlib.util
 import logging
 import os
 import random
@@ -19,8 +18,6 @@ from tests.support.wait import until
 # PULSE_TEST_HTTP_REQUESTS makes the mix longer.
 REQUESTS = int(os.environ.get("PULSE_TEST_HTTP_REQUESTS", "600"))
 AT_ONCE = 20
-# Uvicorn speaks WebSocket only where one of them is installed; without, it takes a handshake for a plain GET.
-SPEAKS_WEBSOCKET = any(importlib.util.find_spec(name) for name in ("websockets", "wsproto"))
 
 Key = tuple[str, ...]
 
@@ -32,7 +29,6 @@ class Ledger:
     port: int
     gates: Gates
     counts: Counter[Key] = field(default_factory=Counter)
-    websockets: Counter[Key] = field(default_factory=Counter)
     waited: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds from the request to the last byte of its answer, as its client counts them."""
     held: defaultdict[Key, float] = field(default_factory=lambda: defaultdict(float))
@@ -88,35 +84,6 @@ class Ledger:
         await self.ask("GET", "/v1/items/7", "/v1/items/{item_id}", 200)
         self.gates.open(name)
 
-    async def talk(self, path: str, template: str, say: str, seen: int | None, code: str) -> None:
-        """A websocket that the server ends."""
-        async with RawConnection(self.port) as connection:
-            connection.handshake(path)
-            assert b"x-trace-id: " in await connection.read_until(b"\r\n\r\n")
-            connection.frame(1, say.encode())
-            assert await connection.read_close() == seen
-        self.websockets[template, code] += 1
-
-    async def hang_up(self, code: int | None, counted: str) -> None:
-        """A websocket that its client ends, with a code or without a word."""
-        async with RawConnection(self.port) as connection:
-            connection.handshake("/tenant/acme/chat/a")
-            await connection.read_until(b"\r\n\r\n")
-            if code is not None:
-                connection.frame(8, code.to_bytes(2, "big") if code else b"")
-                await connection.read_all()
-        self.websockets["/tenant/{tenant}/chat/{room}", counted] += 1
-
-    async def knock(self, path: str, template: str, status: int) -> None:
-        """A websocket that is not opened: its client sees an answer to a GET."""
-        key = ("GET", template, str(status))
-        started = time.perf_counter()
-        async with RawConnection(self.port) as connection:
-            connection.handshake(path)
-            assert status_of(await connection.read_all()) == status
-        self.waited[key] += time.perf_counter() - started
-        self.counts[key] += 1
-
 
 Step = Callable[[Ledger, str], Awaitable[None]]
 
@@ -134,30 +101,12 @@ ENDINGS: tuple[Step, ...] = (
     lambda ledger, _: ledger.ask("HEAD", "/plain", "/plain", 200),
     lambda ledger, _: ledger.ask("OPTIONS", "/plain", "/plain", 200),
     lambda ledger, name: ledger.ask(f"BREW{name}", "/plain", "/plain", 405, counted="_OTHER"),
-    lambda ledger, _: ledger.ask("GET", "/tenant/acme/inner/items/7", "/tenant/{tenant}/inner/items/{item_id}", 200),
-    lambda ledger, _: ledger.ask("GET", "/tenant/acme/nothing", "/tenant/{tenant}/{path}", 404),
-    lambda ledger, _: ledger.ask("GET", "/static/x.js", "/static/{path}", 200),
     lambda ledger, _: ledger.half(),
     lambda ledger, name: ledger.stream(name),
     lambda ledger, name: ledger.background(name),
     lambda ledger, _: ledger.break_off("GET", "/patient", "/patient", b""),
     lambda ledger, name: ledger.break_off("GET", f"/stream/never-{name}", "/stream/{key}", b"first"),
     lambda ledger, _: ledger.break_off("POST", "/upload", "/upload", b"", "Content-Length: 100"),
-)
-CONVERSATIONS: tuple[Step, ...] = (
-    lambda ledger, _: ledger.talk("/chat/a", "/chat/{room}", "close 1000", 1000, "1000"),
-    lambda ledger, _: ledger.talk("/chat/a", "/chat/{room}", "close 3008", 3008, "3008"),
-    lambda ledger, _: ledger.talk("/chat/a", "/chat/{room}", "close 4001", 4001, "_OTHER"),
-    lambda ledger, _: ledger.talk("/chat/a", "/chat/{room}", "crash", None, "1011"),
-    lambda ledger, _: ledger.talk("/chat/a", "/chat/{room}", "leave", None, "1006"),
-    lambda ledger, _: ledger.hang_up(1001, "1001"),
-    lambda ledger, _: ledger.hang_up(3999, "_OTHER"),
-    lambda ledger, _: ledger.hang_up(0, "1005"),
-    lambda ledger, _: ledger.hang_up(None, "1006"),
-    lambda ledger, _: ledger.knock("/refused", "/refused", 403),
-    lambda ledger, _: ledger.knock("/denied", "/denied", 429),
-    lambda ledger, _: ledger.knock("/crashed", "/crashed", 500),
-    lambda ledger, _: ledger.knock("/nowhere", "__unmatched__", 403),
 )
 
 
@@ -186,12 +135,11 @@ async def test_counts_statuses_and_durations_are_what_the_clients_saw(
     monkeypatch.setattr(logger, "handlers", [lines])
     monkeypatch.setattr(logger, "propagate", False)
     caplog.set_level(logging.INFO, logger=logger.name)
-    steps = ENDINGS + (CONVERSATIONS if SPEAKS_WEBSOCKET else ())
     chance = random.Random(7)
     # Each at least once, then by chance.
-    mix = [*steps, *chance.choices(steps, k=max(0, REQUESTS - len(steps)))]
+    mix = [*ENDINGS, *chance.choices(ENDINGS, k=max(0, REQUESTS - len(ENDINGS)))]
     chance.shuffle(mix)
-    async with served(measured) as port:
+    async with served(measured.app) as port:
         ledger = Ledger(port, gates)
         free = asyncio.Semaphore(AT_ONCE)
 
@@ -201,12 +149,10 @@ async def test_counts_statuses_and_durations_are_what_the_clients_saw(
 
         await asyncio.gather(*(run(number, step) for number, step in enumerate(mix)))
         await until(lambda: measured.value("pulse_http_requests_in_progress") == 0)
-        await until(lambda: measured.value("pulse_websocket_connections_open") == 0)
     assert measured.requests() == ledger.counts
     failed = sum(count for (_, _, status), count in ledger.counts.items() if status[0] == "5")
     assert failed > 0
     assert measured.value("pulse_http_failures_total") == failed
-    assert measured.websockets() == ledger.websockets
     assert lines.counts == ledger.counts
     assert measured.value("pulse_http_measuring_errors_total") == 0
     seconds = measured.requests("sum")

@@ -28,6 +28,7 @@ class Headers:
     fetch_site: str | None
     scheme: str = "http"
     """http or https, as the client sent the request."""
+    upgrade: str = ""
 
 
 def read_headers(scope: Scope) -> Headers:
@@ -43,11 +44,12 @@ def read_headers(scope: Scope) -> Headers:
         host=next(iter(found.get(b"host", ())), ""),
         origin=next(iter(found.get(b"origin", ())), None),
         fetch_site=next(iter(found.get(b"sec-fetch-site", ())), None),
+        upgrade=next(iter(found.get(b"upgrade", ())), ""),
         scheme=scope.get("scheme", "http"),
     )
 
 
-_NAMES = frozenset((b"authorization", b"cookie", b"x-forwarded-for", b"host", b"origin", b"sec-fetch-site"))
+_NAMES = frozenset((b"authorization", b"cookie", b"x-forwarded-for", b"host", b"origin", b"sec-fetch-site", b"upgrade"))
 
 
 def find_token(headers: Headers, method: str) -> str | Refusal:

@@ -11,7 +11,7 @@ from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Outcome, RequestContext
-from services.ui_iot.http.problems import blocked_problem, refusal_problem
+from services.ui_iot.http.problems import blocked_problem, problem, refusal_problem
 
 # /auth/refresh takes a refresh token in its body and settles its own context.
 OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
@@ -30,16 +30,12 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an authenticated request on; answer any other with the reason."""
-        if scope["type"] == "websocket":
-            # Closing before accepting is a 403: there is no websocket that anybody may open.
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         headers = read_headers(scope)
         address = self._authenticator.address_of(scope, headers)
         context = RequestContext(scope, address, audit=self._audit, metrics=self._metrics)
+        if headers.upgrade.lower() == "websocket":
+            await problem(403, "Pulse opens no websockets.")(scope, receive, send)
+            return
         if has_path(scope, OPEN_PATHS):
             await self.app(scope, receive, send)
             return

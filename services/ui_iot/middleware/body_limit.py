@@ -24,9 +24,6 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a bounded body."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_ADDRESS_BYTES:
             detail = f"Path and query may have {LONGEST_ADDRESS_BYTES} bytes."
             await problem(414, detail)(scope, receive, send)
