@@ -13,8 +13,8 @@ import httpx
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
-from services.local.database import StackSettings
 
+from services.cli.database import StackSettings
 from services.dispatcher.dispatcher import Dispatcher
 from services.ops_worker.sealing.anchors import Anchors, FileAnchor
 from services.ops_worker.workers.audit_retention import AuditRetention
