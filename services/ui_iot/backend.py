@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement
 from starlette.requests import Request
 
 from services.shared.audit import AuditLogger
@@ -18,12 +18,11 @@ from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refresh_gate import RefreshGate
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines, Turns
-from services.ui_iot.resources.paging import PageQuery, SortOrder, fetch_page
-from services.ui_iot.resources.resource import Resource, fetch
+from services.ui_iot.resources.paging import PageQuery, fetch_page
+from services.ui_iot.resources.resource import Resource
 
 T = TypeVar("T")
 
@@ -81,17 +80,17 @@ class Backend:
         return await retried(pool_of(self.process), attempt)
 
     async def find(self, caller: Principal, resource: Resource, identity: int | str) -> dict[str, Any]:
-        """Return one resource as its view shows it; raise NotFound when the tenant has none with this id."""
-        rows = await self.read(caller, lambda connection: fetch(connection, resource.select(identity)))
-        if not rows:
-            raise NotFound(f"There is no {resource.kind} {identity}.")
-        return rows[0]
+        """Return one resource as its view shows it. Raises NotFound if the tenant has none with this id."""
+        return await self.read(caller, lambda connection: resource.get(connection, identity))
 
     async def page(
-        self, caller: Principal, statement: Select[Any], *, order: SortOrder, page: PageQuery
+        self, caller: Principal, resource: Resource, query: PageQuery, *conditions: ColumnElement[bool]
     ) -> dict[str, Any]:
-        """A page of a select over an api view."""
-        return await self.read(caller, lambda connection: fetch_page(connection, statement, order=order, page=page))
+        """Return a page of the resources that the query and the conditions select."""
+        statement = resource.select_matching(query).where(*conditions)
+        return await self.read(
+            caller, lambda connection: fetch_page(connection, statement, order=resource.order, page=query)
+        )
 
 
 def pool_of(process: Process) -> Pool:

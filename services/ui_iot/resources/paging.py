@@ -8,14 +8,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
-import sqlalchemy
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, TableClause, tuple_
+from sqlalchemy import ColumnElement, Select, tuple_
 
 from services.shared.db import Connection
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.resources.fields import DIGITS
-from services.ui_iot.resources.resource import fetch
+from services.ui_iot.resources.views import fetch
 
 LONGEST_CURSOR = 512
 _GREATEST_ID = 2**63 - 1
@@ -73,18 +72,6 @@ class PageQuery(BaseModel):
     cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR, description="next_cursor of the page before.")] = (
         None
     )
-
-
-def where_equal(view: TableClause, query: PageQuery, *names: str) -> Select[Any]:
-    """A select over the view of the rows whose columns have the values, or one of the values, that the query names."""
-    statement = sqlalchemy.select(view)
-    for name in names:
-        value = getattr(query, name)
-        if isinstance(value, list):
-            statement = statement.where(view.c[name].in_(value)) if value else statement
-        elif value is not None:
-            statement = statement.where(view.c[name] == value)
-    return statement
 
 
 def write_cursor(order: SortOrder, values: Sequence[Any]) -> str:
