@@ -11,15 +11,15 @@ from services.shared.audit import device_account
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.auth.api_keys import ApiKeys
 from services.ui_iot.auth.claims import LONGEST_SUBJECT
+from services.ui_iot.auth.client_address import Address, ClientAddress
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.failure_limit import FailureLimit, Source
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.stored_tokens import StoredTokens
 from services.ui_iot.auth.user_tokens import TokenCheck
-from services.ui_iot.http.client_address import Address, ClientAddress
-from services.ui_iot.limits.failure_limit import FailureLimit, Source
 
 # The most that PULSE_OIDC_MAX_TOKEN_BYTES allows: padding must not hide the account that a checked token names.
 _LONGEST_TOKEN_BYTES = 32_768

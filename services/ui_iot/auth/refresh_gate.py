@@ -9,10 +9,10 @@ from typing import Protocol
 
 from cachetools import TTLCache
 
+from services.ui_iot.auth.client_address import Address
+from services.ui_iot.auth.failure_limit import FailureLimit, group_of
 from services.ui_iot.auth.oidc import Granted
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.http.client_address import Address
-from services.ui_iot.limits.failure_limit import FailureLimit, group_of
 
 # A token that the issuer refused stays refused. A client that repeats it costs the issuer nothing.
 REFUSED_SECONDS = 300.0

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.ui_iot.http.client_address import ClientAddress
+from services.ui_iot.auth.client_address import ClientAddress
 
 
 class ForwardedScheme:

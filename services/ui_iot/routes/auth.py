@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
 from services.ui_iot.auth.authenticator import claimed_account
+from services.ui_iot.auth.client_address import Address
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Refreshed, context_of
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.http.client_address import Address
 from services.ui_iot.http.json_route import JsonRoute
 from services.ui_iot.http.problems import RequestRefused, Unprocessable
 from services.ui_iot.openapi import problems

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from cachetools import LRUCache
 
-from services.ui_iot.http.client_address import Address
+from services.ui_iot.auth.client_address import Address
 
 # About 2 MB when full; then the source that failed longest ago is forgotten first.
 MOST_ADDRESSES = 10_000
