@@ -9,14 +9,14 @@ import orjson
 
 from services.ui_iot.auth.provider_faults import UNREACHABLE, ProviderError, not_json, unreachable, wrong_status
 
-# Longest wait for the description or the keys. Requests with tokens of unknown keys wait for both.
+# Timeout for each of discovery document and keys. Requests with tokens of unknown keys wait for both.
 DOCUMENT_SECONDS = 4.0
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class JwksFile:
-    """A JWKS document in a file; read again whenever keys are asked for."""
+    """A JWKS document in a file, which is read at each fetch."""
 
     note: str | None = None
 
@@ -40,7 +40,7 @@ class JwksUrl:
         self._client = client
         self._url = url
         self.note: str | None = None
-        """A fault that did not keep the last document from being read."""
+        """A fault of the last document that did not prevent reading it."""
 
     async def fetch_keys(self) -> object:
         """Return the document. Raises ProviderError."""
@@ -49,7 +49,7 @@ class JwksUrl:
 
 
 async def get_json(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
-    """Return the document at the address, and a fault that did not keep it from being read."""
+    """Return the JSON document at the address, and a fault that did not prevent reading it."""
     try:
         async with asyncio.timeout(DOCUMENT_SECONDS):
             response = await send(client, "GET", url, headers={"accept": "application/json"})
@@ -62,7 +62,7 @@ async def get_json(client: httpx.AsyncClient, url: str) -> tuple[object, str | N
 
 
 async def get_keys(client: httpx.AsyncClient, url: str) -> tuple[object, str | None]:
-    """Return the JWKS document at the address, and a fault that did not keep it from being read."""
+    """Return the JWKS document at the address, and a fault that did not prevent reading it."""
     document, note = await get_json(client, url)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         advice = "check the address of the keys"
@@ -81,10 +81,10 @@ async def send(client: httpx.AsyncClient, method: str, url: str, **rest: Any) ->
 
 
 def read_json(response: httpx.Response, url: str) -> tuple[object, str | None]:
-    """Return the JSON document in an answer, and a fault that did not keep it from being read."""
+    """Return the JSON document of an answer, and a fault that did not prevent reading it."""
     body, note = response.content, None
     if body.startswith(_BOM):
-        # RFC 8259, section 8.1: a sender must not add it, a reader may ignore it.
+        # RFC 8259, section 8.1: a sender must not add a byte order mark, a reader may ignore it.
         body = body.removeprefix(_BOM)
         advice = "it is ignored; remove it from the document"
         note = str(ProviderError(f"HTTP {response.status_code}, the JSON begins with a BOM", url=url, advice=advice))

@@ -20,7 +20,7 @@ from services.ui_iot.auth.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
-# A provider that moves its keys to another address does so rarely; the document is asked for again after this.
+# Lifetime of the discovery document. Providers rarely move their keys to another address.
 DISCOVERY_SECONDS = 600.0
 _BASIC, _POST = "client_secret_basic", "client_secret_post"
 _UNREACHED = Refusal("auth_unavailable", "The issuer cannot be reached.", retry_after_seconds=5)
@@ -29,7 +29,7 @@ _UNEXPECTED = Refusal("auth_unavailable", "The issuer did not answer as expected
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The issuer's answer to a refresh grant, as it came."""
+    """The issuer's answer to a refresh grant, unchanged."""
 
     answer: dict[str, Any]
 
@@ -43,9 +43,9 @@ class _Description(NamedTuple):
 
 
 class Issuer:
-    """An issuer found by its own description below /.well-known/openid-configuration.
+    """An issuer with a discovery document below /.well-known/openid-configuration.
 
-    url: where the description is; issuer: the name in its tokens, when it is another.
+    url: base address of the document. issuer: the name in the issuer's tokens if it differs from url.
     """
 
     def __init__(
@@ -70,21 +70,21 @@ class Issuer:
         self.faults = FaultLog(log, issuer or url, clock=clock)
         """Faults of the token endpoint."""
         self.note: str | None = None
-        """A fault that did not keep the last documents from being read."""
+        """A fault of the last documents that did not prevent reading them."""
 
     async def fetch_keys(self) -> object:
-        """Return the JWKS document that the description names. Raises ProviderError."""
+        """Return the JWKS document that the discovery document names. Raises ProviderError."""
         try:
             document, note = await get_keys(self._client, await self._endpoint("jwks_uri"))
         except ProviderError:
-            # The description may be out of date. Callers limit how often keys are fetched.
+            # The discovery document may be out of date. Callers limit how often keys are fetched.
             self._description = None
             raise
         self.note = note or (self._description.note if self._description else None)
         return document
 
     async def refresh(self, refresh_token: str) -> Granted | Refusal:
-        """Exchange a refresh token; what the issuer refuses is invalid_token, its absence auth_unavailable."""
+        """Exchange a refresh token. The issuer's refusal is invalid_token, its absence auth_unavailable."""
         try:
             url = await self._endpoint("token_endpoint")
             form, headers = self._authenticate(url)
@@ -103,7 +103,7 @@ class Issuer:
         if response.status_code == 200 and isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
             self.faults.clear()
             return Granted(answer)
-        # RFC 6749 section 5.2: anything but invalid_grant is a fault of our configuration or the issuer's.
+        # RFC 6749 section 5.2: any error but invalid_grant is a fault of the configuration or of the issuer.
         if response.status_code in (400, 401) and error == "invalid_grant":
             self.faults.clear()
             return Refusal("invalid_token", "The issuer does not accept the refresh token.")
@@ -118,7 +118,7 @@ class Issuer:
         return _UNEXPECTED
 
     def _authenticate(self, url: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return form fields and headers that show the client (RFC 6749 section 2.3.1). Raises ProviderError."""
+        """Return the form fields and headers that authenticate the client (RFC 6749, 2.3.1). Raises ProviderError."""
         headers = {"accept": "application/json"}
         if self._client_secret is None:
             return {"client_id": self._client_id}, headers
@@ -130,7 +130,7 @@ class Issuer:
     def _choose_client_auth(self, url: str) -> str:
         if self._client_auth != "auto":
             return self._client_auth
-        # OpenID Connect Discovery, section 3: client_secret_basic unless the description says otherwise.
+        # OpenID Connect Discovery, section 3: client_secret_basic unless the document says otherwise.
         offered = self._description.members.get("token_endpoint_auth_methods_supported") if self._description else None
         methods = offered if isinstance(offered, list) else [_BASIC]
         chosen = next((method for method in (_BASIC, _POST) if method in methods), None)
@@ -154,9 +154,9 @@ class Issuer:
         return endpoint
 
     def _check_name(self, name: object, where: str) -> None:
-        """Raise ProviderError when the description is another issuer's: it could point us to other keys.
+        """Raise ProviderError if the document is another issuer's and may name other keys.
 
-        Section 4.3 of OpenID Connect Discovery.
+        OpenID Connect Discovery, section 4.3.
         """
         if isinstance(name, str) and name in self._names:
             return
@@ -172,7 +172,7 @@ class Issuer:
         )
 
     def _is_as_safe(self, endpoint: str) -> bool:
-        """An https issuer may not send us on to plain http."""
+        """Return whether the endpoint uses https, or http for an issuer with http."""
         try:
             scheme = urlsplit(endpoint).scheme
         except ValueError:
