@@ -1,4 +1,4 @@
-"""What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
+"""The services that routes use: database access on behalf of the caller, audit logger, authentication, limits."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One for the process. issuers: those that refresh sessions, by name."""
+    """The services of the process. issuers: issuers that refresh sessions, by name."""
 
     settings: UiSettings
     process: Process
@@ -42,10 +42,10 @@ class Backend:
     timelines: Timelines
     bodies: BodyBudget
     turns: Turns = field(default_factory=Turns)
-    """For work on long bodies."""
+    """For work on large bodies."""
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
-        """A transaction in which the caller changes something."""
+        """Open a transaction in which the caller changes data."""
         return act(
             pool_of(self.process),
             tenant_id=caller.tenant_id,
@@ -55,13 +55,13 @@ class Backend:
         )
 
     def reading(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
-        """A read-only transaction that sees the caller's tenant."""
+        """Open a read-only transaction that sees the caller's tenant."""
         return read_as(pool_of(self.process), tenant_id=caller.tenant_id)
 
     async def change(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return the result of work in a transaction in which the caller changes something.
+        """Return the result of work in a transaction in which the caller changes data.
 
-        A migration in between undoes the transaction, and work runs once more: it must do nothing but query.
+        If a migration breaks the transaction, work runs again. It must have no effect outside the database.
         """
 
         async def attempt() -> T:
@@ -71,7 +71,7 @@ class Backend:
         return await retried(pool_of(self.process), attempt)
 
     async def read(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return the result of work in a read-only transaction that sees the caller's tenant."""
+        """Return the result of work in a read-only transaction that sees the caller's tenant. It may run twice."""
 
         async def attempt() -> T:
             async with self.reading(caller) as connection:
@@ -94,7 +94,7 @@ class Backend:
 
 
 def pool_of(process: Process) -> Pool:
-    """The process's pool; raises ConnectionError until the database was reached for the first time."""
+    """Return the process's pool. Raises ConnectionError until the database was reached for the first time."""
     if process.pool is None:
         raise ConnectionError("the database has not been reached yet")
     return process.pool

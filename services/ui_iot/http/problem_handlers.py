@@ -1,4 +1,4 @@
-"""Handlers that turn each error of the application into a problem, and the one table from SQLSTATE to HTTP."""
+"""Handlers that turn errors of the application into problems, with the one table from SQLSTATE to HTTP."""
 
 import logging
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from services.ui_iot.middleware.path_template import PathTemplates
 
 log = logging.getLogger(__name__)
 
-# What FastAPI says about a body that is not UTF-8 or nested too deep; the rest that is no JSON is json_invalid to it.
+# FastAPI's detail for a body that is not UTF-8 or nested too deep. Other bodies that are not JSON are json_invalid.
 _FASTAPI_UNREADABLE = "There was an error parsing the body"
 
-# Our own states carry a message written for the caller; of the others only the kind of fault is told.
+# Pulse's own states have a message for the caller. Other states show only the kind of fault.
 _STATES = {"PU403": 403, "PU404": 404, "PU409": 409, "PU422": 422}
-# The database's state for what a limit of the tenant refuses; its detail is JSON with limit and value.
+# State of a refusal by a limit of the tenant. Its detail is JSON with limit and value.
 LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
@@ -57,11 +57,11 @@ _NO_TENANT = (403, "The tenant of the token does not exist.")
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of the application a problem."""
+    """Install the handlers that answer every error of the application with a problem."""
     templates = PathTemplates(app.routes)
 
     async def on_method_not_allowed(request: Request, _error: Exception) -> Response:
-        # The router names the methods of one route of the address; RFC 9110 asks for those of all.
+        # The router names the methods of one route at the address. RFC 9110 requires those of all.
         allowed = ", ".join(sorted(templates.methods_at(request.scope)))
         return problem(405, f"This address answers {allowed}.", headers={"Allow": allowed})
 
@@ -104,7 +104,7 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if any(fault["type"] == "json_invalid" for fault in error.errors()):
         return problem(400, UNREADABLE)
-    # Pydantic's errors quote what was sent, which may be a secret.
+    # The input is left out of pydantic's errors: it may be a secret.
     errors = [
         {"pointer": _point_to(fault["loc"]), "detail": fault["msg"].removeprefix("Value error, ")}
         for fault in error.errors()
@@ -161,7 +161,7 @@ async def _on_audit_blocked(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:
-    # Nobody reads it; it ends the request as what it is, and not as a fault of ours.
+    # The client does not read it. The status keeps the request from counting as a fault of the server.
     return Response(status_code=CLIENT_GONE)
 
 

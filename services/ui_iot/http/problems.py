@@ -15,16 +15,16 @@ from services.ui_iot.auth.refusals import Refusal
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-# By RFC 9110; Python's own words for these two change with its version.
+# Titles of RFC 9110. Python's own phrases for these change with its version.
 _TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 RETRY_SECONDS = 2
 UNREADABLE = "The body is not JSON that can be read."
-# What a request counts as whose client left before it was answered; nginx's number for it.
+# Status that is logged if the client left before the answer, as in nginx.
 CLIENT_GONE = 499
 
 
 class RequestRefused(Exception):
-    """The caller may not do this."""
+    """The guard refused the caller."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
@@ -32,14 +32,14 @@ class RequestRefused(Exception):
 
 
 class NotFound(HTTPException):
-    """There is no such thing among the tenant's."""
+    """The tenant has no such resource."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(404, detail)
 
 
 class BadRequest(HTTPException):
-    """A header cannot be read."""
+    """A header is malformed."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(400, detail)
@@ -60,28 +60,28 @@ class Unreadable(HTTPException):
 
 
 class Unprocessable(HTTPException):
-    """The request is well formed and makes no sense."""
+    """The request is well formed, but its content is invalid."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(422, detail)
 
 
 class UnsupportedMediaType(HTTPException):
-    """The body is in a format that is not read here."""
+    """The body has an unsupported format."""
 
     def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
         super().__init__(415, detail, headers)
 
 
 class TooLarge(HTTPException):
-    """The request is larger than what is read."""
+    """The request is above a size limit."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(413, detail)
 
 
 class LimitReached(HTTPException):
-    """The tenant uses as much of something as one tenant may. seconds: until it makes sense to try again."""
+    """A limit of the tenant is reached. seconds: time after which a retry may succeed."""
 
     def __init__(self, detail: str, *, limit: str, value: int, seconds: int) -> None:
         super().__init__(429, detail, {"Retry-After": str(seconds)})
@@ -89,14 +89,14 @@ class LimitReached(HTTPException):
 
 
 class Overloaded(HTTPException):
-    """The request would take more than its share; the rest of its body is read and dropped."""
+    """The request would exceed its share of memory. The rest of its body is read and dropped."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
-    """A response that says what is wrong; members stand beside the standard ones."""
+    """Return a problem response. members: further members beside the standard ones."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase
     body = {
         "type": f"urn:pulse:problem:{title.lower().replace(' ', '-')}",
@@ -112,7 +112,7 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
 
 
 def refusal_problem(refusal: Refusal) -> Response:
-    """The response to a caller that is not let in."""
+    """Return the response to a refused request."""
     status = refusal.status
     headers: dict[str, str] = {}
     if status == 401:
@@ -124,5 +124,5 @@ def refusal_problem(refusal: Refusal) -> Response:
 
 
 def blocked_problem() -> Response:
-    """The response to a request that may not go on because it could not be put on record."""
+    """Return the response to a request whose audit event could not be stored."""
     return problem(503, "The request cannot be put on record now.", reason="audit_unavailable")

@@ -116,7 +116,7 @@ class AuditFilter(BaseModel):
     """Only events before this time."""
 
     def matching(self) -> dict[str, Any]:
-        """The conditions that are set, as JSON values."""
+        """Return the filters that are set, as JSON values."""
         return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
 
@@ -128,7 +128,7 @@ class AuditQuery(AuditFilter, PageQuery):
 
 
 async def record_read(api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
-    """Write to the trail that it is read, before anybody sees it. events: None when they are still to come."""
+    """Record a read of the trail before its events are shown. events: their number, or None if not known yet."""
     await api.audit.record(
         AuditEvent(
             event_type="audit.read",

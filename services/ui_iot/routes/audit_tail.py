@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 HEARTBEAT_SECONDS = 15.0
-# A tail ends within 5 s of the revocation of its token or key, as every other use of them does.
+# A tail ends within 5 s after its token or key was revoked, like every other use of both.
 CHECK_SECONDS = 1.0
-# A session that goes on is told anew.
+# A tail that lasts is recorded again after this time.
 RENEWAL_SECONDS = 3600.0
 
 Cursor = Annotated[str, Field(max_length=LONGEST_CURSOR)]
@@ -100,25 +100,25 @@ class AuditTail:
                     try:
                         await self.record()
                     except AuditBlocked:
-                        # Nobody reads on unrecorded; the client comes back with its place, and is told why then.
+                        # An unrecorded read must end. The client reconnects with its place and gets the reason.
                         return
                     told_at = now
-                # The id alone shows no event, but moves the place from which the client would resume.
+                # An id without data dispatches no event, but moves the place from which the client resumes.
                 yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
                 beaten_at = now
             if found.is_last and not await self._wait(beaten_at + HEARTBEAT_SECONDS):
                 return
 
     async def record(self) -> None:
-        """Write to the trail that it is read."""
+        """Record that the trail is read."""
         await record_read(self.api, self.caller, self.query, None)
 
     async def read(self, reading: TrailReading) -> Stretch:
-        """What comes next, in a transaction of its own."""
+        """Return the next events, read in a separate transaction."""
         return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
     async def _wait(self, until: float) -> bool:
-        """Wait for events until a monotonic time; return whether the token is still good."""
+        """Wait for events until a monotonic time, and return whether the token is still valid."""
         while not self.seat.woken.is_set() and (rest := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(rest, CHECK_SECONDS)):
@@ -128,7 +128,7 @@ class AuditTail:
         return True
 
     async def _may_go_on(self) -> bool:
-        """Return whether the token is still good, as of the last CHECK_SECONDS: a tail does not outlive it."""
+        """Return whether the token is still valid, as checked within the last CHECK_SECONDS."""
         if time.monotonic() - self.checked_at < CHECK_SECONDS:
             return True
         self.checked_at = time.monotonic()
@@ -147,7 +147,7 @@ def _write_event(event: Mapping[str, Any]) -> str:
 
 
 async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
-    """Held until the response has ended, however it ends."""
+    """Yield a seat, which is held until the response ends."""
     with api.tails.open(caller.tenant_id) as seat:
         yield seat
 

@@ -58,7 +58,7 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
 
 
 def _issuer_of(api: Backend, body: RefreshRequest) -> Issuer | None:
-    """Return the issuer to ask; None when none is configured. A token never goes to an issuer by guess."""
+    """Return the issuer to ask, or None if none is configured. A token never goes to a guessed issuer."""
     if body.issuer is not None and body.issuer not in api.issuers:
         raise Unprocessable("issuer names none that refreshes sessions here.")
     if body.issuer is None and len(api.issuers) > 1:
@@ -70,7 +70,7 @@ async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: 
     if issuer is None:
         return _NO_ISSUER
     if api.audit.is_blocked:
-        # Asked first, the issuer would have spent the refresh token for an answer that may not be given.
+        # Otherwise the issuer would consume the refresh token for an answer that must be held back.
         raise AuditBlocked
     result = await api.refreshes.exchange(issuer, token, address)
     if isinstance(result, Granted):
@@ -79,7 +79,7 @@ async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: 
 
 
 async def _identify(api: Backend, granted: Granted) -> Principal | None:
-    """Whose session it is, as the new token proves; an issuer may also give out tokens meant for others."""
+    """Return the user whom the new token proves, or None. An issuer may also grant tokens for other audiences."""
     users = api.authenticator.users
     result = await users.check(granted.answer["access_token"]) if users is not None else None
     return result if isinstance(result, Principal) else None

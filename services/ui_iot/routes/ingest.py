@@ -26,7 +26,7 @@ from services.ui_iot.resources.fields import shown
 
 log = logging.getLogger(__name__)
 
-# As many refused readings stand in the audit event; the counts by reason are complete.
+# Refused readings that the audit event lists. Its counts by reason are complete.
 AUDITED_REFUSALS = 20
 _OUTCOMES = ("accepted", "duplicates", "overwritten")
 
@@ -149,7 +149,7 @@ def _limits(api: Backend, caller: Principal) -> ReadingLimits:
 
 
 async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[str, int]:
-    """Store the good readings and return how many were accepted, duplicates and overwritten."""
+    """Store the accepted readings and return the number of each outcome."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
     try:
@@ -157,7 +157,7 @@ async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[s
     except asyncpg.PostgresError as error:
         if error.sqlstate != LIMIT_REACHED:
             raise
-        # Known series go on. To find them first would cost every request, so only one that passed the limit pays.
+        # Readings of known series are still stored. Finding them first would cost every request, so only this one pays.
         row = await _record(api, caller, batch, skip_new_series=True)
     batch.refuse_stored(row["refused"])
     above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])

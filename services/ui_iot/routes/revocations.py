@@ -35,13 +35,13 @@ _SHOWN: dict[str, Any] = {
 }
 
 
-# A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable: no token with another subject is accepted")
     return text
 
 
+# Postgres stores no NUL in a text.
 ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
