@@ -34,7 +34,7 @@ class Seat:
 
 
 class Tails:
-    """Opens at most `most` tails at a time in this process, at most half of them for one tenant.
+    """Opens at most `most` tails at a time in this process, and at most half as many for one tenant.
 
     If all are taken, a tenant with fewer tails gets a place of the tenant with most, whose newest tail ends. Its client
     resumes when it reconnects. So other tenants' tails cannot lock a tenant out.

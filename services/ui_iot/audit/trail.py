@@ -58,7 +58,7 @@ def place_of(event: Mapping[str, Any]) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Consecutive events of the trail. There are few of them if reading more would have taken too long.
+    """Consecutive events of the trail. It is short if reading more would have taken too long.
 
     place: place to go on from. end: present end of the sealed trail. is_last: the trail ends with these events.
     sealed_at: time at which the newest block was sealed.
