@@ -19,7 +19,8 @@ from starlette.routing import Route
 from services.shared.http_client import traced_client
 from services.shared.listening import _Server
 from services.ui_iot.auth.jwks import RETRY_SECONDS, Jwks
-from services.ui_iot.auth.oidc import Issuer, KeyFile
+from services.ui_iot.auth.key_sources import JwksFile
+from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.provider_faults import LOG_SECONDS, shown
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import Trust
@@ -109,7 +110,7 @@ async def test_a_bom_is_ignored_and_named(caplog: pytest.LogCaptureFixture, tmp_
     assert not jwks.failing
     path = tmp_path / "jwks.json"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"keys": []}')
-    assert await KeyFile(path).fetch_keys() == {"keys": []}
+    assert await JwksFile(path).fetch_keys() == {"keys": []}
 
 
 async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog: pytest.LogCaptureFixture) -> None:
