@@ -19,6 +19,8 @@ VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 SHARED = {
     "audit",
     "backoff",
+    "channels",
+    "destination",
     "connecting",
     "db",
     "door",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
+from services.shared.destination import LONGEST_URL, destination_fault, read_url
 from services.ui_iot.resources.naming import visible_name
 from tests.support import seed
 from tests.support.api_client import Api
