@@ -21,11 +21,9 @@ from services.ui_iot.auth.refresh_gate import RefreshGate
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
-from services.ui_iot.limits.timelines import Timelines
-from services.ui_iot.limits.turns import Turns
+from services.ui_iot.limits.turns import Timelines, Turns
 from services.ui_iot.resources.paging import Order, PageQuery, fetch_page
-from services.ui_iot.resources.resource import Resource
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import Resource, fetch
 
 T = TypeVar("T")
 

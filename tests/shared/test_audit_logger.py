@@ -15,13 +15,13 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared import db, tracing
 from services.shared.audit import AuditEvent, Facts, open_audit_logger
-from services.shared.audit.lane import Lane
-from services.shared.audit.ledger import Ledger
-from services.shared.audit.losses import Losses
-from services.shared.audit.record import Line, make_line
+from services.shared.audit_writer.buffer import Lane
+from services.shared.audit_writer.gaps import Losses
+from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.line import Line, make_line
 from services.shared.settings import UiSettings
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.migrator import Migrator

@@ -14,7 +14,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from services.local.database import StackSettings
+from services.cli.database import StackSettings
 from services.shared import db
 from services.shared.connecting.connector import Connector
 from services.shared.connecting.faults import ends_by_itself, is_rebuilt

@@ -9,11 +9,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.local.roster import ROLES
+from services.local.stack.roster import ROLES
 from services.shared import db
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.record import make_line
-from services.shared.audit.store import copy
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.journal import copy
+from services.shared.audit_writer.line import make_line
 from services.shared.settings import UiSettings
 from tests.support import seed
 

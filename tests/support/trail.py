@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.shared import db
 from services.shared.audit import AuditEvent, AuditLogger
-from services.shared.audit.spool import Spool
+from services.shared.audit_writer.spool import Spool
 from services.shared.settings import UiSettings
 
 

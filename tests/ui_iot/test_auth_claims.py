@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.settings import UiSettings
-from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
 from services.ui_iot.auth.claims import Claims, read_claims
 from services.ui_iot.auth.issuers import IssuerFault, load_issuers, read_issuers
 from services.ui_iot.auth.jwks import Jwks
@@ -18,7 +17,7 @@ from services.ui_iot.auth.key_set import KeySet
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.tokens import TokenVerifier
-from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 from services.ui_iot.auth.user_tokens import TokensByIssuer, UserTokens
 from tests.support.api_client import (
     EC,

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -16,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from services.shared.db import Actor
 from services.shared.settings import UiSettings
 from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import SCOPE_KEY
 from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
 from services.ui_iot.http.problems import Overloaded, TooLarge, Unprocessable
 from services.ui_iot.ingest.readings_body import decode_body
@@ -188,7 +190,7 @@ class Upload:
     def __init__(self, caller: Principal | None) -> None:
         self.scope: Scope = {"type": "http", "path": PATH, "query_string": b"", "headers": [], "raw_path": b""}
         if caller is not None:
-            self.scope["pulse.principal"] = caller
+            self.scope[SCOPE_KEY] = SimpleNamespace(principal=caller)
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def receive(self) -> Message:

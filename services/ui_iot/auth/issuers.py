@@ -9,9 +9,8 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from services.shared.oidc_settings import ClientAuth, OidcSettings, PulseRole, Text
-from services.ui_iot.auth.claim_path import ClaimPath
-from services.ui_iot.auth.claims import is_tenant_name
-from services.ui_iot.auth.trust import Trust
+from services.shared.tenant_id import is_tenant_id
+from services.ui_iot.auth.trust import ClaimPath, Trust
 
 MOST_ISSUERS = 1000
 
@@ -57,7 +56,7 @@ class IssuerEntry(BaseModel):
         if self.jwks_url and self.jwks_file:
             raise ValueError("jwks_url and jwks_file exclude each other")
         for name in (self._tenant_map or {}).values():
-            if not is_tenant_name(name):
+            if not is_tenant_id(name):
                 raise ValueError(f"tenants: {name[:63]!r} cannot be the name of a tenant")
         return self
 

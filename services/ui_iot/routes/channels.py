@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Text, table
 from services.shared.channels import KINDS, ChannelConfig, new_secret
 from services.shared.destination import destination_fault
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.channel_sealing import seal_changes, seal_new
 from services.ui_iot.http.problems import Unprocessable
