@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from benchmarks._bench import ACTOR, conclude, percentile, require_effect, scratch_database
-from services.evaluator_iot.evaluator import LOOPS, build
+from services.evaluator_iot.evaluator import build
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
@@ -91,10 +91,12 @@ async def evaluator(url: str) -> AsyncIterator[None]:
     """Run the loops of an evaluator."""
     settings = EvaluatorIot(database_url=url, allow_unsafe_database=True)
     process = Process(settings, ProcessMetrics("evaluator_iot"), await db.open_pool(settings))
-    metrics = WorkerMetrics(process.metrics, loops=LOOPS)
+    loops = build(process)
+    metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])
     stop = asyncio.Event()
-    loops = run_loops(process, build(process), metrics=metrics, listener=Listener(process, metrics), stop=stop)
-    running = asyncio.create_task(loops)
+    running = asyncio.create_task(
+        run_loops(process, loops, metrics=metrics, listener=Listener(process, metrics), stop=stop)
+    )
     try:
         yield
     finally:

@@ -18,8 +18,8 @@ from services.local.stack.roster import uses_own_keys
 from services.local.stack.signing_key import Role, SigningKey
 from services.shared import db
 from services.shared.visible_text import terminal_text
-from services.ui_iot.claims import SYSTEM_TENANT
-from services.ui_iot.naming import visible_name
+from services.ui_iot.auth.claims import SYSTEM_TENANT
+from services.ui_iot.resources.naming import visible_name
 
 app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)

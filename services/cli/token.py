@@ -13,8 +13,8 @@ from services.local.demo import seed
 from services.local.stack import signing_key as keys
 from services.shared import db
 from services.shared.oidc_settings import Oidc
-from services.ui_iot.naming import visible_name
-from services.ui_iot.revocation_time import lasting_seconds
+from services.ui_iot.auth.revocation_time import lasting_seconds
+from services.ui_iot.resources.naming import visible_name
 
 app = typer.Typer(
     help="Print a bearer token for the local stack, or revoke user tokens.",

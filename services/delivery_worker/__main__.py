@@ -4,4 +4,4 @@ from services.delivery_worker.worker import build
 from services.shared.settings import DeliveryWorker
 from services.shared.worker import run_worker
 
-run_worker(DeliveryWorker, build, loops=["claim", "reap"], tasks=["send", "finish"])
+run_worker(DeliveryWorker, build)

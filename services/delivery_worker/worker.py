@@ -173,7 +173,6 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
     """The loops of the process, with what they need open around them."""
     settings = process.settings
     assert isinstance(settings, shared_settings.DeliveryWorker)
-    assert process.pool is not None
     allow_private = settings.allow_private_destinations
     keys = KeyRing(settings.secrets_key_file)
     process.facts["channel_secrets"] = lambda: protection(keys.newest)
@@ -189,7 +188,7 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
         due = asyncio.Event()
         slots = Slots(due)
         ledger = Ledger(
-            process.pool,
+            process,
             slot_freed=slots.free,
             duration=process.metrics.processing("finish"),
             settings=settings,

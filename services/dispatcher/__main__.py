@@ -4,4 +4,4 @@ from services.dispatcher.dispatcher import build
 from services.shared.settings import Dispatcher
 from services.shared.worker import run_worker
 
-run_worker(Dispatcher, build, loops=["dispatch"])
+run_worker(Dispatcher, build)

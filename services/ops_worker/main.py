@@ -1,4 +1,4 @@
-"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions and retention."""
 
 import asyncio
 import logging
@@ -22,7 +22,6 @@ from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.layer_check import check_layer
-from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
@@ -32,7 +31,7 @@ from services.shared.sealed_log.kept import Survey, survey
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.server import Process
 from services.shared.settings import OpsWorker
-from services.shared.worker import Loop, run_worker
+from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +41,11 @@ VERIFY_POLL_SECONDS = 5.0
 SESSION_GUARD_SECONDS = 10.0
 """Time between two looks for transactions of readers that are overdue."""
 
-TIMERS = (
-    "run_escalations",
-    "reap_leases",
-    "detect_attacks",
-    "check_health",
-    "collect_metrics",
-    "ensure_partitions",
-    "prune",
-    "set_limits",
-    "end_sessions",
-    "seal_audit",
-    "anchor_checkpoint",
-    "verify_audit",
-    "drop_audit_months",
-)
-
 
 def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
     urls = settings.status_urls
     escalation = EscalationWorker(batch=settings.escalation_batch)
-    reaper = LeaseReaper(batch=settings.lease_reap_batch)
     monitor = HealthMonitor(
         client=client,
         urls=urls,
@@ -86,7 +68,6 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     )
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
-        Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
         Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds, is_timer=True),
         Loop("check_health", monitor.check, poll_seconds=settings.health_seconds, is_timer=True),
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds, is_timer=True),
@@ -170,8 +151,3 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     ):
         timers = [*loops(process.settings, client), *sealing]
         yield [replace(timer, step=name_the_role(timer.step)) for timer in timers]
-
-
-def main() -> None:
-    """Run until SIGTERM."""
-    run_worker(OpsWorker, build, loops=TIMERS)

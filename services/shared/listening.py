@@ -97,6 +97,7 @@ def _configure(app: ASGIApp, door: Door, tls: ServerTls | None) -> uvicorn.Confi
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,

@@ -272,8 +272,6 @@ class OpsWorker(Settings, TenantLimits):
     """Time between two samples of the services' counters."""
     escalation_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     """Most escalations one pass handles."""
-    lease_reap_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """Most expired leases one pass ends."""
     attack_detection_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Time between two looks for attacks on accounts; a new one is alerted that much later at most."""
     partition_seconds: Seconds = 600.0

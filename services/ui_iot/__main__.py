@@ -25,23 +25,23 @@ from services.shared.server import (
     told_in_one_line,
 )
 from services.shared.settings import UiIot
-from services.ui_iot.api_keys import ApiKeys
 from services.ui_iot.app import create_app
-from services.ui_iot.audit_tails import Tails
-from services.ui_iot.authenticator import Authenticator
+from services.ui_iot.audit.tails import Tails
+from services.ui_iot.auth.api_keys import ApiKeys
+from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.issuers import IssuerEntry, load_issuers
+from services.ui_iot.auth.oidc import Issuer
+from services.ui_iot.auth.providers import ProviderGauges, open_providers
+from services.ui_iot.auth.refresh_gate import RefreshGate
+from services.ui_iot.auth.revocations import Revocations
+from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.backend import Backend, pool_of
-from services.ui_iot.body_budget import BodyBudget
-from services.ui_iot.client_address import ClientAddress
-from services.ui_iot.device_tokens import DeviceTokens
-from services.ui_iot.issuers import IssuerEntry, load_issuers
-from services.ui_iot.limit_refusals import LimitRefusals
-from services.ui_iot.oidc import Issuer
-from services.ui_iot.providers import ProviderGauges, open_providers
-from services.ui_iot.rate_limit import FailureLimit
-from services.ui_iot.refresh_gate import RefreshGate
-from services.ui_iot.revocations import Revocations
-from services.ui_iot.timelines import Timelines
-from services.ui_iot.user_tokens import TokenCheck
+from services.ui_iot.http.client_address import ClientAddress
+from services.ui_iot.limits.body_budget import BodyBudget
+from services.ui_iot.limits.failure_limit import FailureLimit
+from services.ui_iot.limits.limit_refusals import LimitRefusals
+from services.ui_iot.limits.timelines import Timelines
 from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
 

@@ -6,9 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.guard import ROLES_MEMBER
-from services.ui_iot.problems import MEDIA_TYPE, UNREADABLE
+from services.ui_iot.auth.guard import ROLES_MEMBER
+from services.ui_iot.http.problems import MEDIA_TYPE, UNREADABLE
+from services.ui_iot.resources.entity_tags import Versioned
 
 _DESCRIPTION = """
 Alerting for fleets of IoT devices.

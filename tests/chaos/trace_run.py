@@ -123,7 +123,7 @@ async def _until_quiet(connection: asyncpg.Connection, report: TraceReport) -> N
 
 
 async def _judge(connection: asyncpg.Connection, traffic: Traffic, sink: Sink, report: TraceReport) -> None:
-    orphans = await connection.fetch("select fault, trace_id, entity_type, entity_id from ops.trace_orphans")
+    orphans = await connection.fetch("select fault, trace_id, entity_type, entity_id from trace.orphans")
     report.orphans = len(orphans)
     report.broken += [
         Broken(row["fault"], f"{row['entity_type']} {row['entity_id']} of trace {row['trace_id']}") for row in orphans

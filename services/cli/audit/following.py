@@ -13,8 +13,8 @@ from services.cli.audit.asking import record_read
 from services.cli.errors import LocalError
 from services.shared import db
 from services.shared.visible_text import escape_json, terminal_text
-from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.routes.audit import AuditFilter
 
 # As often as the API's tails look, while the sealer makes at most two blocks a second.

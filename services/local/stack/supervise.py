@@ -6,19 +6,21 @@ start ─▶ running ─▶ ready
 """
 
 import asyncio
-import random
 import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from services.cli.errors import LocalError
 from services.local.process.command import Command
 from services.local.process.log_files import open_log
+from services.shared.backoff import backoff_seconds
 
-LONGEST_WAIT_SECONDS = 10.0
+WAIT_SECONDS = partial(backoff_seconds, longest_seconds=10.0)
+"""The pause before the next start after so many short runs in a row."""
 STABLE_SECONDS = 10.0
 """A run of this length makes the next wait short again."""
 PROBE_SECONDS = 0.1
@@ -55,15 +57,10 @@ class Child:
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def wait_seconds(failures: int) -> float:
-    """Seconds before the next start after so many short runs in a row: 0.2 doubling to 10, each half to whole."""
-    return min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0)
-
-
 class Supervisor:
     """Starts and stops children; `on_change` is called after each change of one of them. One event loop, one thread."""
 
-    def __init__(self, on_change: Callable[[], None], *, wait: Callable[[int], float] = wait_seconds) -> None:
+    def __init__(self, on_change: Callable[[], None], *, wait: Callable[[int], float] = WAIT_SECONDS) -> None:
         self.children: list[Child] = []
         self._on_change = on_change
         self._wait = wait

@@ -11,7 +11,6 @@ audit.append of the same rows ── ok ──▶ stored; what was there already
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ import orjson
 from services.shared import db
 from services.shared.audit.quarantine import is_quarantine, make_quarantine_line
 from services.shared.audit.record import COLUMNS, SEPARATOR, Line, read_line
+from services.shared.backoff import backoff_seconds
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,7 @@ class Store:
         self.failures += 1
         if failures % LOG_EVERY_FAILURES == 1:
             log.warning("audit events wait for the database: %s", type(error).__name__, extra={"failures": failures})
-        longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 16))
-        seconds = longest * (0.5 + random.random() / 2)  # jitter
+        seconds = backoff_seconds(failures, first_seconds=0.1, longest_seconds=LONGEST_BACKOFF_SECONDS)
         if asyncio.get_running_loop().time() + seconds >= deadline:
             return False
         await asyncio.sleep(seconds)

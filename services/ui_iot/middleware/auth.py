@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.shared.audit import AuditBlocked, AuditLogger
 from services.shared.metrics import ProcessMetrics
 from services.shared.web import PROBE_PATHS, has_path
-from services.ui_iot.attempt import Attempt
-from services.ui_iot.authenticator import Authenticator
-from services.ui_iot.credentials import read_headers
-from services.ui_iot.problems import blocked_problem, refusal_problem
-from services.ui_iot.refusals import Refusal
+from services.ui_iot.auth.attempt import Attempt
+from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.credentials import read_headers
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.http.problems import blocked_problem, problem, refusal_problem
 
 # /auth/refresh shows a refresh token in its body and audits itself.
 OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
@@ -54,17 +54,13 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with pulse.principal, pulse.attempt and pulse.client_address in its scope."""
-        if scope["type"] == "websocket":
-            # Closing before accepting is a 403: there is no websocket that anybody may open.
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         headers = read_headers(scope)
         address = self._authenticator.address_of(scope, headers)
         scope["pulse.client_address"] = str(address) if address is not None else None
         scope["pulse.attempt"] = attempt = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
+        if headers.upgrade.lower() == "websocket":
+            await problem(403, "Pulse opens no websockets.")(scope, receive, send)
+            return
         if has_path(scope, OPEN_PATHS):
             await self.app(scope, receive, send)
             return

@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui_iot.body_budget import BodyBudget, Hold
-from services.ui_iot.problems import TooLarge, problem
+from services.ui_iot.http.problems import TooLarge, problem
+from services.ui_iot.limits.body_budget import BodyBudget, Hold
 
 # The longest thing a person configures is a policy of 20 steps: 2 KB.
 SMALL_BYTES = 64 * 1024
@@ -23,9 +23,6 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a bounded body."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_ADDRESS_BYTES:
             detail = f"Path and query may have {LONGEST_ADDRESS_BYTES} bytes."
             await problem(414, detail)(scope, receive, send)

@@ -9,10 +9,10 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui_iot.limit_refusals import LimitRefusals
-from services.ui_iot.principal import Principal
-from services.ui_iot.problems import problem
-from services.ui_iot.request_buckets import WINDOW_SECONDS, Buckets, wait_seconds
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.http.problems import problem
+from services.ui_iot.limits.limit_refusals import LimitRefusals
+from services.ui_iot.limits.request_buckets import WINDOW_SECONDS, Buckets, wait_seconds
 
 LIMIT = "requests"
 

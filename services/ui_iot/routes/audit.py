@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit_trail import Reading, read_place, write_place
+from services.ui_iot.audit.trail import Reading, read_place, write_place
+from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
+from services.ui_iot.auth.principal import Caller, Principal
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.fields import Moment, TraceId, shown
-from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import PageQuery
-from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.resources.fields import Moment, TraceId, shown
+from services.ui_iot.resources.paging import PageQuery
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 

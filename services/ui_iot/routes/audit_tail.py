@@ -15,14 +15,14 @@ from starlette.responses import StreamingResponse
 
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
-from services.ui_iot.audit_tails import Seat
-from services.ui_iot.audit_trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.audit.tails import Seat
+from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.auth.credentials import read_headers
+from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
+from services.ui_iot.auth.principal import Caller, Principal
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.credentials import read_headers
-from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import LONGEST_CURSOR
-from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.resources.paging import LONGEST_CURSOR
 from services.ui_iot.routes.audit import AuditEventShown, AuditFilter, record_read
 
 log = logging.getLogger(__name__)

@@ -9,17 +9,17 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
-from services.ui_iot.attempt import Attempt
+from services.ui_iot.auth.attempt import Attempt
+from services.ui_iot.auth.claimed_account import claimed_account
+from services.ui_iot.auth.oidc import Granted, Issuer
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.claimed_account import claimed_account
-from services.ui_iot.client_address import Address
-from services.ui_iot.fields import example, shown
-from services.ui_iot.json_route import JsonRoute
-from services.ui_iot.oidc import Granted, Issuer
+from services.ui_iot.http.client_address import Address
+from services.ui_iot.http.json_route import JsonRoute
+from services.ui_iot.http.problems import Refused, Unprocessable
 from services.ui_iot.openapi import problems
-from services.ui_iot.principal import Principal
-from services.ui_iot.problems import Refused, Unprocessable
-from services.ui_iot.refusals import Refusal
+from services.ui_iot.resources.fields import example, shown
 
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=JsonRoute)
 

@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from services.shared import tracing
 from services.shared.logging import tell
+from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
+from services.ui_iot.auth.principal import Caller, Principal
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.fields import shown
-from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
+from services.ui_iot.http.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
+from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
+from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
-from services.ui_iot.principal import Caller, Principal
-from services.ui_iot.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
-from services.ui_iot.readings import SERIES_LIMIT, Batch, Limits
-from services.ui_iot.readings_body import check_items, decode_body
+from services.ui_iot.resources.fields import shown
 
 log = logging.getLogger(__name__)
 
