@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from services.local.ports import free_ports
+from services.local.stack.ports import free_ports
 from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
 from services.shared.audit_writer.event import new_event_id
 from services.shared.sealed_log.key_file import KeyFile

@@ -20,7 +20,7 @@ from pytest_postgresql import factories
 
 from migrations.role_names import CALLERS
 from migrations.roles import ensure_roles
-from services.local.database import LocalStack
+from services.cli.database import LocalStack
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests.support.hardened_server import DEPLOYER, harden, make_deployer, migrate_as_deployer

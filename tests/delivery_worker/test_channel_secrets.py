@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from services.local.channel_secrets import app
-from services.local.secret_keys import add_key, make_keys
+from services.cli.secret_keys import add_key, make_keys
+from services.cli.secrets import app
 from services.shared.db import Pool
 from services.shared.secret_box import (
     KeyRing,

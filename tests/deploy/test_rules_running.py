@@ -16,8 +16,8 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from services.local.ports import free_ports
-from services.local.roster import SERVICES
+from services.local.stack.ports import free_ports
+from services.local.stack.roster import SERVICES
 from tests.support.migrator import ROOT
 from tests.support.processes import Running, service
 from tests.support.prometheus_rules import (

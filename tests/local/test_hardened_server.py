@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from migrations.layer_catalog import SCHEMAS
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared.audit_writer import journal
 from services.shared.audit_writer.line import COLUMNS, SEPARATOR, Line
 from tests.support.hardened_server import harden, migrate_as_deployer

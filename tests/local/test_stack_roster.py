@@ -7,11 +7,11 @@ import httpx
 import orjson
 import pytest
 
-from services.local.hints import checks
-from services.local.home import Home
-from services.local.postgres import EmbeddedPostgres
-from services.local.roster import FLEET, SERVICES, SINK, Ports, Roster
-from services.local.supervise import Spec
+from services.cli.home import Home
+from services.local.postgres.server import EmbeddedPostgres
+from services.local.stack.hints import checks
+from services.local.stack.roster import FLEET, SERVICES, SINK, Ports, Roster
+from services.local.stack.supervise import Spec
 from services.shared import settings
 from tests.support.wait import until
 

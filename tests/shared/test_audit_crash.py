@@ -17,7 +17,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared.audit_writer.gaps import make_remains_line
 from services.shared.audit_writer.ledger import Ledger, read_remains
 from services.shared.audit_writer.spool import directories

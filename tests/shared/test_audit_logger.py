@@ -15,7 +15,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared import db, tracing
 from services.shared.audit import AuditEvent, Facts, open_audit_logger
 from services.shared.audit_writer.buffer import Lane

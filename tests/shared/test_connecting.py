@@ -14,7 +14,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from services.local.database import LocalStack
+from services.cli.database import LocalStack
 from services.shared import db
 from services.shared.connecting.connector import Connector
 from services.shared.connecting.faults import ends_by_itself, is_rebuilt

@@ -14,7 +14,7 @@ import pytest
 from migrations.layer_catalog import SCHEMAS
 from migrations.role_names import CALLERS
 from services.dispatcher.dispatcher import build
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.session_guard import end_overdue_sessions
 from services.shared import db

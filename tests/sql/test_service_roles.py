@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.local.roster import ROLES
+from services.local.stack.roster import ROLES
 from services.shared import db
 from services.shared.audit_writer.event import AuditEvent
 from services.shared.audit_writer.journal import copy

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import asyncpg
 import psycopg
 
-from services.local.pg_account import find_account
-from services.local.pg_binaries import carried_binaries, reachable_binaries
+from services.local.postgres.account import find_account
+from services.local.postgres.binaries import carried_binaries, reachable_binaries
 from services.shared import db
 from services.shared.settings import OpsWorker, UiIot
 from tests.support.hardened_server import DEPLOYER

@@ -14,8 +14,8 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.cli.database import LocalStack
 from services.dispatcher.dispatcher import Dispatcher
-from services.local.database import LocalStack
 from services.ops_worker.sealing.anchors import Anchors, FileAnchor
 from services.ops_worker.workers.audit_retention import AuditRetention
 from services.shared import db

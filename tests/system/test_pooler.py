@@ -10,7 +10,7 @@ import httpx
 import orjson
 import pytest
 
-from services.local.roster import ROLES
+from services.local.stack.roster import ROLES
 from services.shared.db import open_pool
 from services.shared.settings import SERVICES, UiIot
 from tests.support import seed

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 
 from exporter.app import create_app
 from exporter.collector import ViewCollector
-from services.local.errors import LocalError
-from services.local.home import Home
-from services.local.roster import Ports
-from services.local.screen import Screen
-from services.local.stack import Options, run_stack
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.local.stack.roster import Ports
+from services.local.stack.screen import Screen
+from services.local.stack.stack import Options, run_stack
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve_process, status_routes
 from services.shared.settings import EvaluatorIot, Exporter, Settings

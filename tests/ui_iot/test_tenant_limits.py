@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.tenants import set_limit
+from services.cli.tenant import set_limit
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.shared.db import Pool
 from services.shared.limit_settings import TenantLimits
