@@ -10,13 +10,14 @@ import orjson
 import pytest
 
 from services.ops_worker.main import make_sealer as make_sealer_of_settings
+from services.ops_worker.sealing.consistency import is_consistent, needed_nodes
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
 from services.shared.sealed_log import appending
-from services.shared.sealed_log.consistency import is_consistent, needed_nodes
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
-from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile, parse_unchecked
+from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile
+from services.shared.sealed_log.note import parse_unchecked
 from services.shared.sealed_log.tree import Frontier, leaf_hash, root_of
 from services.shared.settings import OpsWorker
 from tests.support.audit_program import Pulse

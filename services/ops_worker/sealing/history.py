@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from services.ops_worker.sealing.consistency import grew_from
 from services.ops_worker.sealing.standing import LogBroken, check_head, check_installation, is_lost, two_histories
 from services.shared.db import Connection, Pool
 from services.shared.sealed_log.appending import Remembered
-from services.shared.sealed_log.consistency import grew_from
 from services.shared.sealed_log.entry import Entry, Extent, open_entry
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import Alarm, Intent, Memory, MemoryFault
