@@ -41,6 +41,7 @@ SHARED = {
     "secrets_settings",
     "server",
     "settings",
+    "tenant_id",
     "tracing",
     "visible_text",
     "web",

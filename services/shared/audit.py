@@ -29,7 +29,7 @@ from services.shared.audit_writer.keeper import Keeper
 from services.shared.audit_writer.line import make_line
 from services.shared.audit_writer.metrics import AuditCollector, Numbers, make_wait_histogram
 from services.shared.audit_writer.spool import Spool
-from services.shared.settings import AuditWriter
+from services.shared.settings import AuditSettings
 
 __all__ = ["AuditBlocked", "AuditEvent", "AuditLogger", "Facts", "device_account", "open_audit_logger"]
 
@@ -58,7 +58,7 @@ class AuditLogger:
     of logins can take a connection from the requests.
     """
 
-    def __init__(self, pool: db.Pool, *, settings: AuditWriter, registry: CollectorRegistry, spool: Spool) -> None:
+    def __init__(self, pool: db.Pool, *, settings: AuditSettings, registry: CollectorRegistry, spool: Spool) -> None:
         self._settings = settings
         self._service = settings.service
         self._spool = spool
@@ -204,14 +204,14 @@ class AuditLogger:
         )
 
 
-def _make_pseudonyms(settings: AuditWriter) -> Pseudonyms:
+def _make_pseudonyms(settings: AuditSettings) -> Pseudonyms:
     given = settings.audit_pseudonym_key
     key = given.get_secret_value().encode() if given else read_key(settings.audit_spool_dir.parent / KEY_FILE)
     return Pseudonyms(key)
 
 
 @asynccontextmanager
-async def open_audit_logger(settings: AuditWriter, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
+async def open_audit_logger(settings: AuditSettings, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
     """An AuditLogger over a pool of its own, opened at the first event; the database may be away."""
     pool = await db.open_pool(settings.model_copy(update={"pool_min_size": 0, "pool_max_size": CONNECTIONS}))
     spool = Spool(settings.audit_spool_dir, service=settings.service, limit=settings.audit_spool_bytes)
