@@ -11,7 +11,7 @@ from typing import ClassVar
 import orjson
 
 from services.shared.audit_writer.event import AuditEvent, new_event_id
-from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.ledger import EventAccount
 from services.shared.audit_writer.line import Line, make_line, parse_address
 
 # About 3 MB when full; then the key that was seen longest ago gets its rows first.
@@ -72,7 +72,7 @@ class Windows(ABC):
         rows: int,
         seconds: float,
         service: str,
-        account: Account,
+        account: EventAccount,
         on_due: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         most_keys: int = MOST_KEYS,
