@@ -437,8 +437,8 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
         audit_anchor_dir=log.checkpoints,
     )
     sealer = make_sealer_of_settings(settings)
-    assert sealer.seen is not None
-    assert sealer.seen.tree_size == 4
+    assert sealer.history.seen is not None
+    assert sealer.history.seen.tree_size == 4
     shown = sealer.status.as_dict()["anchor_faults"]
     for words in ("01-03.log is empty", "01-04.log holds something that is no", "4711 blocks that is not ours"):
         assert words in shown

@@ -65,15 +65,6 @@ class Sealer:
     def __post_init__(self) -> None:
         self.history = History(self.keys)
 
-    @property
-    def seen(self) -> Checkpoint | None:
-        """The newest checkpoint that this process knows from elsewhere than its memory: of an anchor, or its own."""
-        return self.history.seen
-
-    @seen.setter
-    def seen(self, checkpoint: Checkpoint | None) -> None:
-        self.history.seen = checkpoint
-
     async def seal(self, pool: Pool) -> int:
         """Run one pass; return the rows sealed, 0 when there were none or this process may not seal."""
         other = None

@@ -20,6 +20,14 @@ from services.shared.sealed_log.tombstone import Tombstone
 
 LONG_SECONDS = 24 * 3600.0
 """For statements whose time grows with the table."""
+_BLOCKS = (
+    "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
+    " order by block_no limit 5000"
+)
+_BLOCKS_OF = (
+    "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
+    " and max_timestamp >= $3 and min_timestamp < $4 order by block_no limit 5000"
+)
 _TAG = b"\x00pulse.audit.row.v1"
 _ROWS = """
 select l.xid::text::bigint as xid, l.timestamp, l.tenant_id, l.event_id, record_send(row(
@@ -32,22 +40,6 @@ _BEGUN_AFTER = _ROWS + "l.xid >= $2::text::xid8 and l.xid < $3::text::xid8"
 _OPEN_THEN = _ROWS + "l.xid = any ($2::text[]::xid8[])"
 
 
-async def read_blocks(pool: db.Pool, first: int, end: int) -> AsyncIterator[Block]:
-    """Blocks of rows from the first number up to before the end; holds no transaction open in between."""
-    while first < end:
-        page = await pool.fetch(
-            "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
-            " order by block_no limit 5000",
-            first,
-            end,
-        )
-        if not page:
-            return
-        for row in page:
-            yield Block.read(row)
-        first = page[-1]["block_no"] + 1
-
-
 @dataclass(frozen=True, slots=True)
 class Range:
     """Blocks to look for by the time of their events."""
@@ -58,19 +50,22 @@ class Range:
     to_time: datetime
 
 
+async def read_blocks(pool: db.Pool, first: int, end: int) -> AsyncIterator[Block]:
+    """Yield the blocks with rows from the first number up to before the end; hold no transaction open meanwhile."""
+    async for block in _read_blocks(pool, _BLOCKS, first, end):
+        yield block
+
+
 async def read_blocks_of(pool: db.Pool, wanted: Range) -> AsyncIterator[Block]:
-    """Blocks of a range that may hold events of its time, in order."""
-    first = wanted.first_block
-    while first < wanted.end_block:
-        page = await pool.fetch(
-            "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
-            " and max_timestamp >= $3 and min_timestamp < $4 order by block_no limit 5000",
-            first,
-            wanted.end_block,
-            wanted.from_time,
-            wanted.to_time,
-            timeout=LONG_SECONDS,
-        )
+    """Yield the blocks of a range that may hold events of its time, in order."""
+    times = (wanted.from_time, wanted.to_time)
+    async for block in _read_blocks(pool, _BLOCKS_OF, wanted.first_block, wanted.end_block, *times):
+        yield block
+
+
+async def _read_blocks(pool: db.Pool, query: str, first: int, end: int, *times: datetime) -> AsyncIterator[Block]:
+    while first < end:
+        page = await pool.fetch(query, first, end, *times, timeout=LONG_SECONDS)
         if not page:
             return
         for row in page:
