@@ -57,13 +57,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> ListeningSocket:
-    """A socket on the address. Raises CannotListen."""
+def bind(host: str, port: int, *, reuse_port: bool = False) -> ListeningSocket:
+    """Open a socket on the address; with reuse_port, other processes may open theirs. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
     # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
     listening = ListeningSocket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind((host, port))
     except OSError as error:

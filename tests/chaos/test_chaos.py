@@ -10,8 +10,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from services.local import pids
-from services.local.chaos.faults import KINDS
+from services.local.process import pids
+from tests.chaos.faults import KINDS
 from tests.support.chaos_environment import environment
 from tests.support.wait import until_now
 

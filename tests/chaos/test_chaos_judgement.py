@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from services.local.chaos.config_replay import Change, find_differences
-from services.local.chaos.faults import KINDS, make_schedule
-from services.local.chaos.journal import Journal, Request, draw_trace_id
-from services.local.chaos.judgement import Gap, Judgement, Window, judge
 from services.shared import tracing
+from tests.chaos.config_replay import Change, find_differences
+from tests.chaos.faults import KINDS, make_schedule
+from tests.chaos.journal import Journal, Request, draw_trace_id
+from tests.chaos.judgement import Gap, Judgement, Window, judge
 
 READ = Request("a" * 32, "read", 100.0, 100.1, 200)
 CHANGE = Request("b" * 32, "config.rule_created", 101.0, 101.1, 201)

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
-from services.local.chaos.cuts import Cuts, Order
-from services.local.chaos.proxy import MessageProxy
+from tests.chaos.cuts import Cuts, Order
+from tests.chaos.proxy import MessageProxy
 
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.local.chaos.sealed_log import SealedLog, verify_log
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
+from tests.chaos.sealed_log import SealedLog, verify_log
 
 
 @pytest.fixture

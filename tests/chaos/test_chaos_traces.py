@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from services.local.chaos.trace_run import find_faults
+from tests.chaos.trace_run import find_faults
 from tests.support.chaos_environment import environment
 
 COUNT = os.environ.get("PULSE_TEST_CHAOS_TRACES", "96")

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
-from services.local.audit.prove import find
-from services.local.errors import LocalError
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
+from services.cli.audit.prove import find
+from services.cli.errors import LocalError
 from services.shared.sealed_log.key_file import KeyFile
 from tests.support.exported import ALL, check, export
 from tests.support.sealed_log import SealedLog
@@ -106,7 +106,7 @@ async def test_a_block_larger_than_a_batch_is_streamed(log: SealedLog, monkeypat
     await log.write(70)
     await log.fill()
     at_once = await export(log)
-    monkeypatch.setattr("services.local.audit.evidence.BATCH_ROWS", 5)
+    monkeypatch.setattr("services.cli.audit.evidence.BATCH_ROWS", 5)
     in_small_batches = await export(log)
     assert at_once[1:] == in_small_batches[1:]
     assert (await check(log, in_small_batches))[0] == 0

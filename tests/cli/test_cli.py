@@ -12,11 +12,11 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local import checks
-from services.local.home import Home
-from services.local.lock import hold
-from services.local.secret_file import replace
-from services.local.state_file import ProcessState, write_state
+from services.cli import checks
+from services.cli.home import Home
+from services.cli.lock import hold
+from services.cli.state_file import ProcessState, write_state
+from services.shared.write_once import replace
 from services.ui_iot.routes.traces import Trace
 from tests.support import seed
 

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from services.cli import app
-from services.local.errors import LocalError
+from services.cli.errors import LocalError
+from services.cli.program import app
 from services.ui_iot.auth.stored_tokens import hash_token
 
 

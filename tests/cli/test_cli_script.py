@@ -17,9 +17,9 @@ ECHO = "import os, sys\nprint(sys.argv[1:], os.getcwd(), sys.prefix)\n"
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the real script, no packages to install, and a command line that echoes."""
     made = tmp_path_factory.mktemp("a check out") / "it's here"
-    (made / "services" / "local").mkdir(parents=True)
+    (made / "services" / "local" / "stack").mkdir(parents=True)
     shutil.copy(ROOT / "pulse", made / "pulse")
-    shutil.copy(ROOT / "services" / "local" / "venv.py", made / "services" / "local" / "venv.py")
+    shutil.copy(ROOT / "services" / "local" / "stack" / "venv.py", made / "services" / "local" / "stack" / "venv.py")
     (made / "services" / "__init__.py").touch()
     (made / "services" / "cli.py").write_text(ECHO)
     (made / "requirements.lock").touch()

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from services.local.metrics import app
+from services.cli.metrics import app
 from tests.support.scrape import as_owner, exporting
 
 RoleUrl = Callable[[str], str]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.home import CHECKOUT
+from services.cli.home import CHECKOUT
 from tests.support.processes import free_port
 from tests.support.running_stack import RunningStack, free_port_base
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from services.local import ocsf
+from services.cli.audit import ocsf
 
 AUTH = (
     "auth.login_success",

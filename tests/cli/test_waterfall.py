@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from services.local.waterfall import Axis, lines, waterfall_table
+from services.cli.waterfall import Axis, lines, waterfall_table
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from services.local.pg_account import Account, find_account
-from services.local.pg_binaries import reachable_binaries
+from services.local.postgres.account import Account, find_account
+from services.local.postgres.binaries import reachable_binaries
 from tests.support.migrator import ROOT
 from tests.support.receiver import Receiver
 from tests.support.restored_database import Url, contents, fill, pools, require_guards, serve, superuser

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from services.local.ports import free_ports
-from services.local.roster import SERVICES
+from services.local.stack.ports import free_ports
+from services.local.stack.roster import SERVICES
 from tests.support.migrator import ROOT
 from tests.support.processes import Running, service
 from tests.support.prometheus_rules import (
@@ -79,7 +79,6 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
                     health_targets=targets,
                     health_seconds="1",
                     metrics_token=TOKEN,
-                    ui_workers="2",  # what the API shows of its workers is named too
                 )
             )
             for name, module in SERVICES.items()

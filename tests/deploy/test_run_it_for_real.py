@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import pytest
 
-from services.local.pg_account import find_account
+from services.local.postgres.account import find_account
 from tests.support.migrator import ROOT
 from tests.support.processes import free_port
 from tests.support.running_stack import free_port_base
@@ -99,7 +99,7 @@ def python_that_lends_its_packages(directory: Path) -> Path:
     prefix = Path(sys.prefix)
     lender.write_text(
         '#!/bin/sh\ncase "$2" in\n'
-        f'*/services/local/venv.py) ln -s {prefix} "$3/.venv" ;;\n*) exec {sys.executable} "$@" ;;\nesac\n'
+        f'*/services/local/stack/venv.py) ln -s {prefix} "$3/.venv" ;;\n*) exec {sys.executable} "$@" ;;\nesac\n'
     )
     lender.chmod(0o755)
     return lender

@@ -12,7 +12,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support import delivery, seed
 from tests.support.migrator import ROOT, Migrator
 from tests.support.runbook_queries import sections

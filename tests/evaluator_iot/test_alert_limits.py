@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.local.tenants import set_limit
+from services.cli.tenant import set_limit
 from services.shared.db import Pool
 from tests.support import seed
 from tests.support.clock import create_clock, set_clock

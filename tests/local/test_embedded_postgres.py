@@ -13,10 +13,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.local import pg_account, pg_binaries, pg_places, pids, postgres
-from services.local.errors import LocalError
-from services.local.pg_account import Account
-from services.local.postgres import EmbeddedPostgres
+from services.cli.errors import LocalError
+from services.local.postgres import account as pg_account
+from services.local.postgres import binaries as pg_binaries
+from services.local.postgres import places as pg_places
+from services.local.postgres import server as postgres
+from services.local.postgres.account import Account
+from services.local.postgres.server import EmbeddedPostgres
+from services.local.process import pids
 from tests.support.wait import until_now
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +150,7 @@ def test_a_pid_file_that_names_a_stranger_does_not_block_the_start(home: Path) -
 def test_the_server_ends_with_the_process_that_started_it(home: Path) -> None:
     """Killing the owner leaves no server behind."""
     script = (
-        "import sys; from pathlib import Path; from services.local.postgres import EmbeddedPostgres\n"
+        "import sys; from pathlib import Path; from services.local.postgres.server import EmbeddedPostgres\n"
         "server = EmbeddedPostgres(Path(sys.argv[1])); server.start(); print(server.pid, flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen(
@@ -286,7 +290,7 @@ def test_a_plain_user_runs_the_server_as_himself(home: Path) -> None:
     packages = pg_binaries.carried_binaries().parents[2]
     home.parent.chmod(0o777)
     script = (
-        "import sys; from pathlib import Path; from services.local.postgres import EmbeddedPostgres\n"
+        "import sys; from pathlib import Path; from services.local.postgres.server import EmbeddedPostgres\n"
         "with EmbeddedPostgres(Path(sys.argv[1])) as server: print(server.places.data.owner(), server.places.data)"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ import httpx
 import orjson
 import pytest
 
-from services.local import fleet
-from services.local.demo import FREE_DEVICE, HOT_DEVICE, RULES, devices
-from services.local.sink import create_app, signature_fault
+from services.local.demo import fleet
+from services.local.demo.factory import FREE_DEVICE, HOT_DEVICE, RULES, devices
+from services.local.demo.sink import create_app, signature_fault
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 TOKENS = {device.device_id: f"pdt_demo_{device.device_id}" for device in devices(120)}

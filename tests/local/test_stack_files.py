@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from services.local import leftovers, pids
-from services.local.errors import LocalError
-from services.local.home import Home
-from services.local.lock import AlreadyHeldError, hold, holder
-from services.local.log_files import last_message, trim
-from services.local.ports import check_free
-from services.local.secret_file import replace, write_once
-from services.local.state_file import NotRunningError, ProcessState, read_state, running_state, write_state
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.cli.lock import AlreadyHeldError, hold, holder
+from services.cli.state_file import NotRunningError, ProcessState, read_state, running_state, write_state
+from services.local.process import pids
+from services.local.process.log_files import last_message, trim
+from services.local.stack import leftovers
+from services.local.stack.ports import check_free
+from services.shared.write_once import replace, write_once
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from services.local.lock import hold
+from services.cli.lock import hold
 handle = hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

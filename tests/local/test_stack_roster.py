@@ -7,11 +7,11 @@ import httpx
 import orjson
 import pytest
 
-from services.local.hints import checks
-from services.local.home import Home
-from services.local.postgres import EmbeddedPostgres
-from services.local.roster import FLEET, SERVICES, SINK, Ports, Roster
-from services.local.supervise import Spec
+from services.cli.home import Home
+from services.local.postgres.server import EmbeddedPostgres
+from services.local.stack.hints import checks
+from services.local.stack.roster import FLEET, SERVICES, SINK, Ports, Roster
+from services.local.stack.supervise import Spec
 from services.shared import settings
 from tests.support.wait import until
 
@@ -37,12 +37,12 @@ async def environment(spec: Spec) -> Mapping[str, str]:
 def test_ports_are_those_of_the_settings() -> None:
     """A service started alone listens where the stack puts it."""
     classes = (
-        settings.UiIot,
-        settings.EvaluatorIot,
-        settings.Dispatcher,
-        settings.DeliveryWorker,
-        settings.OpsWorker,
-        settings.Exporter,
+        settings.UiSettings,
+        settings.EvaluatorSettings,
+        settings.DispatcherSettings,
+        settings.DeliverySettings,
+        settings.OpsSettings,
+        settings.ExporterSettings,
     )
     assert {one.service: one.model_fields["port"].default for one in classes} == {n: Ports(8080)[n] for n in SERVICES}
     assert Ports(9000)[SINK] == 9007

@@ -6,10 +6,10 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local import demo
-from services.local.errors import LocalError
-from services.local.home import Home
-from services.local.seed import device_token, seed, sink_secret
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.local.demo import factory as demo
+from services.local.demo.seed import device_token, seed, sink_secret
 from services.shared import db
 
 SINK = "http://127.0.0.1:8087"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services.local import pids
-from services.local.command import Command
-from services.local.supervise import WAIT_SECONDS, Child, Spec, Supervisor
-from services.local.tether import tethered
+from services.local.process import pids
+from services.local.process.command import Command
+from services.local.process.tether import tethered
+from services.local.stack.supervise import WAIT_SECONDS, Child, Spec, Supervisor
 from tests.support.wait import until
 
 SLEEPS = "import signal; signal.pause()"
@@ -85,7 +85,7 @@ async def test_a_stable_run_makes_the_next_wait_short(
     spec: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that ran for long may fail again like a new one."""
-    monkeypatch.setattr("services.local.supervise.STABLE_SECONDS", 0.0)
+    monkeypatch.setattr("services.local.stack.supervise.STABLE_SECONDS", 0.0)
     asked: list[int] = []
 
     def wait(failures: int) -> float:
@@ -202,7 +202,7 @@ async def test_every_change_is_told(spec: Callable[..., Spec]) -> None:
 async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     """Nothing lingers after kill -9, and the pid stays that of the real program."""
     code = (
-        "import subprocess, sys; from services.local.tether import tethered\n"
+        "import subprocess, sys; from services.local.process.tether import tethered\n"
         f"child = subprocess.Popen(tethered([sys.executable, '-c', {SLEEPS!r}]))\n"
         "print(child.pid, flush=True); child.wait()"
     )

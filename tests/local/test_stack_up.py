@@ -13,9 +13,9 @@ import httpx
 import psycopg
 import pytest
 
-from services.local import pids
-from services.local.home import CHECKOUT
-from services.local.roster import ROLES, SERVICES
+from services.cli.home import CHECKOUT
+from services.local.process import pids
+from services.local.stack.roster import ROLES, SERVICES
 from tests.support.running_stack import RunningStack, free_port_base
 from tests.support.wait import until_now
 

@@ -10,7 +10,7 @@ import pytest
 
 from migrations.role_names import CALLERS
 from migrations.roles import RolesMissing, ensure_roles
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support.migrator import ROOT, Migrator
 from tests.support.migrator_program import pulse_migrate
 from tests.support.servers import DEBIAN_15, connect, make_login

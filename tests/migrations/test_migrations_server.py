@@ -17,7 +17,7 @@ from alembic.util import CommandError
 from psycopg import sql
 
 from migrations.server import UnsuitableServer, connect
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support.migrator import ROOT, Migrator, dump_schema
 from tests.support.wait import until_now
 

@@ -15,7 +15,7 @@ from alembic.util import CommandError
 from migrations.layer_definitions import record_definitions
 from migrations.role_names import RoleNames
 from migrations.roles import ensure_roles
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support.migrator import Migrator
 from tests.support.moved_database import binaries
 from tests.support.receiver import Receiver

@@ -13,9 +13,9 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
-from services.local.audit.prove import find
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
+from services.cli.audit.prove import find
 from services.shared import db
 from services.ui_iot.audit.trail import Place, Reading, Stretch
 from services.ui_iot.resources.paging import LONGEST_CURSOR

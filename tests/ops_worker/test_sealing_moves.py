@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from alembic.util import CommandError
 
-from services.local.audit.continuing import continue_log
-from services.local.errors import LocalError
-from services.local.postgres import EmbeddedPostgres
+from services.cli.audit.continuing import continue_log
+from services.cli.errors import LocalError
+from services.local.postgres.server import EmbeddedPostgres
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import read_kept

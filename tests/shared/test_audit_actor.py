@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.local.pg_binaries import carried_binaries
+from services.local.postgres.binaries import carried_binaries
 from services.shared import db
 from tests.support import seed
 from tests.support.connections import is_blocked

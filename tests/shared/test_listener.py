@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 import asyncpg
 import pytest
 
-from services.local.chaos.proxy import MessageProxy
 from services.shared.db import Pool
 from services.shared.worker import listener
 from services.shared.worker.listener import Timing
 from services.shared.worker.loop import UNWOKEN_POLL_SECONDS
+from tests.chaos.proxy import MessageProxy
 from tests.support.evaluation import FAST, evaluating
 from tests.support.wait import until
 

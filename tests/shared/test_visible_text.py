@@ -14,13 +14,13 @@ import asyncpg
 import orjson
 import pytest
 
+from services.cli.journey import Hop, journey_table
 from services.delivery_worker.channels import pagerduty, slack, teams, webhook
 from services.delivery_worker.notification import Notification
-from services.local import log_files
-from services.local.journey import Hop, journey_table
-from services.local.log_files import last_message
-from services.local.screen import describe, table
-from services.local.supervise import Child, Spec
+from services.local.process import log_files
+from services.local.process.log_files import last_message
+from services.local.stack.screen import describe, table
+from services.local.stack.supervise import Child, Spec
 from services.shared import logging as line_logging
 from services.shared.visible_text import escape_json, printable, terminal_text
 from tests.support import seed

@@ -14,8 +14,8 @@ from alembic.util import CommandError
 from migrations.role_names import CALLERS, RoleNames
 from migrations.role_plan import ForeignRole
 from migrations.roles import ensure_roles, plan
-from services.local.pg_binaries import carried_binaries
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.binaries import carried_binaries
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support.migrator import ROOT, Migrator, dump_schema
 from tests.support.scrape import exporting
 from tests.support.servers import DEBIAN_15, admit, connect

@@ -2,7 +2,7 @@
 
 import os
 
-from services.local.home import CHECKOUT
+from services.cli.home import CHECKOUT
 
 
 def environment() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from services.local.chaos.proxy import Cut, Message, MessageProxy
+from tests.chaos.proxy import Cut, Message, MessageProxy
 
 __all__ = ["Cut", "CuttingProxy"]
 

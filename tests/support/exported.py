@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import ModuleType
 
-from services.local.audit.evidence import Question
-from services.local.audit.export import write_export
+from services.cli.audit.evidence import Question
+from services.cli.audit.export import write_export
 from tests.support.migrator import ROOT
 from tests.support.sealed_log import SealedLog
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from services.local.pg_binaries import carried_binaries
+from services.local.postgres.binaries import carried_binaries
 
 ROOT = Path(__file__).parents[2]
 

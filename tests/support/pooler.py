@@ -9,8 +9,8 @@ from pathlib import Path
 
 import asyncpg
 
-from services.local import roster
-from services.local.pg_account import find_account
+from services.local.postgres.account import find_account
+from services.local.stack import roster
 from tests.support.server import PASSWORD, Server
 from tests.support.wait import until
 

@@ -15,8 +15,8 @@ from typing import Self
 
 import asyncpg
 
-from services.local.pg_account import Account, find_account
-from services.local.pg_binaries import reachable_binaries
+from services.local.postgres.account import Account, find_account
+from services.local.postgres.binaries import reachable_binaries
 from tests.support.processes import free_port
 from tests.support.wait import until
 

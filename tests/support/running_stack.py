@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from services.local.home import CHECKOUT
-from services.local.roster import SERVICES
+from services.cli.home import CHECKOUT
+from services.local.stack.roster import SERVICES
 from tests.support.wait import until_now
 
 READY_SECONDS = 90.0

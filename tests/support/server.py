@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 
 PASSWORD = "only-for-tests"
 

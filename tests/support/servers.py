@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from tests.support.wait import until_now
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"

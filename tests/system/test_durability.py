@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 from services.shared import db
 from tests.support.migrator import Migrator
 from tests.support.processes import Running, service
