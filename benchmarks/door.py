@@ -32,7 +32,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
-from services.ui_iot.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import new_device_token
 
 DESCRIPTORS = 1024
 PATH = "/ingest/v1/readings"

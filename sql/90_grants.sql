@@ -1,10 +1,9 @@
--- Who may do what. Nothing is granted to PUBLIC and nothing on partitions; a name that starts with an underscore is
--- internal and granted to nobody. Runs after all files that make objects, in an order that does not depend on chance; an
--- extension's objects belong to somebody else and are left alone.
+-- The rights of each role. PUBLIC gets none, partitions get none, and a name that starts with an underscore is internal and
+-- granted to no role. Runs after all files that create objects. Objects of extensions are left alone.
 
 do $grants$
 declare
-  v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,metrics,api}';
+  v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,trace,metrics,api}';
   v_routine record;
   v_view record;
 begin
@@ -40,7 +39,8 @@ begin
       ('api', 'pulse_operator', null),
       ('audit', 'pulse_operator', null),
       ('metrics', 'pulse_operator', null),
-      ('ops', 'pulse_operator', null)
+      ('ops', 'pulse_operator', null),
+      ('trace', 'pulse_operator', null)
     ) as r (schema, role, view) on c.relnamespace = r.schema::regnamespace and c.relname = coalesce(r.view, c.relname)
     where c.relkind = 'v' and c.relowner = current_user::regrole
     order by c.oid::regclass::text, r.role

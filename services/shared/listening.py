@@ -70,13 +70,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket on the address. Raises CannotListen."""
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Open a socket on the address; with reuse_port, other processes may open theirs. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
     # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind((host, port))
     except OSError as error:
@@ -110,6 +112,7 @@ def _configure(app: ASGIApp, door: Door, tls: ServerTls | None) -> uvicorn.Confi
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,

@@ -23,14 +23,14 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
-from services.shared.evaluation_settings import Evaluation
-from services.shared.http_settings import Http
-from services.shared.ingest_settings import Ingest
-from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
+from services.shared.evaluation_settings import EvaluationSettings
+from services.shared.http_settings import HttpSettings
+from services.shared.ingest_settings import IngestSettings
+from services.shared.limit_settings import AuditReadSettings, RequestLimitSettings, TenantLimitSettings
 from services.shared.login_settings import own_login
-from services.shared.oidc_settings import Oidc, split_list
-from services.shared.secrets_settings import OpenedSecrets, SealedSecrets
-from services.shared.web_settings import Web
+from services.shared.oidc_settings import OidcSettings, split_list
+from services.shared.secrets_settings import OpenedSecretSettings, SealedSecretSettings
+from services.shared.web_settings import WebSettings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -47,7 +47,7 @@ SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_wor
 """In the order of their ports: the first is the port base plus 1."""
 
 
-class Settings(Web, Http):
+class Settings(WebSettings, HttpSettings):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(
@@ -137,7 +137,7 @@ class Settings(Web, Http):
         return "PULSE_" + location.upper().removeprefix("PULSE_")
 
 
-class AuditWriter(Settings, RepeatedReads):
+class AuditSettings(Settings, AuditReadSettings):
     """Every process that writes audit events from Python."""
 
     service = "audit"
@@ -159,7 +159,7 @@ class AuditWriter(Settings, RepeatedReads):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
+class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -167,8 +167,8 @@ class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
     """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
-    ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
+    reuse_port: bool = False
+    """Whether other processes of this user may serve PULSE_PORT. Each of them needs its own PULSE_METRICS_PORT."""
     serve_docs: bool = True
     """Whether /docs and /openapi.json are served."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()
@@ -184,8 +184,24 @@ class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
     allow_private_destinations: bool = False
     """Whether a channel may point to this machine, by plain http too: for the demo."""
 
+    @field_validator("reuse_port")
+    @classmethod
+    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
+        if reuse_port and info.data.get("metrics_port", "invalid") is None:
+            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
+        return reuse_port
 
-class EvaluatorIot(Settings, Evaluation):
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Exit with status 2 at a bad value, or at PULSE_UI_WORKERS, which was replaced."""
+        if os.environ.get("PULSE_UI_WORKERS"):
+            advice = "start one process for each worker, with PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT"
+            print(f"{cls.service}: PULSE_UI_WORKERS was removed: {advice} (docs/operate.md)", file=sys.stderr)
+            raise SystemExit(2)
+        return super().load()
+
+
+class EvaluatorSettings(Settings, EvaluationSettings):
     """Readings to alerts."""
 
     service = "evaluator_iot"
@@ -196,7 +212,7 @@ class EvaluatorIot(Settings, Evaluation):
     """Also how late an alert may open that waited for for_seconds and got no further reading."""
 
 
-class Dispatcher(Settings):
+class DispatcherSettings(Settings):
     """Alert events to notification jobs."""
 
     service = "dispatcher"
@@ -207,7 +223,7 @@ class Dispatcher(Settings):
     """Most alert events one pass takes."""
 
 
-class DeliveryWorker(Settings, OpenedSecrets):
+class DeliverySettings(Settings, OpenedSecretSettings):
     """Notification jobs to requests."""
 
     service = "delivery_worker"
@@ -248,7 +264,7 @@ class DeliveryWorker(Settings, OpenedSecrets):
         return seconds
 
 
-class OpsWorker(Settings, TenantLimits):
+class OpsSettings(Settings, TenantLimitSettings):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
     service = "ops_worker"
@@ -272,8 +288,6 @@ class OpsWorker(Settings, TenantLimits):
     """Time between two samples of the services' counters."""
     escalation_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
     """Most escalations one pass handles."""
-    lease_reap_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """Most expired leases one pass ends."""
     attack_detection_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Time between two looks for attacks on accounts; a new one is alerted that much later at most."""
     partition_seconds: Seconds = 600.0
@@ -330,7 +344,7 @@ class OpsWorker(Settings, TenantLimits):
         return {service: str(url).rstrip("/") + "/health" for service, url in targets.items()}
 
 
-class Exporter(Settings):
+class ExporterSettings(Settings):
     """Views to metrics."""
 
     service = "exporter"

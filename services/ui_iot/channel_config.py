@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
-from services.ui_iot.fields import unset
-from services.ui_iot.problems import Unprocessable
+from services.ui_iot.http.problems import Unprocessable
+from services.ui_iot.resources.fields import unset
 
 
 def check_destination(url: str | None, *, allow_private: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.shared.db import Connection
 from services.shared.secret_box import read_public_key, seal_config, shown_url
-from services.ui_iot.change import Prepare
+from services.ui_iot.resources.change import Prepare
 
 
 def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> Prepare:

@@ -14,10 +14,10 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.shared import tracing
+from services.shared.backoff import backoff_seconds
 from services.shared.db import Pool
 from services.shared.sealed_log.kept import TOMBSTONES
 from services.shared.sealed_log.note import split_notes
-from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
 

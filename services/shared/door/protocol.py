@@ -66,11 +66,9 @@ class DoorProtocol(H11Protocol):
         super().on_response_complete()
         self._note(0)
 
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Leave the connection to the protocol of websockets."""
-        self._waits_for = "websocket"
-        self._guest.settle()
-        super().handle_websocket_upgrade(event)
+    def _should_upgrade(self) -> bool:
+        """Ignore an Upgrade header. Uvicorn would log two warnings for each, with which a client could fill the log."""
+        return False
 
     def pause_writing(self) -> None:
         """Wait until the client reads."""
@@ -135,7 +133,7 @@ class DoorProtocol(H11Protocol):
 
     def _note(self, received: int) -> None:
         """Note whether the client or the process is to go on."""
-        if self._waits_for in ("send", "websocket"):
+        if self._waits_for == "send":
             return
         state = self.conn.their_state
         if state is h11.IDLE:

@@ -2,8 +2,9 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui_iot.body_budget import BodyBudget, Hold
-from services.ui_iot.problems import TooLarge, problem
+from services.ui_iot.auth.request_context import find_context
+from services.ui_iot.http.problems import TooLarge, problem
+from services.ui_iot.limits.body_budget import BodyBudget, Hold
 
 # The longest thing a person configures is a policy of 20 steps: 2 KB.
 SMALL_BYTES = 64 * 1024
@@ -23,9 +24,6 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a bounded body."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_ADDRESS_BYTES:
             detail = f"Path and query may have {LONGEST_ADDRESS_BYTES} bytes."
             await problem(414, detail)(scope, receive, send)
@@ -44,6 +42,7 @@ class BodyLimitMiddleware:
             # Without Connection: close, at which the client would see a reset while it sends, and not the answer.
             await problem(413, detail)(scope, receive, send)
             return
+        context = find_context(scope)
         taken = 0
         hold: Hold | None = None
 
@@ -57,7 +56,7 @@ class BodyLimitMiddleware:
             if taken > SMALL_BYTES:
                 # A short body is not counted: the number of connections bounds them.
                 if hold is None:
-                    hold, count = self._budget.hold(scope.get("pulse.principal")), taken
+                    hold, count = self._budget.hold(context.principal if context is not None else None), taken
                 hold.grow(count)
             return message
 

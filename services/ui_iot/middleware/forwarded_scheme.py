@@ -2,9 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.ui_iot.client_address import ClientAddress
-
-_SECURE = {"http": "https", "ws": "wss"}
+from services.ui_iot.http.client_address import ClientAddress
 
 
 class ForwardedScheme:
@@ -16,12 +14,10 @@ class ForwardedScheme:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] in ("http", "websocket"):
-            client = scope.get("client")
-            if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
-                # In place: the headers for browsers are added outside and need it too.
-                scheme = scope.get("scheme", "http")
-                scope["scheme"] = _SECURE.get(scheme, scheme)
+        client = scope.get("client")
+        if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
+            # In place: the headers for browsers are added outside and need it too.
+            scope["scheme"] = "https"
         await self.app(scope, receive, send)
 
 

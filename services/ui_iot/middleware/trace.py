@@ -10,7 +10,6 @@ from services.shared.metrics import ProcessMetrics
 from services.ui_iot.middleware.exchange import Exchange
 from services.ui_iot.middleware.http_meter import HttpMeter
 from services.ui_iot.middleware.path_template import PathTemplates
-from services.ui_iot.middleware.websocket import Conversation
 
 
 class TraceMiddleware:
@@ -30,16 +29,8 @@ class TraceMiddleware:
         self._meter = HttpMeter(metrics, templates=templates, unmeasured=unmeasured)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hold one websocket, within its trace."""
-        exchange: Exchange | Conversation
-        if scope["type"] == "http":
-            exchange = Exchange(self._meter, scope, send, trust=self._trust)
-        elif scope["type"] == "websocket":
-            exchange = Conversation(self._meter, scope, receive, send, trust=self._trust)
-            receive = exchange.receive
-        else:
-            await self.app(scope, receive, send)
-            return
+        """Answer one request within its trace."""
+        exchange = Exchange(self._meter, scope, send, trust=self._trust)
         token = tracing.enter(exchange.context)
         try:
             await self.app(scope, receive, exchange.send)

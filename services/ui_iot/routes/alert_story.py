@@ -8,14 +8,14 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, select, table
 
 from services.shared.db import Connection
+from services.ui_iot.auth.guard import READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.fields import PathId, shown
-from services.ui_iot.guard import READERS, GuardedRoute, allow
+from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
-from services.ui_iot.principal import Caller
-from services.ui_iot.problems import NotFound
+from services.ui_iot.resources.fields import PathId, shown
+from services.ui_iot.resources.resource import fetch
 from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
-from services.ui_iot.selects import fetch
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 

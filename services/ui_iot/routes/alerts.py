@@ -7,15 +7,26 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, Column, DateTime, Text, table
 
+from services.ui_iot.auth.guard import OPERATORS, READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Acting
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import DeviceId, Metric, Moment, Name, PathId, QueryId, Severity, TraceId, example, shown
-from services.ui_iot.guard import OPERATORS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
+from services.ui_iot.resources.change import Acting
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import (
+    DeviceId,
+    Metric,
+    Moment,
+    Name,
+    PathId,
+    QueryId,
+    Severity,
+    TraceId,
+    example,
+    shown,
+)
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 

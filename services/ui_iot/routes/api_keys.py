@@ -8,16 +8,16 @@ from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy import BigInteger, Column, Text, table
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from services.ui_iot.api_keys import SCOPES, actor_id, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
+from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Acting, Creating
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import Name, PathId, changes, example, shown
-from services.ui_iot.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
+from services.ui_iot.resources.change import Acting, Creating
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import Name, PathId, changes, example, shown
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/api-keys", tags=["api-keys"], route_class=GuardedRoute)
 

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
+from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Acting, Changing, Creating
 from services.ui_iot.channel_config import (
     ConfigChanges,
     Kind,
@@ -20,13 +21,12 @@ from services.ui_iot.channel_config import (
     new_secret,
 )
 from services.ui_iot.channel_sealing import seal_changes, seal_new
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
-from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
+from services.ui_iot.resources.change import Acting, Changing, Creating
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
 

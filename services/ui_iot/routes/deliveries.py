@@ -10,17 +10,16 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, Text, select, table
 
 from services.shared.db import Connection
+from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Acting
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import PathId, QueryId, TraceId, shown
-from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.problems import NotFound
-from services.ui_iot.resources import Resource
-from services.ui_iot.selects import fetch
+from services.ui_iot.resources.change import Acting
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import PathId, QueryId, TraceId, shown
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource, fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
 

@@ -8,11 +8,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Boolean, Column, Text, table
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Acting, Change, Changing, Creating
-from services.ui_iot.device_tokens import new_device_token
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import (
+from services.ui_iot.openapi import problems
+from services.ui_iot.resources.change import Acting, Change, Changing, Creating
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import (
     DeviceId,
     Flag,
     Name,
@@ -25,11 +28,8 @@ from services.ui_iot.fields import (
     shown,
     unset,
 )
-from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.openapi import problems
-from services.ui_iot.paging import NAME, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
+from services.ui_iot.resources.paging import NAME, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=GuardedRoute)
 

@@ -7,16 +7,16 @@ from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 from sqlalchemy import BigInteger, Column, Text, table
 
+from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
+from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Changing, Creating
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import Moment, Name, PathId, changes, example, shown, unset
-from services.ui_iot.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
-from services.ui_iot.revocation_time import lasting_seconds
+from services.ui_iot.resources.change import Changing, Creating
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import Moment, Name, PathId, changes, example, shown, unset
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/revocations", tags=["revocations"], route_class=GuardedRoute)
 

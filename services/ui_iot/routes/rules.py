@@ -7,10 +7,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
+from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.change import Changing, Creating
-from services.ui_iot.entity_tags import Versioned
-from services.ui_iot.fields import (
+from services.ui_iot.openapi import problems
+from services.ui_iot.resources.change import Changing, Creating
+from services.ui_iot.resources.entity_tags import Versioned
+from services.ui_iot.resources.fields import (
     DeviceId,
     Flag,
     Id,
@@ -28,11 +31,8 @@ from services.ui_iot.fields import (
     shown,
     unset,
 )
-from services.ui_iot.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.openapi import problems
-from services.ui_iot.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.principal import Caller
-from services.ui_iot.resources import Resource
+from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/rules", tags=["rules"], route_class=GuardedRoute)
 
