@@ -5,4 +5,5 @@ return p_source_service is distinct from 'ui_iot'
   or p_category = 'audit' and p_action not in ('gap', 'quarantined', 'read');
 
 comment on function audit.is_foreign(text, text, text) is
-  'Whether an event is not one that the HTTP API writes by itself: of another service, or of a kind that only functions write.';
+  'Return whether the HTTP API may not write an event by itself: an event of another service, or of a kind that only '
+  'functions write.';
