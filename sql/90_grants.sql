@@ -70,7 +70,7 @@ begin
     execute format('grant select on %s to %I', v_view.name, v_view.role);
   end loop;
 
-  -- Tables inside a view are read as its owner, but functions inside it run as the reader, who needs EXECUTE on them.
+  -- Tables inside a view are read as its owner, but functions inside it run as the reader, which needs EXECUTE on each.
   -- Without USAGE on their schema the reader still cannot call them by name.
   for v_routine in
     with recursive reads (role, view) as (
@@ -103,7 +103,7 @@ $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
 grant usage on schema audit, core to pulse_auditor;
--- An auditor names the person who places a hold.
+-- An auditor names the person that places a hold.
 grant execute on function core.act, core.name_request to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 

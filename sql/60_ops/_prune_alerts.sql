@@ -27,7 +27,7 @@ begin
   into v_tenant_ids, v_alert_ids
   from old;
 
-  -- A dead notification of one of them may be redriven now. Wait for the end of that, then check again.
+  -- A dead notification of such an alert may be redriven now. Wait for the end of that, then check again.
   perform
   from unnest(v_tenant_ids, v_alert_ids) as old (tenant_id, alert_id)
   join public.notification_jobs job

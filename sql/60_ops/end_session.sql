@@ -1,5 +1,5 @@
--- Runs as the owner, who is a member of every role of Pulse, so Postgres lets it end their sessions and no others. An
--- operator needs no pg_signal_backend, which would cover the sessions of every application on the server.
+-- Runs as the owner, a member of every role of Pulse, so Postgres lets it end their sessions and no others. An operator
+-- needs no pg_signal_backend, which would cover the sessions of every application on the server.
 create function ops.end_session(p_pid integer)
 returns text
 language plpgsql volatile security definer

@@ -1,5 +1,5 @@
--- Runs as the owner, who is a member of every role of Pulse, so their sessions are shown in full on any server. Sessions
--- of other roles are hidden until an administrator grants pg_read_all_stats to the owner.
+-- Runs as the owner, a member of every role of Pulse, so their sessions are shown in full on any server. Sessions of
+-- other roles are hidden until an administrator grants pg_read_all_stats to the owner.
 create function ops.sessions()
 returns table (
   pid integer, role text, application text, trace_id text, state text, waits_for text, blocked_by integer[],

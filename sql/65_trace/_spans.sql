@@ -1,4 +1,4 @@
--- Builds one tree a tenant. Each row names its possible parents, nearest first. If none of them is there, it hangs from
+-- Builds one tree a tenant. Each row names its possible parents, nearest first. Without any parent it hangs from
 -- the request before it or, if clocks differ, from the first request. A parent's kind always comes before its child's in
 -- request, reading, evaluation, alert, event, suppression and job, attempt, audit. So there is no cycle, and because
 -- parents are searched among the returned rows, there is no orphan.

@@ -1,6 +1,6 @@
--- A user who keeps working while others guess at the account is let in from the user's own address before and after.
--- That is no finding, even if the user's client failed once or twice meanwhile. An admission counts if its address alone
--- failed often enough, or if the account was not let in from there before.
+-- While others guess at an account, its user is let in from the user's own address before and after. That is no finding,
+-- even if the user's client failed once or twice meanwhile. An admission counts if its address alone failed often
+-- enough, or if the account was not let in from there before.
 --
 -- Statistics lag behind an attack. A nested loop that was planned for a few pairs would take minutes.
 create function audit._success_after_failures(p_at timestamptz)

@@ -33,4 +33,4 @@ $$;
 
 comment on function audit._cut_snapshot(pg_snapshot, pg_snapshot, integer) is
   'Return the snapshot, or, if it sees more than p_limit rows beyond the previous one, a snapshot that sees about '
-  'p_limit of them.';
+  'p_limit.';

@@ -1,4 +1,4 @@
--- A new server is recorded with its first row, in the same transaction. A dump of it then shows that rows were written
+-- A new server is recorded with its first row, in the same transaction. Its dump then shows that rows were written
 -- there, even if no sealer ran. A writer does not wait for another one that records the server.
 create function audit._name_epoch() returns trigger
 language plpgsql volatile security definer

@@ -1,4 +1,5 @@
--- Uses the same patterns as services/shared/audit_writer/cleaning.py. One quick test for what all of them need comes first.
+-- Uses the patterns of services/shared/audit_writer/cleaning.py, after one quick test for a word that each pattern
+-- needs.
 create function audit._redacted(p_text text) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Guards against mistakes, not against the owner, who can disable any trigger. ops.ensure_partitions does so on the
+-- Guards against mistakes, not against the owner, which can disable any trigger. ops.ensure_partitions does so on the
 -- default partition, under a lock, to move rows into their own partition.
 create function audit._refuse_change() returns trigger
 language plpgsql
