@@ -1,7 +1,7 @@
 """Schema trace for the spans of a trace, and plainer comments on schemas, tables and columns.
 
-As 0016_trace_schema.sql defines them; 0016_trace_schema_down.sql restores the earlier comments. A revision changes state
-only; behavior belongs to sql/.
+As 0016_trace_schema.sql defines them; 0016_trace_schema_down.sql restores the earlier comments. A revision changes
+state only; behavior belongs to sql/.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
