@@ -228,13 +228,13 @@ async def test_who_does_not_read_is_not_read_for(
     )
     await seal()
     read: dict[str, int] = {}
-    real = audit_tail.Tail.read
+    real = audit_tail.AuditTail.read
 
     async def counted(self: Any, reading: Any) -> Any:
         read[self.query.severity] = read.get(self.query.severity, 0) + 1
         return await real(self, reading)
 
-    monkeypatch.setattr(audit_tail.Tail, "read", counted)
+    monkeypatch.setattr(audit_tail.AuditTail, "read", counted)
     stalled = socket.socket()
     stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     host, port = url.removeprefix("http://").split(":")
