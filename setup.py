@@ -15,7 +15,7 @@ setup(
     package_data={
         "migrations": ["alembic.ini", "script.py.mako"],
         "migrations.versions": ["*.sql"],
-        SQL: ["*.sql", "*/*.sql"],
+        SQL: ["*.sql", "*/*.sql", "*/*/*.sql"],
     },
     include_package_data=False,
 )

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 
 from migrations.role_names import RoleNames
-from services.local.postgres import EmbeddedPostgres
+from services.local.postgres.server import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
 ACTOR = {"pulse.actor_id": "benchmark"}

@@ -35,12 +35,12 @@ from benchmarks._bench import conclude, percentile, require_effect
 from benchmarks._http_libraries import LIBRARIES, install
 from services.shared.logging import EACH, JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
-from services.ui_iot.claims import Claims
-from services.ui_iot.key_set import KeySet
+from services.ui_iot.auth.claims import Claims
+from services.ui_iot.auth.key_set import KeySet
+from services.ui_iot.auth.tokens import TokenVerifier
+from services.ui_iot.auth.trust import Trust
 from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.middleware.trace import TraceMiddleware
-from services.ui_iot.tokens import TokenVerifier
-from services.ui_iot.trust import Trust
 
 ISSUER, AUDIENCE = "https://issuer.example", "pulse"
 OBSERVED = "pulse_http_request_duration_seconds"

@@ -14,7 +14,7 @@ Names: TypeAlias = dict[str, str | list[str]]
 
 # Views, routines and triggers of these schemas belong to sql/, and so does any trigger that calls one of the routines.
 # In public, where extensions and people keep objects, only policies on the owner's tables belong to it.
-SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "metrics", "api")
+SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "trace", "metrics", "api")
 
 # Each statement drops one thing that stands alone: attached to a table, and nothing depends on it.
 _ATTACHED = """

@@ -1,10 +1,9 @@
--- Who may do what. Nothing is granted to PUBLIC and nothing on partitions; a name that starts with an underscore is
--- internal and granted to nobody. Runs after all files that make objects, in an order that does not depend on chance; an
--- extension's objects belong to somebody else and are left alone.
+-- The rights of each role. PUBLIC gets none, partitions get none, and a name that starts with an underscore is internal and
+-- granted to no role. Runs after all files that create objects. Objects of extensions are left alone.
 
 do $grants$
 declare
-  v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,metrics,api}';
+  v_schemas constant text[] := '{core,audit,ingest,evaluator,dispatcher,delivery,ops,trace,metrics,api}';
   v_routine record;
   v_view record;
 begin
@@ -21,8 +20,30 @@ begin
     end if;
   end loop;
 
-  -- What is audited is for the owner to say.
-  revoke execute on function audit.track, audit.untrack from pulse_app;
+  -- Not for pulse_app, which answers strangers. Only the owner decides what is audited. Auditors read all tenants and place
+  -- holds, which no service that writes or drops evidence may do. Only the ops worker seals, verifies and drops months.
+  for v_routine in
+    select name, r.role
+    from (values
+      (null, '{audit.track, audit.untrack}'::regproc[]),
+      ('pulse_auditor', '{audit.count_events, audit.find_event, audit.hold, audit.read_all_events,
+        audit.read_events_between, audit.record_read, audit.release, audit.trace}'),
+      ('pulse_auditor', '{audit.count_rows, audit.read_leaves, audit.read_nodes}'),
+      ('pulse_ops', '{audit.count_rows, audit.read_leaves, audit.read_nodes}'),
+      ('pulse_ops', '{audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal,
+        audit.read_entries, audit.read_head, audit.read_place, audit.read_segment, audit.read_tombstones,
+        audit.read_unsealed, audit.read_verifications, audit.record_retention_run, audit.record_verification,
+        audit.register_epoch, audit.release_seal, audit.report_broken_log, audit.retention_candidate,
+        audit.set_retention}')
+    ) as r (role, names)
+    cross join unnest(r.names) as name
+    order by name::text, r.role
+  loop
+    execute format('revoke execute on function %s from pulse_app', v_routine.name);
+    if v_routine.role is not null then
+      execute format('grant execute on function %s to %I', v_routine.name, v_routine.role);
+    end if;
+  end loop;
 
   for v_view in
     select c.oid::regclass as name, r.role
@@ -40,7 +61,8 @@ begin
       ('api', 'pulse_operator', null),
       ('audit', 'pulse_operator', null),
       ('metrics', 'pulse_operator', null),
-      ('ops', 'pulse_operator', null)
+      ('ops', 'pulse_operator', null),
+      ('trace', 'pulse_operator', null)
     ) as r (schema, role, view) on c.relnamespace = r.schema::regnamespace and c.relname = coalesce(r.view, c.relname)
     where c.relkind = 'v' and c.relowner = current_user::regrole
     order by c.oid::regclass::text, r.role
@@ -81,9 +103,8 @@ $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
 grant usage on schema audit, core to pulse_auditor;
--- Who keeps evidence from being dropped is not who writes it or lets it go. An auditor who places a hold says who it is.
-revoke execute on function audit.hold, audit.release from pulse_app;
-grant execute on function audit.hold, audit.release, core.act, core.name_request to pulse_auditor;
+-- An auditor names the person who places a hold.
+grant execute on function core.act, core.name_request to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
 -- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the
@@ -97,41 +118,6 @@ grant select on public.audit_log to pulse_auditor;
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
--- The auditor's own functions are blind to tenants: they are for nobody else.
-grant execute on function
-  audit.count_events(text, timestamptz, timestamptz, text, uuid),
-  audit.count_rows(text),
-  audit.find_event(uuid, text),
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
-  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
-  audit.read_leaves(text, text, date, date),
-  audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text),
-  audit.trace(text)
-to pulse_auditor;
-revoke execute on function
-  audit.count_events(text, timestamptz, timestamptz, text, uuid),
-  audit.count_rows(text),
-  audit.find_event(uuid, text),
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
-  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
-  audit.read_leaves(text, text, date, date),
-  audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text),
-  audit.trace(text)
-from pulse_app;
--- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
--- drop a month, hold the sealer's lease or append a block that nobody signed.
-revoke execute on function
-  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
-  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
-from pulse_app;
-grant execute on function
-  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
-  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
-to pulse_ops;
 
 -- What the layer was when it was applied, for those who compare it with the catalog.
 grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_ops;
@@ -140,11 +126,6 @@ grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_o
 grant select on
   audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
-grant execute on function
-  audit.read_leaves(text, text, date, date), audit.count_rows(text), audit.read_nodes(smallint[], bigint[]),
-  audit.record_verification, audit.read_verifications
-to pulse_ops;
-revoke execute on function audit.record_verification, audit.read_verifications from pulse_app;
 -- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;
 alter default privileges revoke execute on routines from public;

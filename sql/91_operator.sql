@@ -1,6 +1,6 @@
 -- Operators look at everything but secrets, over all tenants, and run the repairs of docs/runbooks.md. A table with a
 -- column that holds a secret is granted by columns. A partition is read through its parent.
-grant usage on schema core, audit, evaluator, delivery, ops, metrics, api to pulse_operator;
+grant usage on schema core, audit, evaluator, delivery, ops, trace, metrics, api to pulse_operator;
 grant select on
   public.alembic_version, public.sql_layer, public.tenants,
   public.telemetry, public.device_state, evaluator.inbox, evaluator.lanes,

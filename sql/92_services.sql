@@ -35,10 +35,9 @@ grant execute on function
   delivery.claim, delivery.extend, delivery.finish, delivery.read_channel_secrets, delivery.reap, delivery.reseal_channel
 to pulse_delivery;
 
-grant usage on schema delivery to pulse_ops;
 grant execute on function
-  audit.newest_checkpoint, delivery.reap, ops.end_overdue_sessions, ops.ensure_partitions, ops.prune, ops.prune_telemetry,
-  ops.record_health, ops.record_service_metrics, ops.run_escalations, ops.set_default_limits
+  audit.newest_checkpoint, ops.end_overdue_sessions, ops.ensure_partitions, ops.prune, ops.prune_telemetry, ops.record_health,
+  ops.record_service_metrics, ops.run_escalations, ops.set_default_limits
 to pulse_ops;
 
 grant usage on schema ingest, evaluator, dispatcher, delivery to pulse_ui;

@@ -8,11 +8,8 @@ only databases with names of our own are touched, and the roles of Pulse.
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import asyncpg
 import hypothesis
@@ -23,52 +20,24 @@ from pytest_postgresql import factories
 
 from migrations.role_names import CALLERS
 from migrations.roles import ensure_roles
-from services.local.database import LocalStack
-from services.local.postgres import EmbeddedPostgres
+from services.cli.database import StackSettings
 from services.shared import db
-from services.shared.settings import OpsWorker, UiIot
-from tests.hardening import DEPLOYER, harden, make_deployer, migrate_as_deployer
-from tests.migrating import Migrator
-from tests.sealing import Seal, sealer_of
+from services.shared.settings import OpsSettings, UiSettings
+from tests.support.hardened_server import DEPLOYER, harden, make_deployer, migrate_as_deployer
+from tests.support.migrator import Migrator
+from tests.support.sealer import Seal, sealer_of
+from tests.support.server import ACTOR, PASSWORD, Server, throwaway_server
 
 # How long an example takes is the machine's business.
 hypothesis.settings.register_profile("pulse", deadline=None)
 hypothesis.settings.load_profile("pulse")
 
-PASSWORD = "only-for-tests"
-ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
 
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where the tests' server is; the attributes are those that pytest-postgresql asks for."""
-
-    host: str
-    port: str
-    user: str
-    password: str | None
-    options: str = ""
-    maintenance_dbname: str = "postgres"
-    template_dbname: str = "template1"
-
-    def url(self, *, database: str, user: str | None = None) -> str:
-        """URL of a database as the superuser, or as a role of Pulse."""
-        password = PASSWORD if user else self.password
-        login = quote(user or self.user, safe="") + (f":{quote(password, safe='')}" if password else "")
-        return f"postgresql://{login}@/{database}?host={quote(self.host, safe='')}&port={self.port}"
-
-
-@contextmanager
-def throwaway_server(home: Path) -> Iterator[EmbeddedPostgres]:
-    """Run a server without durability, of the programs that the tests are to use."""
-    programs = os.environ.get("PULSE_TEST_POSTGRES_BIN")
-    with EmbeddedPostgres(home, durable=False, bin_dir=Path(programs) if programs else None) as server:
-        if programs:
-            # Before Postgres 16 no map admits roles that it does not name; the socket's directory keeps strangers out.
-            (server.places.data / "pg_hba.conf").write_text("local all all trust\nlocal replication all trust\n")
-            with psycopg.connect(server.url(), autocommit=True) as session:
-                session.execute("select pg_reload_conf()")
-        yield server
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses the server, so that it can be run again on another version of Postgres."""
+    for item in items:
+        if "pg_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.database)
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +133,7 @@ async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
     """Pool of the services, as pulse_app, with their codecs."""
-    pool = await db.open_pool(UiIot(database_url=app_url))
+    pool = await db.open_pool(UiSettings(database_url=app_url))
     yield pool
     await pool.close()
 
@@ -172,7 +141,7 @@ async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
 @pytest.fixture
 async def ops_pool(ops_url: str) -> AsyncIterator[db.Pool]:
     """Pool of the ops worker, as pulse_ops."""
-    pool = await db.open_pool(OpsWorker(database_url=ops_url))
+    pool = await db.open_pool(OpsSettings(database_url=ops_url))
     yield pool
     await pool.close()
 
@@ -187,7 +156,7 @@ def seal(ops_pool: db.Pool, tmp_path: Path) -> Seal:
 @pytest.fixture
 async def auditor_pool(role_url: Callable[[str], str]) -> AsyncIterator[db.Pool]:
     """Pool of `pulse audit`, as pulse_auditor."""
-    pool = await db.open_pool(LocalStack(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
+    pool = await db.open_pool(StackSettings(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
     yield pool
     await pool.close()
 

@@ -12,7 +12,7 @@ import tempfile
 import tomllib
 from importlib.metadata import Distribution, distributions
 
-from tests.migrating import ROOT
+from tests.support.migrator import ROOT
 
 NEWEST = "newest"
 BEFORE_TELEMETRY = "0.141.1"
@@ -39,10 +39,8 @@ def check(version: str) -> str | None:
     """Run the tests under a version and say how they went in a line; their output when one failed."""
     with tempfile.TemporaryDirectory(prefix="pulse-fastapi-") as place:
         _install(place, "fastapi" if version == NEWEST else f"fastapi=={version}")
-        # With a websocket library uvicorn speaks it, and the tests then do too.
         _install(place, *[need for need in _find(place, "fastapi").requires or () if need.startswith("starlette")])
-        _install(place, "websockets")
-        files = [f"tests/test_{name}.py" for name in TESTS]
+        files = [f"tests/ui_iot/test_{name}.py" for name in TESTS]
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", *files],
             cwd=ROOT,

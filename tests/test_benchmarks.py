@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.migrating import Migrator
+from tests.support.migrator import Migrator
 
 ROOT = Path(__file__).parents[1]
 SHORT = {

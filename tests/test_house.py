@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.local.venv import installers_of
-from tests.migrating import ROOT
+from services.local.stack.venv import installers_of
+from tests.support.migrator import ROOT
 
 MODULES = [path for room in ("services", "exporter", "migrations") for path in (ROOT / room).rglob("*.py")]
 LONGEST_MODULE = 200
@@ -18,6 +18,10 @@ VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
 SHARED = {
     "audit",
+    "audit_writer",
+    "backoff",
+    "channels",
+    "destination",
     "connecting",
     "db",
     "door",
@@ -39,17 +43,19 @@ SHARED = {
     "secrets_settings",
     "server",
     "settings",
+    "tenant_id",
     "tracing",
     "visible_text",
     "web",
     "web_settings",
     "worker",
+    "write_once",
 }
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {
     "migrations": "it is what migrations are",
-    "services/shared/audit/": "COPY has no form of a function call",
+    "services/shared/audit_writer/": "COPY has no form of a function call",
 }
 _KINDS = "table|view|index|schema|function|procedure|trigger|role|sequence|type|policy|extension"
 STATEMENT = re.compile(
@@ -125,9 +131,23 @@ def test_python_holds_no_sql_beyond_a_call_or_a_select() -> None:
 def test_tests_never_sleep() -> None:
     """A test waits for a signal, polls with a deadline, or sets the clock; sleep(0) only lets others run."""
     sleeps = re.compile(r"\b(asyncio|time)\.sleep\((?!0\))")
-    found = {name(path) for path in (ROOT / "tests").rglob("*.py") if sleeps.search(path.read_text(encoding="utf-8"))}
+    # The tools of tests/chaos run for a length of real time.
+    modules = [path for path in (ROOT / "tests").rglob("*.py") if "chaos" not in path.parts or path.stem[:5] == "test_"]
+    found = {name(path) for path in modules if sleeps.search(path.read_text(encoding="utf-8"))}
     # The second one's server drips its answer on purpose.
-    assert found == {"tests/wait.py", "tests/test_http_client.py"}
+    assert found == {"tests/support/wait.py", "tests/shared/test_http_client.py"}
+
+
+def test_no_test_imports_another_test() -> None:
+    """What several tests need is in tests/support, or a fixture in the conftest.py of their room."""
+    imports = re.compile(r"^(?:from|import) tests\.(?!support\b)\S+", re.MULTILINE)
+    programs = re.compile(r"from tests\.(advisories|fastapi_versions) ")
+    found = {
+        f"{name(path)}: {line}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in imports.findall(programs.sub("", path.read_text(encoding="utf-8")))
+    }
+    assert found == set()
 
 
 def test_the_lock_names_no_registry() -> None:

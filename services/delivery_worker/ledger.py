@@ -12,10 +12,11 @@ from prometheus_client import Histogram
 
 from services.delivery_worker.job import Job, Result
 from services.shared import tracing
-from services.shared.db import UNAVAILABLE, Pool
+from services.shared.backoff import backoff_seconds
+from services.shared.db import UNAVAILABLE
 from services.shared.logging import tell
-from services.shared.settings import DeliveryWorker
-from services.shared.worker import backoff_seconds
+from services.shared.server import Process
+from services.shared.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,14 @@ class Ledger:
 
     def __init__(
         self,
-        pool: Pool,
+        process: Process,
         *,
         slot_freed: Callable[[], None],
         duration: Histogram,
-        settings: DeliveryWorker,
+        settings: DeliverySettings,
         due_in: Callable[[float], None],
     ) -> None:
-        self._pool = pool
+        self._process = process
         self._slot_freed = slot_freed
         self._duration = duration
         self._settings = settings
@@ -107,8 +108,9 @@ class Ledger:
             await self._write_until_done([result])
 
     async def _write(self, results: Sequence[Result]) -> None:
+        assert self._process.pool is not None
         with self._duration.time():
-            rows = await self._pool.fetch(
+            rows = await self._process.pool.fetch(
                 "select job_id, state, run_at"
                 " from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
                 *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),

@@ -45,7 +45,7 @@ class DeliveryWorker:
     """The jobs one process has in hand."""
 
     def __init__(self, process: Process, sender: Sender, slots: Slots, ledger: Ledger) -> None:
-        assert isinstance(process.settings, shared_settings.DeliveryWorker)
+        assert isinstance(process.settings, shared_settings.DeliverySettings)
         self._process = process
         self._settings = process.settings
         self._sender = sender
@@ -172,8 +172,7 @@ def _set_within_a_poll(event: asyncio.Event, seconds: float, poll_seconds: float
 async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncIterator[Sequence[Loop]]:
     """The loops of the process, with what they need open around them."""
     settings = process.settings
-    assert isinstance(settings, shared_settings.DeliveryWorker)
-    assert process.pool is not None
+    assert isinstance(settings, shared_settings.DeliverySettings)
     allow_private = settings.allow_private_destinations
     keys = KeyRing(settings.secrets_key_file)
     process.facts["channel_secrets"] = lambda: protection(keys.newest)
@@ -189,7 +188,7 @@ async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncI
         due = asyncio.Event()
         slots = Slots(due)
         ledger = Ledger(
-            process.pool,
+            process,
             slot_freed=slots.free,
             duration=process.metrics.processing("finish"),
             settings=settings,

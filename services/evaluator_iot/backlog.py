@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from services.evaluator_iot.work_share import WorkShare
-from services.shared.worker import backoff_seconds
+from services.shared.backoff import backoff_seconds
 
 MOST_TENANTS = 64
 """Passes over the others step over each of these; further busy tenants are evaluated with the others."""

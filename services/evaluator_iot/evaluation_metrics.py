@@ -1,16 +1,17 @@
 """What the evaluator shows of its passes besides the metrics of all workers."""
 
-from collections.abc import Sequence
-
 from prometheus_client import Counter, Gauge
 
 from services.shared.metrics import ProcessMetrics
+
+EVALUATE = "evaluate"
+EVALUATE_BACKLOG = "evaluate_backlog"
 
 
 class EvaluationMetrics:
     """Work done, the share of the limits that passes get now, and the tenants that are evaluated apart."""
 
-    def __init__(self, process: ProcessMetrics, *, operations: Sequence[str]) -> None:
+    def __init__(self, process: ProcessMetrics) -> None:
         labels, registry = ["service", "operation"], process.registry
         self._service = process.service
         self.registry = registry
@@ -35,7 +36,7 @@ class EvaluationMetrics:
             ["service"],
             registry=registry,
         )
-        for operation in operations:
+        for operation in (EVALUATE, EVALUATE_BACKLOG):
             self._pairs.labels(self._service, operation)
             self._share.labels(self._service, operation).set(1)
         self.tenants_are(busy=0, failing=0)

@@ -16,18 +16,16 @@ from typing import Any
 import asyncpg
 
 from services.evaluator_iot.backlog import Backlog
-from services.evaluator_iot.evaluation_metrics import EvaluationMetrics
+from services.evaluator_iot.evaluation_metrics import EVALUATE, EVALUATE_BACKLOG, EvaluationMetrics
 from services.evaluator_iot.work_share import WorkShare
 from services.shared import db, tracing
 from services.shared.db import Pool
 from services.shared.logging import tell
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
-
-LOOPS = ("evaluate", "evaluate_backlog")
 
 _MESSAGES = {
     "open": "alert opens",
@@ -62,7 +60,7 @@ class Evaluator:
 
     async def step(self, pool: Pool) -> int:
         """Evaluate the next tenants in turn; returns the readings and transitions, 0 when no tenant has work."""
-        self.metrics.pass_begins("evaluate", share=self._share.share)
+        self.metrics.pass_begins(EVALUATE, share=self._share.share)
         started = time.monotonic()
         without = self.backlog.tenant_ids()
         limits = [self._share.limit(most // _SHARE_OF_ALL) for most in (self.readings, self.pairs)]
@@ -77,7 +75,7 @@ class Evaluator:
         self._share.pass_ended(time.monotonic() - started)
         self._set_busy(row["busy_tenants"])
         goes_on = self._goes_on(row)
-        if rows := self._record("evaluate", row):
+        if rows := self._record(EVALUATE, row):
             self._rounds_without_work = 0
         return rows or int(goes_on)
 
@@ -86,7 +84,7 @@ class Evaluator:
         tenant = self.backlog.next()
         if tenant is None:
             return 0
-        self.metrics.pass_begins("evaluate_backlog", share=tenant.share.share)
+        self.metrics.pass_begins(EVALUATE_BACKLOG, share=tenant.share.share)
         started = time.monotonic()
         try:
             row = await pool.fetchrow(
@@ -111,7 +109,7 @@ class Evaluator:
         if not has_more:
             self.wake.set()
         # Another evaluator may hold all that is left: then the next look waits.
-        return self._record("evaluate_backlog", row) or int(not has_more)
+        return self._record(EVALUATE_BACKLOG, row) or int(not has_more)
 
     def _goes_on(self, row: Mapping[str, Any]) -> bool:
         """Return whether tenants may have work left: true until a round over all of them finds none."""
@@ -163,23 +161,21 @@ class Evaluator:
 def build(process: Process) -> list[Loop]:
     """Return the loops of the process."""
     settings = process.settings
-    assert isinstance(settings, EvaluatorIot)
+    assert isinstance(settings, EvaluatorSettings)
     evaluator = Evaluator(
         readings=settings.evaluator_batch_readings,
         pairs=settings.evaluator_batch_pairs,
         slow_seconds=settings.evaluator_slow_pass_seconds,
-        metrics=EvaluationMetrics(process.metrics, operations=LOOPS),
+        metrics=EvaluationMetrics(process.metrics),
     )
     process.faults.append(evaluator.fault)
     return [
         Loop(
-            "evaluate",
+            EVALUATE,
             evaluator.step,
             wake_on="pulse_evaluator",
             poll_seconds=settings.poll_seconds,
             wake=evaluator.wake,
         ),
-        Loop(
-            "evaluate_backlog", evaluator.step_backlog, poll_seconds=settings.poll_seconds, wake=evaluator.wake_backlog
-        ),
+        Loop(EVALUATE_BACKLOG, evaluator.step_backlog, poll_seconds=settings.poll_seconds, wake=evaluator.wake_backlog),
     ]

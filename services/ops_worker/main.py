@@ -1,4 +1,4 @@
-"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions, retention, lease reaping."""
+"""The timers of Pulse: sealing, escalation, attacks, health, metrics history, partitions and retention."""
 
 import asyncio
 import logging
@@ -22,7 +22,6 @@ from services.ops_worker.workers.audit_retention import AuditRetention
 from services.ops_worker.workers.audit_verifier import AuditVerifier
 from services.ops_worker.workers.escalation_worker import EscalationWorker
 from services.ops_worker.workers.layer_check import check_layer
-from services.ops_worker.workers.lease_reaper import LeaseReaper
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.ops_worker.workers.retention_worker import RetentionWorker
@@ -31,8 +30,8 @@ from services.shared.http_client import traced_client
 from services.shared.sealed_log.kept import Survey, survey
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.server import Process
-from services.shared.settings import OpsWorker
-from services.shared.worker import Loop, run_worker
+from services.shared.settings import OpsSettings
+from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +41,11 @@ VERIFY_POLL_SECONDS = 5.0
 SESSION_GUARD_SECONDS = 10.0
 """Time between two looks for transactions of readers that are overdue."""
 
-TIMERS = (
-    "run_escalations",
-    "reap_leases",
-    "detect_attacks",
-    "check_health",
-    "collect_metrics",
-    "ensure_partitions",
-    "prune",
-    "set_limits",
-    "end_sessions",
-    "seal_audit",
-    "anchor_checkpoint",
-    "verify_audit",
-    "drop_audit_months",
-)
 
-
-def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
+def loops(settings: OpsSettings, client: httpx.AsyncClient) -> Sequence[Loop]:
     """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
     urls = settings.status_urls
     escalation = EscalationWorker(batch=settings.escalation_batch)
-    reaper = LeaseReaper(batch=settings.lease_reap_batch)
     monitor = HealthMonitor(
         client=client,
         urls=urls,
@@ -86,7 +68,6 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     )
     return [
         Loop("run_escalations", escalation.run, wake_on="pulse_ops", poll_seconds=settings.poll_seconds),
-        Loop("reap_leases", reaper.reap, poll_seconds=settings.poll_seconds),
         Loop("detect_attacks", detect_attacks, poll_seconds=settings.attack_detection_seconds, is_timer=True),
         Loop("check_health", monitor.check, poll_seconds=settings.health_seconds, is_timer=True),
         Loop("collect_metrics", collector.collect, poll_seconds=settings.service_metrics_seconds, is_timer=True),
@@ -97,7 +78,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     ]
 
 
-def make_sealer(settings: OpsWorker) -> Sealer:
+def make_sealer(settings: OpsSettings) -> Sealer:
     """Return the sealer, which knows the largest tree of all kept checkpoints: a smaller log is not sealed."""
     named = settings.audit_log_name if "audit_log_name" in settings.model_fields_set else None
     keys = KeyFile(settings.audit_key_file, named)
@@ -113,7 +94,7 @@ def make_sealer(settings: OpsWorker) -> Sealer:
             found = survey(settings.audit_anchor_dir, keys.verifiers())
         except (KeyFault, OSError) as fault:
             found = Survey(None, [f"the kept checkpoints were not read: {fault}"])
-        sealer.seen, sealer.status.anchor_faults = found
+        sealer.history.seen, sealer.status.anchor_faults = found
         for fault_text in found.faults:
             log.error("an anchor is not as it should be: %s", fault_text)
     return sealer
@@ -121,7 +102,7 @@ def make_sealer(settings: OpsWorker) -> Sealer:
 
 @asynccontextmanager
 async def sealing_loops(
-    process: Process, settings: OpsWorker, client: httpx.AsyncClient
+    process: Process, settings: OpsSettings, client: httpx.AsyncClient
 ) -> AsyncIterator[Sequence[Loop]]:
     """Sealing, handing out what was signed, letting old months go: apart, so that one that hangs delays no block."""
     file = FileAnchor(settings.audit_anchor_dir)
@@ -160,7 +141,7 @@ async def sealing_loops(
 @asynccontextmanager
 async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
-    assert isinstance(process.settings, OpsWorker)
+    assert isinstance(process.settings, OpsSettings)
     # The services are the operator's own addresses, and by default on this machine: no proxy stands before them.
     direct = replace(process.settings.egress, proxy=None)
     async with (
@@ -170,8 +151,3 @@ async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     ):
         timers = [*loops(process.settings, client), *sealing]
         yield [replace(timer, step=name_the_role(timer.step)) for timer in timers]
-
-
-def main() -> None:
-    """Run until SIGTERM."""
-    run_worker(OpsWorker, build, loops=TIMERS)

@@ -71,5 +71,5 @@ end
 $$;
 
 comment on function delivery.reap(integer, double precision, double precision) is
-  'Ends at most p_limit leases that ran out: the attempt is recorded as unknown, the job is tried again or, with its '
-  'attempts used up, dies. Any worker may call it. Returns how many.';
+  'End at most p_limit expired leases and return their number. Each attempt is recorded as unknown. Its job is retried after '
+  'the back-off, or is dead after its last attempt. Only the delivery worker calls it, with its configured back-off.';

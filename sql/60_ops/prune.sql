@@ -17,25 +17,16 @@ begin
       p_before => v_now - make_interval(days => p_service_metrics_days),
       p_limit => p_limit
     )
-    || ops._prune_idempotency_keys(p_before => v_now - interval '24 hours', p_limit => p_limit)
-    -- A key that has ended stays known for 90 days, so that its use is recorded as what it is.
-    || ops._prune_credentials(
-      p_before => v_now,
-      p_keys_before => v_now - interval '90 days',
-      p_limit => p_limit
+    || jsonb_build_object(
+      'idempotency_keys',
+      ops._prune_rows('ingest.idempotency_keys', 'created_at', v_now - interval '24 hours', p_limit),
+      'revocations',
+      ops._prune_rows('public.revocations', 'expires_at', v_now, p_limit),
+      -- An expired key stays known for 90 days, so that a request with it is recorded under the key's name.
+      'api_keys',
+      ops._prune_rows('public.api_keys', 'expires_at', v_now - interval '90 days', p_limit)
     );
-  return query
-    select entry.key, entry.value::bigint
-    from jsonb_each_text(v_removed) entry
-    where entry.value <> '0'
-    order by entry.key;
-  if found then
-    perform ops._audit(
-      p_event_type => 'system.pruned',
-      p_message => 'Rows past their retention were removed.',
-      p_details => jsonb_build_object('removed', v_removed)
-    );
-  end if;
+  return query select r.* from ops._report_pruned(v_removed, 'Rows past their retention were removed.') r;
 end
 $$;
 

@@ -20,17 +20,9 @@ begin
   v_partition := ops._drop_old_telemetry(p_before => v_before);
   v_removed := v_removed || jsonb_build_object('telemetry_partitions', num_nonnulls(v_partition));
   return query
-    select entry.key, entry.value::bigint
-    from jsonb_each_text(v_removed) entry
-    where entry.value <> '0'
-    order by entry.key;
-  if found then
-    perform ops._audit(
-      p_event_type => 'system.pruned',
-      p_message => 'Readings past their retention were removed.',
-      p_details => jsonb_build_object('removed', v_removed, 'partition', v_partition)
-    );
-  end if;
+    select r.*
+    from ops._report_pruned(
+      v_removed, 'Readings past their retention were removed.', jsonb_build_object('partition', v_partition)) r;
 end
 $$;
 

@@ -1,6 +1,6 @@
 create view metrics.channels_paused as
 select known.channel_kind, count(p.channel_id) as value
-from (values ('webhook'), ('slack'), ('teams'), ('pagerduty')) known (channel_kind)
+from delivery._channel_kinds() known (channel_kind)
 left join (
   select c.kind, p.channel_id
   from delivery.lanes p

@@ -11,7 +11,7 @@ with by_kind as (
   group by 1
 )
 select counted.state, known.channel_kind, coalesce(counted.jobs, 0)::bigint as value
-from (values ('webhook'), ('slack'), ('teams'), ('pagerduty'), ('deleted')) known (channel_kind)
+from (select k.kind from delivery._channel_kinds() k union all values ('deleted')) known (channel_kind)
 left join by_kind k on k.channel_kind = known.channel_kind
 cross join lateral (values ('due', k.due), ('scheduled', k.scheduled), ('leased', k.leased)) counted (state, jobs);
 

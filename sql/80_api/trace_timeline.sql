@@ -14,7 +14,7 @@ language sql volatile security definer
 rows 20
 set search_path = pg_catalog, pg_temp
 as $$
-  select * from ops._trace_spans(p_trace_id, core.current_tenant(), p_most)
+  select * from trace._spans(p_trace_id, core.current_tenant(), p_most)
 $$;
 
 comment on function api.trace_timeline(text, integer) is

@@ -14,10 +14,10 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.shared import tracing
+from services.shared.backoff import backoff_seconds
 from services.shared.db import Pool
 from services.shared.sealed_log.kept import TOMBSTONES
 from services.shared.sealed_log.note import split_notes
-from services.shared.worker import backoff_seconds
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,6 @@ class FileAnchor:
         """The tombstones that were kept."""
         path = self._directory / TOMBSTONES
         return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
-
-    def newest_first(self) -> Iterator[str]:
-        """The checkpoints that were kept, the newest first."""
-        for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
-            yield from reversed(split_notes(path.read_text(encoding="utf-8", errors="replace")))
 
     def newest_of_each_day(self) -> Iterator[tuple[str, str]]:
         """Yield the name of each file of checkpoints and the newest note in it, the newest file first."""

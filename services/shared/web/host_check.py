@@ -70,15 +70,12 @@ class HostCheck:
             if name == b"host":
                 if self._hosts.admits(value):
                     break
-                await _refuse(scope, send)
+                await _refuse(send)
                 return
         await self.app(scope, receive, send)
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-        return
+async def _refuse(send: Send) -> None:
     known = tracing.current_trace_id()
     trace_id = known or tracing.start().trace_id
     document = {

@@ -27,12 +27,11 @@ _UNLESS_GIVEN: Final[tuple[Header, ...]] = (
 _NAMES: Final = frozenset(name for name, _ in _UNLESS_GIVEN)
 _ENCRYPTED: Final[tuple[Header, ...]] = ((b"strict-transport-security", b"max-age=31536000"),)
 _ALL: Final = {"http": (*_ALWAYS, *_UNLESS_GIVEN), "https": (*_ALWAYS, *_UNLESS_GIVEN, *_ENCRYPTED)}
-_EXTENSION: Final = "websocket.http.response"
 
 
 def headers_for(scheme: str) -> tuple[Header, ...]:
     """Return the headers of an answer over http or https that has none of its own."""
-    return _ALL["https" if scheme in ("https", "wss") else "http"]
+    return _ALL["https" if scheme == "https" else "http"]
 
 
 class SecureHeaders:
@@ -43,41 +42,14 @@ class SecureHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        kind = scope["type"]
-        if kind == "http":
-            # The scheme is read with the answer: the application may learn from a proxy that it is https.
-            async def secured(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message = {**message, "headers": _complete(message.get("headers", ()), scope.get("scheme", "http"))}
-                await send(message)
 
-            await self.app(scope, receive, secured)
-        elif kind == "websocket":
-            await self.app(scope, receive, _Denial(scope, send).send)
-        else:
-            await self.app(scope, receive, send)
+        # The scheme is read with the answer: the application may learn from a proxy that it is https.
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": _complete(message.get("headers", ()), scope.get("scheme", "http"))}
+            await send(message)
 
-
-class _Denial:
-    """The answer to a websocket that is refused. A server without the extension answers 403 by itself."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
-        self._send = send
-        self._can_deny = _EXTENSION in scope.get("extensions", ())
-        self._accepted = False
-
-    async def send(self, message: Message) -> None:
-        """Pass the message on; a refusal becomes an answer with the headers."""
-        kind, scheme = message["type"], self._scope.get("scheme", "http")
-        if kind == f"{_EXTENSION}.start":
-            await self._send({**message, "headers": _complete(message.get("headers", ()), scheme)})
-        elif kind == "websocket.close" and self._can_deny and not self._accepted:
-            await self._send({"type": f"{_EXTENSION}.start", "status": 403, "headers": list(headers_for(scheme))})
-            await self._send({"type": f"{_EXTENSION}.body", "body": b""})
-        else:
-            self._accepted = self._accepted or kind == "websocket.accept"
-            await self._send(message)
+        await self.app(scope, receive, secured)
 
 
 def _complete(headers: Iterable[Header], scheme: str) -> list[Header]:

@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -25,14 +25,51 @@ from typing import NoReturn
 import asyncpg
 
 from services.shared import db
+from services.shared.backoff import backoff_seconds
 from services.shared.connecting.connector import Connector
 from services.shared.server import Process
-from services.shared.worker.backoff import backoff_seconds
 from services.shared.worker.metrics import ListenerState, WorkerMetrics
-from services.shared.worker.suspects import describe, find_suspects
-from services.shared.worker.waiting import wait_for_any
 
 log = logging.getLogger(__name__)
+
+# Longest wait for the sessions behind a lock: they are for a log line only.
+_SUSPECTS_SECONDS = 2.0
+
+
+async def wait_for_any(seconds: float, *events: asyncio.Event) -> None:
+    """Return when one of the events is set, or after that time."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def find_suspects(pool: db.Pool, *, whole_server: bool = False) -> Sequence[asyncpg.Record]:
+    """Return the sessions that block others, then those with the oldest transactions; none if they cannot be read."""
+    try:
+        async with pool.acquire(timeout=_SUSPECTS_SECONDS) as connection:
+            sessions: Sequence[asyncpg.Record] = await connection.fetch(
+                "select pid, role, state, open_seconds, blocks from ops.lock_suspects($1)",
+                whole_server,
+                timeout=_SUSPECTS_SECONDS,
+            )
+            return sessions
+    except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
+        log.debug("sessions not read: %s: %s", type(error).__name__, error)
+        return ()
+
+
+def describe(suspects: Sequence[asyncpg.Record]) -> str:
+    """Return one line about the sessions, the most likely first."""
+    return "; ".join(
+        f"pid {session['pid']} of role {session['role']} ({session['state'] or 'hidden'}"
+        + (f", open for {session['open_seconds']:.0f} s" if session["open_seconds"] is not None else "")
+        + (f", blocks {session['blocks']}" if session["blocks"] else "")
+        + ")"
+        for session in suspects
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,10 @@ from datetime import UTC, datetime
 import asyncpg
 
 from services.shared import db, otlp
+from services.shared.backoff import backoff_seconds
 from services.shared.server import Process
-from services.shared.worker.backoff import backoff_seconds
-from services.shared.worker.listener import Listener
+from services.shared.worker.listener import Listener, describe, find_suspects, wait_for_any
 from services.shared.worker.metrics import WorkerMetrics
-from services.shared.worker.suspects import describe, find_suspects
-from services.shared.worker.waiting import wait_for_any
 
 log = logging.getLogger(__name__)
 

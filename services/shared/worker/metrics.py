@@ -1,7 +1,8 @@
 """What a worker counts of its passes and of its listener; every series is there from the start of the process."""
 
 import time
-from collections.abc import Iterable
+from collections import Counter as Counted
+from collections.abc import Collection
 from functools import partial
 from typing import Literal, get_args
 
@@ -16,13 +17,11 @@ ROW_BUCKETS = (0, 1, 10, 100, 1000, 10000)
 
 
 class WorkerMetrics:
-    """The metrics of one worker process.
+    """The metrics of one worker process; loops: the operations of its loops."""
 
-    loops: operations of its loops, known before the database is. tasks: what it measures beside them.
-    """
-
-    def __init__(self, process: ProcessMetrics, *, loops: Iterable[str], tasks: Iterable[str] = ()) -> None:
-        self.loops = frozenset(loops)
+    def __init__(self, process: ProcessMetrics, *, loops: Collection[str]) -> None:
+        if twice := [operation for operation, count in Counted(loops).items() if count > 1]:
+            raise ValueError(f"two loops are called {twice[0]}: each loop of a worker needs an operation of its own")
         self._service = process.service
         self._processing = process.processing
         labels, registry = ["service", "operation"], process.registry
@@ -53,11 +52,9 @@ class WorkerMetrics:
             "pulse_listener_restarts_total", "Times the listener connected anew.", ["service"], registry=registry
         )
         self._restarts.labels(self._service)
-        self._succeeded_at = dict.fromkeys(self.loops, time.monotonic())
-        for operation in self.loops:
+        self._succeeded_at = dict.fromkeys(loops, time.monotonic())
+        for operation in loops:
             self._show(operation)
-        for task in tasks:
-            self._processing(task)
 
     def _show(self, operation: str) -> None:
         self._processing(operation)

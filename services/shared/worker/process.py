@@ -9,14 +9,13 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 
 from services.shared import db
+from services.shared.backoff import backoff_seconds
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, record_process, run_process, serve_process, status_app, stop_on_signals
 from services.shared.settings import Settings
-from services.shared.worker.backoff import backoff_seconds
-from services.shared.worker.listener import Listener
+from services.shared.worker.listener import Listener, wait_for_any
 from services.shared.worker.loop import Loop, run_loop
 from services.shared.worker.metrics import WorkerMetrics
-from services.shared.worker.waiting import wait_for_any
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,10 @@ log = logging.getLogger(__name__)
 PASS_GRACE_SECONDS = 4.0
 
 Build = Callable[[Process], Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]]]
-"""Makes the loops of a process; a context manager when something must be opened and closed around them."""
+"""Returns the table of a worker's loops, before there is a database; a context manager opens and closes what they need.
+
+The metrics of the loops are made from the same table, so a loop cannot be without its metrics.
+"""
 
 
 def entered(
@@ -85,19 +87,19 @@ class _PoolOf:
         return self._process.pool.get_idle_size() if self._process.pool is not None else 0
 
 
-async def _run(settings: Settings, build: Build, loops: Sequence[str], tasks: Sequence[str]) -> None:
+async def _run(settings: Settings, build: Build) -> None:
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
-    metrics = WorkerMetrics(process.metrics, loops=loops, tasks=tasks)
     process.metrics.watch_pool(_PoolOf(process))
-    listener = Listener(process, metrics)
     server = asyncio.create_task(serve_process(process, status_app(process), stop=stop), name="status-server")
     server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
     try:
-        process.pool = await connect(process, stop)
-        if process.pool is not None:
-            async with entered(build(process)) as built:
-                await run_loops(process, built, metrics=metrics, listener=listener, stop=stop)
+        async with entered(build(process)) as loops:
+            metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])
+            listener = Listener(process, metrics)
+            process.pool = await connect(process, stop)
+            if process.pool is not None:
+                await run_loops(process, loops, metrics=metrics, listener=listener, stop=stop)
     finally:
         process.stopping = True
         stop.set()
@@ -110,7 +112,6 @@ async def run_loops(
     process: Process, loops: Sequence[Loop], *, metrics: WorkerMetrics, listener: Listener, stop: asyncio.Event
 ) -> None:
     """Run the loops side by side until stop is set, with what goes before the first pass and after the last."""
-    assert {loop.operation for loop in loops} == metrics.loops
     channels = {loop.wake_on for loop in loops if loop.wake_on is not None}
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -133,12 +134,6 @@ async def run_loops(
     await record_process(process, "stopped")
 
 
-def run_worker(
-    settings_class: type[Settings], build: Build, *, loops: Sequence[str], tasks: Sequence[str] = ()
-) -> None:
-    """Run a worker process until SIGTERM; exits 0 after a clean stop, 1 with one line when it cannot start.
-
-    loops: operations of the loops that build makes, tasks: what it measures beside them. Their metrics are there
-    before the database is.
-    """
-    run_process(settings_class, lambda settings: _run(settings, build, loops, tasks))
+def run_worker(settings_class: type[Settings], build: Build) -> None:
+    """Run a worker process until SIGTERM; exit 0 after a clean stop, 1 with one line when it cannot start."""
+    run_process(settings_class, lambda settings: _run(settings, build))

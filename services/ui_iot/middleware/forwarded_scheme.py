@@ -1,14 +1,12 @@
-"""The scheme that a client used, as far as our own proxy reports it."""
+"""The scheme that a client used, as far as a trusted proxy reports it."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.ui_iot.client_address import ClientAddress
-
-_SECURE = {"http": "https", "ws": "wss"}
+from services.ui_iot.auth.client_address import ClientAddress
 
 
 class ForwardedScheme:
-    """Sets the scheme to https when a trusted proxy ended TLS (X-Forwarded-Proto)."""
+    """Sets the scheme to https if a trusted proxy terminated TLS (X-Forwarded-Proto)."""
 
     def __init__(self, app: ASGIApp, addresses: ClientAddress) -> None:
         self.app = app
@@ -16,16 +14,14 @@ class ForwardedScheme:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] in ("http", "websocket"):
-            client = scope.get("client")
-            if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
-                # In place: the headers for browsers are added outside and need it too.
-                scheme = scope.get("scheme", "http")
-                scope["scheme"] = _SECURE.get(scheme, scheme)
+        client = scope.get("client")
+        if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
+            # In place, because an outer layer adds the headers for browsers and needs the scheme.
+            scope["scheme"] = "https"
         await self.app(scope, receive, send)
 
 
 def _last_is_https(scope: Scope) -> bool:
-    """Return whether the proxy next to us was asked with https: what stands left of its word is a client's."""
+    """Return whether the nearest proxy received https. A client may have written the entries left of the last one."""
     lines = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
     return bool(lines) and lines[-1].rpartition(b",")[2].strip().lower() == b"https"

@@ -1,6 +1,6 @@
-"""What the API tells about its requests and websockets: durations, what is open now, one log line each.
+"""Metrics and log lines of the API's requests.
 
-No label takes a value from a client: methods, templates, statuses and close codes come from closed sets.
+No label takes a value from a client: methods, templates and statuses come from closed sets.
 """
 
 import contextlib
@@ -9,12 +9,13 @@ import time
 from bisect import bisect_left
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from starlette.types import Scope
 
 from services.shared.logging import tell
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.shared.tracing import TraceContext
+from services.ui_iot.auth.request_context import find_context
 from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,8 @@ log = logging.getLogger(__name__)
 KNOWN_METHODS: Final = frozenset(
     ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 )
-# IANA's registry of RFC 6455 close codes; a peer may send any number up to 4999.
-KNOWN_CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1005, 1016), 3000, 3003, 3008))
 OTHER: Final = "_OTHER"
 LONGEST_LOGGED_PATH: Final = 256
-# A connection lives from seconds to days; OpenTelemetry has no boundaries for it.
-WEBSOCKET_BUCKETS: Final = (0.1, 1, 10, 60, 300, 900, 3600, 14400, 86400)
-INTERNAL_ERROR: Final = 1011
 EXEMPLAR_SECONDS: Final = 1.0
 
 
@@ -78,24 +74,10 @@ class HttpMeter:
             "Requests that could not be measured or logged.",
             registry=metrics.registry,
         )
-        self.open_websockets = 0
-        """The same of websockets."""
-        open_websockets = Gauge(
-            "pulse_websocket_connections_open", "Websockets accepted and not closed.", registry=metrics.registry
-        )
-        open_websockets.set_function(lambda: self.open_websockets)
-        self._websocket_duration = Histogram(
-            "pulse_websocket_duration_seconds",
-            "Seconds from the acceptance of a websocket to its end.",
-            ["path_template", "close_code"],
-            buckets=WEBSOCKET_BUCKETS,
-            registry=metrics.registry,
-        )
 
     def observe_response(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
         """Observe and log a response; its trace is shown beside the bucket when it is on record."""
-        # A websocket that was not opened is a GET that was answered.
-        method = scope.get("method", "GET")
+        method = scope["method"]
         if method not in KNOWN_METHODS:
             method = OTHER
         key = (method, self._templates.of(scope), status)
@@ -106,34 +88,26 @@ class HttpMeter:
             if series is None:
                 series = self._series[label] = _Series(self._duration.labels(label[0], label[1], str(status)))
             self._series[key] = series
-        attempt = scope.get("pulse.attempt")
-        on_record = attempt is not None and attempt.on_record
-        series.observe(seconds, trace_id=context.trace_id if on_record else None)
+        request = find_context(scope)
+        series.observe(seconds, trace_id=context.trace_id if request is not None and request.is_on_record else None)
         if status >= 500:
             self._failures.inc()
-        _log_end(scope, context, key, seconds, outcome="status_code", failed=status >= 500)
+        _log_end(scope, context, key, seconds)
 
     def _bounded(self, scope: Scope, key: tuple[str, str, int]) -> tuple[str, str, int]:
         """Return the labels of a request: one without a caller makes few, or anybody could make /metrics large.
 
         A caller makes none for the methods that an address does not have.
         """
-        if "pulse.attempt" not in scope:
+        request = find_context(scope)
+        if request is None:
             return key
         method, template, status = key
         is_declared = self._templates.declares(method, template)
-        if scope.get("pulse.principal") is not None:
+        if request.principal is not None:
             return key if is_declared or template == UNMATCHED else (OTHER, template, status)
         is_kept = template == UNMATCHED or (is_declared and method != "HEAD")
         return key if is_kept else (OTHER, UNMATCHED, status)
-
-    def observe_websocket(self, scope: Scope, context: TraceContext, code: int, seconds: float) -> None:
-        """Observe and log a websocket that was open."""
-        template = self._templates.of(scope)
-        label = str(code) if code in KNOWN_CLOSE_CODES else OTHER
-        self._websocket_duration.labels(template, label).observe(seconds)
-        key, failed = ("WEBSOCKET", template, code), code == INTERNAL_ERROR
-        _log_end(scope, context, key, seconds, outcome="close_code", failed=failed)
 
     def count_error(self) -> None:
         """Count a request that could not be measured or logged."""
@@ -141,21 +115,19 @@ class HttpMeter:
             self._errors.inc()
 
 
-def _log_end(
-    scope: Scope, context: TraceContext, key: tuple[str, str, int], seconds: float, *, outcome: str, failed: bool
-) -> None:
+def _log_end(scope: Scope, context: TraceContext, key: tuple[str, str, int], seconds: float) -> None:
+    request = find_context(scope)
     extras = {
         "method": key[0],
         "path": scope["path"][:LONGEST_LOGGED_PATH],
         "path_template": key[1],
-        outcome: key[2],
+        "status_code": key[2],
         "duration_ms": round(seconds * 1000, 3),
-        "client_address": scope.get("pulse.client_address"),
+        "client_address": None if request is None else request.ip_address,
     }
     if context.foreign_trace_id is not None:
         extras["foreign_trace_id"] = context.foreign_trace_id
-    principal = scope.get("pulse.principal")
-    if principal is not None:
-        extras["tenant_id"] = principal.tenant_id
-        extras["actor_id"] = principal.actor.id
-    tell(log, logging.ERROR if failed else logging.INFO, f"{key[0]} {key[1]} {key[2]}", extras)
+    if request is not None and request.principal is not None:
+        extras["tenant_id"] = request.principal.tenant_id
+        extras["actor_id"] = request.principal.actor.id
+    tell(log, logging.ERROR if key[2] >= 500 else logging.INFO, f"{key[0]} {key[1]} {key[2]}", extras)

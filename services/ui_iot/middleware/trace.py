@@ -1,6 +1,6 @@
 """The outermost layer of the API: trace id in and out, one log line and one duration for each request.
 
-Hand-written, because every request pays for it: `pulse bench http` says how much.
+Hand-written, because every request pays for it: `pulse bench http` measures the cost.
 """
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,11 +10,10 @@ from services.shared.metrics import ProcessMetrics
 from services.ui_iot.middleware.exchange import Exchange
 from services.ui_iot.middleware.http_meter import HttpMeter
 from services.ui_iot.middleware.path_template import PathTemplates
-from services.ui_iot.middleware.websocket import Conversation
 
 
 class TraceMiddleware:
-    """Wraps the whole application; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
+    """Wraps the whole application. `unmeasured` has the probes' paths, which are traced but not logged or counted."""
 
     def __init__(
         self,
@@ -30,22 +29,14 @@ class TraceMiddleware:
         self._meter = HttpMeter(metrics, templates=templates, unmeasured=unmeasured)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hold one websocket, within its trace."""
-        exchange: Exchange | Conversation
-        if scope["type"] == "http":
-            exchange = Exchange(self._meter, scope, send, trust=self._trust)
-        elif scope["type"] == "websocket":
-            exchange = Conversation(self._meter, scope, receive, send, trust=self._trust)
-            receive = exchange.receive
-        else:
-            await self.app(scope, receive, send)
-            return
+        """Answer one request within its trace."""
+        exchange = Exchange(self._meter, scope, send, trust=self._trust)
         token = tracing.enter(exchange.context)
         try:
             await self.app(scope, receive, exchange.send)
         except BaseException as error:
             exchange.error = error
-            # After a complete response there is nothing left to tell the server; what failed is logged where it failed.
+            # After a complete response the server needs no error, and the failed code has logged its own.
             if not exchange.complete or not isinstance(error, Exception):
                 raise
         finally:

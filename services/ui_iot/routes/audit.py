@@ -4,17 +4,18 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit_trail import Reading, read_place, write_place
+from services.ui_iot.audit.trail import TrailReading, read_place, write_place
+from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.fields import Moment, TraceId, shown
-from services.ui_iot.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.openapi import problems
-from services.ui_iot.paging import PageQuery
-from services.ui_iot.principal import Caller, Principal
+from services.ui_iot.resources.fields import Moment, TraceId, shown
+from services.ui_iot.resources.paging import PageQuery
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
@@ -115,7 +116,7 @@ class AuditFilter(BaseModel):
     """Only events before this time."""
 
     def matching(self) -> dict[str, Any]:
-        """The conditions that are set, as JSON values."""
+        """Return the filters that are set, as JSON values."""
         return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
 
@@ -126,8 +127,8 @@ class AuditQuery(AuditFilter, PageQuery):
     """Which end of the sealed order comes first."""
 
 
-async def record_read(request: Request, api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
-    """Write to the trail that it is read, before anybody sees it. events: None when they are still to come."""
+async def record_read(api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
+    """Record a read of the trail before its events are shown. events: their number, or None if not known yet."""
     await api.audit.record(
         AuditEvent(
             event_type="audit.read",
@@ -136,7 +137,7 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
             actor_type=caller.actor.type,
             actor_id=caller.actor.id,
             actor_name=caller.actor.name,
-            ip_address=request.scope["pulse.client_address"],
+            ip_address=caller.ip_address,
             details={
                 "filter": query.model_dump(mode="json", exclude_none=True, exclude={"cursor", "after"}),
                 "events": events,
@@ -147,9 +148,7 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
 
 
 @router.get("/events", response_model=AuditPage, responses=problems(), openapi_extra=allow(AUDITORS))
-async def list_audit_events(
-    request: Request, api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]
-) -> dict[str, Any]:
+async def list_audit_events(api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]) -> dict[str, Any]:
     """List the tenant's audit events in their sealed order, the newest first unless order says otherwise.
 
     Only sealed events are shown, so that no later one can appear before them: an event is at most about a second late.
@@ -157,10 +156,10 @@ async def list_audit_events(
     then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
     it quick. Reading is an audit event too; repeated reads share one within a minute.
     """
-    reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
+    reading = TrailReading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)
     found = await api.read(caller, lambda connection: reading.of_tenant(connection, place))
-    await record_read(request, api, caller, query, len(found.events))
+    await record_read(api, caller, query, len(found.events))
     newest = (query.cursor or write_place(found.end)) if reading.newest_first else write_place(found.place)
     return {
         "items": found.events,

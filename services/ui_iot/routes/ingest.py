@@ -13,18 +13,20 @@ from starlette.responses import Response
 
 from services.shared import tracing
 from services.shared.logging import tell
+from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.fields import shown
-from services.ui_iot.guard import REPORTERS, GuardedRoute, allow
+from services.ui_iot.http.problem_handlers import LIMIT_REACHED
+from services.ui_iot.http.problems import TooLarge, Unprocessable, Unreadable
+from services.ui_iot.ingest.readings import SERIES_LIMIT, ReadingBatch, ReadingLimits
+from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
-from services.ui_iot.principal import Caller, Principal
-from services.ui_iot.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
-from services.ui_iot.readings import SERIES_LIMIT, Batch, Limits
-from services.ui_iot.readings_body import check_items, decode_body
+from services.ui_iot.resources.fields import shown
 
 log = logging.getLogger(__name__)
 
-# As many refused readings stand in the audit event; the counts by reason are complete.
+# Refused readings that the audit event lists. Its counts by reason are complete.
 AUDITED_REFUSALS = 20
 _OUTCOMES = ("accepted", "duplicates", "overwritten")
 
@@ -132,13 +134,13 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     counts = {**stored, "refused": len(batch.refused)}
     tell(log, logging.INFO, "readings received", {**counts, "tenant_id": caller.tenant_id})
     if batch.refused:
-        _audit_refused(api, caller, batch, address=request.scope["pulse.client_address"])
+        _audit_refused(api, caller, batch)
     body = {**counts, "refused": batch.refused, "trace_id": tracing.current_trace_id()}
     return Response(orjson.dumps(body), 202, media_type="application/json")
 
 
-def _limits(api: Backend, caller: Principal) -> Limits:
-    return Limits(
+def _limits(api: Backend, caller: Principal) -> ReadingLimits:
+    return ReadingLimits(
         now=datetime.now(UTC),
         max_age_seconds=api.settings.ingest_max_age_seconds,
         max_future_seconds=api.settings.ingest_max_future_seconds,
@@ -146,8 +148,8 @@ def _limits(api: Backend, caller: Principal) -> Limits:
     )
 
 
-async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int]:
-    """Store the good readings and return how many were accepted, duplicates and overwritten."""
+async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[str, int]:
+    """Store the accepted readings and return the number of each outcome."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
     try:
@@ -155,7 +157,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     except asyncpg.PostgresError as error:
         if error.sqlstate != LIMIT_REACHED:
             raise
-        # Known series go on. To find them first would cost every request, so only one that passed the limit pays.
+        # Readings of known series are still stored. Finding them first would cost every request, so only this one pays.
         row = await _record(api, caller, batch, skip_new_series=True)
     batch.refuse_stored(row["refused"])
     above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
@@ -164,7 +166,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
-async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_series: bool = False) -> Any:
+async def _record(api: Backend, caller: Principal, batch: ReadingBatch, *, skip_new_series: bool = False) -> Any:
     return await api.change(
         caller,
         lambda connection: connection.fetchrow(
@@ -180,7 +182,7 @@ async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_ser
     )
 
 
-def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: str | None) -> None:
+def _audit_refused(api: Backend, caller: Principal, batch: ReadingBatch) -> None:
     first: list[dict[str, Any]] = [
         {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
     ]
@@ -188,6 +190,6 @@ def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: st
         reasons=Counter(entry["reason"] for entry in batch.refused),
         tenant_id=caller.tenant_id,
         actor=caller.actor,
-        ip_address=address,
+        ip_address=caller.ip_address,
         details={"first": first},
     )

@@ -1,0 +1,5 @@
+"""Entry point of `python -m services.cli`."""
+
+from services.cli.program import main
+
+main()

@@ -1,0 +1,90 @@
+"""The audit trail in its sealed order, as it grows, read as pulse_auditor."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import orjson
+from pydantic import ValidationError
+
+from services.cli.audit.asking import record_read
+from services.cli.errors import LocalError
+from services.shared import db
+from services.shared.visible_text import escape_json, terminal_text
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
+from services.ui_iot.http.problems import Unprocessable
+from services.ui_iot.routes.audit import AuditFilter
+
+# As often as the API's tails look, while the sealer makes at most two blocks a second.
+LOOK_SECONDS = 0.2
+
+
+@dataclass(slots=True, kw_only=True)
+class Tail:
+    """What is shown of whom. place: right after what was shown."""
+
+    reading: TrailReading
+    tenant_id: str | None
+    place: Place | None
+    from_beginning: bool
+    as_json: bool
+    follow: bool
+
+    @classmethod
+    def make(cls, named: Mapping[str, str | None], *, after: str | None, **rest: Any) -> Self:
+        """A tail of what matches the values that are named, from a cursor on. Raises LocalError."""
+        try:
+            place = None if after is None else read_place(after)
+            matching = AuditFilter.model_validate({name: value for name, value in named.items() if value is not None})
+        except Unprocessable:
+            raise LocalError("CURSOR is not one that `pulse audit tail` or the API gave out") from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise LocalError(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
+        return cls(reading=TrailReading(matching=matching.matching()), place=place, **rest)
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to go on, None when nothing was read."""
+        return None if self.place is None else write_place(self.place)
+
+    async def run(self, pool: db.Pool) -> None:
+        """Show events until there are no more, or for ever."""
+        await record_read(pool, {"tenant_id": self.tenant_id, **self.reading.matching}, None, self.tenant_id)
+        if self.place is None and not self.from_beginning:
+            self.place = (await self._read(pool, TrailReading(matching={}, newest_first=True, limit=1))).end
+        task = asyncio.current_task()
+        # Python 3.11's wait_for, which the driver uses, swallows a Ctrl-C that comes together with an answer.
+        while task is None or not task.cancelling():
+            found = await self._read(pool, self.reading)
+            for event in found.events:
+                print(self._line(event))
+                self.place = place_of(event)
+            sys.stdout.flush()
+            self.place = found.place
+            if found.is_last:
+                if not self.follow:
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+        raise asyncio.CancelledError
+
+    async def _read(self, pool: db.Pool, reading: TrailReading) -> Stretch:
+        async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
+            return await reading.of_all(connection, self.place, tenant_id=self.tenant_id)
+
+    def _line(self, event: Mapping[str, Any]) -> str:
+        if self.as_json:
+            return escape_json(orjson.dumps({**event, "cursor": write_place(place_of(event))})).decode()
+        said = (
+            event["timestamp"],
+            event["tenant_id"],
+            event["severity"],
+            event["event_type"],
+            event["actor_id"] or "-",
+            event["ip_address"] or "-",
+            event["message"],
+        )
+        # What was written past the cleaning door must not steer the terminal.
+        return terminal_text("  ".join(said))

@@ -1,0 +1,48 @@
+"""One process at a time: a lock on a file that the kernel drops when its holder dies, however it dies."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from services.cli.errors import LocalError
+
+
+class AlreadyHeldError(LocalError):
+    """Another process holds the lock; `pid` is what it wrote about itself."""
+
+    def __init__(self, file: Path, pid: int | None) -> None:
+        super().__init__(f"{file} is held by process {pid or 'unknown'}")
+        self.pid = pid
+
+
+def hold(file: Path) -> IO[str]:
+    """Lock the file until the returned handle is closed or we die. Raises AlreadyHeldError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = file.open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise AlreadyHeldError(file, _read_pid(file)) from None
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def holder(file: Path) -> int | None:
+    """Pid of the process that holds the lock, 0 when it is held by an unknown one, None when nobody does."""
+    try:
+        with file.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _read_pid(file) or 0
+    return None
+
+
+def _read_pid(file: Path) -> int | None:
+    text = file.read_text().strip()
+    return int(text) if text.isdigit() else None

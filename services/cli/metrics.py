@@ -1,0 +1,148 @@
+"""`pulse metrics`: the views of schema metrics as the exporter reads them: a list, and what should be mended."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import asyncpg
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from exporter.deadline import Deadline
+from exporter.exposition import family_of, names_of
+from exporter.link import Link
+from exporter.shape import ViewRefusal
+from exporter.snapshot import ScrapeLimits, ViewReading, read_views
+from services.cli import database
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.cli.metric_lint import Bounds, lint
+from services.shared import db
+from services.shared.metrics import ProcessMetrics
+from services.shared.settings import ExporterSettings
+from services.shared.visible_text import terminal_text
+
+app = typer.Typer(help="List the metrics that are views, and find what is wrong with them.", no_args_is_help=True)
+# A view that hangs costs its timeout; here the others have their turn all the same.
+PATIENCE_SECONDS = 600.0
+PASSES = 3
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def show(*, as_json: _AsJson = False) -> None:
+    """Show every metric that is a view: type, labels, rows, time of its query, help."""
+    settings = exporter_settings()
+    (readings,) = read_passes(settings, passes=1)
+    rows = [describe(reading, max_rows=settings.exporter_max_rows) for reading in readings]
+    rows.sort(key=lambda row: str(row["metric"]))
+    if as_json:
+        print(orjson.dumps({"metrics": rows}).decode())
+    else:
+        # A comment is somebody's text, not markup.
+        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
+        console.print(metrics_table(rows))
+
+
+@app.command("lint")
+def check(
+    *,
+    slow_ms: Annotated[float, typer.Option(min=0, help="Longest that a view's query may take.")] = 100.0,
+    max_series: Annotated[int, typer.Option(min=1, help="Most rows of a view.")] = 200,
+    max_labels: Annotated[int, typer.Option(min=1, help="Most labels of a view.")] = 5,
+    as_json: _AsJson = False,
+) -> None:
+    """Name the views that are not served, should not be, or break a convention.
+
+    Exits with 1 when there is an error, with 0 when there are only warnings.
+    """
+    settings = exporter_settings()
+    passes = read_passes(settings, passes=PASSES)
+    bounds = Bounds(slow_ms, max_series, max_labels)
+    findings = lint(passes, bounds=bounds, max_rows=settings.exporter_max_rows)
+    errors = sum(finding.level == "error" for finding in findings)
+    if as_json:
+        print(orjson.dumps({"views": len(passes[-1]), "findings": [asdict(finding) for finding in findings]}).decode())
+    else:
+        for finding in findings:
+            print(terminal_text(f"metrics.{finding.view}: {finding.level}: {finding.message} ({finding.rule})"))
+        print(f"{len(passes[-1])} views: {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise typer.Exit(1)
+
+
+def exporter_settings() -> ExporterSettings:
+    """The exporter's settings, and its database: the one that variables name, or the running stack's."""
+    given = database.given_url("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
+    url = given or database.as_role(database.migration_url(Home.find()), "pulse_exporter")
+    try:
+        return ExporterSettings(database_url=url)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LocalError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[ViewReading]]:
+    """What each of some passes over all views gave. Raises LocalError when the database cannot be read."""
+    try:
+        return asyncio.run(_read(settings, passes))
+    except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
+        raise LocalError(f"the database cannot be read: {error or type(error).__name__}") from error
+
+
+async def _read(settings: ExporterSettings, passes: int) -> list[list[ViewReading]]:
+    link = Link(settings)
+    limits = ScrapeLimits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
+    taken = names_of(ProcessMetrics(settings.service).registry.collect())
+    try:
+        return [
+            await read_views(
+                link,
+                limits=limits,
+                deadline=Deadline(PATIENCE_SECONDS, longest=PATIENCE_SECONDS),
+                cost={},
+                taken=taken,
+            )
+            for _ in range(passes)
+        ]
+    finally:
+        link.drop()
+
+
+def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
+    """One metric, for people and programs; refused: why it is not served, else null."""
+    shape, family = reading.shape, family_of(reading, max_rows=max_rows)
+    return {
+        "view": reading.view.name,
+        "metric": f"pulse_{reading.view.name}",
+        "type": None if isinstance(shape, ViewRefusal) else shape.kind.value,
+        "labels": [] if isinstance(shape, ViewRefusal) else list(shape.labels),
+        "rows": None if isinstance(reading.rows, ViewRefusal) else len(reading.rows),
+        "milliseconds": None if reading.seconds is None else round(reading.seconds * 1000, 3),
+        "help": reading.view.comment,
+        "refused": family.reason if isinstance(family, ViewRefusal) else None,
+    }
+
+
+def metrics_table(rows: Sequence[dict[str, object]]) -> Table:
+    """The list for people; what is not served says why in the place of its help."""
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("metric", "type", "labels", "rows", "ms", "help"):
+        shown.add_column(title, justify="right" if title in ("rows", "ms") else "left")
+    for row in rows:
+        labels, milliseconds = row["labels"], row["milliseconds"]
+        assert isinstance(labels, list)
+        shown.add_row(
+            terminal_text(row["metric"]),
+            str(row["type"] or ""),
+            terminal_text(", ".join(labels)),
+            "" if row["rows"] is None else str(row["rows"]),
+            "" if milliseconds is None else f"{milliseconds:.1f}",
+            terminal_text(f"NOT SERVED: {row['refused']}" if row["refused"] else row["help"]),
+        )
+    return shown

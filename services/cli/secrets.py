@@ -1,0 +1,136 @@
+"""`pulse secrets`: the key of channel secrets, and the secrets sealed for it."""
+
+import asyncio
+import getpass
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import typer
+
+from services.cli import database
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.cli.secret_keys import add_key, make_keys
+from services.shared import db
+from services.shared.secret_box import (
+    BadKeyFile,
+    KeyRing,
+    NotOpened,
+    UnknownKey,
+    is_sealed,
+    key_id,
+    seal_config,
+    sealed_for,
+)
+
+app = typer.Typer(help="Seal the secrets of channels with a key outside the database.", no_args_is_help=True)
+_PAGE = 100
+
+
+@app.command()
+def init() -> None:
+    """Make the key file that PULSE_SECRETS_KEY_FILE names, and its public key beside it, unless it exists."""
+    file = _key_file()
+    _using(file, lambda: print(f"{file} {'was made' if make_keys(file) else 'exists and stays as it is'}."))
+
+
+@app.command()
+def encrypt() -> None:
+    """Seal every secret that is stored as plain text or sealed for an older key. Safe to interrupt and to repeat."""
+    file = _key_file()
+    _using(file, lambda: asyncio.run(_seal_all(KeyRing(file))))
+
+
+@app.command()
+def rotate() -> None:
+    """Make a new key and seal every secret for it. A repeat after an interruption goes on with the key it had made.
+
+    The delivery worker needs the new file before the API seals for its public key. Older keys stay in the file: backups
+    hold secrets that are sealed for them.
+    """
+    file = _key_file()
+
+    def work() -> None:
+        if asyncio.run(_has_older(KeyRing(file))):
+            print("Secrets are sealed for an older key: going on with the newest one.")
+        else:
+            add_key(file)
+        asyncio.run(_seal_all(KeyRing(file)))
+
+    _using(file, work)
+
+
+def _key_file() -> Path:
+    return Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or Home.find().channel_secrets)
+
+
+def _using(file: Path, work: Any) -> None:
+    try:
+        work()
+    except BadKeyFile as fault:
+        raise LocalError(f"{fault}; `pulse secrets init` makes one") from None
+    except OSError as error:
+        raise LocalError(f"{file} cannot be written: {error.strerror}") from None
+    except asyncpg.PostgresError as error:
+        raise LocalError(f"the database refuses: {error}") from None
+
+
+async def _has_older(keys: KeyRing) -> bool:
+    assert keys.newest is not None
+    known, newest = keys.names, key_id(keys.newest)
+    async with database.open_database(database.delivery_url(Home.find())) as pool:
+        async for row in _channels(pool):
+            members = [value for value in row["config"].values() if is_sealed(value)]
+            if any(sealed_for(member) in known - {newest} for member in members):
+                return True
+    return False
+
+
+async def _seal_all(keys: KeyRing) -> None:
+    """Seal, a channel a transaction, and print the progress. Raises LocalError when some could not be opened."""
+    assert keys.newest is not None
+    sealed, done, faults = 0, 0, 0
+    async with database.open_database(database.delivery_url(Home.find())) as pool:
+        async for row in _channels(pool):
+            done += 1
+            try:
+                sealed += await _seal_one(pool, keys, row)
+            except (UnknownKey, NotOpened) as fault:
+                faults += 1
+                print(f"channel {row['channel_id']} of {row['tenant_id']} stays as it is: {fault}")
+            if done % _PAGE == 0:
+                print(f"{done} channels seen, {sealed} sealed …")
+    print(f"{done} channels seen, {sealed} sealed for key {key_id(keys.newest)}.")
+    if faults:
+        raise LocalError(f"{faults} channels could not be opened: give them their secrets anew, or restore their key")
+
+
+async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
+    place = {"tenant_id": row["tenant_id"], "channel_id": row["channel_id"]}
+    assert keys.newest is not None
+    newest = key_id(keys.newest)
+    if all(is_sealed(member) and sealed_for(member) == newest for member in row["config"].values()):
+        return 0
+    new = seal_config(keys.newest, keys.open_config(row["config"], **place), **place)
+    # False when the channel was changed meanwhile: what changed it sealed it, or the next call does.
+    query = "select delivery.reseal_channel($1, $2, $3, $4, $5)"
+    return int(await pool.fetchval(query, *place.values(), row["config"], new, f"cli:{_operator()}"))
+
+
+async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
+    tenant_id, channel_id = "", 0
+    query = "select * from delivery.read_channel_secrets($1, $2, $3)"
+    while rows := await pool.fetch(query, tenant_id, channel_id, _PAGE):
+        for row in rows:
+            yield row
+        tenant_id, channel_id = rows[-1]["tenant_id"], rows[-1]["channel_id"]
+
+
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this user, as in a container
+        return f"uid {os.getuid()}"

@@ -1,0 +1,77 @@
+"""What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import orjson
+
+from services.cli.errors import LocalError
+from services.cli.home import Home
+from services.cli.lock import holder
+from services.local.postgres.server import EmbeddedPostgres
+from services.shared.write_once import replace
+
+
+class NotRunningError(LocalError):
+    """The stack does not run; start it with ./pulse up."""
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process; `module` is what its command line runs, None for Postgres."""
+
+    name: str
+    pid: int | None
+    port: int | None
+    ready: bool
+    restarts: int
+    module: str | None = None
+    public: ClassVar = ("name", "pid", "port", "ready", "restarts")
+
+
+@dataclass(frozen=True, slots=True)
+class StackState:
+    """The whole stack; the last two are None with a database of the user's own."""
+
+    pid: int
+    port_base: int
+    processes: Sequence[ProcessState]
+    migration_url: str | None = None
+    bin_dir: str | None = None
+
+
+def write_state(
+    home: Home, port_base: int, *, processes: Sequence[ProcessState], server: EmbeddedPostgres | None
+) -> None:
+    """Write the state of this process's stack in one step; `server` is None until it has its places."""
+    state = StackState(
+        pid=os.getpid(),
+        port_base=port_base,
+        processes=processes,
+        migration_url=server.url() if server else None,
+        bin_dir=str(server.bin_dir) if server else None,
+    )
+    replace(home.state, orjson.dumps(asdict(state)))
+
+
+def read_state(home: Home) -> StackState | None:
+    """The state as it was last written, also by a stack that no longer runs."""
+    try:
+        document = orjson.loads(home.state.read_bytes())
+        document["processes"] = [ProcessState(**process) for process in document["processes"]]
+        return StackState(**document)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def running_state(home: Home) -> StackState:
+    """The state of the running stack, not of one that was killed before it. Raises NotRunningError."""
+    state = read_state(home)
+    if state is None or state.pid != holder(home.lock):
+        raise NotRunningError
+    return state

@@ -1,0 +1,107 @@
+"""The data directory of the embedded server: made once, configured at every start, cleaned of what a crash left."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from migrations.role_names import RoleNames
+from services.cli.errors import LocalError
+from services.local.postgres.account import Account
+from services.local.postgres.binaries import major_version
+
+# An empty PGTZ kills every connection, a foreign PGDATA or LC_MESSAGES changes what we read: nothing is inherited.
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+
+
+def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) -> None:
+    """Run initdb when there is no data yet. It works in a draft directory, so an interrupted one leaves no trace."""
+    major = major_version(bin_dir)
+    if data.exists():
+        written_by = (data / "PG_VERSION").read_text().strip()
+        if written_by != str(major):
+            raise LocalError(f"{data} was written by Postgres {written_by}, this is Postgres {major}: move it away")
+        return
+    draft = data.with_name("data.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    account.own(draft, mode=0o700)
+    made = subprocess.run(
+        [bin_dir / "initdb", "-D", draft, *_initdb_options(major, durable=durable)],
+        check=False,
+        cwd="/",
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        **account.spawn_options(),
+    )
+    if made.returncode != 0:
+        raise LocalError(f"initdb failed: {_last_line(made.stderr)}")
+    draft.rename(data)
+
+
+def _initdb_options(major: int, *, durable: bool) -> list[str]:
+    """Options that make every cluster the same, whatever locales the machine has; before 17 none is built in."""
+    locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return [
+        *("-U", "postgres", "-E", "UTF8", "--auth=peer", "--no-instructions"),
+        *(locale if major >= 17 else ["--locale=C.UTF-8"]),
+        "--data-checksums" if durable else "--no-sync",
+    ]
+
+
+def write_access_rules(data: Path, *, account: Account, major: int) -> None:
+    """Let root and the server's user connect over the socket as any role, and nobody else at all."""
+    users = sorted({"root", account.name})
+    names = RoleNames.find()
+    roles = ["all"] if major >= 16 else ["postgres", names.owner, *names.callers]
+    maps = [f'pulse "{user}" {role}' for user in users for role in roles]
+    for name, text in (
+        ("pg_hba.conf", "local all all peer map=pulse\nlocal replication all peer map=pulse\n"),
+        ("pg_ident.conf", "\n".join(maps) + "\n"),
+    ):
+        draft = data / f"{name}.new"
+        draft.write_text(text)
+        account.own(draft, mode=0o600)
+        draft.rename(data / name)
+
+
+def settings(*, durable: bool, sockets: Path) -> list[str]:
+    """Command line options of the server."""
+    chosen = {
+        "listen_addresses": "",
+        "unix_socket_directories": f'"{sockets}"',
+        "unix_socket_permissions": "0700",
+        "port": "5432",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_destination": "stderr",
+        "logging_collector": "off",
+        "max_connections": "200",
+        "jit": "off",
+    }
+    if not durable:
+        chosen |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "autovacuum"), "off")
+        # Shared memory as files of the data directory goes with it, also after a kill.
+        chosen |= {"wal_level": "minimal", "max_wal_senders": "0", "dynamic_shared_memory_type": "mmap"}
+    return [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+
+
+def is_ready(data: Path, pid: int) -> bool:
+    """Whether the server with this pid takes connections, by the status line of its pid file."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def last_words(log: Path) -> str:
+    """The line of the server's log that says why it ended."""
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    return next((line for line in reversed(lines) if "FATAL" in line), _last_line("\n".join(lines)))
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")

@@ -1,0 +1,81 @@
+"""Signs user tokens for the local stack, which has no identity provider: one ES256 key, made on first use."""
+
+import base64
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from services.shared.write_once import replace, write_once
+
+ISSUER = "pulse-local"
+AUDIENCE = "pulse"
+LIFETIME_SECONDS = 12 * 3600
+
+Role = Literal["viewer", "operator", "admin", "auditor"]
+
+
+class SigningKey:
+    """The key in a directory of secrets, and the JWKS file beside it that a service verifies with."""
+
+    def __init__(self, directory: Path) -> None:
+        self.jwks_file = directory / "jwks.json"
+        self._pem = write_once(directory / "es256.pem", _new_key())
+        self._public = _public_jwk(self._pem)
+        document = orjson.dumps({"keys": [self._public]})
+        if not self.jwks_file.exists() or self.jwks_file.read_bytes() != document:
+            replace(self.jwks_file, document)
+
+    def token(self, *, tenant_id: str, role: Role, name: str = "Local user", expired: bool = False) -> str:
+        """A bearer token for twelve hours, or one that ended an hour ago."""
+        now = int(time.time()) - (LIFETIME_SECONDS + 3600 if expired else 0)
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": f"local-{role}",
+            "iat": now,
+            "exp": now + LIFETIME_SECONDS,
+            "tenant_id": tenant_id,
+            "role": role,
+            "name": name,
+        }
+        return _sign({"alg": "ES256", "typ": "JWT", "kid": self._public["kid"]}, claims, _load(self._pem))
+
+
+def _sign(header: Mapping[str, object], claims: Mapping[str, object], key: ec.EllipticCurvePrivateKey) -> str:
+    """Compact JWS of RFC 7515; its signature is r and s, 32 bytes each, not the DER that OpenSSL makes."""
+    signed = b".".join(base64.urlsafe_b64encode(orjson.dumps(part)).rstrip(b"=") for part in (header, claims))
+    r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    signature = base64.urlsafe_b64encode(r.to_bytes(32) + s.to_bytes(32)).rstrip(b"=")
+    return (signed + b"." + signature).decode()
+
+
+def _new_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _load(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def _public_jwk(pem: bytes) -> dict[str, str]:
+    """The public half as RFC 7517 writes it, named by its RFC 7638 thumbprint."""
+    numbers = _load(pem).public_key().public_numbers()
+    required = {"crv": "P-256", "kty": "EC", "x": _base64url(numbers.x), "y": _base64url(numbers.y)}
+    digest = hashlib.sha256(orjson.dumps(required, option=orjson.OPT_SORT_KEYS)).digest()
+    thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return {**required, "alg": "ES256", "use": "sig", "kid": thumbprint}
+
+
+def _base64url(coordinate: int) -> str:
+    return base64.urlsafe_b64encode(coordinate.to_bytes(32)).rstrip(b"=").decode()

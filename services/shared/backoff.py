@@ -1,0 +1,8 @@
+"""The pause before a retry."""
+
+import random
+
+
+def backoff_seconds(failures: int, *, first_seconds: float = 0.2, longest_seconds: float = 30.0) -> float:
+    """Return the pause after so many failures in a row: it doubles up to the longest, each between half and whole."""
+    return min(longest_seconds, first_seconds * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)

@@ -1,0 +1,48 @@
+"""The script of the run's proxy: everything passes until a cut is ordered, which then hits one message."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from tests.chaos.proxy import Cut, Message, Side
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """A cut at one of the next messages: of a sender, or at one with which the server commits."""
+
+    cut: Cut
+    sender: Side
+    only_commits: bool
+    skip: int
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Cuts:
+    """Decides about messages; orders wait side by side, each for its own message."""
+
+    def __init__(self) -> None:
+        self._orders: list[Order] = []
+
+    def __call__(self, message: Message) -> Cut:
+        """What becomes of the message."""
+        for order in self._orders:
+            if not message.commits if order.only_commits else message.sender != order.sender:
+                continue
+            if order.skip == 0:
+                self._orders.remove(order)
+                order.made.set()
+                return order.cut
+            order.skip -= 1
+        return "pass"
+
+    async def make(self, order: Order, *, seconds: float) -> bool:
+        """Whether the cut was made in time; if not, it is taken back."""
+        self._orders.append(order)
+        try:
+            async with asyncio.timeout(seconds):
+                return await order.made.wait()
+        except TimeoutError:
+            return False
+        finally:
+            if order in self._orders:
+                self._orders.remove(order)

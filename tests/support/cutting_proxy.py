@@ -1,0 +1,22 @@
+"""A proxy in front of Postgres that cuts or stalls the connection at the worst moment: around a commit."""
+
+from collections.abc import Iterator
+
+from tests.chaos.proxy import Cut, Message, MessageProxy
+
+__all__ = ["Cut", "CuttingProxy"]
+
+
+class CuttingProxy(MessageProxy):
+    """At each message that makes the server commit, the plan says what becomes of it; `cuts` is what it said."""
+
+    def __init__(self, url: str, plan: Iterator[Cut] | None = None) -> None:
+        super().__init__(url, self._choose)
+        self.cuts: list[Cut] = []
+        self._plan = plan or iter(())
+
+    def _choose(self, message: Message) -> Cut:
+        if not message.commits:
+            return "pass"
+        self.cuts.append(next(self._plan, "pass"))
+        return self.cuts[-1]

@@ -1,0 +1,26 @@
+"""A lock on audit_log that blocks every writer."""
+
+import asyncpg
+
+NOWHERE = "/dev/null/spool"
+
+
+WAITING = (
+    "select count(*) from pg_locks where not granted"
+    " and database = (select oid from pg_database where datname = current_database())"
+)
+
+
+class TableLock:
+    """Holds audit_log so that nobody can write to it."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def hold(self) -> None:
+        """From now on."""
+        await self._connection.execute("begin; lock table audit_log in access exclusive mode")
+
+    async def release(self) -> None:
+        """No more."""
+        await self._connection.execute("rollback")

@@ -1,0 +1,164 @@
+"""The path label is the route that FastAPI itself chose, on applications made by chance."""
+
+import importlib.util
+import itertools
+import os
+import random
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from opentelemetry.metrics import Meter, MeterProvider, NoOpHistogram, NoOpMeter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Scope
+
+from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
+
+# PULSE_TEST_GENERATED_APPS makes more of them.
+APPLICATIONS = int(os.environ.get("PULSE_TEST_GENERATED_APPS", "60"))
+REQUESTS = 25
+# FastAPI tells its own finding since it measures itself; before, only the endpoints tell what they were declared as.
+TELLS_ITS_ROUTE = importlib.util.find_spec("fastapi.telemetry") is not None
+# Few words, so that routes overlap and paths meet them; what is between braces takes any of them.
+# A # becomes a new name, for no path may have one twice.
+SEGMENTS = ("a", "b", "a-b", "{#}", "{#}", "{#:int}", "v{#}", "{#}.json")
+PREFIXES = ("/a", "/b", "/{#}", "/a/b")
+WORDS = ("a", "b", "a-b", "7", "va", "a.json", "x y", "é", "")
+METHODS = ("GET", "POST", "DELETE")
+
+Endpoint = Callable[[], Awaitable[Response]]
+
+
+class _Routes(NoOpHistogram):
+    """The histogram that FastAPI observes its durations with; keeps the routes."""
+
+    def __init__(self) -> None:
+        super().__init__("routes")
+        self.seen: list[str | None] = []
+
+    def record(self, _amount: float, attributes: Any = None, _context: Any = None) -> None:
+        self.seen.append(attributes.get("http.route"))
+
+
+class _Meters(MeterProvider):
+    """Hands that histogram to FastAPI."""
+
+    def __init__(self) -> None:
+        self.routes = _Routes()
+
+    def get_meter(self, name: str, *_args: Any, **_options: Any) -> Meter:
+        meter = NoOpMeter(name)
+        meter.create_histogram = lambda *_args, **_options: self.routes  # type: ignore[method-assign]  # a test's meter
+        return meter
+
+
+class Application:
+    """Included and nested routers that overlap, from a seed; each endpoint notes what it was declared as."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._names = itertools.count()
+        self.declared: list[str] = []
+        self._paths: list[str] = []
+        self.meters = _Meters()
+        # The API makes no redirects either: they would be built from the Host that a client claims.
+        self.api = FastAPI(redirect_slashes=False, openapi_url=None, telemetry={"meter_provider": self.meters})
+        self._fill(self.api, "", 2)
+
+    async def ask(self, method: str, path: str) -> Scope:
+        """One request; its scope as the application left it."""
+        scope = make_scope(method, path)
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            """Nobody looks at it."""
+
+        self.declared.clear()
+        await self.api(scope, receive, send)
+        return scope
+
+    def request(self) -> tuple[str, str]:
+        """A method and a path, of which most lead somewhere near a route."""
+        path = "/".join(["", *self._chance.choices(WORDS, k=self._chance.randrange(4))])
+        if self._paths and self._chance.random() < 0.8:
+            path = re.sub(r"{\w+:?(\w*)}", self._fill_in, self._chance.choice(self._paths))
+        return self._chance.choice((*METHODS, "HEAD", "OPTIONS", "BREW")), path or "/"
+
+    def _fill_in(self, parameter: re.Match[str]) -> str:
+        return "7" if parameter[1] == "int" else self._chance.choice(WORDS)
+
+    def _fill(self, router: APIRouter | FastAPI, outside: str, depth: int, *, own: str = "") -> None:
+        # A router's own prefix is FastAPI's: Starlette's routes in it go without.
+        for _ in range(self._chance.randrange(1, 5)):
+            kind = self._chance.random() if depth else 0.0
+            if kind < 0.5:
+                path = self._path()
+                router.add_api_route(path, self._endpoint(outside + own + path), methods=self._methods())
+            elif kind < 0.6:
+                path = self._path()
+                endpoint = self._starlette_endpoint(self._endpoint(outside + path))
+                router.routes.append(Route(path, endpoint, methods=self._methods()))
+            else:
+                inner, given = APIRouter(prefix=self._prefix(), redirect_slashes=False), self._chance.choice(("", "/c"))
+                self._fill(inner, outside + given + own, depth - 1, own=inner.prefix)
+                router.include_router(inner, prefix=given)
+
+    def _endpoint(self, template: str) -> Endpoint:
+        self._paths.append(template)
+        template = re.sub(r":\w+}", "}", template)
+
+        async def endpoint() -> Response:
+            self.declared.append(template)
+            return PlainTextResponse(template)
+
+        return endpoint
+
+    def _starlette_endpoint(self, answer: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(_request: Request) -> Response:
+            return await answer()
+
+        return endpoint
+
+    def _prefix(self) -> str:
+        return self._chance.choice(PREFIXES).replace("#", f"p{next(self._names)}")
+
+    def _path(self) -> str:
+        segments = self._chance.choices(SEGMENTS, k=self._chance.randrange(1, 4))
+        if self._chance.random() < 0.1:
+            segments.append("{#:path}")
+        return "".join("/" + segment.replace("#", f"x{next(self._names)}") for segment in segments)
+
+    def _methods(self) -> list[str]:
+        return self._chance.sample(METHODS, k=self._chance.randrange(1, 3))
+
+
+def make_scope(method: str, path: str) -> Scope:
+    """A request as a server hands it on."""
+    return {"type": "http", "method": method, "path": path, "root_path": "", "headers": [], "query_string": b""}
+
+
+async def test_the_template_is_the_route_that_answered() -> None:
+    """As the endpoint was declared, as FastAPI found it, and as it would be found for a request refused on the way."""
+    told = matched = 0
+    for seed in range(APPLICATIONS):
+        application = Application(seed)
+        templates = PathTemplates(application.api.routes)
+        for _ in range(REQUESTS):
+            method, path = application.request()
+            template = templates.of(await application.ask(method, path))
+            where = f"{method} {path!r} of application {seed}"
+            assert templates.of(make_scope(method, path)) == template, where
+            if application.declared:
+                assert application.declared == [template], where
+                told += 1
+            if TELLS_ITS_ROUTE:
+                assert (application.meters.routes.seen.pop() or UNMATCHED) == template, where
+            matched += template != UNMATCHED
+    # The applications are not so odd that nothing is ever found.
+    assert told > 3 * APPLICATIONS
+    assert told < matched < 0.95 * APPLICATIONS * REQUESTS
