@@ -30,7 +30,7 @@ from services.shared.limit_settings import AuditReadSettings, RequestLimitSettin
 from services.shared.login_settings import own_login
 from services.shared.oidc_settings import OidcSettings, split_list
 from services.shared.secrets_settings import OpenedSecretSettings, SealedSecretSettings
-from services.shared.web_settings import WebSettings
+from services.shared.web_settings import SharedPortSettings, WebSettings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -159,7 +159,9 @@ class AuditSettings(Settings, AuditReadSettings):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
+class UiSettings(
+    SharedPortSettings, AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings
+):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -167,8 +169,6 @@ class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettin
     """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
-    reuse_port: bool = False
-    """Whether other processes of this user may serve PULSE_PORT. Each of them needs its own PULSE_METRICS_PORT."""
     serve_docs: bool = True
     """Whether /docs and /openapi.json are served."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()
@@ -183,22 +183,6 @@ class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettin
     """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
     allow_private_destinations: bool = False
     """Whether a channel may point to this machine, by plain http too: for the demo."""
-
-    @field_validator("reuse_port")
-    @classmethod
-    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
-        if reuse_port and info.data.get("metrics_port", "invalid") is None:
-            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
-        return reuse_port
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Exit with status 2 at a bad value, or at PULSE_UI_WORKERS, which was replaced."""
-        if os.environ.get("PULSE_UI_WORKERS"):
-            advice = "start one process for each worker, with PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT"
-            print(f"{cls.service}: PULSE_UI_WORKERS was removed: {advice} (docs/operate.md)", file=sys.stderr)
-            raise SystemExit(2)
-        return super().load()
 
 
 class EvaluatorSettings(Settings, EvaluationSettings):
