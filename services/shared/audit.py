@@ -27,7 +27,7 @@ from services.shared.audit_writer.gaps import Keep, Losses
 from services.shared.audit_writer.journal import Journal, Store, call, copy
 from services.shared.audit_writer.keeper import Keeper
 from services.shared.audit_writer.line import make_line
-from services.shared.audit_writer.metrics import AuditCollector, Numbers, make_wait_histogram
+from services.shared.audit_writer.metrics import AuditCollector, make_wait_histogram
 from services.shared.audit_writer.spool import Spool
 from services.shared.settings import AuditSettings
 
@@ -191,17 +191,17 @@ class AuditLogger:
             log.error("audit events lost at stop", extra={"buffer": lane.name, "lost": len(left)})
         return len(left)
 
-    def _numbers(self) -> Numbers:
-        return Numbers(
-            spool_usable=self._spool.is_usable,
-            spool_bytes=self._spool.size,
-            spool_records=self._spool.records,
-            spooled=self._spool.spooled,
-            drained=self._drain.drained,
-            blocked=self._blocked,
-            aggregated=self._flood.aggregated + self._reads.aggregated,
-            gaps=self._losses.reported + self._drain.gaps,
-        )
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "pulse_audit_spool_usable": self._spool.is_usable,
+            "pulse_audit_spool_bytes": self._spool.size,
+            "pulse_audit_spool_records": self._spool.records,
+            "pulse_audit_events_spooled_total": self._spool.spooled,
+            "pulse_audit_events_drained_total": self._drain.drained,
+            "pulse_audit_events_blocked_total": self._blocked,
+            "pulse_audit_events_aggregated_total": self._flood.aggregated + self._reads.aggregated,
+            "pulse_audit_gaps_total": self._losses.reported + self._drain.gaps,
+        }
 
 
 def _make_pseudonyms(settings: AuditSettings) -> Pseudonyms:

@@ -45,8 +45,10 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     [packages] = made.glob("lib/python3*/site-packages")
     for name in ("services", "exporter", "migrations"):
         kept = {path.relative_to(ROOT) for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".sql")}
+        assert len(kept) > 10
         assert {path for path in kept if not (packages / path).exists()} == set()
     layer = {path.relative_to(ROOT / "sql") for path in (ROOT / "sql").rglob("*.sql")}
+    assert len(layer) > 300
     assert {path.relative_to(packages / "migrations/sql") for path in packages.glob("migrations/sql/**/*.sql")} == layer
     for other in ("tests", "benchmarks", "deploy", "sql"):
         assert not (packages / other).exists()

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from services.shared.http_client import traced_client
-from services.shared.listening import _Server
 from services.ui_iot.auth.jwks import RETRY_SECONDS, Jwks
 from services.ui_iot.auth.key_sources import JwksFile
 from services.ui_iot.auth.oidc import Issuer
@@ -167,13 +166,22 @@ async def test_refusals_for_a_provider_are_not_counted(app_url: str, conn: async
         assert statuses == [401, 401, 429]
 
 
+class Server(uvicorn.Server):
+    """A server that leaves the signals to pytest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
 @asynccontextmanager
 async def tls_provider(provider: Provider, certificate: Path, port: int) -> AsyncIterator[None]:
     """The provider behind TLS on loopback."""
     config = uvicorn.Config(
         provider.app, host="127.0.0.1", port=port, ssl_certfile=certificate, log_config=None, lifespan="off"
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started)

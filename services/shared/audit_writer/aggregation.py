@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
 from services.shared.audit_writer.event import AuditEvent, new_event_id
-from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.ledger import EventAccount
 from services.shared.audit_writer.line import Line, make_line, parse_address
 
 # About 3 MB when full; then the key that was seen longest ago gets its rows first.
@@ -36,6 +36,15 @@ class Tally:
         self.last_at = max(self.last_at, other.last_at)
         if other.example.timestamp < self.example.timestamp:
             self.example = other.example
+
+    def as_details(self) -> dict[str, Any]:
+        """Return the members that the details of each aggregated event have."""
+        return {
+            "aggregated": True,
+            "count": self.count,
+            "first_at": self.example.timestamp.isoformat(),
+            "last_at": self.last_at.isoformat(),
+        }
 
 
 class _Window:
@@ -72,7 +81,7 @@ class Windows(ABC):
         rows: int,
         seconds: float,
         service: str,
-        account: Account,
+        account: EventAccount,
         on_due: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         most_keys: int = MOST_KEYS,
@@ -171,37 +180,28 @@ class Flood(Windows):
 
     def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
         for account, tally in tallies.items():
-            yield _aggregate(account, tally), tally.count
-
-
-def _aggregate(account: str | None, tally: Tally) -> AuditEvent:
-    reason = tally.example.details.get("reason")
-    details = {
-        "aggregated": True,
-        "count": tally.count,
-        "first_at": tally.example.timestamp.isoformat(),
-        "last_at": tally.last_at.isoformat(),
-        "reason": reason,
-    }
-    # What was tried beyond the limit: audit._tries counts it by its cause.
-    if "cause" in tally.example.details:
-        details["cause"] = tally.example.details["cause"]
-    return replace(
-        tally.example,
-        message=f"{tally.count} more callers turned away: {reason}",
-        # Each may have been somebody else; what they have in common is where they came from, why and as whom.
-        tenant_id="system",
-        actor_type="anonymous",
-        actor_id=None,
-        actor_name=None,
-        entity_type=None,
-        entity_id=None,
-        trace_id=None,
-        duration_ms=None,
-        details=details if account is None else {**details, "account": account},
-        timestamp=tally.last_at,
-        event_id=new_event_id(),
-    )
+            reason = tally.example.details.get("reason")
+            details = {**tally.as_details(), "reason": reason}
+            # audit._tries counts attempts beyond the limit by their cause.
+            if "cause" in tally.example.details:
+                details["cause"] = tally.example.details["cause"]
+            event = replace(
+                tally.example,
+                message=f"{tally.count} more callers turned away: {reason}",
+                # The callers may differ. They share the address, the reason and the claimed account.
+                tenant_id="system",
+                actor_type="anonymous",
+                actor_id=None,
+                actor_name=None,
+                entity_type=None,
+                entity_id=None,
+                trace_id=None,
+                duration_ms=None,
+                details=details if account is None else {**details, "account": account},
+                timestamp=tally.last_at,
+                event_id=new_event_id(),
+            )
+            yield event, tally.count
 
 
 # What is true of one request only.
@@ -223,10 +223,7 @@ class Reads(Windows):
         most = sorted(tallies.items(), key=lambda item: -item[1].count)
         details = {
             **{name: value for name, value in whole.example.details.items() if name not in _PARTICULAR},
-            "aggregated": True,
-            "count": whole.count,
-            "first_at": whole.example.timestamp.isoformat(),
-            "last_at": whole.last_at.isoformat(),
+            **whole.as_details(),
             "reads": [{"read": subject or "others", "count": tally.count} for subject, tally in most],
         }
         event = replace(

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from services.shared.audit_writer.gaps import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.ledger import EventAccount
 from services.shared.audit_writer.line import Line
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 LOG_EVERY_SECONDS = 10.0
 
 
-class Batch:
+class LineBatch:
     """Rows that are written together, and whoever waits for them, under one deadline for all."""
 
     __slots__ = ("_timer", "_waiters", "lines", "taken_ns")
@@ -53,7 +53,9 @@ class Lane:
     times tells what is missing. Not thread-safe: everything happens on the event loop.
     """
 
-    def __init__(self, name: str, keep: Keep, *, limit: int, batch_size: int, account: Account, losses: Losses) -> None:
+    def __init__(
+        self, name: str, keep: Keep, *, limit: int, batch_size: int, account: EventAccount, losses: Losses
+    ) -> None:
         self.name = name
         self.written = 0
         self.dropped = 0
@@ -62,8 +64,8 @@ class Lane:
         self._batch_size = batch_size
         self._account = account
         self._losses = losses
-        self._batches: deque[Batch] = deque()
-        self._open: Batch | None = None
+        self._batches: deque[LineBatch] = deque()
+        self._open: LineBatch | None = None
         self._length = 0
         self._wake = asyncio.Event()
         self._stopping = False
@@ -74,7 +76,7 @@ class Lane:
         """Rows not known to be durable yet."""
         return self._length
 
-    def put(self, line: Line) -> Batch | None:
+    def put(self, line: Line) -> LineBatch | None:
         """Take a row into the batch that is returned; None when it is lost because the lane is full or has stopped."""
         now_ns = time.time_ns()
         if self._length >= self._limit or (self._stopping and self._task is None):
@@ -82,7 +84,7 @@ class Lane:
             return None
         batch = self._open
         if batch is None:
-            batch = self._open = Batch(now_ns)
+            batch = self._open = LineBatch(now_ns)
             self._batches.append(batch)
             self._wake.set()
         batch.lines.append(line)
@@ -131,7 +133,7 @@ class Lane:
             kept = await self._keep(batch.lines)
             self._settle(batch, kept=kept)
 
-    def _settle(self, batch: Batch, *, kept: bool) -> None:
+    def _settle(self, batch: LineBatch, *, kept: bool) -> None:
         # Only now: until a row is durable it counts against the limit.
         self._batches.popleft()
         count = len(batch.lines)

@@ -64,7 +64,7 @@ _WORDS = 4  # taken, settled, first_ns, last_ns
 LEDGER_BYTES = 4096
 
 
-class Account:
+class EventAccount:
     """Counts events of one kind from the moment they are taken to the moment somebody else answers for them."""
 
     __slots__ = ("_at", "_outstanding", "_settled", "_taken", "_words")
@@ -102,7 +102,7 @@ class Account:
         return self._outstanding
 
 
-class Ledger:
+class EventLedger:
     """The accounts of this process; in plain memory when the file cannot be made."""
 
     def __init__(self, directory: Path | None, service: str) -> None:
@@ -111,7 +111,7 @@ class Ledger:
         else:
             self._map = _make_file(directory / FILE_NAME, service)
         self._words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
-        self.accounts = {name: Account(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
+        self.accounts = {name: EventAccount(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
 
     @property
     def outstanding(self) -> int:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.shared.audit_writer.ledger import LEDGER_BYTES, Ledger, stock_reserve
+from services.shared.audit_writer.ledger import LEDGER_BYTES, EventLedger, stock_reserve
 from services.shared.audit_writer.line import Line
 from services.shared.audit_writer.spool_directory import SpoolDirectory, Sync
 
@@ -44,15 +44,15 @@ class Spool:
         self._failing = False
         self.ledger = self._open()
 
-    def _open(self) -> Ledger:
+    def _open(self) -> EventLedger:
         try:
             self.directory = SpoolDirectory.create(self.root, self._service, sync=self._sync)
-            return Ledger(self.directory.path, self._service)
+            return EventLedger(self.directory.path, self._service)
         except OSError as error:
             log.error(  # noqa: TRY400  # for an operator, who needs no traceback
                 "no audit spool in %s: %s", self.root, error.strerror or error
             )
-            return Ledger(None, self._service)
+            return EventLedger(None, self._service)
 
     @property
     def is_usable(self) -> bool:

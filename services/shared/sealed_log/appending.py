@@ -20,7 +20,7 @@ _EVENTS = {"key": "audit.key_changed", "loss": "audit.loss_declared"}
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class AppendMemory:
     """The memory that an append goes through.
 
     head: note over the blocks that are there, None without any. installation: id of the one whose log it is.
@@ -46,7 +46,7 @@ async def append(
     frontier: tree.Frontier,
     blocks: Sequence[Block],
     key: SignerKey,
-    memory: Remembered,
+    memory: AppendMemory,
     *,
     event: Mapping[str, Any] | None = None,
 ) -> Checkpoint | None:
@@ -90,7 +90,7 @@ def sign(
 
 
 async def append_intent(
-    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: Remembered
+    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: AppendMemory
 ) -> Checkpoint | None:
     """Append what is pending in the memory, for the first time or again; None when another process was first."""
     nodes = [node for block in intent.blocks for node in frontier.append(bytes.fromhex(block["leaf_hash"]))]
@@ -121,7 +121,7 @@ async def append_entry(
     snapshot: str,
     entry: Entry,
     key: SignerKey,
-    memory: Remembered,
+    memory: AppendMemory,
     *,
     actor_type: str = "service",
 ) -> Checkpoint | None:

@@ -20,6 +20,14 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+class Broken(Exception):
+    """A contradiction between the log and itself or what was signed. block_no: the block to blame, None for none."""
+
+    def __init__(self, message: str, *, block_no: int | None = None) -> None:
+        super().__init__(message)
+        self.block_no = block_no
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """A row of audit.blocks; snapshots in Postgres' text form. entry: the signed note of a block without rows."""

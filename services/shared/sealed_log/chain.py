@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from services.shared.sealed_log.block import ENTRY_SEGMENT, Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import ENTRY_SEGMENT, Block, Broken
 from services.shared.sealed_log.entry import Entry, open_entry
 from services.shared.sealed_log.kept import Kept
-from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint, parse_unchecked
 from services.shared.sealed_log.tree import EMPTY_ROOT, Frontier, Node
 
 NOTHING_SEEN = "1:1:"
@@ -183,10 +182,10 @@ class Chain:
         kept = self._newest_kept
         if self._only_newest_signature:
             self._newest_signed = (note, key_id)
-            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+            return parse_unchecked(note)
         if kept is not None and (hash(note), key_id) == (kept.note_hash, kept.key_id):
             # Its twin was kept outside, and its signature checked there: most of the time of a check goes into those.
-            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+            return parse_unchecked(note)
         return open_checkpoint(note, [key for key in self._keys if key.key_id == key_id])
 
     def close(self) -> None:

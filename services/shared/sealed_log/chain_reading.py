@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from services.shared import db
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import VerifierKey
@@ -28,19 +27,9 @@ async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
             connection,
             "select tree_size, root, row_count, signed_at, key_id, note from audit.log_checkpoints order by tree_size",
         )
-        signed = await anext(checkpoints, None)
-        async for block in _readable(blocks):
-            for node in chain.add(block):
+        async for completed in _take(chain, blocks, checkpoints):
+            for node in completed:
                 _check_node(node, await anext(nodes, None))
-            while signed is not None and signed["tree_size"] <= chain.size:
-                chain.checkpoint(signed)
-                signed = await anext(checkpoints, None)
-        if signed is not None:
-            raise Broken(
-                f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
-                f"{signed['tree_size']}: its end was cut off",
-                block_no=chain.size,
-            )
         chain.close()
         if await anext(nodes, None) is not None:
             raise Broken("the tree in the database has nodes over blocks that are not there")
@@ -73,14 +62,28 @@ async def read_recent_chain(pool: db.Pool, keys: Sequence[VerifierKey], kept: Se
             " order by tree_size",
             first.block_no,
         )
-        signed = await anext(checkpoints, None)
-        async for block in _readable(blocks):
-            chain.add(block)
-            while signed is not None and signed["tree_size"] <= chain.size:
-                chain.checkpoint(signed)
-                signed = await anext(checkpoints, None)
+        async for _ in _take(chain, blocks, checkpoints):
+            pass
         chain.close()
     return chain
+
+
+async def _take(
+    chain: Chain, blocks: AsyncIterator[Any], checkpoints: AsyncIterator[Any]
+) -> AsyncIterator[Sequence[Node]]:
+    """Add blocks and checkpoints to a chain; yield the nodes that each block completes. Raises Broken."""
+    signed = await anext(checkpoints, None)
+    async for block in _readable(blocks):
+        yield chain.add(block)
+        while signed is not None and signed["tree_size"] <= chain.size:
+            chain.checkpoint(signed)
+            signed = await anext(checkpoints, None)
+    if signed is not None:
+        raise Broken(
+            f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
+            f"{signed['tree_size']}: its end was cut off",
+            block_no=chain.size,
+        )
 
 
 async def _first_since(connection: db.Connection, since: datetime) -> Block | None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, Self
 
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import in_words
-from services.shared.sealed_log.tombstones import ReleasedMonth
+from services.shared.sealed_log.tombstone import Tombstone
 from services.shared.sealed_log.tree import HASH_BYTES, root_of, split
 
 
@@ -80,7 +79,7 @@ def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Cont
     return contents
 
 
-def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[ReleasedMonth]) -> Iterator[Broken | Block]:
+def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombstone]) -> Iterator[Broken | Block]:
     """What is wrong with the rows of these passes; a block that has none and no tombstone known yet comes as it is."""
     for at, one in enumerate(passes):
         for segment, block in one.blocks.items():

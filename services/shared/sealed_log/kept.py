@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.note import (
     BadNote,
     Checkpoint,

@@ -25,7 +25,7 @@ import orjson
 
 from services.shared import write_once
 from services.shared.sealed_log.entry import Extent
-from services.shared.sealed_log.note import BadNote, Checkpoint
+from services.shared.sealed_log.note import BadNote, Checkpoint, parse_unchecked
 
 FORMAT = "pulse.audit.memory.v1"
 
@@ -156,11 +156,6 @@ class MemoryFile:
         with suppress(FileNotFoundError):
             return self.path.read_bytes()
         return None
-
-
-def parse_unchecked(note: str) -> Checkpoint:
-    """Return the checkpoint in a note, without a look at its signature. Raises BadNote."""
-    return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
 
 
 def _parse(text: bytes) -> Memory:

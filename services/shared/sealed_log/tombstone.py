@@ -13,12 +13,14 @@ released 2026-03-05T12:00:00.000000Z
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Self
+from typing import Any, Self
 
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.note import BadNote, VerifierKey, open_note
+from services.shared.sealed_log.tree import Frontier
 
 _TEXT = re.compile(
     r"(?P<origin>.+)\ntombstone (?P<segment>.+)\nblocks (?P<first>\d+)-(?P<last>\d+)\nrows (?P<rows>\d+)\n"
@@ -74,6 +76,42 @@ class Tombstone:
         if len(tombstone.root) != 32 or tombstone.text() != text:
             raise BadNote("the note is no tombstone of this log")
         return tombstone
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], keys: Iterable[VerifierKey]) -> Self:
+        """Return the tombstone in a row of audit.tombstones. Raises Broken unless one of the keys signed all of it."""
+        month, first = f"{row['segment']:%Y-%m}", row["first_block"]
+        try:
+            text, key = open_note(row["note"], keys)
+        except BadNote as fault:
+            raise Broken(f"the tombstone of {month} is forged: {fault}", block_no=first) from None
+        try:
+            stone = cls.parse(text)
+        except BadNote:
+            raise Broken(f"the tombstone of {month} is no tombstone of this log", block_no=first) from None
+        if stone.origin != key.name or stone.last_block >= stone.tree_size:
+            raise Broken(f"the tombstone of {month} is no tombstone of this log", block_no=first)
+        columns = (row["segment"], first, row["last_block"], row["row_count"])
+        if columns != (stone.segment, stone.first_block, stone.last_block, stone.row_count):
+            raise Broken(f"the tombstone of {month} was altered: its note says otherwise", block_no=first)
+        return stone
+
+    async def check(self, blocks: AsyncIterable[Mapping[str, Any]]) -> None:
+        """Hold the tombstone against the month's blocks between its bounds, in order. Raises Broken."""
+        frontier, rows = Frontier(), 0
+        async for block in blocks:
+            for _ in frontier.append(block["leaf_hash"]):
+                pass
+            rows += block["row_count"]
+        if (frontier.root(), rows) != (self.root, self.row_count):
+            raise Broken(
+                f"the tombstone of {self.segment:%Y-%m} is not about blocks {self.first_block} to {self.last_block}",
+                block_no=self.first_block,
+            )
+
+    def covers(self, block: Block) -> bool:
+        """Return whether the block's rows were released."""
+        return block.segment == self.segment and self.first_block <= block.block_no <= self.last_block
 
 
 def open_tombstone(note: str, keys: Iterable[VerifierKey]) -> Tombstone:

@@ -15,17 +15,15 @@ from datetime import date, datetime
 from typing import Any
 
 from services.shared import db
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.block_store import LONG_SECONDS, batches, read_blocks
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain, read_recent_chain
 from services.shared.sealed_log.contents import compare, count_of, name_of, passes_of, sort_rows
+from services.shared.sealed_log.database import LONG_SECONDS, batches, read_blocks, read_raw, read_tombstones
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import VerifierKey
-from services.shared.sealed_log.raw_rows import read_raw
-from services.shared.sealed_log.tombstones import ReleasedMonth, read_tombstones
+from services.shared.sealed_log.tombstone import Tombstone
 from services.shared.sealed_log.tree import HASH_BYTES
 
 BATCH_ROWS = 50_000
@@ -100,12 +98,12 @@ class Verification:
         chain = Chain(self.keys, self.kept, self.since, only_newest_signature=self.in_background)
         return await read_chain(self.pool, chain)
 
-    async def _read_tombstones(self) -> list[ReleasedMonth]:
+    async def _read_tombstones(self) -> list[Tombstone]:
         stones = await read_tombstones(self.pool, self.keys)
         self.report.released = sum(stone.row_count for stone in stones)
         return stones
 
-    async def _check_rows(self, chain: Chain, stones: Sequence[ReleasedMonth]) -> None:
+    async def _check_rows(self, chain: Chain, stones: Sequence[Tombstone]) -> None:
         first = chain.size if chain.first_since is None else chain.first_since
         position = await self.pool.fetchval("select first_position from audit.block_headers where block_no = $1", first)
         self.begin(0 if position is None else chain.rows - position)
@@ -127,7 +125,7 @@ class Verification:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _check_batch(self, batch: list[Block], stones: Sequence[ReleasedMonth]) -> None:
+    async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
         started = time.monotonic()
         passes = passes_of(batch)
         rows = await self._read(passes[0].previous, passes[-1].text)

@@ -1,25 +1,18 @@
 """Notification channels: /api/v1/channels. Secrets go in and never come out."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_type_hints
 
 from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr, create_model
 
+from services.shared.channels import KINDS, ChannelConfig, new_secret
+from services.shared.destination import destination_fault
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.channel_config import (
-    ConfigChanges,
-    Kind,
-    PagerDuty,
-    Slack,
-    Teams,
-    Webhook,
-    check_destination,
-    new_secret,
-)
 from services.ui_iot.channel_sealing import seal_changes, seal_new
+from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
@@ -46,27 +39,8 @@ _SHOWN: dict[str, Any] = {
 }
 
 
-_EXAMPLES: dict[Kind, dict[str, Any]] = {
-    "webhook": {
-        "name": "On call",
-        "kind": "webhook",
-        "config": {"url": "https://hooks.example.com/pulse", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
-    },
-    "slack": {
-        "name": "#alerts",
-        "kind": "slack",
-        "config": {"url": "https://hooks.slack.com/services/T000/B000/XXXX"},
-    },
-    "teams": {
-        "name": "Alerts",
-        "kind": "teams",
-        "config": {"url": "https://example.logic.azure.com/workflows/1"},
-    },
-    "pagerduty": {
-        "name": "PagerDuty",
-        "kind": "pagerduty",
-        "config": {"routing_key": "0123456789abcdef0123456789abcdef"},
-    },
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    kind: {"name": f"{known.title} on call", "kind": kind, "config": known.example} for kind, known in KINDS.items()
 }
 _CHANGES: dict[str, Any] = {
     "config": {"url": "https://hooks.example.com/pulse-2", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
@@ -74,47 +48,50 @@ _CHANGES: dict[str, Any] = {
 }
 
 
+Kind: Any = Literal[tuple(KINDS)]
+
+
 class _NewChannel(BaseModel):
     name: Name
     enabled: Flag = True
 
 
-class NewWebhook(_NewChannel):
-    """A webhook to be added."""
-
-    model_config = example(**_EXAMPLES["webhook"])
-    kind: Literal["webhook"]
-    config: Webhook
-
-
-class NewSlack(_NewChannel):
-    """A Slack channel to be added."""
-
-    model_config = example(**_EXAMPLES["slack"])
-    kind: Literal["slack"]
-    config: Slack
+def _new(kind: str) -> type[_NewChannel]:
+    """Return the model of a channel to be created: the same for each kind but for its configuration."""
+    known = KINDS[kind]
+    literal: Any = Literal[kind]
+    return create_model(
+        f"New{known.title}",
+        __base__=_NewChannel,
+        __cls_kwargs__=dict(example(**_EXAMPLES[kind])),
+        __doc__=f"A {known.title} channel to be created.",
+        kind=(literal, ...),
+        config=(known.config, ...),
+    )
 
 
-class NewTeams(_NewChannel):
-    """A Teams channel to be added."""
-
-    model_config = example(**_EXAMPLES["teams"])
-    kind: Literal["teams"]
-    config: Teams
-
-
-class NewPagerDuty(_NewChannel):
-    """A PagerDuty service to be added."""
-
-    model_config = example(**_EXAMPLES["pagerduty"])
-    kind: Literal["pagerduty"]
-    config: PagerDuty
-
-
-NewChannel = Annotated[
-    NewWebhook | NewSlack | NewTeams | NewPagerDuty,
+NewChannel: Any = Annotated[
+    Union[tuple(map(_new, KINDS))],  # noqa: UP007  # of a computed tuple
     Body(discriminator="kind", openapi_examples={kind: {"value": value} for kind, value in _EXAMPLES.items()}),
 ]
+
+
+def _members() -> dict[str, Any]:
+    """Return the members that the configuration of any kind may have, each of which may be left out."""
+    models = [known.config for known in list(KINDS.values())[::-1]]
+    return {
+        name: (hint, unset()) for model in models for name, hint in get_type_hints(model, include_extras=True).items()
+    }
+
+
+ConfigChanges = create_model("ConfigChanges", __base__=ChannelConfig, **_members())
+
+
+def _check_destination(url: SecretStr | None, *, allow_private: bool) -> None:
+    """Refuse early what the delivery worker would refuse at every attempt; it checks the address again, resolved."""
+    fault = None if url is None else destination_fault(url.get_secret_value(), allow_private=allow_private)
+    if fault is not None:
+        raise Unprocessable(f"config.url {fault}.")
 
 
 class ChannelChanges(BaseModel):
@@ -122,7 +99,7 @@ class ChannelChanges(BaseModel):
 
     model_config = example(**_CHANGES)
     name: Name = unset()
-    config: ConfigChanges = unset()
+    config: ConfigChanges = unset()  # type: ignore[valid-type]  # it is computed
     enabled: Flag = unset()
 
 
@@ -192,10 +169,10 @@ async def create_channel(change: Creating, body: NewChannel, response: Response)
 
     The secret of a webhook may be left out: Pulse then makes one, and the answer shows it this once.
     """
-    check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
-    made = body.model_dump(exclude_none=True, exclude_unset=True)
+    _check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
+    made = body.model_dump(exclude_unset=True) | {"config": body.config.revealed()}
     once = {}
-    if body.kind == "webhook" and not body.config.secret:
+    if "secret" in type(body.config).model_fields and body.config.secret is None:
         made["config"]["secret"] = once["secret"] = new_secret()
         response.headers["Cache-Control"] = "no-store"
     body_made = seal_new(change.api.settings.secrets_key_file, change.caller.tenant_id, made)
@@ -218,7 +195,9 @@ async def update_channel(change: Changing, channel_id: PathId, body: SentChanges
     config.
     """
     patch = changes(body)
-    check_destination(patch.get("config", {}).get("url"), allow_private=change.api.settings.allow_private_destinations)
+    if body.config is not None:
+        _check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
+        patch["config"] = body.config.revealed()
     sealed = seal_changes(change.api.settings.secrets_key_file, change.caller.tenant_id, channel_id, patch)
     return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", sealed)
 
