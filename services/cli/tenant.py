@@ -17,8 +17,7 @@ from services.local.stack.roster import uses_own_keys
 from services.local.stack.signing_key import Role, SigningKey
 from services.shared import db
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
-from services.shared.visible_text import terminal_text
-from services.ui_iot.resources.fields import visible_name
+from services.shared.visible_text import terminal_text, visible_name
 
 app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
 _LONGEST_LIMIT = 12

@@ -13,8 +13,8 @@ from services.local.demo import seed
 from services.local.stack import signing_key as keys
 from services.shared import db
 from services.shared.oidc_settings import OidcSettings
+from services.shared.visible_text import visible_name
 from services.ui_iot.auth.revocations import lasting_seconds
-from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(
     help="Print a bearer token for the local stack, or revoke user tokens.",

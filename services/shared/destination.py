@@ -10,12 +10,12 @@ LONGEST_URL = 2048
 _LONGEST_HOST = 253
 _LONGEST_LABEL = 63
 _TOO_LONG = f"has a host longer than {_LONGEST_HOST} characters, or {_LONGEST_LABEL} between two dots"
-# IDNA 2008: the full stops of other scripts separate labels too.
+# IDNA 2008: full stops of other scripts also separate labels.
 _DOTS = re.compile("[\u3002\uff0e\uff61]")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# Resolvers read a host whose last label is a number as an address, in any of inet_aton's forms.
+# Resolvers take a host whose last label is a number for an address in one of inet_aton's forms.
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 # IANA's special-purpose registry and, last, Azure's metadata service, which stands on a public address. Written out:
@@ -46,7 +46,7 @@ def is_admitted(address: str, *, allow_private: bool = False) -> bool:
 
 
 def read_url(url: str) -> str:
-    """Return the address with scheme and host in lower case and in ASCII; raise ValueError with what is wrong."""
+    """Return the address with scheme and host in lower case and ASCII. Raises ValueError with the fault."""
     parts = _URL.fullmatch(url)
     if parts is None or parts["scheme"].lower() not in ("https", "http"):
         raise ValueError("must begin with https://")
@@ -64,7 +64,7 @@ def read_url(url: str) -> str:
 
 
 def destination_fault(url: str, *, allow_private: bool) -> str | None:
-    """Return why nothing will be sent to an address of read_url(), or None; names are checked when they resolve."""
+    """Return why a normalized address is refused, or None. Host names are checked when they resolve."""
     scheme, _, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     host = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]

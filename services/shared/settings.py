@@ -27,7 +27,7 @@ from services.shared.limit_settings import RequestLimitSettings, TenantLimitSett
 from services.shared.oidc_settings import OidcSettings
 from services.shared.ops_settings import HealthSettings, RetentionSettings, SealSettings
 from services.shared.topic_settings import Names, Networks, Port, Seconds, own_login
-from services.shared.web_settings import HttpSettings, WebSettings
+from services.shared.web_settings import HttpSettings, SharedPortSettings, WebSettings
 
 SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
 """In the order of their ports: the first is the port base plus 1."""
@@ -123,7 +123,9 @@ class AuditSettings(Settings, AuditTrailSettings):
     service = "audit"
 
 
-class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
+class UiSettings(
+    SharedPortSettings, AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings
+):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -131,8 +133,6 @@ class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettin
     """URL of the database as `pulse_ui`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
-    reuse_port: bool = False
-    """Share PULSE_PORT with other processes of the same user. Each of them needs its own PULSE_METRICS_PORT."""
     serve_docs: bool = True
     """Serve /docs and /openapi.json."""
     trusted_proxies: Networks = ()
@@ -147,22 +147,6 @@ class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettin
     """Maximum of clients that follow the audit trail at a time. One tenant can use half of them."""
     allow_private_destinations: bool = False
     """Accept channels whose address is on this machine, by plain http as well. For the demo."""
-
-    @field_validator("reuse_port")
-    @classmethod
-    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
-        if reuse_port and info.data.get("metrics_port", "invalid") is None:
-            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
-        return reuse_port
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Exit with status 2 at a bad value, or at PULSE_UI_WORKERS, which was replaced."""
-        if os.environ.get("PULSE_UI_WORKERS"):
-            advice = "start one process for each worker, with PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT"
-            print(f"{cls.service}: PULSE_UI_WORKERS was removed: {advice} (docs/operate.md)", file=sys.stderr)
-            raise SystemExit(2)
-        return super().load()
 
 
 class EvaluatorSettings(Settings):

@@ -1,5 +1,6 @@
 """Settings of every HTTP server of Pulse."""
 
+import os
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -71,3 +72,22 @@ class HttpSettings(TopicSettings):
         """Networks of proxies, to which the limit per address does not apply."""
         networks: Sequence[IPv4Network | IPv6Network] = getattr(self, "trusted_proxies", ())
         return networks
+
+
+class SharedPortSettings(TopicSettings):
+    """A port that several processes serve (docs/operate.md)."""
+
+    reuse_port: Annotated[bool, Field(validate_default=True)] = False
+    """Share PULSE_PORT with other processes of the same user. Each of them needs its own PULSE_METRICS_PORT."""
+
+    @field_validator("reuse_port")
+    @classmethod
+    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
+        if os.environ.get("PULSE_UI_WORKERS"):
+            raise ValueError(
+                "replaces PULSE_UI_WORKERS: unset that, and start one process for each worker, with"
+                " PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT (docs/operate.md)"
+            )
+        if reuse_port and info.data.get("metrics_port", "invalid") is None:
+            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
+        return reuse_port

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, SecretStr, create_model
-from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.shared.channels import KINDS, ChannelConfig, new_secret
 from services.shared.destination import destination_fault
@@ -18,25 +17,11 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
 
-_CHANNELS = table(
-    "channels",
-    Column("channel_id", BigInteger),
-    Column("name", Text),
-    Column("kind", Text),
-    Column("config"),
-    Column("enabled", Boolean),
-    *(Column(name) for name in ("disabled_reason", "paused_until", "paused_because")),
-    *(Column(name) for name in ("last_success_at", "last_error_at", "last_error")),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("channels", ((_CHANNELS.c.channel_id, ID),))
 _SHOWN: dict[str, Any] = {
     "channel_id": 3,
     "name": "On call",
@@ -144,7 +129,7 @@ class Channel(Versioned):
     updated_at: datetime
 
 
-_RESOURCE = Resource("channel", _CHANNELS, _CHANNELS.c.channel_id, Channel)
+_RESOURCE = Resource("channel", Channel, view="channels", key="channel_id")
 
 
 class NewlyMadeChannel(Channel):
@@ -156,14 +141,6 @@ class NewlyMadeChannel(Channel):
     """Signs the requests; shown this once, and only when Pulse has made it."""
 
 
-class ChannelPage(BaseModel):
-    """A page of channels."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Channel]
-    next_cursor: str | None
-
-
 class ChannelQuery(PageQuery):
     """Which channels."""
 
@@ -173,10 +150,10 @@ class ChannelQuery(PageQuery):
     """Only channels that are, or are not, in use."""
 
 
-@router.get("", response_model=ChannelPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery, Query()]) -> dict[str, Any]:
     """List the channels in the order of their making."""
-    return await api.page(caller, where_equal(_CHANNELS, query, "kind", "enabled"), order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post(
