@@ -32,20 +32,12 @@ from services.ops_worker.sealing.standing import (
 )
 from services.ops_worker.sealing.status import SealingStatus
 from services.shared import tracing
-from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Connection, Pool
-from services.shared.sealed_log.appending import (
-    AppendMemory,
-    Lease,
-    append,
-    append_entry,
-    append_intent,
-    make_blocks,
-)
+from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Pool
+from services.shared.sealed_log.appending import Appender, Lease, make_blocks
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.memory import Intent, MemoryFault
 from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey
-from services.shared.sealed_log.tree import Frontier
 
 log = logging.getLogger(__name__)
 
@@ -152,21 +144,22 @@ class Sealer:
         announcement = check_key(head, key, self.keys)
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             frontier, memory = await self.history.check(connection, head)
+            appender = Appender(connection, lease, frontier, memory)
             announcement = announcement or self._check_site(head, site)
             if memory.known.pending is not None:
                 # Also when there is nothing new: what was signed belongs into the log.
-                checkpoint = await self._append_again(connection, lease, frontier, memory, memory.known.pending)
+                checkpoint = await self._append_again(appender, memory.known.pending)
                 rows = 0
             elif announcement is None and not pieces:
                 return 0
             elif announcement is not None:
-                checkpoint = await self._announce(connection, lease, frontier, head, site, announcement, key, memory)
+                checkpoint = await self._announce(appender, head, site, announcement, key)
                 rows = 0
             else:
                 blocks = await asyncio.to_thread(
                     make_blocks, pieces, first=head["tree_size"], position=head["row_count"], epoch=lease.number
                 )
-                checkpoint = await append(connection, lease, frontier, blocks, key, memory)
+                checkpoint = await appender.append(blocks, key)
                 rows = sum(block.row_count for block in blocks)
         if checkpoint is None:
             log.info("another process sealed first")
@@ -175,33 +168,23 @@ class Sealer:
         self._alarmed = False
         return rows
 
-    async def _append_again(
-        self, connection: Connection, lease: Lease, frontier: Frontier, memory: AppendMemory, intent: Intent
-    ) -> Checkpoint | None:
-        """Append what was signed and is not in the log: a process or its connection ended in between."""
-        await check_rows(connection, intent)
+    async def _append_again(self, appender: Appender, intent: Intent) -> Checkpoint | None:
+        """Append signed blocks that are missing in the log because a process or its connection ended."""
+        await check_rows(appender.connection, intent)
         log.warning(
             "blocks that were signed and not committed are appended again", extra={"blocks": len(intent.blocks)}
         )
-        return await append_intent(connection, lease, frontier, intent, memory)
+        return await appender.append_intent(intent)
 
     async def _announce(
-        self,
-        connection: Connection,
-        lease: Lease,
-        frontier: Frontier,
-        head: Mapping[str, Any],
-        site: Site,
-        announcement: Announcement,
-        key: SignerKey,
-        memory: AppendMemory,
+        self, appender: Appender, head: Mapping[str, Any], site: Site, announcement: Announcement, key: SignerKey
     ) -> Checkpoint | None:
         before = recorded_site(head, self._verifiers()) or site
         entry = Entry(
             origin=key.name,
             kind=announcement.kind,
-            size=frontier.size,
-            root=frontier.root(),
+            size=appender.frontier.size,
+            root=appender.frontier.root(),
             row_count=head["row_count"],
             before=before,
             after=before if announcement.kind == "key" else site,
@@ -213,7 +196,7 @@ class Sealer:
             made_at=datetime.now(UTC),
         )
         log.warning("the log %s", entry.in_words())
-        return await append_entry(connection, lease, frontier, head["snapshot"], entry, key, memory)
+        return await appender.append_entry(entry, key, snapshot=head["snapshot"])
 
     def _check_site(self, head: Mapping[str, Any], site: Site) -> Announcement | None:
         if head["tree_size"] == 0:
