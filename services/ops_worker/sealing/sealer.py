@@ -1,12 +1,12 @@
-"""Seals the audit trail: takes committed rows, hashes them into blocks, blocks into the tree, signs the root.
+"""The sealer: hashes committed rows into blocks and blocks into the tree, and signs the root.
 
 may it? ─▶ lease ─▶ read head and unsealed rows (one snapshot) ─▶ as remembered? ─▶ hash, sign, keep ─▶ append, fenced
   │ no key   │ another's                                            │ smaller, different              │ another first
-  │ moved    └──▶ wait                                              └──▶ alarm, until a person        └──▶ next pass
-  └──▶ say so, wait                                                      declares the loss
+  │ moved    └──▶ wait                                              └──▶ alarm, until an operator     └──▶ next pass
+  └──▶ report, wait                                                      declares the loss
 
-A key signs whatever it is given, so what it signed last is kept beside it (services.shared.sealed_log.memory) and a log
-that is no continuation of that is not signed.
+A key signs any tree, so the last signed one is kept beside the key (services.shared.sealed_log.memory). A log that does
+not continue it is not signed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Sealer:
-    """One process's sealer. A pass seals at most about rows_per_pass rows, or one transaction if that is more."""
+    """The sealer of a process. A pass seals about rows_per_pass rows at most, or one larger transaction."""
 
     holder: str
     keys: KeyFile
@@ -58,7 +58,7 @@ class Sealer:
         self.history = History(self.keys)
 
     async def seal(self, pool: Pool) -> int:
-        """Run one pass; return the rows sealed, 0 when there were none or this process may not seal."""
+        """Run one pass; return the number of sealed rows, 0 if there are none or this process may not seal."""
         other = None
         with tracing.use_trace_id(None):
             try:
@@ -75,7 +75,7 @@ class Sealer:
                     self.status.another(other)
                     return 0
                 if key is None:
-                    # Only the one that may seal makes the first key, so that of two workers one does.
+                    # Only the holder of the lease makes the first key, so that two workers do not make two.
                     key = self.keys.load()
                     await self.history.look_up(pool, head)
                 async with self._keep_lease(pool):
@@ -89,18 +89,18 @@ class Sealer:
             except LogBroken as broken:
                 self.status.refused("broken", str(broken))
                 await self._raise_alarm(pool, broken)
-                await self.release(pool)  # a person's command is next
+                await self.release(pool)  # an operator's command comes next
                 raise
         self.status.sealing()
         return rows
 
     async def release(self, pool: Pool) -> None:
-        """Let another process seal at once; a database that is away costs only the wait."""
+        """Release the lease, so that another process can seal at once. Errors of the database are ignored."""
         with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
             await pool.execute("select audit.release_seal($1)", self.holder, timeout=1.0)
 
     async def _look(self, pool: Pool) -> tuple[Mapping[str, Any], Site, str | None]:
-        """Return the head, the server, and the other process that seals; a server that is new is recorded."""
+        """Return the head, the server, and the name of another sealing process; record a new server."""
         head = await pool.fetchrow("select * from audit.read_head()")
         row = await pool.fetchrow("select * from audit.read_place()")
         site = Site.read(row)
@@ -115,7 +115,7 @@ class Sealer:
 
     @contextlib.asynccontextmanager
     async def _keep_lease(self, pool: Pool) -> AsyncIterator[None]:
-        """Renew the lease as long as a pass takes."""
+        """Renew the lease for the duration of a pass."""
 
         async def renew() -> None:
             while True:
@@ -147,7 +147,7 @@ class Sealer:
             appender = Appender(connection, lease, frontier, memory)
             announcement = announcement or self._check_site(head, site)
             if memory.known.pending is not None:
-                # Also when there is nothing new: what was signed belongs into the log.
+                # Even without new rows: a signed checkpoint belongs in the log.
                 checkpoint = await self._append_again(appender, memory.known.pending)
                 rows = 0
             elif announcement is None and not pieces:
