@@ -109,6 +109,17 @@ def test_modules_are_named_for_the_one_thing_in_them() -> None:
     assert [name(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
 
 
+def test_no_class_name_occurs_twice() -> None:
+    """A search for a class finds one definition."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
+    assert len(places) > 200
+    assert {found: where for found, where in places.items() if len(where) > 1} == {}
+
+
 def test_shared_is_a_closed_list() -> None:
     """A thing enters services/shared only when two services use it, and then this list changes in review."""
     found = (ROOT / "services" / "shared").iterdir()
