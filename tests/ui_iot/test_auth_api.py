@@ -37,7 +37,7 @@ PATH = "/api/v1/devices"
 
 
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
-    """A device with a token; the token."""
+    """Return a device with a token; the token."""
     await seed.device(conn, device_id)
     text, digest = new_device_token("acme")
     await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
@@ -47,7 +47,7 @@ async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **
 
 
 def pseudonym(account: str) -> str:
-    """The account as the trail of this test has it."""
+    """Return the account as the trail of this test has it."""
     key = Path(os.environ["PULSE_AUDIT_SPOOL_DIR"]).parent / KEY_FILE
     return Pseudonyms(key.read_bytes()).of(account)
 

@@ -46,7 +46,7 @@ async def table_lock(database_url: str) -> AsyncIterator[TableLock]:
 
 
 async def waits(conn: asyncpg.Connection) -> bool:
-    """Whether somebody waits for the lock."""
+    """Return whether somebody waits for the lock."""
     return bool(await conn.fetchval(WAITING))
 
 

@@ -356,7 +356,7 @@ class Clock:
         self.now = time.time()
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 

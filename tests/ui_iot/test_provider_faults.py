@@ -38,7 +38,7 @@ DESCRIPTION = f"{URL}/.well-known/openid-configuration"
 
 
 def one_answer(answer: Response) -> Starlette:
-    """A provider that says the same to everything."""
+    """Return a provider that says the same to everything."""
 
     async def always(_request: Request) -> Response:
         return answer
@@ -47,7 +47,7 @@ def one_answer(answer: Response) -> Starlette:
 
 
 def bent(**changes: Any) -> Starlette:
-    """A provider with another description."""
+    """Return a provider with another description."""
     provider = Provider(URL)
     provider.description |= changes
     return provider.app
@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def tls_provider(provider: Provider, certificate: Path, port: int) -> AsyncIterator[None]:
-    """The provider behind TLS on loopback."""
+    """Yield the provider behind TLS on loopback."""
     config = uvicorn.Config(
         provider.app, host="127.0.0.1", port=port, ssl_certfile=certificate, log_config=None, lifespan="off"
     )
