@@ -126,7 +126,7 @@ async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog:
 
 
 async def test_a_provider_that_hangs_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ui_iot.auth.oidc.DOCUMENT_SECONDS", 0.05)
+    monkeypatch.setattr("services.ui_iot.auth.key_sources.DOCUMENT_SECONDS", 0.05)
     async with Receiver() as silent, traced_client(trusted=True) as client:
         silent.hold.clear()
         jwks = Jwks(Issuer(client, silent.url, client_id="pulse"), issuer=silent.url)
