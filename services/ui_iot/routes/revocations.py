@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
@@ -105,7 +105,7 @@ async def list_revocations(api: Api, caller: Caller, query: Annotated[Revocation
 
 
 @router.post("", status_code=201, response_model=Revocation, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def revoke_tokens(change: Creating, body: NewRevocation, response: Response) -> dict[str, Any]:
+async def revoke_tokens(change: Creating, body: NewRevocation) -> dict[str, Any]:
     """Revoke user tokens. Every process of the API refuses them within 5 seconds.
 
     Tokens of devices and API keys are not affected.
@@ -116,9 +116,8 @@ async def revoke_tokens(change: Creating, body: NewRevocation, response: Respons
         max_token_seconds=change.api.settings.max_token_seconds,
     )
     made = {**changes(body), "expires_in_seconds": seconds}
-    created = await change.create("select ingest.create_revocation($1)", made)
+    created = await change.create(_RESOURCE, "select ingest.create_revocation($1)", made)
     await change.api.authenticator.revocations.renew()
-    response.headers["Location"] = f"/api/v1/revocations/{created['revocation_id']}"
     return created
 
 
