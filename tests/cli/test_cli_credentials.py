@@ -20,7 +20,7 @@ def url(app_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*arguments: str) -> str:
-    """Its output; what it refused is raised."""
+    """Return its output; what it refused is raised."""
     done = CliRunner().invoke(app, arguments)
     if done.exception is not None:
         raise done.exception

@@ -88,14 +88,14 @@ def api(request: pytest.FixtureRequest) -> Api:
 
 
 async def stored(conn: asyncpg.Connection, channel_id: int) -> dict[str, Any]:
-    """A channel's configuration as it is in the table."""
+    """Return a channel's configuration as it is in the table."""
     query = "select config from notification_channels where channel_id = $1"
     config: dict[str, Any] = orjson.loads(await conn.fetchval(query, channel_id))
     return config
 
 
 async def make(api: Api, kind: str, config: dict[str, Any], name: str = "c") -> dict[str, Any]:
-    """A channel through the API."""
+    """Return a channel through the API."""
     made: dict[str, Any] = await api.make("/api/v1/channels", {"name": name, "kind": kind, "config": config})
     return made
 

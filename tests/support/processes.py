@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listened on a moment ago."""
+    """Return a port on loopback that nobody listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -38,16 +38,16 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Address at which it serves."""
         return f"http://127.0.0.1:{self.port}"
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        """One GET."""
+        """Return one GET."""
         async with httpx.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path, headers=headers)
 
     async def is_ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         if self.process.returncode is not None:
             raise AssertionError(f"{self.module} exited with {self.process.returncode}: {self.lines[-3:]}")
         try:
@@ -98,7 +98,7 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
 
 @asynccontextmanager
 async def ready_service(module: str, database_url: str, **settings: str) -> AsyncIterator[Running]:
-    """The same, entered when it is ready."""
+    """Yield the same, entered when it is ready."""
     async with service(module, database_url, **settings) as running:
         await until(running.is_ready, seconds=30)
         yield running
