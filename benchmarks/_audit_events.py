@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 
 from services.local.stack.ports import free_ports
 from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
-from services.shared.audit.event import new_event_id
+from services.shared.audit_writer.event import new_event_id
 from services.shared.sealed_log.key_file import KeyFile
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
@@ -62,7 +62,7 @@ async def audit_logger(
 ) -> AsyncIterator[AuditLogger]:
     """An AuditLogger with a spool of its own and without aggregation of floods: here every row counts."""
     with tempfile.TemporaryDirectory(prefix="pulse-bench-spool-") as spool:
-        settings = UiIot(database_url=url, audit_spool_dir=Path(spool), audit_flood_rows_per_window=0, **others)
+        settings = UiSettings(database_url=url, audit_spool_dir=Path(spool), audit_flood_rows_per_window=0, **others)
         async with open_audit_logger(settings, registry=registry or CollectorRegistry()) as logger:
             yield logger
 

@@ -10,7 +10,7 @@ from benchmarks._audit_writing import measure_copy
 from benchmarks._bench import MeasurementVoid, as_role, require_effect
 from services.shared import db
 from services.shared.sealed_log.verification import Verification
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 
 
 async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
@@ -22,7 +22,7 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
     rows = await count_sealed(conn)
     everything = await conn.fetchval("select count(*) from audit_log")
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
-    settings = UiIot(database_url=as_role(url, "pulse_auditor"), pool_max_size=2)
+    settings = UiSettings(database_url=as_role(url, "pulse_auditor"), pool_max_size=2)
     async with await db.open_pool(settings) as pool:
         for _ in range(options.rounds):
             started = time.perf_counter()

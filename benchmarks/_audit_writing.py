@@ -27,8 +27,8 @@ from benchmarks._audit_events import (
 )
 from benchmarks._bench import as_role, percentile, require_effect
 from services.shared import db
-from services.shared.audit.event import new_event_id
-from services.shared.settings import UiIot
+from services.shared.audit_writer.event import new_event_id
+from services.shared.settings import UiSettings
 
 BATCH = 1000
 LOGGED, REFUSED = "auth.login_success", "auth.login_failure"
@@ -39,7 +39,7 @@ MOST_WAITING = 20_000
 async def measure_copy(url: str, conn: asyncpg.Connection, seconds: float) -> float:
     """The reference: rows a second by plain COPY over one connection."""
     before = await count_rows(conn, LOGGED)
-    pool = await db.open_pool(UiIot(database_url=url, pool_max_size=1))
+    pool = await db.open_pool(UiSettings(database_url=url, pool_max_size=1))
     started, rows = time.perf_counter(), 0
     async with pool.acquire() as connection:
         while time.perf_counter() - started < seconds:
@@ -157,7 +157,7 @@ async def bench_refusals(url: str, conn: asyncpg.Connection, options: argparse.N
     """What a 401 waits for, at a fixed rate of arrivals."""
     app_url = as_role(url, "pulse_app")
     before = await count_rows(conn, REFUSED)
-    pool = await db.open_pool(UiIot(database_url=app_url, pool_max_size=8))
+    pool = await db.open_pool(UiSettings(database_url=app_url, pool_max_size=8))
     call = "call audit.record_auth_failure($1, $2, $3, $4)"
 
     async def call_once() -> None:

@@ -37,7 +37,7 @@ from exporter.catalog import read_catalog
 from exporter.link import Link
 from exporter.shape import Kind, Shape, shape_of
 from migrations.role_names import RoleNames
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 AT_ONCE = 50
 UP = ("pulse_exporter_up ", "pg_up ")
@@ -58,7 +58,7 @@ class Found:
 
 async def read_shapes(url: str) -> list[Shape]:
     """The metrics that the exporter finds."""
-    link = Link(Exporter(database_url=url))
+    link = Link(ExporterSettings(database_url=url))
     await link.begin("begin")
     shapes = [shape_of(view, max_rows=1000) for view in await read_catalog(link)]
     link.drop()

@@ -21,7 +21,7 @@ from services.evaluator_iot.evaluator import build
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker.listener import Listener
 from services.shared.worker.metrics import WorkerMetrics
 from services.shared.worker.process import run_loops
@@ -89,7 +89,7 @@ async def probe(url: str, probes: int) -> list[float]:
 @asynccontextmanager
 async def evaluator(url: str) -> AsyncIterator[None]:
     """Run the loops of an evaluator."""
-    settings = EvaluatorIot(database_url=url, allow_unsafe_database=True)
+    settings = EvaluatorSettings(database_url=url, allow_unsafe_database=True)
     process = Process(settings, ProcessMetrics("evaluator_iot"), await db.open_pool(settings))
     loops = build(process)
     metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])

@@ -9,12 +9,12 @@ from exporter.collector import ViewCollector
 from exporter.login import ExporterLogin
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, run_process, serve_process, stop_on_signals
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 log = logging.getLogger("exporter")
 
 
-async def run(settings: Exporter) -> None:
+async def run(settings: ExporterSettings) -> None:
     """Serve until the process is told to stop."""
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))

@@ -20,7 +20,7 @@ from exporter.shape import Refusal
 from exporter.snapshot import OUT_OF_TIME, Limits, read_views
 from services.shared.db import UNAVAILABLE
 from services.shared.server import PROBE_SECONDS, Process
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ GRACE_SECONDS = 0.2
 class ViewCollector:
     """The views of one database, read over one connection, one pass at a time."""
 
-    def __init__(self, settings: Exporter, process: Process) -> None:
+    def __init__(self, settings: ExporterSettings, process: Process) -> None:
         self._process = process
         self._limits = Limits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
         self._link = Link(settings)

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from services.shared.db import UNAVAILABLE, Connection, connector_for
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Link:
     refuses; after either of them drop() is the way on, unless a savepoint heals the transaction.
     """
 
-    def __init__(self, settings: Exporter) -> None:
+    def __init__(self, settings: ExporterSettings) -> None:
         # Statements are kept here instead: asyncpg's cache would raise on a view that was replaced meanwhile.
         self._connector = connector_for(settings, settings.database_url, statement_cache_size=0)
         self._connect_seconds = settings.exporter_connect_timeout_seconds

@@ -5,12 +5,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import field_validator
 
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 _SERVICES = frozenset(["app", "ui", "evaluator", "dispatcher", "delivery", "ops"])
 
 
-class ExporterLogin(Exporter):
+class ExporterLogin(ExporterSettings):
     """Settings of the process: without a URL of its own it must not read metrics with rights to write."""
 
     @field_validator("database_url")

@@ -20,9 +20,9 @@ from pytest_postgresql import factories
 
 from migrations.role_names import CALLERS
 from migrations.roles import ensure_roles
-from services.cli.database import LocalStack
+from services.cli.database import StackSettings
 from services.shared import db
-from services.shared.settings import OpsWorker, UiIot
+from services.shared.settings import OpsSettings, UiSettings
 from tests.support.hardened_server import DEPLOYER, harden, make_deployer, migrate_as_deployer
 from tests.support.migrator import Migrator
 from tests.support.sealer import Seal, sealer_of
@@ -133,7 +133,7 @@ async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
     """Pool of the services, as pulse_app, with their codecs."""
-    pool = await db.open_pool(UiIot(database_url=app_url))
+    pool = await db.open_pool(UiSettings(database_url=app_url))
     yield pool
     await pool.close()
 
@@ -141,7 +141,7 @@ async def app_pool(app_url: str) -> AsyncIterator[db.Pool]:
 @pytest.fixture
 async def ops_pool(ops_url: str) -> AsyncIterator[db.Pool]:
     """Pool of the ops worker, as pulse_ops."""
-    pool = await db.open_pool(OpsWorker(database_url=ops_url))
+    pool = await db.open_pool(OpsSettings(database_url=ops_url))
     yield pool
     await pool.close()
 
@@ -156,7 +156,7 @@ def seal(ops_pool: db.Pool, tmp_path: Path) -> Seal:
 @pytest.fixture
 async def auditor_pool(role_url: Callable[[str], str]) -> AsyncIterator[db.Pool]:
     """Pool of `pulse audit`, as pulse_auditor."""
-    pool = await db.open_pool(LocalStack(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
+    pool = await db.open_pool(StackSettings(database_url=role_url("pulse_auditor"), pool_min_size=0, pool_max_size=2))
     yield pool
     await pool.close()
 

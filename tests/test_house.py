@@ -18,6 +18,7 @@ VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
 SHARED = {
     "audit",
+    "audit_writer",
     "backoff",
     "connecting",
     "db",
@@ -40,17 +41,19 @@ SHARED = {
     "secrets_settings",
     "server",
     "settings",
+    "tenant_id",
     "tracing",
     "visible_text",
     "web",
     "web_settings",
     "worker",
+    "write_once",
 }
 
 # The two places where Python holds SQL of more than one call or one select, and why:
 SQL_IN_PYTHON = {
     "migrations": "it is what migrations are",
-    "services/shared/audit/": "COPY has no form of a function call",
+    "services/shared/audit_writer/": "COPY has no form of a function call",
 }
 _KINDS = "table|view|index|schema|function|procedure|trigger|role|sequence|type|policy|extension"
 STATEMENT = re.compile(
@@ -136,7 +139,7 @@ def test_tests_never_sleep() -> None:
 def test_no_test_imports_another_test() -> None:
     """What several tests need is in tests/support, or a fixture in the conftest.py of their room."""
     imports = re.compile(r"^(?:from|import) tests\.(?!support\b)\S+", re.MULTILINE)
-    programs = re.compile(r"from tests\.(advisories|fastapi_versions) ")
+    programs = re.compile(r"from tests\.(advisories |fastapi_versions |(chaos|mutations)\.(?!test_))")
     found = {
         f"{name(path)}: {line}"
         for path in (ROOT / "tests").rglob("*.py")

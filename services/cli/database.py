@@ -21,7 +21,7 @@ from services.shared.settings import Port, Settings
 Result = TypeVar("Result")
 
 
-class LocalStack(Settings):
+class StackSettings(Settings):
     """The connections of `pulse` itself, not of a service."""
 
     service = "local_stack"
@@ -99,7 +99,7 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
     except db.BadUrl as error:
         raise BadSettingError(f"the URL of the database: {error}") from None
     try:
-        pool = await db.open_pool(LocalStack(database_url=url, pool_min_size=0, pool_max_size=2))
+        pool = await db.open_pool(StackSettings(database_url=url, pool_min_size=0, pool_max_size=2))
         async with pool.acquire():
             pass
     except db.UnsafeDatabase as error:
@@ -115,7 +115,7 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
 async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
     """Return the value of a call that changes something of a tenant, in a trace of its own."""
     with tracing.use_trace_id(None):
-        async with db.act(pool, tenant_id=tenant_id, actor=actor, service=LocalStack.service) as connection:
+        async with db.act(pool, tenant_id=tenant_id, actor=actor, service=StackSettings.service) as connection:
             return await connection.fetchval(query, *arguments)
 
 

@@ -10,7 +10,7 @@ from services.cli.tenant import require_tenant
 from services.local.stack import signing_key as keys
 from services.shared import db
 from services.ui_iot.auth.api_keys import SCOPES, new_api_key
-from services.ui_iot.resources.naming import visible_name
+from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(help="Create, list and revoke API keys of machines.", no_args_is_help=True)
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse key")

@@ -24,7 +24,7 @@ from services.cli.home import Home
 from services.cli.metric_lint import Bounds, lint
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 from services.shared.visible_text import terminal_text
 
 app = typer.Typer(help="List the metrics that are views, and find what is wrong with them.", no_args_is_help=True)
@@ -76,18 +76,18 @@ def check(
         raise typer.Exit(1)
 
 
-def exporter_settings() -> Exporter:
+def exporter_settings() -> ExporterSettings:
     """The exporter's settings, and its database: the one that variables name, or the running stack's."""
     given = database.given_url("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
     url = given or database.as_role(database.migration_url(Home.find()), "pulse_exporter")
     try:
-        return Exporter(database_url=url)
+        return ExporterSettings(database_url=url)
     except ValidationError as error:
         first = error.errors()[0]
         raise LocalError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def read_passes(settings: Exporter, *, passes: int) -> list[list[Reading]]:
+def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[Reading]]:
     """What each of some passes over all views gave. Raises LocalError when the database cannot be read."""
     try:
         return asyncio.run(_read(settings, passes))
@@ -95,7 +95,7 @@ def read_passes(settings: Exporter, *, passes: int) -> list[list[Reading]]:
         raise LocalError(f"the database cannot be read: {error or type(error).__name__}") from error
 
 
-async def _read(settings: Exporter, passes: int) -> list[list[Reading]]:
+async def _read(settings: ExporterSettings, passes: int) -> list[list[Reading]]:
     link = Link(settings)
     limits = Limits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
     taken = names_of(ProcessMetrics(settings.service).registry.collect())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from services.cli.secret_file import replace, write_once
 from services.shared.secret_box import key_id, public_file, read_private_keys
+from services.shared.write_once import replace, write_once
 
 _HEAD = (
     "# Keys of Pulse's channel secrets, the newest first. Keep a copy: without them the secrets of a backup are lost.\n"

@@ -10,8 +10,8 @@ import orjson
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.cli.lock import holder
-from services.cli.secret_file import replace
 from services.local.postgres.server import EmbeddedPostgres
+from services.shared.write_once import replace
 
 
 class NotRunningError(LocalError):

@@ -1,7 +1,6 @@
 """`pulse tenant`: makes tenants, lists them, sets their limits; in the stack's database or PULSE_DATABASE_URL's."""
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +16,11 @@ from services.local.demo.factory import TENANT_ID
 from services.local.stack.roster import uses_own_keys
 from services.local.stack.signing_key import Role, SigningKey
 from services.shared import db
+from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
 from services.shared.visible_text import terminal_text
-from services.ui_iot.auth.claims import SYSTEM_TENANT
-from services.ui_iot.resources.naming import visible_name
+from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
-_TENANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _LONGEST_LIMIT = 12
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
 
@@ -34,7 +32,7 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name for people; the id when left out.")] = None,
 ) -> None:
     """Make a tenant."""
-    if not _TENANT_ID.fullmatch(tenant_id):
+    if not is_tenant_id(tenant_id):
         raise LocalError(
             f"{tenant_id} is no tenant id: it takes up to 63 lower-case letters, digits and dashes, no dash first"
         )

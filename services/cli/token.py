@@ -12,9 +12,9 @@ from services.cli.tenant import make_token, require_tenant
 from services.local.demo import seed
 from services.local.stack import signing_key as keys
 from services.shared import db
-from services.shared.oidc_settings import Oidc
-from services.ui_iot.auth.revocation_time import lasting_seconds
-from services.ui_iot.resources.naming import visible_name
+from services.shared.oidc_settings import OidcSettings
+from services.ui_iot.auth.revocations import lasting_seconds
+from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(
     help="Print a bearer token for the local stack, or revoke user tokens.",
@@ -72,7 +72,7 @@ def revoke(
         "expires_in_seconds": lasting_seconds(
             days=days,
             ends_by_itself=token_id is not None or before is not None,
-            max_token_seconds=Oidc().max_token_seconds,
+            max_token_seconds=OidcSettings().max_token_seconds,
         ),
     }
     query = "select ingest.create_revocation($1)"

@@ -1,7 +1,7 @@
 """python -m services.delivery_worker: run the delivery worker."""
 
 from services.delivery_worker.worker import build
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 from services.shared.worker import run_worker
 
-run_worker(DeliveryWorker, build)
+run_worker(DeliverySettings, build)

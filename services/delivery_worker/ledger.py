@@ -16,7 +16,7 @@ from services.shared.backoff import backoff_seconds
 from services.shared.db import UNAVAILABLE
 from services.shared.logging import tell
 from services.shared.server import Process
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Ledger:
         *,
         slot_freed: Callable[[], None],
         duration: Histogram,
-        settings: DeliveryWorker,
+        settings: DeliverySettings,
         due_in: Callable[[float], None],
     ) -> None:
         self._process = process

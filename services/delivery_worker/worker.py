@@ -45,7 +45,7 @@ class DeliveryWorker:
     """The jobs one process has in hand."""
 
     def __init__(self, process: Process, sender: Sender, slots: Slots, ledger: Ledger) -> None:
-        assert isinstance(process.settings, shared_settings.DeliveryWorker)
+        assert isinstance(process.settings, shared_settings.DeliverySettings)
         self._process = process
         self._settings = process.settings
         self._sender = sender
@@ -172,7 +172,7 @@ def _set_within_a_poll(event: asyncio.Event, seconds: float, poll_seconds: float
 async def build(process: Process, *, resolve: Resolver = resolve_name) -> AsyncIterator[Sequence[Loop]]:
     """The loops of the process, with what they need open around them."""
     settings = process.settings
-    assert isinstance(settings, shared_settings.DeliveryWorker)
+    assert isinstance(settings, shared_settings.DeliverySettings)
     allow_private = settings.allow_private_destinations
     keys = KeyRing(settings.secrets_key_file)
     process.facts["channel_secrets"] = lambda: protection(keys.newest)

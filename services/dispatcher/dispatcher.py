@@ -35,7 +35,7 @@ class Dispatcher:
 def build(process: Process) -> list[Loop]:
     """The loops of the process."""
     settings = process.settings
-    assert isinstance(settings, shared_settings.Dispatcher)
+    assert isinstance(settings, shared_settings.DispatcherSettings)
     dispatcher = Dispatcher(batch_events=settings.dispatcher_batch_events)
     return [
         Loop(

@@ -22,7 +22,7 @@ from services.shared import db, tracing
 from services.shared.db import Pool
 from services.shared.logging import tell
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Evaluator:
 def build(process: Process) -> list[Loop]:
     """Return the loops of the process."""
     settings = process.settings
-    assert isinstance(settings, EvaluatorIot)
+    assert isinstance(settings, EvaluatorSettings)
     evaluator = Evaluator(
         readings=settings.evaluator_batch_readings,
         pairs=settings.evaluator_batch_pairs,

@@ -1,7 +1,7 @@
 """python -m services.ops_worker: run the ops worker."""
 
 from services.ops_worker.main import build
-from services.shared.settings import OpsWorker
+from services.shared.settings import OpsSettings
 from services.shared.worker import run_worker
 
-run_worker(OpsWorker, build)
+run_worker(OpsSettings, build)

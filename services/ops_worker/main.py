@@ -30,7 +30,7 @@ from services.shared.http_client import traced_client
 from services.shared.sealed_log.kept import Survey, survey
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.server import Process
-from services.shared.settings import OpsWorker
+from services.shared.settings import OpsSettings
 from services.shared.worker import Loop
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ SESSION_GUARD_SECONDS = 10.0
 """Time between two looks for transactions of readers that are overdue."""
 
 
-def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
+def loops(settings: OpsSettings, client: httpx.AsyncClient) -> Sequence[Loop]:
     """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
     urls = settings.status_urls
     escalation = EscalationWorker(batch=settings.escalation_batch)
@@ -78,7 +78,7 @@ def loops(settings: OpsWorker, client: httpx.AsyncClient) -> Sequence[Loop]:
     ]
 
 
-def make_sealer(settings: OpsWorker) -> Sealer:
+def make_sealer(settings: OpsSettings) -> Sealer:
     """Return the sealer, which knows the largest tree of all kept checkpoints: a smaller log is not sealed."""
     named = settings.audit_log_name if "audit_log_name" in settings.model_fields_set else None
     keys = KeyFile(settings.audit_key_file, named)
@@ -102,7 +102,7 @@ def make_sealer(settings: OpsWorker) -> Sealer:
 
 @asynccontextmanager
 async def sealing_loops(
-    process: Process, settings: OpsWorker, client: httpx.AsyncClient
+    process: Process, settings: OpsSettings, client: httpx.AsyncClient
 ) -> AsyncIterator[Sequence[Loop]]:
     """Sealing, handing out what was signed, letting old months go: apart, so that one that hangs delays no block."""
     file = FileAnchor(settings.audit_anchor_dir)
@@ -141,7 +141,7 @@ async def sealing_loops(
 @asynccontextmanager
 async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
     """The loops, with the client they ask the services through."""
-    assert isinstance(process.settings, OpsWorker)
+    assert isinstance(process.settings, OpsSettings)
     # The services are the operator's own addresses, and by default on this machine: no proxy stands before them.
     direct = replace(process.settings.egress, proxy=None)
     async with (

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Evaluation(BaseSettings):
+class EvaluationSettings(BaseSettings):
     """Limits of one pass of evaluator_iot (docs/architecture.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Http(BaseSettings):
+class HttpSettings(BaseSettings):
     """Listening sockets of every process (operate.md, Connections and request bodies)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024 * 1024
 
 
-class Ingest(BaseSettings):
+class IngestSettings(BaseSettings):
     """Readings and request bodies of ui_iot."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

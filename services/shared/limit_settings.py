@@ -9,7 +9,7 @@ Most = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 _CONFIG = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
 
 
-class TenantLimits(BaseSettings):
+class TenantLimitSettings(BaseSettings):
     """Limits of tenants without limits of their own (docs/limits.md). ops_worker stores them at its start."""
 
     model_config = _CONFIG
@@ -29,10 +29,10 @@ class TenantLimits(BaseSettings):
 
     def limits(self) -> dict[str, int]:
         """Return the defaults by the names that the database uses."""
-        return {name.removeprefix("limit_"): getattr(self, name) for name in TenantLimits.model_fields}
+        return {name.removeprefix("limit_"): getattr(self, name) for name in TenantLimitSettings.model_fields}
 
 
-class RequestLimits(BaseSettings):
+class RequestLimitSettings(BaseSettings):
     """Limits of requests that ui_iot answers, in each of its processes."""
 
     model_config = _CONFIG
@@ -43,7 +43,7 @@ class RequestLimits(BaseSettings):
     """Requests that all users and devices of one tenant may send in a minute; 0: no limit."""
 
 
-class RepeatedReads(BaseSettings):
+class AuditReadSettings(BaseSettings):
     """Audit rows of successful reads, such as those of a page that polls."""
 
     model_config = _CONFIG

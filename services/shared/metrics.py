@@ -3,7 +3,7 @@
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,7 +23,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5
 # Formats that the encoders really write.
 _VERSIONS = frozenset({"0.0.4", "1.0.0"})
 
-AUTH_FAILURE_REASONS = (
+AuthFailureReason = Literal[
     "missing_token",
     "invalid_token",
     "token_too_large",
@@ -34,7 +34,12 @@ AUTH_FAILURE_REASONS = (
     "auth_unavailable",
     "rate_limited",
     "forbidden",
-)
+]
+"""Reasons for which a request is refused: a metric label, an audit detail and a member of the answer.
+
+The view audit.auth_failure_reasons has the same ones for SQL.
+"""
+AUTH_FAILURE_REASONS: Final[tuple[AuthFailureReason, ...]] = get_args(AuthFailureReason)
 
 
 def choose_format(accept: str) -> tuple[Callable[[Collector], bytes], str]:

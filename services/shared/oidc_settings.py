@@ -19,7 +19,7 @@ def split_list(value: object) -> object:
 TextList = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]
 
 
-class Oidc(BaseSettings):
+class OidcSettings(BaseSettings):
     """Identity providers of ui_iot (docs/identity-providers.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.shared.secret_box import read_private_keys, read_public_key
 
 
-class SealedSecrets(BaseSettings):
+class SealedSecretSettings(BaseSettings):
     """Secrets of channels in ui_iot, which seals them and can read none (docs/delivery.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
@@ -23,7 +23,7 @@ class SealedSecrets(BaseSettings):
         return _require(read_public_key, file)
 
 
-class OpenedSecrets(BaseSettings):
+class OpenedSecretSettings(BaseSettings):
     """Secrets of channels in delivery_worker, which alone can read them."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

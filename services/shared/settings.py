@@ -23,14 +23,14 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
 from services.shared.egress import Egress, Proxy, check_ca_file
-from services.shared.evaluation_settings import Evaluation
-from services.shared.http_settings import Http
-from services.shared.ingest_settings import Ingest
-from services.shared.limit_settings import RepeatedReads, RequestLimits, TenantLimits
+from services.shared.evaluation_settings import EvaluationSettings
+from services.shared.http_settings import HttpSettings
+from services.shared.ingest_settings import IngestSettings
+from services.shared.limit_settings import AuditReadSettings, RequestLimitSettings, TenantLimitSettings
 from services.shared.login_settings import own_login
-from services.shared.oidc_settings import Oidc, split_list
-from services.shared.secrets_settings import OpenedSecrets, SealedSecrets
-from services.shared.web_settings import Web
+from services.shared.oidc_settings import OidcSettings, split_list
+from services.shared.secrets_settings import OpenedSecretSettings, SealedSecretSettings
+from services.shared.web_settings import WebSettings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -47,7 +47,7 @@ SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_wor
 """In the order of their ports: the first is the port base plus 1."""
 
 
-class Settings(Web, Http):
+class Settings(WebSettings, HttpSettings):
     """What every process needs; each process has its own subclass and sees only its own fields."""
 
     model_config = SettingsConfigDict(
@@ -137,7 +137,7 @@ class Settings(Web, Http):
         return "PULSE_" + location.upper().removeprefix("PULSE_")
 
 
-class AuditWriter(Settings, RepeatedReads):
+class AuditSettings(Settings, AuditReadSettings):
     """Every process that writes audit events from Python."""
 
     service = "audit"
@@ -159,7 +159,7 @@ class AuditWriter(Settings, RepeatedReads):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
+class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -185,7 +185,7 @@ class UiIot(AuditWriter, Oidc, RequestLimits, Ingest, SealedSecrets):
     """Whether a channel may point to this machine, by plain http too: for the demo."""
 
 
-class EvaluatorIot(Settings, Evaluation):
+class EvaluatorSettings(Settings, EvaluationSettings):
     """Readings to alerts."""
 
     service = "evaluator_iot"
@@ -196,7 +196,7 @@ class EvaluatorIot(Settings, Evaluation):
     """Also how late an alert may open that waited for for_seconds and got no further reading."""
 
 
-class Dispatcher(Settings):
+class DispatcherSettings(Settings):
     """Alert events to notification jobs."""
 
     service = "dispatcher"
@@ -207,7 +207,7 @@ class Dispatcher(Settings):
     """Most alert events one pass takes."""
 
 
-class DeliveryWorker(Settings, OpenedSecrets):
+class DeliverySettings(Settings, OpenedSecretSettings):
     """Notification jobs to requests."""
 
     service = "delivery_worker"
@@ -248,7 +248,7 @@ class DeliveryWorker(Settings, OpenedSecrets):
         return seconds
 
 
-class OpsWorker(Settings, TenantLimits):
+class OpsSettings(Settings, TenantLimitSettings):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
     service = "ops_worker"
@@ -328,7 +328,7 @@ class OpsWorker(Settings, TenantLimits):
         return {service: str(url).rstrip("/") + "/health" for service, url in targets.items()}
 
 
-class Exporter(Settings):
+class ExporterSettings(Settings):
     """Views to metrics."""
 
     service = "exporter"

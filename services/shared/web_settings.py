@@ -22,7 +22,7 @@ def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
-class Web(BaseSettings):
+class WebSettings(BaseSettings):
     """Names, certificates and metrics of the HTTP server (docs/operate.md)."""
 
     model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")

@@ -24,7 +24,7 @@ from services.shared.server import (
     stop_on_signals,
     told_in_one_line,
 )
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
 from services.ui_iot.audit.tails import Tails
 from services.ui_iot.auth.api_keys import ApiKeys
@@ -41,7 +41,7 @@ from services.ui_iot.http.client_address import ClientAddress
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.failure_limit import FailureLimit
 from services.ui_iot.limits.limit_refusals import LimitRefusals
-from services.ui_iot.limits.timelines import Timelines
+from services.ui_iot.limits.turns import Timelines
 from services.ui_iot.workers.member import Member
 from services.ui_iot.workers.parent import Parent
 
@@ -52,7 +52,12 @@ _MOST_PROVIDER_BYTES = 1_048_576
 
 
 def make_backend(
-    process: Process, settings: UiIot, *, audit: AuditLogger, users: TokenCheck | None, issuers: Mapping[str, Issuer]
+    process: Process,
+    settings: UiSettings,
+    *,
+    audit: AuditLogger,
+    users: TokenCheck | None,
+    issuers: Mapping[str, Issuer],
 ) -> Backend:
     """Return everything the routes work with."""
 
@@ -85,7 +90,7 @@ def make_backend(
 
 
 async def run(
-    settings: UiIot,
+    settings: UiSettings,
     issuers: Sequence[IssuerEntry],
     *,
     member: Member | None = None,
@@ -127,7 +132,7 @@ async def run(
                 process.pool.terminate()
 
 
-def _report_secrets(process: Process, settings: UiIot) -> None:
+def _report_secrets(process: Process, settings: UiSettings) -> None:
     file = settings.secrets_key_file
     stored = protection(None if file is None else read_public_key(file))
     process.facts["channel_secrets"] = lambda: stored
@@ -135,7 +140,7 @@ def _report_secrets(process: Process, settings: UiIot) -> None:
         log.warning("channel secrets are stored as %s", stored)
 
 
-def make_process(settings: UiIot, member: Member | None) -> Process:
+def make_process(settings: UiSettings, member: Member | None) -> Process:
     """The process; as one of several its metrics are those of all, and it is ready when all are."""
     if member is None:
         return Process(settings=settings, metrics=ProcessMetrics(settings.service))
@@ -160,7 +165,9 @@ async def _work(process: Process, stop: asyncio.Event, member: Member | None) ->
     await record_process(process, "stopped")
 
 
-def run_worker(settings: UiIot, issuers: Sequence[IssuerEntry], sockets: list[socket.socket], member: Member) -> int:
+def run_worker(
+    settings: UiSettings, issuers: Sequence[IssuerEntry], sockets: list[socket.socket], member: Member
+) -> int:
     """The life of one of several workers."""
     run_until_stopped(settings, run(settings, issuers, member=member, sockets=sockets))
     return 0
@@ -168,7 +175,7 @@ def run_worker(settings: UiIot, issuers: Sequence[IssuerEntry], sockets: list[so
 
 def main() -> None:
     """One process, or a parent with workers."""
-    settings = UiIot.load()
+    settings = UiSettings.load()
     issuers = load_issuers(settings, service=settings.service)
     if settings.ui_workers == 1:
         run_until_stopped(settings, run(settings, issuers))

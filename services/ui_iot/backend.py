@@ -12,7 +12,7 @@ from starlette.requests import Request
 from services.shared.audit import AuditLogger
 from services.shared.db import Connection, Pool, act, read_as, retried
 from services.shared.server import Process
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.audit.tails import Tails
 from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.oidc import Issuer
@@ -21,11 +21,9 @@ from services.ui_iot.auth.refresh_gate import RefreshGate
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
-from services.ui_iot.limits.timelines import Timelines
-from services.ui_iot.limits.turns import Turns
+from services.ui_iot.limits.turns import Timelines, Turns
 from services.ui_iot.resources.paging import Order, PageQuery, fetch_page
-from services.ui_iot.resources.resource import Resource
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import Resource, fetch
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ T = TypeVar("T")
 class Backend:
     """One for the process. issuers: those that refresh sessions, by name."""
 
-    settings: UiIot
+    settings: UiSettings
     process: Process
     audit: AuditLogger
     authenticator: Authenticator

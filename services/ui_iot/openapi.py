@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.auth.guard import ROLES_MEMBER
 from services.ui_iot.http.problems import MEDIA_TYPE, UNREADABLE
 from services.ui_iot.resources.entity_tags import Versioned
@@ -47,8 +48,7 @@ _PROBLEM_SCHEMA = {
         "trace_id": {"type": ["string", "null"], "description": "Finds the request in logs and audit trail."},
         "reason": {
             "type": "string",
-            "description": "Why the caller is not let in: missing_token, invalid_token, token_too_large, expired, "
-            "revoked, invalid_claims, unknown_key, auth_unavailable, rate_limited, forbidden, or audit_unavailable "
+            "description": f"Why the caller is not let in: {', '.join(AUTH_FAILURE_REASONS)}, or audit_unavailable "
             "when it cannot be recorded.",
         },
         "errors": {

@@ -3,9 +3,8 @@
 -- takes a value that a caller could choose.
 create view metrics.auth_failures_last_hour as
 with known (reason) as (
-  values
-    ('missing_token'), ('invalid_token'), ('expired'), ('invalid_claims'), ('unknown_key'), ('auth_unavailable'),
-    ('rate_limited'), ('forbidden'), ('token_too_large'), ('revoked'), ('other')
+  select reason from audit.auth_failure_reasons
+  union all values ('other')
 ),
 failed as (
   select details ->> 'reason' as reason

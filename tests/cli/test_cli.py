@@ -15,8 +15,8 @@ import pytest
 from services.cli import checks
 from services.cli.home import Home
 from services.cli.lock import hold
-from services.cli.secret_file import replace
 from services.cli.state_file import ProcessState, write_state
+from services.shared.write_once import replace
 from services.ui_iot.routes.traces import Trace
 from tests.support import seed
 

@@ -10,7 +10,7 @@ from services.delivery_worker.worker import build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 from services.shared.worker.metrics import WorkerMetrics
 from tests.support.delivery_process import Start, Worker
 
@@ -22,7 +22,7 @@ async def start(app_pool: Pool) -> AsyncIterator[Start]:
     async def start_one(**settings: Any) -> Worker:
         defaults: dict[str, Any] = {"allow_private_destinations": True, "delivery_stop_seconds": 0.3}
         process = Process(
-            DeliveryWorker(database_url="postgresql://unused", **(defaults | settings)),
+            DeliverySettings(database_url="postgresql://unused", **(defaults | settings)),
             ProcessMetrics("delivery_worker"),
             app_pool,
         )

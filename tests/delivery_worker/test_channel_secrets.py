@@ -30,7 +30,7 @@ from services.shared.secret_box import (
     sealed_for,
     shown_url,
 )
-from services.shared.settings import DeliveryWorker, UiIot
+from services.shared.settings import DeliverySettings, UiSettings
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.delivery import job, states
@@ -415,7 +415,7 @@ async def test_only_a_reserved_number_is_taken(conn: asyncpg.Connection) -> None
 # Keys
 
 
-@pytest.mark.parametrize("settings", [UiIot, DeliveryWorker])
+@pytest.mark.parametrize("settings", [UiSettings, DeliverySettings])
 def test_a_key_file_that_cannot_be_used_is_an_error(tmp_path: Path, settings: type, key_file: Path) -> None:
     """At start, naming the file and not its content; the API needs the public key only."""
     url = "postgresql://u@h/d"
@@ -428,7 +428,7 @@ def test_a_key_file_that_cannot_be_used_is_an_error(tmp_path: Path, settings: ty
             settings(database_url=url, secrets_key_file=file)
         assert "bad.key" in str(refused.value)
         assert "secret-words" not in str(refused.value)
-    (public_file(key_file) if settings is DeliveryWorker else key_file).unlink()
+    (public_file(key_file) if settings is DeliverySettings else key_file).unlink()
     assert settings(database_url=url, secrets_key_file=key_file).secrets_key_file == key_file
 
 

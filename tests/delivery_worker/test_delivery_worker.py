@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from services.shared import tracing
 from services.shared.logging import JsonFormatter
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 from tests.support import seed
 from tests.support.connections import connections
 from tests.support.delivery import alert, expire_leases, job, make_due, states
@@ -529,7 +529,7 @@ async def test_idle_passes_say_so(start: Start) -> None:
 def test_a_request_must_end_well_before_its_lease() -> None:
     """Otherwise a worker that is merely slow would lose its job while it still sends."""
     with pytest.raises(ValidationError, match="less than half of PULSE_DELIVERY_LEASE_SECONDS"):
-        DeliveryWorker(database_url=URL, delivery_lease_seconds=20)
+        DeliverySettings(database_url=URL, delivery_lease_seconds=20)
     with pytest.raises(ValidationError, match="less than half"):
-        DeliveryWorker(database_url=URL, delivery_timeout_seconds=15)
-    assert DeliveryWorker(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10
+        DeliverySettings(database_url=URL, delivery_timeout_seconds=15)
+    assert DeliverySettings(database_url=URL, delivery_lease_seconds=21).delivery_timeout_seconds == 10

@@ -10,7 +10,7 @@ from services.evaluator_iot.work_share import SMALLEST_SHARE, WorkShare
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, status_routes
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker import Loop
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
@@ -71,7 +71,9 @@ def test_busy_tenants_take_turns_and_failing_ones_pause() -> None:
 
 async def test_health_reports_passes_that_fail_again_and_again(app_pool: Pool) -> None:
     """After three failures in a row /health is degraded and says why, the gauge counts them, a good pass ends both."""
-    process = Process(EvaluatorIot(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool, ready=True)
+    process = Process(
+        EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool, ready=True
+    )
     metrics = WorkerMetrics(process.metrics, loops=["work"])
     stop, works = asyncio.Event(), asyncio.Event()
     process.faults.append(lambda: None)

@@ -14,7 +14,7 @@ from exporter.__main__ import run
 from exporter.login import ExporterLogin
 from services.shared.listening import bind
 from services.shared.server import run_process
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 from tests.support.processes import free_port, ready_service, service
 from tests.support.scrape import as_owner
 from tests.support.wait import until
@@ -87,7 +87,7 @@ def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
             monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://somewhere/pulse")
             monkeypatch.setenv(variable, value)
         with pytest.raises(SystemExit, match="2"):
-            run_process(Exporter, run)
+            run_process(ExporterSettings, run)
         assert capsys.readouterr() == ("", f"exporter: {variable}: {fault}\n")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from migrations.layer_catalog import SCHEMAS
 from services.local.postgres.server import EmbeddedPostgres
-from services.shared.audit import store
-from services.shared.audit.record import COLUMNS, SEPARATOR, Line
+from services.shared.audit_writer import journal
+from services.shared.audit_writer.line import COLUMNS, SEPARATOR, Line
 from tests.support.hardened_server import harden, migrate_as_deployer
 from tests.support.migrator import Migrator
 from tests.support.migrator_program import pulse_migrate
@@ -52,7 +52,7 @@ async def test_every_role_has_what_it_needs_where_public_has_nothing(server: Emb
     columns |= {"timestamp": datetime.now(UTC).isoformat(), "event_type": "system.started", "category": "system"}
     columns |= {"severity": "info", "action": "started", "message": "copied", "details": "{}"}
     columns |= {"source_service": "ui_iot", "actor_type": "service", "actor_id": "ui_iot"}
-    await store.copy(app, [Line(SEPARATOR.join(value or "" for value in columns.values()))])
+    await journal.copy(app, [Line(SEPARATOR.join(value or "" for value in columns.values()))])
     await app.close()
 
     views = {row[0] for row in await owner.fetch("select viewname from pg_views where schemaname = 'metrics'")}

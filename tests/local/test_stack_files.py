@@ -13,12 +13,12 @@ import pytest
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.cli.lock import AlreadyHeldError, hold, holder
-from services.cli.secret_file import replace, write_once
 from services.cli.state_file import NotRunningError, ProcessState, read_state, running_state, write_state
 from services.local.process import pids
 from services.local.process.log_files import last_message, trim
 from services.local.stack import leftovers
 from services.local.stack.ports import check_free
+from services.shared.write_once import replace, write_once
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """

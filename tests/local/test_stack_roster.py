@@ -37,12 +37,12 @@ async def environment(spec: Spec) -> Mapping[str, str]:
 def test_ports_are_those_of_the_settings() -> None:
     """A service started alone listens where the stack puts it."""
     classes = (
-        settings.UiIot,
-        settings.EvaluatorIot,
-        settings.Dispatcher,
-        settings.DeliveryWorker,
-        settings.OpsWorker,
-        settings.Exporter,
+        settings.UiSettings,
+        settings.EvaluatorSettings,
+        settings.DispatcherSettings,
+        settings.DeliverySettings,
+        settings.OpsSettings,
+        settings.ExporterSettings,
     )
     assert {one.service: one.model_fields["port"].default for one in classes} == {n: Ports(8080)[n] for n in SERVICES}
     assert Ports(9000)[SINK] == 9007

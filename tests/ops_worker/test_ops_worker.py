@@ -7,7 +7,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.shared.settings import OpsWorker
+from services.shared.settings import OpsSettings
 from tests.support.escalation_policy import TRACE, let_pass, open_alert, policy
 from tests.support.health_target import HealthTarget
 from tests.support.processes import Running, ready_service
@@ -208,11 +208,11 @@ async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, ops_ur
     assert (dropped["actor_type"], dropped["actor_id"]) == ("service", "ops_worker")
 
 
-def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsWorker:
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsSettings:
     """The settings of an environment."""
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
         monkeypatch.setenv(f"PULSE_{name.upper()}", value)
-    return OpsWorker.load()
+    return OpsSettings.load()
 
 
 def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
 from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile, parse_unchecked
 from services.shared.sealed_log.tree import Frontier, leaf_hash, root_of
-from services.shared.settings import OpsWorker
+from services.shared.settings import OpsSettings
 from tests.support.audit_program import Pulse
 from tests.support.exported import check, export
 from tests.support.sealed_log import SealedLog, make_sealer
@@ -348,7 +348,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
         await log.conn.execute(
             "update installation set log_begun_at = $1", None if "mark" not in traces else await now(log)
         )
-        settings = OpsWorker(
+        settings = OpsSettings(
             database_url="postgresql://unused/unused",
             audit_key_file=log.home / "signing.key",
             audit_anchor_dir=log.checkpoints if "anchors" in traces else log.home / "none",
@@ -430,7 +430,7 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
     (log.checkpoints / "checkpoints-2026-01-04.log").write_text("rubbish\n")
     forged = notes[3].replace("\n4\n", "\n4711\n", 1)
     (log.checkpoints / "checkpoints-2026-01-05.log").write_text(forged)
-    settings = OpsWorker(
+    settings = OpsSettings(
         database_url="postgresql://unused/unused",
         audit_key_file=log.sealer.keys.path,
         audit_anchor_dir=log.checkpoints,

@@ -14,7 +14,7 @@ from services.shared.sealed_log import tree
 from services.shared.sealed_log.appending import make_blocks
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import open_checkpoint
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from tests.support.plans import rows_touched
 
 
@@ -289,7 +289,7 @@ async def test_a_read_may_take_longer_than_other_statements(
         " $$ begin if p_row.entity_id = '1000' then perform pg_sleep(2); end if; return audit._fast(p_row); end $$;"
         "grant execute on function audit._leaf_hash to pulse_owner"
     )
-    pool = await db.open_pool(UiIot(database_url=ops_url, command_timeout_seconds=1))
+    pool = await db.open_pool(UiSettings(database_url=ops_url, command_timeout_seconds=1))
     sealer = Sealer("slow", KeyFile(tmp_path / "signing.key", "n"), rows_per_pass=100_000, lease_seconds=1.0)
     await sealer.seal(pool)
     await pool.close()

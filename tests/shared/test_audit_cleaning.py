@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared.audit import AuditEvent, cleaning
-from services.shared.audit.record import COLUMNS, SEPARATOR, make_line, read_line
+from services.shared.audit import AuditEvent
+from services.shared.audit_writer import cleaning
+from services.shared.audit_writer.line import COLUMNS, SEPARATOR, make_line, read_line
 from tests.support.bad_values import hostile_text
 
 hostile_value = st.recursive(

@@ -18,8 +18,10 @@ import orjson
 import pytest
 
 from services.local.postgres.server import EmbeddedPostgres
-from services.shared.audit.ledger import Ledger, read_remains
-from services.shared.audit.spool_directory import SpoolDirectory, directories
+from services.shared.audit_writer.gaps import make_remains_line
+from services.shared.audit_writer.ledger import Ledger, read_remains
+from services.shared.audit_writer.spool import directories
+from services.shared.audit_writer.spool_directory import SpoolDirectory
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.migrator import ROOT, Migrator
 from tests.support.trail import expected, open_trail, stored
@@ -286,7 +288,7 @@ def test_a_ledger_counts_what_is_outstanding(spool_dir: Path) -> None:
     assert found.counts == {"events": 3, "lost": 2}
     assert (found.first_at.timestamp(), found.last_at.timestamp()) == (1_000_000_001, 1_000_000_002)
     assert found == read_remains(directory.path)
-    assert found.make_line() == found.make_line()
+    assert make_remains_line(found) == make_remains_line(found)
     events.settle(3, next_ns=0)
     lost.settle(2)
     assert read_remains(directory.path) is None

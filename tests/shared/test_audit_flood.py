@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from services.shared import db
 from services.shared.audit import AuditEvent
-from services.shared.audit.flood import Flood
-from services.shared.audit.ledger import Ledger
-from services.shared.audit.record import read_line
-from services.shared.audit.windows import MOST_MEMBERS
+from services.shared.audit_writer.aggregation import MOST_MEMBERS, Flood
+from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.line import read_line
 from tests.support.stepped_clock import Clock
 from tests.support.trail import open_trail
 from tests.support.wait import until

@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from services.local.postgres.server import EmbeddedPostgres
 from services.shared import db, tracing
 from services.shared.audit import AuditEvent, Facts, open_audit_logger
-from services.shared.audit.lane import Lane
-from services.shared.audit.ledger import Ledger
-from services.shared.audit.losses import Losses
-from services.shared.audit.record import Line, make_line
-from services.shared.settings import UiIot
+from services.shared.audit_writer.buffer import Lane
+from services.shared.audit_writer.gaps import Losses
+from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.line import Line, make_line
+from services.shared.settings import UiSettings
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.migrator import Migrator
 from tests.support.trail import Trail, expected, stored
@@ -145,7 +145,7 @@ def cuts(seed: int) -> Iterator[Cut]:
 async def test_cut_connections_lose_and_repeat_nothing(app_url: str, conn: asyncpg.Connection, seed: int) -> None:
     """Connections are cut before a commit reaches the server, and after it was done with the answer lost."""
     async with CuttingProxy(app_url, cuts(seed)) as proxy:
-        pool = await db.open_pool(UiIot(database_url=proxy.url, pool_min_size=0, pool_max_size=2))
+        pool = await db.open_pool(UiSettings(database_url=proxy.url, pool_min_size=0, pool_max_size=2))
         trail = Trail(pool)
         await trail.logger.start()
         while len(proxy.cuts) < COMMITS:
@@ -189,7 +189,7 @@ async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
     """The whole server dies in mid-write, is away for a while and comes back; every event is there once."""
     with EmbeddedPostgres(home) as server:
         Migrator(server.url()).upgrade()
-        pool = await db.open_pool(UiIot(database_url=server.url("pulse_app"), pool_min_size=0, pool_max_size=2))
+        pool = await db.open_pool(UiSettings(database_url=server.url("pulse_app"), pool_min_size=0, pool_max_size=2))
         trail = Trail(pool)
         await trail.logger.start()
         for _ in range(2):
@@ -328,7 +328,7 @@ async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
     """Neither database nor spool: stop() returns after its deadline with the number of events lost."""
     url = app_url.replace("/pulse_test", "/no_such_database")
     assert url != app_url
-    pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0))
+    pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0))
     trail = Trail(pool, audit_spool_dir="/dev/null/spool")
     await trail.logger.start()
     trail.send(30)
@@ -384,7 +384,7 @@ async def test_the_logger_has_connections_of_its_own(app_url: str, database_url:
     locker = await asyncpg.connect(database_url)
     await locker.execute("begin; lock table audit_log in access exclusive mode")
     registry = CollectorRegistry()
-    async with open_audit_logger(UiIot(database_url=app_url), registry=registry) as logger:
+    async with open_audit_logger(UiSettings(database_url=app_url), registry=registry) as logger:
         for _ in range(50):
             logger.log(logger.auth.success(actor=db.Actor("user", "user-1")))
             logger.log(logger.auth.failure(reason="expired"))

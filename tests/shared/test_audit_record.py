@@ -17,8 +17,7 @@ import pytest
 
 from services.shared import db
 from services.shared.audit import AuditBlocked
-from services.shared.audit.spool import Spool
-from services.shared.audit.spool_directory import directories
+from services.shared.audit_writer.spool import Spool, directories
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.trail import Trail, expected, open_trail, stored
 from tests.support.wait import until

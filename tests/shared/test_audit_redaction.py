@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.shared.audit import AuditEvent
-from services.shared.audit.auth_events import AuthEvents, Facts
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms, read_key
-from services.shared.audit.record import make_line, read_line
+from services.shared.audit_writer.event import KEY_FILE, AuthEvents, Facts, Pseudonyms, read_key
+from services.shared.audit_writer.line import make_line, read_line
 from services.shared.db import Actor
-from services.ui_iot.auth.claimed_account import claimed_account
+from services.ui_iot.auth.authenticator import claimed_account
 from services.ui_iot.auth.claims import LONGEST_SUBJECT
 from services.ui_iot.auth.device_tokens import new_device_token
 from tests.support.api_client import open_api, token

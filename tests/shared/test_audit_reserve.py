@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from services.shared.audit import reserve
-from services.shared.audit.ledger import LEDGER_BYTES, Ledger, read_remains
-from services.shared.audit.spool_directory import SpoolDirectory, directories
+from services.shared.audit_writer.ledger import (
+    LEDGER_BYTES,
+    RESERVE_FILES,
+    Ledger,
+    read_remains,
+    stock_reserve,
+    take_reserve,
+)
+from services.shared.audit_writer.spool import directories
+from services.shared.audit_writer.spool_directory import SpoolDirectory
 
 
 @contextmanager
@@ -35,29 +42,29 @@ def lose_some(root: Path, count: int) -> Path:
 
 def test_a_full_disk_has_room_for_the_ledgers_in_reserve(tmp_path: Path) -> None:
     """Each life that begins on it takes one, and each says what it lost."""
-    reserve.stock(tmp_path, LEDGER_BYTES)
+    stock_reserve(tmp_path, LEDGER_BYTES)
     with full_disk():
-        left = [lose_some(tmp_path, count) for count in range(1, reserve.FILES + 1)]
+        left = [lose_some(tmp_path, count) for count in range(1, RESERVE_FILES + 1)]
         remains = [read_remains(path) for path in left]
         with pytest.raises(OSError, match="No space left"):
             lose_some(tmp_path, 1)
-    assert [one.counts["lost"] for one in remains if one] == list(range(1, reserve.FILES + 1))
+    assert [one.counts["lost"] for one in remains if one] == list(range(1, RESERVE_FILES + 1))
 
 
 def test_the_reserve_is_filled_up_when_there_is_room(tmp_path: Path) -> None:
     """What a full disk left half made is not taken for one."""
     with full_disk():
-        reserve.stock(tmp_path, LEDGER_BYTES)
+        stock_reserve(tmp_path, LEDGER_BYTES)
         assert list(tmp_path.iterdir()) == []
-    reserve.stock(tmp_path, LEDGER_BYTES)
-    assert reserve.take(tmp_path, tmp_path / "ledger")
-    reserve.stock(tmp_path, LEDGER_BYTES)
+    stock_reserve(tmp_path, LEDGER_BYTES)
+    assert take_reserve(tmp_path, tmp_path / "ledger")
+    stock_reserve(tmp_path, LEDGER_BYTES)
     sizes = [file.stat().st_size for file in tmp_path.glob(".reserve-*")]
-    assert sizes == [LEDGER_BYTES] * reserve.FILES
+    assert sizes == [LEDGER_BYTES] * RESERVE_FILES
     assert directories(tmp_path) == []
 
 
 def test_with_room_the_reserve_is_not_touched(tmp_path: Path) -> None:
-    reserve.stock(tmp_path, LEDGER_BYTES)
+    stock_reserve(tmp_path, LEDGER_BYTES)
     lose_some(tmp_path, 1)
-    assert len(list(tmp_path.glob(".reserve-*"))) == reserve.FILES
+    assert len(list(tmp_path.glob(".reserve-*"))) == RESERVE_FILES

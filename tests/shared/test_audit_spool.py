@@ -16,14 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.shared.audit import AuditEvent, segment
-from services.shared.audit.record import Line, make_line
-from services.shared.audit.spool_directory import (
+from services.shared.audit import AuditEvent
+from services.shared.audit_writer.line import Line, make_line
+from services.shared.audit_writer.spool import directories, size_of
+from services.shared.audit_writer.spool_directory import (
+    MAGIC,
     SEGMENT_BYTES,
+    Damage,
     SpoolDirectory,
     SpoolFull,
-    directories,
-    size_of,
+    encode_lines,
+    read_segment,
 )
 from tests.support.trail import open_trail
 from tests.support.wait import until
@@ -41,7 +44,7 @@ def lines(count: int, start: int = 0) -> list[Line]:
 
 def read_all(directory: SpoolDirectory) -> list[Line]:
     """What is in all segments."""
-    return [line for file in directory.segments() for line in segment.read(file).lines]
+    return [line for file in directory.segments() for line in read_segment(file).lines]
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_nobody_else_may_read_it(directory: SpoolDirectory, spool_dir: Path) -> 
 def test_segments_are_bounded(directory: SpoolDirectory) -> None:
     """A long absence of the database makes many files, each of which is small enough to be read at once."""
     row = lines(1)
-    size = len(segment.encode(row))
+    size = len(encode_lines(row))
     count = SEGMENT_BYTES // size // 2 + 1
     for _ in range(3):
         directory.append(row * count, PLENTY)
@@ -89,14 +92,14 @@ def test_every_torn_tail_is_an_append_that_nobody_was_told_of(directory: SpoolDi
     directory.append(rows, PLENTY)
     [file] = directory.segments()
     content = file.read_bytes()
-    ends = [len(segment.MAGIC) + len(segment.encode(rows[:count])) for count in range(4)]
+    ends = [len(MAGIC) + len(encode_lines(rows[:count])) for count in range(4)]
     for length in range(len(content)):
         file.write_bytes(content[:length])
-        found = segment.read(file)
+        found = read_segment(file)
         assert found.damages == []
         assert list(found.lines) == rows[: max([count for count in range(4) if ends[count] <= length], default=0)]
     file.write_bytes(content[: ends[2]] + bytes(4096))
-    assert (list(segment.read(file).lines), segment.read(file).damages) == (rows[:2], [])
+    assert (list(read_segment(file).lines), read_segment(file).damages) == (rows[:2], [])
 
 
 @given(data=st.data())
@@ -106,21 +109,21 @@ def test_damage_in_the_middle_costs_only_what_it_hit(
 ) -> None:
     """Any bytes of one record overwritten by any others: every other record is read, and the place is told."""
     rows = lines(5)
-    parts = [segment.encode([row]) for row in rows]
+    parts = [encode_lines([row]) for row in rows]
     hit = data.draw(st.integers(0, 3))
     first = data.draw(st.integers(0, len(parts[hit]) - 1))
     length = data.draw(st.integers(1, len(parts[hit]) - first))
     rubbish = data.draw(st.binary(min_size=length, max_size=length))
     file = tmp_path_factory.mktemp("segment") / "1"
     damaged = parts[hit][:first] + rubbish + parts[hit][first + length :]
-    file.write_bytes(segment.MAGIC + b"".join([*parts[:hit], damaged, *parts[hit + 1 :]]))
-    found = segment.read(file)
+    file.write_bytes(MAGIC + b"".join([*parts[:hit], damaged, *parts[hit + 1 :]]))
+    found = read_segment(file)
     if damaged == parts[hit]:
         assert (list(found.lines), list(found.damages)) == (rows, [])
         return
     assert list(found.lines) == rows[:hit] + rows[hit + 1 :]
-    offset = len(segment.MAGIC) + sum(map(len, parts[:hit]))
-    assert list(found.damages) == [segment.Damage(offset, len(parts[hit]))]
+    offset = len(MAGIC) + sum(map(len, parts[:hit]))
+    assert list(found.damages) == [Damage(offset, len(parts[hit]))]
 
 
 def test_the_bound_holds(directory: SpoolDirectory) -> None:
@@ -300,7 +303,7 @@ async def test_damage_is_a_row_and_its_file_is_kept(app_url: str, conn: asyncpg.
     gap = await conn.fetchrow("select details from audit_log where event_type = 'audit.gap'")
     details = orjson.loads(gap["details"])
     assert details["file"] == f"{file.parent.name}/{file.name}"
-    assert details["bytes"] == len(segment.encode(lines(3)[2:]))
+    assert details["bytes"] == len(encode_lines(lines(3)[2:]))
     assert details["count"] == 1
     aside.rename(file)
     async with open_trail(app_url) as trail:

@@ -14,11 +14,11 @@ import asyncpg
 import psycopg
 import pytest
 
-from services.cli.database import LocalStack
+from services.cli.database import StackSettings
 from services.shared import db
 from services.shared.connecting.connector import Connector
 from services.shared.connecting.faults import ends_by_itself, is_rebuilt
-from services.shared.settings import Exporter, UiIot
+from services.shared.settings import ExporterSettings, UiSettings
 from tests.support.api_client import open_api
 from tests.support.migrator import Migrator
 from tests.support.processes import ROOT, service
@@ -69,7 +69,7 @@ async def test_a_session_does_not_depend_on_the_defaults_of_the_database(
     await straight.close()
     assert expected["default_transaction_isolation"] == "read committed"
     await derail(conn)
-    pool = await db.open_pool(UiIot(database_url=app_url))
+    pool = await db.open_pool(UiSettings(database_url=app_url))
     async with pool.acquire() as connection:
         assert await shown(connection, OFF_THE_RAILS) == expected
         assert await shown(connection, ["client_encoding", "application_name"]) == {
@@ -78,7 +78,7 @@ async def test_a_session_does_not_depend_on_the_defaults_of_the_database(
         }
         connections = [await connection.fetchval("show transaction_isolation")]
     await db.close_pool(pool)
-    for settings in (Exporter(database_url=role_url("pulse_exporter")), LocalStack(database_url=app_url)):
+    for settings in (ExporterSettings(database_url=role_url("pulse_exporter")), StackSettings(database_url=app_url)):
         one = await db.connector_for(settings, settings.database_url).connect()
         assert await shown(one, OFF_THE_RAILS) == expected
         connections.append(await one.fetchval("show transaction_isolation"))
@@ -266,8 +266,8 @@ async def test_the_server_that_is_wanted(app_url: str, conn: asyncpg.Connection)
     await (await connector(f"{app_url}&target_session_attrs=read-only").connect()).close()
     await (await connector(f"{app_url}&target_session_attrs=primary").connect()).close()
     with pytest.raises(db.WrongServer, match="is read-only"):
-        await db.open_pool(UiIot(database_url=app_url))
-    await db.close_pool(await db.open_pool(LocalStack(database_url=app_url)))
+        await db.open_pool(UiSettings(database_url=app_url))
+    await db.close_pool(await db.open_pool(StackSettings(database_url=app_url)))
 
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")

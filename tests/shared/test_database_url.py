@@ -18,7 +18,7 @@ from migrations.database_url import NoDatabase, database_url
 from services.shared.connecting.parameters import KNOWN
 from services.shared.connecting.target import Host, check_url, read_target
 from services.shared.connecting.url import BadUrl, split_url
-from services.shared.settings import EvaluatorIot, Exporter, OpsWorker
+from services.shared.settings import EvaluatorSettings, ExporterSettings, OpsSettings
 from tests.support.migrator import ROOT
 
 SECRET = "hunter2secret"
@@ -113,7 +113,7 @@ def test_what_cannot_be_obeyed_ends_the_start(
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setenv("PULSE_DATABASE_URL", f"postgresql://u:{SECRET}@db/pulse{query}")
     with pytest.raises(SystemExit) as stopped:
-        EvaluatorIot.load()
+        EvaluatorSettings.load()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"evaluator_iot: PULSE_DATABASE_URL: {said}")
@@ -223,7 +223,7 @@ def test_a_fault_never_shows_a_password(
     monkeypatch.delenv("PULSE_MIGRATION_URL", raising=False)
     monkeypatch.setenv("PULSE_DATABASE_URL", url)
     with pytest.raises(SystemExit) as stopped:
-        EvaluatorIot.load()
+        EvaluatorSettings.load()
     said = capsys.readouterr().err
     assert (stopped.value.code, said.count("\n"), said.startswith("evaluator_iot: PULSE_DATABASE_URL: ")) == (
         2,
@@ -248,10 +248,10 @@ def test_the_variable_that_gave_the_url_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind, variable in (
-        (OpsWorker, "PULSE_OPS_DATABASE_URL"),
-        (OpsWorker, "PULSE_DATABASE_URL"),
-        (Exporter, "PULSE_EXPORTER_DATABASE_URL"),
-        (EvaluatorIot, "PULSE_LISTEN_URL"),
+        (OpsSettings, "PULSE_OPS_DATABASE_URL"),
+        (OpsSettings, "PULSE_DATABASE_URL"),
+        (ExporterSettings, "PULSE_EXPORTER_DATABASE_URL"),
+        (EvaluatorSettings, "PULSE_LISTEN_URL"),
     ):
         with monkeypatch.context() as environment:
             environment.setenv("PULSE_DATABASE_URL", "postgresql://u@db/pulse")

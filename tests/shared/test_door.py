@@ -21,11 +21,11 @@ from starlette.routing import Route
 from services.shared.door import Limits
 from services.shared.door.framing import MOST_HEADER_LINES
 from services.shared.door.limits import RESERVE, peer_of
-from services.shared.http_settings import Http
+from services.shared.http_settings import HttpSettings
 from services.shared.listening import bind, serve_on
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve_process, status_routes
-from services.shared.settings import Dispatcher
+from services.shared.settings import DispatcherSettings
 from tests.support.http_app import Gates
 from tests.support.migrator import ROOT
 from tests.support.processes import free_port
@@ -314,7 +314,7 @@ def test_connections_leave_descriptors(
     """Half of the descriptors are for the database, files and outgoing calls."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    limits = Limits.of(Http(), descriptors=descriptors)
+    limits = Limits.of(HttpSettings(), descriptors=descriptors)
     assert (limits.connections, limits.per_address) == expected
 
 
@@ -328,7 +328,7 @@ async def test_every_socket_of_a_process_has_limits(monkeypatch: pytest.MonkeyPa
         "HTTP_HEAD_SECONDS": "0.05",
     }.items():
         monkeypatch.setenv(f"PULSE_{name}", value)
-    process = Process(settings=Dispatcher.load(), metrics=ProcessMetrics("dispatcher"))
+    process = Process(settings=DispatcherSettings.load(), metrics=ProcessMetrics("dispatcher"))
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, Starlette(routes=status_routes(process)), stop=stop))
     try:

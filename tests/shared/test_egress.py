@@ -12,7 +12,7 @@ import pytest
 from services.shared import otlp, tracing
 from services.shared.egress import Egress, Proxy
 from services.shared.http_client import AddressRefused, Resolver, traced_client
-from services.shared.settings import DeliveryWorker
+from services.shared.settings import DeliverySettings
 from tests.support import seed
 from tests.support.certificates import PrivateCa
 from tests.support.delivery import job
@@ -206,7 +206,7 @@ def test_a_wrong_way_out_ends_the_start(
     monkeypatch.setenv("PULSE_DATABASE_URL", URL)
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stopped:
-        DeliveryWorker.load()
+        DeliverySettings.load()
     assert stopped.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"delivery_worker: {name}: ")
@@ -219,7 +219,7 @@ def test_the_settings_make_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PULSE_CA_FILE", str(ca.file))
     monkeypatch.setenv("PULSE_EGRESS_PROXY", "http://user:hush@[::1]:3128")
     monkeypatch.setenv("PULSE_EGRESS_NO_PROXY", "A.example, .b.example")
-    settings = DeliveryWorker.load()
+    settings = DeliverySettings.load()
     assert "hush" not in repr(settings)
     assert settings.egress.ca_file == ca.file
     assert settings.egress.proxy is not None

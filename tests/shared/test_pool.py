@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.shared import db
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 
 
 async def test_a_connection_that_is_never_given_back_does_not_hold_up_the_end(
@@ -13,7 +13,7 @@ async def test_a_connection_that_is_never_given_back_does_not_hold_up_the_end(
 ) -> None:
     """Also of a task that was cancelled, as Ctrl-C does."""
     monkeypatch.setattr(db, "CLOSE_SECONDS", 0.1)
-    pool = await db.open_pool(UiIot(database_url=app_url, pool_max_size=2))
+    pool = await db.open_pool(UiSettings(database_url=app_url, pool_max_size=2))
     await pool.acquire()
     entered = asyncio.Event()
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from services.shared.settings import EvaluatorIot, UiIot
+from services.shared.settings import EvaluatorSettings, UiSettings
 from tests.support import settings_page
 
 URL = "postgresql://pulse_app@127.0.0.1/pulse"
@@ -22,7 +22,7 @@ def test_every_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("PULSE_DATABASE_URL", "mysql://root:hunter2@db/pulse")
     monkeypatch.setenv("PULSE_POOL_MAX_SIZE", "many")
     with pytest.raises(SystemExit) as stopped:
-        EvaluatorIot.load()
+        EvaluatorSettings.load()
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in lines] == ["PULSE_DATABASE_URL", "PULSE_POOL_MAX_SIZE"]
@@ -36,7 +36,7 @@ def test_a_fault_within_a_json_value_names_its_variable(
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://db/pulse")
     monkeypatch.setenv("PULSE_OIDC_ROLE_MAP", '{"X": "boss"}')
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     assert capsys.readouterr().err.startswith("ui_iot: PULSE_OIDC_ROLE_MAP: X: Input should be 'viewer'")
 
 
@@ -45,7 +45,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PULSE_DATABASE_URL", URL)
     monkeypatch.setenv("PULSE_LISTEN_URL", "")
     monkeypatch.setenv("PULSE_PORT", "")
-    settings = EvaluatorIot.load()
+    settings = EvaluatorSettings.load()
     assert (settings.port, settings.listen_dsn) == (8082, URL)
 
 
@@ -53,8 +53,8 @@ def test_listening_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: 
     """By a word of its own; anything else that is no URL is a fault."""
     monkeypatch.setenv("PULSE_DATABASE_URL", URL)
     monkeypatch.setenv("PULSE_LISTEN_URL", "off")
-    assert EvaluatorIot.load().listen_dsn is None
+    assert EvaluatorSettings.load().listen_dsn is None
     monkeypatch.setenv("PULSE_LISTEN_URL", "none")
     with pytest.raises(SystemExit):
-        EvaluatorIot.load()
+        EvaluatorSettings.load()
     assert "PULSE_LISTEN_URL" in capsys.readouterr().err

@@ -18,7 +18,7 @@ import pytest
 
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve, serve_process, status_app
-from services.shared.settings import EvaluatorIot, UiIot
+from services.shared.settings import EvaluatorSettings, UiSettings
 from services.shared.web import BadCertificate, Hosts, ServerTls, headers_for
 from services.ui_iot.app import create_api
 from services.ui_iot.auth.credentials import Headers, find_token
@@ -238,7 +238,7 @@ def test_a_wrong_list_of_hosts_ends_the_start(
     monkeypatch.setenv("PULSE_DATABASE_URL", NOWHERE)
     monkeypatch.setenv("PULSE_ALLOWED_HOSTS", value)
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     assert "PULSE_ALLOWED_HOSTS: " in capsys.readouterr().err
 
 
@@ -276,7 +276,7 @@ async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: async
             assert_problem(await api.call("GET", path), 404)
             assert (await api.client.get(path)).status_code in (401, 404)
         assert (await api.client.get("/readyz")).status_code == 200
-    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), serve_metrics=False)
+    settings = EvaluatorSettings(database_url=NOWHERE, port=free_port(), serve_metrics=False)
     process = Process(settings=settings, metrics=ProcessMetrics("evaluator_iot"))
     async with running(process), httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}") as client:
         assert (await client.get("/livez")).status_code == 200
@@ -358,7 +358,7 @@ async def test_certificates_are_replaced_without_ending_connections(tmp_path: Pa
     ca = PrivateCa(tmp_path)
     pem = tmp_path / "server.pem"
     pem.write_bytes(ca.certificate("localhost", "127.0.0.1").read_bytes())
-    settings = EvaluatorIot(
+    settings = EvaluatorSettings(
         database_url=NOWHERE, port=free_port(), metrics_port=free_port(), tls_cert_file=pem, tls_key_file=pem
     )
     process = Process(settings=settings, metrics=ProcessMetrics("evaluator_iot"))
@@ -446,7 +446,7 @@ def test_certificates_that_cannot_be_used_end_the_start(
             patch.setenv("PULSE_DATABASE_URL", NOWHERE)
             patch.setenv(f"PULSE_{name}", str(good))
             with pytest.raises(SystemExit):
-                EvaluatorIot.load()
+                EvaluatorSettings.load()
         assert "PULSE_TLS_KEY_FILE: needs PULSE_TLS_CERT_FILE" in capsys.readouterr().err
 
 
@@ -457,8 +457,8 @@ def test_the_environment_of_production_is_valid(monkeypatch: pytest.MonkeyPatch)
         if not line.startswith("#"):
             name, _, value = line.partition("=")
             monkeypatch.setenv(name, value)
-    settings = UiIot.load()
+    settings = UiSettings.load()
     assert (settings.metrics_port, settings.serve_docs, settings.allowed_hosts) == (9081, False, ("pulse.example.com",))
     assert {name.partition("=")[0].removeprefix("PULSE_").lower() for name in lines if not name.startswith("#")} <= set(
-        UiIot.model_fields
+        UiSettings.model_fields
     )

@@ -14,7 +14,7 @@ from services.shared.backoff import backoff_seconds
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker import Loop
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
@@ -141,7 +141,7 @@ async def test_it_waits_for_a_database_that_is_away() -> None:
 
 async def test_the_metrics_tell_what_the_passes_did(app_pool: Pool) -> None:
     """Every series is there from the start; counts are exact, idle looks hide nothing, a step that raises backs off."""
-    process = Process(EvaluatorIot(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
     passes = dict.fromkeys(("good", "bad", "idle", "timer", "few"), 0)
     metrics = WorkerMetrics(process.metrics, loops=passes)
     listener = Listener(process, metrics)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from services.shared.audit.logger import TELEMETRY
+from services.shared.audit import TELEMETRY
 
 ROOT = Path(__file__).parents[2]
 

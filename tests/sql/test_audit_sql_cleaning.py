@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from services.shared import db
-from services.shared.audit import cleaning
+from services.shared.audit_writer import cleaning
 
 SECRETS = [
     "because password=hunter2 and Bearer abcdefghijklmnop",

@@ -20,7 +20,7 @@ from services.ops_worker.workers.session_guard import end_overdue_sessions
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import Dispatcher, UiIot
+from services.shared.settings import DispatcherSettings, UiSettings
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
 from services.shared.worker.metrics import WorkerMetrics
@@ -100,7 +100,7 @@ async def test_a_blocked_dispatcher_is_a_failed_pass_that_names_its_blocker(
     transaction = hung.transaction()
     await transaction.start()
     await hung.execute("select dispatcher.dispatch(1)")
-    process = Process(Dispatcher(database_url=app_url), ProcessMetrics("dispatcher"), app_pool)
+    process = Process(DispatcherSettings(database_url=app_url), ProcessMetrics("dispatcher"), app_pool)
     metrics = WorkerMetrics(process.metrics, loops=["dispatch"])
     stop = asyncio.Event()
     [loop] = build(process)
@@ -202,7 +202,7 @@ async def test_a_full_notify_queue_stops_nothing(tmp_path: Path, caplog: pytest.
     with EmbeddedPostgres(tmp_path / "server") as server:
         Migrator(server.url()).upgrade()
         app_url = server.url("pulse_app")
-        pool = await db.open_pool(UiIot(database_url=app_url))
+        pool = await db.open_pool(UiSettings(database_url=app_url))
         conn = await asyncpg.connect(
             server.url(), server_settings={"pulse.actor_type": "user", "pulse.actor_id": "tests"}
         )

@@ -11,10 +11,10 @@ import pytest
 
 from services.local.stack.roster import ROLES
 from services.shared import db
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.record import make_line
-from services.shared.audit.store import copy
-from services.shared.settings import UiIot
+from services.shared.audit_writer.event import AuditEvent
+from services.shared.audit_writer.journal import copy
+from services.shared.audit_writer.line import make_line
+from services.shared.settings import UiSettings
 from tests.support import seed
 
 SERVICES = Path(__file__).parents[2] / "services"
@@ -174,7 +174,7 @@ async def test_events_carry_the_service_that_logged_in(
 
 async def test_the_api_writes_its_own_events_only(conn: asyncpg.Connection, role_url: Callable[[str], str]) -> None:
     """By COPY and by the repair path: another service's name or another service's kind of event is refused."""
-    pool = await db.open_pool(UiIot(database_url=role_url("pulse_ui")))
+    pool = await db.open_pool(UiSettings(database_url=role_url("pulse_ui")))
     async with pool.acquire() as connection:
         await copy(connection, [make_line(AuditEvent(event_type="audit.read", message="m"), "ui_iot")])
         for event_type, service in (

@@ -18,7 +18,7 @@ from services.shared.audit import open_audit_logger
 from services.shared.db import close_pool, open_pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.__main__ import make_backend
 from services.ui_iot.app import create_app
 from services.ui_iot.auth.jwks import Jwks
@@ -174,7 +174,7 @@ async def open_api(
 ) -> AsyncIterator[Api]:
     """The application over the database, its audit trail included. issuer: the only one; issuers: several."""
     # One connection at start: a test needs few, and twenty tests a minute open them.
-    values = UiIot(
+    values = UiSettings(
         **{
             "database_url": app_url,
             "auth_rate_limit_per_minute": 0,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from services.shared import db
 from services.shared.audit import AuditBlocked, AuditLogger, open_audit_logger
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 
 
 async def obey(logger: AuditLogger, command: str, count: int) -> None:
@@ -53,7 +53,7 @@ def _answer(text: str = "done") -> None:
 async def main() -> None:
     """Read and obey."""
     loop = asyncio.get_running_loop()
-    async with open_audit_logger(UiIot.load(), registry=CollectorRegistry()) as logger:
+    async with open_audit_logger(UiSettings.load(), registry=CollectorRegistry()) as logger:
         _answer()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             command, count = line.split()

@@ -14,7 +14,7 @@ from services.evaluator_iot.evaluator import Evaluator, build
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorIot
+from services.shared.settings import EvaluatorSettings
 from services.shared.worker.listener import Listener, Timing
 from services.shared.worker.metrics import WorkerMetrics
 from services.shared.worker.process import run_loops
@@ -69,7 +69,7 @@ async def evaluating(
 ) -> AsyncIterator[Evaluating]:
     """Run the evaluator's loop on the pool, its listener on another URL."""
     await seed.device(conn)
-    settings = EvaluatorIot(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
+    settings = EvaluatorSettings(database_url="postgresql://unused", listen_url=listen_url, poll_seconds=NEVER)
     process = Process(settings, ProcessMetrics("evaluator_iot"), pool)
     loops = build(process)
     metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])

@@ -14,7 +14,7 @@ import psycopg
 from services.local.postgres.account import find_account
 from services.local.postgres.binaries import carried_binaries, reachable_binaries
 from services.shared import db
-from services.shared.settings import OpsWorker, UiIot
+from services.shared.settings import OpsSettings, UiSettings
 from tests.support.hardened_server import DEPLOYER
 from tests.support.sealed_log import SealedLog, make_sealer
 from tests.support.server import ACTOR, PASSWORD
@@ -135,8 +135,8 @@ def physical_servers(*programs: Path | None) -> Iterator[list[PhysicalServer]]:
 async def sealed_log(url: str, home: Path) -> AsyncIterator[SealedLog]:
     """The log in a database, as a sealer sees it that has just started with the key and checkpoints of a home."""
     conn = await asyncpg.connect(url, server_settings=ACTOR)
-    writer = await db.open_pool(OpsWorker(database_url=as_role(url, "pulse_ops")))
-    reader = await db.open_pool(UiIot(database_url=as_role(url, "pulse_auditor")))
+    writer = await db.open_pool(OpsSettings(database_url=as_role(url, "pulse_ops")))
+    reader = await db.open_pool(UiSettings(database_url=as_role(url, "pulse_auditor")))
     try:
         yield SealedLog(conn, writer, reader, home, make_sealer(home))
     finally:

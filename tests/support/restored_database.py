@@ -14,12 +14,12 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.cli.database import LocalStack
+from services.cli.database import StackSettings
 from services.dispatcher.dispatcher import Dispatcher
 from services.ops_worker.sealing.anchors import Anchors, FileAnchor
 from services.ops_worker.workers.audit_retention import AuditRetention
 from services.shared import db
-from services.shared.settings import OpsWorker, UiIot
+from services.shared.settings import OpsSettings, UiSettings
 from tests.support import seed
 from tests.support.delivery import claim, finish
 from tests.support.evaluation import evaluator_of
@@ -113,11 +113,11 @@ insert into "My Own"."Table {number}" values (1, {old}, 0);
 @asynccontextmanager
 async def pools(url: Url, *roles: str) -> AsyncIterator[list[db.Pool]]:
     """A pool for each role, as its process opens it."""
-    kinds: dict[str, Any] = {"pulse_app": UiIot, "pulse_ops": OpsWorker}
+    kinds: dict[str, Any] = {"pulse_app": UiSettings, "pulse_ops": OpsSettings}
     async with AsyncExitStack() as exits:
         opened = []
         for role in roles:
-            pool = await db.open_pool(kinds.get(role, LocalStack)(database_url=url(role)))
+            pool = await db.open_pool(kinds.get(role, StackSettings)(database_url=url(role)))
             exits.push_async_callback(pool.close)
             opened.append(pool)
         yield opened

@@ -15,7 +15,7 @@ from exporter.app import create_app
 from exporter.collector import ViewCollector
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import Exporter
+from services.shared.settings import ExporterSettings
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 Labels = frozenset[tuple[str, str]]
@@ -84,7 +84,7 @@ def _parsed(families: list[Metric]) -> Scrape:
 @asynccontextmanager
 async def exporting(url: str, **settings: Any) -> AsyncIterator[Scraper]:
     """An exporter of the database at url."""
-    options = Exporter(database_url=url, **settings)
+    options = ExporterSettings(database_url=url, **settings)
     process = Process(settings=options, metrics=ProcessMetrics("exporter"))
     collector = ViewCollector(options, process)
     process.probe = collector.fault

@@ -58,13 +58,13 @@ def render() -> str:
     """The page."""
     classes = (
         settings.Settings,
-        settings.AuditWriter,
-        settings.UiIot,
-        settings.EvaluatorIot,
-        settings.Dispatcher,
-        settings.DeliveryWorker,
-        settings.OpsWorker,
-        settings.Exporter,
+        settings.AuditSettings,
+        settings.UiSettings,
+        settings.EvaluatorSettings,
+        settings.DispatcherSettings,
+        settings.DeliverySettings,
+        settings.OpsSettings,
+        settings.ExporterSettings,
     )
     sections = [text for each in classes for text in (_section(each), *map(_section, _topics(each)))]
     return "\n".join([HEAD, *sections, LOCAL])
@@ -82,7 +82,7 @@ def _section(each: type[BaseSettings]) -> str:
         title = "Every process"
     elif each in _topics(settings.Settings):
         title = "Every process: " + described.removesuffix(".")
-    elif each is settings.AuditWriter or not issubclass(each, settings.Settings):
+    elif each is settings.AuditSettings or not issubclass(each, settings.Settings):
         title = described.removesuffix(".")
     else:
         title = f"{each.service}: {described}"

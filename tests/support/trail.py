@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from services.shared import db
 from services.shared.audit import AuditEvent, AuditLogger
-from services.shared.audit.spool import Spool
-from services.shared.settings import UiIot
+from services.shared.audit_writer.spool import Spool
+from services.shared.settings import UiSettings
 
 
 class Trail:
@@ -26,7 +26,7 @@ class Trail:
             "audit_database_seconds": 30,
             **settings,
         }
-        values = UiIot(database_url="postgresql://", **chosen)
+        values = UiSettings(database_url="postgresql://", **chosen)
         spool = spool or Spool(values.audit_spool_dir, service="ui_iot", limit=values.audit_spool_bytes)
         self.logger = AuditLogger(pool, settings=values, registry=self.registry, spool=spool)
         self.sent = 0
@@ -81,7 +81,7 @@ class Trail:
 @asynccontextmanager
 async def open_trail(url: str, **settings: Any) -> AsyncIterator[Trail]:
     """A trail that is writing, with a pool of its own, as open_audit_logger makes it."""
-    pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0, pool_max_size=4))
+    pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0, pool_max_size=4))
     trail = Trail(pool, **settings)
     await trail.logger.start()
     try:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.shared import db
-from services.shared.settings import Exporter, UiIot
+from services.shared.settings import ExporterSettings, UiSettings
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.migrator import Migrator
@@ -150,7 +150,7 @@ async def test_of_several_hosts_the_one_that_takes_changes_is_used(servers: tupl
             await until(lambda: is_made(api), seconds=60)
             assert await readyz(api) == (200, "ok")
         # Commands and the exporter, which may read a standby, share the way.
-        pool = await db.open_pool(UiIot(database_url=url + "&target_session_attrs=primary", pool_min_size=0))
+        pool = await db.open_pool(UiSettings(database_url=url + "&target_session_attrs=primary", pool_min_size=0))
         assert not await pool.fetchval("select pg_is_in_recovery()")
         await db.close_pool(pool)
 
@@ -163,7 +163,7 @@ async def test_a_standby_is_recognized_where_transactions_are_serializable(serve
     hosts = f"127.0.0.1:{second.port},127.0.0.1:{first.port}"
     for attrs, is_standby in (("", False), ("?target_session_attrs=standby", True)):
         url = f"postgresql://pulse_app@{hosts}/pulse{attrs}"
-        pool = await db.open_pool(UiIot(database_url=url, pool_min_size=0))
+        pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0))
         assert await pool.fetchval("select pg_is_in_recovery()") == is_standby
         await db.close_pool(pool)
 
@@ -177,7 +177,7 @@ async def test_the_exporter_reads_a_standby(servers: tuple[Node, Node]) -> None:
     hosts = f"127.0.0.1:1,127.0.0.1:{second.port}"
     async with ready_service("exporter", f"postgresql://pulse_exporter@{hosts}/pulse") as exporter:
         assert "pulse_exporter_up 1.0" in (await exporter.get("/metrics")).text
-    assert Exporter.session_attrs(2) == "any"
+    assert ExporterSettings.session_attrs(2) == "any"
 
 
 async def test_workers_go_on(servers: tuple[Node, Node]) -> None:

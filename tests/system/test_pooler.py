@@ -12,7 +12,7 @@ import pytest
 
 from services.local.stack.roster import ROLES
 from services.shared.db import open_pool
-from services.shared.settings import SERVICES, UiIot
+from services.shared.settings import SERVICES, UiSettings
 from tests.support import seed
 from tests.support.chain import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 from tests.support.evaluation import evaluating
@@ -116,7 +116,7 @@ async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: async
     assert f'alter role "pulse_app" in database "{database}"' in told
     await conn.execute(told[told.index("alter role") :])
     try:
-        pool = await open_pool(UiIot(database_url=pooler.url("pulse_app"), statement_cache_size=0))
+        pool = await open_pool(UiSettings(database_url=pooler.url("pulse_app"), statement_cache_size=0))
         await conn.execute(end_sessions)
         async with (
             ready_service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY),
@@ -136,7 +136,7 @@ async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: async
 async def test_a_listener_behind_it_is_deaf_and_polls(conn: asyncpg.Connection, pooler: Pooler) -> None:
     """LISTEN succeeds there and is forgotten: no ping comes back, so the worker says deaf and looks each second."""
     url = pooler.url("pulse_app")
-    pool = await open_pool(UiIot(database_url=url, statement_cache_size=0))
+    pool = await open_pool(UiSettings(database_url=url, statement_cache_size=0))
     try:
         async with evaluating(conn, pool, url) as worker:
             await worker.handles(2)

@@ -8,10 +8,9 @@ import orjson
 import pytest
 
 from services.shared.audit import AuditEvent
-from services.shared.audit.ledger import Ledger, read_remains
-from services.shared.audit.reads import Reads
-from services.shared.audit.record import read_line
-from services.shared.audit.windows import MOST_MEMBERS
+from services.shared.audit_writer.aggregation import MOST_MEMBERS, Reads
+from services.shared.audit_writer.ledger import Ledger, read_remains
+from services.shared.audit_writer.line import read_line
 from tests.support import seed
 from tests.support.api_client import open_api
 from tests.support.stepped_clock import Clock

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms
+from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.auth.oidc import Granted, Issuer

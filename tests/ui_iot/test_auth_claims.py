@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared.settings import UiIot
-from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
+from services.shared.settings import UiSettings
 from services.ui_iot.auth.claims import Claims, read_claims
 from services.ui_iot.auth.issuers import IssuerFault, load_issuers, read_issuers
 from services.ui_iot.auth.jwks import Jwks
@@ -18,7 +17,7 @@ from services.ui_iot.auth.key_set import KeySet
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.tokens import TokenVerifier
-from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 from services.ui_iot.auth.user_tokens import TokensByIssuer, UserTokens
 from tests.support.api_client import (
     EC,
@@ -39,8 +38,8 @@ LIMITS = {"max_token_bytes": 8192, "max_token_seconds": 86_400}
 TIMES = {"iat": NOW - 60, "exp": NOW + 600}
 
 
-def settings(**values: Any) -> UiIot:
-    return UiIot(database_url=URL, **values)
+def settings(**values: Any) -> UiSettings:
+    return UiSettings(database_url=URL, **values)
 
 
 def trust(**values: Any) -> Trust:
@@ -416,7 +415,7 @@ def test_a_name_that_cannot_be_shown_is_left_out(name: object) -> None:
     assert result.actor.name is None
 
 
-def write(tmp_path: Path, entries: object) -> UiIot:
+def write(tmp_path: Path, entries: object) -> UiSettings:
     path = tmp_path / "issuers.json"
     path.write_bytes(entries if isinstance(entries, bytes) else orjson.dumps(entries))
     return settings(oidc_issuers_file=str(path))
@@ -531,7 +530,7 @@ def test_a_missing_file_and_two_ways_at_once_are_faults(
     monkeypatch.setenv("PULSE_OIDC_ISSUER", ONE)
     monkeypatch.setenv("PULSE_OIDC_ROLE_MAP", '{"x": "root"}')
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     said = capsys.readouterr().err
     assert "PULSE_OIDC_ISSUERS_FILE lists all issuers" in said
     assert "PULSE_OIDC_ROLE_MAP" in said

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
-from services.shared.audit.spool_directory import directories
+from services.shared.audit_writer.spool import directories
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.auth.oidc import Issuer
 from tests.support import seed

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from services.shared.db import Actor
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import SCOPE_KEY
 from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
 from services.ui_iot.http.problems import Overloaded, TooLarge, Unprocessable
 from services.ui_iot.ingest.readings_body import decode_body
@@ -188,7 +190,7 @@ class Upload:
     def __init__(self, caller: Principal | None) -> None:
         self.scope: Scope = {"type": "http", "path": PATH, "query_string": b"", "headers": [], "raw_path": b""}
         if caller is not None:
-            self.scope["pulse.principal"] = caller
+            self.scope[SCOPE_KEY] = SimpleNamespace(principal=caller)
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def receive(self) -> Message:
@@ -295,7 +297,7 @@ def test_shares_must_hold_one_request(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("PULSE_DATABASE_URL", "postgresql://nowhere/pulse")
     monkeypatch.setenv("PULSE_BODY_BYTES_PER_CALLER", "4096")
     with pytest.raises(SystemExit):
-        UiIot.load()
+        UiSettings.load()
     error = capsys.readouterr().err
     assert "PULSE_BODY_BYTES_PER_CALLER must be at least PULSE_INGEST_MAX_BODY_BYTES (8388608)" in error
 

@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from services.shared import tracing
+from services.ui_iot.auth.request_context import SCOPE_KEY
 from services.ui_iot.middleware.exchange import Exchange
 from services.ui_iot.middleware.http_meter import log
 from tests.support.http_app import Gates, Measured, make_app, served
@@ -40,9 +41,10 @@ class Unreturnable(int):
 
 
 class Silent:
-    """An attempt that does not tell whether it is on record."""
+    """A request context that does not say whether the request is on record."""
 
-    on_record = property(fail)
+    is_on_record = property(fail)
+    principal = ip_address = None
 
 
 BREAK = "_break_"
@@ -86,14 +88,14 @@ class Broken:
         self._patch.setattr(self._meter, "_series", SimpleNamespace(get=lambda _key: SimpleNamespace(observe=fail)))
 
     def _break_attempt(self) -> None:
-        self._more["pulse.attempt"] = Silent()
+        self._more[SCOPE_KEY] = Silent()
 
     def _break_exemplar(self) -> None:
-        self._more["pulse.attempt"] = SimpleNamespace(on_record=True)
+        self._more[SCOPE_KEY] = SimpleNamespace(is_on_record=True, principal=None, ip_address=None)
         self._patch.setattr(prometheus_client.metrics, "_validate_exemplar", fail)
 
     def _break_log_line(self) -> None:
-        self._more["pulse.principal"] = object()
+        self._more[SCOPE_KEY] = SimpleNamespace(is_on_record=False, principal=object(), ip_address=None)
 
     def _break_log_handler(self) -> None:
         self._patch.setattr(log, "handle", fail)

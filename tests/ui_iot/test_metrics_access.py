@@ -25,7 +25,7 @@ from services.local.stack.screen import Screen
 from services.local.stack.stack import Options, run_stack
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve_process, status_routes
-from services.shared.settings import EvaluatorIot, Exporter, Settings
+from services.shared.settings import EvaluatorSettings, ExporterSettings, Settings
 from tests.support.processes import free_port
 from tests.support.wait import until
 
@@ -40,7 +40,7 @@ def worker_app(process: Process) -> ASGIApp:
 
 def exporter_app(process: Process) -> ASGIApp:
     """What the exporter serves."""
-    assert isinstance(process.settings, Exporter)
+    assert isinstance(process.settings, ExporterSettings)
     return create_app(process, ViewCollector(process.settings, process), longest_seconds=1)
 
 
@@ -68,7 +68,10 @@ async def serving(settings: Settings, make_app: Callable[[Process], ASGIApp]) ->
 
 @pytest.mark.parametrize(
     ("settings_class", "make_app", "line"),
-    [(EvaluatorIot, worker_app, "process_cpu_seconds_total"), (Exporter, exporter_app, "pulse_exporter_up 0.0")],
+    [
+        (EvaluatorSettings, worker_app, "process_cpu_seconds_total"),
+        (ExporterSettings, exporter_app, "pulse_exporter_up 0.0"),
+    ],
 )
 async def test_metrics_have_a_port_and_a_token_of_their_own(
     settings_class: type[Settings],
@@ -115,7 +118,7 @@ class Slow(Collector):
 
 async def test_a_scrape_holds_up_no_request() -> None:
     """However long it takes to write all series down."""
-    process = Process(settings=EvaluatorIot(database_url=NOWHERE), metrics=ProcessMetrics("evaluator_iot"))
+    process = Process(settings=EvaluatorSettings(database_url=NOWHERE), metrics=ProcessMetrics("evaluator_iot"))
     slow = Slow()
     process.metrics.registry.register(slow)
     transport = httpx.ASGITransport(worker_app(process))
@@ -126,7 +129,7 @@ async def test_a_scrape_holds_up_no_request() -> None:
 
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
     """Probes need none; what a file of the token has around it is no part of it."""
-    settings = EvaluatorIot(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
+    settings = EvaluatorSettings(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
     async with serving(settings, worker_app) as client:
         assert (await client.get("/metrics")).status_code == 401
         answer = await client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"})
@@ -138,12 +141,12 @@ def test_bad_settings_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2" + " " * 9)):
         monkeypatch.setenv(f"PULSE_{name}", value)
     with pytest.raises(SystemExit):
-        EvaluatorIot.load()
+        EvaluatorSettings.load()
     said = capsys.readouterr().err
     assert "PULSE_METRICS_PORT: must be another port than PULSE_PORT" in said
     assert "PULSE_METRICS_TOKEN: " in said
     assert "hunter2" not in said
-    assert TOKEN not in repr(EvaluatorIot(database_url=NOWHERE, metrics_token=TOKEN, metrics_port=None))  # type: ignore[arg-type]
+    assert TOKEN not in repr(EvaluatorSettings(database_url=NOWHERE, metrics_token=TOKEN, metrics_port=None))  # type: ignore[arg-type]
 
 
 def test_the_stack_refuses_a_port_for_six_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

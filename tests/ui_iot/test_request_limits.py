@@ -12,7 +12,7 @@ import pytest
 
 from services.shared import tracing
 from services.ui_iot.limits.request_buckets import WINDOW_SECONDS, Buckets, wait_seconds
-from services.ui_iot.limits.timelines import MOST_OF_TENANT
+from services.ui_iot.limits.turns import MOST_OF_TENANT
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, RSA, open_api, token
 from tests.support.processes import ready_service

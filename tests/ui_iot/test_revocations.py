@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 
 from services.shared.db import Pool
 from services.ui_iot.auth.principal import Grant, Principal
-from services.ui_iot.auth.revocation_time import lasting_seconds
-from services.ui_iot.auth.revocations import OLDEST_SECONDS, RENEW_SECONDS, Condition, Revocations, sort_conditions
+from services.ui_iot.auth.revocations import (
+    OLDEST_SECONDS,
+    RENEW_SECONDS,
+    Condition,
+    Revocations,
+    lasting_seconds,
+    sort_conditions,
+)
 from services.ui_iot.backend import pool_of
 from tests.support import seed
 from tests.support.api_client import Api, token

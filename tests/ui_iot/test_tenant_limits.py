@@ -12,7 +12,7 @@ import pytest
 from services.cli.tenant import set_limit
 from services.ops_worker.workers.limit_defaults import LimitDefaults
 from services.shared.db import Pool
-from services.shared.limit_settings import TenantLimits
+from services.shared.limit_settings import TenantLimitSettings
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.migrator import Migrator
@@ -184,7 +184,7 @@ async def test_defaults_come_from_the_settings_and_0_is_no_limit(
     api: Api, app_pool: Pool, conn: asyncpg.Connection
 ) -> None:
     stored = "select limit_name, value from tenant_limits where tenant_id = 'system'"
-    defaults = TenantLimits().limits()
+    defaults = TenantLimitSettings().limits()
     assert dict(await conn.fetch(stored)) == defaults
     worker = LimitDefaults({**defaults, "devices": 1})
     await worker.store(app_pool)

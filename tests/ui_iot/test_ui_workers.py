@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, readiness_fault
-from services.shared.settings import UiIot
+from services.shared.settings import UiSettings
 from services.ui_iot.app import ROUTERS
 from services.ui_iot.middleware.http_meter import KNOWN_METHODS, OTHER
 from services.ui_iot.middleware.path_template import UNMATCHED
@@ -232,7 +232,7 @@ async def test_two_workers_are_measured_as_one(conn: asyncpg.Connection, app_url
 async def test_all_workers_are_waited_for_once(app_pool: Pool, app_url: str) -> None:
     """Not ready while one never was; later the others go on while one starts anew."""
     slots = Slots(2)
-    settings = UiIot(database_url=app_url)
+    settings = UiSettings(database_url=app_url)
     process = Process(settings=settings, metrics=ProcessMetrics("ui_iot"), pool=app_pool, others=slots.fault)
     assert await readiness_fault(process) == "starting"
     process.ready = True

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from services.cli.secret_file import replace, write_once
+from services.shared.write_once import replace, write_once
 
 ISSUER = "pulse-local"
 AUDIENCE = "pulse"

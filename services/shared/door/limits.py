@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Self
 
-from services.shared.http_settings import Http
+from services.shared.http_settings import HttpSettings
 
 Network = IPv4Network | IPv6Network
 
@@ -31,7 +31,7 @@ class Limits:
     trusted: Sequence[Network] = ()
 
     @classmethod
-    def of(cls, settings: Http, *, descriptors: int | None = None) -> Self:
+    def of(cls, settings: HttpSettings, *, descriptors: int | None = None) -> Self:
         """Return the limits of a process; descriptors: how many it may open, by default what the system allows.
 
         Connections take half of the descriptors at most, so that the database, files and outgoing calls have theirs.

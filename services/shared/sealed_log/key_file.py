@@ -8,10 +8,8 @@ signing.key.handover   one line a rotation: the old public key, a space, and the
 
 import base64
 import binascii
-import contextlib
 import dataclasses
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.shared.sealed_log.entry import check_handover, sign_handover
 from services.shared.sealed_log.memory import MemoryFile
 from services.shared.sealed_log.note import NAME, BadNote, SignerKey, VerifierKey
+from services.shared.write_once import write_once
 
 DEFAULT_NAME = "pulse.local/audit"
 _PREFIX = "PRIVATE+KEY+"
@@ -140,33 +139,19 @@ class KeyFile:
     def _write(self, key: SignerKey, *, replace: bool) -> None:
         """Publish first: a key that signs before its public half is on record leaves checkpoints nobody can check."""
         secret = base64.b64encode(_ED25519 + key.private_key.private_bytes_raw()).decode()
-        text = f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n"
+        text = f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n".encode()
         if not replace:
-            self._link(self.path, text)
+            write_once(self.path, text)
             return
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         draft.unlink(missing_ok=True)
-        self._link(draft, text)
+        write_once(draft, text)
         self._publish(key.verifier)
         draft.replace(self.path)
 
     def _begin_memory(self) -> None:
         """Leave an empty memory before the key: a key without one has lost it."""
-        self._link(self.memory.path, "{}\n")
-
-    def _link(self, path: Path, text: str) -> None:
-        """Make a whole file, durably, unless there is one."""
-        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # another process was first, and its file is the one
-                os.link(draft, path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        write_once(self.memory.path, b"{}\n")
 
     def _publish(self, key: VerifierKey) -> None:
         known = self.public_path.read_text().splitlines() if self.public_path.exists() else []

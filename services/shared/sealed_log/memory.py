@@ -14,7 +14,6 @@ committed but not kept   Impossible for a checkpoint. Only the last step may be 
 import base64
 import fcntl
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from typing import Any, Self
 
 import orjson
 
+from services.shared import write_once
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.note import BadNote, Checkpoint
 
@@ -134,7 +134,7 @@ class MemoryFile:
                 fcntl.flock(directory, fcntl.LOCK_EX)
                 if self._source() != before.source:
                     return None
-                self._write(text)
+                write_once.replace(self.path, text)
                 os.fsync(directory)
             finally:
                 os.close(directory)
@@ -156,18 +156,6 @@ class MemoryFile:
         with suppress(FileNotFoundError):
             return self.path.read_bytes()
         return None
-
-    def _write(self, text: bytes) -> None:
-        handle, draft = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).replace(self.path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
 
 
 def parse_unchecked(note: str) -> Checkpoint:

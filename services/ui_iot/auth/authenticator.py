@@ -1,23 +1,28 @@
 """Authentication of requests: the order of the checks, and the source that each failure counts against."""
 
+import base64
 from dataclasses import dataclass, replace
 
 import asyncpg
+import orjson
 from starlette.types import Scope
 
+from services.shared.audit import device_account
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.auth.api_keys import ApiKeys
-from services.ui_iot.auth.claimed_account import claimed_account
+from services.ui_iot.auth.claims import LONGEST_SUBJECT
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.principal import Principal
-from services.ui_iot.auth.refusals import STATUS, Refusal
+from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.stored_tokens import StoredTokens
 from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.http.client_address import Address, ClientAddress
 from services.ui_iot.limits.failure_limit import FailureLimit, Source
 
+# The most that PULSE_OIDC_MAX_TOKEN_BYTES allows: padding must not hide the account that a checked token names.
+_LONGEST_TOKEN_BYTES = 32_768
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer of user tokens is configured.", retry_after_seconds=60)
 _NO_DATABASE = Refusal("auth_unavailable", "The token cannot be checked now.", retry_after_seconds=2)
 _NO_REVOCATIONS = Refusal("auth_unavailable", "Revoked tokens cannot be recognized now.", retry_after_seconds=2)
@@ -63,7 +68,7 @@ class Authenticator:
         answered with 429 because of the failures of others. Any other counts against its address and the account that
         it names.
         """
-        if STATUS[refusal.reason] != 401:
+        if refusal.status != 401:
             return refusal
         sources = self._sources(refusal, address)
         waits = [limit.wait_seconds(source) for limit, source in sources]
@@ -118,3 +123,22 @@ def limited(wait_seconds: int, refusal: Refusal) -> Refusal:
         retry_after_seconds=wait_seconds,
         cause=refusal.reason,
     )
+
+
+def claimed_account(token: str) -> str | None:
+    """Return the subject of a JWT, the fleet of a device token or the keys of a tenant; None when it names none."""
+    if token.startswith(DeviceTokens.prefix):
+        device = DeviceTokens.form.fullmatch(token)
+        return None if device is None else device_account(device[1])
+    if token.startswith(ApiKeys.prefix):
+        key = ApiKeys.form.fullmatch(token)
+        return None if key is None else f"api-key:{key[1]}"
+    if len(token) > _LONGEST_TOKEN_BYTES or token.count(".") != 2:
+        return None
+    payload = token.split(".")[1]
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) and 0 < len(subject) <= LONGEST_SUBJECT else None

@@ -1,15 +1,13 @@
 """Requirements that the claims of a token with a correct signature must meet. Every value may be hostile."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
-from services.ui_iot.auth.claim_path import ABSENT, ClaimPath
+from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
 from services.ui_iot.auth.principal import Grant
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.auth.token_kind import find_kind_fault
-from services.ui_iot.auth.trust import Trust
+from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
 ROLES: Final = ("admin", "operator", "auditor", "viewer")
 """The highest first: of several roles in a token the first one here counts."""
@@ -19,14 +17,14 @@ LATEST_SECONDS = 2**53
 LONGEST_SUBJECT = 255
 LONGEST_ID = 255
 LONGEST_NAME = 200
-SYSTEM_TENANT: Final = "system"
-"""The tenant of Pulse's own rows."""
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 
 SESSION_CLAIMS: Final = ("sid", "session_state")
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+# Claims of ID tokens (OpenID Connect Core, sections 2 and 3.3.2.11) and of security events such as logout tokens.
+_FOREIGN_CLAIMS: Final = ("at_hash", "c_hash", "events")
+_NOT_ACCESS = "This is not an access token: send the access token, not the ID token."
 _SCOPES = frozenset(("scope", "scp"))
 
 
@@ -49,7 +47,7 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
     """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
     fault = (
         _find_time_fault(claims, now, trust.max_token_seconds)
-        or find_kind_fault(claims)
+        or _find_kind_fault(claims)
         or _find_origin_fault(claims, trust)
     )
     if fault is not None:
@@ -63,11 +61,6 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
     if claims["exp"] <= now:
         return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
     return Claims(tenant_id, role, actor, claims["exp"], _read_grant(claims))
-
-
-def is_tenant_name(value: object) -> bool:
-    """Return whether the value can be the name of a tenant."""
-    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
 
 
 def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) -> str | None:
@@ -139,7 +132,7 @@ def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:
             raise ClaimFault(f"The issuer may not speak for the tenant in {trust.tenant_claim}.")
     if len(set(values)) != 1:
         raise ClaimFault(f"{trust.tenant_claim} must name exactly one tenant.")
-    if not is_tenant_name(values[0]):
+    if not is_tenant_id(values[0]):
         raise ClaimFault(f"{trust.tenant_claim} is not the name of a tenant.")
     if values[0] == SYSTEM_TENANT and trust.tenants is None:
         raise ClaimFault(f"{trust.tenant_claim} names Pulse's own tenant, which the issuer's tenants do not list.")
@@ -167,3 +160,21 @@ def _read_values(claims: dict[str, Any], path: ClaimPath) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ClaimFault(f"{path} must be text or a list of texts.")
     return value
+
+
+def _find_kind_fault(claims: dict[str, Any]) -> str | None:
+    """Return why the claims are not those of an access token, or None.
+
+    Keycloak names the kind in the claim typ, Cognito in token_use. Keycloak before version 25 puts nonce into access
+    tokens as well; its typ separates them from ID tokens.
+    """
+    kind, use = claims.get("typ"), claims.get("token_use")
+    if kind is not None and (not isinstance(kind, str) or kind.upper() not in ("BEARER", "JWT", "AT+JWT")):
+        return _NOT_ACCESS
+    if use is not None and use != "access":
+        return _NOT_ACCESS
+    if any(name in claims for name in _FOREIGN_CLAIMS):
+        return _NOT_ACCESS
+    if "nonce" in claims and not (isinstance(kind, str) and kind.upper() == "BEARER"):
+        return _NOT_ACCESS
+    return None

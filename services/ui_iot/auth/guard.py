@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ui_iot.auth.api_keys import SCOPES
-from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.request_context import Outcome, context_of
 from services.ui_iot.http.json_route import JsonRoute
 from services.ui_iot.http.problems import Refused
 
@@ -43,8 +43,9 @@ class GuardedRoute(JsonRoute):
         part = str(self.tags[0]).replace(" ", "-")
 
         async def guarded(request: Request) -> Response:
-            attempt = request.scope["pulse.attempt"]
-            caller: Principal = request.scope["pulse.principal"]
+            context = context_of(request.scope)
+            caller = context.principal
+            assert caller is not None, "the route is on an open path"
             scope = f"{part}:{'read' if request.method in ('GET', 'HEAD') else 'write'}"
             refusal = None
             if caller.role not in roles:
@@ -52,9 +53,9 @@ class GuardedRoute(JsonRoute):
             elif caller.scopes is not None and scope not in caller.scopes:
                 refusal = Refusal("forbidden", _explain(scope))
             if refusal is not None:
-                await attempt.refuse(refusal)
+                await context.settle(refusal)
                 raise Refused(refusal)
-            await attempt.accept()
+            await context.settle(Outcome.ADMITTED)
             return await handler(request)
 
         return guarded

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from services.shared.oidc_settings import ClientAuth, Oidc, PulseRole, Text
-from services.ui_iot.auth.claim_path import ClaimPath
-from services.ui_iot.auth.claims import is_tenant_name
-from services.ui_iot.auth.trust import Trust
+from services.shared.oidc_settings import ClientAuth, OidcSettings, PulseRole, Text
+from services.shared.tenant_id import is_tenant_id
+from services.ui_iot.auth.trust import ClaimPath, Trust
 
 MOST_ISSUERS = 1000
 
@@ -57,7 +56,7 @@ class IssuerEntry(BaseModel):
         if self.jwks_url and self.jwks_file:
             raise ValueError("jwks_url and jwks_file exclude each other")
         for name in (self._tenant_map or {}).values():
-            if not is_tenant_name(name):
+            if not is_tenant_id(name):
                 raise ValueError(f"tenants: {name[:63]!r} cannot be the name of a tenant")
         return self
 
@@ -87,7 +86,7 @@ class IssuerEntry(BaseModel):
         )
 
 
-def load_issuers(settings: Oidc, *, service: str) -> Sequence[IssuerEntry]:
+def load_issuers(settings: OidcSettings, *, service: str) -> Sequence[IssuerEntry]:
     """Return the issuers; on a wrong setting print one line and exit with status 2, as Settings.load does."""
     try:
         return read_issuers(settings)
@@ -96,7 +95,7 @@ def load_issuers(settings: Oidc, *, service: str) -> Sequence[IssuerEntry]:
         raise SystemExit(2) from None
 
 
-def read_issuers(settings: Oidc) -> Sequence[IssuerEntry]:
+def read_issuers(settings: OidcSettings) -> Sequence[IssuerEntry]:
     """Return the configured issuers, none when there is none. Raises IssuerFault."""
     for name in ("tenant_claim", "role_claim"):
         try:
@@ -127,7 +126,7 @@ def read_issuers(settings: Oidc) -> Sequence[IssuerEntry]:
         raise IssuerFault(f"PULSE_OIDC_ISSUER: {error.errors(include_url=False)[0]['msg']}") from None
 
 
-def _defaults(settings: Oidc) -> dict[str, Any]:
+def _defaults(settings: OidcSettings) -> dict[str, Any]:
     """Return what entries of the file leave out. Client and secret are each issuer's own."""
     return {
         "audiences": settings.oidc_audience,

@@ -1,10 +1,6 @@
 """The sender of a request, once it is proven."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated
-
-from fastapi import Depends
-from starlette.requests import Request
+from dataclasses import dataclass
 
 from services.shared.db import Actor
 
@@ -35,11 +31,3 @@ class Principal:
     """Parts of the API that an API key may use; None: everything that the role allows."""
     ip_address: str | None = None
     """Where this one request comes from; not part of what is remembered."""
-
-
-def _principal(request: Request) -> Principal:
-    principal: Principal = request.scope["pulse.principal"]
-    return replace(principal, ip_address=request.scope["pulse.client_address"])
-
-
-Caller = Annotated[Principal, Depends(_principal)]

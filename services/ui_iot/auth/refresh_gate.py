@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
+
+from cachetools import TTLCache
 
 from services.ui_iot.auth.oidc import Granted
 from services.ui_iot.auth.refusals import Refusal
@@ -42,23 +44,20 @@ class RefreshGate:
         pause_seconds: float = HELD_BACK_SECONDS,
     ) -> None:
         self._limit = limit
-        self._clock = clock
         self._pause_seconds = pause_seconds
-        self._refused: OrderedDict[bytes, tuple[float, Refusal]] = OrderedDict()
+        self._refused: TTLCache[bytes, Refusal] = TTLCache(MOST_REFUSED, REFUSED_SECONDS, timer=clock)
         self._in_hand: Counter[object] = Counter()
         self._turn = asyncio.Lock()
 
     async def exchange(self, issuer: TokenEndpoint, token: str, address: Address | None) -> Granted | Refusal:
         """Return the issuer's answer to the token, which came from the address."""
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        until, refused = self._refused.get(digest, (0.0, None))
-        if refused is not None and self._clock() < until:
+        refused = self._refused.get(digest)
+        if refused is not None:
             return refused
         result = await self._ask(issuer, token, address)
         if isinstance(result, Refusal) and result.reason == "invalid_token":
-            self._refused[digest] = (self._clock() + REFUSED_SECONDS, result)
-            if len(self._refused) > MOST_REFUSED:
-                self._refused.popitem(last=False)
+            self._refused[digest] = result
         return result
 
     async def _ask(self, issuer: TokenEndpoint, token: str, address: Address | None) -> Granted | Refusal:

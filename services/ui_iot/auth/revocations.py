@@ -19,6 +19,7 @@ from typing import Any, Final
 import asyncpg
 
 from services.shared.db import UNAVAILABLE, Pool, replace_stale, retried
+from services.ui_iot.auth.claims import LEEWAY_SECONDS
 from services.ui_iot.auth.principal import Grant, Principal
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ OLDEST_SECONDS: Final = 4.0
 READ_SECONDS: Final = 3.0
 # After a failed read, requests are refused without a read of their own for this time.
 PAUSE_SECONDS: Final = 0.5
+DEFAULT_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +173,14 @@ class Revocations:
                 "select ingest.read_revocations($1)", self._version, timeout=READ_SECONDS
             )
             return found
+
+
+def lasting_seconds(*, days: int | None, ends_by_itself: bool, max_token_seconds: int) -> float:
+    """Return the seconds from now until a revocation may be removed.
+
+    ends_by_itself: it names tokens that were issued before now, none of which is valid longer than max_token_seconds.
+    """
+    if days is not None:
+        return days * 86_400.0
+    # Both clocks may differ by the leeway, at the issue and at the check.
+    return max_token_seconds + 2.0 * LEEWAY_SECONDS if ends_by_itself else DEFAULT_DAYS * 86_400.0

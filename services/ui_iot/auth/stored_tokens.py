@@ -5,19 +5,20 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias, TypeVar
 
 import asyncpg
+from cachetools import LRUCache
 
 from services.shared.db import Pool
+from services.shared.tenant_id import TENANT_ID_PATTERN
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.token_lookup import TokenLookup
 
 V = TypeVar("V", Principal, Refusal)
-Memory: TypeAlias = OrderedDict[bytes, tuple[float, V]]
+Memory: TypeAlias = LRUCache[bytes, tuple[float, V]]
 """Verdicts by the digest of the token, each with the monotonic time until which it holds."""
 
 
@@ -34,7 +35,7 @@ def hash_token(token: str) -> bytes:
 
 def token_form(prefix: str) -> re.Pattern[str]:
     """Return the pattern of tokens with this prefix; its group is the tenant."""
-    return re.compile(rf"{prefix}([a-z0-9][a-z0-9-]{{0,62}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
+    return re.compile(rf"{prefix}({TENANT_ID_PATTERN})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 
 
 class StoredTokens(ABC):
@@ -59,10 +60,9 @@ class StoredTokens(ABC):
         self._lookup = TokenLookup(pool, self.query)
         self._remember_seconds = remember_seconds
         self._clock = clock
-        self._most_remembered = most_remembered
         # Two memories: a flood of unknown tokens must not push the good ones out.
-        self._accepted: Memory[Principal] = OrderedDict()
-        self._refused: Memory[Refusal] = OrderedDict()
+        self._accepted: Memory[Principal] = LRUCache(most_remembered)
+        self._refused: Memory[Refusal] = LRUCache(most_remembered)
 
     def remembered(self, token: str) -> Principal | None:
         """Return the owner of a token that was accepted a few seconds ago, or None."""
@@ -110,8 +110,6 @@ class StoredTokens(ABC):
 
     def _note(self, memory: Memory[V], digest: bytes, verdict: V) -> V:
         memory[digest] = (self._clock() + self._remember_seconds, verdict)
-        if len(memory) > self._most_remembered:
-            memory.popitem(last=False)
         return verdict
 
 

@@ -8,12 +8,12 @@ no header extensions, a bound on the size. Whatever is not a valid token comes b
 import base64
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
 import orjson
+from cachetools import LRUCache
 
 from services.ui_iot.auth.claims import Claims, read_claims
 from services.ui_iot.auth.key_set import ALGORITHM_NAMES, KeySet
@@ -41,8 +41,7 @@ class TokenVerifier:
     ) -> None:
         self._trust = trust
         self._clock = clock
-        self._remembered_tokens = remembered_tokens
-        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+        self._verified: LRUCache[bytes, Claims] = LRUCache(remembered_tokens)
         self._keys: KeySet | None = None
 
     def remembered(self, token: str, keys: KeySet) -> Claims | None:
@@ -60,7 +59,6 @@ class TokenVerifier:
         if claims.expires_at <= self._clock():
             del self._verified[digest]
             return None
-        self._verified.move_to_end(digest)
         return claims
 
     def verify(self, token: str, keys: KeySet) -> Claims | Refusal:
@@ -77,8 +75,6 @@ class TokenVerifier:
             return MALFORMED
         if isinstance(result, Claims):
             self._verified[sha256(token.encode()).digest()] = result
-            if len(self._verified) > self._remembered_tokens:
-                self._verified.popitem(last=False)
         return result
 
     def _check(self, token: str, keys: KeySet) -> Claims | Refusal:

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from services.shared import tracing
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
-from services.ui_iot.auth.refusals import STATUS, Refusal
+from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.request_context import context_of
 from services.ui_iot.middleware.path_template import PathTemplates
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = Non
 
 def refusal_problem(refusal: Refusal) -> Response:
     """The response to a caller that is not let in."""
-    status = STATUS[refusal.reason]
+    status = refusal.status
     headers: dict[str, str] = {}
     if status == 401:
         error = "" if refusal.reason == "missing_token" else ', error="invalid_token"'
@@ -240,8 +241,9 @@ async def _on_postgres_error(request: Request, error: Exception) -> Response:
 
 def _limit_problem(request: Request, error: asyncpg.PostgresError) -> Response:
     facts = orjson.loads(str(getattr(error, "detail", None)))
-    backend = request.app.state.backend
-    backend.refusals.count(request.scope["pulse.principal"].tenant_id, facts["limit"], facts["value"])
+    backend, principal = request.app.state.backend, context_of(request.scope).principal
+    assert principal is not None, "only a tenant has limits"
+    backend.refusals.count(principal.tenant_id, facts["limit"], facts["value"])
     return problem(422, str(error.message), reason="limit_reached", **facts)
 
 

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
+
+from cachetools import LRUCache
 
 from services.ui_iot.http.client_address import Address
 
@@ -32,8 +33,7 @@ class FailureLimit:
         self._burst = per_minute
         self._per_second = per_minute / 60
         self._clock = clock
-        self._most_addresses = most_addresses
-        self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
+        self._buckets: LRUCache[object, tuple[float, float]] = LRUCache(most_addresses)
 
     def wait_seconds(self, source: Source) -> int:
         """Return the whole seconds until the source may fail again, 0 when it may now."""
@@ -48,9 +48,6 @@ class FailureLimit:
             return
         group = group_of(source)
         self._buckets[group] = (max(0.0, self._left(group) - 1), self._clock())
-        self._buckets.move_to_end(group)
-        if len(self._buckets) > self._most_addresses:
-            self._buckets.popitem(last=False)
 
     def _left(self, group: object) -> float:
         left, since = self._buckets.get(group, (float(self._burst), 0.0))

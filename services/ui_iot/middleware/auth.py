@@ -1,4 +1,4 @@
-"""Lets no request in without a caller: whatever is not on the list of open paths needs a valid token."""
+"""Admit no request without a caller: every path that is not on the list of open paths needs a valid token."""
 
 from typing import Final
 
@@ -7,42 +7,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.shared.audit import AuditBlocked, AuditLogger
 from services.shared.metrics import ProcessMetrics
 from services.shared.web import PROBE_PATHS, has_path
-from services.ui_iot.auth.attempt import Attempt
 from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.request_context import Outcome, RequestContext
 from services.ui_iot.http.problems import blocked_problem, problem, refusal_problem
 
-# /auth/refresh shows a refresh token in its body and audits itself.
+# /auth/refresh takes a refresh token in its body and settles its own context.
 OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
 
 
-class _Settling:
-    """Lets an answer out only when the attempt is on record: a route settles it, here what no route answered."""
-
-    def __init__(self, attempt: Attempt, scope: Scope, receive: Receive, send: Send) -> None:
-        self._attempt = attempt
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._replaced = False
-
-    async def send(self, message: Message) -> None:
-        """Pass the message on; an answer that may not leave is replaced."""
-        if self._replaced:
-            return
-        if message["type"] == "http.response.start":
-            try:
-                await self._attempt.accept(is_routed=False)
-            except AuditBlocked:
-                self._replaced = True
-                await blocked_problem()(self._scope, self._receive, self._send)
-                return
-        await self._send(message)
-
-
 class AuthMiddleware:
-    """Finds the caller, or answers with the reason why there is none; each attempt is audited once."""
+    """Authenticates each request and gives it a RequestContext. A request without a caller gets the reason."""
 
     def __init__(
         self, app: ASGIApp, *, authenticator: Authenticator, audit: AuditLogger, metrics: ProcessMetrics
@@ -53,11 +29,10 @@ class AuthMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with pulse.principal, pulse.attempt and pulse.client_address in its scope."""
+        """Pass an authenticated request on; answer any other with the reason."""
         headers = read_headers(scope)
         address = self._authenticator.address_of(scope, headers)
-        scope["pulse.client_address"] = str(address) if address is not None else None
-        scope["pulse.attempt"] = attempt = Attempt(scope, address, audit=self._audit, metrics=self._metrics)
+        context = RequestContext(scope, address, audit=self._audit, metrics=self._metrics)
         if headers.upgrade.lower() == "websocket":
             await problem(403, "Pulse opens no websockets.")(scope, receive, send)
             return
@@ -66,12 +41,31 @@ class AuthMiddleware:
             return
         result = await self._authenticator.authenticate(headers, address, method=scope["method"])
         if isinstance(result, Refusal):
-            await attempt.refuse(result)
+            await context.settle(result)
             await refusal_problem(result)(scope, receive, send)
             return
-        attempt.identify(result)
-        scope["pulse.principal"] = result
+        context.principal = result
         try:
-            await self.app(scope, receive, _Settling(attempt, scope, receive, send).send)
+            await self.app(scope, receive, _settling(context, scope, receive, send))
         finally:
-            attempt.leave()
+            context.abandon()
+
+
+def _settling(context: RequestContext, scope: Scope, receive: Receive, send: Send) -> Send:
+    """Return a send() that settles unrouted requests and holds every answer back until the event is durable."""
+    is_replaced = False
+
+    async def settle_and_send(message: Message) -> None:
+        nonlocal is_replaced
+        if is_replaced:
+            return
+        if message["type"] == "http.response.start":
+            try:
+                await context.settle(Outcome.UNROUTED)
+            except AuditBlocked:
+                is_replaced = True
+                await blocked_problem()(scope, receive, send)
+                return
+        await send(message)
+
+    return settle_and_send

@@ -2,6 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.ui_iot.auth.request_context import find_context
 from services.ui_iot.http.problems import TooLarge, problem
 from services.ui_iot.limits.body_budget import BodyBudget, Hold
 
@@ -41,6 +42,7 @@ class BodyLimitMiddleware:
             # Without Connection: close, at which the client would see a reset while it sends, and not the answer.
             await problem(413, detail)(scope, receive, send)
             return
+        context = find_context(scope)
         taken = 0
         hold: Hold | None = None
 
@@ -54,7 +56,7 @@ class BodyLimitMiddleware:
             if taken > SMALL_BYTES:
                 # A short body is not counted: the number of connections bounds them.
                 if hold is None:
-                    hold, count = self._budget.hold(scope.get("pulse.principal")), taken
+                    hold, count = self._budget.hold(context.principal if context is not None else None), taken
                 hold.grow(count)
             return message
 

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from services.shared.logging import tell
 from services.shared.metrics import BUCKETS, ProcessMetrics
 from services.shared.tracing import TraceContext
+from services.ui_iot.auth.request_context import find_context
 from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,8 @@ class HttpMeter:
             if series is None:
                 series = self._series[label] = _Series(self._duration.labels(label[0], label[1], str(status)))
             self._series[key] = series
-        attempt = scope.get("pulse.attempt")
-        on_record = attempt is not None and attempt.on_record
-        series.observe(seconds, trace_id=context.trace_id if on_record else None)
+        request = find_context(scope)
+        series.observe(seconds, trace_id=context.trace_id if request is not None and request.is_on_record else None)
         if status >= 500:
             self._failures.inc()
         _log_end(scope, context, key, seconds)
@@ -99,11 +99,12 @@ class HttpMeter:
 
         A caller makes none for the methods that an address does not have.
         """
-        if "pulse.attempt" not in scope:
+        request = find_context(scope)
+        if request is None:
             return key
         method, template, status = key
         is_declared = self._templates.declares(method, template)
-        if scope.get("pulse.principal") is not None:
+        if request.principal is not None:
             return key if is_declared or template == UNMATCHED else (OTHER, template, status)
         is_kept = template == UNMATCHED or (is_declared and method != "HEAD")
         return key if is_kept else (OTHER, UNMATCHED, status)
@@ -115,18 +116,18 @@ class HttpMeter:
 
 
 def _log_end(scope: Scope, context: TraceContext, key: tuple[str, str, int], seconds: float) -> None:
+    request = find_context(scope)
     extras = {
         "method": key[0],
         "path": scope["path"][:LONGEST_LOGGED_PATH],
         "path_template": key[1],
         "status_code": key[2],
         "duration_ms": round(seconds * 1000, 3),
-        "client_address": scope.get("pulse.client_address"),
+        "client_address": None if request is None else request.ip_address,
     }
     if context.foreign_trace_id is not None:
         extras["foreign_trace_id"] = context.foreign_trace_id
-    principal = scope.get("pulse.principal")
-    if principal is not None:
-        extras["tenant_id"] = principal.tenant_id
-        extras["actor_id"] = principal.actor.id
+    if request is not None and request.principal is not None:
+        extras["tenant_id"] = request.principal.tenant_id
+        extras["actor_id"] = request.principal.actor.id
     tell(log, logging.ERROR if key[2] >= 500 else logging.INFO, f"{key[0]} {key[1]} {key[2]}", extras)

@@ -7,9 +7,10 @@ and one for the fields.
 
 import time
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Outcome, find_context
 from services.ui_iot.http.problems import problem
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.request_buckets import WINDOW_SECONDS, Buckets, wait_seconds
@@ -34,17 +35,20 @@ class RequestLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on within the limits."""
-        principal: Principal | None = scope.get("pulse.principal")
-        if principal is None or self._is_off:
+        context = find_context(scope)
+        if context is None or context.principal is None or self._is_off:
             await self.app(scope, receive, send)
             return
         now = time.monotonic()
-        actor, tenant_id = principal.actor, principal.tenant_id
+        actor, tenant_id = context.principal.actor, context.principal.tenant_id
         key = (tenant_id, actor.type, actor.id)
         own = self._principals.full_at(key, now)
         whole = self._tenants.full_at(tenant_id, now)
         if own - now > WINDOW_SECONDS or whole - now > WINDOW_SECONDS:
-            await self._refuse(scope, receive, send, own=own - now, whole=whole - now)
+            self._refusals.count(tenant_id, LIMIT, self._exceeded(own - now)[2])
+            # The limit's own event is the record: an event for each request would let a caller fill the trail.
+            await context.settle(Outcome.LIMITED)
+            await self._problem(own - now, whole - now)(scope, receive, send)
             return
         self._principals.take(key, own)
         self._tenants.take(tenant_id, whole)
@@ -66,19 +70,17 @@ class RequestLimitMiddleware:
         left, left_of_whole = self._principals.remaining(own), self._tenants.remaining(whole)
         return b'"principal";r=%d;t=%d, "tenant";r=%d;t=%d' % (left, own + 1, left_of_whole, whole + 1)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, *, own: float, whole: float) -> None:
-        principal: Principal = scope["pulse.principal"]
+    def _exceeded(self, own: float) -> tuple[str, str, int]:
+        """Return the owner, the setting and the value of the limit that refused a request."""
         if own > WINDOW_SECONDS:
-            whose, setting, most = "one user or device", "PULSE_REQUESTS_PER_PRINCIPAL", self._principals.per_minute
-        else:
-            whose, setting, most = "one tenant", "PULSE_REQUESTS_PER_TENANT", self._tenants.per_minute
-        self._refusals.count(principal.tenant_id, LIMIT, most)
-        # The limit's own event is the record: an event for each request would let a caller fill the trail.
-        scope["pulse.attempt"].drop()
-        await problem(
+            return "One user or device", "PULSE_REQUESTS_PER_PRINCIPAL", self._principals.per_minute
+        return "One tenant", "PULSE_REQUESTS_PER_TENANT", self._tenants.per_minute
+
+    def _problem(self, own: float, whole: float) -> Response:
+        owner, setting, most = self._exceeded(own)
+        return problem(
             429,
-            f"{whose[0].upper()}{whose[1:]} may send {most} requests in a minute. "
-            f"The operator of Pulse raises the limit: {setting}.",
+            f"{owner} may send {most} requests in a minute. The operator of Pulse raises the limit: {setting}.",
             headers={
                 "Retry-After": str(wait_seconds(max(own, whole))),
                 "RateLimit-Policy": self._policy[1].decode(),
@@ -88,4 +90,4 @@ class RequestLimitMiddleware:
             limit=LIMIT,
             value=most,
             setting=setting,
-        )(scope, receive, send)
+        )

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request
 
 from services.shared.db import Connection
-from services.ui_iot.auth.principal import Caller, Principal
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.resources.entity_tags import Preconditions
 from services.ui_iot.resources.idempotency import HEADER, IdempotencyKey

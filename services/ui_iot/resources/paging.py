@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, TableClause, tuple_
 from services.shared.db import Connection
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.resources.fields import DIGITS
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import fetch
 
 LONGEST_CURSOR = 512
 _GREATEST_ID = 2**63 - 1

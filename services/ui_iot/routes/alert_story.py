@@ -9,12 +9,12 @@ from sqlalchemy import BigInteger, Column, select, table
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import PathId, shown
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import fetch
 from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)

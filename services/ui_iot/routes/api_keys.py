@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Creating

@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
 from services.ui_iot.audit.trail import Reading, read_place, write_place
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller, Principal
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import Moment, TraceId, shown
@@ -126,7 +127,7 @@ class AuditQuery(AuditFilter, PageQuery):
     """Which end of the sealed order comes first."""
 
 
-async def record_read(request: Request, api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
+async def record_read(api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
     """Write to the trail that it is read, before anybody sees it. events: None when they are still to come."""
     await api.audit.record(
         AuditEvent(
@@ -136,7 +137,7 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
             actor_type=caller.actor.type,
             actor_id=caller.actor.id,
             actor_name=caller.actor.name,
-            ip_address=request.scope["pulse.client_address"],
+            ip_address=caller.ip_address,
             details={
                 "filter": query.model_dump(mode="json", exclude_none=True, exclude={"cursor", "after"}),
                 "events": events,
@@ -147,9 +148,7 @@ async def record_read(request: Request, api: Backend, caller: Principal, query: 
 
 
 @router.get("/events", response_model=AuditPage, responses=problems(), openapi_extra=allow(AUDITORS))
-async def list_audit_events(
-    request: Request, api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]
-) -> dict[str, Any]:
+async def list_audit_events(api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]) -> dict[str, Any]:
     """List the tenant's audit events in their sealed order, the newest first unless order says otherwise.
 
     Only sealed events are shown, so that no later one can appear before them: an event is at most about a second late.
@@ -160,7 +159,7 @@ async def list_audit_events(
     reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)
     found = await api.read(caller, lambda connection: reading.of_tenant(connection, place))
-    await record_read(request, api, caller, query, len(found.events))
+    await record_read(api, caller, query, len(found.events))
     newest = (query.cursor or write_place(found.end)) if reading.newest_first else write_place(found.place)
     return {
         "items": found.events,

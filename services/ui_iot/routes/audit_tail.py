@@ -19,7 +19,8 @@ from services.ui_iot.audit.tails import Seat
 from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller, Principal
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller, context_of
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.paging import LONGEST_CURSOR
@@ -110,7 +111,7 @@ class Tail:
 
     async def record(self) -> None:
         """Write to the trail that it is read."""
-        await record_read(self.request, self.api, self.caller, self.query, None)
+        await record_read(self.api, self.caller, self.query, None)
 
     async def read(self, reading: Reading) -> Stretch:
         """What comes next, in a transaction of its own."""
@@ -132,9 +133,7 @@ class Tail:
             return True
         self.checked_at = time.monotonic()
         scope = self.request.scope
-        found = await self.api.authenticator.authenticate(
-            read_headers(scope), scope["pulse.attempt"].address, method="GET"
-        )
+        found = await self.api.authenticator.authenticate(read_headers(scope), context_of(scope).address, method="GET")
         return (
             isinstance(found, Principal)
             and (found.tenant_id, found.actor) == (self.caller.tenant_id, self.caller.actor)

@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
-from services.ui_iot.auth.attempt import Attempt
-from services.ui_iot.auth.claimed_account import claimed_account
+from services.ui_iot.auth.authenticator import claimed_account
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
+from services.ui_iot.auth.request_context import Refreshed, context_of
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.http.client_address import Address
 from services.ui_iot.http.json_route import JsonRoute
@@ -48,13 +48,12 @@ class Tokens(BaseModel):
 @router.post("/refresh", response_model=Tokens, responses=problems(413))
 async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Response:
     """Exchange a refresh token for a new access token at the issuer; needs no other token."""
-    attempt: Attempt = request.scope["pulse.attempt"]
-    result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=attempt.address)
+    context = context_of(request.scope)
+    result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=context.address)
     if isinstance(result, Refusal):
-        await attempt.refuse(result)
+        await context.settle(result)
         raise Refused(result)
-    caller = await _identify(api, result)
-    await attempt.refresh(caller)
+    await context.settle(Refreshed(await _identify(api, result)))
     return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Text, select, table
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
@@ -19,8 +19,7 @@ from services.ui_iot.resources.change import Acting
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import PathId, QueryId, TraceId, shown
 from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.resources.resource import Resource
-from services.ui_iot.resources.selects import fetch
+from services.ui_iot.resources.resource import Resource, fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Change, Changing, Creating

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from services.shared import tracing
 from services.shared.logging import tell
 from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller, Principal
+from services.ui_iot.auth.principal import Principal
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.http.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
 from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
@@ -132,7 +133,7 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     counts = {**stored, "refused": len(batch.refused)}
     tell(log, logging.INFO, "readings received", {**counts, "tenant_id": caller.tenant_id})
     if batch.refused:
-        _audit_refused(api, caller, batch, address=request.scope["pulse.client_address"])
+        _audit_refused(api, caller, batch)
     body = {**counts, "refused": batch.refused, "trace_id": tracing.current_trace_id()}
     return Response(orjson.dumps(body), 202, media_type="application/json")
 
@@ -180,7 +181,7 @@ async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_ser
     )
 
 
-def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: str | None) -> None:
+def _audit_refused(api: Backend, caller: Principal, batch: Batch) -> None:
     first: list[dict[str, Any]] = [
         {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
     ]
@@ -188,6 +189,6 @@ def _audit_refused(api: Backend, caller: Principal, batch: Batch, *, address: st
         reasons=Counter(entry["reason"] for entry in batch.refused),
         tenant_id=caller.tenant_id,
         actor=caller.actor,
-        ip_address=address,
+        ip_address=caller.ip_address,
         details={"first": first},
     )

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
-from services.ui_iot.auth.revocation_time import lasting_seconds
+from services.ui_iot.auth.request_context import Caller
+from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating

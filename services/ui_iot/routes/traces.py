@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from services.shared.db import Connection
 from services.shared.tracing import parse_trace_id
 from services.ui_iot.auth.guard import AUDITORS, READERS, GuardedRoute, allow
-from services.ui_iot.auth.principal import Caller
+from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.http.problems import NotFound, Unprocessable
 from services.ui_iot.openapi import problems

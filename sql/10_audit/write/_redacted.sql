@@ -1,4 +1,4 @@
--- The same patterns as services/shared/audit/cleaning.py has. One look for what each of them holds comes first.
+-- The same patterns as services/shared/audit_writer/cleaning.py has. One look for what each of them holds comes first.
 create function audit._redacted(p_text text) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp

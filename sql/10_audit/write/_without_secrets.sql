@@ -17,4 +17,4 @@ end
 $$;
 
 comment on function audit._without_secrets(jsonb) is
-  'Details with the values redacted of those keys that name a secret, as services/shared/audit/cleaning.py names them.';
+  'Details with the values redacted of those keys that name a secret, as services/shared/audit_writer/cleaning.py names them.';

@@ -1,5 +1,5 @@
 -- The closed registry: audit.write refuses a type that is not listed here. To add one, add a line.
--- Only what a fleet sends all the time may be lost; the writer in services/shared/audit knows the same types.
+-- Only what a fleet sends all the time may be lost; the writer in services/shared/audit.py knows the same types.
 create view audit.event_types as
 select
   t.event_type,

@@ -5,9 +5,9 @@ import logging
 import time
 from collections import deque
 
-from services.shared.audit.ledger import Account
-from services.shared.audit.losses import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit.record import Line
+from services.shared.audit_writer.gaps import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
+from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.line import Line
 
 log = logging.getLogger(__name__)
 

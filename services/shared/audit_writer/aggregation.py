@@ -4,12 +4,15 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.ledger import Account
-from services.shared.audit.record import Line, make_line, parse_address
+import orjson
+
+from services.shared.audit_writer.event import AuditEvent, new_event_id
+from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.line import Line, make_line, parse_address
 
 # About 3 MB when full; then the key that was seen longest ago gets its rows first.
 MOST_KEYS = 10_000
@@ -153,3 +156,92 @@ def address_group(event: AuditEvent) -> Hashable:
         text = parse_address(address)
         address = None if text is None else ip_address(text)
     return (6, int(address) >> 64) if isinstance(address, IPv6Address) else address
+
+
+class Flood(Windows):
+    """Refused requests, by address, reason, and of a rate_limited refusal its cause."""
+
+    buffer = "auth_failures"
+
+    def admits(self, event: AuditEvent) -> bool:
+        """Return whether it is to be a row of its own; when not, it is counted."""
+        details = event.details
+        key = (address_group(event), details.get("reason"), details.get("cause"))
+        return self._admits(key, details.get("account"), event)
+
+    def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
+        for account, tally in tallies.items():
+            yield _aggregate(account, tally), tally.count
+
+
+def _aggregate(account: str | None, tally: Tally) -> AuditEvent:
+    reason = tally.example.details.get("reason")
+    details = {
+        "aggregated": True,
+        "count": tally.count,
+        "first_at": tally.example.timestamp.isoformat(),
+        "last_at": tally.last_at.isoformat(),
+        "reason": reason,
+    }
+    # What was tried beyond the limit: audit._tries counts it by its cause.
+    if "cause" in tally.example.details:
+        details["cause"] = tally.example.details["cause"]
+    return replace(
+        tally.example,
+        message=f"{tally.count} more callers turned away: {reason}",
+        # Each may have been somebody else; what they have in common is where they came from, why and as whom.
+        tenant_id="system",
+        actor_type="anonymous",
+        actor_id=None,
+        actor_name=None,
+        entity_type=None,
+        entity_id=None,
+        trace_id=None,
+        duration_ms=None,
+        details=details if account is None else {**details, "account": account},
+        timestamp=tally.last_at,
+        event_id=new_event_id(),
+    )
+
+
+# What is true of one request only.
+_PARTICULAR = ("span_id", "parent_span_id", "parent_trace_id", "path", "filter", "events")
+
+
+class Reads(Windows):
+    """Successful reads, by kind, caller and address. An address that is new to a caller therefore shows at once."""
+
+    def admits(self, event: AuditEvent, kind: str) -> bool:
+        """Return whether it is to be a row of its own; when not, it is counted."""
+        caller = (event.tenant_id, event.actor_type, event.actor_id, event.details.get("role"))
+        return self._admits((event.event_type, kind, *caller, address_group(event)), _subject(event), event)
+
+    def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
+        whole = Tally(next(iter(tallies.values())).example)
+        for tally in tallies.values():
+            whole.add(tally)
+        most = sorted(tallies.items(), key=lambda item: -item[1].count)
+        details = {
+            **{name: value for name, value in whole.example.details.items() if name not in _PARTICULAR},
+            "aggregated": True,
+            "count": whole.count,
+            "first_at": whole.example.timestamp.isoformat(),
+            "last_at": whole.last_at.isoformat(),
+            "reads": [{"read": subject or "others", "count": tally.count} for subject, tally in most],
+        }
+        event = replace(
+            whole.example,
+            message=f"{whole.count} more times: {whole.example.message}",
+            trace_id=None,
+            duration_ms=None,
+            details=details,
+            timestamp=whole.last_at,
+            event_id=new_event_id(),
+        )
+        yield event, whole.count
+
+
+def _subject(event: AuditEvent) -> str:
+    """Return what was read: the path of a request, or the filter of a look at the audit trail."""
+    path = event.details.get("path")
+    return str(path) if path is not None else orjson.dumps(event.details.get("filter"), default=str).decode()[:500]

@@ -10,21 +10,28 @@ from typing import Final, Unpack
 from prometheus_client import CollectorRegistry
 
 from services.shared import db
-from services.shared.audit.auth_events import REFUSALS, AuthEvents, Facts
-from services.shared.audit.collector import AuditCollector, Numbers, make_wait_histogram
-from services.shared.audit.drain import Drain
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.flood import Flood
-from services.shared.audit.journal import Journal
-from services.shared.audit.keeper import Keeper
-from services.shared.audit.lane import Lane
-from services.shared.audit.losses import Keep, Losses
-from services.shared.audit.pseudonym import KEY_FILE, Pseudonyms, read_key
-from services.shared.audit.reads import Reads
-from services.shared.audit.record import make_line
-from services.shared.audit.spool import Spool
-from services.shared.audit.store import Store, call, copy
-from services.shared.settings import AuditWriter
+from services.shared.audit_writer.aggregation import Flood, Reads
+from services.shared.audit_writer.buffer import Lane
+from services.shared.audit_writer.drain import Drain
+from services.shared.audit_writer.event import (
+    KEY_FILE,
+    REFUSALS,
+    AuditEvent,
+    AuthEvents,
+    Facts,
+    Pseudonyms,
+    device_account,
+    read_key,
+)
+from services.shared.audit_writer.gaps import Keep, Losses
+from services.shared.audit_writer.journal import Journal, Store, call, copy
+from services.shared.audit_writer.keeper import Keeper
+from services.shared.audit_writer.line import make_line
+from services.shared.audit_writer.metrics import AuditCollector, Numbers, make_wait_histogram
+from services.shared.audit_writer.spool import Spool
+from services.shared.settings import AuditSettings
+
+__all__ = ["AuditBlocked", "AuditEvent", "AuditLogger", "Facts", "device_account", "open_audit_logger"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +58,7 @@ class AuditLogger:
     of logins can take a connection from the requests.
     """
 
-    def __init__(self, pool: db.Pool, *, settings: AuditWriter, registry: CollectorRegistry, spool: Spool) -> None:
+    def __init__(self, pool: db.Pool, *, settings: AuditSettings, registry: CollectorRegistry, spool: Spool) -> None:
         self._settings = settings
         self._service = settings.service
         self._spool = spool
@@ -193,18 +200,18 @@ class AuditLogger:
             drained=self._drain.drained,
             blocked=self._blocked,
             aggregated=self._flood.aggregated + self._reads.aggregated,
-            gaps=self._losses.told + self._drain.gaps,
+            gaps=self._losses.reported + self._drain.gaps,
         )
 
 
-def _make_pseudonyms(settings: AuditWriter) -> Pseudonyms:
+def _make_pseudonyms(settings: AuditSettings) -> Pseudonyms:
     given = settings.audit_pseudonym_key
     key = given.get_secret_value().encode() if given else read_key(settings.audit_spool_dir.parent / KEY_FILE)
     return Pseudonyms(key)
 
 
 @asynccontextmanager
-async def open_audit_logger(settings: AuditWriter, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
+async def open_audit_logger(settings: AuditSettings, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
     """An AuditLogger over a pool of its own, opened at the first event; the database may be away."""
     pool = await db.open_pool(settings.model_copy(update={"pool_min_size": 0, "pool_max_size": CONNECTIONS}))
     spool = Spool(settings.audit_spool_dir, service=settings.service, limit=settings.audit_spool_bytes)

@@ -4,6 +4,7 @@ The file is mapped into memory: a counter costs a store, no system call, and a k
 page cache. A power cut may leave older ones.
 """
 
+import contextlib
 import errno
 import mmap
 import os
@@ -15,9 +16,43 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from services.shared.audit import reserve
-from services.shared.audit.event import AuditEvent, new_event_id
-from services.shared.audit.record import Line, make_line
+from services.shared.audit_writer.event import new_event_id
+
+# Lives of a process that may begin, and be killed, while the disk is full.
+RESERVE_FILES = 8
+
+
+def stock_reserve(root: Path, size: int) -> None:
+    """Make what is missing, as far as the disk has room."""
+    for number in range(RESERVE_FILES):
+        file = root / f".reserve-{number}"
+        if file.exists():
+            continue
+        try:
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            # Real bytes, not a hole: a store into a hole of a full disk would end the process with SIGBUS.
+            whole = os.write(handle, bytes(size)) == size
+            os.fsync(handle)
+        except OSError:
+            whole = False
+        finally:
+            os.close(handle)
+        if not whole:
+            file.unlink(missing_ok=True)
+            return
+
+
+def take_reserve(root: Path, file: Path) -> bool:
+    """Whether one of them is now `file`; of two processes that want the same one, one gets it."""
+    for number in range(RESERVE_FILES):
+        with contextlib.suppress(OSError):
+            (root / f".reserve-{number}").rename(file)
+            return True
+    return False
+
 
 FILE_NAME = "ledger"
 ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
@@ -97,7 +132,7 @@ def _make_file(file: Path, service: str) -> mmap.mmap:
         return _map_file(file, header.ljust(LEDGER_BYTES, b"\0"), os.O_CREAT | os.O_EXCL)
     except OSError:
         file.unlink(missing_ok=True)
-        if not reserve.take(file.parent.parent, file):
+        if not take_reserve(file.parent.parent, file):
             raise
         return _map_file(file, header, 0)
 
@@ -131,31 +166,6 @@ class Remains:
         others = {name: count for name, count in self.counts.items() if name != "spooled"}
         counts = {**others, "spooled": missing} if missing else others
         return replace(self, counts=counts) if counts else None
-
-    def make_line(self) -> Line:
-        """The audit.gap row about it: always the same, however often it is made."""
-        count = sum(self.counts.values())
-        return make_line(
-            AuditEvent(
-                event_type="audit.gap",
-                severity="error",
-                message=f"at most {count} audit events of {self.service} were lost: process {self.process} died",
-                details={
-                    "count": count,
-                    "at_most": True,
-                    "by_buffer": self.counts,
-                    "first_at": self.first_at,
-                    "last_at": self.last_at,
-                    "process": self.process,
-                },
-                actor_type="service",
-                actor_id=self.service,
-                trace_id=None,
-                timestamp=self.last_at,
-                event_id=self.event_id,
-            ),
-            self.service,
-        )
 
 
 def read_remains(directory: Path) -> Remains | None:

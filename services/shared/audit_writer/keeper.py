@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 from services.shared import db
-from services.shared.audit.drain import Drain
-from services.shared.audit.losses import NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit.windows import Windows
+from services.shared.audit_writer.aggregation import Windows
+from services.shared.audit_writer.drain import Drain
+from services.shared.audit_writer.gaps import NOWHERE_TO_GO, Keep, Losses
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Keeper:
         """Write the rows of windows that are over and of events that were lost; False when some must be told later."""
         for windows, keep in self._windows.items():
             await self._write_due(windows, keep, everything=everything)
-        return await self._losses.tell(self._keep_events)
+        return await self._losses.report(self._keep_events)
 
     async def _write_due(self, windows: Windows, keep: Keep, *, everything: bool) -> None:
         due = windows.take_due(everything=everything)

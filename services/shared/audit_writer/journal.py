@@ -1,4 +1,11 @@
-"""Puts rows into audit_log, each exactly once, whatever the connection, the server or a single row does.
+"""Where rows go that must not be lost: to the database while it answers in time, else to the spool.
+
+database answers ── row stored ──▶ durable
+  └─ not within the time ──▶ spool ── fsync ──▶ durable; from now on straight to the spool,
+       │                                         until the keeper finds the database answering again
+       └─ full or refuses ──▶ not durable: the caller is told, a gap row will say so
+
+Puts rows into audit_log, each exactly once, whatever the connection, the server or a single row does.
 
 first try: COPY, or CALL for refused logins ── ok ──▶ stored
   └─ anything else: nobody knows what was stored
@@ -18,8 +25,9 @@ import asyncpg
 import orjson
 
 from services.shared import db
-from services.shared.audit.quarantine import is_quarantine, make_quarantine_line
-from services.shared.audit.record import COLUMNS, SEPARATOR, Line, read_line
+from services.shared.audit_writer.gaps import Keep, is_quarantine, make_quarantine_line
+from services.shared.audit_writer.line import COLUMNS, SEPARATOR, Line, read_line
+from services.shared.audit_writer.spool import Spool
 from services.shared.backoff import backoff_seconds
 
 log = logging.getLogger(__name__)
@@ -150,3 +158,40 @@ class Store:
             return False
         await asyncio.sleep(seconds)
         return True
+
+
+class Journal:
+    """Makes rows durable, one way or the other, within a time."""
+
+    def __init__(self, spool: Spool, *, database_seconds: float, on_away: Callable[[], None]) -> None:
+        self.is_away = False
+        """Whether the database did not answer in time when it was last asked."""
+        self.is_blocked = False
+        """Whether the last rows found neither the database nor the spool."""
+        self.database_seconds = database_seconds
+        self._spool = spool
+        self._on_away = on_away
+
+    @property
+    def longest_seconds(self) -> float:
+        """Longest that a row can wait: for the batch before it, then for its own."""
+        return 2 * (self.database_seconds + self._spool.seconds) + 0.5
+
+    def through(self, store: Store) -> Keep:
+        """What makes rows durable, trying this store first."""
+
+        async def keep(lines: Sequence[Line]) -> bool:
+            if not self.is_away:
+                deadline = asyncio.get_running_loop().time() + self.database_seconds
+                if await store.write(lines, deadline=deadline):
+                    self.is_blocked = False
+                    return True
+                self.is_away = True
+                self._on_away()
+            kept = await self._spool.append(lines)
+            self.is_blocked = not kept
+            # Whether blocked or spooled, somebody must find out when the database is back.
+            self._on_away()
+            return kept
+
+        return keep

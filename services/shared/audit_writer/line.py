@@ -15,9 +15,9 @@ from typing import Any, NewType, TypeAlias
 
 import orjson
 
-from services.shared.audit import cleaning
-from services.shared.audit.cleaning import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_TENANT, LONGEST_WORD
-from services.shared.audit.event import AuditEvent
+from services.shared.audit_writer import cleaning
+from services.shared.audit_writer.cleaning import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_TENANT, LONGEST_WORD
+from services.shared.audit_writer.event import AuditEvent
 
 Line = NewType("Line", str)
 Address: TypeAlias = IPv4Address | IPv6Address

@@ -2,34 +2,100 @@
 
     spool/                      0700, shared by the processes that write to one database
     spool/ui_iot-4711-9f3c/     0700, held by flock while its process lives
-        00000001.spool          0600, see segment
+        00000001.spool          0600, a segment: a magic, then one record a row: 0xff, its length, its CRC-32, the row
         00000002.spool.corrupt  kept aside for people: a record in its middle could not be read
         ledger                  see ledger
 
-Blocking: whoever has an event loop calls it in a thread.
+UTF-8 never holds the byte 0xff, so after damage the next record is found by searching for it. Every call blocks: run
+it in a thread.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
-import re
 import secrets
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from services.shared.audit import segment
-from services.shared.audit.ledger import FILE_NAME as LEDGER
-from services.shared.audit.record import Line
+from services.shared.audit_writer.ledger import FILE_NAME as LEDGER
+from services.shared.audit_writer.line import Line
 
+# Rows have the columns line.COLUMNS. A change of those counts this up, and both are read for one release.
+MAGIC = b"PULSPOOL1\n"
+LONGEST_RECORD = 1 << 20
 SEGMENT_BYTES = 8 << 20
 MOST_TRIES = 10
 SUFFIX = ".spool"
 CORRUPT_SUFFIX = ".corrupt"
+_MARK = b"\xff"
+_HEADER = struct.Struct("<cII")
+_LENGTH = struct.Struct("<I")
 
 Sync = Callable[[int], None]
 
-_NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
+
+class Damage(NamedTuple):
+    """Bytes of a segment that are no record, with records behind them."""
+
+    offset: int
+    length: int
+
+
+class Contents(NamedTuple):
+    """What a segment holds; what a crash left unfinished at its end is in neither."""
+
+    lines: Sequence[Line]
+    damages: Sequence[Damage]
+
+
+def encode_lines(lines: Sequence[Line]) -> bytes:
+    """Rows as records."""
+    parts: list[bytes] = []
+    for line in lines:
+        payload = line.encode()
+        parts += (_HEADER.pack(_MARK, len(payload), _checksum(payload)), payload)
+    return b"".join(parts)
+
+
+def read_segment(file: Path) -> Contents:
+    """The rows of a segment in their order, and where it is damaged. The file's end may be torn: that is no damage."""
+    content = file.read_bytes()
+    lines: list[Line] = []
+    damages: list[Damage] = []
+    at = len(MAGIC) if content.startswith(MAGIC) else 0
+    bad_from: int | None = None
+    while 0 <= at < len(content):
+        payload = _payload_at(content, at)
+        if payload is None:
+            bad_from = at if bad_from is None else bad_from
+            at = content.find(_MARK, at + 1)
+            continue
+        if bad_from is not None:
+            damages.append(Damage(bad_from, at - bad_from))
+            bad_from = None
+        lines.append(Line(payload.decode()))
+        at += _HEADER.size + len(payload)
+    return Contents(lines, damages)
+
+
+def _payload_at(content: bytes, at: int) -> bytes | None:
+    if at + _HEADER.size > len(content):
+        return None
+    mark, length, checksum = _HEADER.unpack_from(content, at)
+    start = at + _HEADER.size
+    if mark != _MARK or not 0 < length <= LONGEST_RECORD or start + length > len(content):
+        return None
+    payload = content[start : start + length]
+    return payload if _checksum(payload) == checksum else None
+
+
+def _checksum(payload: bytes) -> int:
+    # The length is covered too: a shorter record must not pass for a whole one.
+    return zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
 
 
 class SpoolFull(OSError):
@@ -81,8 +147,8 @@ class SpoolDirectory:
 
     def append(self, lines: Sequence[Line], limit: int) -> None:
         """Return when the rows are on the disk. Raises OSError, and then none of them is there to be read again."""
-        content = segment.encode(lines)
-        if self.size + len(content) + len(segment.MAGIC) > limit:
+        content = encode_lines(lines)
+        if self.size + len(content) + len(MAGIC) > limit:
             raise SpoolFull(f"the spool may have {limit} bytes")
         if self._active is not None and self._good_size + len(content) > SEGMENT_BYTES:
             self.rotate()
@@ -144,32 +210,14 @@ class SpoolDirectory:
         file = self.path / f"{self._number:08d}{SUFFIX}"
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(handle, segment.MAGIC)
+            _write_all(handle, MAGIC)
             self._sync(self._lock)  # its entry in the directory
         except OSError:
             os.close(handle)
             file.unlink(missing_ok=True)
             raise
-        self._active, self._good_size = handle, len(segment.MAGIC)
+        self._active, self._good_size = handle, len(MAGIC)
         self.size += self._good_size
-
-
-def directories(root: Path) -> list[Path]:
-    """The directories of all processes, dead or alive."""
-    try:
-        return sorted(entry for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
-    except OSError:
-        return []
-
-
-def size_of(root: Path, without: Path) -> int:
-    """Bytes that all directories but one hold."""
-    total = 0
-    for directory in directories(root):
-        if directory != without:
-            with contextlib.suppress(OSError):
-                total += sum(entry.stat().st_size for entry in directory.iterdir())
-    return total
 
 
 def _lock(path: Path) -> int | None:

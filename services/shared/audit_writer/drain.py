@@ -1,23 +1,17 @@
 """Stores what the spool holds, in order, also what dead processes left in it."""
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
-from services.shared.audit import segment
-from services.shared.audit.event import AuditEvent
-from services.shared.audit.journal import Journal
-from services.shared.audit.ledger import read_remains
-from services.shared.audit.record import Line, make_line
-from services.shared.audit.segment import Damage
-from services.shared.audit.spool import Spool
-from services.shared.audit.spool_directory import SpoolDirectory, directories
-from services.shared.audit.store import Store
+from services.shared.audit_writer.gaps import make_damage_line, make_remains_line
+from services.shared.audit_writer.journal import Journal, Store
+from services.shared.audit_writer.ledger import read_remains
+from services.shared.audit_writer.line import Line
+from services.shared.audit_writer.spool import Spool, directories
+from services.shared.audit_writer.spool_directory import Damage, SpoolDirectory, read_segment
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +116,7 @@ class Drain:
         remains = await self._spool.run(read_remains, directory.path)
         missing = remains.without_spooled(sum(found.records for found in segments)) if remains else None
         if missing is not None:
-            if not await self._store_rows([missing.make_line()]):
+            if not await self._store_rows([make_remains_line(missing)]):
                 return False
             self.gaps += 1
         # Only now, and the ledger first: killed in between, all is stored again, which changes nothing.
@@ -133,7 +127,7 @@ class Drain:
 
     async def _store_segment(self, file: Path) -> "_Stored | None":
         """Store what a segment holds, and what it should hold and does not; None when the database does not take it."""
-        contents = await self._spool.run(segment.read, file, seconds=READ_SECONDS)
+        contents = await self._spool.run(read_segment, file, seconds=READ_SECONDS)
         for start in range(0, len(contents.lines), BATCH):
             if not await self._store_rows(contents.lines[start : start + BATCH]):
                 return None
@@ -160,32 +154,3 @@ class Drain:
         told = await self._store_rows([line])
         self.gaps += told
         return told
-
-
-def make_damage_line(file: Path, damages: Sequence[Damage], service: str) -> Line:
-    """The audit.gap row about unreadable bytes: always the same for the same file."""
-    written_at = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    digest = hashlib.sha256(file.name.encode() + file.read_bytes()).digest()
-    lost_bytes = sum(damage.length for damage in damages)
-    return make_line(
-        AuditEvent(
-            event_type="audit.gap",
-            severity="error",
-            message=f"{lost_bytes} bytes of the audit spool could not be read",
-            details={
-                # How many events they were nobody can tell; one at least for each place.
-                "count": len(damages),
-                "at_least": True,
-                "file": f"{file.parent.name}/{file.name}",
-                "bytes": lost_bytes,
-                "places": [{"offset": damage.offset, "length": damage.length} for damage in damages[:20]],
-                "last_at": written_at,
-            },
-            actor_type="service",
-            actor_id=service,
-            trace_id=None,
-            timestamp=written_at,
-            event_id=UUID(bytes=digest[:16], version=5),
-        ),
-        service,
-    )

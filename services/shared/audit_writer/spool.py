@@ -4,20 +4,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.shared.audit import reserve
-from services.shared.audit.ledger import LEDGER_BYTES, Ledger
-from services.shared.audit.record import Line
-from services.shared.audit.spool_directory import SpoolDirectory, Sync, size_of
+from services.shared.audit_writer.ledger import LEDGER_BYTES, Ledger, stock_reserve
+from services.shared.audit_writer.line import Line
+from services.shared.audit_writer.spool_directory import SpoolDirectory, Sync
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
 
 # A disk that has not answered by then is as good as none; the thread may finish later.
 DISK_SECONDS = 2.0
@@ -97,7 +99,7 @@ class Spool:
     async def stock_reserve(self) -> None:
         """Make room for the ledgers of processes that begin while the disk is full, as far as there is room now."""
         if self.directory is not None:
-            await self.run(reserve.stock, self.root, LEDGER_BYTES)
+            await self.run(stock_reserve, self.root, LEDGER_BYTES)
 
     async def measure_others(self) -> None:
         """Look how much the directories of other processes hold: the limit is for all together."""
@@ -115,6 +117,24 @@ class Spool:
                 await self.run(directory.close)
             self.ledger.close()
         self._disk.shutdown(wait=False)
+
+
+def directories(root: Path) -> list[Path]:
+    """The directories of all processes, dead or alive."""
+    try:
+        return sorted(entry for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+    except OSError:
+        return []
+
+
+def size_of(root: Path, without: Path) -> int:
+    """Bytes that all directories but one hold."""
+    total = 0
+    for directory in directories(root):
+        if directory != without:
+            with contextlib.suppress(OSError):
+                total += sum(entry.stat().st_size for entry in directory.iterdir())
+    return total
 
 
 def _forget(future: "asyncio.Future[T]") -> None:

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.shared.audit.lane import Lane
-from services.shared.audit.store import Store
+from services.shared.audit_writer.buffer import Lane
+from services.shared.audit_writer.journal import Store
 from services.shared.metrics import BUCKETS
 
 
