@@ -1,14 +1,18 @@
-"""The tools that every change must pass, run one after the other."""
+"""`pulse test`: the tools that every change must pass, run one after the other."""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from migrations.places import is_checkout
+from services.cli.app import PASS_ON, new_app
 from services.cli.database import without_client_variables
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import CHECKOUT
 
 TOOLS: Sequence[tuple[str, Sequence[str]]] = (
@@ -24,13 +28,29 @@ TOOLS: Sequence[tuple[str, Sequence[str]]] = (
 PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 
 
+app = new_app()
+
+
+@app.command(context_settings=PASS_ON)
+def test(
+    context: typer.Context,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Include the tests marked slow.")] = False,
+) -> None:
+    """Run ruff, mypy, import-linter and pytest.
+
+    Arguments after -- go to pytest. Every tool runs; the exit status is that of the first that failed.
+    """
+    raise typer.Exit(run_checks(context.args, slow=everything))
+
+
 def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
     """Run every tool, even after one failed, and return the first nonzero exit status, or 0.
 
-    Tests marked `slow` run only if slow is true. Raises LocalError outside of a checkout.
+    Tests marked `slow` run only if slow is true. Raises CommandFailed outside of a checkout.
     """
     if not is_checkout():
-        raise LocalError("an installed Pulse has no tests: run this in a checkout")
+        raise CommandFailed("an installed Pulse has no tests: run this in a checkout")
     selection = () if slow else ("-m", "not slow")
     inherited = without_client_variables(os.environ).items()
     env = {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}

@@ -1,6 +1,7 @@
 """The database of the local stack: whose it is, and how to reach it as which role."""
 
 import asyncio
+import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from migrations.role_names import RoleNames, RolesRefused
-from services.cli.errors import BadSettingError, LocalError
+from services.cli.errors import BadSettingError, CommandFailed
 from services.cli.home import Home
 from services.cli.state_file import running_state
 from services.shared import db, tracing
@@ -51,7 +52,7 @@ def migration_url(home: Home) -> str:
     """URL to migrate with: the user's, or the running embedded server's. Raises NotRunningError."""
     url = os.environ.get("PULSE_MIGRATION_URL") or given_url() or running_state(home).migration_url
     if url is None:
-        raise LocalError("the running stack has a database of its own: set PULSE_DATABASE_URL")
+        raise CommandFailed("the running stack has a database of its own: set PULSE_DATABASE_URL")
     return url
 
 
@@ -66,11 +67,11 @@ def delivery_url(home: Home) -> str:
 
 
 def role_names() -> RoleNames:
-    """Return the names of this installation's roles. Raises LocalError for a PULSE_ROLE_PREFIX that is none."""
+    """Return the names of this installation's roles. Raises CommandFailed for a PULSE_ROLE_PREFIX that is none."""
     try:
         return RoleNames.find()
     except RolesRefused as error:
-        raise LocalError(str(error)) from error
+        raise CommandFailed(str(error)) from error
 
 
 def as_role(url: str, role: str) -> str:
@@ -93,7 +94,7 @@ def may_migrate(url: str) -> bool:
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[db.Pool]:
-    """A small pool; LocalError in one line when the database does not answer."""
+    """A small pool; CommandFailed in one line when the database does not answer."""
     try:
         check_url(url)
     except db.BadUrl as error:
@@ -103,13 +104,21 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         async with pool.acquire():
             pass
     except db.UnsafeDatabase as error:
-        raise LocalError(str(error)) from error
+        raise CommandFailed(str(error)) from error
     except db.UNAVAILABLE as error:
-        raise LocalError(f"the database does not answer: {error or type(error).__name__}") from error
+        raise CommandFailed(f"the database does not answer: {error or type(error).__name__}") from error
     try:
         yield pool
     finally:
         await db.close_pool(pool)
+
+
+def operator() -> str:
+    """Return the user's name in the operating system, for the audit trail; the database adds the role."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # no entry for this user, as in a container
+        return f"cli:uid {os.getuid()}"
 
 
 async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
@@ -119,16 +128,20 @@ async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *argu
             return await connection.fetchval(query, *arguments)
 
 
-def in_database(work: Callable[[db.Pool], Awaitable[Result]]) -> Result:
-    """Return the result of work on the services' database. Raises LocalError in one line."""
+def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = None, *, roles: str = "") -> Result:
+    """Return the result of work on a database, the API's by default. Raises CommandFailed in one line.
+
+    roles: a hint about the roles that the work needs, for the message when the database refuses it.
+    """
 
     async def run() -> Result:
-        async with open_database(ui_url(Home.find())) as pool:
+        async with open_database(url or ui_url(Home.find())) as pool:
             return await work(pool)
 
     try:
         return asyncio.run(run())
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
+        raise CommandFailed("the database is older than this checkout: ./pulse migrate brings it up") from error
     except asyncpg.PostgresError as error:
-        raise LocalError(f"the database refuses: {error}") from error
+        hint = roles if isinstance(error, asyncpg.InsufficientPrivilegeError) else ""
+        raise CommandFailed(f"the database refuses: {error}{hint}") from error

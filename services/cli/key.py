@@ -5,14 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli import signing_key as keys
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.tenant import require_tenant
-from services.local.stack import signing_key as keys
 from services.shared import db
 from services.ui_iot.auth.api_keys import SCOPES, new_api_key
 from services.ui_iot.resources.fields import visible_name
 
-app = typer.Typer(help="Create, list and revoke API keys of machines.", no_args_is_help=True)
+app = new_app("Create, list and revoke API keys of machines.")
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse key")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the key.")]
 
@@ -29,13 +30,13 @@ def create(
     """Create a key and print it, this once."""
     unknown = [each for each in scope if each not in SCOPES]
     if unknown:
-        raise LocalError(f"{unknown[0]} is no scope: it takes {', '.join(SCOPES)}")
+        raise CommandFailed(f"{unknown[0]} is no scope: it takes {', '.join(SCOPES)}")
     try:
         title = visible_name(name.strip())
     except ValueError as error:
-        raise LocalError(f"a key's name {error}") from None
+        raise CommandFailed(f"a key's name {error}") from None
     if not 0 < len(title) <= 200:
-        raise LocalError("a key's name has 1 to 200 characters")
+        raise CommandFailed("a key's name has 1 to 200 characters")
     require_tenant(tenant)
     key, digest = new_api_key(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}

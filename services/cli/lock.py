@@ -5,14 +5,16 @@ import os
 from pathlib import Path
 from typing import IO
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 
 
-class AlreadyHeldError(LocalError):
+class AlreadyHeldError(CommandFailed):
     """Another process holds the lock; `pid` is what it wrote about itself."""
 
-    def __init__(self, file: Path, pid: int | None) -> None:
-        super().__init__(f"{file} is held by process {pid or 'unknown'}")
+    status = 2
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(f"already running, process {pid}: ./pulse status shows it")
         self.pid = pid
 
 
@@ -24,7 +26,7 @@ def hold(file: Path) -> IO[str]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise AlreadyHeldError(file, _read_pid(file)) from None
+        raise AlreadyHeldError(_read_pid(file)) from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()

@@ -1,7 +1,6 @@
 """`pulse metrics`: the views of schema metrics as the exporter reads them: a list, and what should be mended."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -10,7 +9,6 @@ import asyncpg
 import orjson
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from exporter.deadline import Deadline
@@ -19,7 +17,9 @@ from exporter.link import Link
 from exporter.shape import Refusal
 from exporter.snapshot import Limits, Reading, read_views
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.console import open_console
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.metric_lint import Bounds, lint
 from services.shared import db
@@ -27,7 +27,7 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.settings import ExporterSettings
 from services.shared.visible_text import terminal_text
 
-app = typer.Typer(help="List the metrics that are views, and find what is wrong with them.", no_args_is_help=True)
+app = new_app("List the metrics that are views, and find their faults.")
 # A view that hangs costs its timeout; here the others have their turn all the same.
 PATIENCE_SECONDS = 600.0
 PASSES = 3
@@ -44,9 +44,7 @@ def show(*, as_json: _AsJson = False) -> None:
     if as_json:
         print(orjson.dumps({"metrics": rows}).decode())
     else:
-        # A comment is somebody's text, not markup.
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
-        console.print(metrics_table(rows))
+        open_console(width=200).print(metrics_table(rows))
 
 
 @app.command("lint")
@@ -84,15 +82,15 @@ def exporter_settings() -> ExporterSettings:
         return ExporterSettings(database_url=url)
     except ValidationError as error:
         first = error.errors()[0]
-        raise LocalError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise CommandFailed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[Reading]]:
-    """What each of some passes over all views gave. Raises LocalError when the database cannot be read."""
+    """What each of some passes over all views gave. Raises CommandFailed when the database cannot be read."""
     try:
         return asyncio.run(_read(settings, passes))
     except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
-        raise LocalError(f"the database cannot be read: {error or type(error).__name__}") from error
+        raise CommandFailed(f"the database cannot be read: {error or type(error).__name__}") from error
 
 
 async def _read(settings: ExporterSettings, passes: int) -> list[list[Reading]]:

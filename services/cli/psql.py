@@ -1,18 +1,20 @@
-"""Becomes psql on the stack's database, as one of its roles."""
+"""`pulse psql`: psql on the database, as one of the roles of Pulse."""
 
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import psycopg
+import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migrations.role_names import SERVICES
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.app import PASS_ON, new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.state_file import running_state
 from services.local.postgres.binaries import carried_binaries
@@ -29,6 +31,24 @@ _OWN_URLS = {
 }
 
 
+app = new_app()
+
+
+@app.command(context_settings=PASS_ON)
+def psql(
+    context: typer.Context,
+    *,
+    suffix: Annotated[
+        RoleSuffix, typer.Option("--as", help="Database role; the owner may change everything.")
+    ] = "operator",
+) -> None:
+    """Open psql as an operator, or as another role of Pulse.
+
+    Arguments after -- go to psql.
+    """
+    become_psql(Home.find(), context.args, suffix=suffix)
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """How to reach a database as a role: `acts` when the login of the URL takes the role on after it is in."""
@@ -39,7 +59,7 @@ class Login:
 
 
 def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> NoReturn:
-    """Replace this process by psql as a role. Raises LocalError without a database."""
+    """Replace this process by psql as a role. Raises CommandFailed without a database."""
     role = database.role_names()[suffix]
     if database.given_url() or os.environ.get("PULSE_MIGRATION_URL") or os.environ.get(_OWN_URLS.get(suffix, "")):
         # The server may want TLS, which the wheel's psql lacks.
@@ -59,7 +79,7 @@ def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> 
     try:
         os.execve(psql, [psql, "--dbname", conninfo, *arguments], env)  # noqa: S606  a shell would split the arguments
     except OSError as error:
-        raise LocalError(f"cannot run {psql}: {error.strerror}") from error
+        raise CommandFailed(f"cannot run {psql}: {error.strerror}") from error
 
 
 def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -> Login:
@@ -76,11 +96,11 @@ def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -
     if migration:
         return Login(migration, role, acts=True)
     if suffix == "owner":
-        raise LocalError(f"{role} may not log in: set PULSE_MIGRATION_URL to a login that may act as it")
+        raise CommandFailed(f"{role} may not log in: set PULSE_MIGRATION_URL to a login that may act as it")
     try:
         parts = conninfo_to_dict(services, user=role)
     except psycopg.Error as error:
-        raise LocalError(f"PULSE_DATABASE_URL: {error}") from error
+        raise CommandFailed(f"PULSE_DATABASE_URL: {error}") from error
     parts.pop("password", None)
     return Login(make_conninfo("", **parts), role, acts=False)
 
@@ -90,7 +110,7 @@ def connection_of(login: Login) -> tuple[str, str | None]:
     try:
         parts = conninfo_to_dict(login.url)
     except psycopg.Error as error:
-        raise LocalError(f"the URL of the database is malformed: {' '.join(str(error).split())}") from error
+        raise CommandFailed(f"the URL of the database is malformed: {' '.join(str(error).split())}") from error
     password = parts.pop("password", None)
     if login.acts:
         parts["options"] = f"{parts.get('options', '')} -c role={login.role}".strip()

@@ -1,17 +1,16 @@
 """`pulse secrets`: the key of channel secrets, and the secrets sealed for it."""
 
 import asyncio
-import getpass
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import typer
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.secret_keys import add_key, make_keys
 from services.shared import db
@@ -26,7 +25,7 @@ from services.shared.secret_box import (
     sealed_for,
 )
 
-app = typer.Typer(help="Seal the secrets of channels with a key outside the database.", no_args_is_help=True)
+app = new_app("Seal the secrets of channels with a key outside the database.")
 _PAGE = 100
 
 
@@ -71,11 +70,11 @@ def _using(file: Path, work: Any) -> None:
     try:
         work()
     except BadKeyFile as fault:
-        raise LocalError(f"{fault}; `pulse secrets init` makes one") from None
+        raise CommandFailed(f"{fault}; `pulse secrets init` makes one") from None
     except OSError as error:
-        raise LocalError(f"{file} cannot be written: {error.strerror}") from None
+        raise CommandFailed(f"{file} cannot be written: {error.strerror}") from None
     except asyncpg.PostgresError as error:
-        raise LocalError(f"the database refuses: {error}") from None
+        raise CommandFailed(f"the database refuses: {error}") from None
 
 
 async def _has_older(keys: KeyRing) -> bool:
@@ -90,7 +89,7 @@ async def _has_older(keys: KeyRing) -> bool:
 
 
 async def _seal_all(keys: KeyRing) -> None:
-    """Seal, a channel a transaction, and print the progress. Raises LocalError when some could not be opened."""
+    """Seal, a channel a transaction, and print the progress. Raises CommandFailed when some could not be opened."""
     assert keys.newest is not None
     sealed, done, faults = 0, 0, 0
     async with database.open_database(database.delivery_url(Home.find())) as pool:
@@ -105,7 +104,7 @@ async def _seal_all(keys: KeyRing) -> None:
                 print(f"{done} channels seen, {sealed} sealed …")
     print(f"{done} channels seen, {sealed} sealed for key {key_id(keys.newest)}.")
     if faults:
-        raise LocalError(f"{faults} channels could not be opened: give them their secrets anew, or restore their key")
+        raise CommandFailed(f"{faults} channels could not be opened: set their secrets again, or restore their key")
 
 
 async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
@@ -117,7 +116,7 @@ async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
     new = seal_config(keys.newest, keys.open_config(row["config"], **place), **place)
     # False when the channel was changed meanwhile: what changed it sealed it, or the next call does.
     query = "select delivery.reseal_channel($1, $2, $3, $4, $5)"
-    return int(await pool.fetchval(query, *place.values(), row["config"], new, f"cli:{_operator()}"))
+    return int(await pool.fetchval(query, *place.values(), row["config"], new, database.operator()))
 
 
 async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
@@ -127,10 +126,3 @@ async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
         for row in rows:
             yield row
         tenant_id, channel_id = rows[-1]["tenant_id"], rows[-1]["channel_id"]
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this user, as in a container
-        return f"uid {os.getuid()}"

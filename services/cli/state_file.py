@@ -1,20 +1,18 @@
 """What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.lock import holder
-from services.local.postgres.server import EmbeddedPostgres
 from services.shared.write_once import replace
 
 
-class NotRunningError(LocalError):
+class NotRunningError(CommandFailed):
     """The stack does not run; start it with ./pulse up."""
 
     def __init__(self) -> None:
@@ -45,17 +43,8 @@ class StackState:
     bin_dir: str | None = None
 
 
-def write_state(
-    home: Home, port_base: int, *, processes: Sequence[ProcessState], server: EmbeddedPostgres | None
-) -> None:
-    """Write the state of this process's stack in one step; `server` is None until it has its places."""
-    state = StackState(
-        pid=os.getpid(),
-        port_base=port_base,
-        processes=processes,
-        migration_url=server.url() if server else None,
-        bin_dir=str(server.bin_dir) if server else None,
-    )
+def write_state(home: Home, state: StackState) -> None:
+    """Write the state of the stack in one step."""
     replace(home.state, orjson.dumps(asdict(state)))
 
 

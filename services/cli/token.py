@@ -1,31 +1,31 @@
 """`pulse token`: prints a token for the local stack, and revokes user tokens of a tenant."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli import signing_key as keys
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
-from services.cli.tenant import make_token, require_tenant
-from services.local.demo import seed
-from services.local.stack import signing_key as keys
+from services.cli.state_file import NotRunningError
+from services.cli.tenant import list_tenants, require_tenant
 from services.shared import db
 from services.shared.oidc_settings import OidcSettings
+from services.shared.tenant_id import SYSTEM_TENANT
 from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.resources.fields import visible_name
 
-app = typer.Typer(
-    help="Print a bearer token for the local stack, or revoke user tokens.",
-    invoke_without_command=True,
-    no_args_is_help=False,
-)
+app = new_app("Print a bearer token for the local stack, or revoke user tokens.")
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse token")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the tokens.")]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True, no_args_is_help=False)
 def token(
     context: typer.Context,
     *,
@@ -39,7 +39,7 @@ def token(
         return
     home = Home.find()
     if device is not None:
-        print(seed.device_token(home, device))
+        print(device_token(home, device))
     else:
         print(make_token(home, tenant_id=tenant, role=role, expired=expired))
 
@@ -64,7 +64,9 @@ def revoke(
     before = datetime.now(UTC) if logout else issued_before.replace(tzinfo=UTC) if issued_before else None
     conditions = {"subject": subject, "session": session, "token_id": token_id}
     if before is None and not any(conditions.values()):
-        raise LocalError("name the tokens: --subject, --session, --jti, --issued-before, --logout or several of these")
+        raise CommandFailed(
+            "name the tokens: --subject, --session, --jti, --issued-before, --logout or several of these"
+        )
     body: dict[str, Any] = {
         **conditions,
         "issued_before": before.isoformat() if before else None,
@@ -117,4 +119,43 @@ def _visible(reason: str) -> str:
     try:
         return visible_name(reason.strip()[:200])
     except ValueError as error:
-        raise LocalError(f"the reason {error}") from None
+        raise CommandFailed(f"the reason {error}") from None
+
+
+def make_token(home: Home, *, tenant_id: str, role: keys.Role, expired: bool) -> str:
+    """Return a user's token. Raises CommandFailed when the services would not accept it or there is no such tenant."""
+    if not keys.signs_tokens(home):
+        raise CommandFailed(
+            "tokens come from your identity provider: the services do not accept those of ./pulse token"
+        )
+    if tenant_id == SYSTEM_TENANT:
+        raise CommandFailed(
+            f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: ./pulse psql shows its rows"
+        )
+    try:
+        known = [known_id for known_id, _ in database.in_database(list_tenants)]
+    except NotRunningError:
+        # Nobody can look up a tenant now; the demo's is there when the stack is.
+        known = ["demo"]
+    if tenant_id not in known:
+        raise CommandFailed(
+            f"there is no tenant {tenant_id}: ./pulse tenant list shows all, ./pulse tenant create makes one"
+        )
+    return keys.SigningKey(home.keys).token(tenant_id=tenant_id, role=role, expired=expired)
+
+
+def device_token(home: Home, device_id: str) -> str:
+    """Return the token of a device of the demo. Raises CommandFailed when there is none."""
+    try:
+        return read_device_tokens(home)[device_id]
+    except KeyError:
+        raise CommandFailed(f"the demo has no device {device_id} with a token; ./pulse up makes probe-1") from None
+
+
+def read_device_tokens(home: Home) -> Mapping[str, str]:
+    """Return the tokens of the demo's devices by device id, none before the first start of the demo."""
+    try:
+        tokens: Mapping[str, str] = orjson.loads(home.fleet.read_bytes())["tokens"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return tokens

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from services.cli.audit.asking import record_read
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.block_store import LONG_SECONDS
 from services.shared.sealed_log.broken import Broken
@@ -57,14 +57,14 @@ def _program() -> ModuleType:
     """The program that auditors have: one reader of exports is enough."""
     spec = importlib.util.spec_from_file_location("verify_export", PROGRAM)
     if spec is None or spec.loader is None or not PROGRAM.exists():
-        raise LocalError(f"{PROGRAM} is missing: --against needs it to prove the export")
+        raise CommandFailed(f"{PROGRAM} is missing: --against needs it to prove the export")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def read_export(file: Path, keys: Iterable[VerifierKey]) -> Export:
-    """Return an export or a proof after proving it with the public keys. Raises LocalError."""
+    """Return an export or a proof after proving it with the public keys. Raises CommandFailed."""
     program = _program()
     checked = program.Export(program.read_keys([str(key) for key in keys]), None)
     blocks: list[ExportedBlock] = []
@@ -79,7 +79,7 @@ def read_export(file: Path, keys: Iterable[VerifierKey]) -> Export:
                 blocks[-1].events[event["tenant_id"], event["event_id"]] = event
         checked.close()
     except (program.Fault, program.CannotTell) as fault:
-        raise LocalError(f"{file} proves nothing: {fault}") from None
+        raise CommandFailed(f"{file} proves nothing: {fault}") from None
     return Export(file.name, checked.header["filter"], blocks)
 
 

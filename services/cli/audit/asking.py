@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.cli.audit.app import operator
 from services.cli.audit.evidence import Evidence, Head, Question
-from services.cli.errors import LocalError
+from services.cli.database import operator
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_note
@@ -27,23 +27,23 @@ async def read_entries(pool: db.Pool, head: Head) -> list[str]:
 
 
 async def read_head(pool: db.Pool, kept: Kept | None = None) -> Head:
-    """The newest checkpoint in the database, or the one there that agrees with a kept one. Raises LocalError."""
+    """The newest checkpoint in the database, or the one there that agrees with a kept one. Raises CommandFailed."""
     row = await pool.fetchrow(
         "select tree_size, note from audit.checkpoints where tree_size = $1 or $1 is null"
         " order by tree_size desc limit 1",
         None if kept is None else kept.tree_size,
     )
     if row is None:
-        raise LocalError("nothing is sealed yet" if kept is None else f"the database does not know {kept}")
+        raise CommandFailed("nothing is sealed yet" if kept is None else f"the database does not know {kept}")
     try:
         checkpoint = Checkpoint.parse(open_note(row["note"], await read_keys(pool))[0])
     except BadNote as fault:
-        raise LocalError(f"the newest checkpoint is damaged: {fault}; pulse audit verify tells more") from None
+        raise CommandFailed(f"the newest checkpoint is damaged: {fault}; pulse audit verify tells more") from None
     snapshot = await pool.fetchval(
         "select snapshot from audit.block_headers where block_no = $1", checkpoint.tree_size - 1
     )
     if snapshot is None or (kept is not None and kept.root != checkpoint.root):
-        raise LocalError("the blocks are not those that were signed; pulse audit verify tells more")
+        raise CommandFailed("the blocks are not those that were signed; pulse audit verify tells more")
     return Head(checkpoint, row["note"], snapshot)
 
 

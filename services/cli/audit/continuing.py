@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.entries import Standing, add_entry, committed, read_standing, remembered, sealing_lease
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.errors import LocalError
+from services.cli.database import operator
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.standing import SealingRefused, check_key
@@ -48,15 +49,15 @@ def continue_sealing(
     try:
         key = keys.find()
         if key is None:
-            raise LocalError(f"there is no key in {keys.path}: only the holder of the log's key can continue it")
+            raise CommandFailed(f"there is no key in {keys.path}: only the holder of the log's key can continue it")
         kept = read_kept(directory, keys.verifiers())
         named = None if from_checkpoint.isdecimal() else _named(Path(from_checkpoint), keys)
     except (KeyFault, MemoryFault, Broken) as fault:
-        raise LocalError(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}") from None
+        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
     if not reason.strip():
-        raise LocalError("--reason must say why the log moved")
+        raise CommandFailed("--reason must say why the log moved")
     blocks = int(from_checkpoint) if named is None else None
     entry = as_sealer(
         lambda pool: continue_log(pool, keys, key, kept, blocks=blocks, named=named, reason=reason, directory=directory)
@@ -76,13 +77,13 @@ async def continue_log(
     reason: str,
     directory: Path,
 ) -> Entry:
-    """Write the entry and keep its checkpoint; one of blocks and named says which log is meant. Raises LocalError."""
+    """Write the entry and keep its checkpoint; blocks or named identifies the log. Raises CommandFailed."""
     async with sealing_lease(pool) as lease:
         standing = await read_standing(pool, keys)
         _check_names(standing, key, keys, blocks=blocks, named=named)
         lost = await _check_blocks(pool, keys, standing, [*kept, *(named or ())])
         if lost is None and not standing.differences:
-            raise LocalError(
+            raise CommandFailed(
                 "nothing to continue: the log was sealed on this server, and none of its checkpoints is lost"
             )
         newest = max((one.signed_at for one in (*kept, *remembered(keys))), default=datetime.min.replace(tzinfo=UTC))
@@ -108,36 +109,36 @@ async def continue_log(
 
 def _named(file: Path, keys: KeyFile) -> Sequence[Kept]:
     if not file.exists():
-        raise LocalError(f"there is no {file}: --from-checkpoint takes a number of blocks or a file of checkpoints")
+        raise CommandFailed(f"there is no {file}: --from-checkpoint takes a number of blocks or a file of checkpoints")
     return read_kept(file, keys.verifiers())
 
 
 def _check_names(
     standing: Standing, key: SignerKey, keys: KeyFile, *, blocks: int | None, named: Sequence[Kept] | None
 ) -> None:
-    """Check that the operator means this log and holds its key. Raises LocalError."""
+    """Check that the operator means this log and holds its key. Raises CommandFailed."""
     size = standing.head["tree_size"]
     if size == 0:
-        raise LocalError("nothing is sealed in this database: there is no log to continue")
+        raise CommandFailed("nothing is sealed in this database: there is no log to continue")
     try:
         if check_key(standing.head, key, keys) is not None:
-            raise LocalError("the key was rotated and the log does not know it yet: the rotation comes first")
+            raise CommandFailed("the key was rotated and the log does not know it yet: the rotation comes first")
     except SealingRefused as refusal:
-        raise LocalError(str(refusal)) from None
+        raise CommandFailed(str(refusal)) from None
     if blocks is not None and blocks != size:
-        raise LocalError(f"the log in the database ends at checkpoint {size}, not {blocks}")
+        raise CommandFailed(f"the log in the database ends at checkpoint {size}, not {blocks}")
     if named is not None and not any(one.tree_size <= size for one in named):
-        raise LocalError(f"the file holds no checkpoint of the log's first {size} blocks")
+        raise CommandFailed(f"the file holds no checkpoint of the log's first {size} blocks")
 
 
 async def _check_blocks(pool: db.Pool, keys: KeyFile, standing: Standing, kept: Sequence[Kept]) -> Extent | None:
-    """Hold the blocks against every checkpoint; return the newest head that is gone. Raises LocalError."""
+    """Hold the blocks against every checkpoint; return the newest head that is gone. Raises CommandFailed."""
     size = standing.head["tree_size"]
     within = sorted({one for one in (*kept, *committed(keys)) if one.tree_size <= size})
     try:
         chain = await read_chain(pool, Chain(keys.verifiers(), within))
     except Broken as fault:
-        raise LocalError(f"the log is not as it was signed: {fault}") from None
+        raise CommandFailed(f"the log is not as it was signed: {fault}") from None
     beyond = [
         one
         for one in (*kept, *remembered(keys))

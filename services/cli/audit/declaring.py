@@ -9,10 +9,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.entries import add_entry, committed, read_standing, remembered, sealing_lease
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.errors import LocalError
+from services.cli.database import operator
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.standing import SealingRefused, check_key
@@ -55,19 +56,19 @@ def declare_loss(
     home = Home.find()
     keys, directory = key_file(home), checkpoint_directory(home)
     if not reason.strip():
-        raise LocalError("--reason must say what happened to the log")
+        raise CommandFailed("--reason must say what happened to the log")
     try:
         key = keys.find()
         if key is None:
-            raise LocalError(f"there is no key in {keys.path}: `pulse audit rotate-key --lost` makes a new one")
+            raise CommandFailed(f"there is no key in {keys.path}: `pulse audit rotate-key --lost` makes a new one")
         kept = read_kept(directory, keys.verifiers())
         entry = as_sealer(lambda pool: declare(pool, keys, key, kept, at=at, reason=reason))
         note = as_sealer(lambda pool: pool.fetchval("select note from audit.newest_checkpoint()"))
         as_sealer(lambda _: FileAnchor(directory).keep(note))
     except (KeyFault, MemoryFault, Broken) as fault:
-        raise LocalError(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}") from None
+        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
     print(f"The log {entry.in_words()}.")
     print("A running ops worker seals from here on. Close the alert audit:log when you have kept the evidence.")
 
@@ -75,19 +76,19 @@ def declare_loss(
 async def declare(
     pool: db.Pool, keys: KeyFile, key: SignerKey, kept: Sequence[Kept], *, at: int | None, reason: str
 ) -> Entry:
-    """Cut the log back to where it agrees and write the entry. Raises LocalError, KeyFault, MemoryFault."""
+    """Cut the log back to where it agrees and write the entry. Raises CommandFailed, KeyFault, MemoryFault."""
     async with sealing_lease(pool) as lease:
         loss = await find_loss(pool, keys, kept)
         if at != loss.agreed:
-            raise LocalError(f"{_in_words(loss)}; nothing was changed: to declare this, add --at {loss.agreed}")
+            raise CommandFailed(f"{_in_words(loss)}; nothing was changed: to declare this, add --at {loss.agreed}")
         if not await pool.fetchval("select audit.cut_log($1, $2, $3)", lease.holder, lease.number, loss.agreed):
-            raise LocalError("another process sealed meanwhile: try again")
+            raise CommandFailed("another process sealed meanwhile: try again")
         standing = await read_standing(pool, keys)
         try:
             if check_key(standing.head, key, keys) is not None:
-                raise LocalError("the key was rotated and the log does not know it yet: the rotation comes first")
+                raise CommandFailed("the key was rotated and the log does not know it yet: the rotation comes first")
         except SealingRefused as refusal:
-            raise LocalError(str(refusal)) from None
+            raise CommandFailed(str(refusal)) from None
         alarm = keys.memory.forget_damage().alarm
         before = [one.signed_at for one in (*kept, *remembered(keys))] + ([] if alarm is None else [alarm.raised_at])
         entry = Entry(
@@ -111,7 +112,7 @@ async def declare(
 async def find_loss(pool: db.Pool, keys: KeyFile, kept: Sequence[Kept]) -> Loss:
     """Hold the log against everything that was signed.
 
-    Raises LocalError when nothing is lost and the sealer has not stopped, KeyFault, MemoryFault.
+    Raises CommandFailed when nothing is lost and the sealer has not stopped, KeyFault, MemoryFault.
     """
     head = await pool.fetchrow("select * from audit.read_head()")
     memory = keys.memory.forget_damage()
@@ -138,7 +139,7 @@ async def find_loss(pool: db.Pool, keys: KeyFile, kept: Sequence[Kept]) -> Loss:
     except MemoryFault:
         is_settled = False
     if lost is None and fault is None and is_settled and (agreed > 0 or not head["is_begun"]):
-        raise LocalError("nothing to declare: the log is what was signed, and the sealer has not stopped")
+        raise CommandFailed("nothing to declare: the log is what was signed, and the sealer has not stopped")
     return Loss(agreed, lost, fault)
 
 

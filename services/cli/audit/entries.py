@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.ops_worker.sealing.standing import LogBroken, check_head, recorded_site
 from services.shared import db, tracing
 from services.shared.sealed_log.appending import Lease, Remembered, append_entry
@@ -37,7 +37,7 @@ class Standing:
 
 
 async def read_standing(pool: db.Pool, keys: KeyFile) -> Standing:
-    """Return where the log stands. Raises LocalError."""
+    """Return where the log stands. Raises CommandFailed."""
     await pool.execute("select audit.register_epoch()")
     head = await pool.fetchrow("select * from audit.read_head()")
     site = Site.read(await pool.fetchrow("select * from audit.read_place()"))
@@ -46,7 +46,7 @@ async def read_standing(pool: db.Pool, keys: KeyFile) -> Standing:
     try:
         return Standing(head, recorded_site(head, keys.verifiers()), site)
     except BadNote as fault:
-        raise LocalError(f"the newest entry of the log is damaged: {fault}; pulse audit verify says more") from None
+        raise CommandFailed(f"the newest entry of the log is damaged: {fault}; pulse audit verify says more") from None
 
 
 def remembered(keys: KeyFile) -> list[Kept]:
@@ -66,7 +66,7 @@ def _as_kept(one: Checkpoint, keys: KeyFile) -> Kept:
 
 @asynccontextmanager
 async def sealing_lease(pool: db.Pool) -> AsyncIterator[Lease]:
-    """Hold the right to seal; wait for a sealer that has it. Raises LocalError."""
+    """Hold the right to seal; wait for a sealer that has it. Raises CommandFailed."""
     holder = f"cli:{socket.gethostname()}:{os.getpid()}"
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     while True:
@@ -74,7 +74,7 @@ async def sealing_lease(pool: db.Pool) -> AsyncIterator[Lease]:
         if number is not None:
             break
         if asyncio.get_running_loop().time() > deadline:
-            raise LocalError(
+            raise CommandFailed(
                 "another process seals this log, so it goes on already: stop that process first, or try again"
             )
         await asyncio.sleep(0.2)
@@ -85,7 +85,7 @@ async def sealing_lease(pool: db.Pool) -> AsyncIterator[Lease]:
 
 
 async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, entry: Entry) -> None:
-    """Append an entry to the log that it names, which settles an alarm and what was pending. Raises LocalError.
+    """Append an entry to the log that it names, which settles an alarm and what was pending. Raises CommandFailed.
 
     The memory beside the key follows the operator: from here on it knows the log that the entry goes on from.
     """
@@ -93,9 +93,9 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
     try:
         frontier = check_head({**head, "is_begun": False}, None, keys.verifiers())
     except LogBroken as broken:
-        raise LocalError(f"{broken}; pulse audit verify says more") from None
+        raise CommandFailed(f"{broken}; pulse audit verify says more") from None
     if (frontier.size, frontier.root()) != (entry.size, entry.root):
-        raise LocalError("the log grew meanwhile: another process seals it")
+        raise CommandFailed("the log grew meanwhile: another process seals it")
     with tracing.use_trace_id(None):
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
             memory = Remembered(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
@@ -103,4 +103,4 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
                 connection, lease, frontier, head["snapshot"], entry, key, memory, actor_type="user"
             )
     if added is None:
-        raise LocalError("another process sealed meanwhile: try again")
+        raise CommandFailed("another process sealed meanwhile: try again")

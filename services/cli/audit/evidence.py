@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from services.cli.audit.paths import Place, RowTree, subtrees_of_path, tree_path
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.block import Block
 from services.shared.sealed_log.block_store import LONG_SECONDS, Range, batches, read_blocks_of
@@ -90,7 +90,7 @@ class Evidence:
         )
 
     async def events(self) -> AsyncGenerator[ProvenEvent, None]:
-        """All of them. Raises LocalError at a block whose rows are not those that were sealed."""
+        """All of them. Raises CommandFailed at a block whose rows are not those that were sealed."""
         only = self.question.block_no
         wanted = Range(
             0 if only is None else only,
@@ -181,11 +181,11 @@ class Evidence:
         leaves = b"".join(group.leaves for group in groups)
         fault = fault_of(block, leaves)
         if fault is not None:
-            raise LocalError(f"{fault}; pulse audit verify tells more")
+            raise CommandFailed(f"{fault}; pulse audit verify tells more")
         path = tree_path(block.block_no, self.head.checkpoint.tree_size, hashes)
         root = root_from_path(block.leaf(), block.block_no, self.head.checkpoint.tree_size, path)
         if root != self.head.checkpoint.root:
-            raise LocalError(f"block {block.block_no} is not in the signed tree; pulse audit verify tells more")
+            raise CommandFailed(f"block {block.block_no} is not in the signed tree; pulse audit verify tells more")
         starts, start = {}, 0
         for group in groups:
             starts[group.xid] = start

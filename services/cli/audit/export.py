@@ -17,7 +17,7 @@ from services.cli.audit.lines import Lines
 from services.cli.audit.ocsf import to_ocsf
 from services.cli.audit.places import parse_time, public_keys
 from services.cli.audit.progress import show_progress
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 from services.shared.sealed_log.broken import Broken
@@ -46,7 +46,7 @@ def export(
     """
     question = Question(parse_time(from_time), parse_time(to_time), tenant)
     if question.from_time >= question.to_time:
-        raise LocalError("there is no time between --from and --to")
+        raise CommandFailed("there is no time between --from and --to")
     kept = None if checkpoint is None else _newest(checkpoint)
     render = to_ocsf if output_format == "ocsf" else None
     with _open(out) as file, show_progress("exporting events") as (begin, advance):
@@ -82,7 +82,7 @@ async def write_export(
             written += events
             advance(events)
     if written != count:
-        raise LocalError(f"{count} events were counted and {written} found; pulse audit verify tells more")
+        raise CommandFailed(f"{count} events were counted and {written} found; pulse audit verify tells more")
     if render is None:
         file.write(lines.trailer())
     file.flush()
@@ -110,9 +110,9 @@ def _newest(place: Path) -> Kept:
     try:
         kept = read_kept(place, public_keys(Home.find(), None))
     except Broken as fault:
-        raise LocalError(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     if not kept:
-        raise LocalError(f"{place} holds no checkpoint")
+        raise CommandFailed(f"{place} holds no checkpoint")
     return kept[-1]
 
 

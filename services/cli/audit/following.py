@@ -10,7 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from services.cli.audit.asking import record_read
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.visible_text import escape_json, terminal_text
 from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
@@ -34,15 +34,15 @@ class Tail:
 
     @classmethod
     def make(cls, named: Mapping[str, str | None], *, after: str | None, **rest: Any) -> Self:
-        """A tail of what matches the values that are named, from a cursor on. Raises LocalError."""
+        """A tail of what matches the values that are named, from a cursor on. Raises CommandFailed."""
         try:
             place = None if after is None else read_place(after)
             matching = AuditFilter.model_validate({name: value for name, value in named.items() if value is not None})
         except Unprocessable:
-            raise LocalError("CURSOR is not one that `pulse audit tail` or the API gave out") from None
+            raise CommandFailed("CURSOR is not one that `pulse audit tail` or the API gave out") from None
         except ValidationError as error:
             fault = error.errors()[0]
-            raise LocalError(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
+            raise CommandFailed(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
         return cls(reading=Reading(matching=matching.matching()), place=place, **rest)
 
     @property

@@ -1,17 +1,17 @@
 """`pulse audit hold|release|holds`: what keeps months of the audit trail from being dropped."""
 
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from services.cli.audit.app import app, as_auditor, operator
+from services.cli.audit.app import app, as_auditor
 from services.cli.audit.places import parse_time
+from services.cli.console import open_console
+from services.cli.database import operator
 from services.shared import db, tracing
 from services.shared.visible_text import terminal_text
 
@@ -46,9 +46,7 @@ def release(
 def holds() -> None:
     """Show every legal hold, released ones too."""
     found = as_auditor(list_holds)
-    # A reason is somebody's text, not markup.
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
-    console.print(holds_table(found) if found else "No hold was ever placed.")
+    open_console().print(holds_table(found) if found else "No hold was ever placed.")
 
 
 async def place_hold(pool: db.Pool, start: datetime, end: datetime | None, reason: str) -> tuple[int, list[str]]:

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.asking import read_keys
 from services.cli.audit.entries import add_entry, read_standing, sealing_lease
 from services.cli.audit.places import key_file, public_keys
-from services.cli.errors import LocalError
+from services.cli.database import operator
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.standing import signer_of
 from services.shared import db
@@ -28,7 +29,7 @@ def keys() -> None:
 
 def _make_key_for_emptied_log(keys: KeyFile, *, is_begun: bool) -> None:
     if keys.path.exists() or not (is_begun or keys.has_traces()):
-        raise LocalError("nothing is signed in this database: no key can be lost")
+        raise CommandFailed("nothing is signed in this database: no key can be lost")
     names = [one.origin for one in keys.memory.forget_damage().checkpoints()]
     if keys.public_path.exists():
         names += [one.name for one in keys.verifiers()[-1:]]
@@ -61,13 +62,13 @@ def rotate_key(
             )
         else:
             if not found.path.exists():
-                raise LocalError(
+                raise CommandFailed(
                     f"there is no key in {found.path}: the sealer makes it at its first pass, or, if the log's key is "
                     "gone, `pulse audit rotate-key --lost` does"
                 )
             found.rotate()
     except (KeyFault, MemoryFault) as fault:
-        raise LocalError(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     print(f"New checkpoints are signed with {found.load().verifier}")
     print(f"Give {found.public_path} to your auditors again: it has the older keys too.")
 
@@ -75,7 +76,7 @@ def rotate_key(
 async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry | None:
     """Take over the log with a key of this machine, which is made when there is none.
 
-    None when the tables of the log were emptied: there is nothing that an entry could follow. Raises LocalError,
+    None when the tables of the log were emptied: there is nothing that an entry could follow. Raises CommandFailed,
     KeyFault, MemoryFault.
     """
     async with sealing_lease(pool) as lease:
@@ -86,10 +87,12 @@ async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry |
             return None
         own = KeyFile(keys.path, keys.name or signer.name)
         if own.name != signer.name:
-            raise LocalError(f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name")
+            raise CommandFailed(
+                f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name"
+            )
         key = own.load()
         if key.verifier == signer or own.handover(signer, key.verifier) is not None:
-            raise LocalError(f"the key in {own.path} signed this log, or its successor: it is not lost")
+            raise CommandFailed(f"the key in {own.path} signed this log, or its successor: it is not lost")
         for known in await read_keys(pool):
             own.trust(known)
         standing = await read_standing(pool, own)

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared.sealed_log.key_file import KeyFault, KeyFile, read_verifiers
 from services.shared.sealed_log.note import VerifierKey
@@ -27,26 +27,26 @@ def checkpoint_directory(home: Home) -> Path:
 
 
 def public_keys(home: Home, given: Path | None) -> list[VerifierKey]:
-    """The public keys to trust. Raises LocalError without one."""
+    """The public keys to trust. Raises CommandFailed without one."""
     path = given or key_file(home).public_path
     try:
         keys = read_verifiers(path)
     except KeyFault as fault:
-        raise LocalError(f"no public key to check with: {fault}") from None
+        raise CommandFailed(f"no public key to check with: {fault}") from None
     if not keys:
-        raise LocalError(f"{path} holds no public key")
+        raise CommandFailed(f"{path} holds no public key")
     return keys
 
 
 def parse_time(text: str) -> datetime:
-    """A time in ISO 8601, UTC unless it says otherwise, or an age such as 90m or 7d. Raises LocalError."""
+    """A time in ISO 8601, UTC unless it says otherwise, or an age such as 90m or 7d. Raises CommandFailed."""
     age = re.fullmatch(r"(\d{1,7})([smhd])", text)
     try:
         if age:
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         time = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise LocalError(
+        raise CommandFailed(
             f"{text} is no time: write it like 2026-01-31T12:00:00Z, or as an age like 90m or 7d"
         ) from None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time

@@ -11,7 +11,7 @@ from services.cli.audit.app import app, as_auditor
 from services.cli.audit.asking import record_read
 from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 
 
@@ -33,7 +33,7 @@ def prove(
 
 
 async def find(pool: db.Pool, event_id: UUID, tenant: str | None) -> Question:
-    """Where the event is. Raises LocalError when it is nowhere, in several places, or not sealed.
+    """Where the event is. Raises CommandFailed when it is nowhere, in several places, or not sealed.
 
     That is an answer too, so it is recorded first that somebody asked; the export that a place leads to records itself.
     """
@@ -42,13 +42,13 @@ async def find(pool: db.Pool, event_id: UUID, tenant: str | None) -> Question:
         await record_read(pool, {"event_id": str(event_id), "tenant": tenant}, 0, tenant)
     of = "" if tenant is None else f" of tenant {tenant}"
     if not rows:
-        raise LocalError(f"there is no event {event_id}{of}: it never was, or retention let its month go")
+        raise CommandFailed(f"there is no event {event_id}{of}: it never was, or retention let its month go")
     if len(rows) > 1:
         named = ", ".join(sorted({row["tenant_id"] for row in rows}))
-        raise LocalError(f"{len(rows)} events have the id {event_id} (tenants {named}): name one with --tenant")
+        raise CommandFailed(f"{len(rows)} events have the id {event_id} (tenants {named}): name one with --tenant")
     [row] = rows
     if row["block_no"] is None:
-        raise LocalError(f"event {event_id} is not sealed yet: the sealer takes it within a second, while it runs")
+        raise CommandFailed(f"event {event_id} is not sealed yet: the sealer takes it within a second, while it runs")
     happened_at = row["happened_at"]
     return Question(
         happened_at, happened_at + timedelta(microseconds=1), row["tenant_id"], event_id, block_no=row["block_no"]

@@ -18,7 +18,7 @@ from services.cli.audit.layer import compare_layer
 from services.cli.audit.places import checkpoint_directory, key_file, parse_time, public_keys
 from services.cli.audit.progress import show_progress
 from services.cli.audit.witness import Witness, is_elsewhere, read_memory
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 from services.shared.sealed_log.broken import Broken
@@ -69,7 +69,7 @@ def verify(
         if os.environ.get("PULSE_DEBUG"):
             raise
         # Whatever it is, it must not look like a log that somebody altered, which is status 1.
-        what = str(error) if isinstance(error, LocalError | OSError) else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
         print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
@@ -89,7 +89,7 @@ def _verify(
     home = Home.find()
     place = checkpoint or checkpoint_directory(home)
     if checkpoint is not None and not checkpoint.exists():
-        raise LocalError(f"there is no {checkpoint}")
+        raise CommandFailed(f"there is no {checkpoint}")
     start = parse_time(since) if since is not None else None
     trusted = public_keys(home, keys)
     own = key_file(home)
@@ -119,12 +119,12 @@ def _verify(
 
         report = _in_layer(auditor_url(home), hash_rows, witness)
     if report.blocks and not kept and not report.faults:
-        raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
+        raise CommandFailed(f"{place} holds no checkpoint, so nothing outside the database says what it held")
     return report, witness._replace(is_outside=witness.is_outside or report.compared > 0)
 
 
 def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witness: Witness) -> Report:
-    """Return what is wrong with the rows and with the SQL layer that they are read through. Raises LocalError."""
+    """Return what is wrong with the rows and with the SQL layer that they are read through. Raises CommandFailed."""
     layer = Findings([], [])
 
     async def work(pool: db.Pool) -> Report:
@@ -134,7 +134,7 @@ def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witne
 
     try:
         report = as_auditor(work)
-    except LocalError as error:
+    except CommandFailed as error:
         # What does not work in a layer that was altered is a fault of the layer.
         if not layer.faults:
             raise

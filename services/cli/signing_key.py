@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from services.cli.home import Home
 from services.shared.write_once import replace, write_once
 
 ISSUER = "pulse-local"
 AUDIENCE = "pulse"
 LIFETIME_SECONDS = 12 * 3600
+
+_OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
+"""With one of these, tokens come from the user's identity provider."""
 
 Role = Literal["viewer", "operator", "admin", "auditor"]
 
@@ -46,6 +51,17 @@ class SigningKey:
             "name": name,
         }
         return _sign({"alg": "ES256", "typ": "JWT", "kid": self._public["kid"]}, claims, _load(self._pem))
+
+
+def uses_own_keys() -> bool:
+    """Return whether user tokens are signed by the local stack, because no identity provider is configured."""
+    return not any(os.environ.get(name) for name in _OWN_KEYS_UNLESS)
+
+
+def signs_tokens(home: Home) -> bool:
+    """Whether services take their keys from this stack: by default, or because PULSE_JWKS_FILE names its file."""
+    named = os.environ.get("PULSE_JWKS_FILE")
+    return uses_own_keys() or (named is not None and Path(named).resolve() == home.keys / "jwks.json")
 
 
 def _sign(header: Mapping[str, object], claims: Mapping[str, object], key: ec.EllipticCurvePrivateKey) -> str:

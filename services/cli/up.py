@@ -1,0 +1,35 @@
+"""`pulse up`: the stack on one machine."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from services.cli import database
+from services.cli.app import new_app
+from services.cli.console import open_console
+from services.cli.home import Home
+from services.local.stack.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, Ports
+from services.local.stack.screen import Screen
+from services.local.stack.stack import Options, run_stack
+
+app = new_app()
+
+
+@app.command()
+def up(
+    *,
+    port_base: Annotated[
+        int, typer.Option(min=1, max=HIGHEST_PORT_BASE, help="Services use the ports that follow this one.")
+    ] = DEFAULT_PORT_BASE,
+    demo: Annotated[bool, typer.Option(help="Seed a tenant and run a simulated fleet.")] = True,
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the simulated fleet.")] = 20,
+    rate: Annotated[float, typer.Option(min=0, max=1_000_000, help="Readings a second of the whole fleet.")] = 20.0,
+) -> None:
+    """Start everything on this machine and run until Ctrl-C.
+
+    Without PULSE_DATABASE_URL an embedded Postgres is used, for trying Pulse out and developing it, not for production.
+    """
+    ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1")
+    options = Options(ports, demo=demo and database.given_url() is None, devices=devices, rate=rate)
+    run_stack(Home.find(), options, Screen(open_console()))
