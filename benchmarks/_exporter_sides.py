@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from benchmarks._bench import ROOT, free_port
-from exporter.shape import Kind, Shape
+from exporter.shape import Kind, ViewShape
 
 FOREIGN = "prometheus-postgres-exporter"
 PATIENCE_SECONDS = 60.0
@@ -37,7 +37,7 @@ class Side(Protocol):
 class ByHand:
     """The queries one after the other over one connection, prepared once, their rows thrown away."""
 
-    def __init__(self, connection: asyncpg.Connection, shapes: Sequence[Shape]) -> None:
+    def __init__(self, connection: asyncpg.Connection, shapes: Sequence[ViewShape]) -> None:
         self.pid = os.getpid()
         self._connection = connection
         self._queries = [shape.query for shape in shapes]
@@ -96,7 +96,7 @@ def pulse_exporter(url: str) -> Iterator[OverHttp]:
 
 
 @contextmanager
-def postgres_exporter(url: str, shapes: Sequence[Shape]) -> Iterator[OverHttp | None]:
+def postgres_exporter(url: str, shapes: Sequence[ViewShape]) -> Iterator[OverHttp | None]:
     """Debian's postgres_exporter with the same views as custom queries; None where it is not installed."""
     program = shutil.which(FOREIGN)
     if program is None:
@@ -122,7 +122,7 @@ def resident_megabytes(pid: int) -> float:
     return int(kilobytes) / 1024
 
 
-def _custom_query(shape: Shape) -> dict[str, object]:
+def _custom_query(shape: ViewShape) -> dict[str, object]:
     special = ["le"] if shape.kind is Kind.HISTOGRAM else []
     special += ["sum"] if shape.has_sum else []
     usage = {**dict.fromkeys([*shape.labels, *special[:1]], "LABEL"), **dict.fromkeys([*special[1:], "value"], "GAUGE")}

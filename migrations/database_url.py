@@ -23,7 +23,7 @@ class NoDatabase(Exception):
         super().__init__(message or self.__doc__)
 
 
-class BadUrl(NoDatabase):
+class BadDatabaseUrl(NoDatabase):
     """The URL of the database cannot be used."""
 
 
@@ -45,7 +45,7 @@ def database_url() -> str:
 def checked_url(url: str, variable: str) -> str:
     """Return the URL with what a migration needs: a server that takes changes, and a limit for a silent one.
 
-    Raises BadUrl, which names the variable, when no connection can be made with the URL.
+    Raises BadDatabaseUrl, which names the variable, when no connection can be made with the URL.
     """
     url = url.strip()
     parts = _parts(url, variable)
@@ -65,18 +65,18 @@ def checked_url(url: str, variable: str) -> str:
 
 def _parts(url: str, variable: str) -> dict[str, str]:
     if re.match(r"postgres(ql)?://", url) is None:
-        raise BadUrl(f"{variable} must be a URL that begins with postgresql://")
+        raise BadDatabaseUrl(f"{variable} must be a URL that begins with postgresql://")
     if "@" in url.partition("://")[2].partition("/")[2].partition("?")[0]:
-        raise BadUrl(f"{variable} holds an @ behind its first /: {ENCODE}")
+        raise BadDatabaseUrl(f"{variable} holds an @ behind its first /: {ENCODE}")
     try:
         parts = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeError) as error:
         # libpq quotes what it could not read, which may be a password; only the name of a parameter is shown.
-        raise BadUrl(f"{variable}: {hide_values(str(error))}; {ENCODE}") from None
+        raise BadDatabaseUrl(f"{variable}: {hide_values(str(error))}; {ENCODE}") from None
     given = {name: str(value) for name, value in parts.items() if value is not None}
     fault = find_fault(given)
     if fault is not None:
-        raise BadUrl(f"{variable}: {fault}")
+        raise BadDatabaseUrl(f"{variable}: {fault}")
     return given
 
 

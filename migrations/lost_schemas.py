@@ -13,7 +13,7 @@ _NAMED = re.compile(r"\b(?:view|routine|table|schema) (\w+)")
 TABLELESS = {
     "core": "Small functions that every other schema uses: time, ids, the transaction's actor, errors.",
     "dispatcher": "Routes: from alert events to notification jobs and recorded suppressions.",
-    "trace": "The tree of one trace: its spans, found in the rows of all tables, and the rows that lost their cause.",
+    "trace": "Spans of a trace, found in the rows of all tables, and rows whose cause is missing.",
     "metrics": "Views only: each view is served by the exporter as one metric named pulse_<view>.",
     "api": "Views that the HTTP API reads; each shows the rows of the tenant in pulse.tenant_id and no others.",
 }

@@ -20,6 +20,8 @@ SHARED = {
     "audit",
     "audit_writer",
     "backoff",
+    "channels",
+    "destination",
     "connecting",
     "db",
     "door",

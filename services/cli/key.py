@@ -10,8 +10,8 @@ from services.cli.app import new_app
 from services.cli.errors import CommandFailed
 from services.cli.tenant import require_tenant
 from services.shared import db
+from services.shared.visible_text import visible_name
 from services.ui_iot.auth.api_keys import SCOPES, new_api_key
-from services.ui_iot.resources.fields import visible_name
 
 app = new_app("Create, list and revoke API keys of machines.")
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse key")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.exposition import family_of
-from exporter.shape import Kind, Refusal, Shape
-from exporter.snapshot import Reading
+from exporter.shape import Kind, ViewRefusal, ViewShape
+from exporter.snapshot import ViewReading
 
 Level = Literal["error", "warning"]
 
@@ -43,9 +43,9 @@ class Finding:
     message: str
 
 
-def lint(passes: Sequence[Sequence[Reading]], *, bounds: Bounds, max_rows: int) -> list[Finding]:
+def lint(passes: Sequence[Sequence[ViewReading]], *, bounds: Bounds, max_rows: int) -> list[Finding]:
     """All findings, by name of view; passes: what each of them read."""
-    by_view: dict[str, list[Reading]] = {}
+    by_view: dict[str, list[ViewReading]] = {}
     for reading in (reading for readings in passes for reading in readings):
         by_view.setdefault(reading.view.name, []).append(reading)
     return [
@@ -58,11 +58,11 @@ def lint(passes: Sequence[Sequence[Reading]], *, bounds: Bounds, max_rows: int) 
 _Said = Iterator[tuple[Level, str, str]]
 
 
-def _findings(readings: Sequence[Reading], bounds: Bounds, max_rows: int) -> _Said:
+def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
     last = readings[-1]
     if not last.view.comment.strip():
         yield "error", "comment", "it has no comment: that is the help text"
-    if isinstance(last.shape, Refusal):
+    if isinstance(last.shape, ViewRefusal):
         yield "error", "unsafe", last.shape.reason
         return
     yield from _conventions(last.shape, last)
@@ -71,34 +71,34 @@ def _findings(readings: Sequence[Reading], bounds: Bounds, max_rows: int) -> _Sa
     yield from _rows(readings, bounds, max_rows)
 
 
-def _rows(readings: Sequence[Reading], bounds: Bounds, max_rows: int) -> _Said:
+def _rows(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
     """What is wrong with the rows, of which the fastest pass tells the time: the others met a cold cache or a load."""
     fastest = min(reading.seconds or 0.0 for reading in readings) * 1000
     for reading in readings:
         family = family_of(reading, max_rows=max_rows)
-        if isinstance(reading.rows, Refusal) and reading.rows.reason.startswith(QUERY_CANCELED):
+        if isinstance(reading.rows, ViewRefusal) and reading.rows.reason.startswith(QUERY_CANCELED):
             yield "error", "slow", f"its query was stopped after {fastest:.0f} ms"
             return
-        if isinstance(family, Refusal):
-            wide = not isinstance(reading.rows, Refusal) and len(reading.rows) > max_rows
+        if isinstance(family, ViewRefusal):
+            wide = not isinstance(reading.rows, ViewRefusal) and len(reading.rows) > max_rows
             yield "error", "wide" if wide else "failing", family.reason
             return
     if fastest > bounds.milliseconds:
         yield "error", "slow", f"its query takes {fastest:.0f} ms, more than {bounds.milliseconds:.0f}"
-    rows = max(len(reading.rows) for reading in readings if not isinstance(reading.rows, Refusal))
+    rows = max(len(reading.rows) for reading in readings if not isinstance(reading.rows, ViewRefusal))
     if rows > bounds.series:
         yield "error", "wide", f"it has {rows} rows, more than {bounds.series}"
     yield from _falling(readings, max_rows)
     yield from _nulls(readings[-1])
 
 
-def _falling(readings: Sequence[Reading], max_rows: int) -> _Said:
+def _falling(readings: Sequence[ViewReading], max_rows: int) -> _Said:
     shape = readings[0].shape
-    if not isinstance(shape, Shape) or shape.kind is not Kind.COUNTER:
+    if not isinstance(shape, ViewShape) or shape.kind is not Kind.COUNTER:
         return
     seen: dict[frozenset[tuple[str, str]], float] = {}
     for family in [family_of(reading, max_rows=max_rows) for reading in readings]:
-        for sample in [] if isinstance(family, Refusal) else family.samples:
+        for sample in [] if isinstance(family, ViewRefusal) else family.samples:
             key = frozenset(sample.labels.items())
             if sample.value < seen.get(key, 0.0):
                 yield "error", "falling", f"a counter fell from {seen[key]:g} to {sample.value:g} while it was watched"
@@ -106,16 +106,16 @@ def _falling(readings: Sequence[Reading], max_rows: int) -> _Said:
             seen[key] = sample.value
 
 
-def _nulls(reading: Reading) -> _Said:
-    assert isinstance(reading.shape, Shape)
-    assert not isinstance(reading.rows, Refusal)
+def _nulls(reading: ViewReading) -> _Said:
+    assert isinstance(reading.shape, ViewShape)
+    assert not isinstance(reading.rows, ViewRefusal)
     for number, label in enumerate(reading.shape.labels):
         rows = sum(row[number] is None for row in reading.rows)
         if rows:
             yield "warning", "null_label", f"its label {label} is NULL in {rows} rows: to Prometheus it is not there"
 
 
-def _conventions(shape: Shape, reading: Reading) -> _Said:
+def _conventions(shape: ViewShape, reading: ViewReading) -> _Said:
     name = reading.view.name
     value_type = next(column.type for column in reading.view.columns if column.name == "value")
     suffix = _SUFFIXES.get(value_type)

@@ -14,8 +14,8 @@ from rich.table import Table
 from exporter.deadline import Deadline
 from exporter.exposition import family_of, names_of
 from exporter.link import Link
-from exporter.shape import Refusal
-from exporter.snapshot import Limits, Reading, read_views
+from exporter.shape import ViewRefusal
+from exporter.snapshot import ScrapeLimits, ViewReading, read_views
 from services.cli import database
 from services.cli.app import new_app
 from services.cli.console import open_console
@@ -85,7 +85,7 @@ def exporter_settings() -> ExporterSettings:
         raise CommandFailed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[Reading]]:
+def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[ViewReading]]:
     """What each of some passes over all views gave. Raises CommandFailed when the database cannot be read."""
     try:
         return asyncio.run(_read(settings, passes))
@@ -93,9 +93,9 @@ def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[Reading
         raise CommandFailed(f"the database cannot be read: {error or type(error).__name__}") from error
 
 
-async def _read(settings: ExporterSettings, passes: int) -> list[list[Reading]]:
+async def _read(settings: ExporterSettings, passes: int) -> list[list[ViewReading]]:
     link = Link(settings)
-    limits = Limits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
+    limits = ScrapeLimits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
     taken = names_of(ProcessMetrics(settings.service).registry.collect())
     try:
         return [
@@ -112,18 +112,18 @@ async def _read(settings: ExporterSettings, passes: int) -> list[list[Reading]]:
         link.drop()
 
 
-def describe(reading: Reading, *, max_rows: int) -> dict[str, object]:
+def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
     """One metric, for people and programs; refused: why it is not served, else null."""
     shape, family = reading.shape, family_of(reading, max_rows=max_rows)
     return {
         "view": reading.view.name,
         "metric": f"pulse_{reading.view.name}",
-        "type": None if isinstance(shape, Refusal) else shape.kind.value,
-        "labels": [] if isinstance(shape, Refusal) else list(shape.labels),
-        "rows": None if isinstance(reading.rows, Refusal) else len(reading.rows),
+        "type": None if isinstance(shape, ViewRefusal) else shape.kind.value,
+        "labels": [] if isinstance(shape, ViewRefusal) else list(shape.labels),
+        "rows": None if isinstance(reading.rows, ViewRefusal) else len(reading.rows),
         "milliseconds": None if reading.seconds is None else round(reading.seconds * 1000, 3),
         "help": reading.view.comment,
-        "refused": family.reason if isinstance(family, Refusal) else None,
+        "refused": family.reason if isinstance(family, ViewRefusal) else None,
     }
 
 

@@ -13,8 +13,7 @@ from services.cli.signing_key import signs_tokens
 from services.cli.state_file import read_state
 from services.shared import db
 from services.shared.tenant_id import is_tenant_id
-from services.shared.visible_text import terminal_text
-from services.ui_iot.resources.fields import visible_name
+from services.shared.visible_text import terminal_text, visible_name
 
 app = new_app("Create tenants, list them and set their limits.")
 _LONGEST_LIMIT = 12

@@ -17,8 +17,8 @@ from services.cli.tenant import list_tenants, require_tenant
 from services.shared import db
 from services.shared.oidc_settings import OidcSettings
 from services.shared.tenant_id import SYSTEM_TENANT
+from services.shared.visible_text import visible_name
 from services.ui_iot.auth.revocations import lasting_seconds
-from services.ui_iot.resources.fields import visible_name
 
 app = new_app("Print a bearer token for the local stack, or revoke user tokens.")
 _ACTOR = db.Actor(type="service", id="local_stack", name="pulse token")

@@ -9,7 +9,7 @@ from services.cli import database
 from services.cli.app import new_app
 from services.cli.console import open_console
 from services.cli.home import Home
-from services.local.stack.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, Ports
+from services.local.stack.roster import DEFAULT_PORT_BASE, HIGHEST_PORT_BASE, MOST_UI_PROCESSES, Ports
 from services.local.stack.screen import Screen
 from services.local.stack.stack import Options, run_stack
 
@@ -23,6 +23,9 @@ def up(
         int, typer.Option(min=1, max=HIGHEST_PORT_BASE, help="Services use the ports that follow this one.")
     ] = DEFAULT_PORT_BASE,
     demo: Annotated[bool, typer.Option(help="Seed a tenant and run a simulated fleet.")] = True,
+    ui_processes: Annotated[
+        int, typer.Option(min=1, max=MOST_UI_PROCESSES, help="Processes of the HTTP API, which share its port.")
+    ] = 1,
     devices: Annotated[int, typer.Option(min=1, max=100_000, help="Devices of the simulated fleet.")] = 20,
     rate: Annotated[float, typer.Option(min=0, max=1_000_000, help="Readings a second of the whole fleet.")] = 20.0,
 ) -> None:
@@ -30,6 +33,6 @@ def up(
 
     Without PULSE_DATABASE_URL an embedded Postgres is used, for trying Pulse out and developing it, not for production.
     """
-    ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1")
+    ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1", ui_processes)
     options = Options(ports, demo=demo and database.given_url() is None, devices=devices, rate=rate)
     run_stack(Home.find(), options, Screen(open_console()))

@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.shared.door import Door, DoorProtocol, Limits, ListeningSocket, ManySmallChunks
+from services.shared.door import Acceptor, Door, DoorProtocol, Limits, ManySmallChunks
 from services.shared.logging import tell_repeats
 from services.shared.web import ServerTls
 
@@ -50,20 +50,35 @@ class ProblemProtocol(DoorProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to the process it is part of."""
+    """A uvicorn server that accepts through a door and leaves the signals to its process."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept on the sockets, for which uvicorn itself opens no server."""
+        await super().startup(sockets=[])
+        loop, config = asyncio.get_running_loop(), self.config
+        protocol = cast("type[DoorProtocol]", config.http_protocol_class)
+        make_protocol = partial(protocol, config, self.server_state, self.lifespan.state)
+        serve = partial(loop.connect_accepted_socket, make_protocol, ssl=config.ssl)
+        self.servers = [cast("asyncio.Server", Acceptor(each, self._door, serve)) for each in sockets or ()]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def bind(host: str, port: int) -> ListeningSocket:
-    """A socket on the address. Raises CannotListen."""
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Open a socket on the address; with reuse_port, other processes may open theirs. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
     # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
-    listening = ListeningSocket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind((host, port))
     except OSError as error:
@@ -121,10 +136,7 @@ async def serve_on(
 ) -> None:
     """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
     door = Door(limits or Limits(), registry)
-    for listening in sockets:
-        assert isinstance(listening, ListeningSocket), "a socket without limits on its connections"
-        listening.door = door
-    server = _Server(_configure(app, door, tls))
+    server = _Server(_configure(app, door, tls), door)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
     tasks = [asyncio.create_task(_tick(door), name="door")]
     if tls is not None:

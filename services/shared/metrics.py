@@ -77,10 +77,6 @@ def _shows(request: Request, token: bytes) -> bool:
     return hmac.compare_digest(given.strip().encode("latin-1"), token) and scheme.lower() == "bearer"
 
 
-async def _nothing() -> None:
-    pass
-
-
 class SizedPool(Protocol):
     """What the pool gauges read."""
 
@@ -148,20 +144,11 @@ class Joined:
 
 
 class ProcessMetrics:
-    """The registry of one process and the metrics every process has.
+    """The registry of one process, with the metrics that every process has."""
 
-    refresh: awaited before each scrape, where the registry speaks for several processes.
-    """
-
-    def __init__(
-        self,
-        service: str,
-        registry: CollectorRegistry | None = None,
-        refresh: Callable[[], Awaitable[None]] = _nothing,
-    ) -> None:
+    def __init__(self, service: str) -> None:
         self.service = service
-        self.registry = CollectorRegistry() if registry is None else registry
-        self.refresh = refresh
+        self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.http_request_duration = Histogram(

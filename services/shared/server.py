@@ -64,8 +64,6 @@ class Process:
     """Asks the database where there is no pool: gives why it cannot be used, or None."""
     scrape: Scrape | None = None
     """What /metrics answers where that is more than the process's own registry."""
-    others: Callable[[], str | None] = lambda: None
-    """Why the processes that share its port are not ready, or None."""
     away: str | None = None
     """Why the database cannot be used yet, while the process waits for it at its start."""
     ready: bool = False
@@ -106,7 +104,6 @@ class Process:
 def _metrics_route(process: Process) -> Route:
     async def scrape(request: Request) -> tuple[bytes, str]:
         gauges = QueueGauges(process.service, await process.queues())
-        await process.metrics.refresh()
         encode, content_type = choose_format(request.headers.get("accept", ""))
         # In a thread: a client that tries methods and paths makes series enough to hold the loop for half a second.
         return await asyncio.to_thread(encode, Joined(process.metrics.registry, gauges)), content_type
@@ -115,11 +112,16 @@ def _metrics_route(process: Process) -> Route:
 
 
 def status_routes(process: Process) -> list[Route]:
-    """The routes of every process, to be put into any Starlette or FastAPI application.
+    """Return the routes of every process, for any Starlette or FastAPI application.
 
-    /metrics is not among them when it has a port of its own.
+    /metrics is not among them when it has its own port.
     """
+    settings = process.settings
+    shows_metrics = settings.serve_metrics and settings.metrics_port is None
+    return [*([_metrics_route(process)] if shows_metrics else []), *_probe_routes(process)]
 
+
+def _probe_routes(process: Process) -> list[Route]:
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -144,9 +146,7 @@ def status_routes(process: Process) -> list[Route]:
             }
         )
 
-    settings = process.settings
     return [
-        *([_metrics_route(process)] if settings.serve_metrics and settings.metrics_port is None else []),
         Route("/livez", livez, include_in_schema=False),
         Route("/healthz", livez, include_in_schema=False),
         Route("/readyz", readyz, include_in_schema=False),
@@ -194,7 +194,7 @@ async def readiness_fault(process: Process) -> str | None:
         return await process.probe()
     if process.pool is None or not process.ready:
         return f"starting: {process.away}" if process.away else "starting"
-    return process.others() or await _database_fault(process.pool)
+    return await _database_fault(process.pool)
 
 
 def _progress_fault(process: Process) -> str | None:
@@ -224,31 +224,32 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
     await serve_on([bind(host, port)], app, stop=stop)
 
 
-def bind_process(settings: Settings) -> list[socket.socket]:
-    """Sockets on the addresses of a process: its own, then that of /metrics when it has one. Raises CannotListen."""
-    bound: list[socket.socket] = [bind(settings.host, settings.port)]
+async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, reuse_port: bool = False) -> None:
+    """Serve the application of a process, and its /metrics where they belong, until stop is set.
+
+    reuse_port: other processes serve the same port. The metrics port then answers the probes of this process, because
+    any of them may answer on the shared one. Raises CannotListen.
+    """
+    settings = process.settings
+    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=reuse_port)]
     if settings.metrics_port is not None:
-        bound.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
-    return bound
-
-
-async def serve_process(
-    process: Process, app: ASGIApp, *, stop: asyncio.Event, sockets: list[socket.socket] | None = None
-) -> None:
-    """Serve the application of a process, and its /metrics where they belong, as serve() does."""
-    port = process.settings.metrics_port
-    if port is not None:
-        metrics = Starlette(routes=[_metrics_route(process)] if process.settings.serve_metrics else [])
+        sockets.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
+        own = Starlette(
+            routes=[
+                *([_metrics_route(process)] if settings.serve_metrics else []),
+                *(_probe_routes(process) if reuse_port else []),
+            ]
+        )
         # A redirect would be built from the Host that the client claims.
-        metrics.router.redirect_slashes = False
-        app = by_port(port, guarded(process, metrics), app)
+        own.router.redirect_slashes = False
+        app = by_port(settings.metrics_port, guarded(process, own), app)
     await serve_on(
-        bind_process(process.settings) if sockets is None else sockets,
+        sockets,
         app,
         stop=stop,
-        limits=Limits.of(process.settings),
+        limits=Limits.of(settings),
         registry=process.metrics.registry,
-        tls=ServerTls.of(process.settings.tls_cert_file, process.settings.tls_key_file),
+        tls=ServerTls.of(settings.tls_cert_file, settings.tls_key_file),
     )
 
 

@@ -30,7 +30,7 @@ from services.shared.limit_settings import AuditReadSettings, RequestLimitSettin
 from services.shared.login_settings import own_login
 from services.shared.oidc_settings import OidcSettings, split_list
 from services.shared.secrets_settings import OpenedSecretSettings, SealedSecretSettings
-from services.shared.web_settings import WebSettings
+from services.shared.web_settings import SharedPortSettings, WebSettings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -159,7 +159,9 @@ class AuditSettings(Settings, AuditReadSettings):
     """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
+class UiSettings(
+    SharedPortSettings, AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings
+):
     """The HTTP API."""
 
     service = "ui_iot"
@@ -167,8 +169,6 @@ class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettin
     """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
-    ui_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that share the port. Pools, caches and limits are each one's own: all together allow as much more."""
     serve_docs: bool = True
     """Whether /docs and /openapi.json are served."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()

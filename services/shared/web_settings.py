@@ -1,5 +1,6 @@
 """Settings of every HTTP server of Pulse: names, certificates, and what is served at all."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,3 +48,24 @@ class WebSettings(BaseSettings):
         if "tls_cert_file" in info.data and (key is None) != (info.data["tls_cert_file"] is None):
             raise ValueError("needs PULSE_TLS_CERT_FILE, as that needs PULSE_TLS_KEY_FILE")
         return key
+
+
+class SharedPortSettings(BaseSettings):
+    """A port that several processes serve (docs/operate.md)."""
+
+    model_config = SettingsConfigDict(env_prefix="PULSE_", frozen=True, env_ignore_empty=True, extra="ignore")
+
+    reuse_port: Annotated[bool, Field(validate_default=True)] = False
+    """Whether other processes of this user may serve PULSE_PORT. Each of them needs its own PULSE_METRICS_PORT."""
+
+    @field_validator("reuse_port")
+    @classmethod
+    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
+        if os.environ.get("PULSE_UI_WORKERS"):
+            raise ValueError(
+                "replaces PULSE_UI_WORKERS: unset that, and start one process for each worker, with"
+                " PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT (docs/operate.md)"
+            )
+        if reuse_port and info.data.get("metrics_port", "invalid") is None:
+            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
+        return reuse_port

@@ -1,35 +1,25 @@
 """Run the HTTP API: python -m services.ui_iot."""
 
 import asyncio
-import contextlib
 import gc
 import logging
-import socket
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-from services.shared import logging as json_logging
 from services.shared import worker
 from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
 from services.shared.secret_box import protection, read_public_key
-from services.shared.server import (
-    Process,
-    bind_process,
-    record_process,
-    run_until_stopped,
-    serve_process,
-    stop_on_signals,
-    told_in_one_line,
-)
+from services.shared.server import Process, record_process, run_until_stopped, serve_process, stop_on_signals
 from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
 from services.ui_iot.audit.tails import Tails
 from services.ui_iot.auth.api_keys import ApiKeys
 from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.client_address import ClientAddress
 from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.issuers import IssuerEntry, load_issuers
 from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.providers import ProviderGauges, open_providers
@@ -37,13 +27,9 @@ from services.ui_iot.auth.refresh_gate import RefreshGate
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.backend import Backend, pool_of
-from services.ui_iot.http.client_address import ClientAddress
 from services.ui_iot.limits.body_budget import BodyBudget
-from services.ui_iot.limits.failure_limit import FailureLimit
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines
-from services.ui_iot.workers.member import Member
-from services.ui_iot.workers.parent import Parent
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +75,11 @@ def make_backend(
     )
 
 
-async def run(
-    settings: UiSettings,
-    issuers: Sequence[IssuerEntry],
-    *,
-    member: Member | None = None,
-    sockets: list[socket.socket] | None = None,
-) -> None:
-    """Serve until SIGTERM; requests in hand are answered and audit events stored before the return.
-
-    member and sockets: those of one of several workers.
-    """
+async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
+    """Serve until SIGTERM, then answer the open requests and store all audit events."""
     stop = stop_on_signals()
-    process = make_process(settings, member)
+    process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     async with (
-        contextlib.nullcontext() if member is None else member.answering(),
         traced_client(trusted=True, max_body_bytes=_MOST_PROVIDER_BYTES, egress=settings.egress) as client,
         open_audit_logger(settings, registry=process.metrics.registry) as audit,
         open_providers(
@@ -118,11 +94,11 @@ async def run(
         process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
         server = asyncio.create_task(
-            serve_process(process, create_app(backend), stop=stop, sockets=sockets), name="server"
+            serve_process(process, create_app(backend), stop=stop, reuse_port=settings.reuse_port), name="server"
         )
         server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
         try:
-            await _work(process, stop, member)
+            await _work(process, stop)
         finally:
             process.stopping = True
             stop.set()
@@ -140,51 +116,25 @@ def _report_secrets(process: Process, settings: UiSettings) -> None:
         log.warning("channel secrets are stored as %s", stored)
 
 
-def make_process(settings: UiSettings, member: Member | None) -> Process:
-    """The process; as one of several its metrics are those of all, and it is ready when all are."""
-    if member is None:
-        return Process(settings=settings, metrics=ProcessMetrics(settings.service))
-    metrics = ProcessMetrics(settings.service, member.registry, member.refresh)
-    return Process(settings=settings, metrics=metrics, others=member.slots.fault)
-
-
-async def _work(process: Process, stop: asyncio.Event, member: Member | None) -> None:
+async def _work(process: Process, stop: asyncio.Event) -> None:
     process.pool = await worker.connect(process, stop)
     if process.pool is None:
         return
     process.metrics.watch_pool(process.pool)
     process.ready = True
-    if member is not None:
-        member.slots.note_ready(member.number)
     # What was imported stays for ever. Walking through it takes 0.2 s, in which nothing is answered.
     gc.freeze()
     await record_process(process, "started")
-    log.info("started", extra={} if member is None else {"worker": member.number})
+    log.info("started")
     await stop.wait()
     log.info("stopping")
     await record_process(process, "stopped")
 
 
-def run_worker(
-    settings: UiSettings, issuers: Sequence[IssuerEntry], sockets: list[socket.socket], member: Member
-) -> int:
-    """The life of one of several workers."""
-    run_until_stopped(settings, run(settings, issuers, member=member, sockets=sockets))
-    return 0
-
-
 def main() -> None:
-    """One process, or a parent with workers."""
+    """Read the settings and the issuers, then run until stopped."""
     settings = UiSettings.load()
-    issuers = load_issuers(settings, service=settings.service)
-    if settings.ui_workers == 1:
-        run_until_stopped(settings, run(settings, issuers))
-        return
-    json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line():
-        sockets = bind_process(settings)
-    parent = Parent(settings.ui_workers, partial(run_worker, settings, issuers, sockets), sockets=sockets)
-    raise SystemExit(parent.run())
+    run_until_stopped(settings, run(settings, load_issuers(settings, service=settings.service)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seals the configuration of a channel before it leaves this process, which can open none."""
+"""Seals the configuration of channels before it leaves this process, which cannot open it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from services.ui_iot.resources.change import Prepare
 
 
 def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> Prepare:
-    """Return what makes the body of a new channel; without a key it stays plain."""
+    """Return the function that seals the body of a new channel. Without a key file, the body stays plain."""
 
     async def prepare(connection: Connection) -> Any:
         if file is None:
@@ -22,7 +22,7 @@ def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> P
 
 
 def seal_changes(file: Path | None, tenant_id: str, channel_id: int, patch: Mapping[str, Any]) -> Prepare:
-    """Return what makes the body of a change; without a key it stays plain."""
+    """Return the function that seals the body of a change. Without a key file, the body stays plain."""
 
     async def prepare(connection: Connection) -> Any:
         if file is None or "config" not in patch:

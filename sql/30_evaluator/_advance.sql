@@ -1,7 +1,7 @@
 -- The state machine that evaluate.sql describes. Readings that are not late are cut into islands of equal breach; island 0
 -- continues the stored state. Every window is in the order of arrival, so the result does not depend on where a pass ends.
-create function evaluator._advance(p_tenant_ids text[], p_shards smallint[], p_limit integer, p_pairs integer,
-  out readings integer, out pairs bigint, out transitions jsonb, out late jsonb)
+create function evaluator._advance(p_tenant_ids text[], p_shards smallint[], p_shares integer[], p_pairs integer[],
+  out readings integer, out pairs bigint, out transitions evaluator.transition[], out late jsonb)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 -- The planner expects one candidate. When a fleet breaches at once there are thousands: a loop would be quadratic, a merge
@@ -13,7 +13,7 @@ set jit = off
 as $$
 begin
   with batch as materialized (
-    select * from evaluator._take(p_tenant_ids, p_shards, p_limit, p_pairs)
+    select * from evaluator._take(p_tenant_ids, p_shards, p_shares, p_pairs)
   ), live as not materialized (
     select * from batch b where b.counts  -- others open nothing: nothing could close it again
   ), work as materialized (
@@ -93,20 +93,20 @@ begin
       d.island = 0 and d.fired as was_firing,
       max(d.time) as last_timestamp, (array_agg(d.value order by d.arrival desc))[1] as last_value,
       (array_agg(d.trace_id order by d.arrival desc))[1] as last_trace_id,
-      -- What starts the island for a close; for an open what has lasted long enough, by its own reading or by the timer
-      -- that ran out before the next one arrived.
+      -- A close is at the first reading of its island. An open is at the reading that lasted long enough, or when the timer
+      -- ran out before the next reading arrived.
       (array_agg(
-        jsonb_build_object('at', greatest(d.time, case when d.breach then d.began + d.for_at_least end), 'value', d.value,
-          'received_at', case when not d.breach or d.time >= d.began + d.for_at_least then d.received_at end,
-          'trace_id', d.trace_id)
+        evaluator._transition(case when d.breach then 'open' else 'close' end, d.tenant_id, d.rule_id, d.device_id,
+          d.island::integer, greatest(d.time, case when d.breach then d.began + d.for_at_least end), d.value,
+          case when not d.breach or d.time >= d.began + d.for_at_least then d.received_at end, d.trace_id)
         order by d.arrival)
         filter (where not d.breach or d.time >= d.began + d.for_at_least or d.due < d.next_received_at))[1] as edge
     from dated d
     group by d.tenant_id, d.rule_id, d.device_id, d.island, d.breach, d.began, d.due, d.fired
   ), judged as (
     select i.*,
-      i.breach and (i.was_firing or i.edge is not null) as fires,
-      lag(i.breach and (i.was_firing or i.edge is not null), 1, i.fired) over pair as fired_before,
+      i.breach and (i.was_firing or (i.edge).kind is not null) as fires,
+      lag(i.breach and (i.was_firing or (i.edge).kind is not null), 1, i.fired) over pair as fired_before,
       lead(i.island) over pair is null as is_last
     from islands i
     window pair as (partition by i.tenant_id, i.rule_id, i.device_id order by i.island)
@@ -124,20 +124,19 @@ begin
         where o.tenant_id = j.tenant_id and o.rule_id = j.rule_id and o.device_id = j.device_id)
       from judged j where j.is_last and not j.breach))
   ), transition as (
-    select j.tenant_id, j.rule_id, j.device_id, j.island as n, case when j.breach then 'open' else 'close' end as kind, j.edge
+    select j.edge
     from judged j
     where (j.fires and not j.was_firing) or (not j.breach and j.fired_before)
     union all
-    select f.tenant_id, f.rule_id, f.device_id, -1, 'open',
-      jsonb_build_object('at', f.since + f.for_at_least, 'value', f.last_value, 'trace_id', f.state_trace_id)
+    select evaluator._transition('open', f.tenant_id, f.rule_id, f.device_id, -1, f.since + f.for_at_least, f.last_value, null,
+      f.state_trace_id)
     from flipped f where not f.is_late and f.previous is null and f.fired and not f.firing
   )
   select (select count(*) from batch),
     coalesce((select sum(w.readings) from wide w), 0) + coalesce((select sum(n.readings) from narrow n), 0), (
-      select coalesce(jsonb_agg(t.edge || jsonb_build_object('tenant_id', t.tenant_id, 'rule_id', t.rule_id, 'device_id',
-        t.device_id, 'n', t.n, 'kind', t.kind) order by t.edge ->> 'at', t.tenant_id, t.rule_id, t.device_id, t.n), '[]')
+      select array_agg(t.edge order by (t.edge).at, (t.edge).tenant_id, (t.edge).rule_id, (t.edge).device_id, (t.edge).n)
       from transition t), (
-      select coalesce(jsonb_agg(to_jsonb(n) order by n.tenant_id, n.rule_id, n.device_id, n.arrival), '[]')
+      select jsonb_agg(to_jsonb(n) order by n.tenant_id, n.rule_id, n.device_id, n.arrival)
       from numbered n
       -- Islands take turns, so the parity says whether the pair was idle when the reading arrived.
       where n.is_late and n.breach and n.for_at_least = interval '0' and (n.since is null) = (n.island % 2 = 0))
@@ -145,6 +144,6 @@ begin
 end
 $$;
 
-comment on function evaluator._advance(text[], smallint[], integer, integer) is
+comment on function evaluator._advance(text[], smallint[], integer[], integer[]) is
   'Consume the next readings of the lanes as _take does, move the state of every rule and device they concern, and return the '
   'readings and pairs evaluated, the alerts to open and close, and late breaches of idle pairs. The caller holds the lanes.';

@@ -131,6 +131,7 @@ async def test_a_proof_is_an_export_of_one_event(log: SealedLog) -> None:
     """It is verified in the same way, from every place of every block."""
     await log.fill()
     rows = await log.conn.fetch("select event_id, tenant_id from audit_log order by random() limit 12")
+    assert len(rows) == 12
     for row in rows:
         question = await find(log.reader, row["event_id"], row["tenant_id"])
         lines = await export(log, question)

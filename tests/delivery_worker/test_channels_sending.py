@@ -9,16 +9,16 @@ import httpx
 import orjson
 import pytest
 
-from services.delivery_worker.channels import CHANNELS
+from services.delivery_worker import channels
 from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry, Unknown
 from services.shared import tracing
+from services.shared.channels import KINDS
 from services.shared.http_client import traced_client
 from tests.support.notifications import KEY, notification
 from tests.support.receiver import Receiver
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"
 ROUTING_KEY = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY32"
-KINDS = ("webhook", "slack", "teams", "pagerduty")
 
 
 def config_of(kind: str, url: str) -> dict[str, Any]:
@@ -33,7 +33,8 @@ async def send(
     if client is None:
         async with traced_client(allow_private=allow_private, timeout_seconds=5) as own:
             return await send(kind, config, client=own, allow_private=allow_private)
-    return await CHANNELS[kind](
+    return await channels.send(
+        kind,
         client,
         config,
         notification(),

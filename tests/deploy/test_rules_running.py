@@ -78,7 +78,6 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
                     health_targets=targets,
                     health_seconds="1",
                     metrics_token=TOKEN,
-                    ui_workers="2",  # what the API shows of its workers is named too
                 )
             )
             for name, module in SERVICES.items()

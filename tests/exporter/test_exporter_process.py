@@ -9,9 +9,11 @@ from collections.abc import Callable
 import asyncpg
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from exporter.__main__ import run
 from exporter.login import ExporterLogin
+from services.shared.door import Acceptor, Door, Limits
 from services.shared.listening import bind
 from services.shared.server import run_process
 from services.shared.settings import ExporterSettings
@@ -64,15 +66,17 @@ async def test_no_answer_waits_for_an_acknowledgement() -> None:
     """A connection that is accepted sends what is written at once: Nagle's algorithm is off."""
     accepted: asyncio.Queue[int] = asyncio.Queue()
 
-    async def look(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accepted.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        writer.close()
+    async def look(arrival: socket.socket) -> None:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, arrival)
+        accepted.put_nowait(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        transport.close()
 
-    listening = bind("127.0.0.1", 0)
-    async with await asyncio.start_server(look, sock=listening):
+    with bind("127.0.0.1", 0) as listening:
+        acceptor = Acceptor(listening, Door(Limits(), CollectorRegistry()), look)
         _, client = await asyncio.open_connection(*listening.getsockname())
         assert await accepted.get() != 0
         client.close()
+        acceptor.close()
 
 
 def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
 from services.cli.audit.prove import find
 from services.shared import db
-from services.ui_iot.audit.trail import Place, Reading, Stretch
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading
 from services.ui_iot.resources.paging import LONGEST_CURSOR
 from tests.support import seed
 from tests.support.api_client import Api, open_api
@@ -94,7 +94,7 @@ async def follow(url: str, sealed: asyncio.Event) -> list[str]:
         encoder=lambda value: orjson.dumps(value, default=str).decode(),
         decoder=orjson.loads,
     )
-    reading = Reading(matching={"event_type": TYPE}, limit=13)
+    reading = TrailReading(matching={"event_type": TYPE}, limit=13)
     found: list[str] = []
     place: Place | None = None
     while True:
@@ -209,11 +209,11 @@ async def test_no_reader_misses_rows_that_move_while_it_reads(
 
     async def of_tenant(place: Place | None, matching: dict[str, str]) -> Stretch:
         async with db.read_as(app_pool, tenant_id="acme") as connection:
-            return await Reading(matching=matching, limit=70).of_tenant(connection, place)
+            return await TrailReading(matching=matching, limit=70).of_tenant(connection, place)
 
     async def of_all(place: Place | None, matching: dict[str, str]) -> Stretch:
         async with auditor_pool.acquire() as connection:
-            return await Reading(matching=matching, limit=70).of_all(connection, place, tenant_id=None)
+            return await TrailReading(matching=matching, limit=70).of_all(connection, place, tenant_id=None)
 
     async def read(stretch: Any, **matching: str) -> list[str]:
         found: list[str] = []

@@ -10,13 +10,14 @@ import orjson
 import pytest
 
 from services.ops_worker.main import make_sealer as make_sealer_of_settings
+from services.ops_worker.sealing.consistency import is_consistent, needed_nodes
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
 from services.shared.sealed_log import appending
-from services.shared.sealed_log.consistency import is_consistent, needed_nodes
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
-from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile, parse_unchecked
+from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile
+from services.shared.sealed_log.note import parse_unchecked
 from services.shared.sealed_log.tree import Frontier, leaf_hash, root_of
 from services.shared.settings import OpsSettings
 from tests.support.audit_program import Pulse
@@ -436,8 +437,8 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
         audit_anchor_dir=log.checkpoints,
     )
     sealer = make_sealer_of_settings(settings)
-    assert sealer.seen is not None
-    assert sealer.seen.tree_size == 4
+    assert sealer.history.seen is not None
+    assert sealer.history.seen.tree_size == 4
     shown = sealer.status.as_dict()["anchor_faults"]
     for words in ("01-03.log is empty", "01-04.log holds something that is no", "4711 blocks that is not ours"):
         assert words in shown

@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
-from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.key_file import KeyFile, render_key
 from services.shared.sealed_log.note import SignerKey
+from services.shared.write_once import write_once
 from tests.support.audit_program import Pulse
 from tests.support.exported import check, export
 from tests.support.processes import Running, ready_service
@@ -165,7 +166,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     # Who finds the old key cannot go on with it.
     thief = stranger(tmp_path / "thief", "thief")
     log.sealer.keys.path.rename(tmp_path / "signing.key")
-    KeyFile(tmp_path / "thief" / "signing.key", old.name)._write(old, replace=False)  # noqa: SLF001
+    write_once(tmp_path / "thief" / "signing.key", render_key(old))
     await log.sealer.release(log.writer)
     assert await thief.seal(log.writer) == 0
     assert thief.status.reason == "no_key"

@@ -237,12 +237,12 @@ async def test_a_failover_that_lost_nothing_needs_nobody(tmp_path: Path) -> None
             standby.start()
             await log.write(3)
             await log.seal()
-            seen = log.sealer.seen
+            seen = log.sealer.history.seen
             await log.write(2)
         primary.stop()
         await promote(standby.url())
         async with sealed_log(standby.url(), standby_home) as log:
-            log.sealer.seen = seen
+            log.sealer.history.seen = seen
             await log.write(2)
             await seal_all(log)
             assert log.sealer.status.state == "sealing"
@@ -265,7 +265,7 @@ async def test_recovery_to_an_earlier_moment_is_continued_by_a_signed_entry(tmp_
             for _ in range(3):
                 await log.write(3)
                 await log.seal()
-            late, seen = await blocks_of(log), log.sealer.seen
+            late, seen = await blocks_of(log), log.sealer.history.seen
             assert late > early
         primary.stop()
         (restored.data / "recovery.signal").touch()
@@ -274,7 +274,7 @@ async def test_recovery_to_an_earlier_moment_is_continued_by_a_signed_entry(tmp_
         restored.start()
         await promoted(restored.url())
         async with sealed_log(restored.url(), tmp_path / "audit") as log:
-            log.sealer.seen = seen
+            log.sealer.history.seen = seen
             await log.write(4)
             with pytest.raises(LogBroken, match=f"had {late} blocks and has {early}: its end was cut off"):
                 await log.sealer.seal(log.writer)
@@ -363,7 +363,7 @@ async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
 async def test_a_log_without_blocks_is_not_to_be_continued(log: SealedLog, other_server: EmbeddedPostgres) -> None:
     """The checkpoints are another database's; the message does not name a command that would refuse."""
     async with sealed_log(other_server.url(), log.home) as empty:
-        empty.sealer.seen = log.sealer.seen
+        empty.sealer.history.seen = log.sealer.history.seen
         assert await empty.sealer.seal(empty.writer) == 0
         assert "a new log has its own directory" in empty.sealer.status.message
         with pytest.raises(CommandFailed, match="there is no log to continue"):

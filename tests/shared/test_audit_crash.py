@@ -19,7 +19,7 @@ import pytest
 
 from services.local.postgres.server import EmbeddedPostgres
 from services.shared.audit_writer.gaps import make_remains_line
-from services.shared.audit_writer.ledger import Ledger, read_remains
+from services.shared.audit_writer.ledger import EventLedger, read_remains
 from services.shared.audit_writer.spool import directories
 from services.shared.audit_writer.spool_directory import SpoolDirectory
 from tests.support.cutting_proxy import Cut, CuttingProxy
@@ -276,7 +276,7 @@ async def test_a_living_process_is_left_alone(
 def test_a_ledger_counts_what_is_outstanding(spool_dir: Path) -> None:
     """Read from the file, as after a kill: taken less settled, of each kind, from the oldest that is left."""
     directory = SpoolDirectory.create(spool_dir, "ui_iot")
-    ledger = Ledger(directory.path, "ui_iot")
+    ledger = EventLedger(directory.path, "ui_iot")
     assert read_remains(directory.path) is None
     events, lost = ledger.accounts["events"], ledger.accounts["lost"]
     events.take(1_000_000_000_000_000_000)

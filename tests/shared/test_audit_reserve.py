@@ -10,7 +10,7 @@ import pytest
 from services.shared.audit_writer.ledger import (
     LEDGER_BYTES,
     RESERVE_FILES,
-    Ledger,
+    EventLedger,
     read_remains,
     stock_reserve,
     take_reserve,
@@ -33,7 +33,7 @@ def full_disk() -> Iterator[None]:
 def lose_some(root: Path, count: int) -> Path:
     """What a process leaves that took so many events and was killed; gives its directory."""
     directory = SpoolDirectory.create(root, "ui_iot")
-    ledger = Ledger(directory.path, "ui_iot")
+    ledger = EventLedger(directory.path, "ui_iot")
     ledger.accounts["lost"].take(1_000_000_000, count)
     ledger.close()
     directory.close()

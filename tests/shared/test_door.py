@@ -1,13 +1,16 @@
 """Clients cannot hold a server's connections, descriptors or event loop for longer than the settings allow."""
 
 import asyncio
+import contextlib
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Self
 
 import orjson
@@ -26,6 +29,8 @@ from services.shared.listening import bind, serve_on
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve_process, status_routes
 from services.shared.settings import DispatcherSettings
+from services.shared.web import ServerTls
+from tests.support.certificates import PrivateCa
 from tests.support.http_app import Gates
 from tests.support.migrator import ROOT
 from tests.support.processes import free_port
@@ -127,21 +132,23 @@ class Client(RawConnection):
 
 
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[Server]:
+async def serving(limits: Limits, *, tls: ServerTls | None = None) -> AsyncIterator[Server]:
     """A running server."""
     server, stop = Server(limits), asyncio.Event()
     running = asyncio.create_task(
-        serve_on([server.listening], server.app(), stop=stop, limits=limits, registry=server.registry)
+        serve_on([server.listening], server.app(), stop=stop, limits=limits, registry=server.registry, tls=tls)
     )
+
+    async def listens() -> bool:
+        try:
+            async with server.client():
+                return True
+        except ConnectionRefusedError:
+            return False
+
     try:
-
-        async def answers() -> bool:
-            try:
-                return status_of(await server.get("/livez")) == 200
-            except ConnectionRefusedError:
-                return False
-
-        await until(answers)
+        await until(listens)
+        await until(lambda: server.open() == 0)
         yield server
     finally:
         stop.set()
@@ -254,6 +261,109 @@ async def test_one_address_leaves_room_for_others() -> None:
             assert status_of(await other.read_all()) == 200
 
 
+def connect_all(port: int, count: int, data: bytes, *, address: str = "127.0.0.1") -> list[socket.socket]:
+    """Connect and send without giving the server, which runs in the same event loop, a chance to accept."""
+    opened = [socket.create_connection(("127.0.0.1", port), source_address=(address, 0)) for _ in range(count)]
+    for one in opened:
+        one.sendall(data)
+        one.setblocking(False)
+    return opened
+
+
+async def receive_all(opened: list[socket.socket]) -> list[bytes]:
+    """Return what each connection received until it was closed."""
+
+    async def receive(one: socket.socket) -> bytes:
+        got = bytearray()
+        with one, contextlib.suppress(ConnectionError):
+            while piece := await asyncio.get_running_loop().sock_recv(one, 65536):
+                got += piece
+        return bytes(got)
+
+    return await asyncio.gather(*map(receive, opened))
+
+
+QUICK = b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("data", [b"", PARTIAL_HEAD, PARTIAL_BODY])
+async def test_a_probe_passes_the_queue(data: bytes) -> None:
+    """A probe behind 300 other connections is answered before most of them have a protocol."""
+    async with serving(replace(PATIENT, lobby=400)) as server:
+        flood = connect_all(server.port, 300, data)
+        [probe] = connect_all(server.port, 1, QUICK.replace(b"quick", b"livez"))
+        [answer] = await receive_all([probe])
+        assert status_of(answer) == 200
+        assert server.open() < 150
+        await until(lambda: server.open() == 300)
+        for one in flood:
+            one.close()
+
+
+async def test_a_full_lobby_keeps_whole_requests() -> None:
+    """Connections without a whole head lose their places first."""
+    async with serving(replace(PATIENT, lobby=40)) as server:
+        silent = connect_all(server.port, 200, b"")
+        asking = connect_all(server.port, 30, QUICK)
+        assert {status_of(answer) for answer in await receive_all(asking)} == {200}
+        assert server.closed("crowded") > 0
+        assert server.closed("refused") == 0
+        for one in silent:
+            one.close()
+
+
+async def test_requests_of_one_address_leave_room_in_the_lobby() -> None:
+    """Requests beyond half of the lobby get 503 at once; those of another address are all answered."""
+    async with serving(replace(PATIENT, lobby=40)) as server:
+        many = connect_all(server.port, 200, QUICK, address="127.0.0.2")
+        few = connect_all(server.port, 10, QUICK, address="127.0.0.3")
+        answers, others = await asyncio.gather(receive_all(many), receive_all(few))
+        assert {status_of(answer) for answer in others} == {200}
+        refused = [answer for answer in answers if status_of(answer) == 503]
+        assert len(refused) == server.closed("refused") > 0
+        assert all(b"retry-after: 2" in answer and b"PULSE_HTTP_MAX_CONNECTIONS" in answer for answer in refused)
+        assert {status_of(answer) for answer in answers} == {200, 503}
+
+
+async def test_requests_of_a_proxy_wait_when_the_lobby_is_full() -> None:
+    """A trusted proxy speaks for many clients, so none of its requests is refused for their number."""
+    async with serving(replace(PATIENT, lobby=40, trusted=PROXIES)) as server:
+        many = connect_all(server.port, 200, QUICK, address="127.0.0.9")
+        assert {status_of(answer) for answer in await receive_all(many)} == {200}
+        assert server.closed("refused") == 0
+
+
+async def test_a_stalled_tls_handshake_has_the_deadline_of_a_head(tmp_path: Path) -> None:
+    """A client that says nothing, or half of a handshake, counts as a connection and is cut."""
+    ca = PrivateCa(tmp_path)
+    pem = ca.certificate("localhost", "127.0.0.1")
+    limits = replace(PATIENT, connections=8, per_address=8, head_seconds=0.5)
+    async with serving(limits, tls=ServerTls(pem, pem)) as server:
+        stalled = connect_all(server.port, 4, b"") + connect_all(server.port, 4, b"\x16\x03\x01\x02\x00\x01")
+        await until(lambda: server.open() == 8)
+        await receive_all(stalled)
+        await until(lambda: server.open() == 0)
+        assert server.closed("head") == 8
+
+
+async def test_a_stalled_tls_handshake_gives_its_place_to_a_new_connection(tmp_path: Path) -> None:
+    """A handshake that waits for its client is closed for a new connection when all places are in use."""
+    ca = PrivateCa(tmp_path)
+    pem = ca.certificate("localhost", "127.0.0.1")
+    async with serving(replace(PATIENT, connections=8, per_address=8), tls=ServerTls(pem, pem)) as server:
+        stalled = connect_all(server.port, 40, b"")
+        await until(lambda: server.closed("crowded") >= 40 - 8)
+        context = ssl.create_default_context(cafile=ca.file)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+        )
+        writer.write(QUICK)
+        assert status_of(await reader.read()) == 200
+        writer.close()
+        for one in stalled:
+            one.close()
+
+
 async def test_tiny_pieces_are_refused() -> None:
     """Chunks of a byte and thousands of header lines cost the event loop a thousand times their bytes."""
     async with serving(PATIENT) as server:
@@ -301,21 +411,21 @@ def test_an_address_is_what_one_client_has() -> None:
 @pytest.mark.parametrize(
     ("environment", "descriptors", "expected"),
     [
-        ({}, 1 << 20, (1000, 500)),
-        ({}, 1024, (496, 248)),
-        ({"PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS": "0"}, 1024, (496, 496)),
-        ({"PULSE_HTTP_MAX_CONNECTIONS": "100", "PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS": "7"}, 1024, (100, 7)),
-        ({}, 20, (16, 8)),
+        ({}, 1 << 20, (1000, 500, 1000)),
+        ({}, 1024, (496, 248, 256)),
+        ({"PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS": "0"}, 1024, (496, 496, 256)),
+        ({"PULSE_HTTP_MAX_CONNECTIONS": "100", "PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS": "7"}, 1024, (100, 7, 100)),
+        ({}, 20, (16, 8, 16)),
     ],
 )
 def test_connections_leave_descriptors(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], descriptors: int, expected: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], descriptors: int, expected: tuple[int, int, int]
 ) -> None:
-    """Half of the descriptors are for the database, files and outgoing calls."""
+    """A quarter of the descriptors is for the database, files and outgoing calls."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     limits = Limits.of(HttpSettings(), descriptors=descriptors)
-    assert (limits.connections, limits.per_address) == expected
+    assert (limits.connections, limits.per_address, limits.lobby) == expected
 
 
 async def test_every_socket_of_a_process_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,6 +477,7 @@ async def take(request):
     with contextlib.suppress(OSError):
         while True:
             taken.append(os.open("/dev/null", os.O_RDONLY))
+    print("taken", flush=True)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.Event().wait(), 1.5)
     for descriptor in taken:
@@ -397,6 +508,7 @@ async def test_a_process_without_descriptors_waits_quietly() -> None:
         port = int(await process.stdout.readline())
         async with RawConnection(port) as hungry:
             hungry.request("GET", "/take")
+            assert await process.stdout.readline() == b"taken\n"
             idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
             assert (await hungry.read_all()).endswith(b"given back")
         async with RawConnection(port) as client:
@@ -408,5 +520,5 @@ async def test_a_process_without_descriptors_waits_quietly() -> None:
         process.terminate()
         lines = (await process.stdout.read()).splitlines()
         await process.wait()
-    assert 1 <= sum(b"out of system resource" in line for line in lines) <= 5
+    assert 1 <= sum(b'"descriptors":' in line for line in lines) <= 5
     assert len(lines) < 20

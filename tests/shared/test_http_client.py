@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared import tracing
-from services.shared.http_client import AddressRefused, Resolver, is_admitted, resolve_name, traced_client
+from services.shared.destination import is_admitted
+from services.shared.http_client import AddressRefused, Resolver, resolve_name, traced_client
 from tests.support.receiver import Receiver
 
 NOT_PUBLIC = [

@@ -1,7 +1,6 @@
 """What every HTTP server does before its application: headers, Host, probes, framing, certificates, closed pages."""
 
 import asyncio
-import base64
 import hashlib
 import os
 import re
@@ -20,7 +19,6 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve, serve_process, status_app
 from services.shared.settings import EvaluatorSettings, UiSettings
 from services.shared.web import BadCertificate, Hosts, ServerTls, headers_for
-from services.ui_iot.app import create_api
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.refusals import Refusal
 from tests.support import seed
@@ -255,24 +253,34 @@ async def test_an_encoded_path_is_no_probe(api: Api, conn: asyncpg.Connection) -
     assert (await api.client.get("/livez?x=%6C")).status_code == 200
 
 
-async def test_the_page_of_the_documentation_works_offline(api: Api) -> None:
+async def test_the_documentation_needs_nothing_but_this_server(api: Api) -> None:
+    """The page, every file that it names and the document load without a token, and the policy admits them only."""
     response = await api.client.get("/docs")
     page, policy = response.text, response.headers["content-security-policy"]
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
-    assert f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
-    assert "unsafe" not in policy
-    assert re.findall(r"<(?:script|link|img|iframe|form|object)\b|\bsrc=|\bstyle=|\son\w+=|url\(|@import", page) == []
-    assert set(re.findall(r"href='([^']*)'", page)) == {"/openapi.json"}
-    for path, methods in create_api(api.backend).openapi()["paths"].items():
-        assert page.count(f"<code>{path}</code>") >= len(methods)
-    assert "X-Trace-ID" in page
+    assert (response.headers["cache-control"], "unsafe" in policy) == ("no-store", False)
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert re.findall(r"<style\b|\bstyle=|\son\w+=|<script(?! src=)|url\(|@import|//", page) == []
+    named = {*re.findall(r'(?:src|href)="([^"]*)"', page)} - {"data:,"}
+    assert {address.partition("?")[0] for address in named} == {
+        f"docs/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
+    }
+    for address in named:
+        asset = await api.client.get(f"/{address}")
+        assert asset.status_code == 200
+        assert asset.headers["content-type"].startswith("text/css" if ".css" in address else "text/javascript")
+        assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert address.endswith(f"?v={hashlib.sha256(asset.content).hexdigest()[:16]}")
+        assert (await api.client.head(f"/{address}")).status_code == 200
+    start = await api.client.get("/docs/start.js")
+    [document] = re.findall(r'url: "([^"]*)"', start.text)
+    assert (await api.client.get(f"/{document}")).json()["openapi"].startswith("3.")
 
 
 async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     async with open_api(app_url, serve_docs=False, serve_metrics=False) as api:
-        for path in ("/docs", "/openapi.json", "/metrics", "/redoc"):
+        for path in ("/docs", "/docs/start.js", "/openapi.json", "/metrics", "/redoc"):
             assert_problem(await api.call("GET", path), 404)
             assert (await api.client.get(path)).status_code in (401, 404)
         assert (await api.client.get("/readyz")).status_code == 200

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.shared import tracing
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import serve
-from services.ui_iot.http.problems import install_problem_handlers
+from services.ui_iot.http.problem_handlers import install_problem_handlers
 from services.ui_iot.middleware.path_template import PathTemplates
 from services.ui_iot.middleware.trace import TraceMiddleware
 from tests.support.processes import free_port

@@ -21,11 +21,11 @@ READY_SECONDS = 90.0
 
 
 def free_port_base() -> int:
-    """A port that is followed by eight free ones, below those that the kernel gives to clients."""
-    for base in range(20_000 + os.getpid() % 1000 * 10, 32_000, 10):
+    """A port that is followed by twelve free ones, below those that the kernel gives to clients."""
+    for base in range(20_000 + os.getpid() % 500 * 20, 32_000, 20):
         with ExitStack() as held:
             try:
-                for port in range(base + 1, base + 9):
+                for port in range(base + 1, base + 13):
                     held.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError:
                 continue

@@ -11,7 +11,7 @@ import asyncpg
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import SignerKey, VerifierKey

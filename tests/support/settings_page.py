@@ -45,7 +45,6 @@ LOCAL = """\
 | `PULSE_TEST_DDL_CHANGES` | `60` | Changes of views that the exporter must follow in its test. |
 | `PULSE_TEST_SCRAPES` | `120` | Scrapes that must each be one snapshot in theirs. |
 | `PULSE_TEST_HISTORY_ROWS` | `80000` | Finished rows where tests count what queries read; one waits for 80 of them. |
-| `PULSE_TEST_WORKER_RESTARTS` | `30` | Workers that the test of several workers kills and starts anew. |
 | `PULSE_TEST_HTTP_REQUESTS` | `600` | Requests that the HTTP metrics are compared with. |
 | `PULSE_TEST_HOSTILE_REQUESTS` | `3000` | Hostile requests that must make no series. |
 | `PULSE_TEST_GENERATED_APPS` | `60` | Applications by chance whose routes the path label is compared with. |

@@ -241,11 +241,14 @@ def test_the_document_says_that_members_are_closed(operations: list[Operation]) 
                 if name not in ("examples", "example"):
                     yield from objects(part, operation)
 
+    closed = 0
     for operation in operations:
         content = operation.described.get("requestBody", {}).get("content", {})
         assert content.keys() <= {"application/json"}
         for found in objects([media["schema"] for media in content.values()], operation):
             assert found.get("additionalProperties") is False, (operation.path, found.get("title"))
+            closed += 1
+    assert closed > 20
 
 
 def test_every_change_takes_preconditions_and_every_post_a_key(operations: list[Operation]) -> None:
@@ -333,6 +336,7 @@ async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
 ) -> None:
     """Two changes wait for the lanes, one with If-Match: had it the row already, each would wait for the other."""
     guarded = [one for one in operations if "If-Match" in one.headers and one.method != "DELETE"]
+    assert len(guarded) >= 7
     other = await asyncpg.connect(database_url)
     try:
         for operation in guarded:

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse
 from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.user_tokens import UserTokens
-from services.ui_iot.limits.failure_limit import FailureLimit
 from tests.support import seed
 from tests.support.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
 from tests.support.auth_trail import events

@@ -4,7 +4,6 @@ import ast
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from services.shared.audit import AuditBlocked
 from services.shared.db import Actor
@@ -52,7 +51,7 @@ class Trail:
 
 def open_context(trail: Any, principal: Principal | None = ALICE, method: str = "GET") -> RequestContext:
     """Return the context of a new request."""
-    metrics = ProcessMetrics("ui_iot", CollectorRegistry())
+    metrics = ProcessMetrics("ui_iot")
     scope = {"type": "http", "method": method, "path": "/api/v1/alerts"}
     context = RequestContext(scope, None, audit=trail, metrics=metrics)
     assert find_context(scope) is context

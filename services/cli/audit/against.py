@@ -16,11 +16,11 @@ from uuid import UUID
 from services.cli.audit.asking import record_read
 from services.cli.errors import CommandFailed
 from services.shared import db
-from services.shared.sealed_log.block_store import LONG_SECONDS
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
+from services.shared.sealed_log.database import LONG_SECONDS, read_tombstones
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.note import VerifierKey
-from services.shared.sealed_log.tombstones import ReleasedMonth, read_tombstones
+from services.shared.sealed_log.tombstone import Tombstone
 
 PROGRAM = Path(__file__).parents[3] / "docs" / "verify_export.py"
 
@@ -89,7 +89,7 @@ async def compare_export(
     """Record the read, then yield the exported rows that the database no longer holds unchanged."""
     await record_read(pool, {"against": export.name, **export.asked}, export.events, export.asked.get("tenant"))
     lost = [entry for entry in entries if entry.lost is not None]
-    stones: list[ReleasedMonth] | None = None
+    stones: list[Tombstone] | None = None
     for block in export.blocks:
         header = await pool.fetchrow("select leaf_hash from audit.block_headers where block_no = $1", block.number)
         if header is None or header["leaf_hash"] != _program().block_hash(block.line):
@@ -105,7 +105,7 @@ async def compare_export(
             yield Broken(f"{fault} ({export.name} has it as it was sealed)", block_no=block.number)
 
 
-def _covers(stone: ReleasedMonth, block: ExportedBlock) -> bool:
+def _covers(stone: Tombstone, block: ExportedBlock) -> bool:
     month = date.fromisoformat(block.line["segment"])
     return stone.segment == month and stone.first_block <= block.number <= stone.last_block
 

@@ -16,7 +16,7 @@ from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent

@@ -11,7 +11,7 @@ from typing import Any
 from services.cli.errors import CommandFailed
 from services.ops_worker.sealing.standing import LogBroken, check_head, recorded_site
 from services.shared import db, tracing
-from services.shared.sealed_log.appending import Lease, Remembered, append_entry
+from services.shared.sealed_log.appending import AppendMemory, Lease, append_entry
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.key_file import KeyFile
@@ -98,7 +98,7 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
         raise CommandFailed("the log grew meanwhile: another process seals it")
     with tracing.use_trace_id(None):
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
-            memory = Remembered(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
+            memory = AppendMemory(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
             added = await append_entry(
                 connection, lease, frontier, head["snapshot"], entry, key, memory, actor_type="user"
             )

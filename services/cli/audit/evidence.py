@@ -11,8 +11,8 @@ from services.cli.audit.paths import Place, RowTree, subtrees_of_path, tree_path
 from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.block_store import LONG_SECONDS, Range, batches, read_blocks_of
 from services.shared.sealed_log.contents import Group, Pass, fault_of, passes_of, sort_rows, sorter
+from services.shared.sealed_log.database import LONG_SECONDS, Range, batches, read_blocks_of
 from services.shared.sealed_log.note import Checkpoint
 from services.shared.sealed_log.tree import HASH_BYTES, root_from_path, split
 

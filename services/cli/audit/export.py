@@ -20,7 +20,7 @@ from services.cli.audit.progress import show_progress
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.kept import Kept, read_kept
 
 Advance = Callable[[int], None]

@@ -13,7 +13,7 @@ from services.cli.audit.asking import record_read
 from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.visible_text import escape_json, terminal_text
-from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.routes.audit import AuditFilter
 
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.2
 class Tail:
     """What is shown of whom. place: right after what was shown."""
 
-    reading: Reading
+    reading: TrailReading
     tenant_id: str | None
     place: Place | None
     from_beginning: bool
@@ -43,7 +43,7 @@ class Tail:
         except ValidationError as error:
             fault = error.errors()[0]
             raise CommandFailed(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
-        return cls(reading=Reading(matching=matching.matching()), place=place, **rest)
+        return cls(reading=TrailReading(matching=matching.matching()), place=place, **rest)
 
     @property
     def cursor(self) -> str | None:
@@ -54,7 +54,7 @@ class Tail:
         """Show events until there are no more, or for ever."""
         await record_read(pool, {"tenant_id": self.tenant_id, **self.reading.matching}, None, self.tenant_id)
         if self.place is None and not self.from_beginning:
-            self.place = (await self._read(pool, Reading(matching={}, newest_first=True, limit=1))).end
+            self.place = (await self._read(pool, TrailReading(matching={}, newest_first=True, limit=1))).end
         task = asyncio.current_task()
         # Python 3.11's wait_for, which the driver uses, swallows a Ctrl-C that comes together with an answer.
         while task is None or not task.cancelling():
@@ -70,7 +70,7 @@ class Tail:
                 await asyncio.sleep(LOOK_SECONDS)
         raise asyncio.CancelledError
 
-    async def _read(self, pool: db.Pool, reading: Reading) -> Stretch:
+    async def _read(self, pool: db.Pool, reading: TrailReading) -> Stretch:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
             return await reading.of_all(connection, self.place, tenant_id=self.tenant_id)
 

@@ -21,7 +21,7 @@ from services.cli.audit.witness import Witness, is_elsewhere, read_memory
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.contents import count_of
 from services.shared.sealed_log.kept import empty_files, read_kept
 from services.shared.sealed_log.verification import Report, Verification

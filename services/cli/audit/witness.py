@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.cli.audit.entries import committed
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.memory import MemoryFault

@@ -28,7 +28,7 @@ from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.log_files import last_message, trim
 from services.local.stack import hints
 from services.local.stack.obstacles import check_free, stop_leftovers
-from services.local.stack.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster
+from services.local.stack.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster, kind_of
 from services.local.stack.screen import Screen
 from services.local.stack.supervise import Child, Supervisor
 
@@ -36,6 +36,19 @@ READY_SECONDS = 90.0
 SHORT_RUNS_THAT_MEAN_NEVER = 4
 JOURNEY_SECONDS = 15.0
 TRIM_SECONDS = 5.0
+
+_NO_TLS = (
+    "the stack asks its processes over http on this machine: unset PULSE_TLS_CERT_FILE and PULSE_TLS_KEY_FILE"
+    " here, and set them for each process where you start them one by one"
+)
+# If a setting were ignored, /metrics would be open where its owner believes it is not.
+_REFUSED = {
+    "PULSE_METRICS_PORT": "PULSE_METRICS_PORT is one port and the stack has six processes: unset it here, and set it"
+    " for each process where you start them one by one",
+    "PULSE_TLS_CERT_FILE": _NO_TLS,
+    "PULSE_TLS_KEY_FILE": _NO_TLS,
+    "PULSE_UI_WORKERS": "PULSE_UI_WORKERS was replaced: unset it, and use ./pulse up --ui-processes N",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +63,16 @@ class Options:
 
 def run_stack(home: Home, options: Options, screen: Screen) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises CommandFailed, and AlreadyHeldError when it runs already."""
-    if os.environ.get("PULSE_METRICS_PORT"):
-        # Passed over, it would leave /metrics where its owner does not want it.
-        raise CommandFailed(
-            "PULSE_METRICS_PORT is one port and the stack has six processes: unset it here, and set it for each"
-            " process where you start them one by one"
-        )
-    if os.environ.get("PULSE_TLS_CERT_FILE") or os.environ.get("PULSE_TLS_KEY_FILE"):
-        raise CommandFailed(
-            "the stack asks its processes over http on this machine: unset PULSE_TLS_CERT_FILE and PULSE_TLS_KEY_FILE"
-            " here, and set them for each process where you start them one by one"
-        )
+    for name, reason in _REFUSED.items():
+        if os.environ.get(name):
+            raise CommandFailed(reason)
     with hold(home.lock):
         stop_leftovers(home)
-        names = [*SERVICES, *([SINK] if options.demo else [])]
-        check_free({name: options.ports[name] for name in names}, host=options.ports.host)
+        chosen = options.ports
+        wanted = {name: chosen[name] for name in [*SERVICES, *([SINK] if options.demo else [])]}
+        if chosen.ui_processes > 1:
+            wanted |= {f"the metrics of {name}": chosen.metrics(name) for name in chosen.services if "ui_iot" in name}
+        check_free(wanted, host=chosen.host)
         asyncio.run(Stack(home, options, screen).run())
 
 
@@ -109,8 +117,8 @@ class Stack:
                 sink_url = self._options.ports.url(SINK)
                 await seed(pool, self._home, sink_url=sink_url, devices=self._options.devices)
             children.append(self._supervisor.start(roster.sink(secret=sink_secret(self._home))))
-        for name in SERVICES:
-            role_url = given_url or database.as_role(url, ROLES[name])
+        for name in self._options.ports.services:
+            role_url = given_url or database.as_role(url, ROLES[kind_of(name)])
             spec = roster.service(name, database_url=role_url, demo=self._options.demo)
             children.append(self._supervisor.start(spec))
         await self._until_ready(children)
@@ -176,7 +184,7 @@ class Stack:
         """Those that bring work first, the database last."""
         self._screen.note("Stopping.")
         await self._supervisor.stop([FLEET])
-        await self._supervisor.stop([*SERVICES])
+        await self._supervisor.stop(self._options.ports.services)
         await self._supervisor.stop([SINK, POSTGRES])
         if self._server is not None:
             self._server.release()
@@ -205,4 +213,4 @@ def _reason(child: Child) -> str:
 
 def _state(child: Child) -> ProcessState:
     name = child.spec.name
-    return ProcessState(name, child.pid, child.spec.port, child.ready, child.restarts, MODULES.get(name))
+    return ProcessState(name, child.pid, child.spec.port, child.ready, child.restarts, MODULES.get(kind_of(name)))

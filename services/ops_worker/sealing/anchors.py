@@ -65,11 +65,6 @@ class FileAnchor:
         path = self._directory / TOMBSTONES
         return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
 
-    def newest_first(self) -> Iterator[str]:
-        """The checkpoints that were kept, the newest first."""
-        for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
-            yield from reversed(split_notes(path.read_text(encoding="utf-8", errors="replace")))
-
     def newest_of_each_day(self) -> Iterator[tuple[str, str]]:
         """Yield the name of each file of checkpoints and the newest note in it, the newest file first."""
         for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from services.ops_worker.sealing.consistency import grew_from
 from services.ops_worker.sealing.standing import LogBroken, check_head, check_installation, is_lost, two_histories
 from services.shared.db import Connection, Pool
-from services.shared.sealed_log.appending import Remembered
-from services.shared.sealed_log.consistency import grew_from
+from services.shared.sealed_log.appending import AppendMemory
 from services.shared.sealed_log.entry import Entry, Extent, open_entry
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import Alarm, Intent, Memory, MemoryFault
@@ -66,7 +66,7 @@ class History:
             raise LogBroken(alarm.message)
         self._lost = frozenset(one for one in doubtful if is_lost(one, entries))
 
-    async def check(self, connection: Connection, head: Mapping[str, Any]) -> tuple[Frontier, Remembered]:
+    async def check(self, connection: Connection, head: Mapping[str, Any]) -> tuple[Frontier, AppendMemory]:
         """Return the frontier to go on from and the memory to go through, which is up to date.
 
         Its pending checkpoint, if any, is not in the log and follows its head. Raises LogBroken, MemoryFault.
@@ -85,7 +85,7 @@ class History:
             self._known = kept or self._known
         if note is not None:
             self.seen = open_checkpoint(note, self._verifiers())
-        return frontier, Remembered(self.keys.memory, self._known, note, memory.installation)
+        return frontier, AppendMemory(self.keys.memory, self._known, note, memory.installation)
 
     async def keep_alarm(self, message: str) -> None:
         """Remember why nothing is signed, until a person has declared what was lost."""

@@ -34,8 +34,8 @@ from services.ops_worker.sealing.status import SealingStatus
 from services.shared import tracing
 from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Connection, Pool
 from services.shared.sealed_log.appending import (
+    AppendMemory,
     Lease,
-    Remembered,
     append,
     append_entry,
     append_intent,
@@ -64,15 +64,6 @@ class Sealer:
 
     def __post_init__(self) -> None:
         self.history = History(self.keys)
-
-    @property
-    def seen(self) -> Checkpoint | None:
-        """The newest checkpoint that this process knows from elsewhere than its memory: of an anchor, or its own."""
-        return self.history.seen
-
-    @seen.setter
-    def seen(self, checkpoint: Checkpoint | None) -> None:
-        self.history.seen = checkpoint
 
     async def seal(self, pool: Pool) -> int:
         """Run one pass; return the rows sealed, 0 when there were none or this process may not seal."""
@@ -185,7 +176,7 @@ class Sealer:
         return rows
 
     async def _append_again(
-        self, connection: Connection, lease: Lease, frontier: Frontier, memory: Remembered, intent: Intent
+        self, connection: Connection, lease: Lease, frontier: Frontier, memory: AppendMemory, intent: Intent
     ) -> Checkpoint | None:
         """Append what was signed and is not in the log: a process or its connection ended in between."""
         await check_rows(connection, intent)
@@ -203,7 +194,7 @@ class Sealer:
         site: Site,
         announcement: Announcement,
         key: SignerKey,
-        memory: Remembered,
+        memory: AppendMemory,
     ) -> Checkpoint | None:
         before = recorded_site(head, self._verifiers()) or site
         entry = Entry(

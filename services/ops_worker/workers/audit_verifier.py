@@ -19,7 +19,7 @@ from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.ops_worker.workers.layer_check import LayerCheckFailed
 from services.shared import tracing
 from services.shared.db import Pool
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.kept import Kept, open_kept
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import BadNote, VerifierKey

@@ -5,10 +5,10 @@ TLS handshake, a head, a body, an answer that is not read) has a deadline. It is
 needs its place: the one that has waited longest goes first. Connections whose request is being answered stay.
 """
 
+from services.shared.door.acceptor import Acceptor
 from services.shared.door.doorman import Door
 from services.shared.door.framing import ManySmallChunks
 from services.shared.door.limits import Limits
-from services.shared.door.listening_socket import ListeningSocket
 from services.shared.door.protocol import DoorProtocol
 
-__all__ = ["Door", "DoorProtocol", "Limits", "ListeningSocket", "ManySmallChunks"]
+__all__ = ["Acceptor", "Door", "DoorProtocol", "Limits", "ManySmallChunks"]

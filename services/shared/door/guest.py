@@ -37,7 +37,7 @@ class Peer:
 class Guest:
     """A connection with its place. members and waiting: the door's sets that it belongs to."""
 
-    __slots__ = ("_close", "_door", "_members", "_peer", "_waiting", "descriptor", "due", "held")
+    __slots__ = ("_close", "_door", "_members", "_peer", "_waiting", "descriptor", "due", "has_sent", "held")
 
     Close = Callable[[], None]
 
@@ -59,6 +59,8 @@ class Guest:
         self.descriptor = descriptor
         self.held: Held | None = None
         """The protocol; None until the TLS handshake is done."""
+        self.has_sent = False
+        """Whether a request head is there that the process has not read yet."""
         self.due: float | None = None
         """When the connection is closed unless its client goes on; None while it is the process's turn."""
         members[self] = None
@@ -90,7 +92,7 @@ class Guest:
 
     def is_ours(self) -> bool:
         """Return whether the process itself keeps the client from sending."""
-        return self.held is not None and self.held.is_ours()
+        return self.has_sent or (self.held is not None and self.held.is_ours())
 
     def check(self, now: float, *, send_seconds: float) -> str | None:
         """Close the connection if it is late; return the deadline's name."""

@@ -19,10 +19,11 @@ _PREFIX_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts, seconds and rates; trusted: networks of proxies, to which the limit per address does not apply."""
+    """Counts, seconds and rates. trusted: networks of proxies, which have no limit per address. lobby: see Lobby."""
 
     connections: int = 1000
     per_address: int = 500
+    lobby: int = 64
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     body_bytes_per_second: float = 16_384.0
@@ -34,7 +35,8 @@ class Limits:
     def of(cls, settings: HttpSettings, *, descriptors: int | None = None) -> Self:
         """Return the limits of a process; descriptors: how many it may open, by default what the system allows.
 
-        Connections take half of the descriptors at most, so that the database, files and outgoing calls have theirs.
+        Connections take half of the descriptors at most and the lobby a quarter, so that the database, files and
+        outgoing calls have theirs.
         """
         descriptors = _descriptors() if descriptors is None else descriptors
         connections = min(settings.http_max_connections, max(_FEWEST, descriptors // 2 - RESERVE))
@@ -42,6 +44,7 @@ class Limits:
         return cls(
             connections=connections,
             per_address=max(1, connections // 2) if per_address is None else per_address or connections,
+            lobby=min(connections, max(_FEWEST, descriptors // 4)),
             head_seconds=settings.http_head_seconds,
             body_seconds=settings.http_body_seconds,
             body_bytes_per_second=settings.http_body_bytes_per_second,

@@ -4,19 +4,17 @@ import asyncio
 from typing import Any
 
 import h11
-import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from services.shared import tracing
 from services.shared.door.doorman import Door
 from services.shared.door.framing import MOST_HEADER_LINES, BoundedConnection
 from services.shared.door.guest import Guest
-from services.shared.web import PROBE_PATHS, has_path, headers_for
+from services.shared.door.problem import busy_problem, problem
+from services.shared.web import PROBE_PATHS, has_path
 
-_RETRY_SECONDS = 2
 # Longest rest of a body that is read after an early answer, so that the client gets to read that answer.
 _MOST_UNREAD_BYTES = 16 * 1024 * 1024
 
@@ -55,6 +53,7 @@ class DoorProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and note what is still missing."""
+        self._guest.has_sent = False
         if self.conn.their_state is h11.IDLE and not self.conn.count_lines(data):
             self.send_problem(431, "Request Header Fields Too Large", f"A head may have {MOST_HEADER_LINES} lines.")
             return
@@ -121,7 +120,7 @@ class DoorProtocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return None
-        trace_id, headers, body = _problem(status, title, detail, scheme=self.scheme or "http")
+        trace_id, headers, body = problem(status, title, detail, scheme=self.scheme or "http")
         response = h11.Response(status_code=status, headers=headers, reason=title.encode())
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
@@ -163,29 +162,6 @@ class DoorProtocol(H11Protocol):
             await app(scope, receive, send)
             return
         self._door.note("busy")
-        detail = "All connections are in use (PULSE_HTTP_MAX_CONNECTIONS, PULSE_HTTP_MAX_CONNECTIONS_PER_ADDRESS)."
-        _, headers, body = _problem(503, "Service Unavailable", detail, scheme=scope["scheme"])
-        headers.append((b"retry-after", str(_RETRY_SECONDS).encode()))
+        headers, body = busy_problem(scope["scheme"])
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-def _problem(status: int, title: str, detail: str, *, scheme: str) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
-    """Return trace id, headers and body of a problem that ends its connection."""
-    trace_id = tracing.start().trace_id
-    document = {
-        "type": f"urn:pulse:problem:{title.lower().replace(' ', '-')}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "trace_id": trace_id,
-    }
-    body = orjson.dumps(document)
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-trace-id", trace_id.encode()),
-        (b"connection", b"close"),
-        *headers_for(scheme),
-    ]
-    return trace_id, headers, body

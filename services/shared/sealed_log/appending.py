@@ -20,10 +20,10 @@ _EVENTS = {"key": "audit.key_changed", "loss": "audit.loss_declared"}
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """The memory that an append goes through.
+class AppendMemory:
+    """The sealer's memory during an append.
 
-    head: note over the blocks that are there, None without any. installation: id of the one whose log it is.
+    head: note over the present blocks, None without any. installation: id of the log's installation.
     """
 
     file: MemoryFile
@@ -34,7 +34,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to append. number: fence, raised with each new holder."""
+    """The right to append. number: a fence that each new holder raises."""
 
     holder: str
     number: int
@@ -46,11 +46,11 @@ async def append(
     frontier: tree.Frontier,
     blocks: Sequence[Block],
     key: SignerKey,
-    memory: Remembered,
+    memory: AppendMemory,
     *,
     event: Mapping[str, Any] | None = None,
 ) -> Checkpoint | None:
-    """Append blocks after those of the frontier and sign; None, and nothing done, when another process was first.
+    """Append blocks after those of the frontier, and sign; return None if another process appended first.
 
     Raises MemoryFault.
     """
@@ -71,7 +71,7 @@ def sign(
     key: SignerKey,
     event: Mapping[str, Any] | None,
 ) -> Intent:
-    """Return the checkpoint over the blocks of a frontier and those that follow; the frontier grows by them."""
+    """Return the signed checkpoint over a frontier and further blocks, which are added to the frontier."""
     for block in blocks:
         deque(frontier.append(block.leaf()), maxlen=0)
     rows = blocks[-1].first_position + blocks[-1].row_count
@@ -90,9 +90,9 @@ def sign(
 
 
 async def append_intent(
-    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: Remembered
+    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: AppendMemory
 ) -> Checkpoint | None:
-    """Append what is pending in the memory, for the first time or again; None when another process was first."""
+    """Append the pending blocks of the memory, possibly again; return None if another process appended first."""
     nodes = [node for block in intent.blocks for node in frontier.append(bytes.fromhex(block["leaf_hash"]))]
     appended: bool = await connection.fetchval(
         "select audit.append_blocks($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -107,7 +107,7 @@ async def append_intent(
     )
     if not appended:
         return None
-    # Another process that shares the file may have seen the commit and done the same.
+    # Another process with the same file may have seen the commit and replaced it already.
     await asyncio.to_thread(
         memory.file.replace, memory.known, Memory(intent.signed["note"], installation=memory.installation)
     )
@@ -121,11 +121,11 @@ async def append_entry(
     snapshot: str,
     entry: Entry,
     key: SignerKey,
-    memory: Remembered,
+    memory: AppendMemory,
     *,
     actor_type: str = "service",
 ) -> Checkpoint | None:
-    """Append an entry, recorded as an event; None, and nothing done, when another process was first."""
+    """Append an entry and its audit event; return None if another process appended first."""
     note = key.sign(entry.text())
     block = Block.of_entry(
         entry.size, note=note, snapshot=snapshot, position=entry.row_count, made_at=entry.made_at, lease=lease.number
@@ -158,7 +158,7 @@ def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: in
             row_count=sum(piece["row_count"] for piece in month),
             min_timestamp=min(piece["min_timestamp"] for piece in month),
             max_timestamp=max(piece["max_timestamp"] for piece in month),
-            # Every piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
+            # Each piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
             rows_root=tree.root_of([tree.root_of(tree.split(piece["leaves"])) for piece in month]),
             sealed_at=month[0]["sealed_at"],
             epoch=epoch,

@@ -1,4 +1,4 @@
-"""Changes over HTTP: preconditions, idempotency key and effect of a request share one transaction."""
+"""Changes of resources: the preconditions, idempotency key and effect of a request share one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from services.ui_iot.resources.resource import Resource
 
 Show = Callable[[Connection], Awaitable[dict[str, Any]]]
 Prepare = Callable[[Connection], Awaitable[Any]]
-"""Makes an argument in the transaction of the change."""
+"""Computes an argument in the transaction of the change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A change on behalf of the caller. key: None when the request may have its effect again."""
+class ResourceChange:
+    """A change on behalf of the caller. key: None if a repeated request takes effect again."""
 
     api: Backend
     caller: Principal
@@ -29,7 +29,7 @@ class Change:
     key: IdempotencyKey | None = None
 
     async def create(self, query: str, *arguments: Any, once: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return what one function call made, with the members that are shown once."""
+        """Return the resource that one function call created. once: members that only this answer shows."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
             made: dict[str, Any] = await connection.fetchval(query, *await _prepared(connection, arguments))
@@ -46,12 +46,12 @@ class Change:
         once: Mapping[str, Any] | None = None,
         show: Show | None = None,
     ) -> dict[str, Any]:
-        """Return the resource as one function call left it; show: reads it where the function does not return it."""
+        """Return the resource after one function call. show: reads the answer if the function does not return it."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
             if self.preconditions.are_set:
                 tag = await resource.lock(connection, identity)
-                if tag is not None:  # without one the function says what there is not
+                if tag is not None:  # for a missing resource, the function raises the error
                     self.preconditions.check_change(tag)
             prepared = await _prepared(connection, arguments)
             changed: dict[str, Any] = await connection.fetchval(query, identity, *prepared)
@@ -94,8 +94,8 @@ async def _changing(
     api: Api,
     caller: Caller,
     _if_match: Annotated[str | None, _IF_MATCH] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions.read(request))
 
 
 async def _creating(
@@ -103,8 +103,8 @@ async def _creating(
     api: Api,
     caller: Caller,
     _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
 
 
 async def _acting(
@@ -113,11 +113,11 @@ async def _acting(
     caller: Caller,
     _if_match: Annotated[str | None, _IF_MATCH] = None,
     _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
+) -> ResourceChange:
+    return ResourceChange(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
 
 
-# PATCH and DELETE of a resource, POST to a list, POST to a resource.
-Changing = Annotated[Change, Depends(_changing)]
-Creating = Annotated[Change, Depends(_creating)]
-Acting = Annotated[Change, Depends(_acting)]
+# Dependencies for PATCH and DELETE of a resource, POST to a list, and POST to a resource.
+Changing = Annotated[ResourceChange, Depends(_changing)]
+Creating = Annotated[ResourceChange, Depends(_creating)]
+Acting = Annotated[ResourceChange, Depends(_acting)]

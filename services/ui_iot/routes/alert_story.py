@@ -5,47 +5,23 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, select, table
+from sqlalchemy import select
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import PathId, shown
-from services.ui_iot.resources.resource import fetch
+from services.ui_iot.resources.views import api_view, fetch
 from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-# An alert that flaps for weeks has more; the trace and the audit trail hold them all.
+# An alert that flaps for weeks has more events. The trace and the audit trail have them all.
 MOST_EVENTS = 200
 MOST_DECISIONS = 1000
 
-_EVENTS = table(
-    "alert_events",
-    Column("alert_id", BigInteger),
-    Column("event_id", BigInteger),
-    *(Column(name) for name in ("kind", "occurred_at", "actor", "message", "value", "changes")),
-    *(Column(name) for name in ("channel_id", "step_number", "trace_id")),
-    schema="api",
-)
-_SUPPRESSIONS = table(
-    "suppressions",
-    Column("alert_id", BigInteger),
-    Column("suppression_id", BigInteger),
-    *(Column(name) for name in ("event_id", "channel_id", "reason", "recorded_at")),
-    schema="api",
-)
-_DECISIONS = table(
-    "decisions",
-    Column("alert_id", BigInteger),
-    *(Column(name, BigInteger) for name in ("event_id", "channel_id")),
-    *(Column(name) for name in ("channel_name", "decision", "reason", "route_id", "job_id", "paused_until")),
-    *(Column(name) for name in ("last_error", "decided_at")),
-    schema="api",
-)
 _EVENT_SHOWN: dict[str, Any] = {
     "event_id": 77,
     "kind": "opened",
@@ -129,6 +105,11 @@ class Decision(BaseModel):
     decided_at: datetime
 
 
+_EVENTS = api_view("alert_events", AlertEvent, "alert_id")
+_SUPPRESSIONS = api_view("suppressions", Suppression, "alert_id", "suppression_id")
+_DECISIONS = api_view("decisions", Decision, "alert_id")
+
+
 class AlertStory(Alert):
     """An alert with its history and, for each event and channel, what was decided."""
 
@@ -144,9 +125,7 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
     """Return an alert with its history, its notifications and the reason for each channel that got none."""
 
     async def read(connection: Connection) -> dict[str, Any]:
-        alerts = await fetch(connection, RESOURCE.select(alert_id))
-        if not alerts:
-            raise NotFound(f"There is no alert {alert_id}.")
+        alert = await RESOURCE.get(connection, alert_id)
         events = select(_EVENTS).where(_EVENTS.c.alert_id == alert_id).order_by(_EVENTS.c.event_id)
         suppressions = (
             select(_SUPPRESSIONS).where(_SUPPRESSIONS.c.alert_id == alert_id).order_by(_SUPPRESSIONS.c.suppression_id)
@@ -157,7 +136,7 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
             .order_by(_DECISIONS.c.event_id, _DECISIONS.c.channel_id)
         )
         return {
-            **alerts[0],
+            **alert,
             "events": await fetch(connection, events.limit(MOST_EVENTS)),
             "suppressions": await fetch(connection, suppressions.limit(MOST_EVENTS)),
             "decisions": await fetch(connection, decisions.limit(MOST_DECISIONS)),

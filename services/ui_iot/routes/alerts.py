@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Column, DateTime, Text, table
 
 from services.ui_iot.auth.guard import OPERATORS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -25,30 +24,11 @@ from services.ui_iot.resources.fields import (
     example,
     shown,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-_ALERT_COLUMNS = (
-    *(
-        "alert_id",
-        "fingerprint",
-        "rule_id",
-        "rule_name",
-        "device_id",
-        "device_name",
-        "metric",
-        "severity",
-        "status",
-        "message",
-        "value",
-    ),
-    *("opened_at", "acknowledged_at", "acknowledged_by", "closed_at", "close_reason", "silenced_until", "trace_id"),
-)
-_TYPES: dict[str, Any] = {"alert_id": BigInteger, "rule_id": BigInteger, "opened_at": DateTime(timezone=True)}
-ALERTS = table("alerts", *(Column(name, _TYPES.get(name, Text)) for name in _ALERT_COLUMNS), schema="api")
-_ORDER = Order("alerts", ((ALERTS.c.alert_id, ID),), descending=True)
 SHOWN: dict[str, Any] = {
     "alert_id": 42,
     "fingerprint": "rule:7:boiler-1",
@@ -97,15 +77,7 @@ class Alert(Versioned):
     trace_id: str | None
 
 
-RESOURCE = Resource("alert", ALERTS, ALERTS.c.alert_id, Alert)
-
-
-class AlertPage(BaseModel):
-    """A page of alerts."""
-
-    model_config = shown(items=[SHOWN], next_cursor=None)
-    items: list[Alert]
-    next_cursor: str | None
+RESOURCE = Resource("alert", Alert, view="alerts", key="alert_id", newest_first=True)
 
 
 class AlertQuery(PageQuery):
@@ -143,15 +115,15 @@ class Silence(BaseModel):
     until: Moment | None
 
 
-@router.get("", response_model=AlertPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Query()]) -> dict[str, Any]:
     """List the alerts, newest first."""
-    statement = where_equal(ALERTS, query, "status", "severity", "rule_id", "device_id", "metric", "trace_id")
+    opened_at, conditions = RESOURCE.view.c.opened_at, []
     if query.opened_since is not None:
-        statement = statement.where(ALERTS.c.opened_at >= query.opened_since)
+        conditions.append(opened_at >= query.opened_since)
     if query.opened_until is not None:
-        statement = statement.where(ALERTS.c.opened_at < query.opened_until)
-    return await api.page(caller, statement, order=_ORDER, page=query)
+        conditions.append(opened_at < query.opened_until)
+    return await api.page(caller, RESOURCE, query, *conditions)
 
 
 @router.post(

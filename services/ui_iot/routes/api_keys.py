@@ -5,8 +5,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, Field
-from sqlalchemy import BigInteger, Column, Text, table
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
@@ -16,26 +14,11 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Name, PathId, changes, example, shown
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/api-keys", tags=["api-keys"], route_class=GuardedRoute)
 
-_KEYS = table(
-    "api_keys",
-    Column("key_id", BigInteger),
-    Column("name", Text),
-    Column("role", Text),
-    Column("scopes", ARRAY(Text)),
-    Column("created_at"),
-    Column("created_by", Text),
-    Column("expires_at"),
-    Column("last_used_at"),
-    Column("revoked_at"),
-    Column("revoked_by", Text),
-    schema="api",
-)
-_ORDER = Order("api-keys", ((_KEYS.c.key_id, ID),))
 _EXAMPLE: dict[str, Any] = {"name": "Stock system", "role": "viewer", "scopes": ["alerts:read", "devices:read"]}
 _SHOWN: dict[str, Any] = {
     **_EXAMPLE,
@@ -104,15 +87,7 @@ class ApiKeyWithSecret(ApiKey):
     key: str
 
 
-_RESOURCE = Resource("API key", _KEYS, _KEYS.c.key_id, ApiKey)
-
-
-class ApiKeyPage(BaseModel):
-    """A page of keys."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[ApiKey]
-    next_cursor: str | None
+_RESOURCE = Resource("API key", ApiKey, view="api_keys", key="key_id")
 
 
 class ApiKeyQuery(PageQuery):
@@ -122,10 +97,10 @@ class ApiKeyQuery(PageQuery):
     """Only keys of this role."""
 
 
-@router.get("", response_model=ApiKeyPage, responses=problems(), openapi_extra=allow(ADMINS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(ADMINS))
 async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, Query()]) -> dict[str, Any]:
     """List the keys by key_id, also those that have ended."""
-    return await api.page(caller, where_equal(_KEYS, query, "role"), order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit.trail import Reading, read_place, write_place
+from services.ui_iot.audit.trail import TrailReading, read_place, write_place
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
@@ -116,7 +116,7 @@ class AuditFilter(BaseModel):
     """Only events before this time."""
 
     def matching(self) -> dict[str, Any]:
-        """The conditions that are set, as JSON values."""
+        """Return the filters that are set, as JSON values."""
         return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
 
@@ -128,7 +128,7 @@ class AuditQuery(AuditFilter, PageQuery):
 
 
 async def record_read(api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
-    """Write to the trail that it is read, before anybody sees it. events: None when they are still to come."""
+    """Record a read of the trail before its events are shown. events: their number, or None if not known yet."""
     await api.audit.record(
         AuditEvent(
             event_type="audit.read",
@@ -156,7 +156,7 @@ async def list_audit_events(api: Api, caller: Caller, query: Annotated[AuditQuer
     then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
     it quick. Reading is an audit event too; repeated reads share one within a minute.
     """
-    reading = Reading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
+    reading = TrailReading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)
     found = await api.read(caller, lambda connection: reading.of_tenant(connection, place))
     await record_read(api, caller, query, len(found.events))

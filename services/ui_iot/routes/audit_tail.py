@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit.tails import Seat
-from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 HEARTBEAT_SECONDS = 15.0
-# A tail ends within 5 s of the revocation of its token or key, as every other use of them does.
+# A tail ends within 5 s after its token or key was revoked, like every other use of both.
 CHECK_SECONDS = 1.0
-# A session that goes on is told anew.
+# A tail that lasts is recorded again after this time.
 RENEWAL_SECONDS = 3600.0
 
 Cursor = Annotated[str, Field(max_length=LONGEST_CURSOR)]
@@ -55,7 +55,7 @@ class EventStream(StreamingResponse):
 
 
 @dataclass(slots=True)
-class Tail:
+class AuditTail:
     """One client's tail. place: right after what it was sent."""
 
     api: Backend
@@ -70,7 +70,7 @@ class Tail:
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
         at_end = self.place is None and self.query.start == "end"
-        found = await self.read(Reading(matching={}, newest_first=at_end, limit=1))
+        found = await self.read(TrailReading(matching={}, newest_first=at_end, limit=1))
         if at_end:
             self.place = found.end
 
@@ -79,7 +79,7 @@ class Tail:
 
         Nothing is read before the client has taken what was sent, and no transaction is open meanwhile.
         """
-        reading = Reading(matching=self.query.matching())
+        reading = TrailReading(matching=self.query.matching())
         told_at = beaten_at = time.monotonic()
         yield ": the audit trail in sealed order\n\n"
         while not (self.api.tails.stopping or self.seat.is_ended):
@@ -100,25 +100,25 @@ class Tail:
                     try:
                         await self.record()
                     except AuditBlocked:
-                        # Nobody reads on unrecorded; the client comes back with its place, and is told why then.
+                        # An unrecorded read must end. The client reconnects with its place and gets the reason.
                         return
                     told_at = now
-                # The id alone shows no event, but moves the place from which the client would resume.
+                # An id without data dispatches no event, but moves the place from which the client resumes.
                 yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
                 beaten_at = now
             if found.is_last and not await self._wait(beaten_at + HEARTBEAT_SECONDS):
                 return
 
     async def record(self) -> None:
-        """Write to the trail that it is read."""
+        """Record that the trail is read."""
         await record_read(self.api, self.caller, self.query, None)
 
-    async def read(self, reading: Reading) -> Stretch:
-        """What comes next, in a transaction of its own."""
+    async def read(self, reading: TrailReading) -> Stretch:
+        """Return the next events, read in a separate transaction."""
         return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
     async def _wait(self, until: float) -> bool:
-        """Wait for events until a monotonic time; return whether the token is still good."""
+        """Wait for events until a monotonic time, and return whether the token is still valid."""
         while not self.seat.woken.is_set() and (rest := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(rest, CHECK_SECONDS)):
@@ -128,7 +128,7 @@ class Tail:
         return True
 
     async def _may_go_on(self) -> bool:
-        """Return whether the token is still good, as of the last CHECK_SECONDS: a tail does not outlive it."""
+        """Return whether the token is still valid, as checked within the last CHECK_SECONDS."""
         if time.monotonic() - self.checked_at < CHECK_SECONDS:
             return True
         self.checked_at = time.monotonic()
@@ -147,7 +147,7 @@ def _write_event(event: Mapping[str, Any]) -> str:
 
 
 async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
-    """Held until the response has ended, however it ends."""
+    """Yield a seat, which is held until the response ends."""
     with api.tails.open(caller.tenant_id) as seat:
         yield seat
 
@@ -182,7 +182,7 @@ async def tail_audit_events(
     tails gets the place of a tenant with more, whose newest tail ends; when all have as many, the next one gets 503.
     """
     cursor = last_event_id or query.after
-    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
+    tail = AuditTail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
     await tail.find_start()
     await tail.record()
     return EventStream(tail.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

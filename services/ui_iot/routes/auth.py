@@ -10,14 +10,14 @@ from starlette.responses import Response
 
 from services.shared.audit import AuditBlocked
 from services.ui_iot.auth.authenticator import claimed_account
+from services.ui_iot.auth.client_address import Address
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Refreshed, context_of
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.http.client_address import Address
 from services.ui_iot.http.json_route import JsonRoute
-from services.ui_iot.http.problems import Refused, Unprocessable
+from services.ui_iot.http.problems import RequestRefused, Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import example, shown
 
@@ -52,13 +52,13 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
     result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=context.address)
     if isinstance(result, Refusal):
         await context.settle(result)
-        raise Refused(result)
+        raise RequestRefused(result)
     await context.settle(Refreshed(await _identify(api, result)))
     return Response(orjson.dumps(result.answer), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _issuer_of(api: Backend, body: RefreshRequest) -> Issuer | None:
-    """Return the issuer to ask; None when none is configured. A token never goes to an issuer by guess."""
+    """Return the issuer to ask, or None if none is configured. A token never goes to a guessed issuer."""
     if body.issuer is not None and body.issuer not in api.issuers:
         raise Unprocessable("issuer names none that refreshes sessions here.")
     if body.issuer is None and len(api.issuers) > 1:
@@ -70,7 +70,7 @@ async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: 
     if issuer is None:
         return _NO_ISSUER
     if api.audit.is_blocked:
-        # Asked first, the issuer would have spent the refresh token for an answer that may not be given.
+        # Otherwise the issuer would consume the refresh token for an answer that must be held back.
         raise AuditBlocked
     result = await api.refreshes.exchange(issuer, token, address)
     if isinstance(result, Granted):
@@ -79,7 +79,7 @@ async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: 
 
 
 async def _identify(api: Backend, granted: Granted) -> Principal | None:
-    """Whose session it is, as the new token proves; an issuer may also give out tokens meant for others."""
+    """Return the user whom the new token proves, or None. An issuer may also grant tokens for other audiences."""
     users = api.authenticator.users
     result = await users.check(granted.answer["access_token"]) if users is not None else None
     return result if isinstance(result, Principal) else None

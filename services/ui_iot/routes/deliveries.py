@@ -7,39 +7,22 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, Text, select, table
+from sqlalchemy import select
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import PathId, QueryId, TraceId, shown
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.resources.resource import Resource, fetch
+from services.ui_iot.resources.paging import PageQuery
+from services.ui_iot.resources.resource import Resource
+from services.ui_iot.resources.views import api_view, fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
 
-_DELIVERIES = table(
-    "deliveries",
-    *(Column(name, BigInteger) for name in ("job_id", "event_id", "alert_id", "channel_id")),
-    *(Column(name, Text) for name in ("channel_name", "kind", "state", "dead_reason", "last_error", "trace_id")),
-    *(Column(name) for name in ("paused_until", "paused_because", "route_id")),
-    *(Column(name) for name in ("run_at", "attempts", "max_attempts", "idempotency_key", "created_at", "finished_at")),
-    schema="api",
-)
-_ATTEMPTS = table(
-    "delivery_attempts",
-    Column("job_id", BigInteger),
-    Column("attempt_id", BigInteger),
-    *(Column(name) for name in ("attempt", "outcome", "status_code", "error", "started_at", "finished_at")),
-    Column("duration_ms"),
-    schema="api",
-)
-_ORDER = Order("deliveries", ((_DELIVERIES.c.job_id, ID),), descending=True)
 _SHOWN: dict[str, Any] = {
     "job_id": 9,
     "event_id": 77,
@@ -124,15 +107,8 @@ class DeliveryWithAttempts(Delivery):
     tries: list[Attempt]
 
 
-_RESOURCE = Resource("delivery", _DELIVERIES, _DELIVERIES.c.job_id, Delivery)
-
-
-class DeliveryPage(BaseModel):
-    """A page of deliveries."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Delivery]
-    next_cursor: str | None
+_ATTEMPTS = api_view("delivery_attempts", Attempt, "job_id", "attempt_id")
+_RESOURCE = Resource("delivery", Delivery, view="deliveries", key="job_id", newest_first=True)
 
 
 class DeliveryQuery(PageQuery):
@@ -148,11 +124,10 @@ class DeliveryQuery(PageQuery):
     """Only deliveries that the request with this trace id caused."""
 
 
-@router.get("", response_model=DeliveryPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQuery, Query()]) -> dict[str, Any]:
     """List the notifications, newest first."""
-    statement = where_equal(_DELIVERIES, query, "state", "channel_id", "alert_id", "trace_id")
-    return await api.page(caller, statement, order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
@@ -173,8 +148,6 @@ async def redrive_delivery(change: Acting, job_id: PathId) -> dict[str, Any]:
 
 
 async def _show(job_id: int, connection: Connection) -> dict[str, Any]:
-    jobs = await fetch(connection, _RESOURCE.select(job_id))
-    if not jobs:
-        raise NotFound(f"There is no delivery {job_id}.")
+    job = await _RESOURCE.get(connection, job_id)
     tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
-    return {**jobs[0], "tries": await fetch(connection, tries)}
+    return {**job, "tries": await fetch(connection, tries)}

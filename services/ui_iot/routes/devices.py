@@ -5,15 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import Boolean, Column, Text, table
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
 from services.ui_iot.openapi import problems
-from services.ui_iot.resources.change import Acting, Change, Changing, Creating
+from services.ui_iot.resources.change import Acting, Changing, Creating, ResourceChange
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import (
     DeviceId,
@@ -28,25 +26,11 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import NAME, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=GuardedRoute)
 
-_DEVICES = table(
-    "devices",
-    Column("device_id", Text),
-    Column("name", Text),
-    Column("tags", ARRAY(Text)),
-    Column("is_gateway", Boolean),
-    Column("enabled", Boolean),
-    Column("has_token", Boolean),
-    Column("last_seen_at"),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("devices", ((_DEVICES.c.device_id, NAME),))
 _EXAMPLE: dict[str, Any] = {
     "device_id": "boiler-1",
     "name": "Boiler in the cellar",
@@ -111,15 +95,7 @@ class DeviceWithToken(Device):
     token: str
 
 
-_RESOURCE = Resource("device", _DEVICES, _DEVICES.c.device_id, Device)
-
-
-class DevicePage(BaseModel):
-    """A page of devices."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Device]
-    next_cursor: str | None
+_RESOURCE = Resource("device", Device, view="devices", key="device_id")
 
 
 class DeviceQuery(PageQuery):
@@ -132,13 +108,11 @@ class DeviceQuery(PageQuery):
     """Only devices that may, or may not, report for others."""
 
 
-@router.get("", response_model=DevicePage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Query()]) -> dict[str, Any]:
     """List the devices by device_id."""
-    statement = where_equal(_DEVICES, query, "enabled", "is_gateway")
-    if query.tag is not None:
-        statement = statement.where(_DEVICES.c.tags.contains([query.tag]))
-    return await api.page(caller, statement, order=_ORDER, page=query)
+    tagged = [] if query.tag is None else [_RESOURCE.view.c.tags.contains([query.tag])]
+    return await api.page(caller, _RESOURCE, query, *tagged)
 
 
 @router.post(
@@ -192,5 +166,5 @@ async def delete_device(change: Changing, device_id: PathDeviceId) -> None:
     _forget_token(change, device_id)
 
 
-def _forget_token(change: Change, device_id: str) -> None:
+def _forget_token(change: ResourceChange, device_id: str) -> None:
     change.api.authenticator.devices.forget(change.caller.tenant_id, device_id)

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -14,21 +13,11 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Id, Name, PathId, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/escalation-policies", tags=["escalation policies"], route_class=GuardedRoute)
 
-_POLICIES = table(
-    "escalation_policies",
-    Column("policy_id", BigInteger),
-    Column("name", Text),
-    Column("steps"),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("escalation-policies", ((_POLICIES.c.policy_id, ID),))
 _STEPS: list[dict[str, Any]] = [{"after_minutes": 5.0, "channel_id": 3}, {"after_minutes": 15.0, "channel_id": 4}]
 _EXAMPLE: dict[str, Any] = {"name": "Wake somebody", "steps": _STEPS}
 _SHOWN: dict[str, Any] = {
@@ -79,25 +68,17 @@ class Policy(Versioned):
     updated_at: datetime
 
 
-_RESOURCE = Resource("escalation policy", _POLICIES, _POLICIES.c.policy_id, Policy)
-
-
-class PolicyPage(BaseModel):
-    """A page of policies."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Policy]
-    next_cursor: str | None
+_RESOURCE = Resource("escalation policy", Policy, view="escalation_policies", key="policy_id")
 
 
 class PolicyQuery(PageQuery):
     """Which policies."""
 
 
-@router.get("", response_model=PolicyPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_policies(api: Api, caller: Caller, query: Annotated[PolicyQuery, Query()]) -> dict[str, Any]:
     """List the escalation policies in the order of their making."""
-    return await api.page(caller, where_equal(_POLICIES, query), order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Policy, responses=problems(409, 413), openapi_extra=allow(ADMINS))

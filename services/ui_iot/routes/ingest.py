@@ -17,15 +17,16 @@ from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.http.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
-from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
+from services.ui_iot.http.problem_handlers import LIMIT_REACHED
+from services.ui_iot.http.problems import TooLarge, Unprocessable, Unreadable
+from services.ui_iot.ingest.readings import SERIES_LIMIT, ReadingBatch, ReadingLimits
 from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import shown
 
 log = logging.getLogger(__name__)
 
-# As many refused readings stand in the audit event; the counts by reason are complete.
+# Refused readings that the audit event lists. Its counts by reason are complete.
 AUDITED_REFUSALS = 20
 _OUTCOMES = ("accepted", "duplicates", "overwritten")
 
@@ -138,8 +139,8 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     return Response(orjson.dumps(body), 202, media_type="application/json")
 
 
-def _limits(api: Backend, caller: Principal) -> Limits:
-    return Limits(
+def _limits(api: Backend, caller: Principal) -> ReadingLimits:
+    return ReadingLimits(
         now=datetime.now(UTC),
         max_age_seconds=api.settings.ingest_max_age_seconds,
         max_future_seconds=api.settings.ingest_max_future_seconds,
@@ -147,8 +148,8 @@ def _limits(api: Backend, caller: Principal) -> Limits:
     )
 
 
-async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int]:
-    """Store the good readings and return how many were accepted, duplicates and overwritten."""
+async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[str, int]:
+    """Store the accepted readings and return the number of each outcome."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
     try:
@@ -156,7 +157,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     except asyncpg.PostgresError as error:
         if error.sqlstate != LIMIT_REACHED:
             raise
-        # Known series go on. To find them first would cost every request, so only one that passed the limit pays.
+        # Readings of known series are still stored. Finding them first would cost every request, so only this one pays.
         row = await _record(api, caller, batch, skip_new_series=True)
     batch.refuse_stored(row["refused"])
     above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
@@ -165,7 +166,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
-async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_series: bool = False) -> Any:
+async def _record(api: Backend, caller: Principal, batch: ReadingBatch, *, skip_new_series: bool = False) -> Any:
     return await api.change(
         caller,
         lambda connection: connection.fetchrow(
@@ -181,7 +182,7 @@ async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_ser
     )
 
 
-def _audit_refused(api: Backend, caller: Principal, batch: Batch) -> None:
+def _audit_refused(api: Backend, caller: Principal, batch: ReadingBatch) -> None:
     first: list[dict[str, Any]] = [
         {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
     ]

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -27,25 +26,11 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/routes", tags=["routes"], route_class=GuardedRoute)
 
-_ROUTES = table(
-    "routes",
-    Column("route_id", BigInteger),
-    Column("name", Text),
-    Column("channel_id", BigInteger),
-    Column("min_severity", Text),
-    Column("rule_id", BigInteger),
-    Column("tag", Text),
-    Column("enabled", Boolean),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("routes", ((_ROUTES.c.route_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "name": "Errors to on call",
     "channel_id": 3,
@@ -104,15 +89,7 @@ class Route(Versioned):
     updated_at: datetime
 
 
-_RESOURCE = Resource("route", _ROUTES, _ROUTES.c.route_id, Route)
-
-
-class RoutePage(BaseModel):
-    """A page of routes."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Route]
-    next_cursor: str | None
+_RESOURCE = Resource("route", Route, view="routes", key="route_id")
 
 
 class RouteQuery(PageQuery):
@@ -126,11 +103,10 @@ class RouteQuery(PageQuery):
     """Only routes that are, or are not, in use."""
 
 
-@router.get("", response_model=RoutePage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_routes(api: Api, caller: Caller, query: Annotated[RouteQuery, Query()]) -> dict[str, Any]:
     """List the routes in the order of their making."""
-    statement = where_equal(_ROUTES, query, "channel_id", "rule_id", "enabled")
-    return await api.page(caller, statement, order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Route, responses=problems(413), openapi_extra=allow(ADMINS))

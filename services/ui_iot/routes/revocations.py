@@ -5,7 +5,6 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
-from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -15,25 +14,11 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Moment, Name, PathId, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/revocations", tags=["revocations"], route_class=GuardedRoute)
 
-_REVOCATIONS = table(
-    "revocations",
-    Column("revocation_id", BigInteger),
-    Column("subject", Text),
-    Column("session", Text),
-    Column("token_id", Text),
-    Column("issued_before"),
-    Column("reason", Text),
-    Column("created_at"),
-    Column("created_by", Text),
-    Column("expires_at"),
-    schema="api",
-)
-_ORDER = Order("revocations", ((_REVOCATIONS.c.revocation_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "subject": "mallory",
     "issued_before": "2026-01-05T12:00:00Z",
@@ -50,13 +35,13 @@ _SHOWN: dict[str, Any] = {
 }
 
 
-# A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable: no token with another subject is accepted")
     return text
 
 
+# Postgres stores no NUL in a text.
 ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
@@ -102,15 +87,7 @@ class Revocation(Versioned):
     """When the revocation ends and is removed."""
 
 
-_RESOURCE = Resource("revocation", _REVOCATIONS, _REVOCATIONS.c.revocation_id, Revocation)
-
-
-class RevocationPage(BaseModel):
-    """A page of revocations."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Revocation]
-    next_cursor: str | None
+_RESOURCE = Resource("revocation", Revocation, view="revocations", key="revocation_id")
 
 
 class RevocationQuery(PageQuery):
@@ -120,10 +97,10 @@ class RevocationQuery(PageQuery):
     """Only those of this subject."""
 
 
-@router.get("", response_model=RevocationPage, responses=problems(), openapi_extra=allow(ADMINS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(ADMINS))
 async def list_revocations(api: Api, caller: Caller, query: Annotated[RevocationQuery, Query()]) -> dict[str, Any]:
     """List the revocations that are in force, by revocation_id."""
-    return await api.page(caller, where_equal(_REVOCATIONS, query, "subject"), order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Revocation, responses=problems(409, 413), openapi_extra=allow(ADMINS))

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Boolean, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -31,32 +30,13 @@ from services.ui_iot.resources.fields import (
     shown,
     unset,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/rules", tags=["rules"], route_class=GuardedRoute)
 
 ForSeconds = Annotated[int, Field(strict=True, ge=0, le=604_800)]
 
-_RULES = table(
-    "rules",
-    Column("rule_id", BigInteger),
-    Column("name", Text),
-    Column("metric", Text),
-    Column("operator", Text),
-    Column("threshold"),
-    Column("for_seconds"),
-    Column("severity", Text),
-    Column("device_id", Text),
-    Column("tag", Text),
-    Column("policy_id", BigInteger),
-    Column("enabled", Boolean),
-    Column("disabled_reason", Text),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("rules", ((_RULES.c.rule_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "name": "Boiler too hot",
     "metric": "temperature",
@@ -135,15 +115,7 @@ class Rule(Versioned):
     updated_at: datetime
 
 
-_RESOURCE = Resource("rule", _RULES, _RULES.c.rule_id, Rule)
-
-
-class RulePage(BaseModel):
-    """A page of rules."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Rule]
-    next_cursor: str | None
+_RESOURCE = Resource("rule", Rule, view="rules", key="rule_id")
 
 
 class RuleQuery(PageQuery):
@@ -161,11 +133,10 @@ class RuleQuery(PageQuery):
     """Only rules that are, or are not, in use."""
 
 
-@router.get("", response_model=RulePage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query()]) -> dict[str, Any]:
     """List the rules in the order of their making."""
-    statement = where_equal(_RULES, query, "metric", "severity", "device_id", "tag", "policy_id", "enabled")
-    return await api.page(caller, statement, order=_ORDER, page=query)
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))

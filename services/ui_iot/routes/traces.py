@@ -18,12 +18,12 @@ from services.ui_iot.resources.fields import shown
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], route_class=GuardedRoute)
 
-# One request of 10,000 readings can open an alert on each device; a person reads the beginning.
+# One request of 10,000 readings can open an alert on each device. A person reads only the beginning.
 MOST_STEPS = 1000
-# A client that never changes its trace id makes a trace without end, which must not hold the connections that others
-# wait for. So many rows of each kind are read.
+# Rows of each kind that are read. A client that never changes its trace id makes an endless trace, which must not hold
+# connections that other requests wait for.
 MOST_ROWS = 2000
-# No 503: it would tell of a fault that is none of ours.
+# The answer is 422, because a 503 would report a fault of the server.
 MOST_SECONDS = 2.0
 
 _STEP_SHOWN: dict[str, Any] = {
@@ -97,13 +97,13 @@ async def _read_steps(connection: Connection, trace_id: str) -> Sequence[Any]:
 
 
 def _visible(step: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """The step; of a row of the audit trail only what happened, for those who may not read the trail."""
+    """Return the step. Readers that may not read the audit trail see only the event type of its rows."""
     if whole or step["kind"] not in ("request", "audit"):
         return step
     return {**step, "details": {"event_type": step["details"]["event_type"]}}
 
 
 def close_tree(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The steps, those as roots whose parent is not among them: where a trace is cut, clocks may put a child first."""
+    """Return the steps, as roots if their parent is missing: a wrong clock may sort a child before the cut."""
     shown = {step["span_id"] for step in steps}
     return [step if step["parent_span_id"] in shown else {**step, "parent_span_id": None} for step in steps]

@@ -1,4 +1,4 @@
--- Plain, so that it is inlined: what is short pays for one comparison.
+-- Without SET, so that it can be inlined: short values cost one comparison.
 create function audit._shortened(p_value jsonb, p_bytes integer) returns jsonb
 language sql stable parallel safe
 return case
@@ -8,4 +8,4 @@ return case
 end;
 
 comment on function audit._shortened(jsonb, integer) is
-  'The value or, when it is larger than so many bytes, the beginning of its text and how long that is.';
+  'Return the value or, if it is larger than p_bytes, the beginning of its text and the text''s length.';

@@ -1,4 +1,4 @@
-"""The address a request came from, as far as our own proxies vouch for it."""
+"""The client address of a request, as far as trusted proxies report it."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,14 +9,14 @@ Network = IPv4Network | IPv6Network
 
 # The text of an IPv6 address with scope, brackets and port is below 80 characters.
 _LONGEST_ENTRY = 80
-# More hops than any chain of proxies; the rest is a client's invention.
+# More hops than any chain of proxies has. A client made up the rest.
 _MOST_HOPS = 32
 
 
 def parse_address(text: str) -> Address | None:
-    """The address in `text`, without port, brackets and scope, IPv4 inside IPv6 as IPv4; None when it is none."""
+    """Return the address in the text, or None. Port, brackets and scope are dropped; IPv4 inside IPv6 becomes IPv4."""
     text = text.strip(" \t")
-    # Before the call that is remembered, which must not hold what a client makes as long as it likes.
+    # The check comes before the cached call: the cache must not hold texts of any length.
     return _parse(text) if len(text) <= _LONGEST_ENTRY else None
 
 
@@ -33,7 +33,7 @@ def _parse(text: str) -> Address | None:
     else:
         host = text
     try:
-        # Postgres' inet has no scope, and a scope means nothing on another machine.
+        # Postgres' inet has no scope, and a scope is meaningless on another machine.
         address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
@@ -45,16 +45,16 @@ def _is_port(text: str) -> bool:
 
 
 class ClientAddress:
-    """Walks X-Forwarded-For from the right, over trusted proxies only: what stands left of a stranger is hearsay."""
+    """Walks X-Forwarded-For from the right, over trusted proxies only. Entries left of any other host prove nothing."""
 
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted = tuple(trusted_proxies)
 
     def of(self, peer: str | None, forwarded_for: Sequence[str]) -> Address | None:
-        """The client's address. peer: the socket's other end; forwarded_for: the header's lines in order.
+        """Return the client's address, or None without a peer address (a Unix socket).
 
-        Something that is no address ends the walk at the last proxy that was believed. None without a peer address
-        (a Unix socket).
+        peer: the other end of the socket. forwarded_for: the header's lines in order. An entry that is no address ends
+        the walk at the last trusted proxy.
         """
         address = parse_address(peer) if peer else None
         if address is None or not self._is_trusted(address):
@@ -70,7 +70,7 @@ class ClientAddress:
         return address
 
     def trusts(self, peer: str | None) -> bool:
-        """Return whether the socket's other end is one of our own proxies."""
+        """Return whether the other end of the socket is a trusted proxy."""
         address = parse_address(peer) if peer else None
         return address is not None and self._is_trusted(address)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ui_iot.destination import LONGEST_URL, destination_fault, read_url
-from services.ui_iot.resources.fields import visible_name
+from services.shared.destination import LONGEST_URL, destination_fault, read_url
+from services.shared.visible_text import visible_name
 from tests.support import seed
 from tests.support.api_client import Api
 from tests.support.problem import assert_problem

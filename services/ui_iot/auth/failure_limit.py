@@ -1,4 +1,4 @@
-"""Limits on failures: a bucket of tokens for each address and account, refilled evenly, in bounded memory."""
+"""Limits on failed attempts: a token bucket for each address and account, in bounded memory."""
 
 import math
 import time
@@ -7,16 +7,16 @@ from ipaddress import IPv6Address, IPv6Network
 
 from cachetools import LRUCache
 
-from services.ui_iot.http.client_address import Address
+from services.ui_iot.auth.client_address import Address
 
-# About 2 MB when full; then the source that failed longest ago is forgotten first.
+# About 2 MB when full. Then the least recently used source is forgotten.
 MOST_ADDRESSES = 10_000
 
 
 Account = tuple[str, str | None, str | None]
-"""An account that a token proved or only claims: which of both, its tenant where that is proven, its id."""
+"""An account: "proven" or "claimed", its tenant if that is proven, and its id."""
 Source = Address | Account | None
-"""Where failures come from: an account, or an address (None on a Unix socket)."""
+"""Source of failures: an account, or an address (None on a Unix socket)."""
 
 
 class FailureLimit:
@@ -29,14 +29,14 @@ class FailureLimit:
         clock: Callable[[], float] = time.monotonic,
         most_addresses: int = MOST_ADDRESSES,
     ) -> None:
-        """per_minute: failures a source may have in a burst and in a minute; 0 turns the limit off."""
+        """per_minute: number of failures a source may have in a burst and in a minute. 0 turns the limit off."""
         self._burst = per_minute
         self._per_second = per_minute / 60
         self._clock = clock
         self._buckets: LRUCache[object, tuple[float, float]] = LRUCache(most_addresses)
 
     def wait_seconds(self, source: Source) -> int:
-        """Return the whole seconds until the source may fail again, 0 when it may now."""
+        """Return the whole seconds until the source may fail again, or 0 if it may now."""
         if self._burst == 0:
             return 0
         left = self._left(group_of(source))
@@ -55,7 +55,7 @@ class FailureLimit:
 
 
 def group_of(source: Source) -> object:
-    """Return what the source counts as: the /64 of an IPv6 address, else the source itself."""
+    """Return the key of the source's bucket: the /64 of an IPv6 address, else the source itself."""
     if isinstance(source, IPv6Address):
         return IPv6Network((int(source) >> 64 << 64, 64))
     return source

@@ -1,28 +1,52 @@
-"""Addresses of channels: validated once, stored in one form."""
+"""Addresses that requests may go to: the ranges that are admitted, and the one form in which an address is stored."""
 
-import ipaddress
 import re
 import socket
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import idna
-
-from services.shared.http_client import is_admitted
 
 LONGEST_URL = 2048
 _LONGEST_HOST = 253
 _LONGEST_LABEL = 63
 _TOO_LONG = f"has a host longer than {_LONGEST_HOST} characters, or {_LONGEST_LABEL} between two dots"
-# IDNA 2008: the full stops of other scripts separate labels too.
+# IDNA 2008: full stops of other scripts also separate labels.
 _DOTS = re.compile("[\u3002\uff0e\uff61]")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# Resolvers read a host whose last label is a number as an address, in any of inet_aton's forms.
+# Resolvers take a host whose last label is a number for an address in one of inet_aton's forms.
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+
+# IANA's special-purpose registry and, last, Azure's metadata service, which stands on a public address. Written out:
+# ipaddress.is_global calls multicast global, and its list changes with the Python release.
+_REFUSED_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+    )
+)
+# Only global unicast is let in, which leaves out loopback, mapped, NAT64, unique-local, link-local and multicast.
+_ADMITTED_V6 = IPv6Network("2000::/3")
+# Teredo and ORCHID, documentation, 6to4, documentation.
+_REFUSED_V6 = tuple(IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
+_LOOPBACK_V4, _LOOPBACK_V6 = IPv4Network("127.0.0.0/8"), IPv6Address("::1")
+
+
+def is_admitted(address: str, *, allow_private: bool = False) -> bool:
+    """Whether a connection may go to an address; allow_private adds loopback and nothing else."""
+    parsed = ip_address(address)
+    if allow_private and (parsed in _LOOPBACK_V4 or parsed == _LOOPBACK_V6):
+        return True
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in _REFUSED_V4)
+    return parsed in _ADMITTED_V6 and not any(parsed in network for network in _REFUSED_V6)
 
 
 def read_url(url: str) -> str:
-    """Return the address with scheme and host in lower case and in ASCII; raise ValueError with what is wrong."""
+    """Return the address with scheme and host in lower case and ASCII. Raises ValueError with the fault."""
     parts = _URL.fullmatch(url)
     if parts is None or parts["scheme"].lower() not in ("https", "http"):
         raise ValueError("must begin with https://")
@@ -40,7 +64,7 @@ def read_url(url: str) -> str:
 
 
 def destination_fault(url: str, *, allow_private: bool) -> str | None:
-    """Return why nothing will be sent to an address of read_url(), or None; names are checked when they resolve."""
+    """Return why a normalized address is refused, or None. Host names are checked when they resolve."""
     scheme, _, rest = url.partition("://")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     host = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
@@ -101,14 +125,14 @@ def _in_ascii(host: str) -> str:
 def _read_v6(host: str) -> str:
     try:
         # A zone names an interface of this machine.
-        return f"[{ipaddress.IPv6Address(host[1:-1] if '%' not in host else '')}]"
+        return f"[{IPv6Address(host[1:-1] if '%' not in host else '')}]"
     except ValueError:
         raise ValueError("has a host in brackets that is no IPv6 address") from None
 
 
 def _read_v4(host: str) -> str:
     try:
-        read = str(ipaddress.IPv4Address(socket.inet_aton(host)))
+        read = str(IPv4Address(socket.inet_aton(host)))
     except OSError:
         raise ValueError("has a host that ends in a number and is no IPv4 address") from None
     if read != host and is_admitted(read):
@@ -118,7 +142,7 @@ def _read_v4(host: str) -> str:
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        ip_address(host)
     except ValueError:
         return False
     return True
