@@ -56,14 +56,10 @@ def migration_url(home: Home) -> str:
     return url
 
 
-def ui_url(home: Home) -> str:
-    """URL of the API, for commands that read and change what it does."""
-    return given_url("PULSE_UI_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_ui")
-
-
-def delivery_url(home: Home) -> str:
-    """URL of the delivery worker, the one service that reads the secrets of channels."""
-    return given_url("PULSE_DELIVERY_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_delivery")
+def role_url(role: str) -> str:
+    """Return the URL of the database as a service, such as ui: PULSE_UI_DATABASE_URL, else the one of all services."""
+    own = given_url(f"PULSE_{role.upper()}_DATABASE_URL")
+    return own or given_url() or as_role(migration_url(Home.find()), f"pulse_{role}")
 
 
 def role_names() -> RoleNames:
@@ -135,7 +131,7 @@ def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = 
     """
 
     async def run() -> Result:
-        async with open_database(url or ui_url(Home.find())) as pool:
+        async with open_database(url or role_url("ui")) as pool:
             return await work(pool)
 
     try:

@@ -20,7 +20,6 @@ from services.cli import database
 from services.cli.app import new_app
 from services.cli.console import open_console
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
 from services.cli.metric_lint import Bounds, lint
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
@@ -76,10 +75,8 @@ def check(
 
 def exporter_settings() -> ExporterSettings:
     """The exporter's settings, and its database: the one that variables name, or the running stack's."""
-    given = database.given_url("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
-    url = given or database.as_role(database.migration_url(Home.find()), "pulse_exporter")
     try:
-        return ExporterSettings(database_url=url)
+        return ExporterSettings(database_url=database.role_url("exporter"))
     except ValidationError as error:
         first = error.errors()[0]
         raise CommandFailed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

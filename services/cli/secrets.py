@@ -80,7 +80,7 @@ def _using(file: Path, work: Any) -> None:
 async def _has_older(keys: KeyRing) -> bool:
     assert keys.newest is not None
     known, newest = keys.names, key_id(keys.newest)
-    async with database.open_database(database.delivery_url(Home.find())) as pool:
+    async with database.open_database(database.role_url("delivery")) as pool:
         async for row in _channels(pool):
             members = [value for value in row["config"].values() if is_sealed(value)]
             if any(sealed_for(member) in known - {newest} for member in members):
@@ -92,7 +92,7 @@ async def _seal_all(keys: KeyRing) -> None:
     """Seal, a channel a transaction, and print the progress. Raises CommandFailed when some could not be opened."""
     assert keys.newest is not None
     sealed, done, faults = 0, 0, 0
-    async with database.open_database(database.delivery_url(Home.find())) as pool:
+    async with database.open_database(database.role_url("delivery")) as pool:
         async for row in _channels(pool):
             done += 1
             try:

@@ -4,20 +4,20 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import orjson
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from jose import jwk, jwt
 
 from services.cli.home import Home
 from services.shared.write_once import replace, write_once
 
 ISSUER = "pulse-local"
 AUDIENCE = "pulse"
+ALGORITHM = "ES256"
 LIFETIME_SECONDS = 12 * 3600
 
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
@@ -50,7 +50,7 @@ class SigningKey:
             "role": role,
             "name": name,
         }
-        return _sign({"alg": "ES256", "typ": "JWT", "kid": self._public["kid"]}, claims, _load(self._pem))
+        return str(jwt.encode(claims, self._pem, ALGORITHM, headers={"kid": self._public["kid"]}))
 
 
 def uses_own_keys() -> bool:
@@ -64,34 +64,16 @@ def signs_tokens(home: Home) -> bool:
     return uses_own_keys() or (named is not None and Path(named).resolve() == home.keys / "jwks.json")
 
 
-def _sign(header: Mapping[str, object], claims: Mapping[str, object], key: ec.EllipticCurvePrivateKey) -> str:
-    """Compact JWS of RFC 7515; its signature is r and s, 32 bytes each, not the DER that OpenSSL makes."""
-    signed = b".".join(base64.urlsafe_b64encode(orjson.dumps(part)).rstrip(b"=") for part in (header, claims))
-    r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
-    signature = base64.urlsafe_b64encode(r.to_bytes(32) + s.to_bytes(32)).rstrip(b"=")
-    return (signed + b"." + signature).decode()
-
-
 def _new_key() -> bytes:
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def _load(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(pem, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return key
-
-
 def _public_jwk(pem: bytes) -> dict[str, str]:
-    """The public half as RFC 7517 writes it, named by its RFC 7638 thumbprint."""
-    numbers = _load(pem).public_key().public_numbers()
-    required = {"crv": "P-256", "kty": "EC", "x": _base64url(numbers.x), "y": _base64url(numbers.y)}
+    """Return the public half as RFC 7517 writes it, named by its RFC 7638 thumbprint."""
+    key = jwk.construct(pem, ALGORITHM).public_key().to_dict()
+    required = {name: key[name] for name in ("crv", "kty", "x", "y")}
     digest = hashlib.sha256(orjson.dumps(required, option=orjson.OPT_SORT_KEYS)).digest()
     thumbprint = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    return {**required, "alg": "ES256", "use": "sig", "kid": thumbprint}
-
-
-def _base64url(coordinate: int) -> str:
-    return base64.urlsafe_b64encode(coordinate.to_bytes(32)).rstrip(b"=").decode()
+    return {**required, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}

@@ -1,6 +1,5 @@
 """`pulse audit`: its group of commands, and the database as the auditor sees it."""
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,12 +24,6 @@ def auditor_url(home: Home) -> str:
     return database.as_role(database.migration_url(home), "pulse_auditor")
 
 
-def sealing_url(home: Home) -> str:
-    """Return the URL of the database as pulse_ops, the only role that adds to the sealed log."""
-    given = os.environ.get("PULSE_OPS_DATABASE_URL") or database.given_url()
-    return given or database.as_role(database.migration_url(home), "pulse_ops")
-
-
 def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
     """Return the result of work on the database as pulse_auditor. Raises CommandFailed."""
     return database.in_database(work, auditor_url(Home.find()), roles=_ROLES)
@@ -38,4 +31,4 @@ def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
 
 def as_sealer(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:
     """Return the result of work on the database as pulse_ops. Raises CommandFailed."""
-    return database.in_database(work, sealing_url(Home.find()), roles=_ROLES)
+    return database.in_database(work, database.role_url("ops"), roles=_ROLES)

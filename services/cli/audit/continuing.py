@@ -8,21 +8,26 @@ from typing import Annotated
 import typer
 
 from services.cli.audit.app import app, as_sealer
-from services.cli.audit.entries import Standing, add_entry, committed, read_standing, remembered, sealing_lease
+from services.cli.audit.entries import (
+    Standing,
+    add_entry,
+    committed,
+    one_line,
+    read_standing,
+    remembered,
+    sealing_lease,
+)
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.database import operator
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.memory import MemoryFault
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import SignerKey
 from services.shared.visible_text import terminal_text
 
@@ -46,16 +51,12 @@ def continue_sealing(
     """
     home = Home.find()
     keys, directory = key_file(home), checkpoint_directory(home)
-    try:
+    with one_line():
         key = keys.find()
         if key is None:
             raise CommandFailed(f"there is no key in {keys.path}: only the holder of the log's key can continue it")
         kept = read_kept(directory, keys.verifiers())
         named = None if from_checkpoint.isdecimal() else _named(Path(from_checkpoint), keys)
-    except (KeyFault, MemoryFault, Broken) as fault:
-        raise CommandFailed(str(fault)) from None
-    except OSError as error:
-        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
     if not reason.strip():
         raise CommandFailed("--reason must say why the log moved")
     blocks = int(from_checkpoint) if named is None else None
@@ -87,20 +88,9 @@ async def continue_log(
                 "nothing to continue: the log was sealed on this server, and none of its checkpoints is lost"
             )
         newest = max((one.signed_at for one in (*kept, *remembered(keys))), default=datetime.min.replace(tzinfo=UTC))
-        entry = Entry(
-            origin=key.name,
-            kind="continued",
-            size=standing.head["tree_size"],
-            root=standing.head["root"],
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.site,
-            lost=lost,
-            actor=operator(),
-            reason=reason,
-            # A checkpoint that is lost was signed before, by whichever clock.
-            made_at=max(datetime.now(UTC), newest + timedelta(microseconds=1)),
-        )
+        # A checkpoint that is lost was signed before, by whichever clock.
+        made_at = max(datetime.now(UTC), newest + timedelta(microseconds=1))
+        entry = standing.entry(key, "continued", lost=lost, reason=reason, made_at=made_at)
         await add_entry(pool, lease, keys, key, entry)
     note = await pool.fetchval("select note from audit.newest_checkpoint()")
     await FileAnchor(directory).keep(note)
@@ -120,11 +110,7 @@ def _check_names(
     size = standing.head["tree_size"]
     if size == 0:
         raise CommandFailed("nothing is sealed in this database: there is no log to continue")
-    try:
-        if check_key(standing.head, key, keys) is not None:
-            raise CommandFailed("the key was rotated and the log does not know it yet: the rotation comes first")
-    except SealingRefused as refusal:
-        raise CommandFailed(str(refusal)) from None
+    standing.require_key(key, keys)
     if blocks is not None and blocks != size:
         raise CommandFailed(f"the log in the database ends at checkpoint {size}, not {blocks}")
     if named is not None and not any(one.tree_size <= size for one in named):

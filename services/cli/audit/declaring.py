@@ -10,23 +10,20 @@ from typing import Annotated, NamedTuple
 import typer
 
 from services.cli.audit.app import app, as_sealer
-from services.cli.audit.entries import add_entry, committed, read_standing, remembered, sealing_lease
+from services.cli.audit.entries import add_entry, committed, one_line, read_standing, remembered, sealing_lease
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.database import operator
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import MemoryFault
 from services.shared.sealed_log.note import SignerKey
-from services.shared.sealed_log.tree import EMPTY_ROOT
 
 
 class Loss(NamedTuple):
@@ -57,7 +54,7 @@ def declare_loss(
     keys, directory = key_file(home), checkpoint_directory(home)
     if not reason.strip():
         raise CommandFailed("--reason must say what happened to the log")
-    try:
+    with one_line():
         key = keys.find()
         if key is None:
             raise CommandFailed(f"there is no key in {keys.path}: `pulse audit rotate-key --lost` makes a new one")
@@ -65,10 +62,6 @@ def declare_loss(
         entry = as_sealer(lambda pool: declare(pool, keys, key, kept, at=at, reason=reason))
         note = as_sealer(lambda pool: pool.fetchval("select note from audit.newest_checkpoint()"))
         as_sealer(lambda _: FileAnchor(directory).keep(note))
-    except (KeyFault, MemoryFault, Broken) as fault:
-        raise CommandFailed(str(fault)) from None
-    except OSError as error:
-        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
     print(f"The log {entry.in_words()}.")
     print("A running ops worker seals from here on. Close the alert audit:log when you have kept the evidence.")
 
@@ -84,27 +77,12 @@ async def declare(
         if not await pool.fetchval("select audit.cut_log($1, $2, $3)", lease.holder, lease.number, loss.agreed):
             raise CommandFailed("another process sealed meanwhile: try again")
         standing = await read_standing(pool, keys)
-        try:
-            if check_key(standing.head, key, keys) is not None:
-                raise CommandFailed("the key was rotated and the log does not know it yet: the rotation comes first")
-        except SealingRefused as refusal:
-            raise CommandFailed(str(refusal)) from None
+        standing.require_key(key, keys)
         alarm = keys.memory.forget_damage().alarm
         before = [one.signed_at for one in (*kept, *remembered(keys))] + ([] if alarm is None else [alarm.raised_at])
-        entry = Entry(
-            origin=key.name,
-            kind="loss",
-            size=standing.head["tree_size"],
-            root=standing.head["root"] or EMPTY_ROOT,
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.site,
-            lost=loss.lost,
-            actor=operator(),
-            reason=reason,
-            # Later than the alarm and all that is lost, by whichever clock.
-            made_at=max([datetime.now(UTC), *(one + timedelta(microseconds=1) for one in before)]),
-        )
+        # Later than the alarm and all that is lost, by whichever clock.
+        made_at = max([datetime.now(UTC), *(one + timedelta(microseconds=1) for one in before)])
+        entry = standing.entry(key, "loss", lost=loss.lost, reason=reason, made_at=made_at)
         await add_entry(pool, lease, keys, key, entry)
     return entry
 

@@ -3,19 +3,23 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from services.cli.database import operator
 from services.cli.errors import CommandFailed
-from services.ops_worker.sealing.standing import LogBroken, check_head, recorded_site
+from services.ops_worker.sealing.standing import LogBroken, SealingRefused, check_head, check_key, recorded_site
 from services.shared import db, tracing
 from services.shared.sealed_log.appending import AppendMemory, Lease, append_entry
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.kept import Kept
-from services.shared.sealed_log.key_file import KeyFile
+from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.memory import MemoryFault
 from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey
+from services.shared.sealed_log.tree import EMPTY_ROOT
 
 LEASE_SECONDS = 30.0
 # A sealer that runs holds the lease for 60 s at most; one that refuses to seal holds none.
@@ -30,10 +34,42 @@ class Standing:
     recorded: Site | None
     site: Site
 
+    def entry(self, key: SignerKey, kind: str, **members: Any) -> Entry:
+        """Return an entry that follows the head of the log, by the user of this command."""
+        change: dict[str, Any] = {"before": self.recorded or self.site, "after": self.site, **members}
+        return Entry(
+            origin=key.name,
+            kind=kind,
+            size=self.head["tree_size"],
+            root=self.head["root"] or EMPTY_ROOT,
+            row_count=self.head["row_count"],
+            actor=operator(),
+            **change,
+        )
+
+    def require_key(self, key: SignerKey, keys: KeyFile) -> None:
+        """Check that the key is the log's own. Raises CommandFailed."""
+        try:
+            if check_key(self.head, key, keys) is not None:
+                raise CommandFailed("the key was rotated and the log does not know it yet: the rotation comes first")
+        except SealingRefused as refusal:
+            raise CommandFailed(str(refusal)) from None
+
     @property
     def differences(self) -> set[str]:
         """What of server and database is not as it was."""
         return set() if self.recorded is None else set(self.recorded.differences(self.site))
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn the faults of key, memory and kept checkpoints into CommandFailed."""
+    try:
+        yield
+    except (KeyFault, MemoryFault, Broken) as fault:
+        raise CommandFailed(str(fault)) from None
+    except OSError as error:
+        raise CommandFailed(f"{error.filename}: {error.strerror}") from None
 
 
 async def read_standing(pool: db.Pool, keys: KeyFile) -> Standing:

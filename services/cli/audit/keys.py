@@ -7,16 +7,14 @@ import typer
 
 from services.cli.audit.app import app, as_sealer
 from services.cli.audit.asking import read_keys
-from services.cli.audit.entries import add_entry, read_standing, sealing_lease
+from services.cli.audit.entries import add_entry, one_line, read_standing, sealing_lease
 from services.cli.audit.places import key_file, public_keys
-from services.cli.database import operator
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.standing import signer_of
 from services.shared import db
 from services.shared.sealed_log.entry import LOST, Entry
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.memory import MemoryFault
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.visible_text import terminal_text
 
 
@@ -50,7 +48,7 @@ def rotate_key(
     older keys signed stays verifiable with the public keys on record.
     """
     found = key_file(Home.find())
-    try:
+    with one_line():
         if lost:
             entry = as_sealer(lambda pool: replace_lost_key(pool, found, reason))
             if entry is None:
@@ -67,8 +65,6 @@ def rotate_key(
                     "gone, `pulse audit rotate-key --lost` does"
                 )
             found.rotate()
-    except (KeyFault, MemoryFault) as fault:
-        raise CommandFailed(str(fault)) from None
     print(f"New checkpoints are signed with {found.load().verifier}")
     print(f"Give {found.public_path} to your auditors again: it has the older keys too.")
 
@@ -96,20 +92,8 @@ async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry |
         for known in await read_keys(pool):
             own.trust(known)
         standing = await read_standing(pool, own)
-        entry = Entry(
-            origin=key.name,
-            kind="key",
-            size=standing.head["tree_size"],
-            root=standing.head["root"],
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.recorded or standing.site,
-            old=str(signer),
-            new=str(key.verifier),
-            handover=LOST,
-            actor=operator(),
-            reason=reason,
-            made_at=datetime.now(UTC),
-        )
+        place = standing.recorded or standing.site
+        change = {"after": place, "old": str(signer), "new": str(key.verifier), "handover": LOST}
+        entry = standing.entry(key, "key", reason=reason, made_at=datetime.now(UTC), **change)
         await add_entry(pool, lease, own, key, entry)
     return entry

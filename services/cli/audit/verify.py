@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
+import psycopg
 import typer
 
-from migrations.layer_check import Findings
+from migrations.layer_catalog import one_line
+from migrations.layer_check import Findings, read_findings
 from services.cli.audit.against import compare_export, read_export
 from services.cli.audit.app import app, as_auditor, auditor_url
-from services.cli.audit.layer import compare_layer
 from services.cli.audit.places import checkpoint_directory, key_file, parse_time, public_keys
 from services.cli.audit.progress import show_progress
 from services.cli.audit.witness import Witness, is_elsewhere, read_memory
@@ -129,7 +130,7 @@ def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witne
 
     async def work(pool: db.Pool) -> Report:
         nonlocal layer
-        layer = await asyncio.to_thread(compare_layer, url)
+        layer = await asyncio.to_thread(_compare_layer, url)
         return await hash_rows(pool)
 
     try:
@@ -144,6 +145,18 @@ def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witne
         report.add(Broken(f"the SQL layer is not as it was applied: {fault}"))
     witness.warnings.extend(layer.notes)
     return report
+
+
+def _compare_layer(url: str) -> Findings:
+    """Compare the database's SQL layer with its record, by queries of this program. Raises CommandFailed."""
+    try:
+        return read_findings(url)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+        raise CommandFailed(
+            f"the SQL layer was not compared: {one_line(error)}; ./pulse migrate brings an older database up"
+        ) from error
+    except psycopg.Error as error:
+        raise CommandFailed(f"the SQL layer was not compared: {one_line(error)}") from error
 
 
 def _as_lines(report: Report, witness: Witness) -> Iterator[str]:
