@@ -1,4 +1,4 @@
-"""Weights of tenants in evaluation, and the type of an alert's transition.
+"""Weights of tenants in evaluation, the type of an alert's transition, and an index less on the inbox.
 
 As 0015_evaluation_weights.sql defines them. A revision changes state only; behavior belongs to sql/.
 """
@@ -14,6 +14,7 @@ depends_on = None
 
 _DOWN = """
 drop type evaluator.transition;
+create index inbox_arrival_idx on evaluator.inbox (arrival);
 delete from public.tenant_limits where limit_name = 'evaluation_weight';
 alter table public.tenant_limits
   drop constraint tenant_limits_limit_name_check,

@@ -14,6 +14,9 @@ comment on column public.tenant_limits.value is
   'Most that the tenant may have, 0 for no limit; for evaluation_weight its weight from 1 to 1000.';
 insert into public.tenant_limits (tenant_id, limit_name, value) values ('system', 'evaluation_weight', 1);
 
+-- Each reading paid for this index, and only a scrape used it. The primary key shows the oldest reading of each lane.
+drop index evaluator.inbox_arrival_idx;
+
 -- What a pass does to the alert of a rule and device. Functions of the evaluator hand arrays of it to each other.
 create type evaluator.transition as (
   kind text,

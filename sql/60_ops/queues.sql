@@ -9,7 +9,28 @@ from (
     'evaluator_iot' as service,
     'inbox' as queue_name,
     (select count(*) from (select from evaluator.inbox limit 250000) waiting) as depth,
-    (select received_at from evaluator.inbox order by arrival limit 1) as due_at,
+    -- A skip scan: in each lane the key's first row is the one that came first. It looks at the first 20,000 lanes.
+    (
+      with recursive lane (tenant_id, shard, received_at) as (
+        (
+          select i.tenant_id, i.shard, i.received_at
+          from evaluator.inbox i
+          order by i.tenant_id, i.shard, i.arrival
+          limit 1
+        )
+        union all
+        select n.tenant_id, n.shard, n.received_at
+        from lane l
+        cross join lateral (
+          select i.tenant_id, i.shard, i.received_at
+          from evaluator.inbox i
+          where (i.tenant_id, i.shard) > (l.tenant_id, l.shard)
+          order by i.tenant_id, i.shard, i.arrival
+          limit 1
+        ) n
+      )
+      select min(f.received_at) from (select l.received_at from lane l limit 20000) f
+    ) as due_at,
     null::timestamptz as oldest_at  -- set only if rows can exist before they are due
   union all
   select

@@ -1,5 +1,7 @@
+-- Immutable, so that a plan holds the answer and not each statement reads the control file: plans end with the session, and
+-- a session does not outlive its server.
 create function audit._system_identifier() returns bigint
-language plpgsql stable
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -1,7 +1,7 @@
 -- Uses the patterns of services/shared/audit_writer/cleaning.py, after one quick test for a word that each pattern
 -- needs.
 create function audit._redacted(p_text text) returns text
-language plpgsql immutable parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
