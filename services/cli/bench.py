@@ -18,7 +18,7 @@ _NAMES = sorted(path.stem for path in (CHECKOUT / "benchmarks").glob("[a-z]*.py"
 def bench(context: typer.Context, name: Annotated[str, typer.Argument(help=f"One of {', '.join(_NAMES)}.")]) -> None:
     """Measure Pulse beside a reference in the same run.
 
-    Arguments after the name go to the benchmark; NAME -- --help shows them.
+    Pass arguments to the benchmark after its name: see NAME -- --help.
     """
     if not _NAMES:
         raise CommandFailed("an installed Pulse has no benchmarks: run this in a checkout")

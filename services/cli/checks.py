@@ -24,7 +24,7 @@ TOOLS: Sequence[tuple[str, Sequence[str]]] = (
         ("-c", "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"),
     ),
 )
-# Tests wait for half of their time: four on two cores.
+# Tests wait half of the time, so two cores run four at once.
 PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 
 
@@ -35,24 +35,22 @@ app = new_app()
 def test(
     context: typer.Context,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Include the tests marked slow.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include the slow tests.")] = False,
     mutations: Annotated[bool, typer.Option("--mutations", help="Measure the strength of the tests instead.")] = False,
 ) -> None:
     """Run ruff, mypy, import-linter and pytest.
 
-    Arguments after -- go to pytest. Every tool runs; the exit status is that of the first that failed.
+    Runs every tool, even after a failure, and exits with the status of the first that failed. Pass arguments to pytest
+    after --.
 
-    With --mutations, apply the faults cataloged in tests/mutations one by one and run the tests that must catch each.
-    Arguments after -- select mutations; --mutations -- --help shows them. It takes about an hour.
+    With --mutations, applies the faults cataloged in tests/mutations one by one and runs the tests that must catch
+    them, which takes about an hour. Arguments after -- select mutations: see --mutations -- --help.
     """
     raise typer.Exit(run_mutations(context.args) if mutations else run_checks(context.args, slow=everything))
 
 
 def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
-    """Run every tool, even after one failed, and return the first nonzero exit status, or 0.
-
-    Tests marked `slow` run only if slow is true. Raises CommandFailed outside of a checkout.
-    """
+    """Run every tool and return the first nonzero exit status, or 0. Raises CommandFailed outside of a checkout."""
     env = _environment()
     selection = () if slow else ("-m", "not slow")
     statuses: dict[str, int] = {}
@@ -82,7 +80,7 @@ def _environment() -> dict[str, str]:
 
 
 def _is_setting(name: str) -> bool:
-    """Settings of a running stack must not reach the tests; settings of the tests must."""
+    """Return whether the variable is a setting of a stack, which must not reach the tests, and not one of the tests."""
     return name.startswith("PULSE_") and not name.startswith("PULSE_TEST_")
 
 

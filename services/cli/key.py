@@ -20,17 +20,17 @@ Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the key.")]
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name for people.")],
+    name: Annotated[str, typer.Argument(help="Display name.")],
     *,
     tenant: Tenant = "demo",
-    role: Annotated[keys.Role, typer.Option(help="Role of the requests made with the key.")] = "viewer",
-    scope: Annotated[list[str], typer.Option(help="Part of the API, such as devices:read; repeatable.")],
-    days: Annotated[int, typer.Option(min=1, max=366, help="Days until it ends.")] = 90,
+    role: Annotated[keys.Role, typer.Option(help="Role of the key.")] = "viewer",
+    scope: Annotated[list[str], typer.Option(help="Permitted part of the API, such as devices:read. Repeatable.")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days until the key expires.")] = 90,
 ) -> None:
-    """Create a key and print it, this once."""
+    """Create a key and print it. It cannot be shown again."""
     unknown = [each for each in scope if each not in SCOPES]
     if unknown:
-        raise CommandFailed(f"{unknown[0]} is no scope: it takes {', '.join(SCOPES)}")
+        raise CommandFailed(f"{unknown[0]} is no scope: use {', '.join(SCOPES)}")
     try:
         title = visible_name(name.strip())
     except ValueError as error:
@@ -46,7 +46,7 @@ def create(
 
 @app.command("list")
 def show(*, tenant: Tenant = "demo") -> None:
-    """List the keys of a tenant, also those that have ended."""
+    """List the keys of a tenant, including expired and revoked ones."""
 
     async def read(pool: db.Pool) -> list[Any]:
         async with db.read_as(pool, tenant_id=tenant) as connection:
@@ -65,9 +65,13 @@ def show(*, tenant: Tenant = "demo") -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the key.")], *, tenant: Tenant = "demo"
+    key_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, help="Number of the key, as `pulse key list` shows it.")
+    ],
+    *,
+    tenant: Tenant = "demo",
 ) -> None:
-    """Refuse a key from now on, on every process of the API within 5 seconds."""
+    """Revoke a key, in every API process within 5 seconds."""
     require_tenant(tenant)
     database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.revoke_api_key($1)", key_id))
     print(f"Key {key_id} is revoked.")

@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a file that the kernel drops when its holder dies, however it dies."""
+"""Lock on a file, held by one process at a time. The kernel releases it when the process ends."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from services.cli.errors import CommandFailed
 
 
 class AlreadyHeldError(CommandFailed):
-    """Another process holds the lock; `pid` is what it wrote about itself."""
+    """Another process holds the lock. `pid` is None if the file does not name it."""
 
     status = 2
 
@@ -19,7 +19,7 @@ class AlreadyHeldError(CommandFailed):
 
 
 def hold(file: Path) -> IO[str]:
-    """Lock the file until the returned handle is closed or we die. Raises AlreadyHeldError."""
+    """Lock the file until the returned handle is closed or this process ends. Raises AlreadyHeldError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = file.open("a+")
     try:
@@ -34,7 +34,7 @@ def hold(file: Path) -> IO[str]:
 
 
 def holder(file: Path) -> int | None:
-    """Pid of the process that holds the lock, 0 when it is held by an unknown one, None when nobody does."""
+    """Return the pid of the process that holds the lock, 0 if it is unknown, None if the lock is free."""
     try:
         with file.open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""`pulse metrics`: the views of schema metrics as the exporter reads them: a list, and what should be mended."""
+"""`pulse metrics`: a list of the views of schema metrics, as the exporter reads them, and of their faults."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from services.shared.settings import ExporterSettings
 from services.shared.visible_text import terminal_text
 
 app = new_app("List the metrics that are views, and find their faults.")
-# A view that hangs costs its timeout; here the others have their turn all the same.
+# A view that hangs takes its whole timeout, and all others are still read.
 PATIENCE_SECONDS = 600.0
 PASSES = 3
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -35,7 +35,7 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def show(*, as_json: _AsJson = False) -> None:
-    """Show every metric that is a view: type, labels, rows, time of its query, help."""
+    """List the metrics that are views, with type, labels, rows, query time and help."""
     settings = exporter_settings()
     (readings,) = read_passes(settings, passes=1)
     rows = [describe(reading, max_rows=settings.exporter_max_rows) for reading in readings]
@@ -49,14 +49,16 @@ def show(*, as_json: _AsJson = False) -> None:
 @app.command("lint")
 def check(
     *,
-    slow_ms: Annotated[float, typer.Option(min=0, help="Longest that a view's query may take.")] = 100.0,
-    max_series: Annotated[int, typer.Option(min=1, help="Most rows of a view.")] = 200,
-    max_labels: Annotated[int, typer.Option(min=1, help="Most labels of a view.")] = 5,
+    slow_ms: Annotated[
+        float, typer.Option(min=0, help="Longest permitted query time of a view, in milliseconds.")
+    ] = 100.0,
+    max_series: Annotated[int, typer.Option(min=1, help="Largest permitted number of rows of a view.")] = 200,
+    max_labels: Annotated[int, typer.Option(min=1, help="Largest permitted number of labels of a view.")] = 5,
     as_json: _AsJson = False,
 ) -> None:
-    """Name the views that are not served, should not be, or break a convention.
+    """Report views that are not served, are too expensive or break a convention.
 
-    Exits with 1 when there is an error, with 0 when there are only warnings.
+    Exits with 1 if there is an error, with 0 if there are only warnings.
     """
     settings = exporter_settings()
     passes = read_passes(settings, passes=PASSES)
@@ -74,7 +76,7 @@ def check(
 
 
 def exporter_settings() -> ExporterSettings:
-    """The exporter's settings, and its database: the one that variables name, or the running stack's."""
+    """Return the exporter's settings for the configured database or the running stack's. Raises CommandFailed."""
     try:
         return ExporterSettings(database_url=database.role_url("exporter"))
     except ValidationError as error:
@@ -83,7 +85,7 @@ def exporter_settings() -> ExporterSettings:
 
 
 def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[ViewReading]]:
-    """What each of some passes over all views gave. Raises CommandFailed when the database cannot be read."""
+    """Return the readings of each pass over all views. Raises CommandFailed if the database cannot be read."""
     try:
         return asyncio.run(_read(settings, passes))
     except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
@@ -110,7 +112,7 @@ async def _read(settings: ExporterSettings, passes: int) -> list[list[ViewReadin
 
 
 def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
-    """One metric, for people and programs; refused: why it is not served, else null."""
+    """Return the facts about a metric. refused: the reason why it is not served, or None."""
     shape, family = reading.shape, family_of(reading, max_rows=max_rows)
     return {
         "view": reading.view.name,
@@ -125,7 +127,7 @@ def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
 
 
 def metrics_table(rows: Sequence[dict[str, object]]) -> Table:
-    """The list for people; what is not served says why in the place of its help."""
+    """Return the list as a table, with the reason in place of the help if a metric is not served."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("metric", "type", "labels", "rows", "ms", "help"):
         shown.add_column(title, justify="right" if title in ("rows", "ms") else "left")

@@ -23,12 +23,12 @@ app = new_app()
 def migrate_database(
     *,
     set_passwords: Annotated[
-        bool, typer.Option("--set-passwords", help="Change the passwords of roles that exist to PULSE_*_PASSWORD.")
+        bool, typer.Option("--set-passwords", help="Set the passwords of existing roles to PULSE_*_PASSWORD.")
     ] = False,
 ) -> None:
     """Bring the database up to this checkout.
 
-    Makes the roles, runs the revisions, applies the SQL layer.
+    Creates the roles, runs the revisions and applies the SQL layer.
     """
     home = Home.find()
     env = dict(os.environ)
@@ -43,9 +43,9 @@ def migrate_database(
 
 
 async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
-    """Bring roles, tables and SQL layer up to this checkout.
+    """Bring roles, tables and SQL layer up to this checkout. say: is called with each line of Alembic's output.
 
-    Raises CommandFailed with Alembic's last lines, BadSettingError when the URL cannot be used.
+    Raises CommandFailed with Alembic's last lines, and BadSettingError if the URL cannot be used.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "alembic", "-c", str(CHECKOUT / "migrations" / "alembic.ini")),
@@ -63,14 +63,14 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         async for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
             if failure or line.startswith("FAILED"):
-                # Statements for an administrator follow the reason.
+                # The reason may be followed by statements for an administrator to run.
                 failure.append(line)
             elif line:
                 last = line
                 say(line)
         status = await process.wait()
     except asyncio.CancelledError:
-        # One transaction: what is interrupted did not happen.
+        # The migration is one transaction, so an interrupted one changes nothing.
         process.terminate()
         await process.wait()
         raise

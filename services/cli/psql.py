@@ -39,19 +39,19 @@ def psql(
     context: typer.Context,
     *,
     suffix: Annotated[
-        RoleSuffix, typer.Option("--as", help="Database role; the owner may change everything.")
+        RoleSuffix, typer.Option("--as", help="Database role. owner may change everything.")
     ] = "operator",
 ) -> None:
     """Open psql as an operator, or as another role of Pulse.
 
-    Arguments after -- go to psql.
+    Pass arguments to psql after --.
     """
     become_psql(Home.find(), context.args, suffix=suffix)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to reach a database as a role: `acts` when the login of the URL takes the role on after it is in."""
+    """URL for a role. `acts`: the URL's login takes the role after connecting."""
 
     url: str
     role: str
@@ -59,7 +59,7 @@ class Login:
 
 
 def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> NoReturn:
-    """Replace this process by psql as a role. Raises CommandFailed without a database."""
+    """Replace this process by psql as a role. Raises CommandFailed."""
     role = database.role_names()[suffix]
     if database.given_url() or os.environ.get("PULSE_MIGRATION_URL") or os.environ.get(_OWN_URLS.get(suffix, "")):
         # The server may want TLS, which the wheel's psql lacks.
@@ -83,10 +83,10 @@ def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> 
 
 
 def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -> Login:
-    """Choose the URL for a role of a database of the user's own.
+    """Return the login for a role from the variables of the environment.
 
-    Its own URL comes first. The login that migrates may act as each role; without it the role logs in by itself, with a
-    password from PGPASSWORD, a password file or the prompt.
+    The role's own URL comes first, then the login that migrates, which may act as each role. Otherwise the role itself
+    logs in, with a password from PGPASSWORD, a password file or the prompt.
     """
     own = environment.get(_OWN_URLS.get(suffix, ""))
     if own:
@@ -96,7 +96,7 @@ def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -
     if migration:
         return Login(migration, role, acts=True)
     if suffix == "owner":
-        raise CommandFailed(f"{role} may not log in: set PULSE_MIGRATION_URL to a login that may act as it")
+        raise CommandFailed(f"{role} cannot log in: set PULSE_MIGRATION_URL to a login that may act as {role}")
     try:
         parts = conninfo_to_dict(services, user=role)
     except psycopg.Error as error:
@@ -106,11 +106,11 @@ def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -
 
 
 def connection_of(login: Login) -> tuple[str, str | None]:
-    """Return the connection string and apart from it the password, which must not stand in the list of processes."""
+    """Return the connection string and, separately, the password, which must not appear in the list of processes."""
     try:
         parts = conninfo_to_dict(login.url)
     except psycopg.Error as error:
-        raise CommandFailed(f"the URL of the database is malformed: {' '.join(str(error).split())}") from error
+        raise CommandFailed(f"the database URL is malformed: {' '.join(str(error).split())}") from error
     password = parts.pop("password", None)
     if login.acts:
         parts["options"] = f"{parts.get('options', '')} -c role={login.role}".strip()

@@ -31,30 +31,30 @@ _PAGE = 100
 
 @app.command()
 def init() -> None:
-    """Make the key file that PULSE_SECRETS_KEY_FILE names, and its public key beside it, unless it exists."""
+    """Create the key file PULSE_SECRETS_KEY_FILE and its public key, unless the file exists."""
     file = _key_file()
-    _using(file, lambda: print(f"{file} {'was made' if make_keys(file) else 'exists and stays as it is'}."))
+    _using(file, lambda: print(f"{file} {'was created' if make_keys(file) else 'exists and is unchanged'}."))
 
 
 @app.command()
 def encrypt() -> None:
-    """Seal every secret that is stored as plain text or sealed for an older key. Safe to interrupt and to repeat."""
+    """Seal each secret that is stored as plain text or sealed for an older key. Safe to interrupt and repeat."""
     file = _key_file()
     _using(file, lambda: asyncio.run(_seal_all(KeyRing(file))))
 
 
 @app.command()
 def rotate() -> None:
-    """Make a new key and seal every secret for it. A repeat after an interruption goes on with the key it had made.
+    """Create a new key and seal every secret for it. Safe to interrupt and repeat.
 
-    The delivery worker needs the new file before the API seals for its public key. Older keys stay in the file: backups
-    hold secrets that are sealed for them.
+    Give the new file to the delivery worker before the API gets the new public key. Older keys stay in the file: the
+    secrets in backups are sealed for them.
     """
     file = _key_file()
 
     def work() -> None:
         if asyncio.run(_has_older(KeyRing(file))):
-            print("Secrets are sealed for an older key: going on with the newest one.")
+            print("Some secrets are sealed for an older key: sealing them for the newest key.")
         else:
             add_key(file)
         asyncio.run(_seal_all(KeyRing(file)))
@@ -70,7 +70,7 @@ def _using(file: Path, work: Any) -> None:
     try:
         work()
     except BadKeyFile as fault:
-        raise CommandFailed(f"{fault}; `pulse secrets init` makes one") from None
+        raise CommandFailed(f"{fault}: create it with ./pulse secrets init") from None
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}") from None
     except asyncpg.PostgresError as error:
@@ -89,7 +89,7 @@ async def _has_older(keys: KeyRing) -> bool:
 
 
 async def _seal_all(keys: KeyRing) -> None:
-    """Seal, a channel a transaction, and print the progress. Raises CommandFailed when some could not be opened."""
+    """Seal one channel per transaction and print the progress. Raises CommandFailed if some could not be opened."""
     assert keys.newest is not None
     sealed, done, faults = 0, 0, 0
     async with database.open_database(database.role_url("delivery")) as pool:
@@ -99,10 +99,10 @@ async def _seal_all(keys: KeyRing) -> None:
                 sealed += await _seal_one(pool, keys, row)
             except (UnknownKey, NotOpened) as fault:
                 faults += 1
-                print(f"channel {row['channel_id']} of {row['tenant_id']} stays as it is: {fault}")
+                print(f"channel {row['channel_id']} of {row['tenant_id']} is unchanged: {fault}")
             if done % _PAGE == 0:
-                print(f"{done} channels seen, {sealed} sealed …")
-    print(f"{done} channels seen, {sealed} sealed for key {key_id(keys.newest)}.")
+                print(f"{done} channels read, {sealed} sealed …")
+    print(f"{done} channels read, {sealed} sealed for key {key_id(keys.newest)}.")
     if faults:
         raise CommandFailed(f"{faults} channels could not be opened: set their secrets again, or restore their key")
 
@@ -114,7 +114,7 @@ async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
     if all(is_sealed(member) and sealed_for(member) == newest for member in row["config"].values()):
         return 0
     new = seal_config(keys.newest, keys.open_config(row["config"], **place), **place)
-    # False when the channel was changed meanwhile: what changed it sealed it, or the next call does.
+    # False if the channel was changed meanwhile. That change sealed it, or the next call does.
     query = "select delivery.reseal_channel($1, $2, $3, $4, $5)"
     return int(await pool.fetchval(query, *place.values(), row["config"], new, database.operator()))
 

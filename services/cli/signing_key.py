@@ -1,4 +1,4 @@
-"""Signs user tokens for the local stack, which has no identity provider: one ES256 key, made on first use."""
+"""Key that signs user tokens of the local stack, which has no identity provider. It is created on first use."""
 
 import base64
 import hashlib
@@ -21,13 +21,13 @@ ALGORITHM = "ES256"
 LIFETIME_SECONDS = 12 * 3600
 
 _OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
-"""With one of these, tokens come from the user's identity provider."""
+"""Settings that name an identity provider, which signs the tokens instead."""
 
 Role = Literal["viewer", "operator", "admin", "auditor"]
 
 
 class SigningKey:
-    """The key in a directory of secrets, and the JWKS file beside it that a service verifies with."""
+    """ES256 key in a directory of secrets, with a JWKS file beside it for the services."""
 
     def __init__(self, directory: Path) -> None:
         self.jwks_file = directory / "jwks.json"
@@ -38,7 +38,7 @@ class SigningKey:
             replace(self.jwks_file, document)
 
     def token(self, *, tenant_id: str, role: Role, name: str = "Local user", expired: bool = False) -> str:
-        """A bearer token for twelve hours, or one that ended an hour ago."""
+        """Return a bearer token that is valid for twelve hours, or one that expired an hour ago."""
         now = int(time.time()) - (LIFETIME_SECONDS + 3600 if expired else 0)
         claims = {
             "iss": ISSUER,
@@ -59,7 +59,7 @@ def uses_own_keys() -> bool:
 
 
 def signs_tokens(home: Home) -> bool:
-    """Whether services take their keys from this stack: by default, or because PULSE_JWKS_FILE names its file."""
+    """Return whether the services accept this key: by default, or because PULSE_JWKS_FILE names its file."""
     named = os.environ.get("PULSE_JWKS_FILE")
     return uses_own_keys() or (named is not None and Path(named).resolve() == home.keys / "jwks.json")
 

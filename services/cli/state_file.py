@@ -1,4 +1,4 @@
-"""What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
+"""State of a running stack in stack.json, for `pulse status` and other commands, and for the next start."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ class NotRunningError(CommandFailed):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process; `module` is what its command line runs, None for Postgres."""
+    """State of one process. `module` is the Python module that it runs, None for Postgres."""
 
     name: str
     pid: int | None
@@ -34,7 +34,7 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """The whole stack; the last two are None with a database of the user's own."""
+    """State of the whole stack. The last two members are None if PULSE_DATABASE_URL names the database."""
 
     pid: int
     port_base: int
@@ -44,12 +44,12 @@ class StackState:
 
 
 def write_state(home: Home, state: StackState) -> None:
-    """Write the state of the stack in one step."""
+    """Write the state atomically."""
     replace(home.state, orjson.dumps(asdict(state)))
 
 
 def read_state(home: Home) -> StackState | None:
-    """The state as it was last written, also by a stack that no longer runs."""
+    """Return the last state that was written, perhaps by a stack that has ended. None if there is none."""
     try:
         document = orjson.loads(home.state.read_bytes())
         document["processes"] = [ProcessState(**process) for process in document["processes"]]
@@ -59,7 +59,7 @@ def read_state(home: Home) -> StackState | None:
 
 
 def running_state(home: Home) -> StackState:
-    """The state of the running stack, not of one that was killed before it. Raises NotRunningError."""
+    """Return the state of the running stack. Raises NotRunningError."""
     state = read_state(home)
     if state is None or state.pid != holder(home.lock):
         raise NotRunningError

@@ -21,7 +21,7 @@ app = new_app()
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the processes of the running stack.
 
-    Exits with 1 when it does not run or one of them is not ready.
+    Exits with 1 if the stack does not run or a process is not ready.
     """
     processes = running_state(Home.find()).processes
     if as_json:

@@ -20,15 +20,15 @@ app = new_app()
 
 @app.command()
 def trace(
-    trace_id: Annotated[str, typer.Argument(metavar="ID", help="32 hex digits, or a UUID.")],
+    trace_id: Annotated[str, typer.Argument(metavar="ID", help="Trace id: 32 hex digits, or a UUID.")],
     *,
-    tenant: Annotated[str, typer.Option(help="Tenant whose rows are shown.")] = "demo",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")] = False,
+    tenant: Annotated[str, typer.Option(help="Tenant of the trace.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in the format of the API.")] = False,
 ) -> None:
     """Show the steps of one trace, from request to webhook."""
     canonical = parse_trace_id(trace_id.strip().lower())
     if canonical is None:
-        raise CommandFailed(f"{trace_id} is no trace id: it takes 32 hex digits, or a UUID")
+        raise CommandFailed(f"{trace_id} is no trace id: give 32 hex digits or a UUID")
     rows = database.in_database(lambda pool: read_timeline(pool, tenant_id=tenant, trace_id=canonical))
     if not rows:
         raise CommandFailed(f"tenant {tenant} has nothing with trace id {canonical}")
@@ -41,6 +41,6 @@ def trace(
 
 
 async def read_timeline(pool: db.Pool, *, tenant_id: str, trace_id: str) -> list[dict[str, Any]]:
-    """Return the tenant's rows of the trace, oldest first; each names its parent among them, or none."""
+    """Return the tenant's rows of the trace, oldest first. Each names its parent row, or none."""
     async with db.read_as(pool, tenant_id=tenant_id) as connection:
         return [dict(row) for row in await connection.fetch("select * from api.trace_timeline($1)", trace_id)]

@@ -118,7 +118,7 @@ async def test_an_altered_log_is_not_exported(log: SealedLog) -> None:
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'quiet' where timestamp < '2026-02-01'"
     )
-    with pytest.raises(CommandFailed, match=r"^block 0 .* altered; pulse audit verify tells more"):
+    with pytest.raises(CommandFailed, match=r"^block 0 .* altered; run pulse audit verify"):
         await export(log)
     await log.conn.execute("delete from audit_log where timestamp < '2026-02-01'")
     assert (await check(log, await export(log)))[0] == 0

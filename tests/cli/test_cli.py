@@ -272,7 +272,7 @@ async def test_holds_are_placed_shown_and_released(
 ) -> None:
     """As the auditor, who is named in the event; a wrong time, number or role is told in one line."""
     url = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_auditor")}
-    assert pulse("audit", "holds", **url).stdout == "No hold was ever placed.\n"
+    assert pulse("audit", "holds", **url).stdout == "There are no legal holds.\n"
     await conn.execute(
         "insert into audit.tombstones select month::date, 1, 0, 3, now(), 'note'"
         " from unnest(array['2025-04-01', '2025-05-01']) month"
@@ -280,8 +280,8 @@ async def test_holds_are_placed_shown_and_released(
     placed = pulse("audit", "hold", "--from", "2025-05-31", "--reason", "case [7] of :x:", **url)
     assert (placed.returncode, placed.stderr) == (0, "")
     assert placed.stdout.splitlines() == [
-        "Hold 1 is in force; ./pulse audit release 1 --reason … ends it.",
-        "Too late for what was dropped before: 2025-05.",
+        "Hold 1 is in force until ./pulse audit release 1 --reason … ends it.",
+        "These months were dropped before: 2025-05.",
     ]
     second = ["audit", "hold", "--from", "2026-01-01T01:00+01:00", "--to", "2026-02-01"]
     assert len(pulse(*second, "--reason", "x", **url).stdout.splitlines()) == 1

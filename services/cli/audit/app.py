@@ -1,4 +1,4 @@
-"""`pulse audit`: its group of commands, and the database as the auditor sees it."""
+"""`pulse audit`: the group of its commands, and the database with the rights they need."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,13 +9,13 @@ from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 
-app = new_app("Read the audit trail, prove it, keep it.")
+app = new_app("Read, verify and export the audit trail, and manage its keys and holds.")
 _ROLES = "; sealing needs pulse_ops (PULSE_OPS_DATABASE_URL), reading pulse_auditor (PULSE_AUDIT_DATABASE_URL)"
 _Result = TypeVar("_Result")
 
 
 def auditor_url(home: Home) -> str:
-    """URL of the database as pulse_auditor: PULSE_AUDIT_DATABASE_URL, or that of the running embedded server."""
+    """Return the URL as pulse_auditor: PULSE_AUDIT_DATABASE_URL, or the running embedded server."""
     given = database.given_url("PULSE_AUDIT_DATABASE_URL")
     if given:
         return given
