@@ -1,6 +1,7 @@
 """The database of the local stack: whose it is, and how to reach it as which role."""
 
 import asyncio
+import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -112,8 +113,17 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         await db.close_pool(pool)
 
 
-async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
-    """Return the value of a call that changes something of a tenant, in a trace of its own."""
+def operator() -> str:
+    """Return the actor of this command, named by the operating system. The database adds the role that logged in."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # no entry for this user, as in a container
+        return f"cli:uid {os.getuid()}"
+
+
+async def call(pool: db.Pool, tenant_id: str, command: str, query: str, *arguments: object) -> Any:
+    """Return the value of a call by which the operator's command changes a tenant, in a trace of its own."""
+    actor = db.Actor(type="user", id=operator(), name=command)
     with tracing.use_trace_id(None):
         async with db.act(pool, tenant_id=tenant_id, actor=actor, service=StackSettings.service) as connection:
             return await connection.fetchval(query, *arguments)

@@ -1,7 +1,6 @@
 """`pulse secrets`: the key of channel secrets, and the secrets sealed for it."""
 
 import asyncio
-import getpass
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -117,7 +116,7 @@ async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
     new = seal_config(keys.newest, keys.open_config(row["config"], **place), **place)
     # False when the channel was changed meanwhile: what changed it sealed it, or the next call does.
     query = "select delivery.reseal_channel($1, $2, $3, $4, $5)"
-    return int(await pool.fetchval(query, *place.values(), row["config"], new, f"cli:{_operator()}"))
+    return int(await pool.fetchval(query, *place.values(), row["config"], new, database.operator()))
 
 
 async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
@@ -127,10 +126,3 @@ async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
         for row in rows:
             yield row
         tenant_id, channel_id = rows[-1]["tenant_id"], rows[-1]["channel_id"]
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this user, as in a container
-        return f"uid {os.getuid()}"

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from services.cli import database
-from services.cli.audit.app import operator
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.cli.lock import holder
@@ -22,7 +21,6 @@ from services.ui_iot.resources.fields import visible_name
 
 app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
 _LONGEST_LIMIT = 12
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
 
 
 @app.command()
@@ -90,14 +88,14 @@ def require_tenant(tenant_id: str) -> None:
 
 async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
     """Set a limit of a tenant, None for the default, in a trace of its own; False when that changes nothing."""
-    actor = db.Actor(type="user", id=operator(), name="pulse tenant limit")
     query = "select ops.set_limit($1, $2, $3)"
-    return bool(await database.call(pool, tenant_id, actor, query, tenant_id, name, value))
+    return bool(await database.call(pool, tenant_id, "pulse tenant limit", query, tenant_id, name, value))
 
 
 async def create_tenant(pool: db.Pool, tenant_id: str, name: str) -> bool:
     """Make a tenant in a trace of its own; False when there is one of this id."""
-    return bool(await database.call(pool, tenant_id, _ACTOR, "select ingest.create_tenant($1, $2)", tenant_id, name))
+    query = "select ingest.create_tenant($1, $2)"
+    return bool(await database.call(pool, tenant_id, "pulse tenant create", query, tenant_id, name))
 
 
 async def list_tenants(pool: db.Pool) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from services.local.demo import seed
 from services.local.stack import signing_key as keys
 from services.shared import db
 from services.shared.oidc_settings import OidcSettings
+from services.ui_iot.auth.principal import token_mark
 from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.resources.fields import visible_name
 
@@ -21,7 +22,6 @@ app = typer.Typer(
     invoke_without_command=True,
     no_args_is_help=False,
 )
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse token")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the tokens.")]
 
 
@@ -62,7 +62,7 @@ def revoke(
     """Refuse the user tokens that meet every named condition, on every process of the API within 5 seconds."""
     require_tenant(tenant)
     before = datetime.now(UTC) if logout else issued_before.replace(tzinfo=UTC) if issued_before else None
-    conditions = {"subject": subject, "session": session, "token_id": token_id}
+    conditions = {"subject": subject, "session": token_mark(session), "token_id": token_mark(token_id)}
     if before is None and not any(conditions.values()):
         raise LocalError("name the tokens: --subject, --session, --jti, --issued-before, --logout or several of these")
     body: dict[str, Any] = {
@@ -76,7 +76,7 @@ def revoke(
         ),
     }
     query = "select ingest.create_revocation($1)"
-    made = database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, body))
+    made = database.in_database(lambda pool: database.call(pool, tenant, "pulse token revoke", query, body))
     print(f"Revocation {made['revocation_id']} is in force until {made['expires_at']}.")
 
 
@@ -109,7 +109,7 @@ def restore(
     """Lift a revocation: the tokens that it named are accepted again until they expire."""
     require_tenant(tenant)
     query = "select ingest.delete_revocation($1)"
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, revocation_id))
+    database.in_database(lambda pool: database.call(pool, tenant, "pulse token restore", query, revocation_id))
     print(f"Revocation {revocation_id} is lifted.")
 
 

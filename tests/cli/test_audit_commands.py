@@ -11,9 +11,9 @@ import asyncpg
 import orjson
 import pytest
 
-from services.cli.audit.app import operator
 from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
+from services.cli.database import operator
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
 from tests.support.audit_program import Pulse

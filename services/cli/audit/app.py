@@ -1,7 +1,6 @@
 """`pulse audit`: its group of commands, and the database as the auditor sees it."""
 
 import asyncio
-import getpass
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -32,14 +31,6 @@ def sealing_url(home: Home) -> str:
     """Return the URL of the database as pulse_ops, the only role that adds to the sealed log."""
     given = os.environ.get("PULSE_OPS_DATABASE_URL") or database.given_url()
     return given or database.as_role(database.migration_url(home), "pulse_ops")
-
-
-def operator() -> str:
-    """Who runs this command, as the operating system names them; the database adds the role that logged in."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # no entry for this user, as in a container
-        return f"cli:uid {os.getuid()}"
 
 
 def as_auditor(work: Callable[[db.Pool], Awaitable[_Result]]) -> _Result:

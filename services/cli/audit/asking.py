@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.cli.audit.app import operator
 from services.cli.audit.evidence import Evidence, Head, Question
+from services.cli.database import operator
 from services.cli.errors import LocalError
 from services.shared import db
 from services.shared.sealed_log.kept import Kept

@@ -9,9 +9,10 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.entries import add_entry, committed, read_standing, remembered, sealing_lease
 from services.cli.audit.places import checkpoint_directory, key_file
+from services.cli.database import operator
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor

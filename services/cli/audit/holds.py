@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.cli.audit.app import app, as_auditor, operator
+from services.cli.audit.app import app, as_auditor
 from services.cli.audit.places import parse_time
+from services.cli.database import operator
 from services.shared import db, tracing
 from services.shared.visible_text import terminal_text
 

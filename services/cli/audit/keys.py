@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.asking import read_keys
 from services.cli.audit.entries import add_entry, read_standing, sealing_lease
 from services.cli.audit.places import key_file, public_keys
+from services.cli.database import operator
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.ops_worker.sealing.standing import signer_of

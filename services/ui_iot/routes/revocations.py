@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.auth.principal import token_mark
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.backend import Api
@@ -50,6 +51,10 @@ _SHOWN: dict[str, Any] = {
 }
 
 
+_MOST_ID_CHARACTERS = 65_536
+"""No token is longer."""
+
+
 # A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
@@ -57,7 +62,11 @@ def _check_printable(text: str) -> str:
     return text
 
 
-ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+_NO_NUL = r"^[^\x00]*$"
+ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+IdText = Annotated[
+    str, StringConstraints(min_length=1, max_length=_MOST_ID_CHARACTERS, pattern=_NO_NUL), AfterValidator(token_mark)
+]
 
 
 class NewRevocation(BaseModel):
@@ -66,10 +75,10 @@ class NewRevocation(BaseModel):
     model_config = example(**_EXAMPLE)
     subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
     """Tokens with this claim sub, which is printable in every token that is accepted."""
-    session: ClaimText | None = None
-    """Tokens with this claim sid or session_state."""
-    token_id: ClaimText | None = None
-    """The token with this claim jti."""
+    session: IdText | None = None
+    """Tokens with this claim sid or session_state, a number in decimal. Longer than 255 characters: kept as a hash."""
+    token_id: IdText | None = None
+    """The token with this claim jti, a number in decimal. Longer than 255 characters: kept as a hash."""
     issued_before: Moment | None = None
     """Tokens with a claim iat before this time; alone: all tokens of the tenant that were issued before it."""
     reason: Name
