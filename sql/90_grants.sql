@@ -7,7 +7,7 @@ declare
   v_routine record;
   v_view record;
 begin
-  -- A new function belongs to everybody until this is taken away.
+  -- PUBLIC may execute a new function until this is revoked.
   for v_routine in
     select p.oid::regprocedure as name, p.proname like '\_%' or p.prorettype = 'trigger'::regtype as internal
     from pg_proc p
@@ -70,7 +70,7 @@ begin
     execute format('grant select on %s to %I', v_view.name, v_view.role);
   end loop;
 
-  -- Tables inside a view are read as its owner, but functions inside it run as the reader, who needs EXECUTE on them.
+  -- Tables inside a view are read as its owner, but functions inside it run as the reader, which needs EXECUTE on each.
   -- Without USAGE on their schema the reader still cannot call them by name.
   for v_routine in
     with recursive reads (role, view) as (
@@ -103,29 +103,28 @@ $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
 grant usage on schema audit, core to pulse_auditor;
--- An auditor names the person who places a hold.
+-- An auditor names the person that places a hold.
 grant execute on function core.act, core.name_request to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
--- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the
--- database's to say.
+-- For the audit writer's COPY. Rows are read through api views. Only the database sets recorded_at and xid.
 grant insert (
   tenant_id, timestamp, event_id, event_type, category, severity, entity_type, entity_id, entity_name, action, message,
   details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms
 ) on public.audit_log to pulse_app;
 grant select on public.audit_log to pulse_auditor;
--- What the proof rests on is for everybody who checks it.
+-- The evidence that a verification reads.
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
 
--- What the layer was when it was applied, for those who compare it with the catalog.
+-- The recorded layer, which verifications compare with the catalog.
 grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_ops;
 
--- Verification by the ops worker itself; it learns hashes, never what a row says.
+-- The ops worker verifies hashes and never reads the content of a row.
 grant select on
   audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
--- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
+-- For objects that the owner creates by hand: a view in metrics is served at the next scrape; a function has no grants.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;
 alter default privileges revoke execute on routines from public;

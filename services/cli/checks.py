@@ -29,11 +29,8 @@ def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
 
     Tests marked `slow` run only if slow is true. Raises LocalError outside of a checkout.
     """
-    if not is_checkout():
-        raise LocalError("an installed Pulse has no tests: run this in a checkout")
+    env = _environment()
     selection = () if slow else ("-m", "not slow")
-    inherited = without_client_variables(os.environ).items()
-    env = {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}
     statuses: dict[str, int] = {}
     for name, arguments in (*TOOLS, (PYTEST[0], (*PYTEST[1], *selection, *pytest_arguments))):
         print(f"── {name}", flush=True)
@@ -42,6 +39,22 @@ def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
         print(f"   {_verdict(statuses[name])} in {time.monotonic() - started:.1f} s", flush=True)
     print("   ".join(f"{name}: {_verdict(status)}" for name, status in statuses.items()))
     return next((status for status in statuses.values() if status), 0)
+
+
+def run_mutations(arguments: Sequence[str]) -> int:
+    """Apply the mutations of tests/mutations one by one, run their tests, and return the exit status.
+
+    Raises LocalError outside of a checkout.
+    """
+    command = [sys.executable, "-m", "tests.mutations", *arguments]
+    return subprocess.run(command, check=False, cwd=CHECKOUT, env=_environment()).returncode
+
+
+def _environment() -> dict[str, str]:
+    if not is_checkout():
+        raise LocalError("an installed Pulse has no tests: run this in a checkout")
+    inherited = without_client_variables(os.environ).items()
+    return {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}
 
 
 def _is_setting(name: str) -> bool:

@@ -15,8 +15,10 @@ from services.cli.errors import BadSettingError, LocalError
 from services.cli.home import Home
 from services.cli.state_file import running_state
 from services.shared import db, tracing
+from services.shared.connecting.faults import UnsafeDatabase
 from services.shared.connecting.target import check_url
-from services.shared.settings import Port, Settings
+from services.shared.settings import Settings
+from services.shared.topic_settings import Port
 
 Result = TypeVar("Result")
 
@@ -102,7 +104,7 @@ async def open_database(url: str) -> AsyncIterator[db.Pool]:
         pool = await db.open_pool(StackSettings(database_url=url, pool_min_size=0, pool_max_size=2))
         async with pool.acquire():
             pass
-    except db.UnsafeDatabase as error:
+    except UnsafeDatabase as error:
         raise LocalError(str(error)) from error
     except db.UNAVAILABLE as error:
         raise LocalError(f"the database does not answer: {error or type(error).__name__}") from error

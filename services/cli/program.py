@@ -12,7 +12,7 @@ from rich.console import Console
 from services.cli import database
 from services.cli.audit.commands import app as audit_app
 from services.cli.bench import become_benchmark, benchmark_names
-from services.cli.checks import run_checks
+from services.cli.checks import run_checks, run_mutations
 from services.cli.errors import LocalError
 from services.cli.home import Home
 from services.cli.journey import read_timeline
@@ -163,12 +163,16 @@ def test(
     context: typer.Context,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Include the tests marked slow.")] = False,
+    mutations: Annotated[bool, typer.Option("--mutations", help="Measure the strength of the tests instead.")] = False,
 ) -> None:
     """Run ruff, mypy, import-linter and pytest.
 
     Arguments after -- go to pytest. Every tool runs; the exit status is that of the first that failed.
+
+    With --mutations, apply the faults cataloged in tests/mutations one by one and run the tests that must catch each.
+    Arguments after -- select mutations; --mutations -- --help shows them. It takes about an hour.
     """
-    raise typer.Exit(run_checks(context.args, slow=everything))
+    raise typer.Exit(run_mutations(context.args) if mutations else run_checks(context.args, slow=everything))
 
 
 @app.command(context_settings=_PASS_ON)

@@ -13,4 +13,4 @@ end
 $$;
 
 comment on function core._limit_of(text, text) is
-  'Return the limit of a tenant: its own, else the default; null when there is none. Pulse''s own tenant has none.';
+  'Return the limit of a tenant: its own, else the default; null if there is none. Pulse''s own tenant has no limits.';

@@ -31,7 +31,7 @@ end
 $$;
 
 comment on function ops.prune(integer, integer, integer) is
-  'Remove what is older than its retention in days: closed alerts with all that was sent about them, samples of service '
-  'counters, idempotency keys of the day before, revocations that have ended, and API keys that ended 90 days ago, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
-  'readings are the part of ops.prune_telemetry; the audit trail is not touched. Raises 55P03 when a lock is not free '
-  'in time.';
+  'Delete rows past their retention in days: closed alerts with their notifications, samples of service counters, '
+  'idempotency keys of the day before, revocations that have ended, and API keys that ended 90 days ago, at most '
+  'p_limit of each. Return the rows removed for each table, nothing when done. ops.prune_telemetry removes old '
+  'readings. The audit trail is not touched. Raises 55P03 if a lock is not free in time.';

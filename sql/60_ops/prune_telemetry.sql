@@ -1,5 +1,5 @@
--- Until commit a dropped partition keeps everybody out of telemetry, so this is a transaction of its own, the drop comes
--- last, and there is one drop a call.
+-- A dropped partition locks telemetry for all sessions until commit. So each call is a transaction of its own, drops one
+-- partition, and drops it last.
 create function ops.prune_telemetry(p_telemetry_days integer, p_limit integer default 1000)
 returns table (what text, removed bigint)
 language plpgsql volatile security definer
@@ -11,7 +11,7 @@ declare
   v_partition text;
   v_removed jsonb;
 begin
-  -- ops.ensure_partitions keeps 8 days back, as readings of the last 7 days are taken.
+  -- ops.ensure_partitions keeps partitions from 8 days back, because readings of the last 7 days are accepted.
   if p_telemetry_days < 9 then
     raise exception using errcode = 'PU422', message = 'telemetry is kept for 9 days at least';
   end if;
@@ -27,7 +27,7 @@ end
 $$;
 
 comment on function ops.prune_telemetry(integer, integer) is
-  'Remove readings older than so many days: the oldest daily partition, one a call, and at most p_limit rows that '
-  'never had one. Gives the numbers removed, nothing when done; a partition that somebody uses stays until a later '
-  'call. Call it in a transaction of its own, for a drop stops writers and readers of telemetry until commit. Raises '
-  '55P03 when another copy is at it for long.';
+  'Remove readings older than p_telemetry_days: the oldest daily partition, one a call, and at most p_limit rows of the '
+  'default partition. Return the numbers removed, nothing when done. A partition that is in use stays until a later '
+  'call. Call it in a transaction of its own, because a drop blocks writers and readers of telemetry until commit. '
+  'Raises 55P03 if another copy takes long.';

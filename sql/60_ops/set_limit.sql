@@ -7,7 +7,7 @@ declare
 begin
   if p_tenant_id = 'system' then
     raise exception using errcode = 'PU422',
-      message = 'the limits of system are the defaults of all tenants: the settings PULSE_LIMIT_* of ops_worker set them';
+      message = 'the limits of system are the defaults of all tenants: set them by PULSE_LIMIT_* of ops_worker';
   end if;
   if not exists (select from public.tenants t where t.tenant_id = p_tenant_id) then
     raise exception using errcode = 'PU404', message = format('there is no tenant %s', p_tenant_id);
@@ -32,5 +32,5 @@ end
 $$;
 
 comment on function ops.set_limit(text, text, bigint) is
-  'Give a tenant a limit of its own (0: none), or the default again with null. Return false when that changes nothing. Raise '
-  'PU404 for an unknown tenant, PU422 for an unknown limit or a weight outside 1 to 100.';
+  'Give a tenant a limit of its own (0: unlimited), or the default again with null. Return false if that changes '
+  'nothing. Raises PU404 for an unknown tenant, PU422 for an unknown limit or a weight outside 1 to 100.';

@@ -9,4 +9,5 @@ left join (
 ) p on p.kind = known.channel_kind
 group by known.channel_kind;
 
-comment on view metrics.channels_paused is 'Channels that send nothing now because their receiver asked to wait or does not answer in time, by kind.';
+comment on view metrics.channels_paused is
+  'Channels that send nothing now, because their receiver asked to wait or does not answer in time, by kind.';

@@ -1,4 +1,5 @@
--- Postgres shows the state of other roles' sessions to members of pg_read_all_stats only; the rest count as hidden.
+-- Postgres shows the state of other roles' sessions only to members of pg_read_all_stats. Other sessions count as
+-- hidden.
 create view metrics.database_connections as
 with counted as (
   select
@@ -20,4 +21,4 @@ from (
 left join counted c on c.state = known.state;
 
 comment on view metrics.database_connections is
-  'Connections to the database by state; hidden are those whose state the exporter''s role may not see.';
+  'Connections to the database by state. The exporter''s role may not see the state of hidden ones.';

@@ -1,4 +1,4 @@
--- Finished jobs are history and not counted here; the dead ones have a metric of their own.
+-- Finished jobs are history and are not counted. Dead ones have a metric of their own.
 create view metrics.notification_jobs as
 with by_kind as (
   select
@@ -16,5 +16,5 @@ left join by_kind k on k.channel_kind = known.channel_kind
 cross join lateral (values ('due', k.due), ('scheduled', k.scheduled), ('leased', k.leased)) counted (state, jobs);
 
 comment on view metrics.notification_jobs is
-  'Unfinished notification jobs, due, scheduled for later or leased to a worker, by kind of channel, counting up to '
+  'Unfinished notification jobs: due, scheduled for later or leased to a worker, by kind of channel, counting up to '
   '250,000 that are not leased.';

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.migrator import ROOT
 
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "services", "exporter", "migrations", "sql")
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "services", "exporter", "migrations", "sql")
 
 
 def installed(directory: Path) -> Path:
@@ -50,6 +50,9 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     layer = {path.relative_to(ROOT / "sql") for path in (ROOT / "sql").rglob("*.sql")}
     assert len(layer) > 300
     assert {path.relative_to(packages / "migrations/sql") for path in packages.glob("migrations/sql/**/*.sql")} == layer
+    [about] = packages.glob("pulse_fleet_alerting-*.dist-info")
+    assert "\nLicense-Expression: Apache-2.0\n" in (about / "METADATA").read_text()
+    assert (about / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     for other in ("tests", "benchmarks", "deploy", "sql"):
         assert not (packages / other).exists()
 

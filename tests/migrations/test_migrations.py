@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from migrations.database_url import NoDatabase, database_url
-from services.shared.db import expected_revision
+from services.shared.connecting.fitness import expected_revision
 from tests.support.migrator import ROOT, Migrator, dump_schema
 
 VERSIONS = ROOT / "migrations" / "versions"

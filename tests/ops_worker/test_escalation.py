@@ -101,7 +101,7 @@ async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncp
     assert (audited["source_service"], audited["actor_id"]) == ("ops_worker", "ops_worker")
     assert audited["severity"] == "warning"
     assert (audited["step"], audited["next_step"]) == ("1", "2")
-    assert audited["message"] == f"Alert {alert_id} is still open: escalation step 1 tells channel team."
+    assert audited["message"] == f"Alert {alert_id} is still open: escalation step 1 notifies channel team."
 
 
 async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncpg.Connection) -> None:

@@ -17,7 +17,7 @@ import pytest
 from services.cli.database import StackSettings
 from services.shared import db
 from services.shared.connecting.connector import Connector
-from services.shared.connecting.faults import ends_by_itself, is_rebuilt
+from services.shared.connecting.faults import UnsafeDatabase, ends_by_itself, is_rebuilt
 from services.shared.settings import ExporterSettings, UiSettings
 from tests.support.api_client import open_api
 from tests.support.migrator import Migrator
@@ -382,7 +382,7 @@ def test_an_outage_is_decided_once(states: list[str], said: str | None) -> None:
 def test_a_start_waits_for_what_ends_by_itself() -> None:
     waits = ["53300", "53100", "57P03", "57014", "08006", "25006"]
     assert [state for state in [*waits, "28P01", "28000", "3D000", "42501"] if ends_by_itself(refusal(state))] == waits
-    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), db.UnsafeDatabase("x"))] == [
+    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), UnsafeDatabase("x"))] == [
         True,
         True,
         False,

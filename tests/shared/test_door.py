@@ -24,12 +24,12 @@ from starlette.routing import Route
 from services.shared.door import Limits
 from services.shared.door.framing import MOST_HEADER_LINES
 from services.shared.door.limits import RESERVE, peer_of
-from services.shared.http_settings import HttpSettings
 from services.shared.listening import bind, serve_on
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve_process, status_routes
 from services.shared.settings import DispatcherSettings
 from services.shared.web import ServerTls
+from services.shared.web_settings import HttpSettings
 from tests.support.certificates import PrivateCa
 from tests.support.http_app import Gates
 from tests.support.migrator import ROOT

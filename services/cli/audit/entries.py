@@ -11,7 +11,7 @@ from typing import Any
 from services.cli.errors import LocalError
 from services.ops_worker.sealing.standing import LogBroken, check_head, recorded_site
 from services.shared import db, tracing
-from services.shared.sealed_log.appending import AppendMemory, Lease, append_entry
+from services.shared.sealed_log.appending import Appender, AppendMemory, Lease
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.key_file import KeyFile
@@ -99,8 +99,7 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
     with tracing.use_trace_id(None):
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
             memory = AppendMemory(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
-            added = await append_entry(
-                connection, lease, frontier, head["snapshot"], entry, key, memory, actor_type="user"
-            )
+            appender = Appender(connection, lease, frontier, memory)
+            added = await appender.append_entry(entry, key, snapshot=head["snapshot"], actor_type="user")
     if added is None:
         raise LocalError("another process sealed meanwhile: try again")

@@ -1,4 +1,4 @@
-"""Reads blocks, tree and checkpoints in one snapshot and checks them as a chain, without a row of audit_log."""
+"""The reading of blocks, tree and checkpoints in one snapshot, to check them as a chain."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from services.shared.sealed_log.tree import Frontier, Node
 
 
 async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
-    """Return the chain after reading all of the log into it, held against its kept checkpoints. Raises Broken."""
+    """Read the whole log into the chain, check it and return it. Raises Broken."""
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -37,7 +37,7 @@ async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
 
 
 async def read_recent_chain(pool: db.Pool, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime) -> Chain:
-    """Return the chain from the first pass that sealed something since then; reads nothing older. Raises Broken."""
+    """Return the checked chain from the first pass that sealed rows since then. Raises Broken."""
     chain = Chain(keys, kept, since, only_newest_signature=True)
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
@@ -87,7 +87,7 @@ async def _take(
 
 
 async def _first_since(connection: db.Connection, since: datetime) -> Block | None:
-    """The first block of its pass, by bisection: blocks are numbered in the order in which they were sealed."""
+    """Return the first block of the first pass since then, by bisection over blocks in sealed order."""
     query = "select * from audit.block_headers where block_no = $1"
     head = await connection.fetchrow("select * from audit.block_headers order by block_no desc limit 1")
     if head is None or head["sealed_at"] < since:
@@ -116,7 +116,7 @@ async def _rows(connection: db.Connection, query: str, *arguments: object) -> As
 
 
 async def _readable(blocks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The driver refuses a time that Python does not have; no sealed block has one."""
+    """Yield the blocks; the driver fails for times that Python lacks, which no sealed block has."""
     try:
         async for block in blocks:
             yield block

@@ -1,7 +1,7 @@
-"""Reads blocks, rows and tombstones from the database.
+"""The reading of blocks, rows and tombstones from the database.
 
-Rows can be read as bytes and hashed here, so that no function in the database has to be trusted: a manipulated
-audit._leaf_hash could return the old hash of a changed row. This needs the table and Postgres' own functions only.
+Rows can be read as bytes and hashed here, so that no function of the database need be trusted: a manipulated
+audit._leaf_hash could return the old hash of a changed row. This takes the table and Postgres' own functions only.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from services.shared.sealed_log.note import VerifierKey
 from services.shared.sealed_log.tombstone import Tombstone
 
 LONG_SECONDS = 24 * 3600.0
-"""For statements whose time grows with the table."""
+"""Timeout of statements whose time grows with the table."""
 _BLOCKS = (
     "select * from audit.block_headers where block_no >= $1 and block_no < $2 and entry is null"
     " order by block_no limit 5000"
@@ -42,7 +42,7 @@ _OPEN_THEN = _ROWS + "l.xid = any ($2::text[]::xid8[])"
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Blocks to look for by the time of their events."""
+    """A range of blocks and of the times of their events."""
 
     first_block: int
     end_block: int
@@ -51,13 +51,13 @@ class Range:
 
 
 async def read_blocks(pool: db.Pool, first: int, end: int) -> AsyncIterator[Block]:
-    """Yield the blocks with rows from the first number up to before the end; hold no transaction open meanwhile."""
+    """Yield the blocks with rows from the first number up to, not including, the end, in no open transaction."""
     async for block in _read_blocks(pool, _BLOCKS, first, end):
         yield block
 
 
 async def read_blocks_of(pool: db.Pool, wanted: Range) -> AsyncIterator[Block]:
-    """Yield the blocks of a range that may hold events of its time, in order."""
+    """Yield the blocks of a range that may hold events of its times, in order."""
     times = (wanted.from_time, wanted.to_time)
     async for block in _read_blocks(pool, _BLOCKS_OF, wanted.first_block, wanted.end_block, *times):
         yield block
@@ -74,7 +74,7 @@ async def _read_blocks(pool: db.Pool, query: str, first: int, end: int, *times: 
 
 
 async def batches(blocks: AsyncIterator[Block], *, rows: int, whole_passes: bool) -> AsyncIterator[list[Block]]:
-    """Lists of blocks whose passes follow each other; of at most so many rows, or of a single block or pass."""
+    """Yield lists of consecutive blocks with at most so many rows, or a single larger block or pass."""
     batch: list[Block] = []
     size = 0
     async for block in blocks:
@@ -91,7 +91,7 @@ async def batches(blocks: AsyncIterator[Block], *, rows: int, whole_passes: bool
 
 
 async def read_raw(pool: db.Pool, previous: str, snapshot: str) -> Iterator[Mapping[str, Any]]:
-    """The same as audit.read_leaves gives: transaction, month, leaf hashes in sealed order."""
+    """Return the rows of audit.read_leaves: transaction, month, leaf hashes in sealed order."""
     before, after = Snapshot.parse(previous), Snapshot.parse(snapshot)
     async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
         await connection.execute("set local enable_seqscan = off")
@@ -101,7 +101,7 @@ async def read_raw(pool: db.Pool, previous: str, snapshot: str) -> Iterator[Mapp
     keyed = [
         (row["xid"], row["timestamp"], row["tenant_id"].encode(), row["event_id"].bytes, row["record"]) for row in rows
     ]
-    # The month follows from the time, so this is the order of a block.
+    # The time determines the month, so this is the order within a block.
     keyed.sort(key=itemgetter(0, 1, 2, 3))
     return (
         {"xid": xid, "segment": segment, "leaves": b"".join(sha256(_TAG + row[4]).digest() for row in group)}
@@ -110,7 +110,7 @@ async def read_raw(pool: db.Pool, previous: str, snapshot: str) -> Iterator[Mapp
 
 
 async def read_tombstones(pool: db.Pool, keys: Sequence[VerifierKey]) -> list[Tombstone]:
-    """Every tombstone there is, each held against the blocks that it names. Raises Broken."""
+    """Return every tombstone, checked against the blocks that it names. Raises Broken."""
     rows = await pool.fetch(
         "select segment, first_block, last_block, row_count, note from audit.log_tombstones"
         " order by segment, last_block"

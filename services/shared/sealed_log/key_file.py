@@ -1,9 +1,9 @@
-"""The sealer's private key in a file that only its owner may read, and beside it every public key it ever had.
+"""The sealer's private key in a file that only its owner may read, with the public keys beside it.
 
-signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made when it is missing
-signing.key.pub    <name>+<hash>+<base64>, one line a key, the newest last: what auditors take away
+signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made if it is missing
+signing.key.pub    <name>+<hash>+<base64>, one line for each key ever used, the newest last; auditors keep a copy
 signing.key.head   the largest tree that was signed (memory.py); `{}` before the first
-signing.key.handover   one line a rotation: the old public key, a space, and the step that names the new one
+signing.key.handover   one line a rotation: the old public key, a space, and the step to the new one
 """
 
 import base64
@@ -28,43 +28,43 @@ _ED25519 = b"\x01"
 
 
 class KeyFault(Exception):
-    """The key file cannot be used; the message says why."""
+    """Raised if the key file cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """Where the key is. name: of the log; None takes the name of the key that is there, or DEFAULT_NAME."""
+    """The place of the key. name: the log's; None takes the name of the present key, or DEFAULT_NAME."""
 
     path: Path
     name: str | None = None
 
     @property
     def public_path(self) -> Path:
-        """Where its public keys are."""
+        """Path of the public keys."""
         return self.path.with_name(self.path.name + ".pub")
 
     @property
     def handover_path(self) -> Path:
-        """Where old keys name their successors."""
+        """Path of the handovers from old keys to new ones."""
         return self.path.with_name(self.path.name + ".handover")
 
     @property
     def memory(self) -> MemoryFile:
-        """What the key signed last."""
+        """The memory of the newest signed checkpoint."""
         return MemoryFile(self.path.with_name(self.path.name + ".head"))
 
     def has_traces(self) -> bool:
-        """Return whether a key was here, though the private one may be gone. Raises KeyFault, MemoryFault."""
+        """Return whether a key was used here, even if it is gone. Raises KeyFault, MemoryFault."""
         known = self.memory.read()
         with _named_in_faults(self.path):
             return bool(known.checkpoints()) or self.public_path.exists() or self.handover_path.exists()
 
     def load(self) -> SignerKey:
-        """Return the key, and make one when there is none. Raises KeyFault."""
+        """Return the key; make one if there is none. Raises KeyFault."""
         with _named_in_faults(self.path):
             if not self.path.exists():
                 made = self._make()
-                # An empty memory before the key: a key without a memory has lost it.
+                # The empty memory first: a key without a memory file has lost it.
                 write_once(self.memory.path, b"{}\n")
                 write_once(self.path, render_key(made))
         key = self.find()
@@ -72,7 +72,7 @@ class KeyFile:
         return key
 
     def find(self) -> SignerKey | None:
-        """Return the key, None when there is none. Raises KeyFault."""
+        """Return the key, None if there is none. Raises KeyFault."""
         with _named_in_faults(self.path):
             if not self.path.exists():
                 return None
@@ -86,24 +86,24 @@ class KeyFile:
         return key
 
     def rotate(self) -> SignerKey:
-        """Put a new key in place of the old one, which names it as its successor. Raises KeyFault."""
+        """Replace the key by a new one, which the old one names as its successor. Raises KeyFault."""
         old = self.find()
         if old is None:
             raise KeyFault(f"there is no key in {self.path} to rotate")
         with _named_in_faults(self.path):
             new = dataclasses.replace(self, name=old.name)._make()
-            # First: an old key that is gone can name nothing any more.
+            # First, because a lost key can no longer sign a handover.
             self._append(self.handover_path, f"{old.verifier} {sign_handover(old, new.verifier)}")
             draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             draft.unlink(missing_ok=True)
             write_once(draft, render_key(new))
-            # Published before it signs: nobody can check checkpoints whose public key is not on record.
+            # Publish first: checkpoints of an unpublished key cannot be verified.
             self._publish(new.verifier)
             draft.replace(self.path)
         return self.load()
 
     def handover(self, old: VerifierKey, new: VerifierKey) -> str | None:
-        """Return the steps by which one key handed over to another, None when it did not. Raises KeyFault."""
+        """Return the steps from one key to another, None if it did not hand over. Raises KeyFault."""
         with _named_in_faults(self.handover_path):
             lines = self.handover_path.read_text().splitlines() if self.handover_path.exists() else []
         named = dict(line.split(" ", 1) for line in lines if " " in line)
@@ -118,12 +118,12 @@ class KeyFile:
         return ",".join(steps)
 
     def trust(self, key: VerifierKey) -> None:
-        """Put a public key on record. Raises KeyFault."""
+        """Record a public key. Raises KeyFault."""
         with _named_in_faults(self.public_path):
             self._publish(key)
 
     def verifiers(self) -> list[VerifierKey]:
-        """Return every public key on record, the newest last. Raises KeyFault."""
+        """Return every recorded public key, the newest last. Raises KeyFault."""
         return read_verifiers(self.public_path)
 
     def _make(self) -> SignerKey:
@@ -167,7 +167,7 @@ def render_key(key: SignerKey) -> bytes:
 
 
 def read_verifiers(path: Path) -> list[VerifierKey]:
-    """The public keys of a file, one a line. Raises KeyFault."""
+    """Return the public keys of a file, one a line. Raises KeyFault."""
     with _named_in_faults(path):
         return [VerifierKey.parse(line) for line in path.read_text().splitlines() if line.strip()]
 

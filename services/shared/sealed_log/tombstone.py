@@ -1,4 +1,4 @@
-"""The tombstone of a month that was let go: a note signed by the log's key.
+"""The tombstone of a month that retention dropped: a note signed by the log's key.
 
 pulse.example/audit
 tombstone 2025-01-01
@@ -31,7 +31,7 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tombstone:
-    """Of the blocks from first to last, those of the month have no rows any more.
+    """The statement that the month's blocks from first to last have lost their rows.
 
     root: RFC 6962 root over the leaf hashes of exactly these blocks. tree_size: blocks of the signed tree at release.
     """
@@ -46,7 +46,7 @@ class Tombstone:
     released_at: datetime
 
     def text(self) -> str:
-        """What is signed."""
+        """Return the signed text."""
         released_at = self.released_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         return (
             f"{self.origin}\ntombstone {self.segment.isoformat()}\nblocks {self.first_block}-{self.last_block}\n"
@@ -56,7 +56,7 @@ class Tombstone:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what was signed; raises BadNote."""
+        """Return the tombstone in a signed text. Raises BadNote."""
         found = _TEXT.fullmatch(text)
         if found is None:
             raise BadNote("the note is no tombstone")
@@ -79,7 +79,7 @@ class Tombstone:
 
     @classmethod
     def read(cls, row: Mapping[str, Any], keys: Iterable[VerifierKey]) -> Self:
-        """Return the tombstone in a row of audit.tombstones. Raises Broken unless one of the keys signed all of it."""
+        """Return the tombstone in a row of audit.tombstones. Raises Broken unless a key signed its columns."""
         month, first = f"{row['segment']:%Y-%m}", row["first_block"]
         try:
             text, key = open_note(row["note"], keys)
@@ -97,7 +97,7 @@ class Tombstone:
         return stone
 
     async def check(self, blocks: AsyncIterable[Mapping[str, Any]]) -> None:
-        """Hold the tombstone against the month's blocks between its bounds, in order. Raises Broken."""
+        """Check the tombstone against the month's blocks between its bounds, in order. Raises Broken."""
         frontier, rows = Frontier(), 0
         async for block in blocks:
             for _ in frontier.append(block["leaf_hash"]):
@@ -115,7 +115,7 @@ class Tombstone:
 
 
 def open_tombstone(note: str, keys: Iterable[VerifierKey]) -> Tombstone:
-    """The tombstone in a note that one of the keys signed under its own name; raises BadNote."""
+    """Return the tombstone in a note that one of the keys signed under its own name. Raises BadNote."""
     text, key = open_note(note, keys)
     tombstone = Tombstone.parse(text)
     if tombstone.origin != key.name:

@@ -1,8 +1,8 @@
-"""Verifies the audit trail.
+"""The verification of the audit trail.
 
 blocks, tree, checkpoints ─▶ rows hashed anew, by block ─▶ blocks without rows: a tombstone? ─▶ rows counted
   one snapshot; a fault here    two connections, no transaction   retention may have dropped       by a full scan,
-  ends it: no block is trusted  held open: blocks never change    a month meanwhile                no index misleads
+  ends it: no block is trusted  held open: blocks never change    a month meanwhile                without any index
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from services.shared.sealed_log.tree import HASH_BYTES
 BATCH_ROWS = 50_000
 CONNECTIONS = 2
 MOST_FAULTS = 100
-"""More are counted, and not told."""
+"""Further faults are counted, not listed."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found. rows: sealed ones that are there; released: dropped with a tombstone; compared: with exports."""
+    """The result. rows: present sealed ones; released: dropped with a tombstone; compared: checked with an export."""
 
     blocks: int = 0
     rows: int = 0
@@ -49,7 +49,7 @@ class Report:
     faults: list[Broken] = field(default_factory=list)
 
     def add(self, fault: Broken) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.fault_count += 1
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(fault)
@@ -57,10 +57,10 @@ class Report:
 
 @dataclass(slots=True)
 class Verification:
-    """One run. begin: told how many rows will be hashed; advance: of rows that were.
+    """One run. begin: called with the number of rows to hash; advance: with the number of rows hashed since.
 
-    independent: hash them here, and trust no function in the database. in_background: use one connection, rest as long
-    as each batch took, check the newest signature only, and with `since` read nothing older.
+    independent: hash rows here and trust no function of the database. in_background: use one connection, rest after
+    each batch for as long as it took, check the newest signature only, and with `since` read nothing older.
     """
 
     pool: db.Pool
@@ -75,7 +75,7 @@ class Verification:
     _empty: "array[int]" = field(default_factory=lambda: array("q"))
 
     async def run(self) -> Report:
-        """Everything, or up to the fault after which nothing can be trusted."""
+        """Verify everything, or up to the fault after which nothing can be trusted."""
         self.report.checkpoints = len(self.kept)
         try:
             is_recent = self.in_background and self.since is not None
@@ -149,7 +149,7 @@ class Verification:
         return rows
 
     async def _check_empty(self) -> None:
-        """Retention may drop a month while this runs: what counts are the tombstones that are there afterwards."""
+        """Check blocks without rows against the tombstones of now, because retention may drop a month meanwhile."""
         if not self._empty:
             return
         stones = await self._read_tombstones()
@@ -195,7 +195,7 @@ class Verification:
                         f"{count_of(row['impossible'])} forged, or the database is a copy on another server"
                     )
                 )
-        # A month that was hashed has told more already.
+        # For a hashed month the fault is already reported in more detail.
         if found != expected and not self.report.faults:
             self.report.add(
                 Broken(

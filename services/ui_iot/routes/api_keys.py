@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field
 
 from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
@@ -106,14 +106,11 @@ async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, 
 @router.post(
     "", status_code=201, response_model=ApiKeyWithSecret, responses=problems(409, 413), openapi_extra=allow(ADMINS)
 )
-async def create_api_key(change: Creating, body: NewApiKey, response: Response) -> dict[str, Any]:
+async def create_api_key(change: Creating, body: NewApiKey) -> dict[str, Any]:
     """Create a key for a machine. The key is in the answer and nowhere else."""
     key, digest = new_api_key(change.caller.tenant_id)
     made = {**changes(body), "expires_in_days": body.expires_in_days, "key_hash": digest.hex()}
-    created = await change.create("select ingest.create_api_key($1)", made, once={"key": key})
-    response.headers["Location"] = f"/api/v1/api-keys/{created['key_id']}"
-    response.headers["Cache-Control"] = "no-store"
-    return created
+    return await change.create(_RESOURCE, "select ingest.create_api_key($1)", made, once={"key": key})
 
 
 @router.get("/{key_id}", response_model=ApiKey, responses=problems(404), openapi_extra=allow(ADMINS))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Union, get_type_hints
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, SecretStr, create_model
 
 from services.shared.channels import KINDS, ChannelConfig, new_secret
@@ -164,7 +164,7 @@ async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery,
     responses=problems(409, 413),
     openapi_extra=allow(ADMINS),
 )
-async def create_channel(change: Creating, body: NewChannel, response: Response) -> Any:
+async def create_channel(change: Creating, body: NewChannel) -> Any:
     """Add a channel; a route or an escalation policy leads alerts to it.
 
     The secret of a webhook may be left out: Pulse then makes one, and the answer shows it this once.
@@ -174,11 +174,8 @@ async def create_channel(change: Creating, body: NewChannel, response: Response)
     once = {}
     if "secret" in type(body.config).model_fields and body.config.secret is None:
         made["config"]["secret"] = once["secret"] = new_secret()
-        response.headers["Cache-Control"] = "no-store"
     body_made = seal_new(change.api.settings.secrets_key_file, change.caller.tenant_id, made)
-    channel = await change.create("select delivery.create_channel($1)", body_made, once=once)
-    response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
-    return channel
+    return await change.create(_RESOURCE, "select delivery.create_channel($1)", body_made, once=once)
 
 
 @router.get("/{channel_id}", response_model=Channel, responses=problems(404), openapi_extra=allow(READERS))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from services.ui_iot.auth.device_tokens import new_device_token
@@ -118,14 +118,11 @@ async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Q
 @router.post(
     "", status_code=201, response_model=DeviceWithToken, responses=problems(409, 413), openapi_extra=allow(ADMINS)
 )
-async def create_device(change: Creating, body: NewDevice, response: Response) -> dict[str, Any]:
+async def create_device(change: Creating, body: NewDevice) -> dict[str, Any]:
     """Add a device. Its API token is in the answer and nowhere else."""
     token, digest = new_device_token(change.caller.tenant_id)
     made = {**changes(body), "token_hash": digest.hex()}
-    device = await change.create("select ingest.create_device($1)", made, once={"token": token})
-    response.headers["Location"] = f"/api/v1/devices/{body.device_id}"
-    response.headers["Cache-Control"] = "no-store"
-    return device
+    return await change.create(_RESOURCE, "select ingest.create_device($1)", made, once={"token": token})
 
 
 @router.get("/{device_id}", response_model=Device, responses=problems(404), openapi_extra=allow(READERS))
@@ -146,13 +143,12 @@ async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceC
 
 
 @router.post("/{device_id}/token", response_model=DeviceWithToken, responses=problems(404), openapi_extra=allow(ADMINS))
-async def rotate_device_token(change: Acting, device_id: PathDeviceId, response: Response) -> dict[str, Any]:
+async def rotate_device_token(change: Acting, device_id: PathDeviceId) -> dict[str, Any]:
     """Give a device a new API token; the old one stops working."""
     token, digest = new_device_token(change.caller.tenant_id)
     query = "select ingest.rotate_device_token($1, $2)"
     device = await change.apply(_RESOURCE, device_id, query, digest, once={"token": token})
     _forget_token(change, device_id)
-    response.headers["Cache-Control"] = "no-store"
     return device
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
@@ -82,11 +82,9 @@ async def list_policies(api: Api, caller: Caller, query: Annotated[PolicyQuery, 
 
 
 @router.post("", status_code=201, response_model=Policy, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def create_policy(change: Creating, body: NewPolicy, response: Response) -> Any:
+async def create_policy(change: Creating, body: NewPolicy) -> Any:
     """Add a policy; rules name it."""
-    policy = await change.create("select ops.create_policy($1)", changes(body))
-    response.headers["Location"] = f"/api/v1/escalation-policies/{policy['policy_id']}"
-    return policy
+    return await change.create(_RESOURCE, "select ops.create_policy($1)", changes(body))
 
 
 @router.get("/{policy_id}", response_model=Policy, responses=problems(404), openapi_extra=allow(READERS))

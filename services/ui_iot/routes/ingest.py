@@ -18,7 +18,7 @@ from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.http.problem_handlers import LIMIT_REACHED
-from services.ui_iot.http.problems import TooLarge, Unprocessable, Unreadable
+from services.ui_iot.http.problems import UNREADABLE, BadRequest, TooLarge, Unprocessable
 from services.ui_iot.ingest.readings import SERIES_LIMIT, ReadingBatch, ReadingLimits
 from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
@@ -123,7 +123,7 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     try:
         items = await decode_body(await request.body(), api.turns, most_readings=api.settings.ingest_max_readings)
     except ValueError:
-        raise Unreadable from None
+        raise BadRequest(UNREADABLE) from None
     if items is None:
         raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
     most = api.settings.ingest_max_readings

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
@@ -110,11 +110,9 @@ async def list_routes(api: Api, caller: Caller, query: Annotated[RouteQuery, Que
 
 
 @router.post("", status_code=201, response_model=Route, responses=problems(413), openapi_extra=allow(ADMINS))
-async def create_route(change: Creating, body: NewRoute, response: Response) -> Any:
+async def create_route(change: Creating, body: NewRoute) -> Any:
     """Add a route; it is taken by alerts that open from now on."""
-    route = await change.create("select dispatcher.create_route($1)", changes(body))
-    response.headers["Location"] = f"/api/v1/routes/{route['route_id']}"
-    return route
+    return await change.create(_RESOURCE, "select dispatcher.create_route($1)", changes(body))
 
 
 @router.get("/{route_id}", response_model=Route, responses=problems(404), openapi_extra=allow(READERS))

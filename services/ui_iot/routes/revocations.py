@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
@@ -104,7 +104,7 @@ async def list_revocations(api: Api, caller: Caller, query: Annotated[Revocation
 
 
 @router.post("", status_code=201, response_model=Revocation, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def revoke_tokens(change: Creating, body: NewRevocation, response: Response) -> dict[str, Any]:
+async def revoke_tokens(change: Creating, body: NewRevocation) -> dict[str, Any]:
     """Refuse user tokens before they expire, on every process of the API within 5 seconds.
 
     Neither devices nor API keys are affected: they have tokens of their own.
@@ -115,9 +115,8 @@ async def revoke_tokens(change: Creating, body: NewRevocation, response: Respons
         max_token_seconds=change.api.settings.max_token_seconds,
     )
     made = {**changes(body), "expires_in_seconds": seconds}
-    created = await change.create("select ingest.create_revocation($1)", made)
+    created = await change.create(_RESOURCE, "select ingest.create_revocation($1)", made)
     await change.api.authenticator.revocations.renew()
-    response.headers["Location"] = f"/api/v1/revocations/{created['revocation_id']}"
     return created
 
 

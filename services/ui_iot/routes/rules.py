@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
@@ -140,14 +140,12 @@ async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query
 
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
-async def create_rule(change: Creating, body: NewRule, response: Response) -> Any:
+async def create_rule(change: Creating, body: NewRule) -> Any:
     """Add a rule and judge the last known values by it.
 
     A value that arrived within 24 hours counts as if it arrived now: an alert opens at once, or `for_seconds` starts.
     """
-    rule = await change.create("select evaluator.create_rule($1)", changes(body))
-    response.headers["Location"] = f"/api/v1/rules/{rule['rule_id']}"
-    return rule
+    return await change.create(_RESOURCE, "select evaluator.create_rule($1)", changes(body))
 
 
 @router.get("/{rule_id}", response_model=Rule, responses=problems(404), openapi_extra=allow(READERS))

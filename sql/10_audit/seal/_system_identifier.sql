@@ -12,4 +12,5 @@ begin
 end
 $$;
 
-comment on function audit._system_identifier() is 'System identifier of the server; null where it may not be read.';
+comment on function audit._system_identifier() is
+  'Return the system identifier of the server; null if the role may not read it.';

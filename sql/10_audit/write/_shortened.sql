@@ -12,4 +12,4 @@ end
 $$;
 
 comment on function audit._shortened(jsonb, integer) is
-  'The value or, when it is larger than so many bytes, the beginning of its text and how long that is.';
+  'Return the value or, if it is larger than p_bytes, the beginning of its text and the text''s length.';

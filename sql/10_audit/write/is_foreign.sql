@@ -11,4 +11,5 @@ end
 $$;
 
 comment on function audit.is_foreign(text, text, text) is
-  'Whether an event is not one that the HTTP API writes by itself: of another service, or of a kind that only functions write.';
+  'Return whether the HTTP API may not write an event by itself: an event of another service, or of a kind that only '
+  'functions write.';

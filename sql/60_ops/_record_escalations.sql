@@ -1,9 +1,9 @@
-create function ops._tell_escalations(p_decisions ops._escalation_decisions[]) returns void
+create function ops._record_escalations(p_decisions ops._escalation_decisions[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_told integer;
+  v_count integer;
 begin
   insert into public.alert_events
     (tenant_id, alert_id, kind, occurred_at, actor, channel_id, step_number, policy_id, trace_id)
@@ -19,8 +19,8 @@ begin
     decision.trace_id
   from unnest(p_decisions) decision
   where decision.outcome = 'escalated';
-  get diagnostics v_told = row_count;
-  if v_told = 0 then
+  get diagnostics v_count = row_count;
+  if v_count = 0 then
     return;
   end if;
 
@@ -32,7 +32,7 @@ begin
       p_entity_id => decision.alert_id::text,
       p_entity_name => decision.rule_name,
       p_message => format(
-        'Alert %s is still open: escalation step %s tells channel %s.',
+        'Alert %s is still open: escalation step %s notifies channel %s.',
         decision.alert_id, decision.step_number, decision.channel_name
       ),
       p_details => jsonb_build_object(
@@ -55,5 +55,5 @@ begin
 end
 $$;
 
-comment on function ops._tell_escalations(ops._escalation_decisions[]) is
-  'Write the alert event and the audit event of each decision that escalates and wake the dispatcher once.';
+comment on function ops._record_escalations(ops._escalation_decisions[]) is
+  'Write the alert event and the audit event of each decision that escalates, and wake the dispatcher once.';
