@@ -25,7 +25,7 @@ REVISIONS = sorted(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
 
 
 def alembic(*arguments: str, url: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The command a person types, on a database named as a person would name it."""
+    """Return the command a person types, on a database named as a person would name it."""
     named = {"PULSE_MIGRATION_URL": url}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")} | named
     return subprocess.run(

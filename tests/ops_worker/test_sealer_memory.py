@@ -13,7 +13,7 @@ from services.ops_worker.main import make_sealer as make_sealer_of_settings
 from services.ops_worker.sealing.consistency import is_consistent, needed_nodes
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
-from services.shared.sealed_log import appending
+from services.shared.sealed_log.appending import Appender
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
 from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile
@@ -240,7 +240,7 @@ async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     pending = log.sealer.keys.memory.read().pending
@@ -305,7 +305,7 @@ async def test_pending_rows_that_changed_are_an_alarm(log: SealedLog, monkeypatc
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     await log.conn.execute("set session_replication_role = replica")
@@ -372,7 +372,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
     # A person goes on: a new key, and then what it cannot sign for is declared lost.
     await only("mark", ".pub", ".head", "anchors")
     await log.conn.execute("set session_replication_role = origin")
-    assert "go on with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
+    assert "continue with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
     await restart(log)
     await refuses(log, "had 4 blocks and has 0")
     await pulse("declare-loss", "--reason", "key and tables are gone", "--at", "0")
