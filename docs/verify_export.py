@@ -461,8 +461,8 @@ class Export:
         said = (int(trailer["events"]), int(trailer["blocks"]), int(self.header["events"]), trailer["sha256"])
         if said != (self.events, self.blocks, self.events, self.digest.hexdigest()):
             raise Fault(
-                f"the export has {self.events} events in {self.blocks} blocks, its trailer counts {said[0]} in {said[1]} "
-                f"and its header {said[2]}: lines were removed, added or edited"
+                f"the export has {self.events} events in {self.blocks} blocks, its trailer counts {said[0]} in "
+                f"{said[1]} and its header {said[2]}: lines were removed, added or edited"
             )
         self.whole = True
 

@@ -372,7 +372,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
     # A person goes on: a new key, and then what it cannot sign for is declared lost.
     await only("mark", ".pub", ".head", "anchors")
     await log.conn.execute("set session_replication_role = origin")
-    assert "go on with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
+    assert "continue with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
     await restart(log)
     await refuses(log, "had 4 blocks and has 0")
     await pulse("declare-loss", "--reason", "key and tables are gone", "--at", "0")

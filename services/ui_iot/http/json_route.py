@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ui_iot.http.json_shape import JsonShape
-from services.ui_iot.http.problems import BadRequest, Unprocessable, Unreadable, UnsupportedMediaType
+from services.ui_iot.http.problems import UNREADABLE, BadRequest, Unprocessable, UnsupportedMediaType
 from services.ui_iot.resources.entity_tags import Preconditions, Versioned, tag_of
 
 MEDIA_TYPE = "application/json"
@@ -29,14 +29,14 @@ class JsonRequest(Request):
     """A request whose JSON is UTF-8 with or without a byte order mark."""
 
     async def json(self) -> Any:
-        """Return the document in the body. Raises Unreadable if it is not JSON."""
+        """Return the document in the body. Raises BadRequest if it is not JSON."""
         body = await self.body()
         if len(body) > _SHORT_BYTES:
             JsonShape(most_values=_MOST_VALUES).feed(body)
         try:
             return json.loads(without_mark(body).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError):
-            raise Unreadable from None
+            raise BadRequest(UNREADABLE) from None
 
 
 class JsonRoute(APIRoute):

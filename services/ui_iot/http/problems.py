@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -31,53 +31,47 @@ class RequestRefused(Exception):
         self.refusal = refusal
 
 
-class NotFound(HTTPException):
+class _FixedStatus(HTTPException):
+    status: ClassVar[int]
+
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(self.status, detail, headers)
+
+
+class BadRequest(_FixedStatus):
+    """A header or the body is malformed."""
+
+    status = 400
+
+
+class NotFound(_FixedStatus):
     """The tenant has no such resource."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(404, detail)
+    status = 404
 
 
-class BadRequest(HTTPException):
-    """A header is malformed."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(400, detail)
-
-
-class PreconditionFailed(HTTPException):
+class PreconditionFailed(_FixedStatus):
     """The resource is not in the state that the request names."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(412, detail)
+    status = 412
 
 
-class Unreadable(HTTPException):
-    """The body is not JSON."""
-
-    def __init__(self) -> None:
-        super().__init__(400, UNREADABLE)
-
-
-class Unprocessable(HTTPException):
-    """The request is well formed, but its content is invalid."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(422, detail)
-
-
-class UnsupportedMediaType(HTTPException):
-    """The body has an unsupported format."""
-
-    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
-        super().__init__(415, detail, headers)
-
-
-class TooLarge(HTTPException):
+class TooLarge(_FixedStatus):
     """The request is above a size limit."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(413, detail)
+    status = 413
+
+
+class UnsupportedMediaType(_FixedStatus):
+    """The body has an unsupported format."""
+
+    status = 415
+
+
+class Unprocessable(_FixedStatus):
+    """The request is well formed, but its content is invalid."""
+
+    status = 422
 
 
 class LimitReached(HTTPException):

@@ -1,10 +1,10 @@
 """Changes of resources: the preconditions, idempotency key and effect of a request share one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Response
 
 from services.shared.db import Connection
 from services.ui_iot.auth.principal import Principal
@@ -25,17 +25,23 @@ class ResourceChange:
 
     api: Backend
     caller: Principal
+    path: str
+    response: Response
     preconditions: Preconditions
     key: IdempotencyKey | None = None
 
-    async def create(self, query: str, *arguments: Any, once: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def create(
+        self, resource: Resource, query: str, *arguments: Any, once: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the resource that one function call created. once: members that only this answer shows."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
             made: dict[str, Any] = await connection.fetchval(query, *await _prepared(connection, arguments))
             return made
 
-        return await self._carry_out(effect, once or {})
+        created = await self._carry_out(effect, once or {})
+        self.response.headers["Location"] = f"{self.path}/{created[resource.key]}"
+        return created
 
     async def apply(
         self,
@@ -62,6 +68,9 @@ class ResourceChange:
     async def _carry_out(
         self, effect: Callable[[Connection], Awaitable[dict[str, Any]]], once: Mapping[str, Any]
     ) -> dict[str, Any]:
+        if once:
+            self.response.headers["Cache-Control"] = "no-store"
+
         async def work(connection: Connection) -> dict[str, Any]:
             kept = await self.key.claim(connection) if self.key is not None else None
             if kept is not None:
@@ -78,43 +87,43 @@ async def _prepared(connection: Connection, arguments: Sequence[Any]) -> list[An
     return [await argument(connection) if callable(argument) else argument for argument in arguments]
 
 
-_IF_MATCH = Header(
-    alias="If-Match",
-    description="ETags, one of which the resource must still have, else 412. Without the header nothing is compared.",
-)
-_KEY = Header(
-    alias=HEADER,
-    description="A random text of up to 255 characters, such as a UUID. A request that is sent again within 24 hours "
-    "with the same key and body has no second effect and gets the same answer; with another body it gets 422.",
-)
+_IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description="ETags, one of which the resource must still have, else 412. "
+        "Without the header nothing is compared.",
+    ),
+]
+_Key = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description="A random text of up to 255 characters, such as a UUID. A request that is sent again within 24 "
+        "hours with the same key and body has no second effect and gets the same answer; with another body it gets "
+        "422.",
+    ),
+]
 
 
 async def _changing(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _if_match: Annotated[str | None, _IF_MATCH] = None,
+    request: Request, response: Response, api: Api, caller: Caller, _if_match: _IfMatch = None
 ) -> ResourceChange:
-    return ResourceChange(api, caller, Preconditions.read(request))
+    return ResourceChange(api, caller, request.scope["path"], response, Preconditions.read(request))
 
 
 async def _creating(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _key: Annotated[str | None, _KEY] = None,
+    request: Request, response: Response, api: Api, caller: Caller, _key: _Key = None
 ) -> ResourceChange:
-    return ResourceChange(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
+    key = await IdempotencyKey.read(request, caller)
+    return ResourceChange(api, caller, request.scope["path"], response, Preconditions(None, None), key)
 
 
 async def _acting(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _if_match: Annotated[str | None, _IF_MATCH] = None,
-    _key: Annotated[str | None, _KEY] = None,
+    request: Request, response: Response, api: Api, caller: Caller, _if_match: _IfMatch = None, _key: _Key = None
 ) -> ResourceChange:
-    return ResourceChange(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
+    change = await _changing(request, response, api, caller)
+    return replace(change, key=await IdempotencyKey.read(request, caller))
 
 
 # Dependencies for PATCH and DELETE of a resource, POST to a list, and POST to a resource.

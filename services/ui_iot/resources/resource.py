@@ -24,6 +24,7 @@ class Resource:
         self.kind = kind
         self.view = api_view(view, model)
         self._model = model
+        self.key = key
         self._key = self.view.c[key]
         parse = NAME if isinstance(self._key.type, Text) else ID
         self.order = SortOrder(view.replace("_", "-"), ((self._key, parse),), descending=newest_first)
