@@ -118,7 +118,7 @@ class AuditRetention:
                 "select audit.drop_segment($1, $2, $3)", segment, self.days, note, timeout=DROP_SECONDS
             )
         if outcome == "altered":
-            raise LogBroken(f"the month {segment:%Y-%m} has not as many rows as were sealed")
+            raise LogBroken(f"the month {segment:%Y-%m} has more or fewer rows than were sealed")
         log.info("month of the audit trail: %s", outcome, extra={"segment": str(segment)})
         return bool(outcome == "dropped")
 
@@ -158,7 +158,7 @@ class AuditRetention:
                 open_tombstone(row["note"], verifiers)
             except BadNote as fault:
                 false += 1
-                log.error("a tombstone is not ours: %s", fault, extra={"segment": str(row["segment"])})  # noqa: TRY400
+                log.error("a tombstone is not valid: %s", fault, extra={"segment": str(row["segment"])})  # noqa: TRY400
             else:
                 notes.append(row["note"])
         return await self.anchors.keep_tombstones(notes) and not false

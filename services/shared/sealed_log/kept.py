@@ -103,7 +103,7 @@ def survey(place: Path, keys: Sequence[VerifierKey]) -> Survey:
                 largest = open_checkpoint(note, keys)
                 break
             except BadNote as fault:
-                faults.append(f"{file} holds a checkpoint over {_size_of(note)} blocks that is not ours: {fault}")
+                faults.append(f"{file} holds a checkpoint over {_size_of(note)} blocks that is not valid: {fault}")
     return Survey(largest, faults)
 
 
