@@ -100,16 +100,13 @@ class AuditRetention:
         Return False while the sealer has stopped: the database then differs from the signed log.
         """
         key = self.keys.find()
-        if self.keys.memory.read().alarm is not None:
+        if self.keys.memory.read().alarm is not None or key is None:
             return False
+        head = await pool.fetchrow("select * from audit.read_head()")
         try:
-            return key is not None and check_key(await self._head(pool), key, self.keys) is None
+            return check_key(head, key, self.keys) is None
         except SealingRefused:
             return False
-
-    async def _head(self, pool: Pool) -> Mapping[str, Any]:
-        head: Mapping[str, Any] = await pool.fetchrow("select * from audit.read_head()")
-        return head
 
     async def _drop(self, pool: Pool, segment: date, tree_size: int) -> bool:
         note = await self.prove(pool, segment, tree_size)
