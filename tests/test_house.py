@@ -81,7 +81,7 @@ def code_lines(node: ast.AST) -> set[int]:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method of a module."""
+    """Yield every function and method of a module."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
@@ -107,6 +107,17 @@ def test_functions_are_small() -> None:
 def test_modules_are_named_for_the_one_thing_in_them() -> None:
     """A name that says nothing collects everything."""
     assert [name(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
+
+
+def test_no_class_name_occurs_twice() -> None:
+    """A search for a class finds one definition."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
+    assert len(places) > 200
+    assert {found: where for found, where in places.items() if len(where) > 1} == {}
 
 
 def test_shared_is_a_closed_list() -> None:

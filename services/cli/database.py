@@ -122,8 +122,9 @@ def operator() -> str:
         return f"cli:uid {os.getuid()}"
 
 
-async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
-    """Return the value of a call that changes a tenant's data, in a new trace."""
+async def call(pool: db.Pool, tenant_id: str, command: str, query: str, *arguments: object) -> Any:
+    """Return the value of a call by which an operator's command changes a tenant, in a new trace."""
+    actor = db.Actor(type="user", id=operator(), name=command)
     with tracing.use_trace_id(None):
         async with db.act(pool, tenant_id=tenant_id, actor=actor, service=StackSettings.service) as connection:
             return await connection.fetchval(query, *arguments)

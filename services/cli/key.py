@@ -14,7 +14,6 @@ from services.shared.visible_text import visible_name
 from services.ui_iot.auth.api_keys import SCOPES, new_api_key
 
 app = new_app("Create, list and revoke API keys of machines.")
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse key")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the key.")]
 
 
@@ -40,7 +39,9 @@ def create(
     require_tenant(tenant)
     key, digest = new_api_key(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.create_api_key($1)", body))
+    database.in_database(
+        lambda pool: database.call(pool, tenant, "pulse key create", "select ingest.create_api_key($1)", body)
+    )
     print(key)
 
 
@@ -73,5 +74,7 @@ def revoke(
 ) -> None:
     """Revoke a key, in every API process within 5 seconds."""
     require_tenant(tenant)
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.revoke_api_key($1)", key_id))
+    database.in_database(
+        lambda pool: database.call(pool, tenant, "pulse key revoke", "select ingest.revoke_api_key($1)", key_id)
+    )
     print(f"Key {key_id} is revoked.")

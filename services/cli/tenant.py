@@ -17,7 +17,6 @@ from services.shared.visible_text import terminal_text, visible_name
 
 app = new_app("Create tenants, list them and set their limits.")
 _LONGEST_LIMIT = 12
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
 
 
 @app.command()
@@ -85,14 +84,14 @@ def require_tenant(tenant_id: str) -> None:
 
 async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
     """Set a limit of a tenant, None for the default. Return False if that changes nothing."""
-    actor = db.Actor(type="user", id=database.operator(), name="pulse tenant limit")
     query = "select ops.set_limit($1, $2, $3)"
-    return bool(await database.call(pool, tenant_id, actor, query, tenant_id, name, value))
+    return bool(await database.call(pool, tenant_id, "pulse tenant limit", query, tenant_id, name, value))
 
 
 async def create_tenant(pool: db.Pool, tenant_id: str, name: str) -> bool:
     """Create a tenant. Return False if the id is taken."""
-    return bool(await database.call(pool, tenant_id, _ACTOR, "select ingest.create_tenant($1, $2)", tenant_id, name))
+    query = "select ingest.create_tenant($1, $2)"
+    return bool(await database.call(pool, tenant_id, "pulse tenant create", query, tenant_id, name))
 
 
 async def list_tenants(pool: db.Pool) -> list[tuple[str, str]]:

@@ -18,10 +18,10 @@ from services.shared import db
 from services.shared.oidc_settings import OidcSettings
 from services.shared.tenant_id import SYSTEM_TENANT
 from services.shared.visible_text import visible_name
+from services.ui_iot.auth.principal import token_mark
 from services.ui_iot.auth.revocations import lasting_seconds
 
 app = new_app("Print a bearer token for the local stack, or revoke user tokens.")
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse token")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the tokens.")]
 
 
@@ -64,7 +64,7 @@ def revoke(
     """Refuse the user tokens that meet all given conditions, in every API process within 5 seconds."""
     require_tenant(tenant)
     before = datetime.now(UTC) if logout else issued_before.replace(tzinfo=UTC) if issued_before else None
-    conditions = {"subject": subject, "session": session, "token_id": token_id}
+    conditions = {"subject": subject, "session": token_mark(session), "token_id": token_mark(token_id)}
     if before is None and not any(conditions.values()):
         raise CommandFailed(
             "no tokens are named: give --subject, --session, --jti, --issued-before, --logout or several of these"
@@ -80,7 +80,7 @@ def revoke(
         ),
     }
     query = "select ingest.create_revocation($1)"
-    made = database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, body))
+    made = database.in_database(lambda pool: database.call(pool, tenant, "pulse token revoke", query, body))
     print(f"Revocation {made['revocation_id']} is in force until {made['expires_at']}.")
 
 
@@ -116,7 +116,7 @@ def restore(
     """Lift a revocation. Its tokens are accepted again until they expire."""
     require_tenant(tenant)
     query = "select ingest.delete_revocation($1)"
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, query, revocation_id))
+    database.in_database(lambda pool: database.call(pool, tenant, "pulse token restore", query, revocation_id))
     print(f"Revocation {revocation_id} is lifted.")
 
 

@@ -83,7 +83,7 @@ def _carry_out(
     root: Path,
     keep: Path | None,
 ) -> _Report:
-    """The report of a run, written and shown; what a person would look at is kept when it failed or was asked for."""
+    """Write and print the report of a run. Keep its files if it failed or the caller asked for them."""
     try:
         report = asyncio.run(running)
     except asyncio.CancelledError:
@@ -101,7 +101,7 @@ def _carry_out(
 
 @contextlib.contextmanager
 def _root() -> Iterator[Path]:
-    """A new directory that the server's user can enter."""
+    """Yield a new directory that the server's user can enter."""
     root = Path(tempfile.mkdtemp(prefix="pulse-chaos-"))
     root.chmod(0o711)
     try:

@@ -61,7 +61,7 @@ class Injector:
         }
 
     async def run(self, schedule: Sequence[Fault]) -> None:
-        """All faults at their times; several may be at work at once. Returns when the last one is undone."""
+        """Run all faults at their times, several at once if they overlap. Return when the last one is undone."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             for fault in schedule:
@@ -99,7 +99,7 @@ class Injector:
         return f"process {pid} for {fault.seconds} s"
 
     async def _sealer(self, fault: Fault) -> str:
-        """The sealer that holds the lease, or any when nobody can say."""
+        """Return the sealer that holds the lease, or any when nobody can say."""
         with contextlib.suppress(*AWAY):
             async with self._connection() as connection:
                 holder = await connection.fetchval("select holder from audit.sealer") or ""
@@ -120,7 +120,7 @@ class Injector:
             return f"process {pid}"
 
     async def _backend(self, fault: Fault) -> int:
-        """A server process that works for one of ours."""
+        """Return a server process that works for one of ours."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             postmaster = self._stack.children[POSTGRES].pid
@@ -163,7 +163,7 @@ class Injector:
         return f"for {fault.seconds} s"
 
     async def _fill_disk(self, fault: Fault) -> str:
-        """With the database away too, nothing can be kept; a small limit is reached only then."""
+        """Fill the spool's disk. Without the database nothing can be kept then; a small limit is reached only so."""
         disk = self._stack.disk
         is_away = fault.kind == "fill_disk_and_stall" or not disk.can_fill
         async with self._disk:

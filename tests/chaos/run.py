@@ -60,7 +60,7 @@ class Report:
     broken: list[Broken] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         file.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 

@@ -52,12 +52,12 @@ class ChaosStack:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """Address of the API."""
         return f"http://127.0.0.1:{self.ports[API]}"
 
     @property
     def anchors(self) -> Path:
-        """Where checkpoints are kept."""
+        """Directory of the kept checkpoints."""
         return self.root / "checkpoints"
 
     @property
@@ -71,7 +71,7 @@ class ChaosStack:
         return database.as_role(self.server.url(), "pulse_auditor")
 
     async def connect(self) -> asyncpg.Connection:
-        """A superuser's connection, past the proxy."""
+        """Return a superuser's connection, past the proxy."""
         return await asyncpg.connect(self.server.url(), timeout=PROBE_SECONDS, command_timeout=60)
 
     async def running_pid(self, name: str) -> int:
@@ -106,7 +106,7 @@ class ChaosStack:
         await self.until_ready(API, *SEALERS)
 
     async def _shorten_recovery(self) -> None:
-        """One call to the kernel instead of one for each of 1,000 files: else every crash costs seconds."""
+        """Write the files back by one call to the kernel; one for each of 1,000 files would cost seconds a crash."""
         connection = await self.connect()
         try:
             await connection.execute("alter system set recovery_init_sync_method = 'syncfs'")
@@ -166,7 +166,7 @@ class ChaosStack:
 
 @asynccontextmanager
 async def open_stack(root: Path, disk: SpoolDisk) -> AsyncIterator[ChaosStack]:
-    """A running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Yield a running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.prepare)
     cuts = Cuts()

@@ -50,7 +50,7 @@ class TraceReport:
     broken: list[Broken] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
         file.write_bytes(orjson.dumps(asdict(self), option=options))
 
@@ -142,7 +142,7 @@ async def _judge(connection: asyncpg.Connection, traffic: Traffic, sink: Sink, r
 
 
 def find_faults(steps: Sequence[Mapping[str, Any]], taken: int, spans: set[str]) -> Iterator[str]:
-    """What is wrong with an acknowledged trace. taken: its webhooks that the receiver took; spans: of all it got."""
+    """Yield the faults of an answered trace. taken: its webhooks that the receiver took; spans: all of its spans."""
     kinds = {step["span_id"]: step["kind"] for step in steps}
     counted = Counter(kinds.values())
     for kind in ("request", "reading"):

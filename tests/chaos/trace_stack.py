@@ -45,11 +45,11 @@ class TraceStack:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """Address of the API."""
         return f"http://127.0.0.1:{self.ports[API]}"
 
     async def connect(self) -> asyncpg.Connection:
-        """A superuser's connection."""
+        """Return a superuser's connection."""
         return await asyncpg.connect(self.url, command_timeout=300)
 
     async def kill(self, name: str) -> None:
@@ -72,7 +72,7 @@ class TraceStack:
 
 @asynccontextmanager
 async def open_trace_stack(root: Path, *, devices: int, sink_url: str) -> AsyncIterator[TraceStack]:
-    """A running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Yield a running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.start)
     supervisor = Supervisor(lambda: None, wait=lambda _failures: 0.1)

@@ -49,7 +49,7 @@ async def test_what_has_no_one_form_is_not_stored(log: SealedLog, column: str, v
 
 
 async def bury_january(log: SealedLog) -> None:
-    """What retention does: the partition goes and its tombstone comes in one transaction."""
+    """Drop the partition and store its tombstone in one transaction, as retention does."""
     blocks = await log.conn.fetch(
         "select block_no, row_count, leaf_hash from audit.blocks where segment = '2026-01-01' order by block_no"
     )

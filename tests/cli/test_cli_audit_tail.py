@@ -22,7 +22,7 @@ Lines = list[str]
 
 @asynccontextmanager
 async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Lines]]:
-    """The command and the lines it has printed so far; killed at the end when the test did not stop it."""
+    """Yield the command and the lines it has printed so far; killed at the end when the test did not stop it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "services.cli", "audit", "tail", *arguments),
@@ -51,7 +51,7 @@ async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subp
 
 
 async def run(url: str, *arguments: str) -> tuple[Lines, str, int]:
-    """What it printed, what it said besides, and its exit status."""
+    """Return what it printed, what it said besides, and its exit status."""
     async with running(url, *arguments) as (process, lines):
         assert process.stderr is not None
         said = (await process.stderr.read()).decode()

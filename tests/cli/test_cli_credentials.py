@@ -1,12 +1,14 @@
 """`pulse key` and `pulse token revoke`: what they write and how they refuse."""
 
 import asyncio
+import hashlib
 from typing import Any
 
 import asyncpg
 import pytest
 from typer.testing import CliRunner
 
+from services.cli.database import operator
 from services.cli.errors import CommandFailed
 from services.cli.program import app
 from services.ui_iot.auth.stored_tokens import hash_token
@@ -20,7 +22,7 @@ def url(app_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*arguments: str) -> str:
-    """Its output; what it refused is raised."""
+    """Return its output; what it refused is raised."""
     done = CliRunner().invoke(app, arguments)
     if done.exception is not None:
         raise done.exception
@@ -33,7 +35,7 @@ def test_a_key_is_made_listed_and_revoked(url: str, conn_sync: Any) -> None:
     assert key.startswith("pulse_key_acme_")
     [row] = conn_sync("select key_hash, role, scopes, created_by from api_keys")
     assert bytes(row["key_hash"]) == hash_token(key)
-    assert (row["role"], row["scopes"], row["created_by"]) == ("viewer", ["alerts:read", "devices:read"], "local_stack")
+    assert (row["role"], row["scopes"], row["created_by"]) == ("viewer", ["alerts:read", "devices:read"], operator())
     assert "Stock  viewer  alerts:read,devices:read  until " in run("key", "list", "--tenant", "acme")
     assert run("key", "list", "--tenant", "other") == ""
     with pytest.raises(CommandFailed, match="no API key 1"):
@@ -78,6 +80,9 @@ def test_tokens_are_revoked_listed_and_restored(url: str, conn_sync: Any) -> Non
     assert "subject=mallory issued_before=20" in listed[0]
     assert "token_id=j\\x1b1 issued_before=2026-01-05 12:00:00+00:00" in listed[1]
     assert run("token", "revocations", "--tenant", "other") == ""
+    run("token", "revoke", "--jti", "j" * 300, "--session", "s" * 300, *acme)
+    assert "session=sha256:" in (long := run("token", "revocations", "--tenant", "acme").splitlines()[2])
+    assert f"token_id=sha256:{hashlib.sha256(b'j' * 300).hexdigest()}" in long
     run("token", "restore", "1", "--tenant", "acme")
     with pytest.raises(CommandFailed, match="no revocation 1"):
         run("token", "restore", "1", "--tenant", "acme")
@@ -85,9 +90,8 @@ def test_tokens_are_revoked_listed_and_restored(url: str, conn_sync: Any) -> Non
         "select event_type, actor_id from audit_log where category = 'config' order by timestamp, event_id"
     )
     assert [tuple(row) for row in rows] == [
-        ("config.revocation_created", "local_stack"),
-        ("config.revocation_created", "local_stack"),
-        ("config.revocation_deleted", "local_stack"),
+        *[("config.revocation_created", operator())] * 3,
+        ("config.revocation_deleted", operator()),
     ]
 
 

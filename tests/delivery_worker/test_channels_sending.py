@@ -29,7 +29,7 @@ def config_of(kind: str, url: str) -> dict[str, Any]:
 async def send(
     kind: str, config: Mapping[str, Any], *, client: httpx.AsyncClient | None = None, allow_private: bool = True
 ) -> Outcome:
-    """One attempt, with a client of its own unless one is given."""
+    """Return one attempt, with a client of its own unless one is given."""
     if client is None:
         async with traced_client(allow_private=allow_private, timeout_seconds=5) as own:
             return await send(kind, config, client=own, allow_private=allow_private)

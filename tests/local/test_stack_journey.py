@@ -21,7 +21,7 @@ STEPS = (
 
 
 def row(kind: str, service: str, what: str, milliseconds: float, duration_ms: float | None) -> dict[str, Any]:
-    """As the database gives it."""
+    """Return a span as the database does."""
     at = START + timedelta(milliseconds=milliseconds)
     return {"kind": kind, "service": service, "what": what, "at": at, "duration_ms": duration_ms}
 

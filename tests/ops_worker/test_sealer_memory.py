@@ -13,7 +13,7 @@ from services.ops_worker.main import make_sealer as make_sealer_of_settings
 from services.ops_worker.sealing.consistency import is_consistent, needed_nodes
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
-from services.shared.sealed_log import appending
+from services.shared.sealed_log.appending import Appender
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
 from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile
@@ -240,7 +240,7 @@ async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     pending = log.sealer.keys.memory.read().pending
@@ -305,7 +305,7 @@ async def test_pending_rows_that_changed_are_an_alarm(log: SealedLog, monkeypatc
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     await log.conn.execute("set session_replication_role = replica")

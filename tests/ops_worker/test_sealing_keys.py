@@ -40,7 +40,7 @@ def pulse(tmp_path: Path, role_url: Callable[[str], str], monkeypatch: pytest.Mo
 
 
 def stranger(path: Path, holder: str = "two") -> Sealer:
-    """A sealer whose key directory is empty."""
+    """Return a sealer whose key directory is empty."""
     return Sealer(holder, KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=1000, lease_seconds=10.0)
 
 
@@ -241,13 +241,13 @@ async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str)
 
 
 async def audit_sealing(worker: Running, state: str) -> dict[str, Any] | None:
-    """What /health says about sealing, once it is in this state."""
+    """Return what /health says about sealing, once it is in this state."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_sealing"]
     return shown if shown["state"] == state else None
 
 
 async def verification(worker: Running) -> dict[str, Any] | None:
-    """What /health says about verification, once it has found something."""
+    """Return what /health says about verification, once it has found something."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_verification"]
     return shown if shown.get("day", {}).get("faults") else None
 

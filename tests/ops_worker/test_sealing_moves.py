@@ -37,7 +37,7 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 
 
 async def continue_at(log: SealedLog, blocks: int, reason: str = "db-1 died") -> Entry:
-    """What `pulse audit continue` does, once the sealer that ran before is gone."""
+    """Return what `pulse audit continue` does, once the sealer that ran before is gone."""
     await log.sealer.release(log.writer)
     keys = log.sealer.keys
     kept = read_kept(log.checkpoints, keys.verifiers())
@@ -52,7 +52,7 @@ async def blocks_of(log: SealedLog) -> int:
 
 
 async def assert_all_is_sealed_once(log: SealedLog) -> None:
-    """Every row lies in exactly one block, in the eyes of the proof, of readers and of the metrics."""
+    """Check that every row lies in exactly one block for the proof, for readers and for the metrics."""
     rows = await log.conn.fetchval("select count(*) from audit_log")
     assert await log.conn.fetchval("select sum(row_count) from audit.blocks") == rows
     for independent in (False, True):
@@ -65,7 +65,7 @@ async def assert_all_is_sealed_once(log: SealedLog) -> None:
 
 
 async def page_through(log: SealedLog, *, newest_first: bool) -> list[str]:
-    """Every event that the API's pages give."""
+    """Return every event that the API's pages give."""
     seen: list[str] = []
     place = None
     while True:

@@ -47,12 +47,12 @@ HARMLESS = (
 
 
 def is_harmless(text: str) -> bool:
-    """Whether no character could steer a terminal, break a line or turn or hide text; joiners may stay."""
+    """Return whether no character could steer a terminal, break a line or turn or hide text; joiners may stay."""
     return all(letter.isprintable() or letter in "\u200c\u200d" for letter in text)
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value."""
+    """Yield every text in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -43,16 +43,16 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Address at which it serves."""
         return f"http://127.0.0.1:{self.port}"
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        """One GET."""
+        """Return one GET."""
         async with httpx.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path, headers=headers)
 
     async def is_ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         if self.process.returncode is not None:
             raise AssertionError(f"{self.module} exited with {self.process.returncode}: {self.lines[-3:]}")
         try:
@@ -103,7 +103,7 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
 
 @asynccontextmanager
 async def ready_service(module: str, database_url: str, **settings: str) -> AsyncIterator[Running]:
-    """The same, entered when it is ready."""
+    """Yield the same, entered when it is ready."""
     async with service(module, database_url, **settings) as running:
         await until(running.is_ready, seconds=30)
         yield running

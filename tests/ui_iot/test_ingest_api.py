@@ -31,7 +31,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 def reading(**changes: Any) -> dict[str, Any]:
-    """A good reading with these members changed; a change to ... leaves the member out."""
+    """Return a good reading with these members changed; a change to ... leaves the member out."""
     good = {"device_id": "boiler-1", "metric": "temperature", "value": 20.5, **changes}
     return {name: value for name, value in good.items() if value is not ...}
 

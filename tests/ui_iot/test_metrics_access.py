@@ -34,19 +34,19 @@ TOKEN = "correct-horse-battery-staple"
 
 
 def worker_app(process: Process) -> ASGIApp:
-    """What a worker serves."""
+    """Return what a worker serves."""
     return Starlette(routes=status_routes(process))
 
 
 def exporter_app(process: Process) -> ASGIApp:
-    """What the exporter serves."""
+    """Return what the exporter serves."""
     assert isinstance(process.settings, ExporterSettings)
     return create_app(process, ViewCollector(process.settings, process), longest_seconds=1)
 
 
 @asynccontextmanager
 async def serving(settings: Settings, make_app: Callable[[Process], ASGIApp]) -> AsyncIterator[httpx.AsyncClient]:
-    """A process's server, and a client that has found it."""
+    """Yield a process's server, and a client that has found it."""
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, make_app(process), stop=stop))
@@ -109,7 +109,7 @@ class Slow(Collector):
         self.was_held_up = True
 
     def collect(self) -> Iterator[Metric]:
-        """Nothing."""
+        """Return nothing."""
         went_on = threading.Event()
         self._loop.call_soon_threadsafe(went_on.set)
         self.was_held_up = not went_on.wait(2)

@@ -24,7 +24,7 @@ Counts = Counter[tuple[str, str]]
 
 
 async def counts_at(client: httpx.AsyncClient, metrics_ports: Sequence[int]) -> list[Counts]:
-    """The requests that each process counted, by template and status."""
+    """Return the requests that each process counted, by template and status."""
     found = []
     for port in metrics_ports:
         text = (await client.get(f"http://127.0.0.1:{port}/metrics", headers=HEADERS)).text

@@ -12,7 +12,7 @@ from services.cli.database import operator
 from services.cli.errors import CommandFailed
 from services.ops_worker.sealing.standing import LogBroken, SealingRefused, check_head, check_key, recorded_site
 from services.shared import db, tracing
-from services.shared.sealed_log.appending import AppendMemory, Lease, append_entry
+from services.shared.sealed_log.appending import Appender, AppendMemory, Lease
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.kept import Kept
@@ -133,8 +133,7 @@ async def add_entry(pool: db.Pool, lease: Lease, keys: KeyFile, key: SignerKey, 
     with tracing.use_trace_id(None):
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
             memory = AppendMemory(keys.memory, keys.memory.forget_damage(), head["note"], head["installation_id"])
-            added = await append_entry(
-                connection, lease, frontier, head["snapshot"], entry, key, memory, actor_type="user"
-            )
+            appender = Appender(connection, lease, frontier, memory)
+            added = await appender.append_entry(entry, key, snapshot=head["snapshot"], actor_type="user")
     if added is None:
         raise CommandFailed("another process sealed meanwhile: try again")

@@ -1,4 +1,4 @@
-"""Whether a tree grew out of a smaller one: RFC 6962's consistency proof, from the nodes that the database keeps."""
+"""RFC 6962's consistency proof that a tree grew out of a smaller one, from the nodes in the database."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ Nodes = Mapping[tuple[int, int], bytes]
 
 
 async def grew_from(connection: "db.Connection | db.Pool", tree: Extent, earlier: Extent) -> bool:
-    """Return whether the first leaves of a tree are those of an earlier one; the roots prove the nodes."""
+    """Return whether a tree begins with the leaves of an earlier one. The roots prove the nodes."""
     if earlier.tree_size == 0:
         return True
     if earlier.tree_size >= tree.tree_size:
@@ -27,7 +27,7 @@ async def grew_from(connection: "db.Connection | db.Pool", tree: Extent, earlier
 
 
 def needed_nodes(size: int, earlier: int) -> Iterator[tuple[int, int]]:
-    """Yield the level and index of each subtree that is_consistent() looks at."""
+    """Yield the level and index of each subtree that is_consistent() needs."""
     for low, high in _ranges(0, size, earlier):
         yield from complete_subtrees(low, high)
 
@@ -43,7 +43,7 @@ def is_consistent(tree: Extent, earlier: Extent, nodes: Nodes) -> bool:
         return node_hash(root(low, middle), root(middle, high))
 
     try:
-        # The subtrees of the earlier tree are the same in both: whatever proves the larger root proves them.
+        # Both trees contain the subtrees of the earlier one, so the larger root proves them.
         was = join_subtrees([nodes[place] for place in complete_subtrees(0, size)])
         return (was, root(0, tree.tree_size)) == (earlier.root, tree.root)
     except KeyError:

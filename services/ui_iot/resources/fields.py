@@ -67,7 +67,7 @@ QueryFlag = Annotated[bool, BeforeValidator(_read_flag)]
 QueryId = Annotated[int, Field(ge=1, le=GREATEST_ID), DIGITS]
 PathId = Annotated[int, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it."), DIGITS]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text)]
-PathDeviceId = Annotated[str, Path(max_length=128, description="The device's own name, as its readings carry it.")]
+PathDeviceId = Annotated[str, Path(max_length=128, description="The id that the device uses in its readings.")]
 
 
 def unset() -> Any:
@@ -77,12 +77,12 @@ def unset() -> Any:
 
 def example(**values: Any) -> ConfigDict:
     """Return the configuration of a request model: an example, and a refusal of unknown members."""
-    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]}, use_attribute_docstrings=True)
 
 
 def shown(**values: Any) -> ConfigDict:
     """Return the configuration of a response model: an example."""
-    return ConfigDict(json_schema_extra={"examples": [values]})
+    return ConfigDict(json_schema_extra={"examples": [values]}, use_attribute_docstrings=True)
 
 
 def changes(patch: BaseModel) -> dict[str, Any]:
