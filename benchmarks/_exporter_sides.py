@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from benchmarks._bench import ROOT
-from exporter.shape import Kind, Shape
+from benchmarks._bench import ROOT, free_port
+from exporter.shape import Kind, ViewShape
 
 FOREIGN = "prometheus-postgres-exporter"
 PATIENCE_SECONDS = 60.0
@@ -38,7 +37,7 @@ class Side(Protocol):
 class ByHand:
     """The queries one after the other over one connection, prepared once, their rows thrown away."""
 
-    def __init__(self, connection: asyncpg.Connection, shapes: Sequence[Shape]) -> None:
+    def __init__(self, connection: asyncpg.Connection, shapes: Sequence[ViewShape]) -> None:
         self.pid = os.getpid()
         self._connection = connection
         self._queries = [shape.query for shape in shapes]
@@ -88,7 +87,7 @@ class OverHttp:
 @contextmanager
 def pulse_exporter(url: str) -> Iterator[OverHttp]:
     """`python -m exporter` on a free port."""
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     environment |= {"PULSE_EXPORTER_DATABASE_URL": url, "PULSE_PORT": str(port), "PULSE_LOG_LEVEL": "WARNING"}
     environment |= {"PULSE_EXPORTER_VIEW_TIMEOUT_SECONDS": "10"}
@@ -97,13 +96,13 @@ def pulse_exporter(url: str) -> Iterator[OverHttp]:
 
 
 @contextmanager
-def postgres_exporter(url: str, shapes: Sequence[Shape]) -> Iterator[OverHttp | None]:
+def postgres_exporter(url: str, shapes: Sequence[ViewShape]) -> Iterator[OverHttp | None]:
     """Debian's postgres_exporter with the same views as custom queries; None where it is not installed."""
     program = shutil.which(FOREIGN)
     if program is None:
         yield None
         return
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as place:
         queries = Path(place, "queries.yaml")
         # JSON is YAML.
@@ -123,7 +122,7 @@ def resident_megabytes(pid: int) -> float:
     return int(kilobytes) / 1024
 
 
-def _custom_query(shape: Shape) -> dict[str, object]:
+def _custom_query(shape: ViewShape) -> dict[str, object]:
     special = ["le"] if shape.kind is Kind.HISTOGRAM else []
     special += ["sum"] if shape.has_sum else []
     usage = {**dict.fromkeys([*shape.labels, *special[:1]], "LABEL"), **dict.fromkeys([*special[1:], "value"], "GAUGE")}
@@ -168,12 +167,6 @@ def _when_ready(side: OverHttp) -> OverHttp:
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {side.pid} does not serve /metrics")
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape_at_once(side: OverHttp, scrapes: int) -> None:

@@ -35,7 +35,7 @@ from benchmarks._exporter_sides import (
 )
 from exporter.catalog import read_catalog
 from exporter.link import Link
-from exporter.shape import Kind, Shape, shape_of
+from exporter.shape import Kind, ViewShape, shape_of
 from migrations.role_names import RoleNames
 from services.shared.settings import ExporterSettings
 
@@ -56,13 +56,13 @@ class Found:
         return percentile(self.seconds[number], 0.5) * 1000
 
 
-async def read_shapes(url: str) -> list[Shape]:
+async def read_shapes(url: str) -> list[ViewShape]:
     """The metrics that the exporter finds."""
     link = Link(ExporterSettings(database_url=url))
     await link.begin("begin")
     shapes = [shape_of(view, max_rows=1000) for view in await read_catalog(link)]
     link.drop()
-    return [shape for shape in shapes if isinstance(shape, Shape)]
+    return [shape for shape in shapes if isinstance(shape, ViewShape)]
 
 
 async def database_ms(conn: asyncpg.Connection) -> float:
@@ -125,7 +125,7 @@ async def run(options: argparse.Namespace) -> None:
     print(f"{AT_ONCE} scrapes at once: {passes} pass{'' if passes == 1 else 'es'} over the database")
 
 
-async def check_views(url: str, exporter: OverHttp, foreign: OverHttp | None, shapes: Sequence[Shape]) -> None:
+async def check_views(url: str, exporter: OverHttp, foreign: OverHttp | None, shapes: Sequence[ViewShape]) -> None:
     """Check that every side gave every view: one that leaves views out is faster."""
     hand = await asyncpg.connect(url)
     rows = {shape.name: len(await hand.fetch(shape.query)) for shape in shapes}

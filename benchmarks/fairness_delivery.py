@@ -20,8 +20,8 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
-from benchmarks.reading_to_webhook import Receiver, free_port
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
+from benchmarks.reading_to_webhook import Receiver
 
 _SLOTS = 64
 _TIMEOUT_SECONDS = 2.0

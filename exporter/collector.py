@@ -16,8 +16,8 @@ from prometheus_client.core import Metric
 from exporter.deadline import Deadline
 from exporter.exposition import Exposition, compose, compose_blind, names_of, offload
 from exporter.link import Link
-from exporter.shape import Refusal
-from exporter.snapshot import OUT_OF_TIME, Limits, read_views
+from exporter.shape import ViewRefusal
+from exporter.snapshot import OUT_OF_TIME, ScrapeLimits, read_views
 from services.shared.db import UNAVAILABLE
 from services.shared.server import PROBE_SECONDS, Process
 from services.shared.settings import ExporterSettings
@@ -33,7 +33,7 @@ class ViewCollector:
 
     def __init__(self, settings: ExporterSettings, process: Process) -> None:
         self._process = process
-        self._limits = Limits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
+        self._limits = ScrapeLimits(settings.exporter_view_timeout_seconds, settings.exporter_max_rows)
         self._link = Link(settings)
         self._busy = asyncio.Lock()
         self._running: asyncio.Task[Exposition] | None = None
@@ -94,7 +94,7 @@ class ViewCollector:
             self._process.counters["errors"] += 1
             return compose_blind(process=process, seconds=time.perf_counter() - started)
         took = time.perf_counter() - started
-        rows = sum(len(reading.rows) for reading in readings if not isinstance(reading.rows, Refusal))
+        rows = sum(len(reading.rows) for reading in readings if not isinstance(reading.rows, ViewRefusal))
         work = partial(compose, readings, process=process, seconds=took, max_rows=self._limits.max_rows)
         exposition = await offload(rows, work)
         # Whose turn did not come stays where it was in the order; otherwise the slow ones would be first next time.

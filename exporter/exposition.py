@@ -9,8 +9,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from exporter.families import build_family
-from exporter.shape import Refusal, Shape
-from exporter.snapshot import Reading, taken_names
+from exporter.shape import ViewRefusal, ViewShape
+from exporter.snapshot import ViewReading, taken_names
 from services.shared.metrics import choose_format
 
 T = TypeVar("T")
@@ -55,21 +55,21 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work) if size > SAMPLES_IN_LOOP else work()
 
 
-def compose(readings: Sequence[Reading], *, process: Sequence[Metric], seconds: float, max_rows: int) -> Exposition:
+def compose(readings: Sequence[ViewReading], *, process: Sequence[Metric], seconds: float, max_rows: int) -> Exposition:
     """The exposition of a pass that read the database."""
     success, durations, rows = (_own(name, "view") for name in _PER_VIEW)
     refused, families = {}, []
     for reading in sorted(readings, key=lambda reading: reading.view.name):
         family = family_of(reading, max_rows=max_rows)
         label = [reading.view.name]
-        if isinstance(family, Refusal):
+        if isinstance(family, ViewRefusal):
             refused[reading.view.name] = family.reason
         else:
             families.append(family)
-        success.add_metric(label, float(not isinstance(family, Refusal)))
+        success.add_metric(label, float(not isinstance(family, ViewRefusal)))
         if reading.seconds is not None:
             durations.add_metric(label, reading.seconds)
-        if not isinstance(reading.rows, Refusal):
+        if not isinstance(reading.rows, ViewRefusal):
             rows.add_metric(label, len(reading.rows))
     own = [_up(1), _took(seconds), success, durations, rows]
     return Exposition([*own, *process, *families], refused)
@@ -85,12 +85,12 @@ def names_of(families: Iterable[Metric]) -> frozenset[str]:
     return OWN_NAMES | taken_names([(family.name, family.type) for family in families])
 
 
-def family_of(reading: Reading, *, max_rows: int) -> Metric | Refusal:
+def family_of(reading: ViewReading, *, max_rows: int) -> Metric | ViewRefusal:
     """The family that a view is, or why it is left out."""
-    if isinstance(reading.shape, Shape) and not isinstance(reading.rows, Refusal):
+    if isinstance(reading.shape, ViewShape) and not isinstance(reading.rows, ViewRefusal):
         return build_family(reading.shape, reading.rows, max_rows=max_rows)
-    refusal = reading.rows if isinstance(reading.shape, Shape) else reading.shape
-    assert isinstance(refusal, Refusal)
+    refusal = reading.rows if isinstance(reading.shape, ViewShape) else reading.shape
+    assert isinstance(refusal, ViewRefusal)
     return refusal
 
 

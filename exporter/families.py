@@ -7,7 +7,7 @@ from typing import TypeAlias, assert_never
 from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from exporter.shape import LONGEST_LABEL, Kind, Refusal, Shape
+from exporter.shape import LONGEST_LABEL, Kind, ViewRefusal, ViewShape
 
 Row: TypeAlias = Sequence[str | float | None]
 Labels: TypeAlias = tuple[str, ...]
@@ -17,10 +17,10 @@ class _Invalid(Exception):
     """The rows are no valid family. The message names the broken rule, never a label's value: it is logged."""
 
 
-def build_family(shape: Shape, rows: Sequence[Row], *, max_rows: int) -> Metric | Refusal:
+def build_family(shape: ViewShape, rows: Sequence[Row], *, max_rows: int) -> Metric | ViewRefusal:
     """The family, its samples ordered by labels; rows without a value are no samples."""
     if len(rows) > max_rows:
-        return Refusal(f"it has more than {max_rows} rows")
+        return ViewRefusal(f"it has more than {max_rows} rows")
     count = len(shape.labels)
     try:
         valued = [(_labels(row[:count]), row[count:]) for row in rows if row[-1] is not None]
@@ -36,7 +36,7 @@ def build_family(shape: Shape, rows: Sequence[Row], *, max_rows: int) -> Metric 
             case _:
                 assert_never(shape.kind)
     except _Invalid as invalid:
-        return Refusal(str(invalid))
+        return ViewRefusal(str(invalid))
 
 
 def _labels(cells: Row) -> Labels:
@@ -63,7 +63,7 @@ def _check_counter(valued: list[tuple[Labels, Row]]) -> None:
             raise _Invalid(f"a counter cannot be {value}")
 
 
-def _histogram(shape: Shape, valued: list[tuple[Labels, Row]]) -> Metric:
+def _histogram(shape: ViewShape, valued: list[tuple[Labels, Row]]) -> Metric:
     family = GaugeHistogramMetricFamily(shape.name, shape.help, labels=shape.labels)
     groups: dict[Labels, list[tuple[float, float, Row]]] = {}
     for labels, cells in valued:

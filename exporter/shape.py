@@ -45,14 +45,14 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ViewRefusal:
     """Why a view is not served; what was found, in words for the log."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ViewShape:
     """A metric to be: its rows are labels, then le (histograms), then the sum (if it has one), then the value."""
 
     name: str
@@ -73,25 +73,25 @@ def family_names(name: str, kind: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def shape_of(view: View, *, max_rows: int) -> Shape | Refusal:
+def shape_of(view: View, *, max_rows: int) -> ViewShape | ViewRefusal:
     """The metric that a view is; its query reads one row more than is allowed, to tell too many from enough."""
     if not _NAME.fullmatch(view.name):
-        return Refusal("its name is not a metric's name")
+        return ViewRefusal("its name is not a metric's name")
     if not view.readable:
-        return Refusal("the exporter's role may not select from it")
+        return ViewRefusal("the exporter's role may not select from it")
     columns = {column.name: column for column in view.columns}
     if "value" not in columns:
-        return Refusal("it has no column value")
+        return ViewRefusal("it has no column value")
     histogram = "le" in columns
     if histogram and view.name.endswith("_total"):
-        return Refusal("a counter cannot have a column le")
+        return ViewRefusal("a counter cannot have a column le")
     special = {"value", "le", "sum"} if histogram else {"value"}
     labels = [column for column in view.columns if column.name not in special]
     found = _refuse_labels(labels) or _refuse_special([columns[name] for name in special if name in columns])
     if found is not None:
         return found
     counter = view.name.endswith("_total")
-    return Shape(
+    return ViewShape(
         name="pulse_" + view.name.removesuffix("_total"),
         help=view.comment,
         kind=Kind.HISTOGRAM if histogram else Kind.COUNTER if counter else Kind.GAUGE,
@@ -103,20 +103,20 @@ def shape_of(view: View, *, max_rows: int) -> Shape | Refusal:
     )
 
 
-def _refuse_labels(labels: Iterable[Column]) -> Refusal | None:
+def _refuse_labels(labels: Iterable[Column]) -> ViewRefusal | None:
     for column in labels:
         if column.type not in _TEXT:
-            return Refusal(f"its column {column.name} of type {column.type} is no label")
+            return ViewRefusal(f"its column {column.name} of type {column.type} is no label")
         if not _NAME.fullmatch(column.name) or column.name.startswith("__"):
-            return Refusal(f"{column.name!r} is not a label's name")
+            return ViewRefusal(f"{column.name!r} is not a label's name")
     return None
 
 
-def _refuse_special(columns: Iterable[Column]) -> Refusal | None:
+def _refuse_special(columns: Iterable[Column]) -> ViewRefusal | None:
     allowed = {"value": _NUMBERS | {"bool", "interval", "timestamptz"}, "le": _NUMBERS | _TEXT, "sum": _NUMBERS}
     for column in columns:
         if column.type not in allowed[column.name]:
-            return Refusal(f"its column {column.name} cannot be of type {column.type}")
+            return ViewRefusal(f"its column {column.name} cannot be of type {column.type}")
     return None
 
 

@@ -10,12 +10,12 @@ from exporter.catalog import View, read_catalog
 from exporter.deadline import LEAST_SECONDS, Deadline
 from exporter.families import Row
 from exporter.link import Link
-from exporter.shape import Refusal, Shape, family_names, shape_of
+from exporter.shape import ViewRefusal, ViewShape, family_names, shape_of
 from services.shared.db import UNAVAILABLE
 
 # How often the server looks, during a query, whether we are still there.
 CHECK_MILLISECONDS = 500
-OUT_OF_TIME = Refusal("the scrape's time was over before its turn came")
+OUT_OF_TIME = ViewRefusal("the scrape's time was over before its turn came")
 _HEAL = "rollback to savepoint view"
 # Errors about objects, rights, limits and the server. Messages of other classes may quote a row, such as
 # 'invalid input syntax for type double precision: "boiler-1"', and the reason goes to the log.
@@ -23,7 +23,7 @@ _WITHOUT_VALUES = ("42", "53", "55", "57", "58")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ScrapeLimits:
     """How much one view may cost."""
 
     view_seconds: float
@@ -31,18 +31,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ViewReading:
     """What a pass got from one view: rows, or why there are none; seconds in the database, None if never asked."""
 
     view: View
-    shape: Shape | Refusal
-    rows: Sequence[Row] | Refusal
+    shape: ViewShape | ViewRefusal
+    rows: Sequence[Row] | ViewRefusal
     seconds: float | None
 
 
 async def read_views(
-    link: Link, *, limits: Limits, deadline: Deadline, cost: Mapping[str, float], taken: frozenset[str]
-) -> list[Reading]:
+    link: Link, *, limits: ScrapeLimits, deadline: Deadline, cost: Mapping[str, float], taken: frozenset[str]
+) -> list[ViewReading]:
     """Read every view in one transaction that is over by the deadline.
 
     cost: seconds each view took last time, so that those that are likely to be left out come last; taken: names that
@@ -58,7 +58,7 @@ async def read_views(
     return readings
 
 
-def opening(limits: Limits, seconds: float) -> str:
+def opening(limits: ScrapeLimits, seconds: float) -> str:
     """What opens a pass's transaction: one snapshot, one process, nothing written, no lock waited for long."""
     return (
         "begin isolation level repeatable read read only;"
@@ -75,18 +75,20 @@ def opening(limits: Limits, seconds: float) -> str:
     )
 
 
-def _settle_names(views: Sequence[View], taken: frozenset[str], *, max_rows: int) -> list[tuple[View, Shape | Refusal]]:
+def _settle_names(
+    views: Sequence[View], taken: frozenset[str], *, max_rows: int
+) -> list[tuple[View, ViewShape | ViewRefusal]]:
     """Each view with its shape; of two that would share a name, the one that came later is refused."""
     owners = dict.fromkeys(taken, "a metric of the exporter itself")
-    settled: list[tuple[View, Shape | Refusal]] = []
+    settled: list[tuple[View, ViewShape | ViewRefusal]] = []
     for view in views:
         shape = shape_of(view, max_rows=max_rows)
-        if isinstance(shape, Shape):
+        if isinstance(shape, ViewShape):
             clash = next((owners[name] for name in sorted(shape.names()) if name in owners), None)
             if clash is None:
                 owners.update(dict.fromkeys(shape.names(), f"view {view.name}"))
             else:
-                shape = Refusal(f"its name clashes with {clash}")
+                shape = ViewRefusal(f"its name clashes with {clash}")
         settled.append((view, shape))
     return settled
 
@@ -98,19 +100,19 @@ class _Turns:
     settings, so only a failure costs a round trip to heal.
     """
 
-    def __init__(self, link: Link, limits: Limits, deadline: Deadline) -> None:
+    def __init__(self, link: Link, limits: ScrapeLimits, deadline: Deadline) -> None:
         self._link = link
         self._limits = limits
         self._deadline = deadline
         self._timeout = limits.view_seconds
 
-    async def read(self, view: View, shape: Shape | Refusal) -> Reading:
+    async def read(self, view: View, shape: ViewShape | ViewRefusal) -> ViewReading:
         """What the view gives, or why it gives nothing."""
-        if isinstance(shape, Refusal):
-            return Reading(view, shape, shape, None)
+        if isinstance(shape, ViewRefusal):
+            return ViewReading(view, shape, shape, None)
         timeout = self._most()
         if timeout < LEAST_SECONDS:
-            return Reading(view, shape, OUT_OF_TIME, None)
+            return ViewReading(view, shape, OUT_OF_TIME, None)
         if timeout != self._timeout:
             await self._link.execute(f"set local statement_timeout = {_milliseconds(timeout)}")
             self._timeout = timeout
@@ -126,8 +128,8 @@ class _Turns:
             if isinstance(error, asyncpg.QueryCanceledError) and timeout < self._most():
                 # Somebody more patient has joined meanwhile.
                 return await self.read(view, shape)
-            return Reading(view, shape, Refusal(_reason(error)), took)
-        return Reading(view, shape, rows, time.perf_counter() - started)
+            return ViewReading(view, shape, ViewRefusal(_reason(error)), took)
+        return ViewReading(view, shape, rows, time.perf_counter() - started)
 
     def _most(self) -> float:
         """Seconds that the next view may take."""

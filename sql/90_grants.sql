@@ -7,7 +7,7 @@ declare
   v_routine record;
   v_view record;
 begin
-  -- A new function belongs to everybody until this is taken away.
+  -- PUBLIC may execute a new function until this is revoked.
   for v_routine in
     select p.oid::regprocedure as name, p.proname like '\_%' or p.prorettype = 'trigger'::regtype as internal
     from pg_proc p
@@ -20,8 +20,30 @@ begin
     end if;
   end loop;
 
-  -- What is audited is for the owner to say.
-  revoke execute on function audit.track, audit.untrack from pulse_app;
+  -- Not for pulse_app, which answers strangers. Only the owner decides what is audited. Auditors read all tenants and place
+  -- holds, which no service that writes or drops evidence may do. Only the ops worker seals, verifies and drops months.
+  for v_routine in
+    select name, r.role
+    from (values
+      (null, '{audit.track, audit.untrack}'::regproc[]),
+      ('pulse_auditor', '{audit.count_events, audit.find_event, audit.hold, audit.read_all_events,
+        audit.read_events_between, audit.record_read, audit.release, audit.trace}'),
+      ('pulse_auditor', '{audit.count_rows, audit.read_leaves, audit.read_nodes}'),
+      ('pulse_ops', '{audit.count_rows, audit.read_leaves, audit.read_nodes}'),
+      ('pulse_ops', '{audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal,
+        audit.read_entries, audit.read_head, audit.read_place, audit.read_segment, audit.read_tombstones,
+        audit.read_unsealed, audit.read_verifications, audit.record_retention_run, audit.record_verification,
+        audit.register_epoch, audit.release_seal, audit.report_broken_log, audit.retention_candidate,
+        audit.set_retention}')
+    ) as r (role, names)
+    cross join unnest(r.names) as name
+    order by name::text, r.role
+  loop
+    execute format('revoke execute on function %s from pulse_app', v_routine.name);
+    if v_routine.role is not null then
+      execute format('grant execute on function %s to %I', v_routine.name, v_routine.role);
+    end if;
+  end loop;
 
   for v_view in
     select c.oid::regclass as name, r.role
@@ -48,7 +70,7 @@ begin
     execute format('grant select on %s to %I', v_view.name, v_view.role);
   end loop;
 
-  -- Tables inside a view are read as its owner, but functions inside it run as the reader, who needs EXECUTE on them.
+  -- Tables inside a view are read as its owner, but functions inside it run as the reader, which needs EXECUTE on each.
   -- Without USAGE on their schema the reader still cannot call them by name.
   for v_routine in
     with recursive reads (role, view) as (
@@ -81,70 +103,28 @@ $grants$;
 
 grant usage on schema core, audit, ingest, evaluator, dispatcher, delivery, ops, metrics, api to pulse_app;
 grant usage on schema audit, core to pulse_auditor;
--- Who keeps evidence from being dropped is not who writes it or lets it go. An auditor who places a hold says who it is.
-revoke execute on function audit.hold, audit.release from pulse_app;
-grant execute on function audit.hold, audit.release, core.act, core.name_request to pulse_auditor;
+-- An auditor names the person that places a hold.
+grant execute on function core.act, core.name_request to pulse_auditor;
 grant usage on schema metrics to pulse_exporter;
 
--- The audit writer's COPY; rows are read through api views. Which transaction wrote a row, and when it arrived, is the
--- database's to say.
+-- For the audit writer's COPY. Rows are read through api views. Only the database sets recorded_at and xid.
 grant insert (
   tenant_id, timestamp, event_id, event_type, category, severity, entity_type, entity_id, entity_name, action, message,
   details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms
 ) on public.audit_log to pulse_app;
 grant select on public.audit_log to pulse_auditor;
--- What the proof rests on is for everybody who checks it.
+-- The evidence that a verification reads.
 grant select on
   audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys, audit.tombstones, audit.holds
 to pulse_auditor;
--- The auditor's own functions are blind to tenants: they are for nobody else.
-grant execute on function
-  audit.count_events(text, timestamptz, timestamptz, text, uuid),
-  audit.count_rows(text),
-  audit.find_event(uuid, text),
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
-  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
-  audit.read_leaves(text, text, date, date),
-  audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text),
-  audit.trace(text)
-to pulse_auditor;
-revoke execute on function
-  audit.count_events(text, timestamptz, timestamptz, text, uuid),
-  audit.count_rows(text),
-  audit.find_event(uuid, text),
-  audit.read_all_events(text, jsonb, jsonb, boolean, integer),
-  audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid),
-  audit.read_leaves(text, text, date, date),
-  audit.read_nodes(smallint[], bigint[]),
-  audit.record_read(text, jsonb, bigint, text),
-  audit.trace(text)
-from pulse_app;
--- Sealing and letting months go are the ops worker's. Every other service answers strangers: one injection there must not
--- drop a month, hold the sealer's lease or append a block that nobody signed.
-revoke execute on function
-  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
-  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
-from pulse_app;
-grant execute on function
-  audit.append_blocks, audit.cut_log, audit.detect_attacks, audit.drop_segment, audit.lease_seal, audit.read_head, audit.read_segment,
-  audit.read_tombstones, audit.release_seal, audit.read_unsealed, audit.record_retention_run, audit.report_broken_log,
-  audit.retention_candidate, audit.set_retention, audit.read_entries, audit.read_place, audit.register_epoch
-to pulse_ops;
 
--- What the layer was when it was applied, for those who compare it with the catalog.
+-- The recorded layer, which verifications compare with the catalog.
 grant select on public.sql_layer, audit.tracked_tables to pulse_auditor, pulse_ops;
 
--- Verification by the ops worker itself; it learns hashes, never what a row says.
+-- The ops worker verifies hashes and never reads the content of a row.
 grant select on
   audit.block_headers, audit.log_checkpoints, audit.log_keys, audit.log_nodes, audit.log_tombstones
 to pulse_ops;
-grant execute on function
-  audit.read_leaves(text, text, date, date), audit.count_rows(text), audit.read_nodes(smallint[], bigint[]),
-  audit.record_verification, audit.read_verifications
-to pulse_ops;
-revoke execute on function audit.record_verification, audit.read_verifications from pulse_app;
--- What the owner makes by hand: a view in metrics is served at the next scrape, a function is nobody's.
+-- For objects that the owner creates by hand: a view in metrics is served at the next scrape; a function has no grants.
 alter default privileges in schema metrics grant select on tables to pulse_app, pulse_exporter, pulse_operator;
 alter default privileges revoke execute on routines from public;

@@ -1,5 +1,5 @@
--- Operators look at everything but secrets, over all tenants, and run the repairs of docs/runbooks.md. A table with a
--- column that holds a secret is granted by columns. A partition is read through its parent.
+-- Operators read everything except secrets, over all tenants, and run the repairs of docs/runbooks.md. A table that holds a
+-- secret is granted by columns. A partition is read through its parent.
 grant usage on schema core, audit, evaluator, delivery, ops, trace, metrics, api to pulse_operator;
 grant select on
   public.alembic_version, public.sql_layer, public.tenants,
@@ -22,8 +22,8 @@ grant select (
 ) on public.api_keys to pulse_operator;
 grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at, updated_at, disabled_reason)
   on public.notification_channels to pulse_operator;
--- Sessions show the statements of others, and ending one is denial of service: neither is for a process that strangers
--- talk to.
+-- Sessions show the statements of others, and ending one is denial of service. No process that answers strangers may
+-- call these.
 revoke execute on function ops.sessions, ops.end_session, ops.end_overdue_sessions from pulse_app;
 grant execute on function
   ops.sessions, ops.end_session, ops.ensure_partitions, ops.lock_suspects, audit.act, audit.read_verifications, core.act, core.name_request,

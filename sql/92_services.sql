@@ -1,11 +1,11 @@
--- What each service calls, and nothing else: code that runs in one service by an injection has the rights of that service.
--- pulse_app, a single login for four of them, has the rights of all and is kept for installations that use it.
+-- The functions that each service calls. Code that is injected into a service has the rights of that service only.
+-- pulse_app is a single login for four services, kept for installations that use it.
 
 do $grants$
 declare
   v_routine record;
 begin
-  -- Clock, context, identifiers and checks of schema core hold nothing to protect.
+  -- Functions of schema core protect nothing: clock, context, identifiers and checks.
   for v_routine in
     select p.oid::regprocedure as name
     from pg_proc p
@@ -18,7 +18,7 @@ begin
 end
 $grants$;
 
--- Each process says that it started, and a worker which session holds it up.
+-- Each process records its start, and a worker reports the session that blocks it.
 grant usage on schema core, audit, ops, api to pulse_ui, pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
 grant execute on function audit.record_process to pulse_ui, pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
 grant execute on function ops.lock_suspects to pulse_evaluator, pulse_dispatcher, pulse_delivery, pulse_ops;
@@ -29,7 +29,7 @@ grant execute on function evaluator.evaluate, evaluator.waiting_tenants to pulse
 grant usage on schema dispatcher to pulse_dispatcher;
 grant execute on function dispatcher.dispatch to pulse_dispatcher;
 
--- Alone among the services it gets the secrets of channels.
+-- Only the delivery worker gets the secrets of channels.
 grant usage on schema delivery to pulse_delivery;
 grant execute on function
   delivery.claim, delivery.extend, delivery.finish, delivery.read_channel_secrets, delivery.reap, delivery.reseal_channel
@@ -55,7 +55,7 @@ grant execute on function
   ops.create_policy, ops.delete_policy, ops.record_refusals, ops.set_limit, ops.tenant_limits, ops.update_policy
 to pulse_ui;
 grant execute on procedure audit.record_auth_failures to pulse_ui;
--- The audit writer's COPY. The trigger log_source refuses events of other services.
+-- For the audit writer's COPY. The trigger log_source refuses events of other services.
 grant insert (
   tenant_id, timestamp, event_id, event_type, category, severity, entity_type, entity_id, entity_name, action, message,
   details, source_service, actor_type, actor_id, actor_name, ip_address, trace_id, duration_ms

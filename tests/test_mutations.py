@@ -1,11 +1,10 @@
 """The mutations of tests/mutations fit the code, and the command that tries them notices what survives."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.mutations.__main__ import checkouts, outcome
 from tests.mutations.catalog import BadMutation, Mutation, check_catalog, read_catalog
 from tests.support.migrator import ROOT
 
@@ -27,10 +26,13 @@ def test_a_mutation_that_does_not_fit_is_an_error(tmp_path: Path, find: str, mes
 
 
 @pytest.mark.slow
-def test_the_command_tells_a_caught_mutation_from_one_that_survives() -> None:
-    """`harmless` changes a docstring of the catalog, and no test can notice that."""
-    catch = subprocess.run(
-        [sys.executable, "-m", "tests.mutations", "--jobs", "1", "backoff"],
-        cwd=ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert catch.returncode == 0, catch.stdout + catch.stderr
+@pytest.mark.parametrize(
+    ("find", "replace", "expected"), [("!= 1:", "== 1:", "caught"), ("An entry of the", "An item of the", "survived")]
+)
+def test_a_caught_mutation_differs_from_one_that_survives(find: str, replace: str, expected: str) -> None:
+    test = "tests/test_mutations.py::test_a_mutation_that_does_not_fit_is_an_error"
+    mutation = Mutation("m", "tests/mutations/catalog.py", find, replace, (test,))
+    with checkouts(1) as free:
+        assert outcome(mutation, free) == expected
+        copy = free.get() / mutation.file
+        assert copy.read_text() == (ROOT / mutation.file).read_text()

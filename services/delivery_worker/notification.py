@@ -13,7 +13,7 @@ Text = Annotated[str, AfterValidator(printable)]
 """Text that people, devices or tokens chose, in one line and without what could hide or turn it."""
 
 
-class Alert(BaseModel):
+class NotifiedAlert(BaseModel):
     """The alert as of the event."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -43,7 +43,7 @@ class Notification(BaseModel):
     kind: Kind
     tenant_id: str
     event_id: int
-    alert: Alert
+    alert: NotifiedAlert
     occurred_at: datetime
     step_number: int | None = None
     dedup_key: str | None = None

@@ -9,7 +9,7 @@ import httpx
 from prometheus_client import Histogram
 from pydantic import ValidationError
 
-from services.delivery_worker.channels import CHANNELS, faults
+from services.delivery_worker import channels
 from services.delivery_worker.channels.outcome import Limited, Outcome, Refused, Retry, Unknown
 from services.delivery_worker.job import Job, Result
 from services.delivery_worker.notification import Notification
@@ -47,13 +47,10 @@ class Sender:
         return Result(job, outcome, context, started_at, seconds * 1000)
 
     async def _attempt(self, job: Job, sent_at: datetime) -> Outcome:
-        channel = CHANNELS.get(job.channel_kind)
-        if channel is None:
-            return Refused(f"there is no channel of kind {job.channel_kind}")
         try:
             notification = Notification.model_validate(job.payload)
         except ValidationError as error:
-            return Refused(f"the notification cannot be told: {faults(error)}")
+            return Refused(f"the notification cannot be told: {channels.faults(error)}")
         try:
             config = self._keys.open_config(job.config, tenant_id=job.tenant_id, channel_id=job.channel_id)
         except UnknownKey as fault:
@@ -61,7 +58,8 @@ class Sender:
             return Limited(f"the channel's secrets cannot be opened: {fault}")
         except NotOpened as fault:
             return Refused(f"the channel's secrets cannot be opened: {fault}")
-        return await channel(
+        return await channels.send(
+            job.channel_kind,
             self._client,
             config,
             notification,

@@ -94,7 +94,7 @@ def make_sealer(settings: OpsSettings) -> Sealer:
             found = survey(settings.audit_anchor_dir, keys.verifiers())
         except (KeyFault, OSError) as fault:
             found = Survey(None, [f"the kept checkpoints were not read: {fault}"])
-        sealer.seen, sealer.status.anchor_faults = found
+        sealer.history.seen, sealer.status.anchor_faults = found
         for fault_text in found.faults:
             log.error("an anchor is not as it should be: %s", fault_text)
     return sealer

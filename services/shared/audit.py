@@ -1,4 +1,7 @@
-"""AuditLogger: the way into the audit trail for what only Python knows, mainly who was let in and who was not."""
+"""AuditLogger, which writes the events that only Python knows to the audit trail, mainly those of authentication.
+
+The parts are in services/shared/audit_writer.
+"""
 
 import asyncio
 import logging
@@ -27,7 +30,7 @@ from services.shared.audit_writer.gaps import Keep, Losses
 from services.shared.audit_writer.journal import Journal, Store, call, copy
 from services.shared.audit_writer.keeper import Keeper
 from services.shared.audit_writer.line import make_line
-from services.shared.audit_writer.metrics import AuditCollector, Numbers, make_wait_histogram
+from services.shared.audit_writer.metrics import AuditCollector, make_wait_histogram
 from services.shared.audit_writer.spool import Spool
 from services.shared.settings import AuditSettings
 
@@ -35,27 +38,27 @@ __all__ = ["AuditBlocked", "AuditEvent", "AuditLogger", "Facts", "device_account
 
 log = logging.getLogger(__name__)
 
-# COPY of 5,000 rows costs a fifth less a row than of 1,000; a batch that fails costs more the longer it is.
+# COPY of 5,000 rows costs a fifth less per row than COPY of 1,000. A failed batch costs more the longer it is.
 COPY_BATCH = 5000
 CALL_BATCH = 1000
-# One for each lane, one for what the keeper stores.
+# One for each lane and one for the keeper.
 CONNECTIONS = 4
 
 TELEMETRY: Final = frozenset({"device.readings_accepted", "device.readings_refused"})
-"""The types of class may, as audit.event_types has them: buffered, and lost when the buffer is full."""
+"""Event types of class `may` in audit.event_types: they are buffered, and lost if the buffer is full."""
 
 
 class AuditBlocked(Exception):
-    """The event cannot be made durable: the database does not answer in time and the spool takes nothing."""
+    """Raised if an event cannot be made durable: the database is away and the spool is full or fails."""
 
 
 class AuditLogger:
-    """Takes events and stores each exactly once.
+    """Stores each event exactly once.
 
-    An event of class must is kept in the database, or on the local disk while that is away; one of class may waits in
-    a bounded buffer. Refused logins go through audit.record_auth_failures, everything else by COPY, each kind over a
-    buffer and a connection of its own. The pool should be nobody else's, as open_audit_logger makes it: then no flood
-    of logins can take a connection from the requests.
+    An event of class `must` is kept in the database, or on the local disk while the database is away. An event of class
+    `may` waits in a bounded buffer. Refused logins are stored by audit.record_auth_failures, all other events by COPY.
+    Each kind has its own buffer and connection. open_audit_logger gives the logger its own pool, so that a flood of
+    logins takes no connection from the requests.
     """
 
     def __init__(self, pool: db.Pool, *, settings: AuditSettings, registry: CollectorRegistry, spool: Spool) -> None:
@@ -106,40 +109,41 @@ class AuditLogger:
         self._keeper.wake()
 
     async def start(self) -> None:
-        """Begin to store; what was logged before is kept."""
+        """Start the writers; events logged before are kept."""
         for lane in self._lanes:
             lane.start()
         self._keeper.start()
 
     async def stop(self, *, seconds: float = 5.0) -> int:
-        """Store what is left, or spool it; returns how many events found no place in that time, and logs it."""
+        """Store or spool the remaining events; return and log the number that could not be kept in that time."""
         if self._is_stopped:
             return 0
         self._is_stopped = True
         await self._keeper.stop(seconds=1.0)
-        await self._keeper.tell(everything=True)
-        # With the database away, what is left is the spool's: no reason to wait.
+        await self._keeper.write_due(everything=True)
+        # While the database is away, the rest goes to the spool and needs no wait.
         seconds = min(seconds, 0.5) if self._journal.is_away else seconds
         lost = sum(await asyncio.gather(*(self._stop_lane(lane, seconds) for lane in self._lanes)))
-        await self._keeper.tell()
+        await self._keeper.write_due()
         await self._spool.close()
         return lost
 
     @property
     def waiting(self) -> int:
-        """Events that are not known to be durable yet."""
+        """Number of events not known to be durable yet."""
         return sum(map(len, self._lanes))
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the last event found neither the database nor the spool, and blocked means denied."""
+        """True if the last event could be stored nowhere and PULSE_AUDIT_WHEN_BLOCKED is deny."""
         return self._denies and self._journal.is_blocked
 
     async def record(self, event: AuditEvent, *, read: str | None = None) -> bool:
-        """Return when the event is durable, in the database or on the local disk; False when it has no row of its own.
+        """Wait until the event is durable in the database or on the local disk; return False if it was aggregated.
 
-        Raises AuditBlocked when it is neither in time and PULSE_AUDIT_WHEN_BLOCKED is deny. A refused login that is
-        one of a flood is counted and not waited for, and so is a repeated read. read: the kind of a successful read.
+        An event is aggregated if it is a repeated read or a refused login in a flood. If the event is not durable in
+        time, raise AuditBlocked, or return False where PULSE_AUDIT_WHEN_BLOCKED is allow. read: kind of a successful
+        read.
         """
         started = time.perf_counter()
         if read is not None and self._is_repeated(event, read):
@@ -158,7 +162,7 @@ class AuditLogger:
         return kept
 
     def log(self, event: AuditEvent, *, read: str | None = None) -> bool:
-        """Take an event without waiting, from the event loop's thread; False when its buffer is full and it is lost."""
+        """Take an event without waiting, on the event loop; return False if its buffer is full and it is lost."""
         if read is not None and self._is_repeated(event, read):
             return True
         if event.event_type in REFUSALS:
@@ -166,7 +170,7 @@ class AuditLogger:
         return self._put(self._telemetry if event.event_type in TELEMETRY else self._events, event)
 
     def device_rejected(self, *, reasons: Mapping[str, int], **facts: Unpack[Facts]) -> bool:
-        """Log that readings were refused before they reached the database; reasons: how many for which."""
+        """Log that readings were refused before they reached the database. reasons: count by reason."""
         return self.log(self.auth.device_rejected(reasons=reasons, **facts))
 
     @property
@@ -174,7 +178,7 @@ class AuditLogger:
         return self._events, self._refusals, self._telemetry
 
     def _is_repeated(self, event: AuditEvent, kind: str) -> bool:
-        """Count a read that has no row of its own. While nothing can be stored none is: each is to wait and fail."""
+        """Count a repeated read. While nothing can be stored, no read is one: each must wait and fail."""
         return not self.is_blocked and not self._reads.admits(event, kind)
 
     def _put(self, lane: Lane, event: AuditEvent) -> bool:
@@ -186,22 +190,22 @@ class AuditLogger:
             lane.give_away(len(left))
             return 0
         if left:
-            # They stay in the ledger: the next process tells that they are lost.
+            # They stay in the ledger, from which the next process reports their loss.
             lane.dropped += len(left)
             log.error("audit events lost at stop", extra={"buffer": lane.name, "lost": len(left)})
         return len(left)
 
-    def _numbers(self) -> Numbers:
-        return Numbers(
-            spool_usable=self._spool.is_usable,
-            spool_bytes=self._spool.size,
-            spool_records=self._spool.records,
-            spooled=self._spool.spooled,
-            drained=self._drain.drained,
-            blocked=self._blocked,
-            aggregated=self._flood.aggregated + self._reads.aggregated,
-            gaps=self._losses.reported + self._drain.gaps,
-        )
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "pulse_audit_spool_usable": self._spool.is_usable,
+            "pulse_audit_spool_bytes": self._spool.size,
+            "pulse_audit_spool_records": self._spool.records,
+            "pulse_audit_events_spooled_total": self._spool.spooled,
+            "pulse_audit_events_drained_total": self._drain.drained,
+            "pulse_audit_events_blocked_total": self._blocked,
+            "pulse_audit_events_aggregated_total": self._flood.aggregated + self._reads.aggregated,
+            "pulse_audit_gaps_total": self._losses.reported + self._drain.gaps,
+        }
 
 
 def _make_pseudonyms(settings: AuditSettings) -> Pseudonyms:
@@ -212,7 +216,7 @@ def _make_pseudonyms(settings: AuditSettings) -> Pseudonyms:
 
 @asynccontextmanager
 async def open_audit_logger(settings: AuditSettings, *, registry: CollectorRegistry) -> AsyncIterator[AuditLogger]:
-    """An AuditLogger over a pool of its own, opened at the first event; the database may be away."""
+    """Run an AuditLogger over its own pool, which connects at the first event; the database may be away."""
     pool = await db.open_pool(settings.model_copy(update={"pool_min_size": 0, "pool_max_size": CONNECTIONS}))
     spool = Spool(settings.audit_spool_dir, service=settings.service, limit=settings.audit_spool_bytes)
     logger = AuditLogger(pool, settings=settings, registry=registry, spool=spool)

@@ -1,12 +1,10 @@
-"""The only door to Postgres: pools, transactions with an actor, the checks at start and of readiness."""
+"""Pools of database connections, and transactions on behalf of an actor or tenant."""
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -16,14 +14,13 @@ from services.shared import tracing
 from services.shared.connecting.connector import Connector
 from services.shared.connecting.faults import (
     UNAVAILABLE,
-    UnsafeDatabase,
     WrongServer,
     ends_by_itself,
     is_rebuilt,
     is_stale,
     outage,
 )
-from services.shared.connecting.session import check_pooled_session, read_state, reported_state
+from services.shared.connecting.session import read_state, reported_state
 from services.shared.connecting.url import BadUrl
 from services.shared.settings import Settings
 
@@ -34,17 +31,11 @@ __all__ = [
     "BadUrl",
     "Connection",
     "Pool",
-    "SchemaMismatch",
-    "UnsafeDatabase",
     "WrongServer",
     "act",
-    "check_durability",
-    "check_revision",
-    "check_session",
     "close_pool",
     "connector_for",
     "ends_by_itself",
-    "expected_revision",
     "is_rebuilt",
     "open_pool",
     "outage",
@@ -63,12 +54,6 @@ T = TypeVar("T")
 ACQUIRE_SECONDS = 10.0
 
 CLOSE_SECONDS = 3.0
-
-_REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
-
-
-class SchemaMismatch(Exception):
-    """The database does not have the revision this program was written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,47 +195,9 @@ async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-def expected_revision() -> str:
-    """The newest revision this checkout has."""
-    return max(match[1] for path in _REVISIONS.glob("*.py") if (match := re.match(r"(\d{4})_", path.name)))
-
-
-async def check_revision(connection: Connection, *, seconds: float = 10.0) -> None:
-    """Raise SchemaMismatch when the database is older than this program, or was never migrated."""
-    expected = expected_revision()
-    try:
-        found = await connection.fetchval("select core.revision()", timeout=seconds)
-    except (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
-        found = None
-    if found is None or found < expected:
-        raise SchemaMismatch(
-            f"the database is at revision {found or 'none'}, this program needs {expected}: run alembic upgrade head"
-        )
-
-
 async def write_fault(pool: Pool, connection: Connection, *, seconds: float) -> str | None:
     """Return why nothing can be written over the connection, whose pool then connects anew; None when it can."""
     fault = (await read_state(connection, seconds=seconds)).write_fault()
     if fault is not None:
         await pool.expire_connections()
     return fault
-
-
-async def check_session(connection: Connection, settings: Settings) -> None:
-    """Raise UnsafeDatabase when sessions do not have the settings that Pulse relies on.
-
-    A session of its own gets them when it is made; behind a pooler only the role can have them.
-    """
-    if settings.statement_cache_size == 0:
-        await check_pooled_session(connection)
-
-
-async def check_durability(connection: Connection, *, seconds: float = 10.0) -> None:
-    """Raise UnsafeDatabase when what this session commits may be lost in a crash of the server.
-
-    Asked once, at start. No session of ours sets synchronous_commit for itself: as a startup parameter poolers refuse
-    it, and as a statement it would cost each batch of audit events two more round trips.
-    """
-    fault = await connection.fetchval("select core.durability_fault()", timeout=seconds)
-    if fault is not None:
-        raise UnsafeDatabase(f"the database would lose committed rows in a crash: {fault}")

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpcore
 import httpx
+from pydantic import SecretStr
 
 _MOST_ANSWER_BYTES = 16_384
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
@@ -96,6 +97,12 @@ class Egress:
 
 
 DIRECT = Egress()
+
+
+def check_proxy(url: SecretStr) -> SecretStr:
+    """Return the URL of a proxy. Raises ValueError."""
+    Proxy.parse(url.get_secret_value())
+    return url
 
 
 def check_ca_file(path: Path) -> Path:

@@ -17,32 +17,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpcore
 import httpx
 
 from services.shared import otlp, tracing
+from services.shared.destination import is_admitted
 from services.shared.egress import DIRECT, Egress, Proxy
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 _SocketOptions = Iterable[tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]]
-
-# IANA's special-purpose registry and, last, Azure's metadata service, which stands on a public address. Written out:
-# ipaddress.is_global calls multicast global, and its list changes with the Python release.
-_REFUSED_V4 = tuple(
-    IPv4Network(network)
-    for network in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
-        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
-    )
-)
-# Only global unicast is let in, which leaves out loopback, mapped, NAT64, unique-local, link-local and multicast.
-_ADMITTED_V6 = IPv6Network("2000::/3")
-# Teredo and ORCHID, documentation, 6to4, documentation.
-_REFUSED_V6 = tuple(IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
-_LOOPBACK_V4, _LOOPBACK_V6 = IPv4Network("127.0.0.0/8"), IPv6Address("::1")
 
 # Below the idle time-out of common servers (Node.js: 5 s), so that a kept connection is rarely one they just closed.
 _KEEP_ALIVE_SECONDS = 2.0
@@ -56,16 +40,6 @@ _NOT_KEPT = frozenset({b"content-encoding", b"content-length", b"transfer-encodi
 # The message does not tell the address: what our resolver answers is no business of a tenant's.
 class AddressRefused(httpx.TransportError):
     """The address is not a public one."""
-
-
-def is_admitted(address: str, *, allow_private: bool = False) -> bool:
-    """Whether a connection may go to an address; allow_private adds loopback and nothing else."""
-    parsed = ip_address(address)
-    if allow_private and (parsed in _LOOPBACK_V4 or parsed == _LOOPBACK_V6):
-        return True
-    if isinstance(parsed, IPv4Address):
-        return not any(parsed in network for network in _REFUSED_V4)
-    return parsed in _ADMITTED_V6 and not any(parsed in network for network in _REFUSED_V6)
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:

@@ -22,12 +22,11 @@ from starlette.types import ASGIApp
 
 from services.shared import logging as json_logging
 from services.shared import otlp
+from services.shared.connecting.faults import UnsafeDatabase
+from services.shared.connecting.fitness import SchemaMismatch, check_revision
 from services.shared.db import (
     UNAVAILABLE,
     Pool,
-    SchemaMismatch,
-    UnsafeDatabase,
-    check_revision,
     outage,
     write_fault,
 )

@@ -4,92 +4,72 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BeforeValidator,
     Field,
     HttpUrl,
-    IPvAnyNetwork,
-    Json,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from services.shared.audit_settings import AuditTrailSettings
 from services.shared.connecting.setting import DatabaseUrl, ListenUrl
-from services.shared.egress import Egress, Proxy, check_ca_file
-from services.shared.evaluation_settings import EvaluationSettings
-from services.shared.http_settings import HttpSettings
+from services.shared.delivery_settings import AttemptSettings, OpenedSecretSettings, SealedSecretSettings
+from services.shared.egress import Egress, Proxy, check_ca_file, check_proxy
 from services.shared.ingest_settings import IngestSettings
-from services.shared.limit_settings import AuditReadSettings, RequestLimitSettings, TenantLimitSettings
-from services.shared.login_settings import own_login
-from services.shared.oidc_settings import OidcSettings, split_list
-from services.shared.secrets_settings import OpenedSecretSettings, SealedSecretSettings
-from services.shared.web_settings import WebSettings
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-def _check_proxy(url: SecretStr) -> SecretStr:
-    Proxy.parse(url.get_secret_value())
-    return url
-
-
-ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+from services.shared.limit_settings import RequestLimitSettings, TenantLimitSettings
+from services.shared.oidc_settings import OidcSettings
+from services.shared.ops_settings import HealthSettings, RetentionSettings, SealSettings
+from services.shared.topic_settings import Names, Networks, Port, Seconds, own_login
+from services.shared.web_settings import HttpSettings, SharedPortSettings, WebSettings
 
 SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
 """In the order of their ports: the first is the port base plus 1."""
 
 
 class Settings(WebSettings, HttpSettings):
-    """What every process needs; each process has its own subclass and sees only its own fields."""
+    """Settings of every process. Each process has a subclass and sees only its own fields."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PULSE_",
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-        populate_by_name=True,
-    )
+    model_config = SettingsConfigDict(hide_input_in_errors=True, populate_by_name=True)
     service: ClassVar[str]
 
     database_url: DatabaseUrl
-    """URL of the database, with libpq's parameters (operate.md); may lead to a pooler in transaction mode."""
+    """URL of the database, with libpq's parameters (operate.md). It may lead to a pooler in transaction mode."""
     listen_url: ListenUrl | None = None
-    """A direct connection for LISTEN; the database_url when unset; `off`: none, workers poll each second instead."""
+    """URL of a direct connection for LISTEN. Default: the database URL. `off`: workers poll each second instead."""
     port: Port
-    """Where the process serves /metrics and the health endpoints; each has a default of its own."""
+    """Port of /metrics and the health endpoints. Each process has another default."""
     host: str = "127.0.0.1"
     """Address that /metrics, the health endpoints and the API are bound to."""
     metrics_port: Port | None = None
-    """A port for /metrics alone, which then is not on PULSE_PORT. Each process needs another: `pulse up` refuses it."""
+    """Separate port for /metrics, which PULSE_PORT then does not serve. Each process needs another one, so `pulse up`
+    refuses this setting."""
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
-    """DEBUG, INFO, WARNING or ERROR."""
+    """Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."""
     pool_min_size: Annotated[int, Field(ge=0)] = 1
-    """Database connections kept open."""
+    """Minimum of open database connections."""
     pool_max_size: Annotated[int, Field(ge=1)] = 4
-    """Most database connections, not counting the one that listens."""
+    """Maximum of database connections, without the one that listens."""
     command_timeout_seconds: Seconds = 30.0
-    """Longest that one statement may take."""
+    """Time-out in seconds of one statement."""
     statement_cache_size: Annotated[int, Field(ge=0)] = 100
-    """Prepared statements kept a connection; 0 behind a pooler in transaction mode."""
+    """Prepared statements kept for each connection. Must be 0 behind a pooler in transaction mode."""
     poll_seconds: Seconds = 5.0
-    """Longest that a worker waits when nothing wakes it."""
+    """Poll interval in seconds, used when no notification arrives."""
     ca_file: Annotated[Path, AfterValidator(check_ca_file)] | None = None
-    """Certificates in PEM form of authorities that outgoing calls trust besides the public ones."""
-    egress_proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
-    """HTTP proxy of outgoing calls: http://host:port or https://host:port, with user:password@ if it asks for them."""
-    egress_no_proxy: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = ()
-    """Hosts, separated by commas, that are called without the proxy; .example.com stands for all names below it."""
+    """File with certificates, in PEM form, of further authorities that outgoing calls trust."""
+    egress_proxy: Annotated[SecretStr, AfterValidator(check_proxy)] | None = None
+    """HTTP proxy of outgoing calls: http://[user:password@]host:port or https://…."""
+    egress_no_proxy: Names = ()
+    """Hosts that are called without the proxy, separated by commas. `.example.com` stands for its subdomains."""
     allow_unsafe_database: bool = False
-    """For tests only: work with a database whose fsync or synchronous_commit is off, which loses rows in a crash."""
+    """Accept a database whose fsync or synchronous_commit is off. Only for tests: a crash loses rows."""
 
     @field_validator("metrics_port")
     @classmethod
@@ -100,23 +80,23 @@ class Settings(WebSettings, HttpSettings):
 
     @property
     def egress(self) -> Egress:
-        """The way that outgoing calls take."""
+        """Proxy and certificate authorities of outgoing calls."""
         proxy = None if self.egress_proxy is None else Proxy.parse(self.egress_proxy.get_secret_value())
         return Egress(self.ca_file, proxy, tuple(host.lower() for host in self.egress_no_proxy))
 
     @property
     def listen_dsn(self) -> str | None:
-        """URL of the connection that listens; None when none does."""
+        """URL of the connection that listens, or None."""
         return None if self.listen_url == "off" else self.listen_url or self.database_url
 
     @classmethod
     def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  for subclasses
-        """Return target_session_attrs of a URL that does not say it, by the number of its hosts."""
+        """Return the default of target_session_attrs for a URL with this number of hosts."""
         return "read-write"
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; on a bad value print one line a fault and exit with status 2."""
+        """Read the environment. On bad values, print one line for each and exit with status 2."""
         try:
             return cls()  # type: ignore[call-arg]  # the fields come from the environment
         except ValidationError as error:
@@ -129,7 +109,7 @@ class Settings(WebSettings, HttpSettings):
 
     @classmethod
     def _variable(cls, location: str) -> str:
-        """Return the variable that gave a value; of several that may, the one that is set."""
+        """Return the name of the variable that a value came from."""
         for field in cls.model_fields.values():
             alias = field.validation_alias
             if isinstance(alias, AliasChoices) and location in alias.choices:
@@ -137,79 +117,53 @@ class Settings(WebSettings, HttpSettings):
         return "PULSE_" + location.upper().removeprefix("PULSE_")
 
 
-class AuditSettings(Settings, AuditReadSettings):
-    """Every process that writes audit events from Python."""
+class AuditSettings(Settings, AuditTrailSettings):
+    """Processes that write audit events from Python."""
 
     service = "audit"
-    audit_buffer_size: Annotated[int, Field(ge=1)] = 100_000
-    """Audit events of each kind kept in memory; beyond that they are lost, and a row says how many."""
-    audit_database_seconds: Seconds = 2.0
-    """Events that must not be lost go to the spool when the database has not stored them by then."""
-    audit_spool_dir: Path = Path(".pulse/audit/spool")
-    """Directory on a local disk for such events; one for each database, shared by the processes of a machine."""
-    audit_spool_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024 * 1024
-    """Most bytes in it."""
-    audit_when_blocked: Literal["deny", "allow"] = "deny"
-    """What becomes of a request whose event neither database nor spool take: deny answers 503, allow goes on."""
-    audit_flood_rows_per_window: Annotated[int, Field(ge=0)] = 100
-    """Refused requests from one address for one reason that are rows of their own, then they share one; 0: all are."""
-    audit_flood_window_seconds: Seconds = 10.0
-    """Time after which such a shared row is written, with their number."""
-    audit_pseudonym_key: Annotated[SecretStr | None, Field(min_length=16)] = None
-    """Key of the pseudonyms of accounts; when unset, one is made in a file next to the spool."""
 
 
-class UiSettings(AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings):
+class UiSettings(
+    SharedPortSettings, AuditSettings, OidcSettings, RequestLimitSettings, IngestSettings, SealedSecretSettings
+):
     """The HTTP API."""
 
     service = "ui_iot"
     database_url: Annotated[DatabaseUrl, own_login("UI")]
-    """The database as `pulse_ui`, which changes what people configure; else `PULSE_DATABASE_URL`."""
+    """URL of the database as `pulse_ui`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8081
     pool_max_size: Annotated[int, Field(ge=1)] = 10
-    reuse_port: bool = False
-    """Whether other processes of this user may serve PULSE_PORT. Each of them needs its own PULSE_METRICS_PORT."""
     serve_docs: bool = True
-    """Whether /docs and /openapi.json are served."""
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = ()
-    """Networks in CIDR form, separated by commas, whose X-Forwarded-For is believed."""
+    """Serve /docs and /openapi.json."""
+    trusted_proxies: Networks = ()
+    """Networks in CIDR form, separated by commas, whose X-Forwarded-For is trusted."""
     trust_incoming_trace: bool = True
-    """Continue the trace of a caller; false: start our own and keep the caller's id beside it."""
+    """Continue the trace of a caller. If false, each request starts a trace, and its log line names the caller's id."""
     auth_rate_limit_per_minute: Annotated[int, Field(ge=0)] = 120
-    """Failures in a minute before an address, or a proven account, gets 429 for further ones; 0: no limit."""
+    """Failed attempts per minute after which an address, or a proven account, gets 429. 0: unlimited."""
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
-    """How long an accepted device token is not asked for again: a token changed elsewhere works that much longer."""
+    """Seconds that an accepted device token is cached, at most 60. A revoked token may work that much longer."""
     audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
-    """Clients that may follow the audit trail at a time, of which one tenant's are at most half."""
+    """Maximum of clients that follow the audit trail at a time. One tenant can use half of them."""
     allow_private_destinations: bool = False
-    """Whether a channel may point to this machine, by plain http too: for the demo."""
-
-    @field_validator("reuse_port")
-    @classmethod
-    def _has_its_own_metrics(cls, reuse_port: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic
-        if reuse_port and info.data.get("metrics_port", "invalid") is None:
-            raise ValueError("needs PULSE_METRICS_PORT: on the shared port, any of the processes may answer a scrape")
-        return reuse_port
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment. Exit with status 2 at a bad value, or at PULSE_UI_WORKERS, which was replaced."""
-        if os.environ.get("PULSE_UI_WORKERS"):
-            advice = "start one process for each worker, with PULSE_REUSE_PORT=true and its own PULSE_METRICS_PORT"
-            print(f"{cls.service}: PULSE_UI_WORKERS was removed: {advice} (docs/operate.md)", file=sys.stderr)
-            raise SystemExit(2)
-        return super().load()
+    """Accept channels whose address is on this machine, by plain http as well. For the demo."""
 
 
-class EvaluatorSettings(Settings, EvaluationSettings):
+class EvaluatorSettings(Settings):
     """Readings to alerts."""
 
     service = "evaluator_iot"
     database_url: Annotated[DatabaseUrl, own_login("EVALUATOR")]
-    """The database as `pulse_evaluator`, which calls one function; else `PULSE_DATABASE_URL`."""
+    """URL of the database as `pulse_evaluator`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8082
     poll_seconds: Seconds = 1.0
-    """Also how late an alert may open that waited for for_seconds and got no further reading."""
+    """Poll interval in seconds. An alert whose for_seconds end without a further reading may open that late."""
+    evaluator_batch_readings: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    """Maximum of readings in one pass."""
+    evaluator_batch_pairs: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Maximum of pairs of a reading and a rule in one pass. One reading is always evaluated by all its rules."""
+    evaluator_slow_pass_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Duration of a slow pass in seconds. After a slow pass both limits are halved, after a failed one quartered."""
 
 
 class DispatcherSettings(Settings):
@@ -217,126 +171,39 @@ class DispatcherSettings(Settings):
 
     service = "dispatcher"
     database_url: Annotated[DatabaseUrl, own_login("DISPATCHER")]
-    """The database as `pulse_dispatcher`, which calls one function; else `PULSE_DATABASE_URL`."""
+    """URL of the database as `pulse_dispatcher`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8083
     dispatcher_batch_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most alert events one pass takes."""
+    """Maximum of alert events in one pass."""
 
 
-class DeliverySettings(Settings, OpenedSecretSettings):
+class DeliverySettings(Settings, AttemptSettings, OpenedSecretSettings):
     """Notification jobs to requests."""
 
     service = "delivery_worker"
     database_url: Annotated[DatabaseUrl, own_login("DELIVERY")]
-    """The database as `pulse_delivery`, which alone gets the secrets of channels; else `PULSE_DATABASE_URL`."""
+    """URL of the database as `pulse_delivery`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8084
     poll_seconds: Seconds = 1.0
-    """Also how late a retry may start that nothing else wakes the worker for."""
-    delivery_concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Requests that one worker has in hand at a time."""
-    delivery_channel_concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Requests that one channel gets at a time from all workers, so that one that hangs leaves room for the others."""
-    delivery_lease_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
-    """Time after which a vanished worker's notifications are sent by another."""
-    delivery_timeout_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 10.0
-    """Longest that one request may take in all; less than half of the lease."""
-    delivery_stop_seconds: Seconds = 5.0
-    """Longest that a stopping worker waits for the requests it has in hand."""
-    delivery_backoff_seconds: Seconds = 5.0
-    """Pause after a first failed attempt; each further one triples it."""
-    delivery_backoff_max_seconds: Seconds = 1800.0
-    """Longest pause between two attempts."""
-    delivery_retry_after_max_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 3600.0
-    """Longest pause of a channel that its receiver can ask for (Retry-After); a longer wish is cut to it."""
-    delivery_limited_max_seconds: Seconds = 86400.0
-    """Time after which a notification is given up whose receiver still answers 429; waiting costs no attempt."""
-    delivery_reap_seconds: Seconds = 5.0
-    """Time between two looks for leases that ran out."""
+    """Poll interval in seconds. A retry may start that late."""
     allow_private_destinations: bool = False
-    """Whether notifications may go to this machine itself, over http too; other private addresses never."""
-
-    @field_validator("delivery_timeout_seconds")
-    @classmethod
-    def _fits_the_lease(cls, seconds: float, info: ValidationInfo) -> float:
-        lease_seconds = info.data.get("delivery_lease_seconds")
-        if lease_seconds is not None and seconds >= lease_seconds / 2:
-            raise ValueError(f"must be less than half of PULSE_DELIVERY_LEASE_SECONDS ({lease_seconds:g})")
-        return seconds
+    """Send to addresses on this machine, by plain http as well. Other private addresses are always refused."""
 
 
-class OpsSettings(Settings, TenantLimitSettings):
+class OpsSettings(Settings, HealthSettings, RetentionSettings, SealSettings, TenantLimitSettings):
     """Timers: escalation, health, metrics history, partitions, retention."""
 
     service = "ops_worker"
     database_url: Annotated[DatabaseUrl, own_login("OPS")]
-    """The database as `pulse_ops`, which alone seals the audit trail and lets months go; else `PULSE_DATABASE_URL`."""
+    """URL of the database as `pulse_ops`. Default: `PULSE_DATABASE_URL`."""
     port: Port = 8085
     pool_max_size: Annotated[int, Field(ge=1)] = 8
-    port_base: Annotated[int, Field(ge=1, le=65529)] = 8080
-    """The services are asked on the six ports that follow it, unless health_targets names them."""
-    health_targets: Json[Annotated[dict[ServiceName, HttpUrl], Field(min_length=1, max_length=1000)]] | None = None
-    """Who is asked, as JSON: {"ui_iot": "http://10.0.0.7:8081", …}; /health is added to each address."""
-    health_seconds: Seconds = 10.0
-    """Time between two rounds of health checks."""
-    health_timeout_seconds: Seconds = 3.0
-    """A service that has not answered by then has failed its check."""
-    health_failures_to_alert: Annotated[int, Field(ge=1)] = 3
-    """Failed checks in a row that open an alert."""
-    health_concurrency: Annotated[int, Field(ge=1)] = 8
-    """Services asked at the same time."""
-    service_metrics_seconds: Seconds = 60.0
-    """Time between two samples of the services' counters."""
     escalation_batch: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """Most escalations one pass handles."""
-    attack_detection_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
-    """Time between two looks for attacks on accounts; a new one is alerted that much later at most."""
-    partition_seconds: Seconds = 600.0
-    """Time between two looks for missing partitions."""
-    partition_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
-    """Daily partitions of telemetry made before they are needed."""
-    partition_ahead_months: Annotated[int, Field(ge=1, le=24)] = 2
-    """Monthly partitions of audit_log made before they are needed."""
-    seal_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
-    """Time between two looks for audit events to seal; each look makes at most one block a month it finds events of."""
-    seal_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
-    """Audit events that one pass seals; more only when one transaction wrote more."""
-    seal_lease_seconds: Annotated[float, Field(ge=1, le=60)] = 10.0
-    """Time after which a vanished sealer is followed by another."""
-    audit_log_name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$")] = "pulse.local/audit"
-    """Name of the sealed log, in every checkpoint: a name of your own, like a URL without its scheme."""
-    audit_key_file: Path = Path(".pulse/audit/signing.key")
-    """Private key for checkpoints, mode 0600, made at first start; `.pub` and `.head` (last tree) stay beside it."""
-    audit_anchor_dir: Path = Path(".pulse/audit/checkpoints")
-    """Where checkpoints are kept, a file a day; the proof is worth what this place is worth."""
-    audit_anchor_url: HttpUrl | None = None
-    """Webhook that gets each checkpoint as text."""
-    audit_verify_seconds: Seconds = 3600.0
-    """Time between two verifications of the audit events that were sealed within the last day."""
-    audit_verify_all_seconds: Seconds = 86400.0
-    """Time between two verifications of the whole audit trail. Raise it if hashing every row takes hours."""
-    retention_seconds: Seconds = 3600.0
-    """Time between two removals of old rows."""
-    retention_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most alerts, or samples, one pass removes."""
-    telemetry_retention_days: Annotated[int, Field(ge=9, le=36500)] = 30
-    """Age at which readings are removed; readings are taken up to 7 days back, so 9 is the least."""
-    alert_retention_days: Annotated[int, Field(ge=1, le=36500)] = 365
-    """Time after its end at which an alert is removed with its notifications; the audit trail keeps what happened."""
-    service_metrics_retention_days: Annotated[int, Field(ge=1, le=36500)] = 30
-    """Age at which samples of the services' counters are removed."""
-    audit_retention_days: Annotated[int, Field(ge=0, le=36500)] = 0
-    """Age of its last event at which a month of the audit trail is dropped, 30 or more (PCI DSS: 400); 0: none ever."""
-
-    @field_validator("audit_retention_days")
-    @classmethod
-    def _keeps_a_month(cls, days: int) -> int:
-        if 0 < days < 30:
-            raise ValueError("must be 30 at least, or 0 to keep the audit trail for ever")
-        return days
+    """Maximum of escalations in one pass."""
 
     @property
     def status_urls(self) -> dict[str, str]:
-        """Address of each service's /health."""
+        """Address of /health for each service."""
         here = f"{'http' if self.tls_cert_file is None else 'https'}://127.0.0.1"
         targets: Mapping[str, HttpUrl | str] = self.health_targets or {
             service: f"{here}:{self.port_base + offset}" for offset, service in enumerate(SERVICES, start=1)
@@ -350,17 +217,17 @@ class ExporterSettings(Settings):
     service = "exporter"
     port: Port = 8086
     database_url: Annotated[DatabaseUrl, own_login("EXPORTER")]
-    """Where the views are, as a role that may read nothing else; else `PULSE_DATABASE_URL`, if no service's login."""
+    """URL of the database as `pulse_exporter`. Default: `PULSE_DATABASE_URL`, unless that is the login of a service."""
     exporter_view_timeout_seconds: Seconds = 1.0
-    """Longest that one view may take; it waits for a lock at most half of that."""
+    """Time-out in seconds of one view. Its time-out for a lock is half of that."""
     exporter_deadline_seconds: Seconds = 9.5
-    """Longest that all views together may take, for their snapshot holds back vacuum; less when the scraper says so."""
+    """Time-out in seconds of all views together, whose snapshot holds back vacuum. The scraper may ask for less."""
     exporter_connect_timeout_seconds: Seconds = 2.0
-    """Longest that a scrape waits for a connection."""
+    """Time-out in seconds of a scrape that waits for a connection."""
     exporter_max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most rows, and so most samples, of one view."""
+    """Maximum of rows, and therefore samples, of one view."""
 
     @classmethod
     def session_attrs(cls, hosts: int) -> str:  # noqa: ARG003  one and several are the same to it
-        """It only reads, also from a standby, and its role may be read-only."""
+        """Return `any`: the exporter only reads, from a standby as well, and its role may be read-only."""
         return "any"

@@ -16,7 +16,9 @@ from services.ui_iot.app import create_app
 from services.ui_iot.audit.tails import Tails
 from services.ui_iot.auth.api_keys import ApiKeys
 from services.ui_iot.auth.authenticator import Authenticator
+from services.ui_iot.auth.client_address import ClientAddress
 from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.issuers import IssuerEntry, load_issuers
 from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.providers import ProviderGauges, open_providers
@@ -25,9 +27,7 @@ from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.channel_sealing import report_protection
-from services.ui_iot.http.client_address import ClientAddress
 from services.ui_iot.limits.body_budget import BodyBudget
-from services.ui_iot.limits.failure_limit import FailureLimit
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines
 

@@ -7,10 +7,10 @@ from starlette.types import ASGIApp
 from services.shared import otlp
 from services.shared.server import hosts_of, program_version, status_routes
 from services.shared.web import PROBE_PATHS, HostCheck, SecureHeaders, has_path
+from services.ui_iot.auth.client_address import ClientAddress
 from services.ui_iot.backend import Backend
-from services.ui_iot.docs_page import docs_route
-from services.ui_iot.http.client_address import ClientAddress
-from services.ui_iot.http.problems import install_problem_handlers
+from services.ui_iot.docs_page import docs_routes
+from services.ui_iot.http.problem_handlers import install_problem_handlers
 from services.ui_iot.middleware.auth import AuthMiddleware
 from services.ui_iot.middleware.body_limit import BodyLimitMiddleware
 from services.ui_iot.middleware.forwarded_scheme import ForwardedScheme
@@ -95,7 +95,7 @@ def create_api(backend: Backend) -> FastAPI:
     api.router.routes.extend(status_routes(backend.process))
     install_openapi(api, version=program_version())
     if backend.settings.serve_docs:
-        api.router.routes.append(docs_route(api))
+        api.router.routes.extend(docs_routes())
     return api
 
 

@@ -1,4 +1,4 @@
-"""What the routes work with: the database on behalf of the caller, the audit trail, the token caches."""
+"""The services that routes use: database access on behalf of the caller, audit logger, authentication, limits."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement
 from starlette.requests import Request
 
 from services.shared.audit import AuditLogger
@@ -18,19 +18,18 @@ from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refresh_gate import RefreshGate
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines, Turns
-from services.ui_iot.resources.paging import Order, PageQuery, fetch_page
-from services.ui_iot.resources.resource import Resource, fetch
+from services.ui_iot.resources.paging import PageQuery, fetch_page
+from services.ui_iot.resources.resource import Resource
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One for the process. issuers: those that refresh sessions, by name."""
+    """The services of the process. issuers: issuers that refresh sessions, by name."""
 
     settings: UiSettings
     process: Process
@@ -43,10 +42,10 @@ class Backend:
     timelines: Timelines
     bodies: BodyBudget
     turns: Turns = field(default_factory=Turns)
-    """For work on long bodies."""
+    """For work on large bodies."""
 
     def acting(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
-        """A transaction in which the caller changes something."""
+        """Open a transaction in which the caller changes data."""
         return act(
             pool_of(self.process),
             tenant_id=caller.tenant_id,
@@ -56,13 +55,13 @@ class Backend:
         )
 
     def reading(self, caller: Principal) -> AbstractAsyncContextManager[Connection]:
-        """A read-only transaction that sees the caller's tenant."""
+        """Open a read-only transaction that sees the caller's tenant."""
         return read_as(pool_of(self.process), tenant_id=caller.tenant_id)
 
     async def change(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return the result of work in a transaction in which the caller changes something.
+        """Return the result of work in a transaction in which the caller changes data.
 
-        A migration in between undoes the transaction, and work runs once more: it must do nothing but query.
+        If a migration breaks the transaction, work runs again. It must have no effect outside the database.
         """
 
         async def attempt() -> T:
@@ -72,7 +71,7 @@ class Backend:
         return await retried(pool_of(self.process), attempt)
 
     async def read(self, caller: Principal, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return the result of work in a read-only transaction that sees the caller's tenant."""
+        """Return the result of work in a read-only transaction that sees the caller's tenant. It may run twice."""
 
         async def attempt() -> T:
             async with self.reading(caller) as connection:
@@ -81,19 +80,21 @@ class Backend:
         return await retried(pool_of(self.process), attempt)
 
     async def find(self, caller: Principal, resource: Resource, identity: int | str) -> dict[str, Any]:
-        """Return one resource as its view shows it; raise NotFound when the tenant has none with this id."""
-        rows = await self.read(caller, lambda connection: fetch(connection, resource.select(identity)))
-        if not rows:
-            raise NotFound(f"There is no {resource.kind} {identity}.")
-        return rows[0]
+        """Return one resource as its view shows it. Raises NotFound if the tenant has none with this id."""
+        return await self.read(caller, lambda connection: resource.get(connection, identity))
 
-    async def page(self, caller: Principal, statement: Select[Any], *, order: Order, page: PageQuery) -> dict[str, Any]:
-        """A page of a select over an api view."""
-        return await self.read(caller, lambda connection: fetch_page(connection, statement, order=order, page=page))
+    async def page(
+        self, caller: Principal, resource: Resource, query: PageQuery, *conditions: ColumnElement[bool]
+    ) -> dict[str, Any]:
+        """Return a page of the resources that the query and the conditions select."""
+        statement = resource.select_matching(query).where(*conditions)
+        return await self.read(
+            caller, lambda connection: fetch_page(connection, statement, order=resource.order, page=query)
+        )
 
 
 def pool_of(process: Process) -> Pool:
-    """The process's pool; raises ConnectionError until the database was reached for the first time."""
+    """Return the process's pool. Raises ConnectionError until the database was reached for the first time."""
     if process.pool is None:
         raise ConnectionError("the database has not been reached yet")
     return process.pool

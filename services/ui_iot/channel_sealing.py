@@ -1,4 +1,4 @@
-"""Seals the configuration of a channel before it leaves this process, which can open none."""
+"""Seals the configuration of channels before it leaves this process, which cannot open it."""
 
 import logging
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def report_protection(process: Process, file: Path | None) -> None:
 
 
 def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> Prepare:
-    """Return what makes the body of a new channel; without a key it stays plain."""
+    """Return the function that seals the body of a new channel. Without a key file, the body stays plain."""
 
     async def prepare(connection: Connection) -> Any:
         if file is None:
@@ -40,7 +40,7 @@ def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> P
 
 
 def seal_changes(file: Path | None, tenant_id: str, channel_id: int, patch: Mapping[str, Any]) -> Prepare:
-    """Return what makes the body of a change; without a key it stays plain."""
+    """Return the function that seals the body of a change. Without a key file, the body stays plain."""
 
     async def prepare(connection: Connection) -> Any:
         if file is None or "config" not in patch:

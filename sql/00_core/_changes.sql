@@ -10,4 +10,4 @@ return (
 );
 
 comment on function core._changes(jsonb, jsonb) is
-  'What differs between two versions of a row, {column: [old, new]}; {} when a change changes nothing.';
+  'Return the differences between two versions of a row, {column: [old, new]}; {} if there are none.';

@@ -14,7 +14,7 @@ begin
       end loop;
     when 'DELETE' then
       for v_rows in select r.tenant_id, count(*) as number from old_rows r group by r.tenant_id order by r.tenant_id loop
-        -- Rows that were added around the functions of Pulse may not have been counted.
+        -- Rows that were added while the triggers were disabled are not counted.
         update public.tenant_usage u
         set used = greatest(u.used - v_rows.number, 0)
         where u.tenant_id = v_rows.tenant_id and u.limit_name = v_limit_name;
@@ -27,4 +27,5 @@ end
 $$;
 
 comment on function core._count_rows() is
-  'Count the rows that a statement added or removed against the limit that the argument names; PULIM above it.';
+  'Count the rows that a statement added or removed against the limit named by the trigger''s argument. Raises PULIM '
+  'above the limit.';

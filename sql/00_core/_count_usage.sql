@@ -10,4 +10,5 @@ as $$
 $$;
 
 comment on function core._count_usage(text, text, bigint) is
-  'Add to the rows that count against a limit, and return their number. Locks the count until the end of the transaction.';
+  'Add to the rows that count against a limit and return their number. Locks the count until the end of the '
+  'transaction.';

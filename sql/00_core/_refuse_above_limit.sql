@@ -17,4 +17,5 @@ end
 $$;
 
 comment on function core._refuse_above_limit(text, text, bigint) is
-  'Raise PULIM when a tenant would have more than its limit allows; the error''s detail is JSON with limit and value.';
+  'Raise PULIM if a tenant would have more rows than its limit allows. The error''s detail is JSON with limit and '
+  'value.';

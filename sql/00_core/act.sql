@@ -1,4 +1,4 @@
--- Without a search_path of its own, which would cost each transaction 10 µs: it runs with the caller's rights.
+-- Has no search_path of its own, which would cost each transaction 10 µs: it runs with the caller's rights.
 create function core.act(
   p_tenant_id text,
   p_actor_type text,
@@ -28,5 +28,4 @@ end
 $$;
 
 comment on function core.act(text, text, text, text, text, text, text, text, text) is
-  'Say who acts for which tenant, why, in which trace, from which address and in which request, until the end of the '
-  'transaction.';
+  'Set tenant, actor, reason, trace, client address and request span of the transaction.';

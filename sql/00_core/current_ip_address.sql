@@ -1,4 +1,4 @@
--- Text that is no address must not cost the transaction it came with, and Postgres 15 cannot ask before it casts.
+-- Text that is no address must not abort the transaction, and Postgres 15 cannot check before it casts.
 create function core.current_ip_address() returns inet
 language plpgsql stable parallel restricted
 set search_path = pg_catalog, pg_temp
@@ -6,7 +6,7 @@ as $$
 declare
   v_text text := nullif(current_setting('pulse.ip_address', true), '');
 begin
-  -- Most transactions come from our own services and have none: they do not pay for the block below.
+  -- Most transactions come from Pulse's services and have no address. They skip the costly block below.
   if v_text is null then
     return null;
   end if;
@@ -20,4 +20,4 @@ end
 $$;
 
 comment on function core.current_ip_address() is
-  'Address of the client the transaction acts for, null when unset or not an address.';
+  'Return the address of the transaction''s client, null if unset or not an address.';

@@ -1,4 +1,4 @@
--- Not security definer: the settings are those of the session that asks, its role's and its database's included.
+-- Not security definer, so that it reads the caller's settings, including those of its role and database.
 create function core.durability_fault() returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -10,4 +10,5 @@ begin atomic
 end;
 
 comment on function core.durability_fault() is
-  'Why a committed row could be lost when the server crashes; null when it could not. Services refuse to start then.';
+  'Return the reason for which a committed row could be lost in a crash of the server; null if there is none. Services '
+  'refuse to start if there is one.';

@@ -1,4 +1,5 @@
--- Among bounds with their signs turned, width_bucket counts those at or above a value: le is "at most", to the bit.
+-- width_bucket counts bounds at or below a value. With the signs of bounds and values turned it counts those at or
+-- above, as le needs.
 create function core.histogram(p_seconds double precision[], p_bounds double precision[])
 returns table (le text, value bigint, sum double precision)
 language sql immutable parallel safe
@@ -22,5 +23,5 @@ as $$
 $$;
 
 comment on function core.histogram(double precision[], double precision[]) is
-  'The rows of a gauge histogram over the seconds given: for each of the ascending bounds, and for infinity, how many '
-  'are at most that, and the sum of all; null seconds do not count.';
+  'Return the rows of a gauge histogram over seconds: for each ascending bound, and for infinity, the number of values '
+  'at or below it, and the sum of all values. Null values do not count.';

@@ -5,4 +5,4 @@ as $$
   select i.installation_id from public.installation i
 $$;
 
-comment on function core.installation_id() is 'The random id of this installation.';
+comment on function core.installation_id() is 'Return the random id of this installation.';

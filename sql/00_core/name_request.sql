@@ -1,5 +1,6 @@
--- pg_stat_activity and %a of log_line_prefix then tell which request a slow or blocked statement belongs to. Transaction-local,
--- for a pooled connection serves another request next; what stood behind the first space is an earlier call's.
+-- pg_stat_activity and %a of log_line_prefix then show the request of a slow or blocked statement. The setting is local
+-- to the transaction, because the next transaction of a pooled connection serves another request. Text behind the first
+-- space comes from an earlier call and is replaced.
 create function core.name_request(p_trace_id text) returns text
 language sql volatile
 return set_config(
@@ -8,4 +9,5 @@ return set_config(
   true);
 
 comment on function core.name_request(text) is
-  'Put the trace id behind the application_name until the end of the transaction: pulse-ui_iot 0190163d86947beaaea5966c26f8ad91.';
+  'Append the trace id to application_name until the end of the transaction: pulse-ui_iot '
+  '0190163d86947beaaea5966c26f8ad91.';

@@ -1,6 +1,7 @@
--- The queue of notifications belongs to the whole server. A listener that sits in a transaction keeps it from being emptied,
--- and once it is full each COMMIT that notifies fails: neither a subtransaction nor an exception handler can catch that.
--- Below half of the queue one transaction cannot fill the rest, so a notification is given up early and pollers take over.
+-- All databases of a server share one NOTIFY queue. A listener with an open transaction keeps the queue from being
+-- emptied. Once it is full, each COMMIT that notifies fails, and neither a subtransaction nor an exception handler can
+-- catch that. One transaction cannot fill the second half of the queue, so notifications stop at one half and workers
+-- poll.
 create function core.notify(p_channel text, p_payload text default '') returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -15,5 +16,5 @@ end
 $$;
 
 comment on function core.notify(text, text) is
-  'Notify a channel when the transaction commits. Returns false, and sends nothing, while the NOTIFY queue of the server is '
-  'half full or more; workers then find the work by polling.';
+  'Notify a channel when the transaction commits. Returns false, and sends nothing, while the server''s NOTIFY queue is '
+  'half full or more. Workers then find the work by polling.';

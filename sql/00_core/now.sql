@@ -4,4 +4,4 @@ set search_path = pg_catalog, pg_temp
 return now();
 
 comment on function core.now() is
-  'The time that decides whether something is due; audit rows are stamped by clock_timestamp() instead.';
+  'Return the time that decides whether something is due. Audit rows are stamped by clock_timestamp() instead.';

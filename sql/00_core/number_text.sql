@@ -7,4 +7,4 @@ return case
 end;
 
 comment on function core.number_text(double precision) is
-  'Return a number as people write it: 1000001 and 0.00001 instead of an exponent, with every digit that distinguishes it.';
+  'Return a number with all digits that distinguish it, without an exponent from 1e-6 to 1e21: 1000001 and 0.00001.';

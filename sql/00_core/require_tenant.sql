@@ -12,4 +12,4 @@ begin
 end
 $$;
 
-comment on function core.require_tenant() is 'Tenant the transaction acts for; raises PU403 when there is none.';
+comment on function core.require_tenant() is 'Return the tenant of the transaction. Raises PU403 if none is set.';

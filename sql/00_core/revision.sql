@@ -5,4 +5,5 @@ begin atomic
   select version_num from public.alembic_version;
 end;
 
-comment on function core.revision() is 'Revision of the database; services compare it with their own at start.';
+comment on function core.revision() is
+  'Return the revision of the database. Services compare it with their own at start.';

@@ -8,4 +8,4 @@ return core.span_id(
 );
 
 comment on function core.span_id_of_evaluation(text, text, text, text, timestamptz) is
-  'Span id of what a pass decided about a device''s metric in a trace.';
+  'Return the span id of one pass''s decisions about a metric of a device.';

@@ -1,6 +1,7 @@
--- Trace ids of our own are UUIDs of version 7: 48 bits of milliseconds, the version, 12 fixed bits. Without those bits, one in
--- 64 random ids would have a time in it by chance. services.shared.tracing has the same mark and bounds.
--- The 10 minutes: an id from up to 5 minutes ahead is continued, and the clocks of machines differ.
+-- Pulse's own trace ids are UUIDs of version 7: 48 bits of milliseconds, the version and 12 fixed bits. Without the
+-- fixed bits, one in 64 random ids would carry a time by chance. services.shared.tracing uses the same mark and bounds.
+--
+-- The 10 minutes cover ids from up to 5 minutes ahead, which are continued, and the differences between clocks.
 create function core.trace_started_at(p_trace_id text) returns timestamptz
 language sql immutable parallel safe
 return case
@@ -10,4 +11,4 @@ return case
 end;
 
 comment on function core.trace_started_at(text) is
-  'Time before which nothing of the trace was written, 10 minutes of slack taken off; null when its id does not carry a time.';
+  'Return the time before which the trace wrote nothing, with 10 minutes of slack; null if its id carries no time.';

@@ -1,4 +1,4 @@
--- Joiners (200C, 200D) are part of words and emoji and stay, as in services.shared.visible_text.
+-- Joiners (200C, 200D) stay: words and emoji need them. services.shared.visible_text has the same characters.
 create function core.visible_text(p_text text) returns text
 language sql immutable parallel safe
 return case
@@ -10,4 +10,4 @@ return case
 end;
 
 comment on function core.visible_text(text) is
-  'The text with each control, bidi and invisible format character replaced by U+FFFD.';
+  'Return the text with each control, bidi and invisible format character replaced by U+FFFD.';

@@ -1,12 +1,23 @@
-create function evaluator._fire_timers(p_tenant_ids text[], p_shards smallint[], p_limit integer) returns jsonb
-language sql volatile
+create function evaluator._fire_timers(p_tenant_ids text[], p_shards smallint[], p_shares integer[])
+returns evaluator.transition[]
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_fired evaluator.transition[];
+begin
+  if not exists (
+    select from unnest(p_tenant_ids, p_shards) as l (tenant_id, shard)
+    cross join lateral (
+      select from public.rule_state s
+      where s.tenant_id = l.tenant_id and s.shard = l.shard and s.due_at <= core.now()
+      limit 1
+    ) due
+  ) then
+    return '{}';
+  end if;
   with lane as materialized (
-    select l.tenant_id, l.shard, greatest(p_limit / count(*) over (partition by l.tenant_id), 1) as share
-    from unnest(p_tenant_ids, p_shards) as l (tenant_id, shard)
-    where exists (
-      select from public.rule_state s where s.tenant_id = l.tenant_id and s.shard = l.shard and s.due_at <= core.now())
+    select * from unnest(p_tenant_ids, p_shards, p_shares) as l (tenant_id, shard, share)
   ), waiting as materialized (
     select distinct i.tenant_id, i.device_id, i.metric
     from lane l
@@ -19,7 +30,7 @@ as $$
       from public.rule_state s
       join public.alert_rules r on r.tenant_id = s.tenant_id and r.rule_id = s.rule_id
       where s.tenant_id = l.tenant_id and s.shard = l.shard and s.due_at <= core.now()
-        -- What has arrived but is not evaluated may end the breach first.
+        -- A reading that has arrived but is not evaluated may end the breach first.
         and (s.tenant_id, s.device_id, r.metric) not in (select w.tenant_id, w.device_id, w.metric from waiting w)
       order by s.due_at
       limit l.share
@@ -30,13 +41,15 @@ as $$
     from public.alert_rules r
     where s.ctid = any (array(select d.place from due d))  -- no other transaction moves them: the caller holds the lanes
       and r.tenant_id = s.tenant_id and r.rule_id = s.rule_id
-    returning s.tenant_id, s.rule_id, s.device_id, s.since + make_interval(secs => r.for_seconds) as at, s.last_value as value,
-      s.trace_id
+    -- The highest n: after everything that the same pass did to the pair.
+    returning evaluator._transition('open', s.tenant_id, s.rule_id, s.device_id, 2147483647,
+      s.since + make_interval(secs => r.for_seconds), s.last_value, null, s.trace_id) as transition
   )
-  -- After everything that the same pass did to the pair.
-  select coalesce(jsonb_agg(to_jsonb(f) || '{"kind": "open", "n": 2147483647}' order by f.at), '[]') from fired f
+  select array_agg(f.transition order by (f.transition).at) into v_fired from fired f;
+  return coalesce(v_fired, '{}');
+end
 $$;
 
-comment on function evaluator._fire_timers(text[], smallint[], integer) is
-  'Turn pending pairs whose for_seconds ran out on the server''s clock without a further reading into firing ones, at most '
-  'p_limit of each tenant and one of each lane; return the alerts to open. The caller holds the lanes.';
+comment on function evaluator._fire_timers(text[], smallint[], integer[]) is
+  'Set pending pairs to firing whose for_seconds ran out on the server''s clock without a further reading, at most the share '
+  'of each lane, and return the alerts to open. The caller holds the lanes.';

@@ -5,7 +5,7 @@ as $$
 declare
   -- When more devices breach, the evaluator opens their alerts: the caller does not wait for a whole fleet.
   c_most_alerts constant integer := 1000;
-  v_transitions jsonb;
+  v_transitions evaluator.transition[];
 begin
   with breaching as (
     select l.*, core.now() - l.lag as since, p_rule.for_seconds = 0 and count(*) over () <= c_most_alerts as fires
@@ -30,8 +30,8 @@ begin
     on conflict (tenant_id, rule_id, device_id) do nothing
     returning device_id, since, firing, last_value, trace_id
   )
-  select jsonb_agg(jsonb_build_object('tenant_id', p_rule.tenant_id, 'rule_id', p_rule.rule_id, 'device_id', p.device_id,
-    'n', 0, 'kind', 'open', 'at', p.since, 'value', p.last_value, 'trace_id', p.trace_id))
+  select array_agg(evaluator._transition('open', p_rule.tenant_id, p_rule.rule_id, p.device_id, 0, p.since, p.last_value, null,
+    p.trace_id))
   into v_transitions
   from pending p
   where p.firing;

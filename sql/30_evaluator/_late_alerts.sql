@@ -1,4 +1,4 @@
-create function evaluator._late_alerts(p_late jsonb) returns jsonb
+create function evaluator._late_alerts(p_late jsonb) returns evaluator.transition[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -6,8 +6,11 @@ declare
   v_reading record;
   v_pair text;
   v_ended timestamptz;
-  v_alerts jsonb[] := '{}';
+  v_alerts evaluator.transition[] := '{}';
 begin
+  if p_late is null then
+    return v_alerts;
+  end if;
   for v_reading in
     select l.*, format('rule:%s:%s', l.rule_id, l.device_id) as fingerprint
     from rows from (jsonb_to_recordset(p_late) as (tenant_id text, rule_id bigint, device_id text, metric text,
@@ -24,28 +27,31 @@ begin
     v_ended := greatest(v_ended, v_reading.ended);
     if v_ended is null or v_reading.time > v_ended then
       v_ended := v_reading.newest;
-      v_alerts := v_alerts || jsonb_build_object('kind', 'late', 'tenant_id', v_reading.tenant_id,
-        'rule_id', v_reading.rule_id, 'device_id', v_reading.device_id, 'at', v_reading.time, 'value', v_reading.value,
-        'received_at', v_reading.received_at, 'trace_id', v_reading.trace_id, 'closed_at', v_reading.newest,
-        'close_value', (
+      v_alerts := v_alerts || evaluator._transition('late', v_reading.tenant_id, v_reading.rule_id, v_reading.device_id,
+        2147483647, v_reading.time, v_reading.value, v_reading.received_at, v_reading.trace_id,
+        p_closed_at => v_reading.newest,
+        p_close_value => (
           select t.value from public.telemetry t
           where t.tenant_id = v_reading.tenant_id and t.device_id = v_reading.device_id and t.metric = v_reading.metric
-            and t.timestamp = v_reading.newest));
+            and t.timestamp = v_reading.newest),
+        p_close_received_at => v_reading.received_at, p_close_trace_id => v_reading.trace_id);
     end if;
   end loop;
   -- As with other changes: too many of one pair in one pass are one alert.
-  return (
-    select coalesce(jsonb_agg(case when n.alerts * 2 <= evaluator._most_changes() then n.alert
-      else n.alert || jsonb_build_object('changes', n.alerts * 2, 'closed_at', n.last -> 'closed_at',
-        'close_value', n.last -> 'close_value', 'close_received_at', n.last -> 'received_at',
-        'close_trace_id', n.last -> 'trace_id') end order by n.position), '[]')
+  return coalesce((
+    select array_agg(case
+      when n.alerts * 2 <= evaluator._most_changes() then v_alerts[n.place]
+      else evaluator._transition('late', n.tenant_id, n.rule_id, n.device_id, n.n, n.at, n.value, n.received_at, n.trace_id,
+        (n.alerts * 2)::integer, (v_alerts[n.last]).closed_at, (v_alerts[n.last]).close_value,
+        (v_alerts[n.last]).close_received_at, (v_alerts[n.last]).close_trace_id)
+      end order by n.place)
     from (
-      select l.alert, l.position, count(*) over pair as alerts, row_number() over (pair order by l.position) as turn,
-        last_value(l.alert) over (pair order by l.position rows between unbounded preceding and unbounded following) as last
-      from unnest(v_alerts) with ordinality as l (alert, position)
-      window pair as (partition by l.alert ->> 'tenant_id', l.alert ->> 'rule_id', l.alert ->> 'device_id')
+      select l.*, l.ordinality as place, count(*) over pair as alerts, min(l.ordinality) over pair as first,
+        max(l.ordinality) over pair as last
+      from unnest(v_alerts) with ordinality as l
+      window pair as (partition by l.tenant_id, l.rule_id, l.device_id)
     ) n
-    where n.turn = 1 or n.alerts * 2 <= evaluator._most_changes());
+    where n.place = n.first or n.alerts * 2 <= evaluator._most_changes()), '{}');
 end
 $$;
 

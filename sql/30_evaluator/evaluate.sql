@@ -17,21 +17,22 @@ create function evaluator.evaluate(
   p_after text default '',
   p_without text[] default '{}'
 ) returns table (
-  readings integer, transitions jsonb, pairs bigint, busy_tenants text[], last_tenant text, saw_all boolean
+  readings integer, transitions jsonb, pairs bigint, busy_tenants text[], last_tenant text, saw_all boolean, weight integer
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+-- Planning the statements of a pass costs more than a small pass: a plan that is made for arrays of any length is kept.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- A pass looks at as many tenants, so its cost does not depend on how many wait.
   c_most_tenants constant integer := 64;
   v_tenant_ids text[] := p_tenant_ids;
-  v_lane_tenants text[];
-  v_lane_shards smallint[];
-  v_tenants integer;
-  v_share integer;
   v_until bigint;
+  v_lanes record;
+  v_shards smallint[];
   v_late jsonb;
+  v_transitions evaluator.transition[];
 begin
   if v_tenant_ids is null then
     v_tenant_ids := evaluator.waiting_tenants(p_after, p_without, c_most_tenants);
@@ -42,32 +43,39 @@ begin
   transitions := '[]';
   pairs := 0;
   busy_tenants := '{}';
+  if cardinality(v_tenant_ids) = 0 then
+    return next;
+    return;
+  end if;
   v_until := (select s.last_value from evaluator.inbox_arrival_seq s);
-  perform evaluator._add_lanes(v_tenant_ids);
-  select c.tenant_ids, c.shards into v_lane_tenants, v_lane_shards from evaluator._claim(v_tenant_ids) c;
-  if v_lane_tenants is not null then
-    -- Each tenant with work has the same share of the readings and of the pairs.
-    v_tenants := (select count(distinct l.tenant_id) from unnest(v_lane_tenants) as l (tenant_id));
-    v_share := greatest(p_limit / v_tenants, 1);
+  v_lanes := evaluator._claim(v_tenant_ids, p_limit, p_pairs);
+  if v_lanes.tenant_ids is not null then
     -- Each statement from here on has a snapshot taken after the locks: nothing another pass did is missed.
-    select a.readings, a.pairs, a.transitions, a.late into readings, pairs, transitions, v_late
-    from evaluator._advance(v_lane_tenants, v_lane_shards, v_share, greatest(p_pairs / v_tenants, 1)) a;
-    if jsonb_array_length(transitions) > evaluator._most_changes() then
-      transitions := evaluator._collapse(transitions, evaluator._most_changes());
+    select a.readings, a.pairs, a.transitions, a.late into readings, pairs, v_transitions, v_late
+    from evaluator._advance(v_lanes.tenant_ids, v_lanes.shards, v_lanes.shares, v_lanes.pairs) a;
+    if cardinality(v_transitions) > evaluator._most_changes() then
+      v_transitions := evaluator._collapse(v_transitions, evaluator._most_changes());
     end if;
-    transitions := transitions || evaluator._late_alerts(v_late)
-      || evaluator._fire_timers(v_lane_tenants, v_lane_shards, v_share);
-    if jsonb_array_length(transitions) > 0 then
-      perform evaluator._apply(transitions);
+    v_transitions := v_transitions || evaluator._late_alerts(v_late)
+      || evaluator._fire_timers(v_lanes.tenant_ids, v_lanes.shards, v_lanes.shares);
+    if cardinality(v_transitions) > 0 then
+      perform evaluator._apply(v_transitions);
+      transitions := to_jsonb(v_transitions);
     end if;
   end if;
   if p_tenant_ids is not null then
     -- A tenant that is evaluated apart stays so until none of its lanes has readings left.
-    select array_agg(t.tenant_id), array_agg(s.shard) into v_lane_tenants, v_lane_shards
+    select array_agg(t.tenant_id), array_agg(s.shard) into v_tenant_ids, v_shards
     from unnest(p_tenant_ids) as t (tenant_id)
     cross join generate_series(0, 15) as s (shard);
+    busy_tenants := evaluator._busy_tenants(v_tenant_ids, v_shards, v_until);
+    weight := core._limit_of(p_tenant_ids[1], 'evaluation_weight');
+  elsif readings >= any (v_lanes.shares) or pairs >= any (v_lanes.pairs) then
+    -- A lane may have been cut. Otherwise all of them are empty.
+    busy_tenants := evaluator._busy_tenants(v_lanes.tenant_ids, v_lanes.shards, v_until);
+  elsif v_lanes.tenant_ids is null then
+    perform evaluator._add_lanes(v_tenant_ids);
   end if;
-  busy_tenants := evaluator._busy_tenants(v_lane_tenants, v_lane_shards, v_until);
   return next;
 end
 $$;
@@ -76,4 +84,5 @@ comment on function evaluator.evaluate(integer, integer, text[], text, text[]) i
   'One pass: evaluate at most p_limit new readings and about p_pairs pairs of a reading and a rule, in order for each device, '
   'open and close alerts in the same transaction, and return the work done and the transitions made. The tenants share both '
   'limits: p_tenant_ids, or else the next 64 with work in turn after p_after, without p_without. busy_tenants have readings left '
-  'beyond their share, last_tenant is the p_after of the next pass, and saw_all is false when more tenants may have work.';
+  'beyond their share, last_tenant is the p_after of the next pass, and saw_all is false when more tenants may have work, and weight '
+  'is that of the first of p_tenant_ids.';

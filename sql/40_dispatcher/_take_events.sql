@@ -4,6 +4,8 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+-- Planning costs more than taking a few events: a plan that is made for arrays of any length is kept.
+set plan_cache_mode = force_generic_plan
 as $$
   with tenant as materialized (
     select t.tenant_id, greatest(least(p_limit, p_decisions / greatest(named.channels, 1)), 1) as most

@@ -18,11 +18,11 @@ begin
   last_tenant := p_after;
   -- One dispatcher at a time, so that job ids follow event ids: set-based passes leave nothing to gain from two, and
   -- a pass that finds the lock taken is woken again or finds the work at its next poll. A pass without work writes nothing.
-  if not exists (select from public.alert_events e where e.dispatched_at is null) or not ops._take_lock('dispatch') then
+  v_waiting := dispatcher._waiting_tenants(p_after, c_most_tenants);
+  if cardinality(v_waiting) = 0 or not ops._take_lock('dispatch') then
     return next;
     return;
   end if;
-  v_waiting := dispatcher._waiting_tenants(p_after, c_most_tenants);
   last_tenant := coalesce(v_waiting[cardinality(v_waiting)], '');
   v_share := greatest(p_limit / greatest(cardinality(v_waiting), 1), 1);
   select array_agg(t.tenant_id order by t.event_id), array_agg(t.event_id order by t.event_id), count(*)

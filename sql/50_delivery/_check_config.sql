@@ -5,16 +5,8 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_required constant text[] := case p_kind
-    when 'webhook' then array['url', 'secret']
-    when 'pagerduty' then array['routing_key']
-    else array['url']
-  end;
-  v_optional constant text[] := case p_kind
-    when 'webhook' then array['previous_secrets']
-    when 'pagerduty' then array['url']
-    else array[]::text[]
-  end;
+  v_required constant text[] := delivery._required_members(p_kind);
+  v_optional constant text[] := array['url'] || case when 'secret' = any (v_required) then array['previous_secrets'] end;
   v_url constant text := '^(https://[^/?#@[:space:]]+|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?)([/?][!-~]*)?$';
   v_secret constant text := '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$';
   v_fault text;

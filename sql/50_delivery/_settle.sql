@@ -27,6 +27,8 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
+-- Planning costs more than settling a few jobs: a plan that is made for arrays of any length is kept.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := core.now();

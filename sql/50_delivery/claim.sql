@@ -41,6 +41,15 @@ declare
   v_buried integer := 0;
   v_claimed integer := 0;
 begin
+  -- Most looks find an empty queue, and one probe shows it.
+  if not exists (
+    select from public.notification_jobs j
+    where j.state = 'pending'
+    order by j.tenant_id, j.channel_id, j.run_at
+    limit 1
+  ) then
+    return;
+  end if;
   select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
   from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker) c;

@@ -21,7 +21,7 @@ begin
   -- whoever may move a channel would get the secrets that others entrusted to it.
   v_new.config := jsonb_strip_nulls(
     case when p_patch -> 'config' ? 'url' then '{}' else v_old.config end || coalesce(p_patch -> 'config', '{}'));
-  v_secret := case v_old.kind when 'webhook' then 'secret' when 'pagerduty' then 'routing_key' end;
+  v_secret := (array_remove(delivery._required_members(v_old.kind), 'url'))[1];
   if p_patch -> 'config' ? 'url' and not v_new.config ? v_secret then
     raise exception using errcode = 'PU422', message = format(
       'a change of config.url needs config.%s in the same request: a secret is not sent to an address that it was not '

@@ -26,4 +26,4 @@ end
 $$;
 
 comment on function ops._audit(text, text, jsonb, text, text) is
-  'Write one audit event of the tenant ''system'' on behalf of ops_worker.';
+  'Write one audit event of the tenant ''system'' as ops_worker.';

@@ -20,5 +20,5 @@ end
 $$;
 
 comment on function ops._await_lock(text) is
-  'Take a lock of ops.work_locks until the transaction ends, and wait for it as long as the caller''s lock_timeout allows. '
-  'Raises 55P03 with the process id and role of its holder.';
+  'Take a lock of ops.work_locks until the transaction ends. Wait as long as the caller''s lock_timeout allows. Raises '
+  '55P03 with the process id and role of the lock''s holder.';

@@ -3,7 +3,7 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   with recursive tenant (tenant_id) as (
-    -- A skip scan over the tenants, and only when anything is due.
+    -- A skip scan over the tenants, which runs only if anything is due.
     select min(e.tenant_id) from ops.escalations e
     where exists (select from ops.escalations d where d.due_at <= core.now())
     union all
@@ -39,5 +39,5 @@ as $$
 $$;
 
 comment on function ops._claim_escalations(integer) is
-  'Lock at most p_limit due escalations with their alerts: of each tenant the same share, the oldest first, of more than '
-  'p_limit tenants those that have waited longest.';
+  'Lock at most p_limit due escalations with their alerts: the same share of each tenant, oldest first. Of more than '
+  'p_limit tenants, take those that have waited longest.';

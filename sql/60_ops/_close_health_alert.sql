@@ -25,4 +25,4 @@ end
 $$;
 
 comment on function ops._close_health_alert(text, text) is
-  'Close the alert of a service; gives how many there were, 0 or 1.';
+  'Close the alert of a service. Return the number of alerts closed, 0 or 1.';

@@ -17,4 +17,5 @@ begin atomic
     stopped_at = coalesce(excluded.stopped_at, p.stopped_at);
 end;
 
-comment on function ops._count_process(text, text) is 'Count a start or a clean stop (started, stopped) of a service.';
+comment on function ops._count_process(text, text) is
+  'Count a start or a clean stop of a service''s process (p_event: started, stopped).';

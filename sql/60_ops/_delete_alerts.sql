@@ -18,7 +18,7 @@ begin
     on job.tenant_id = old.tenant_id
     and job.alert_id = old.alert_id;
 
-  -- From the jobs' keys: in one join over all three tables the attempts may be read once for each alert.
+  -- Uses the jobs' keys, because a join of all three tables may read the attempts once for each alert.
   delete from public.delivery_attempts attempt
   using unnest(v_job_tenant_ids, v_job_ids) as job (tenant_id, job_id)
   where attempt.tenant_id = job.tenant_id and attempt.job_id = job.job_id;
@@ -55,4 +55,5 @@ end
 $$;
 
 comment on function ops._delete_alerts(text[], bigint[]) is
-  'Delete closed alerts, locked by the caller, and everything that hangs on them; gives {table: rows deleted}.';
+  'Delete closed alerts, locked by the caller, with their events, notifications, attempts and suppressions. Return '
+  '{table: rows deleted}.';

@@ -12,7 +12,7 @@ begin
   join pg_class partition on partition.oid = pg_inherits.inhrelid
   where pg_inherits.inhparent = 'public.telemetry'::regclass
     and partition.relname ~ '^telemetry_[0-9]{8}$'
-    -- The bounds are whole UTC days and stand in the name.
+    -- The name holds the bounds, a whole UTC day.
     and to_timestamp(right(partition.relname, 8), 'YYYYMMDD') + interval '1 day' <= p_before
   order by partition.relname
   limit 1;
@@ -21,11 +21,11 @@ begin
   end if;
   return v_partition;
 exception when lock_not_available then
-  -- A long query reads telemetry; the partition is as old at the next pass.
+  -- A long query reads telemetry. The next pass tries again.
   return null;
 end
 $$;
 
 comment on function ops._drop_old_telemetry(timestamptz) is
-  'Drop the oldest daily partition of telemetry that ends before the time; gives its name, null when there is none or '
+  'Drop the oldest daily partition of telemetry that ends before p_before. Return its name, null if there is none or '
   'its lock is not free.';

@@ -23,7 +23,7 @@ from ops.escalations escalation
 join public.alerts alert
   on alert.tenant_id = escalation.tenant_id
   and alert.alert_id = escalation.alert_id
--- A policy that was shortened meanwhile goes on at the next step that it still has.
+-- A policy that was shortened continues at the next step that it still has.
 left join lateral (
   select s.step_number, s.after_minutes, s.channel_id, c.name as channel_name
   from public.escalation_steps s
@@ -45,8 +45,8 @@ left join lateral (
   order by s.step_number
   limit 1
 ) next_step on true
--- A step that a silence held back moves those after it by as much, so that the gaps between them stay. In seconds: a day of
--- an interval may have 23 hours.
+-- A step that a silence delayed delays the steps after it by as much, so that the gaps between them stay. Computed in
+-- seconds, because a day of an interval may have 23 hours.
 cross join lateral (
   select greatest(escalation.delayed_by, make_interval(
     secs => extract(epoch from escalation.due_at - alert.recorded_at)::double precision - 60 * step.after_minutes
@@ -61,5 +61,6 @@ cross join lateral (
 ) decision;
 
 comment on view ops._escalation_decisions is
-  'What each waiting escalation comes to if it is due now: escalated, postponed to the end of a silence, or ended; and '
-  'the step that follows, its time counted from the recorded opening of the alert plus the delay (null: none follows).';
+  'Decision about each waiting escalation if it is due now: escalated, postponed to the end of a silence, or ended. '
+  'next_step_number and next_due_at are the step that follows (null: none), timed from the recorded opening of the '
+  'alert plus the delay.';

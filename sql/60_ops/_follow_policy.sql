@@ -1,5 +1,5 @@
--- Starts at the step after the last one taken under the same policy. What was taken keeps its gap to the next step; a policy
--- that is new to the alert counts from now, so that steps whose time is past do not come all at once.
+-- Starts at the step after the last one taken under the same policy, which keeps its gap to the next step. A policy that
+-- is new to the alert counts from now, so that overdue steps do not come all at once.
 create function ops._follow_policy(p_tenant_id text, p_policy_id bigint, p_alert_ids bigint[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -60,5 +60,5 @@ end
 $$;
 
 comment on function ops._follow_policy(text, bigint, bigint[]) is
-  'Let these alerts, as far as they are open, follow the policy from now on: schedule its next step, or none when the policy '
-  'is null or has no further step.';
+  'Make the open ones of these alerts follow the policy from now on: schedule its next step, or none if the policy is '
+  'null or has no further step.';

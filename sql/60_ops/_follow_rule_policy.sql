@@ -9,4 +9,4 @@ as $$
 $$;
 
 comment on function ops._follow_rule_policy(text, bigint, bigint) is
-  'Let the open alerts of a rule follow its new policy at once, or none when it is null.';
+  'Make the open alerts of a rule follow its new policy at once, or none if it is null.';

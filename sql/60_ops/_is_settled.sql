@@ -18,4 +18,4 @@ return
   );
 
 comment on function ops._is_settled(text, bigint) is
-  'Whether everything that happened to the alert was dispatched and every notification of it is finished.';
+  'Return whether all events of the alert are dispatched and all its notifications are finished.';

@@ -4,7 +4,7 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   select l.pid, coalesce(a.usename::text, 'a prepared transaction'),
-    -- A session that has just ended its transaction shows none; one that the owner may not see shows nothing at all.
+    -- A session that has just ended its transaction shows no start. One that is hidden from the owner shows no type.
     coalesce(
       clock_timestamp() - a.xact_start,
       case when l.pid is null or (a.pid is not null and a.backend_type is null) then interval '1 day' else interval '0' end)
@@ -15,4 +15,5 @@ as $$
 $$;
 
 comment on function ops._lock_holder(text) is
-  'The transaction that holds a row of ops.work_locks, and its age: a day for a session that the owner may not see.';
+  'Return the transaction that holds a row of ops.work_locks, and its age: one day for a session that is hidden from '
+  'the owner.';

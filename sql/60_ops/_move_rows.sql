@@ -11,8 +11,8 @@ declare
   v_guards jsonb;
   v_moved bigint;
 begin
-  -- An append-only guard would refuse the delete half of the move. The caller's lock keeps everybody else out while it
-  -- sleeps, and nobody sees it asleep: it is back before the transaction ends.
+  -- An append-only guard would refuse the delete. The caller's lock excludes other sessions while the guard is disabled,
+  -- and the guard is enabled again before the transaction ends.
   v_guards := ops._set_guards(p_table => p_from, p_modes => '{}');
   execute format(
     'with moved as (delete from only public.%I where timestamp >= $1 and timestamp < $2 returning *)
@@ -26,5 +26,5 @@ end
 $$;
 
 comment on function ops._move_rows(text, text, timestamptz, timestamptz) is
-  'Move the rows of a range of timestamps from a default partition, locked by the caller, to a table of the same '
-  'shape; gives their number.';
+  'Move the rows of a range of timestamps from a default partition, locked by the caller, to a table of the same shape. '
+  'Return their number.';

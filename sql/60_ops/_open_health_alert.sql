@@ -27,4 +27,4 @@ end
 $$;
 
 comment on function ops._open_health_alert(public.service_health) is
-  'Open the alert of a service that failed its checks; gives its number, null while one is open already.';
+  'Open the alert of a service that failed its checks. Return its number, null if one is open already.';

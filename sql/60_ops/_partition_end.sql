@@ -1,5 +1,5 @@
--- Postgres only prints a bound, FOR VALUES FROM (…) TO ('2030-01-01 00:00:00+00'), in the session's own style; read
--- back in the same style it can be another time, for an abbreviation such as IST stands for several zones.
+-- Postgres prints a bound, FOR VALUES FROM (…) TO ('2030-01-01 00:00:00+00'), in the session's style. Read back in the
+-- same style it can be another time, because an abbreviation such as IST stands for several zones.
 create function ops._partition_end(p_partition oid) returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -12,4 +12,5 @@ as $$
 $$;
 
 comment on function ops._partition_end(oid) is
-  'The time before which a partition''s rows lie; null for a default partition and for what is no partition by time.';
+  'Return the upper bound of a partition''s timestamps; null for a default partition and for relations that are not '
+  'partitioned by time.';

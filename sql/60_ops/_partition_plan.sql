@@ -5,7 +5,7 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
   with wanted (parent, step, pattern, starts_at) as (
-    -- Readings are taken up to 7 days back, so today and 8 days before it can be written to.
+    -- Readings are accepted up to 7 days back, so today and the 8 days before can be written to.
     select 'telemetry', interval '1 day', 'YYYYMMDD', date_trunc('day', core.now()) + day * interval '1 day'
     from generate_series(-8, p_ahead_days) day
     union
@@ -26,10 +26,10 @@ as $$
     wanted.starts_at,
     wanted.starts_at + wanted.step
   from wanted
-  -- Ingest writes readings first and the audit trail second; locks are taken in the same order.
+  -- Locks are taken in the order of ingest, which writes readings first and the audit trail second.
   order by wanted.parent desc, wanted.starts_at
 $$;
 
 comment on function ops._partition_plan(integer, integer) is
-  'The partitions that should exist now: telemetry by UTC day from 8 days back, audit_log by UTC month from the '
-  'previous one, both to so many ahead, and those of rows that ended up in a default partition.';
+  'Return the partitions that should exist now: telemetry by UTC day from 8 days back, audit_log by UTC month from the '
+  'previous one, both up to the given number ahead, and those of rows in a default partition.';

@@ -1,8 +1,8 @@
 create function ops._prune_alerts(p_before timestamptz, p_limit integer) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
--- Every look-up here is by key, so that the cost follows the batch. Which plan does that is not left to statistics: those
--- of a table that grew since, or of alerts with very many events, lead to plans that read all of it.
+-- Every look-up here is by key, so that the cost follows the batch. With statistics of a table that has grown since, or
+-- of alerts with very many events, the planner would choose plans that read the whole table.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -27,7 +27,7 @@ begin
   into v_tenant_ids, v_alert_ids
   from old;
 
-  -- Somebody may be redriving a dead notification of one of them: wait for the end of that, then look again.
+  -- A dead notification of such an alert may be redriven now. Wait for the end of that, then check again.
   perform
   from unnest(v_tenant_ids, v_alert_ids) as old (tenant_id, alert_id)
   join public.notification_jobs job
@@ -46,5 +46,5 @@ end
 $$;
 
 comment on function ops._prune_alerts(timestamptz, integer) is
-  'Delete the oldest alerts that closed before the time, at most p_limit, with their events, notifications, attempts '
-  'and suppressions; an alert with anything still to tell stays. Gives {table: rows deleted}.';
+  'Delete the oldest alerts that closed before p_before, at most p_limit, with their events, notifications, attempts '
+  'and suppressions. An alert that is not settled stays. Return {table: rows deleted}.';

@@ -19,7 +19,7 @@ begin
   ));
   get diagnostics v_samples = row_count;
 
-  -- A service that no monitor has asked about for a day was taken out of the targets.
+  -- A service that was not checked for a day is no longer a target of the monitor.
   for v_service in
     delete from public.service_health
     where tenant_id = 'system'
@@ -35,5 +35,5 @@ end
 $$;
 
 comment on function ops._prune_service_history(timestamptz, integer) is
-  'Delete samples older than the time, at most p_limit, and services not checked since, closing their alert; gives '
-  '{table: rows deleted}.';
+  'Delete samples older than p_before, at most p_limit, and services that were not checked since, and close their '
+  'alerts. Return {table: rows deleted}.';

@@ -19,4 +19,4 @@ end
 $$;
 
 comment on function ops._prune_stray_telemetry(timestamptz, integer) is
-  'Delete readings older than the time, at most p_limit, from the default partition; gives their number.';
+  'Delete readings older than p_before, at most p_limit, from the default partition. Return their number.';

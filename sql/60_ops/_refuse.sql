@@ -1,5 +1,5 @@
--- The row of the tenant decides which of two transactions writes the event. The one that does not get its lock goes on
--- without: the other one writes, or the next refusal of the window does.
+-- The lock on the tenant's row decides which of two transactions writes the event. The other one skips it, because the
+-- holder, or the next refusal of the window, writes it.
 create function ops._refuse(p_tenant_id text, p_limit_name text, p_value bigint, p_shard smallint, p_refused bigint) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -44,4 +44,4 @@ end
 $$;
 
 comment on function ops._refuse(text, text, bigint, smallint, bigint) is
-  'Count what a limit refused, and write one audit event for each tenant and limit in ten minutes.';
+  'Count refusals of a limit, and write one audit event for each tenant and limit in ten minutes.';

@@ -8,7 +8,7 @@ begin
   update ops.escalations escalation
   set due_at = greatest(
     alert.recorded_at + escalation.delayed_by + step.after_minutes * interval '1 minute',
-    -- Not in the past: the steps after it then keep their gaps.
+    -- Not in the past, so that the steps after it keep their gaps.
     core.now(),
     alert.silenced_until
   )
@@ -29,5 +29,5 @@ end
 $$;
 
 comment on function ops._reschedule_escalations(text, bigint[]) is
-  'Set the waiting step of each alert to its own time, now or the end of the alert''s silence, whichever is latest; to be '
-  'called in the transaction that changes silenced_until, with the alert rows locked.';
+  'Set the waiting step of each alert to the latest of its own time, now and the end of the alert''s silence. Call it '
+  'in the transaction that changes silenced_until, with the alert rows locked.';

@@ -32,4 +32,4 @@ end
 $$;
 
 comment on function ops._set_guards(text, jsonb) is
-  'Put the triggers of a table into the modes {name: tgenabled}, those not named to sleep; gives the modes before.';
+  'Set the triggers of a table to the modes {name: tgenabled} and disable the others. Return the previous modes.';

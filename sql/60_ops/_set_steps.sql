@@ -14,7 +14,7 @@ begin
   ) then
     raise exception using errcode = 'PU422', message = 'after_minutes must not fall from one step to the next';
   end if;
-  -- A step that stays as it is is not touched: each change is an audit event.
+  -- Unchanged steps are not written, because each change is an audit event.
   delete from public.escalation_steps s
   where s.tenant_id = p_tenant_id and s.policy_id = p_policy_id and s.step_number > jsonb_array_length(p_steps);
   insert into public.escalation_steps as old (tenant_id, policy_id, step_number, after_minutes, channel_id)
@@ -27,4 +27,5 @@ end
 $$;
 
 comment on function ops._set_steps(text, bigint, jsonb) is
-  'Replace a policy''s steps by [{after_minutes, channel_id}], numbered in this order; PU422 when a time falls.';
+  'Replace a policy''s steps by [{after_minutes, channel_id}], numbered in this order. Raises PU422 if a time is less '
+  'than the one before.';

@@ -37,7 +37,7 @@ begin
   select count(*), coalesce(bool_or(started.due_at <= core.now()), false)
   into v_started, v_due
   from started;
-  -- A step after 0 minutes need not wait for the poll.
+  -- Wake the ops worker for a step after 0 minutes.
   if v_due then
     perform core.notify('pulse_ops');
   end if;
@@ -46,5 +46,5 @@ end
 $$;
 
 comment on function ops._start_escalations(text[], bigint[], bigint[], timestamptz[], text[]) is
-  'Schedule the first step for alerts that open in this transaction, element by element; a null policy or one without '
-  'steps schedules nothing. opened_at is the recorded time, not the device''s. Gives the number of rows made.';
+  'Schedule the first step for alerts that open in this transaction, element by element. A null policy or one without '
+  'steps schedules nothing. opened_at is the recorded time, not the device''s. Return the number of rows inserted.';

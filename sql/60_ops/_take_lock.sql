@@ -24,5 +24,5 @@ end
 $$;
 
 comment on function ops._take_lock(text, interval) is
-  'Take a lock of ops.work_locks until the transaction ends. Returns false while another session has it; raises 55P03 with '
-  'its process id and role when its transaction is older than p_patience.';
+  'Take a lock of ops.work_locks until the transaction ends. Return false while another session has it. Raises 55P03 '
+  'with that session''s process id and role if its transaction is older than p_patience.';

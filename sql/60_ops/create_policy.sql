@@ -15,4 +15,4 @@ end
 $$;
 
 comment on function ops.create_policy(jsonb) is
-  'Add a policy {name, steps: [{after_minutes, channel_id}]} and return it as the API shows it.';
+  'Insert a policy {name, steps: [{after_minutes, channel_id}]} and return it as the API shows it.';

@@ -24,4 +24,4 @@ end
 $$;
 
 comment on function ops.delete_policy(bigint) is
-  'Remove a policy with its steps; PU404 when there is none, PU409 naming them when rules use it.';
+  'Delete a policy with its steps. Raises PU404 if there is none, and PU409 with the names of the rules that use it.';

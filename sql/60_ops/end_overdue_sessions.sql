@@ -1,5 +1,5 @@
--- Every role may lift the timeouts that it was given, and Postgres offers no way to forbid that. So the ops worker ends
--- transactions of readers that outlived them: they hold back vacuum, migrations, retention and the NOTIFY queue.
+-- Every role may change the timeouts that it was given, and Postgres offers no way to forbid that. So the ops worker
+-- ends transactions of readers that outlived them: they delay vacuum, migrations, retention and the NOTIFY queue.
 create function ops.end_overdue_sessions()
 returns table (pid integer, role text, reason text)
 language plpgsql volatile security definer
@@ -55,5 +55,6 @@ end
 $$;
 
 comment on function ops.end_overdue_sessions() is
-  'End the sessions of pulse_exporter, pulse_auditor and pulse_operator whose transaction outlived the timeouts of their '
-  'role, and record it. While the NOTIFY queue is a quarter full, the oldest transaction ends after a minute if it is theirs.';
+  'End the sessions of pulse_exporter, pulse_auditor and pulse_operator whose transaction outlived the timeouts of '
+  'their role, and record it. While the NOTIFY queue is a quarter full, the oldest transaction ends after a minute if '
+  'it is one of theirs.';

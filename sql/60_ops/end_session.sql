@@ -1,5 +1,5 @@
--- Runs as the owner, who belongs to every role of Pulse: Postgres lets it end their sessions and no others. An operator
--- therefore needs no pg_signal_backend, which would reach the sessions of every application on the server.
+-- Runs as the owner, a member of every role of Pulse, so Postgres lets it end their sessions and no others. An operator
+-- needs no pg_signal_backend, which would cover the sessions of every application on the server.
 create function ops.end_session(p_pid integer)
 returns text
 language plpgsql volatile security definer
@@ -37,5 +37,5 @@ end
 $$;
 
 comment on function ops.end_session(integer) is
-  'End a session of one of the roles of Pulse in this database and record who did it; its open transaction is rolled '
-  'back. PU404 when there is no such session, PU403 when it belongs to a role outside Pulse.';
+  'End a session of a role of Pulse in this database and record the actor. Its open transaction is rolled back. Raises '
+  'PU404 if there is no such session, PU403 if it belongs to a role outside Pulse.';

@@ -2,13 +2,13 @@ create function ops.ensure_partitions(p_ahead_days integer default 7, p_ahead_mo
 returns table (partition_name text, outcome text, rows_moved bigint)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
--- Behind a waiting lock every writer waits too: better try again at the next pass.
+-- Writers queue behind a waiting lock, so give up and try again at the next pass.
 set lock_timeout = '300ms'
 as $$
 declare
   v_partition record;
 begin
-  -- One transaction makes them all, and whoever inserts waits for its end.
+  -- One transaction creates them all, and writers wait for its end.
   if p_ahead_days not between 0 and 366 or p_ahead_months not between 0 and 24 then
     raise exception using errcode = 'PU422', message = 'partitions are made at most 366 days and 24 months ahead';
   end if;
@@ -44,6 +44,6 @@ end
 $$;
 
 comment on function ops.ensure_partitions(integer, integer) is
-  'Make the partitions of telemetry (days) and audit_log (months) that are missing, up to so many ahead. Gives each '
-  'one with its outcome: created, or busy when its locks were not free in time. Any number of copies may call it at '
-  'once; raises 55P03 when another one is at it for long, PU422 above 366 days or 24 months.';
+  'Create the missing partitions of telemetry (days) and audit_log (months), up to the given number ahead. Return each '
+  'one with its outcome: created, or busy if its locks were not free in time. Any number of copies may call it at once. '
+  'Raises 55P03 if another one takes long, PU422 above 366 days or 24 months.';

@@ -1,4 +1,4 @@
--- No statement is shown: workers call this, and a statement may hold another tenant's values.
+-- Shows no statement: workers call this, and a statement may hold another tenant's values.
 create function ops.lock_suspects(p_whole_server boolean default false)
 returns table (pid integer, role text, state text, open_seconds double precision, blocks integer)
 language sql stable security definer
@@ -30,5 +30,6 @@ begin atomic
 end;
 
 comment on function ops.lock_suspects(boolean) is
-  'The sessions that others of this database wait for, then those with the oldest transactions: process id, role, state, '
-  'age of the transaction and the number of sessions that wait. The age is null for a session that the owner may not see.';
+  'Return the sessions that others of this database wait for, then those with the oldest transactions: process id, '
+  'role, state, age of the transaction and number of waiting sessions. The age is null for a session that is hidden '
+  'from the owner.';

@@ -17,30 +17,21 @@ begin
       p_before => v_now - make_interval(days => p_service_metrics_days),
       p_limit => p_limit
     )
-    || ops._prune_idempotency_keys(p_before => v_now - interval '24 hours', p_limit => p_limit)
-    -- A key that has ended stays known for 90 days, so that its use is recorded as what it is.
-    || ops._prune_credentials(
-      p_before => v_now,
-      p_keys_before => v_now - interval '90 days',
-      p_limit => p_limit
+    || jsonb_build_object(
+      'idempotency_keys',
+      ops._prune_rows('ingest.idempotency_keys', 'created_at', v_now - interval '24 hours', p_limit),
+      'revocations',
+      ops._prune_rows('public.revocations', 'expires_at', v_now, p_limit),
+      -- An expired key stays known for 90 days, so that a request with it is recorded under the key's name.
+      'api_keys',
+      ops._prune_rows('public.api_keys', 'expires_at', v_now - interval '90 days', p_limit)
     );
-  return query
-    select entry.key, entry.value::bigint
-    from jsonb_each_text(v_removed) entry
-    where entry.value <> '0'
-    order by entry.key;
-  if found then
-    perform ops._audit(
-      p_event_type => 'system.pruned',
-      p_message => 'Rows past their retention were removed.',
-      p_details => jsonb_build_object('removed', v_removed)
-    );
-  end if;
+  return query select r.* from ops._report_pruned(v_removed, 'Rows past their retention were removed.') r;
 end
 $$;
 
 comment on function ops.prune(integer, integer, integer) is
-  'Remove what is older than its retention in days: closed alerts with all that was sent about them, samples of service '
-  'counters, idempotency keys of the day before, revocations that have ended, and API keys that ended 90 days ago, of each at most p_limit a call. Gives the rows removed for each table, nothing when done. Old '
-  'readings are the part of ops.prune_telemetry; the audit trail is not touched. Raises 55P03 when a lock is not free '
-  'in time.';
+  'Delete rows past their retention in days: closed alerts with their notifications, samples of service counters, '
+  'idempotency keys of the day before, revocations that have ended, and API keys that ended 90 days ago, at most '
+  'p_limit of each. Return the rows removed for each table, nothing when done. ops.prune_telemetry removes old '
+  'readings. The audit trail is not touched. Raises 55P03 if a lock is not free in time.';

@@ -1,5 +1,5 @@
--- Until commit a dropped partition keeps everybody out of telemetry, so this is a transaction of its own, the drop comes
--- last, and there is one drop a call.
+-- A dropped partition locks telemetry for all sessions until commit. So each call is a transaction of its own, drops one
+-- partition, and drops it last.
 create function ops.prune_telemetry(p_telemetry_days integer, p_limit integer default 1000)
 returns table (what text, removed bigint)
 language plpgsql volatile security definer
@@ -11,7 +11,7 @@ declare
   v_partition text;
   v_removed jsonb;
 begin
-  -- ops.ensure_partitions keeps 8 days back, as readings of the last 7 days are taken.
+  -- ops.ensure_partitions keeps partitions from 8 days back, because readings of the last 7 days are accepted.
   if p_telemetry_days < 9 then
     raise exception using errcode = 'PU422', message = 'telemetry is kept for 9 days at least';
   end if;
@@ -20,22 +20,14 @@ begin
   v_partition := ops._drop_old_telemetry(p_before => v_before);
   v_removed := v_removed || jsonb_build_object('telemetry_partitions', num_nonnulls(v_partition));
   return query
-    select entry.key, entry.value::bigint
-    from jsonb_each_text(v_removed) entry
-    where entry.value <> '0'
-    order by entry.key;
-  if found then
-    perform ops._audit(
-      p_event_type => 'system.pruned',
-      p_message => 'Readings past their retention were removed.',
-      p_details => jsonb_build_object('removed', v_removed, 'partition', v_partition)
-    );
-  end if;
+    select r.*
+    from ops._report_pruned(
+      v_removed, 'Readings past their retention were removed.', jsonb_build_object('partition', v_partition)) r;
 end
 $$;
 
 comment on function ops.prune_telemetry(integer, integer) is
-  'Remove readings older than so many days: the oldest daily partition, one a call, and at most p_limit rows that '
-  'never had one. Gives the numbers removed, nothing when done; a partition that somebody uses stays until a later '
-  'call. Call it in a transaction of its own, for a drop stops writers and readers of telemetry until commit. Raises '
-  '55P03 when another copy is at it for long.';
+  'Remove readings older than p_telemetry_days: the oldest daily partition, one a call, and at most p_limit rows of the '
+  'default partition. Return the numbers removed, nothing when done. A partition that is in use stays until a later '
+  'call. Call it in a transaction of its own, because a drop blocks writers and readers of telemetry until commit. '
+  'Raises 55P03 if another copy takes long.';

@@ -1,5 +1,5 @@
--- Newest first by the index of finished jobs, then one look-up by key a job: what lies behind them costs nothing. 2,000
--- are enough for a 99th percentile.
+-- Reads newest first by the index of finished jobs, then one row by key for each job, so that older jobs cost nothing.
+-- 2,000 are enough for a 99th percentile.
 create view ops.recent_deliveries as
 select
   extract(epoch from j.finished_at - e.recorded_at)::double precision as seconds_since_event,
@@ -20,5 +20,5 @@ cross join lateral (
 where j.state = 'delivered';
 
 comment on view ops.recent_deliveries is
-  'What was delivered within the last hour, among the newest 2,000 notifications that ended: seconds from the alert '
-  'event, and from the arrival of the reading that caused it, null where none did, until the delivery was recorded.';
+  'Deliveries within the last hour, among the newest 2,000 notifications that ended: seconds from the alert event to '
+  'the record of the delivery, and from the arrival of the reading that caused it (null if none did).';

@@ -28,7 +28,7 @@ begin
       seen.latency_ms,
       left(seen.error, 500)
     from unnest(p_services, p_urls, p_latencies_ms, p_errors) as seen (service, url, latency_ms, error)
-    -- One order for all copies, so that two of them wait for each other and never in a circle.
+    -- One order for all copies, so that they cannot deadlock.
     order by seen.service
     on conflict (tenant_id, service) do update
     set
@@ -61,4 +61,4 @@ $$;
 comment on function ops.record_health(text[], text[], double precision[], text[], integer, double precision) is
   'Store one round of health checks, element by element (error null: healthy). The alert health:<service> opens at '
   'p_failures_to_alert failures in a row and closes at the first good check. A check less than p_min_seconds after the '
-  'stored one is dropped, so that several copies count as one. Gives the checks that were stored.';
+  'stored one is dropped, so that several copies count as one. Return the checks that were stored.';

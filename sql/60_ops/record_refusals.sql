@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function ops.record_refusals(text[], text[], bigint[], bigint[]) is
-  'Count what limits refused to tenants at the API: tenant, limit, its value, number of refusals by place in the arrays.';
+  'Count the API''s refusals by limits of tenants: tenant, limit, value and number of refusals, element by element.';

@@ -12,7 +12,7 @@ declare
   v_now timestamptz := core.now();
   v_stored integer;
 begin
-  -- Copies that collect at the same time take turns, so that the second one finds the samples of the first.
+  -- Copies that collect at the same time take turns, so that the second one sees the samples of the first.
   perform ops._await_lock('service_metrics');
   insert into public.service_metrics (tenant_id, recorded_at, service, name, value)
   select 'system', v_now, sample.service, sample.name, sample.value
@@ -32,5 +32,5 @@ end
 $$;
 
 comment on function ops.record_service_metrics(text[], text[], double precision[], double precision) is
-  'Store counters as they were read, element by element; a counter with a sample younger than p_min_seconds is left '
-  'out, so that several copies store one series. Gives the number of samples stored.';
+  'Store counters as they were read, element by element. A counter with a sample younger than p_min_seconds is skipped, '
+  'so that several copies store one series. Return the number of samples stored.';

@@ -8,13 +8,13 @@ declare
   v_alert_ids bigint[];
   v_decisions ops._escalation_decisions[];
 begin
-  -- Everybody else locks the alert first and its escalation second. Here the order does not matter, for nothing waits:
-  -- a pair that somebody holds is left to the next pass, and with both locked the alert cannot change until commit.
+  -- All other functions lock the alert first and its escalation second. The order does not matter here, because nothing
+  -- waits: a locked pair is left to the next pass. With both locked, the alert cannot change until commit.
   select array_agg(due.tenant_id), array_agg(due.alert_id)
   into v_tenant_ids, v_alert_ids
   from ops._claim_escalations(p_limit) due;
 
-  -- A statement of its own: its snapshot sees what was committed up to the moment of locking.
+  -- A separate statement, so that its snapshot sees all commits up to the locks.
   select array_agg(decision order by decision.due_at, decision.alert_id)
   into v_decisions
   from unnest(v_tenant_ids, v_alert_ids) as due (tenant_id, alert_id)
@@ -22,7 +22,7 @@ begin
     on decision.tenant_id = due.tenant_id
     and decision.alert_id = due.alert_id;
 
-  perform ops._tell_escalations(v_decisions);
+  perform ops._record_escalations(v_decisions);
 
   update ops.escalations escalation
   set
@@ -47,5 +47,6 @@ end
 $$;
 
 comment on function ops.run_escalations(integer) is
-  'One pass over at most p_limit due escalations, of which each tenant has the same share: tell the step''s channel while the alert is open and not silenced, '
-  'then schedule the next step. Gives a row for each escalation handled, told or not; no row means nothing is due.';
+  'Run one pass over at most p_limit due escalations, the same share of each tenant: notify the step''s channel if the '
+  'alert is open and not silenced, then schedule the next step. Return a row for each escalation handled, notified or '
+  'not. No row means that nothing is due.';

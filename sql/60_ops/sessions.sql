@@ -1,5 +1,5 @@
--- Runs as the owner, who belongs to every role of Pulse: their sessions are shown in full on any server. Those of other
--- roles are hidden until an administrator grants pg_read_all_stats to the owner.
+-- Runs as the owner, a member of every role of Pulse, so their sessions are shown in full on any server. Sessions of
+-- other roles are hidden until an administrator grants pg_read_all_stats to the owner.
 create function ops.sessions()
 returns table (
   pid integer, role text, application text, trace_id text, state text, waits_for text, blocked_by integer[],
@@ -15,7 +15,7 @@ begin atomic
     substring(a.application_name from '^pulse-\S+ ([0-9a-f]{32})$'),
     case when a.backend_type is null then 'hidden' else a.state end,
     a.wait_event_type || ': ' || a.wait_event,
-    -- Asked only where there is an answer, for it stops the lock manager for a moment.
+    -- Called for waiting sessions only, because it stops the lock manager for a moment.
     case when a.wait_event_type = 'Lock' then pg_blocking_pids(a.pid) end,
     clock_timestamp() - a.xact_start,
     clock_timestamp() - a.query_start,
@@ -30,5 +30,6 @@ begin atomic
 end;
 
 comment on function ops.sessions() is
-  'The other sessions of this database, the oldest transaction first: what each does, for how long, what it waits for '
-  'and which sessions block it. Sessions of roles outside Pulse are hidden until pg_read_all_stats is granted.';
+  'Return the other sessions of this database, oldest transaction first: their activity and its age, what they wait '
+  'for, and the sessions that block them. Sessions of roles outside Pulse are hidden until pg_read_all_stats is '
+  'granted.';

@@ -15,4 +15,4 @@ end
 $$;
 
 comment on function ops.set_default_limits(jsonb) is
-  'Set the limits of tenants without limits of their own, {name: value}, and return how many changed.';
+  'Set the limits of tenants without limits of their own, {name: value}. Return the number of limits changed.';

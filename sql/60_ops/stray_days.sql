@@ -1,4 +1,4 @@
--- The default partitions by themselves: a query of the parent would read every partition to find these rows.
+-- Names the default partitions, because a query of the parent would read every partition to find these rows.
 create view ops.stray_days as
 select 'telemetry' as table_name, date_trunc('day', t.timestamp) as day, count(*) as row_count
 from public.telemetry_default t
@@ -10,4 +10,4 @@ group by 2
 order by 1, 2;
 
 comment on view ops.stray_days is
-  'Rows in default partitions by table and day: the days whose partition did not exist when their rows came.';
+  'Rows in default partitions by table and day. The partition of such a day did not exist when its rows came.';

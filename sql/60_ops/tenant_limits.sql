@@ -24,4 +24,5 @@ as $$
 $$;
 
 comment on function ops.tenant_limits(text) is
-  'The limits of a tenant (value 0: none), whether each is the default, how much of it is used, and how often it refused something.';
+  'Return the limits of a tenant (value 0: unlimited): whether each is the default, how much is used, and how often it '
+  'refused something.';

@@ -9,7 +9,7 @@ declare
   v_changes jsonb;
 begin
   if p_patch ? 'steps' then
-    -- Before the row is locked, as passes of the evaluator do: an alert that opens meanwhile starts with the new steps.
+    -- Locked before the policy's row, as in passes of the evaluator. An alert that opens meanwhile starts with the new steps.
     perform evaluator._lock_lanes(v_tenant_id);
   end if;
   perform from public.escalation_policies p
@@ -46,5 +46,5 @@ end
 $$;
 
 comment on function ops.update_policy(bigint, jsonb) is
-  'Change the name, replace the steps, or both, and return the policy; PU404 when there is none. New steps hold '
-  'for open alerts at once: each goes on at the step with the number it had reached, and keeps the gaps from there.';
+  'Change the name, replace the steps, or both, and return the policy. Raises PU404 if there is none. New steps apply '
+  'to open alerts at once: each continues at the step number it had reached and keeps the gaps from there.';

@@ -1,5 +1,5 @@
--- Named one by one, so that the labels of the metrics that read this cannot grow. Hot tables live on updates and
--- deletes: where vacuum stays away from them, every claim steps over what is dead.
+-- A fixed list, so that the labels of the metrics over it cannot grow. Hot tables live on updates and deletes: if vacuum
+-- does not keep up, every claim steps over dead rows.
 create view ops.watched_tables as
 select c.relname::text as table_name, c.oid as relid, w.is_hot
 from (
@@ -20,5 +20,4 @@ from (
 ) w (relid, is_hot)
 join pg_class c on c.oid = w.relid;
 
-comment on view ops.watched_tables is
-  'The tables that metrics tell of: those that grow, and those that are hot.';
+comment on view ops.watched_tables is 'Tables that metrics report on: those that grow, and those that are hot.';

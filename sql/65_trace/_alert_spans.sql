@@ -23,4 +23,4 @@ left join lateral (
   limit 1
 ) opened on true;
 
-comment on view trace._alert_spans is 'Alerts as parts of the trace that opened them.';
+comment on view trace._alert_spans is 'Alerts as spans of the trace that opened them.';

@@ -17,4 +17,4 @@ select
   ) as details
 from public.delivery_attempts d;
 
-comment on view trace._attempt_spans is 'Tries to deliver as parts of the trace of the notification.';
+comment on view trace._attempt_spans is 'Delivery attempts as spans of the notification''s trace.';

@@ -1,5 +1,5 @@
--- What became of a caller is the request itself, with the span id that its process gave it. Every other row of the trail
--- stands beside what it tells of, found in its details, most particular first.
+-- An event about a caller is the request itself, with the span id that its process gave it. Every other row of the trail
+-- hangs from the row it is about, which its details identify, most specific first.
 create view trace._audit_spans as
 select
   l.tenant_id,
@@ -17,7 +17,7 @@ select
     core.span_id(l.trace_id, 'alert', case when l.entity_type = 'alert' then l.entity_id else l.details ->> 'alert_id' end),
     l.details ->> 'request_span_id'
   ] end as parents,
-  -- A request is put on record when it is decided, so it began that much earlier.
+  -- A request is recorded when it is decided, so it began earlier by its duration.
   case when kind.name = 'request' then l.timestamp - interval '1 ms' * coalesce(l.duration_ms, 0) else l.timestamp end as at,
   case when kind.name = 'request' then l.duration_ms end as duration_ms,
   l.source_service as service,
@@ -42,4 +42,5 @@ cross join lateral (
   end as name
 ) kind;
 
-comment on view trace._audit_spans is 'Requests and audit rows as parts of a trace; timestamp is for whoever knows a bound.';
+comment on view trace._audit_spans is
+  'Requests and audit rows as spans of a trace. timestamp lets callers prune partitions.';

@@ -1,4 +1,4 @@
--- An evaluation is no row: it is what one pass, a transaction, decided about one metric of a device.
+-- An evaluation has no row. It is the decision of one pass, a transaction, about one metric of a device.
 create view trace._evaluation_spans as
 select
   e.tenant_id,
@@ -31,4 +31,5 @@ cross join lateral (
 where e.kind in ('opened', 'closed') and e.actor is null and a.device_id is not null
 group by e.tenant_id, e.trace_id, a.device_id, a.metric, coalesce(e.decided_at, e.recorded_at);
 
-comment on view trace._evaluation_spans is 'What the evaluator decided, one row a pass, device and metric, as parts of a trace.';
+comment on view trace._evaluation_spans is
+  'Decisions of the evaluator as spans of a trace, one row a pass, device and metric.';

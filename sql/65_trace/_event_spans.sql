@@ -6,7 +6,7 @@ select
   core.span_id(e.trace_id, 'event', e.event_id::text) as span_id,
   array[
     core.span_id(e.trace_id, 'alert', e.alert_id::text),
-    -- The reading that ends an alert is seldom of the trace that began it.
+    -- The reading that ends an alert seldom belongs to the trace that began it.
     case when service.name = 'evaluator_iot' then core.span_id_of_evaluation(
       e.trace_id, e.tenant_id, a.device_id, a.metric, coalesce(e.decided_at, e.recorded_at)
     ) end
@@ -29,7 +29,7 @@ cross join lateral (
   limit 1  -- keeps it a look-up by key
 ) a
 cross join lateral (
-  -- People act through the API; what names nobody was decided by the service itself.
+  -- People act through the API. Events without an actor were decided by the service itself.
   select case
     when e.kind = 'escalated' then 'ops_worker'
     when e.actor is not null or e.kind in ('acknowledged', 'silenced') then 'ui_iot'
@@ -38,4 +38,4 @@ cross join lateral (
   end as name
 ) service;
 
-comment on view trace._event_spans is 'What happened to alerts as parts of the trace that caused it.';
+comment on view trace._event_spans is 'Alert events as spans of the trace that caused them.';

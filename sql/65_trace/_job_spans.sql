@@ -18,4 +18,4 @@ select
 from public.notification_jobs j
 left join public.notification_channels c on c.tenant_id = j.tenant_id and c.channel_id = j.channel_id;
 
-comment on view trace._job_spans is 'Notifications as parts of the trace of the alert event.';
+comment on view trace._job_spans is 'Notifications as spans of the alert event''s trace.';

@@ -1,16 +1,19 @@
--- One tree a tenant. Each row names those that it may hang from, the nearest first; what none of them is there for hangs
--- from the request before it, or, when clocks differ, the first. A parent's kind always comes before its child's in
---   request, reading, evaluation, alert, event, suppression and job, attempt, audit
--- so there is no cycle, and a parent is looked for among the rows that are returned, so there is no orphan.
+-- Builds one tree a tenant. Each row names its possible parents, nearest first. Without any parent it hangs from
+-- the request before it or, if clocks differ, from the first request. A parent's kind always comes before its child's in
+-- request, reading, evaluation, alert, event, suppression and job, attempt, audit. So there is no cycle, and because
+-- parents are searched among the returned rows, there is no orphan.
 --
--- The two tables that grow are partitioned by time, and the trace brings the bounds: audit_log nothing before the time in
--- the id; telemetry, where devices' clocks count, what the trail says of the readings that each request brought. The
--- subselects make them known before a partition is opened; where nobody knows, the index of each partition is asked.
+-- The two growing tables are partitioned by time, and the trace provides the bounds: for audit_log the time in the id,
+-- for telemetry, where devices' clocks count, the times that the trail holds for the readings of each request. The
+-- subselects make them known before a partition is opened. Without bounds, each partition costs one index probe.
 --
--- Volatile, though it only reads: so its snapshot is younger than the locks on the partitions of its plan. An older one
--- would see rows that were moved to a new partition in the default partition only, where the plan does not look.
--- p_most bounds what is read, not what is returned: a client that never changes its trace id makes a trace without end. Of
--- such a trace the rows that were written first are read, nearly in that order, for the indexes keep equal keys in order.
+-- Volatile although it only reads, so that its snapshot is younger than the locks on the partitions of its plan. An
+-- older one would see rows that were moved to a new partition only in the default partition, where the plan does not
+-- look.
+--
+-- p_most bounds the rows read, not the rows returned: a client that never changes its trace id makes an endless trace.
+-- Of such a trace the rows that were written first are read, nearly in that order, because the indexes keep equal keys
+-- in order.
 create function trace._spans(p_trace_id text, p_tenant_id text, p_most integer default null) returns table (
   span_id text,
   parent_span_id text,
@@ -27,7 +30,7 @@ language plpgsql volatile
 rows 20
 set search_path = pg_catalog, pg_temp
 set jit = off
-set enable_seqscan = off  -- partitions that were empty when they were planned for grow
+set enable_seqscan = off  -- a partition may have been empty when the plan was made
 -- Planned once a session: a plan for each trace takes ten times as long as the rows, and prunes no more.
 set plan_cache_mode = force_generic_plan
 as $$
@@ -43,7 +46,7 @@ begin
     select
       coalesce(
         case when bool_and(a.details ? 'first_timestamp') then min((a.details ->> 'first_timestamp')::timestamptz) end,
-        core.trace_started_at(p_trace_id) - interval '7 days',  -- the oldest readings that are taken
+        core.trace_started_at(p_trace_id) - interval '7 days',  -- the oldest readings that are accepted
         '-infinity'
       ) as first_at,
       coalesce(
@@ -82,7 +85,7 @@ begin
       (
         select * from trace._evaluation_spans s
         where s.trace_id = p_trace_id and s.tenant_id = p_tenant_id
-          -- Evaluations are made of all their events, and left out when those are too many.
+          -- An evaluation aggregates all its events, so evaluations are omitted if there are too many events.
           and (
             p_most is null
             or (
@@ -116,7 +119,7 @@ begin
     c.span_id,
     case
       when c.is_request then null
-      -- Each is a look-up in a hash table, however many rows there are; as a join it would be at the mercy of estimates.
+      -- Each is a look-up in a hash table, however many rows there are. The cost of a join would depend on estimates.
       when c.parents[1] in (select n.span_id from node n) then c.parents[1]
       when c.parents[2] in (select n.span_id from node n) then c.parents[2]
       when c.parents[3] in (select n.span_id from node n) then c.parents[3]
@@ -132,5 +135,5 @@ end
 $$;
 
 comment on function trace._spans(text, text, integer) is
-  'What a trace id left behind in a tenant''s rows, as a tree, in order of time. p_most: rows of each kind that are read at '
-  'most, readings twenty times as many; null: all.';
+  'Return the rows that a trace id left behind in a tenant, as a tree, in order of time. p_most: maximum number of rows '
+  'read of each kind, readings twenty times as many; null: all.';

@@ -14,4 +14,4 @@ select
   jsonb_build_object('event_id', s.event_id, 'channel_id', s.channel_id, 'reason', s.reason) as details
 from public.suppressions s;
 
-comment on view trace._suppression_spans is 'Channels that got no notification, and why, as parts of the trace of the alert event.';
+comment on view trace._suppression_spans is 'Suppressions as spans of the alert event''s trace.';

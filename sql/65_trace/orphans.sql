@@ -1,5 +1,5 @@
--- Each row of a chain is written in the transaction that decides it, so any snapshot holds whole chains: what is missing
--- here was lost. Where retention may have removed the other end, only what is too young for that is looked at.
+-- Each row of a chain is written in the transaction that decides it, so any snapshot holds whole chains and rows of this
+-- view were damaged. Where retention may have removed the other end, only rows that are too young for that are checked.
 create view trace.orphans as
 select a.tenant_id, a.trace_id, 'alert without its opening' as fault, 'alert' as entity_type, a.alert_id::text as entity_id,
   a.recorded_at as at
@@ -7,7 +7,7 @@ from public.alerts a
 where not exists (
   select from public.alert_events e where e.tenant_id = a.tenant_id and e.alert_id = a.alert_id and e.kind = 'opened')
 union all
--- The inbox feeds the evaluator and telemetry keeps what it was fed: in the same transaction, and for 9 days at least. A
+-- A reading is written to the inbox and to telemetry in one transaction, and telemetry keeps it for at least 9 days. A
 -- breach may begin up to 7 days before its alert.
 select a.tenant_id, a.trace_id, 'alert without a reading', 'alert', a.alert_id::text, a.recorded_at
 from public.alerts a
@@ -45,7 +45,7 @@ from public.notification_jobs j
 left join public.alert_events e on e.tenant_id = j.tenant_id and e.event_id = j.event_id
 where e.event_id is null or e.trace_id is distinct from j.trace_id
 union all
--- A lease ends in exactly one attempt, which bears its number.
+-- A lease ends in exactly one attempt, which has its number.
 select j.tenant_id, j.trace_id, 'job with a lease that left no attempt', 'job', j.job_id::text, j.created_at
 from public.notification_jobs j
 left join (
@@ -63,7 +63,7 @@ from public.delivery_attempts d
 left join public.notification_jobs j on j.tenant_id = d.tenant_id and j.job_id = d.job_id
 where j.job_id is null or j.trace_id is distinct from d.trace_id
 union all
--- By the device's clock, as retention counts: an alert that opened since is not a day past its end.
+-- By the device's clock, as retention counts. An alert that opened within a day did not end longer ago.
 select l.tenant_id, l.trace_id, 'audited opening without its alert', 'alert', l.entity_id, l.timestamp
 from public.audit_log l
 where l.timestamp > now() - interval '1 day' and l.event_type = 'alert.opened' and l.entity_type = 'alert'
@@ -74,5 +74,5 @@ where l.timestamp > now() - interval '1 day' and l.event_type = 'alert.opened' a
       and a.alert_id = case when l.entity_id ~ '^[0-9]{1,18}$' then l.entity_id::bigint end);
 
 comment on view trace.orphans is
-  'Rows whose cause or effect is missing: empty, at any moment. It reads all alerts and notifications, a few '
-  'seconds at 100,000 of each; with a condition on trace_id it looks at that trace only.';
+  'Rows whose cause or effect is missing. It should be empty at any moment. It reads all alerts and notifications, a '
+  'few seconds at 100,000 of each; with a condition on trace_id it reads that trace only.';

@@ -1,5 +1,5 @@
--- Severity and bucket are one small number, so that even a storm of alerts is grouped in memory. width_bucket counts
--- the bounds that an alert is younger than, or exactly as old as.
+-- Severity and bucket are one small number, so that even very many alerts are grouped in memory. width_bucket counts the
+-- bounds that an alert is younger than or exactly as old as.
 create view metrics.alert_age_seconds as
 with known (place, severity) as (
   values (0, 'info'), (1, 'warning'), (2, 'error'), (3, 'critical')
@@ -32,5 +32,4 @@ left join counted c on c.severity = known.place and c.bounds >= bound.place
 group by known.place, known.severity, bound.place, bound.seconds;
 
 comment on view metrics.alert_age_seconds is
-  'How long the alerts that are not closed have been open, acknowledged ones included, by severity, counting up to '
-  '250,000.';
+  'Age of alerts that are not closed, including acknowledged ones, by severity, counting up to 250,000.';

@@ -1,4 +1,4 @@
--- One pass without a sort, whatever the statistics say of a number that jumps.
+-- Counts in one pass without a sort, because statistics do not know a sudden rise.
 create view metrics.alerts_open as
 with counted as (
   select
@@ -15,4 +15,4 @@ cross join lateral (
 ) known (severity, value);
 
 comment on view metrics.alerts_open is
-  'Alerts that are not closed, acknowledged ones included, by severity, counted up to 250,000.';
+  'Alerts that are not closed, including acknowledged ones, by severity, counted up to 250,000.';

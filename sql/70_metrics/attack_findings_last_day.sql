@@ -15,4 +15,4 @@ from audit.attack_thresholds t
 left join counted c on c.kind = t.kind;
 
 comment on view metrics.attack_findings_last_day is
-  'Attacks on accounts that were found within the last day, over by now or not, by kind, counting the newest 10,000.';
+  'Attacks on accounts found within the last day, including those that are over, by kind, counting the newest 10,000.';

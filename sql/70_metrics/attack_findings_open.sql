@@ -7,4 +7,4 @@ select
   ) as value
 from audit.attack_thresholds t;
 
-comment on view metrics.attack_findings_open is 'Attacks on accounts that go on, by kind, each counted up to 10,000.';
+comment on view metrics.attack_findings_open is 'Attacks on accounts that go on now, by kind, each counted up to 10,000.';

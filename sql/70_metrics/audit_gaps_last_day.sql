@@ -1,4 +1,4 @@
--- The audit logger writes them as the system's, so the index of event types leads to them and past all other events.
+-- These events belong to the tenant system, so the index of event types finds them without reading other events.
 create view metrics.audit_gaps_last_day as
 select count(*) as value
 from (
@@ -9,4 +9,5 @@ from (
 ) gaps;
 
 comment on view metrics.audit_gaps_last_day is
-  'Records of lost audit events within the last day, counted up to 100,000; each says how many events it stands for.';
+  'Records of lost audit events within the last day, counted up to 100,000; each record holds the number of lost '
+  'events.';

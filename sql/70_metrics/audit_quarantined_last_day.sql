@@ -1,4 +1,4 @@
--- The audit logger writes them as the system's, so the index of event types leads to them and past all other events.
+-- These events belong to the tenant system, so the index of event types finds them without reading other events.
 create view metrics.audit_quarantined_last_day as
 select count(*) as value
 from (
@@ -9,4 +9,4 @@ from (
 ) quarantined;
 
 comment on view metrics.audit_quarantined_last_day is
-  'Audit events within the last day that could not be stored as they were, counted up to 100,000.';
+  'Audit events within the last day that could not be stored in their original form, counted up to 100,000.';

@@ -3,4 +3,4 @@ select keep_days as value
 from audit.retention;
 
 comment on view metrics.audit_retention_days is
-  'Age at which a month of the audit trail is dropped, in days, as the ops worker was last set; 0 for never.';
+  'Age in days at which a month of the audit trail is dropped, as the ops worker last set it; 0 for never.';

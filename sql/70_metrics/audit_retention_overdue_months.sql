@@ -10,5 +10,5 @@ left join overdue o on o.reason = known.reason
 group by known.reason;
 
 comment on view metrics.audit_retention_overdue_months is
-  'Months of the audit trail past their retention by what keeps them: a legal hold, an open alert about the log, events '
-  'that are not sealed, or nothing (due).';
+  'Months of the audit trail past their retention, by reason: a legal hold (held), an open alert about the log '
+  '(broken), events that are not sealed (unsealed), or none (due).';

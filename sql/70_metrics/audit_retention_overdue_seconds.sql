@@ -10,5 +10,5 @@ left join overdue o on o.reason = known.reason
 group by known.reason;
 
 comment on view metrics.audit_retention_overdue_seconds is
-  'How long the oldest month of the audit trail is past its retention by what keeps it, a legal hold, an open alert '
-  'about the log, events that are not sealed, or nothing (due), 0 when there is none.';
+  'Time for which the oldest month of the audit trail has been past its retention, by reason (see '
+  'pulse_audit_retention_overdue_months), 0 if there is none.';

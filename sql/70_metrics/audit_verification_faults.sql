@@ -4,5 +4,5 @@ from (values ('all'), ('day'), ('layer')) s (scope)
 left join audit.verifications v on v.scope = s.scope;
 
 comment on view metrics.audit_verification_faults is
-  'Faults that the newest verification of the sealed log found; day is what was sealed within a day, all is every '
-  'row, layer is what differs in functions, triggers, policies, grants, settings and roles.';
+  'Faults found by the newest verification: rows sealed within a day (day), every row (all), or functions, triggers, '
+  'policies, grants, settings and roles (layer).';

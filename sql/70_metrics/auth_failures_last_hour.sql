@@ -1,6 +1,6 @@
--- By the index of refusals, past all other events; the timestamp leaves out the months before. What waited in a spool
--- for longer than the hour is not counted: it is no news. A reason outside the closed list counts as other: no label
--- takes a value that a caller could choose.
+-- The index of refusals skips all other events, and the timestamp skips earlier months. Events that waited in a spool for
+-- longer than an hour are not counted. A reason outside the closed list counts as other, because no label may take a
+-- value that a caller chooses.
 create view metrics.auth_failures_last_hour as
 with known (reason) as (
   select reason from audit.auth_failure_reasons
@@ -25,4 +25,4 @@ from known
 left join counted c on c.reason = known.reason;
 
 comment on view metrics.auth_failures_last_hour is
-  'Requests turned away within the last hour by reason, counting 10,000 of them.';
+  'Refused requests within the last hour by reason, counting up to 10,000.';

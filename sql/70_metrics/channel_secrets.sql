@@ -10,4 +10,4 @@ left join (
 group by known.protection;
 
 comment on view metrics.channel_secrets is
-  'Channels by how the database holds their secrets: sealed for the delivery worker, or as plain text.';
+  'Channels by the protection of their secrets: sealed for the delivery worker, or plain text.';

@@ -1,6 +1,6 @@
 create view metrics.channels_paused as
 select known.channel_kind, count(p.channel_id) as value
-from (values ('webhook'), ('slack'), ('teams'), ('pagerduty')) known (channel_kind)
+from delivery._channel_kinds() known (channel_kind)
 left join (
   select c.kind, p.channel_id
   from delivery.lanes p
@@ -9,4 +9,5 @@ left join (
 ) p on p.kind = known.channel_kind
 group by known.channel_kind;
 
-comment on view metrics.channels_paused is 'Channels that send nothing now because their receiver asked to wait or does not answer in time, by kind.';
+comment on view metrics.channels_paused is
+  'Channels that send nothing now, because their receiver asked to wait or does not answer in time, by kind.';

@@ -1,4 +1,5 @@
--- Postgres shows the state of other roles' sessions to members of pg_read_all_stats only; the rest count as hidden.
+-- Postgres shows the state of other roles' sessions only to members of pg_read_all_stats. Other sessions count as
+-- hidden.
 create view metrics.database_connections as
 with counted as (
   select

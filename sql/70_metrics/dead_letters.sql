@@ -1,4 +1,4 @@
--- What was superseded is history, and nothing to be redriven.
+-- Superseded jobs are history and need no redrive.
 create view metrics.dead_letters as
 select count(*) as value
 from (
@@ -6,4 +6,4 @@ from (
 ) jobs;
 
 comment on view metrics.dead_letters is
-  'Notification jobs that were given up and neither redriven, superseded nor pruned, counted up to 100,000.';
+  'Notification jobs that were given up and are neither redriven, superseded nor pruned, counted up to 100,000.';

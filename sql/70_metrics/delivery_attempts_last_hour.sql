@@ -15,4 +15,4 @@ from (values ('delivered'), ('retry'), ('limited'), ('refused'), ('gone'), ('unk
 left join counted c on c.outcome = known.outcome;
 
 comment on view metrics.delivery_attempts_last_hour is
-  'Delivery attempts that ended within the last hour by outcome, counting the newest 10,000.';
+  'Delivery attempts that ended within the last hour, by outcome, counting the newest 10,000.';

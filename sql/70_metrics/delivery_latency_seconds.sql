@@ -6,5 +6,4 @@ from core.histogram(
 ) h;
 
 comment on view metrics.delivery_latency_seconds is
-  'Time from an alert event to the end of a delivery of it, of the deliveries within the last hour, counting the '
-  'newest 2,000.';
+  'Time from an alert event to the end of its delivery, within the last hour, counting the newest 2,000.';

@@ -1,6 +1,5 @@
--- By the newest reading of any metric: online within 5 minutes, late within an hour, offline beyond. A gateway that only
--- speaks for others has no reading of its own to tell by.
--- The cost follows the size of the fleet, not its history.
+-- By the newest reading of any metric: online within 5 minutes, late within an hour, offline beyond. A gateway that
+-- reports only for other devices has no reading of its own. The cost follows the size of the fleet, not its history.
 create view metrics.devices as
 with seen as (
   select tenant_id, device_id, max(received_at) as received_at
@@ -27,5 +26,5 @@ from (values ('online'), ('late'), ('offline'), ('never_seen'), ('gateway'), ('d
 left join counted c on c.status = known.status;
 
 comment on view metrics.devices is
-  'Devices by status: online (heard within 5 minutes), late (within an hour), offline, never_seen, disabled, or '
-  'gateway: one that sends no readings of its own.';
+  'Devices by status: online (reading within 5 minutes), late (within an hour), offline, never_seen, disabled, or '
+  'gateway (sends no readings of its own).';

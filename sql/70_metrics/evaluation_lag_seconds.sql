@@ -4,4 +4,4 @@ from ops.queues
 where service = 'evaluator_iot';
 
 comment on view metrics.evaluation_lag_seconds is
-  'How far the evaluator is behind: how long the oldest reading or due timer has waited, 0 when none does.';
+  'Time for which the oldest reading or due timer has waited for the evaluator, 0 if none waits.';

@@ -1,4 +1,4 @@
--- 250 pages of the newest readings, other ones each time: all of a small fleet, and no more of a large one.
+-- Samples 250 pages of the newest readings, different ones each time: all of a small fleet, part of a large one.
 create view metrics.ingest_lag_seconds as
 select h.le, h.value, h.sum
 from core.histogram(

@@ -9,4 +9,4 @@ left join (
 ) r using (limit_name);
 
 comment on view metrics.limit_refusals_total is
-  'What limits of tenants refused since the installation, by limit; pulse tenant limits shows those of one.';
+  'Refusals by limits of tenants since the installation, by limit; pulse tenant limits shows those of one tenant.';

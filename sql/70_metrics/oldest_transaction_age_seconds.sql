@@ -1,5 +1,5 @@
--- Postgres shows other roles' transactions to members of pg_read_all_stats only. Where some session is hidden the truth
--- is unknown, which is no sample. The session that reads this view always has a transaction and does not count.
+-- Postgres shows other roles' transactions only to members of pg_read_all_stats. With a hidden session the age is
+-- unknown, which is no sample. The session that reads this view always has a transaction and does not count.
 create view metrics.oldest_transaction_age_seconds as
 with activity as (
   select bool_or(backend_type is null) as hidden, min(xact_start) as since
@@ -22,4 +22,4 @@ from activity a
 cross join prepared p;
 
 comment on view metrics.oldest_transaction_age_seconds is
-  'Age of the oldest open or prepared transaction; absent where the exporter''s role may not see all sessions.';
+  'Age of the oldest open or prepared transaction; absent if the exporter''s role may not see all sessions.';

@@ -5,4 +5,4 @@ left join pg_inherits i on i.inhparent = parent.oid
 where parent.oid in ('public.telemetry'::regclass, 'public.audit_log'::regclass)
 group by parent.relname;
 
-comment on view metrics.partitions is 'Partitions that exist, the default one included, by table.';
+comment on view metrics.partitions is 'Existing partitions, including the default one, by table.';

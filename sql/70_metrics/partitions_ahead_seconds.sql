@@ -8,4 +8,4 @@ where parent.oid in ('public.telemetry'::regclass, 'public.audit_log'::regclass)
 group by parent.relname;
 
 comment on view metrics.partitions_ahead_seconds is
-  'Time from now to the end of the last partition that exists, by table, 0 when there is none.';
+  'Time until the end of the last existing partition, by table, 0 if there is none.';

@@ -5,5 +5,4 @@ from (
 ) known (service)
 left join ops.process_starts p on p.tenant_id = 'system' and p.service = known.service;
 
-comment on view metrics.process_starts_total is
-  'Processes of the service that started since the installation, by service.';
+comment on view metrics.process_starts_total is 'Process starts since the installation, by service.';

@@ -5,5 +5,4 @@ from (
 ) known (service)
 left join ops.process_starts p on p.tenant_id = 'system' and p.service = known.service;
 
-comment on view metrics.process_stops_total is
-  'Processes of the service that stopped cleanly since the installation, by service.';
+comment on view metrics.process_stops_total is 'Clean process stops since the installation, by service.';

@@ -6,5 +6,4 @@ select
 from ops.queues;
 
 comment on view metrics.queue_oldest_age_seconds is
-  'How long the oldest row of each queue has been there, notifications scheduled for another try included, 0 when '
-  'there is none.';
+  'Age of the oldest row of each queue, including notifications that are scheduled for a retry, 0 if there is none.';

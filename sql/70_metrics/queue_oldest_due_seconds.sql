@@ -6,4 +6,4 @@ select
 from ops.queues;
 
 comment on view metrics.queue_oldest_due_seconds is
-  'How long each queue has had a row that could be taken, by the oldest that nobody took, 0 when none is due.';
+  'Time for which the oldest row that could be taken from each queue has been due, 0 if none is due.';

@@ -6,5 +6,5 @@ from core.histogram(
 ) h;
 
 comment on view metrics.reading_delivery_latency_seconds is
-  'Time from the arrival of a reading to the end of a delivery that it caused, of the deliveries within the last '
-  'hour, counting the newest 2,000.';
+  'Time from the arrival of a reading to the end of the delivery that it caused, within the last hour, counting the '
+  'newest 2,000.';

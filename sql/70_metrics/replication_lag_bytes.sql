@@ -9,5 +9,5 @@ select
   end as value;
 
 comment on view metrics.replication_lag_bytes is
-  'Write-ahead log that the slowest standby has not replayed, or that this server has got and not replayed where it '
-  'is one; absent without standbys and where the exporter''s role may not see them.';
+  'Write-ahead log that the slowest standby has not replayed, or, on a standby, that it received and has not replayed; '
+  'absent without standbys, and if the exporter''s role may not see them.';

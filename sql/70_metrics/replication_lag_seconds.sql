@@ -1,5 +1,5 @@
--- Of a standby that has replayed all, Postgres forgets the lag. What standbys say is shown to members of
--- pg_read_all_stats only, and what is hidden is no sample. A standby that has replayed all it got is level with its
+-- Postgres forgets the lag of a standby that has replayed everything. It shows the state of standbys only to members of
+-- pg_read_all_stats, and a hidden state is no sample. A standby that has replayed all it received is level with its
 -- primary only while it is connected.
 create view metrics.replication_lag_seconds as
 select
@@ -13,5 +13,5 @@ select
   end::double precision as value;
 
 comment on view metrics.replication_lag_seconds is
-  'How far the slowest standby is behind, or this server where it is one; absent without standbys and where the '
+  'Time by which the slowest standby is behind, or this server if it is a standby; absent without standbys, and if the '
   'exporter''s role may not see them.';

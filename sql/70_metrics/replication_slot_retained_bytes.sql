@@ -11,4 +11,4 @@ select
 from pg_replication_slots;
 
 comment on view metrics.replication_slot_retained_bytes is
-  'Write-ahead log that the replication slot furthest behind keeps on the disk, 0 without slots.';
+  'Write-ahead log that the most delayed replication slot keeps on disk, 0 without slots.';

@@ -2,5 +2,4 @@ create view metrics.replication_standbys as
 select count(*) as value
 from pg_stat_replication;
 
-comment on view metrics.replication_standbys is
-  'Standbys and other receivers of the write-ahead log that are connected.';
+comment on view metrics.replication_standbys is 'Connected standbys and other receivers of the write-ahead log.';

@@ -4,4 +4,5 @@ from public.service_health
 where tenant_id = 'system';
 
 comment on view metrics.service_up is
-  'Whether the health monitor''s last check of a service succeeded; absent when that was more than 5 minutes ago.';
+  '1 if the health monitor''s last check of a service succeeded, 0 if it failed; absent if the last check is older than '
+  '5 minutes.';

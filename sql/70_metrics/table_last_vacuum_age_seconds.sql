@@ -1,4 +1,4 @@
--- Infinite rather than absent: a rule that asks for "longer than" must hold for a table that was never vacuumed.
+-- Infinite instead of absent, so that an alert on a long time fires for a table that was never vacuumed.
 create view metrics.table_last_vacuum_age_seconds as
 select
   table_name,
@@ -12,4 +12,4 @@ from ops.watched_tables
 where is_hot;
 
 comment on view metrics.table_last_vacuum_age_seconds is
-  'Time since vacuum was last through with the tables that live on updates and deletes, infinite when it never was.';
+  'Time since the last vacuum of the tables that live on updates and deletes, infinite if there was none.';

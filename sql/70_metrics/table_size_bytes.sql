@@ -4,4 +4,4 @@ from ops.watched_tables w
 left join pg_inherits i on i.inhparent = w.relid
 group by w.table_name;
 
-comment on view metrics.table_size_bytes is 'Disk space of the tables that grow, with their indexes and partitions.';
+comment on view metrics.table_size_bytes is 'Disk space of the tables that grow, including their indexes and partitions.';

@@ -1,4 +1,5 @@
--- Names are compared, not cast to regclass: a cast runs with the rights of the reader, who need not have USAGE on public.
+-- Compares names instead of casting to regclass: a cast runs with the rights of the reader, which may lack USAGE on
+-- public.
 create view metrics.tracked_tables_unguarded as
 select count(*) as value
 from audit.tracked_tables w
@@ -15,4 +16,4 @@ left join (
 where coalesce(g.triggers, 0) < case when w.only_columns is null then 4 else 2 end;
 
 comment on view metrics.tracked_tables_unguarded is
-  'Tables that should be tracked and lack a trigger or have it disabled, so that changes leave no event.';
+  'Tracked tables with a missing or disabled trigger, so that changes leave no event.';

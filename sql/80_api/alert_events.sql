@@ -16,4 +16,4 @@ select
 from public.alert_events e
 where e.tenant_id = core.current_tenant();
 
-comment on view api.alert_events is 'What happened to the alerts of the current tenant.';
+comment on view api.alert_events is 'Events of the current tenant''s alerts.';

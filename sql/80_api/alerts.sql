@@ -1,5 +1,6 @@
--- No security barrier on the views that are listed: it keeps order and limit away from the index, so that a page reads all
--- of a tenant's rows. It would protect from nobody: pulse_app takes no SQL from callers and sets the tenant itself.
+-- The listed views are no security barriers: a barrier keeps order and limit away from the index, so that a page reads
+-- all of a tenant's rows. It would protect nothing, because pulse_app takes no SQL from callers and sets the tenant
+-- itself.
 create view api.alerts as
 select
   a.alert_id,

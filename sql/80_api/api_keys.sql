@@ -14,4 +14,4 @@ from public.api_keys k
 left join ingest.api_key_uses u on u.tenant_id = k.tenant_id and u.key_id = k.key_id
 where k.tenant_id = core.current_tenant();
 
-comment on view api.api_keys is 'API keys of the current tenant without the keys themselves, also those that have ended.';
+comment on view api.api_keys is 'API keys of the current tenant, including expired ones, without the keys themselves.';

@@ -24,4 +24,5 @@ left join lateral (
 ) e on true
 where c.tenant_id = core.current_tenant();
 
-comment on view api.channels is 'Notification channels of the current tenant with their recent health, without their secrets.';
+comment on view api.channels is
+  'Notification channels of the current tenant with their recent health, without their secrets.';

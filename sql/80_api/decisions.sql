@@ -27,5 +27,5 @@ left join delivery.lanes p on p.tenant_id = d.tenant_id and p.channel_id = d.cha
 where d.tenant_id = core.current_tenant();
 
 comment on view api.decisions is
-  'What was decided about each alert event and channel of the current tenant: the state of its notification, or suppressed, '
+  'Decision about each alert event and channel of the current tenant: the state of the notification, or suppressed, '
   'with the reason.';

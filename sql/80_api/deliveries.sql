@@ -24,4 +24,5 @@ left join public.notification_channels c on c.tenant_id = j.tenant_id and c.chan
 left join delivery.lanes p on p.tenant_id = j.tenant_id and p.channel_id = j.channel_id
 where j.tenant_id = core.current_tenant();
 
-comment on view api.deliveries is 'Notifications of the current tenant, their state and what they wait for.';
+comment on view api.deliveries is
+  'Notifications of the current tenant with their state and the end of a pause that they wait for.';

@@ -15,4 +15,4 @@ select
 from public.delivery_attempts a
 where a.tenant_id = core.current_tenant();
 
-comment on view api.delivery_attempts is 'Every try to deliver a notification of the current tenant.';
+comment on view api.delivery_attempts is 'Delivery attempts of the current tenant.';

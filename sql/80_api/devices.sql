@@ -16,4 +16,4 @@ select
 from public.devices d
 where d.tenant_id = core.current_tenant();
 
-comment on view api.devices is 'Devices of the current tenant, with the arrival of their newest reading and without token.';
+comment on view api.devices is 'Devices of the current tenant with the arrival of their newest reading, without tokens.';

@@ -16,4 +16,4 @@ select
 from public.escalation_policies p
 where p.tenant_id = core.current_tenant();
 
-comment on view api.escalation_policies is 'Escalation policies of the current tenant, steps in order.';
+comment on view api.escalation_policies is 'Escalation policies of the current tenant with their steps in order.';

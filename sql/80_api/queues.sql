@@ -3,4 +3,4 @@ select d.service, d.queue_name, d.value::bigint as depth, a.value::double precis
 from metrics.queue_depth d
 join metrics.queue_oldest_age_seconds a using (service, queue_name);
 
-comment on view api.queues is 'Depth and oldest age of every queue, as a process shows those of its own.';
+comment on view api.queues is 'Depth and oldest age of every queue, which each process shows for its own queues.';

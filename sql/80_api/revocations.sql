@@ -12,4 +12,4 @@ select
 from public.revocations r
 where r.tenant_id = core.current_tenant() and r.expires_at > core.now();
 
-comment on view api.revocations is 'Revocations of user tokens of the current tenant that are in force.';
+comment on view api.revocations is 'Revocations of user tokens in force for the current tenant.';

@@ -11,4 +11,5 @@ select
 from public.suppressions s
 where s.tenant_id = core.current_tenant();
 
-comment on view api.suppressions is 'Why nobody was told: alert events of the current tenant that did not become a notification, with the reason.';
+comment on view api.suppressions is
+  'Alert events of the current tenant that did not become a notification, with the reason.';

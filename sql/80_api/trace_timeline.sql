@@ -18,6 +18,6 @@ as $$
 $$;
 
 comment on function api.trace_timeline(text, integer) is
-  'All that a trace id left behind in the tenant''s rows, one line each, in order of time: request, reading, evaluation, '
-  'alert, event, suppression, job, attempt, audit. parent_span_id is null for a root, else the span_id of another line. '
-  'p_most bounds the rows of each kind that are read; null: all.';
+  'Return all rows that a trace id left behind in the tenant, one line each, in order of time: request, reading, '
+  'evaluation, alert, event, suppression, job, attempt, audit. parent_span_id is the span_id of another line, null for '
+  'a root. p_most bounds the rows of each kind that are read; null: all.';

@@ -1,5 +1,5 @@
--- The triggers that keep public.tenant_usage and ingest.series_counts, whatever adds or removes the rows. New series are
--- counted by ingest.record_readings: an insert trigger on device_state would cost every request.
+-- The triggers that keep public.tenant_usage and ingest.series_counts, for all statements that add or remove rows.
+-- ingest.record_readings counts new series, because an insert trigger on device_state would slow down every request.
 do $$
 declare
   v_table record;
@@ -16,18 +16,18 @@ begin
         'create trigger count_added after insert on public.%I referencing new table as new_rows '
         'for each statement execute function %s', v_table.name, v_table.call);
       execute format('comment on trigger count_added on public.%I is %L', v_table.name,
-        'Counts new rows and refuses those above the tenant''s limit.');
+        'Counts new rows and refuses rows above the tenant''s limit.');
     end if;
     execute format(
       'create trigger count_removed after delete on public.%I referencing old table as old_rows '
       'for each statement execute function %s', v_table.name, v_table.call);
     execute format('comment on trigger count_removed on public.%I is %L', v_table.name,
-      'Makes room within the tenant''s limit.');
+      'Subtracts removed rows from those that count against the tenant''s limit.');
     execute format(
       'create trigger count_truncated after truncate on public.%I for each statement execute function %s',
       v_table.name, v_table.call);
     execute format('comment on trigger count_truncated on public.%I is %L', v_table.name,
-      'Makes room within the limits of all tenants.');
+      'Resets the counts of all tenants.');
   end loop;
 end
 $$;

@@ -1,4 +1,4 @@
--- A migration drops every trigger: here they come back, on our tables and on those that audit.track was told of.
+-- A migration drops every trigger. This puts them back on the tables of audit.tracked_tables.
 do $$
 declare
   v_tracked audit.tracked_tables;

@@ -23,7 +23,7 @@ class Change:
 
 
 def find_differences(entity: str, changes: Sequence[Change], row: Row | None) -> list[Broken]:
-    """What the events of one entity, in sealed order, and its row say differently; row: None when there is none.
+    """Return what the events of one entity, in sealed order, and its row say differently; row: None when there is none.
 
     A change may stand before one that came first: of two transactions that touch the same row, the later one can have
     the lower number. So the next to be replayed is the first one that fits what came before it.

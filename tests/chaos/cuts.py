@@ -24,7 +24,7 @@ class Cuts:
         self._orders: list[Order] = []
 
     def __call__(self, message: Message) -> Cut:
-        """What becomes of the message."""
+        """Return what becomes of the message."""
         for order in self._orders:
             if not message.commits if order.only_commits else message.sender != order.sender:
                 continue
@@ -36,7 +36,7 @@ class Cuts:
         return "pass"
 
     async def make(self, order: Order, *, seconds: float) -> bool:
-        """Whether the cut was made in time; if not, it is taken back."""
+        """Return whether the cut was made in time; if not, it is taken back."""
         self._orders.append(order)
         try:
             async with asyncio.timeout(seconds):

@@ -51,7 +51,7 @@ class SpoolDisk:
 
 @contextmanager
 def spool_disk(path: Path) -> Iterator[SpoolDisk]:
-    """A disk for the spool. Mounted where only this process and its children see it, it goes with the last of them.
+    """Yield a disk for the spool, mounted for this process and its children; it goes with the last of them.
 
     To be called before any thread is started: a mount namespace belongs to threads.
     """

@@ -53,7 +53,7 @@ class Fault:
 
 
 def make_schedule(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run, by the time they begin."""
+    """Return the faults of a run, by the time they begin."""
     randomness = random.Random(seed)
     kinds = _deal(randomness)
     faults: list[Fault] = []

@@ -75,7 +75,7 @@ class Request:
 
     @property
     def outcome(self) -> str:
-        """What it came to, in a word for the summary."""
+        """One word for the summary: how the request ended."""
         if self.status is None:
             return "no answer"
         if self.status == 503:
@@ -91,7 +91,7 @@ class Journal:
         self._file = file
 
     def send(self, trace_id: str, act: str) -> None:
-        """The request is about to be sent."""
+        """Note that the request is about to be sent."""
         request = Request(trace_id, act, time.time())
         self.requests[trace_id] = request
         self._write({"trace_id": trace_id, "act": act, "sent_at": request.sent_at})

@@ -34,7 +34,7 @@ class Window:
     last: float
 
     def meets(self, request: Request) -> bool:
-        """Whether the request was in hand at some moment of it."""
+        """Return whether the request was in hand at some moment of it."""
         return request.sent_at <= self.last and (request.answered_at or math.inf) >= self.first
 
 
@@ -49,7 +49,7 @@ class Gap:
 
     @classmethod
     def read(cls, event_id: str, details: Mapping[str, Any]) -> Self:
-        """From the row's details."""
+        """Read it from the row's details."""
         first, last = (
             _seconds(details.get(name), default) for name, default in (("first_at", -math.inf), ("last_at", math.inf))
         )
@@ -153,7 +153,7 @@ def _find_invented(
 
 
 def _is_stored(request: Request, stored: Stored) -> bool:
-    """Whether what became of the caller is on record."""
+    """Return whether what became of the caller is on record."""
     return any(
         (request.stored_as, event_type) in stored for event_type in request.possible if event_type.startswith("auth.")
     )
@@ -177,5 +177,5 @@ def _clock(seconds: float) -> str:
 
 
 def count_outcomes(requests: Iterable[Request]) -> Counter[str]:
-    """How many requests came to what."""
+    """Count the requests by how they ended."""
     return Counter(request.outcome for request in requests)

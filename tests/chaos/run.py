@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from services.local.stack.signing_key import SigningKey
+from services.cli.signing_key import SigningKey
 from tests.chaos.disk import SpoolDisk
 from tests.chaos.evidence import read_evidence, settle
 from tests.chaos.faults import Fault, make_schedule
@@ -60,7 +60,7 @@ class Report:
     broken: list[Broken] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         file.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.cli import database
-from services.shared.sealed_log import broken as audit
+from services.shared.sealed_log import block as audit
 from services.shared.sealed_log.kept import read_kept
 from services.shared.sealed_log.key_file import read_verifiers
 from services.shared.sealed_log.verification import Verification

@@ -36,7 +36,7 @@ ALWAYS = Window(0.0, 1000.0)
 
 
 def gap(count: int, first: float, last: float, **more: Any) -> Gap:
-    """A gap row as the writer makes it, with its times as the database gives them back."""
+    """Return a gap row as the writer makes it, with its times as the database gives them back."""
     first_at, last_at = (datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in (first, last))
     return Gap.read("gap", {"count": count, "first_at": first_at, "last_at": last_at, **more})
 
@@ -50,18 +50,18 @@ def judged(
     gaps: tuple[Gap, ...] = (DENIED_GAP,),
     blocked: Window = ALWAYS,
 ) -> Judgement:
-    """The judgement about these requests, or about all."""
+    """Return the judgement about these requests, or about all."""
     by_trace = {request.trace_id: request for request in requests or REQUESTS}
     return judge(by_trace, stored, gaps, blocked=[blocked], database_seconds=1.0)
 
 
 def found(judgement: Judgement) -> list[str]:
-    """What it says was broken."""
+    """Return what it says was broken."""
     return [broken.what for broken in judgement.broken]
 
 
 def without(*keys: tuple[str, str]) -> dict[tuple[str, str], int]:
-    """What is stored, but for these."""
+    """Return what is stored, but for these."""
     return {key: count for key, count in STORED.items() if key not in keys}
 
 

@@ -20,14 +20,14 @@ async def table(conn: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def order(cuts: Cuts, cut: Order) -> "asyncio.Task[bool]":
-    """The cut, waiting for its message."""
+    """Return the cut, waiting for its message."""
     task = asyncio.create_task(cuts.make(cut, seconds=10))
     await asyncio.sleep(0)
     return task
 
 
 async def write_in_block(client: asyncpg.Connection, insert: PreparedStatement) -> None:
-    """The insert within a transaction block."""
+    """Run the insert within a transaction block."""
     async with client.transaction():
         await insert.fetch(1)
 

@@ -33,7 +33,7 @@ def test_no_kill_tears_a_trace(tmp_path: Path) -> None:
 
 
 def step(span_id: str, parent: str | None, kind: str, state: str | None = None) -> dict[str, Any]:
-    """As the timeline gives it."""
+    """Return a span as the timeline does."""
     return {"span_id": span_id, "parent_span_id": parent, "kind": kind, "state": state, "entity_id": "1"}
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.local.stack import ports
 from services.shared.server import serve
 from tests.chaos.judgement import Broken
 from tests.chaos.trace_stack import API, TENANT, VICTIMS, TraceStack, open_trace_stack
 from tests.chaos.trace_traffic import SENDERS, Sink, Traffic
+from tests.support.processes import free_ports
 
 TRACES_A_KILL = 250
 FEWEST_KILLS = 2
@@ -50,7 +50,7 @@ class TraceReport:
     broken: list[Broken] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
         file.write_bytes(orjson.dumps(asdict(self), option=options))
 
@@ -62,7 +62,7 @@ async def run_traces(root: Path, *, count: int, seed: int, say: Say) -> TraceRep
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     sink = Sink(random.Random(f"{seed}/sink"))
-    sink_port = ports.free_ports(["sink"])["sink"]
+    sink_port = free_ports(["sink"])["sink"]
     # So many readings a device that most of them open or close an alert.
     devices = SENDERS * max(1, min(count // (8 * SENDERS), 25))
     say("starting a server and five services")
@@ -142,7 +142,7 @@ async def _judge(connection: asyncpg.Connection, traffic: Traffic, sink: Sink, r
 
 
 def find_faults(steps: Sequence[Mapping[str, Any]], taken: int, spans: set[str]) -> Iterator[str]:
-    """What is wrong with an acknowledged trace. taken: its webhooks that the receiver took; spans: of all it got."""
+    """Yield the faults of an answered trace. taken: its webhooks that the receiver took; spans: all of its spans."""
     kinds = {step["span_id"]: step["kind"] for step in steps}
     counted = Counter(kinds.values())
     for kind in ("request", "reading"):

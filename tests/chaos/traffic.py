@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from services.local.stack.signing_key import SigningKey
+from services.cli.signing_key import SigningKey
 from tests.chaos.journal import FORBIDDEN, READ, Journal, draw_trace_id
 from tests.chaos.stack import TENANT
 
@@ -69,7 +69,7 @@ class Caller:
     async def send(
         self, act: str, *, method: str, path: str, token: str | None, body: Mapping[str, Any] | None = None
     ) -> httpx.Response | None:
-        """The whole answer; None when there was none."""
+        """Return the whole answer; None when there was none."""
         trace_id = draw_trace_id(self.randomness)
         headers = {"X-Trace-ID": trace_id, "X-Forwarded-For": _address(self.randomness)}
         if token is not None:
@@ -85,7 +85,7 @@ class Caller:
         return answer
 
     async def log_in(self) -> None:
-        """One attempt, good or bad."""
+        """Make one attempt, good or bad."""
         act = self.randomness.choice((READ, READ, READ, FORBIDDEN, *self.tokens.bad))
         if act == FORBIDDEN:
             await self.send(act, method="DELETE", path="/api/v1/rules/1", token=self.tokens.viewer)
@@ -97,7 +97,7 @@ class Caller:
     async def change(
         self, entity: str, *, method: str, place: str = "", body: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """What the API answered to a change it made; None when it made none or did not say."""
+        """Return what the API answered to a change it made; None when it made none or did not say."""
         act = f"config.{entity}_" + {"POST": "created", "PATCH": "updated", "DELETE": "deleted"}[method]
         path = f"/api/v1/{_PATHS[entity]}{place}"
         answer = await self.send(act, method=method, path=path, token=self.tokens.admin, body=body)

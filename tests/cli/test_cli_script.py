@@ -47,7 +47,7 @@ def run(script: Path, *arguments: str, cwd: Path | str = "/", **settings: str) -
 
 
 def fake_python(directory: Path, body: str) -> str:
-    """A python3 of another kind."""
+    """Return a python3 of another kind."""
     fake = directory / "python3"
     fake.write_text(f"#!/bin/sh\n{body}\n")
     fake.chmod(0o755)

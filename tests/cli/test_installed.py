@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.migrator import ROOT
 
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "services", "exporter", "migrations", "sql")
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "services", "exporter", "migrations", "sql")
 
 
 def installed(directory: Path) -> Path:
@@ -45,9 +45,14 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     [packages] = made.glob("lib/python3*/site-packages")
     for name in ("services", "exporter", "migrations"):
         kept = {path.relative_to(ROOT) for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".sql")}
+        assert len(kept) > 10
         assert {path for path in kept if not (packages / path).exists()} == set()
     layer = {path.relative_to(ROOT / "sql") for path in (ROOT / "sql").rglob("*.sql")}
+    assert len(layer) > 300
     assert {path.relative_to(packages / "migrations/sql") for path in packages.glob("migrations/sql/**/*.sql")} == layer
+    [about] = packages.glob("pulse_fleet_alerting-*.dist-info")
+    assert "\nLicense-Expression: Apache-2.0\n" in (about / "METADATA").read_text()
+    assert (about / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     for other in ("tests", "benchmarks", "deploy", "sql"):
         assert not (packages / other).exists()
 
@@ -78,3 +83,4 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     assert (tmp_path / ".local" / "state" / "pulse").exists() or not (packages / ".pulse").exists()
     assert run("pulse", "test", status=1) == "pulse: an installed Pulse has no tests: run this in a checkout\n"
     assert "no benchmarks: run this in a checkout" in run("pulse", "bench", "http", status=1)
+    assert "no chaos runs: run this in a checkout" in run("pulse", "chaos", "audit", "--minutes", "1", status=1)

@@ -90,14 +90,14 @@ def api(request: pytest.FixtureRequest) -> Api:
 
 
 async def stored(conn: asyncpg.Connection, channel_id: int) -> dict[str, Any]:
-    """A channel's configuration as it is in the table."""
+    """Return a channel's configuration as it is in the table."""
     query = "select config from notification_channels where channel_id = $1"
     config: dict[str, Any] = orjson.loads(await conn.fetchval(query, channel_id))
     return config
 
 
 async def make(api: Api, kind: str, config: dict[str, Any], name: str = "c") -> dict[str, Any]:
-    """A channel through the API."""
+    """Return a channel through the API."""
     made: dict[str, Any] = await api.make("/api/v1/channels", {"name": name, "kind": kind, "config": config})
     return made
 
@@ -496,11 +496,11 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     assert "`pulse secrets init` makes one" in (await secrets("encrypt", file))[1]
     assert (await secrets("init", file))[0] == 0
     made = file.read_text()
-    assert "stays as it is" in (await secrets("init", file))[1]
+    assert "is unchanged" in (await secrets("init", file))[1]
     assert file.read_text() == made
     status, said = await secrets("encrypt", file)
-    assert (status, "8 channels seen, 8 sealed" in said) == (0, True), said
-    assert "8 channels seen, 0 sealed" in (await secrets("encrypt", file))[1]
+    assert (status, "8 channels read, 8 sealed" in said) == (0, True), said
+    assert "8 channels read, 0 sealed" in (await secrets("encrypt", file))[1]
     first, opened = await channels_of(conn, file)
     assert (len(first), "plain" in first, opened) == (1, False, [*CONFIGS.values()] * 2)
     assert (await conn.fetchval(metric), await conn.fetch(public)) == (0, before)

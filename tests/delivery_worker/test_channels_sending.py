@@ -9,16 +9,16 @@ import httpx
 import orjson
 import pytest
 
-from services.delivery_worker.channels import CHANNELS
+from services.delivery_worker import channels
 from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, Outcome, Refused, Retry, Unknown
 from services.shared import tracing
+from services.shared.channels import KINDS
 from services.shared.http_client import traced_client
 from tests.support.notifications import KEY, notification
 from tests.support.receiver import Receiver
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1u"
 ROUTING_KEY = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY32"
-KINDS = ("webhook", "slack", "teams", "pagerduty")
 
 
 def config_of(kind: str, url: str) -> dict[str, Any]:
@@ -29,11 +29,12 @@ def config_of(kind: str, url: str) -> dict[str, Any]:
 async def send(
     kind: str, config: Mapping[str, Any], *, client: httpx.AsyncClient | None = None, allow_private: bool = True
 ) -> Outcome:
-    """One attempt, with a client of its own unless one is given."""
+    """Return one attempt, with a client of its own unless one is given."""
     if client is None:
         async with traced_client(allow_private=allow_private, timeout_seconds=5) as own:
             return await send(kind, config, client=own, allow_private=allow_private)
-    return await CHANNELS[kind](
+    return await channels.send(
+        kind,
         client,
         config,
         notification(),

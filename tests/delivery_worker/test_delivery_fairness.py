@@ -53,7 +53,7 @@ async def hang(conn: asyncpg.Connection, rows: list[asyncpg.Record], outcome: st
 
 
 async def lane(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """The one channel's pause, in seconds from now, and what is known of it."""
+    """Return the one channel's pause, in seconds from now, and what is known of it."""
     return await conn.fetchrow(
         "select extract(epoch from paused_until - now())::float8 as seconds, hangs, limits from delivery.lanes"
     )
@@ -283,7 +283,7 @@ async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Conne
 
 
 async def delivered(conn: asyncpg.Connection, numbers: list[int]) -> bool:
-    """Whether these jobs, as far as they exist, were delivered."""
+    """Return whether these jobs, as far as they exist, were delivered."""
     query = "select bool_and(state = 'delivered') from notification_jobs where job_id = any ($1)"
     return bool(await conn.fetchval(query, numbers))
 

@@ -27,13 +27,13 @@ URL = "postgresql://unused"
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:
-    """A webhook channel to the receiver."""
+    """Return a webhook channel to the receiver."""
     told = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
     return await seed.channel(conn, name, config=orjson.dumps(told).decode())
 
 
 async def settled(conn: asyncpg.Connection, *wanted: str) -> bool:
-    """Whether every job is in one of these states."""
+    """Return whether every job is in one of these states."""
     return set((await states(conn)).values()) <= set(wanted)
 
 

@@ -163,7 +163,7 @@ async def operator(role_url: RoleUrl) -> AsyncIterator[asyncpg.Connection]:
 
 
 def query_of(section: str) -> str:
-    """The one query of a section that has one."""
+    """Return the one query of a section that has one."""
     (query,) = sections()[section].queries
     return query
 
@@ -236,7 +236,7 @@ class Jam:
 
 @asynccontextmanager
 async def jam(url: str, operator: asyncpg.Connection) -> AsyncIterator[Jam]:
-    """A jam that is there, seen by the operator."""
+    """Yield a jam that is there, seen by the operator."""
     made = Jam(url)
     try:
         await made.begin()

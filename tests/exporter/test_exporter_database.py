@@ -74,7 +74,7 @@ class Relay:
 
 @asynccontextmanager
 async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, Relay]]:
-    """A relay and the URL by which the exporter's role reaches the database through it."""
+    """Yield a relay and the URL by which the exporter's role reaches the database through it."""
     relay = Relay(server)
     listener = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
@@ -87,7 +87,7 @@ async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, Re
 
 @asynccontextmanager
 async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
-    """While it lasts, the view `gate` waits; reads of public.counted are counted by the server."""
+    """Make the view `gate` wait while the context lasts; the server counts the reads of public.counted."""
     await conn.execute("create table public.counted (n integer); grant select on public.counted to pulse_owner")
     await as_owner(
         conn,
@@ -104,7 +104,7 @@ async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def waiting_at_gate(conn: asyncpg.Connection) -> bool:
-    """Whether somebody waits for the gate to open."""
+    """Return whether somebody waits for the gate to open."""
     query = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
     return bool(await conn.fetchval(query))
 
@@ -147,7 +147,7 @@ async def test_a_lost_connection_costs_no_scrape(conn: asyncpg.Connection, role_
         await until(lambda: conn.fetchval(f"select not exists (select {SESSIONS})"))
         found = await scraper.scrape()
         assert found.value("pulse_exporter_up") == 1
-        assert all(found.views().values())
+        assert set(found.views().values()) == {True}
         assert await conn.fetchval(f"select pid {SESSIONS}") != first
 
 
@@ -250,7 +250,7 @@ async def test_a_scraper_that_leaves_does_not_end_the_pass_of_the_others(
         assert (found.value("pulse_exporter_up"), found.views(), found.value("pulse_queue_depth")) == (0, {}, None)
         assert found.value("process_open_fds") is not None
         await conn.execute("select pg_advisory_unlock($1)", GATE)
-        assert all((await scraper.scrape()).views().values())
+        assert set((await scraper.scrape()).views().values()) == {True}
 
 
 async def test_a_joined_pass_cannot_hold_an_impatient_scraper(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
@@ -276,7 +276,7 @@ async def test_a_hasty_scraper_cannot_shorten_the_pass_of_a_patient_one(
             patient = asyncio.create_task(scraper.scrape())
             assert (await hasty).value("pulse_exporter_up") == 0
         found = await patient
-        assert all(found.views().values())
+        assert set(found.views().values()) == {True}
         assert (found.value("pulse_gate"), scraper.process.counters["passes"]) == (1, 2)
 
 
@@ -338,7 +338,7 @@ async def test_without_prepared_statements(conn: asyncpg.Connection, role_url: R
     await as_owner(conn, counting)
     async with exporting(role_url("pulse_exporter"), statement_cache_size=0) as scraper:
         for found in [await scraper.scrape() for _ in range(3)]:
-            assert all(found.views().values())
+            assert set(found.views().values()) == {True}
             assert found.value("pulse_prepared") == 0
 
 

@@ -107,7 +107,7 @@ async def test_batches_wait_while_the_api_is_away_and_go_in_order() -> None:
         assert request.headers["authorization"] == "Bearer t"
         return httpx.Response(status, json={"refused": []})
 
-    sender = fleet.Sender(token="t", turns=iter(()), share=1)
+    sender = fleet.ReadingSender(token="t", turns=iter(()), share=1)
     sender.unsent = [[{"device_id": name}] for name in ("a", "b", "refused", "c")]
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://api") as client:
         for _ in range(3):

@@ -30,7 +30,7 @@ def roster(tmp_path: Path, client: httpx.AsyncClient) -> Roster:
 
 
 async def environment(spec: Spec) -> Mapping[str, str]:
-    """Of the process that the spec starts."""
+    """Return the environment of the process that the spec starts."""
     return (await spec.command()).env
 
 
@@ -48,6 +48,20 @@ def test_ports_are_those_of_the_settings() -> None:
     assert Ports(9000)[SINK] == 9007
     assert Ports(9000, "0.0.0.0").url("ui_iot") == "http://127.0.0.1:9001"
     assert Ports(9000, "::1").url("ui_iot") == "http://[::1]:9001"
+
+
+async def test_api_processes_share_a_port_and_no_metrics_port(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    ports = Ports(9000, ui_processes=3)
+    roster = Roster(Home(tmp_path), ports, client, embedded=True)
+    names = ["ui_iot", "ui_iot-2", "ui_iot-3"]
+    specs = [roster.service(name, database_url=URL, demo=False) for name in names]
+    environments = [await environment(spec) for spec in specs]
+    assert {(env["PULSE_PORT"], env["PULSE_REUSE_PORT"]) for env in environments} == {("9001", "true")}
+    assert [env["PULSE_METRICS_PORT"] for env in environments] == ["9011", "9012", "9013"]
+    targets = orjson.loads(environments[0]["PULSE_HEALTH_TARGETS"])
+    assert [targets[name] for name in names] == [f"http://127.0.0.1:901{number}" for number in (1, 2, 3)]
+    assert set(targets) == {*SERVICES, *names}
+    assert "PULSE_REUSE_PORT" not in await environment(roster.service("dispatcher", database_url=URL, demo=False))
 
 
 async def test_the_stop_takes_at_most_ten_seconds_even_when_everything_hangs(roster: Roster, tmp_path: Path) -> None:
@@ -68,7 +82,6 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
 ) -> None:
     """What the caller set is passed on, except what only migrations need and what clients of Postgres obey."""
     monkeypatch.setenv("PULSE_LOG_LEVEL", "DEBUG")
-    monkeypatch.setenv("PULSE_UI_WORKERS", "2")
     monkeypatch.setenv("PULSE_PORT", "1")
     monkeypatch.setenv("PULSE_MIGRATION_URL", "postgresql://postgres:secret@db/pulse")
     monkeypatch.setenv("PULSE_APP_PASSWORD", "secret")
@@ -76,7 +89,6 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
     env = await environment(roster.service("dispatcher", database_url=URL, demo=False))
     assert (env["PULSE_DATABASE_URL"], env["PULSE_PORT"], env["PULSE_LOG_LEVEL"]) == (URL, "8083", "DEBUG")
     assert not {"PULSE_MIGRATION_URL", "PULSE_APP_PASSWORD", "PGTZ", "PULSE_ALLOW_PRIVATE_DESTINATIONS"} & set(env)
-    assert (await environment(roster.service("ui_iot", database_url=URL, demo=False)))["PULSE_UI_WORKERS"] == "2"
     targets = orjson.loads(env["PULSE_HEALTH_TARGETS"])
     assert targets["exporter"] == "http://127.0.0.1:8086"
     assert "secret" not in str((await roster.sink(secret="whsec_x").command()).argv)

@@ -40,9 +40,13 @@ def has_restarted(stack: RunningStack, name: str) -> bool:
 @pytest.mark.slow
 def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> None:
     """Each process killed in turn, then the supervisor itself, then a clean stop."""
+    stack.arguments = ("--no-demo", "--ui-processes", "2")
     stack.start()
     before = stack.until_ready()
-    assert set(before) == {"postgres", *SERVICES}
+    assert set(before) == {"postgres", *SERVICES, "ui_iot-2"}
+    assert before["ui_iot-2"]["port"] == before["ui_iot"]["port"]
+    for metrics_port in (stack.port_base + 11, stack.port_base + 12):
+        assert httpx.get(f"http://127.0.0.1:{metrics_port}/readyz").status_code == 200
     assert {name: before[name]["port"] for name in SERVICES} == {
         name: stack.port_base + number for number, name in enumerate(SERVICES, start=1)
     }

@@ -112,7 +112,7 @@ def session(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def faults(session: psycopg.Connection[Any]) -> list[str]:
-    """What differs, as pulse_owner sees it."""
+    """Return what differs, as pulse_owner sees it."""
     with session.transaction():
         session.execute(f"set local role {RoleNames().owner}".encode())
         row = session.execute(RECORDED).fetchone()
@@ -355,7 +355,7 @@ def test_an_altered_part_of_a_table_is_named_until_it_is_back(
 
 
 def head(session: psycopg.Connection[Any]) -> str:
-    """The revision of the tables."""
+    """Return the revision of the tables."""
     row = session.execute("select version_num from alembic_version").fetchone()
     assert row is not None
     return str(row[0])

@@ -18,7 +18,7 @@ from tests.support.wait import until
 
 
 async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int | None]]:
-    """One pass; outcome and step of each escalation handled."""
+    """Return one pass; outcome and step of each escalation handled."""
     rows = await conn.fetch("select outcome, step_number from ops.run_escalations($1)", limit)
     return [(row["outcome"], row["step_number"]) for row in rows]
 
@@ -101,7 +101,7 @@ async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncp
     assert (audited["source_service"], audited["actor_id"]) == ("ops_worker", "ops_worker")
     assert audited["severity"] == "warning"
     assert (audited["step"], audited["next_step"]) == ("1", "2")
-    assert audited["message"] == f"Alert {alert_id} is still open: escalation step 1 tells channel team."
+    assert audited["message"] == f"Alert {alert_id} is still open: escalation step 1 notifies channel team."
 
 
 async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncpg.Connection) -> None:

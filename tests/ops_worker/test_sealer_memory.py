@@ -10,13 +10,14 @@ import orjson
 import pytest
 
 from services.ops_worker.main import make_sealer as make_sealer_of_settings
+from services.ops_worker.sealing.consistency import is_consistent, needed_nodes
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared import db
-from services.shared.sealed_log import appending
-from services.shared.sealed_log.consistency import is_consistent, needed_nodes
+from services.shared.sealed_log.appending import Appender
 from services.shared.sealed_log.entry import Extent
 from services.shared.sealed_log.kept import find_garbage
-from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile, parse_unchecked
+from services.shared.sealed_log.memory import Memory, MemoryFault, MemoryFile
+from services.shared.sealed_log.note import parse_unchecked
 from services.shared.sealed_log.tree import Frontier, leaf_hash, root_of
 from services.shared.settings import OpsSettings
 from tests.support.audit_program import Pulse
@@ -239,7 +240,7 @@ async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     pending = log.sealer.keys.memory.read().pending
@@ -304,7 +305,7 @@ async def test_pending_rows_that_changed_are_an_alarm(log: SealedLog, monkeypatc
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(appending, "append_intent", crash)
+        patched.setattr(Appender, "append_intent", crash)
         with pytest.raises(Crash):
             await log.sealer.seal(log.writer)
     await log.conn.execute("set session_replication_role = replica")
@@ -371,7 +372,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
     # A person goes on: a new key, and then what it cannot sign for is declared lost.
     await only("mark", ".pub", ".head", "anchors")
     await log.conn.execute("set session_replication_role = origin")
-    assert "go on with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
+    assert "continue with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
     await restart(log)
     await refuses(log, "had 4 blocks and has 0")
     await pulse("declare-loss", "--reason", "key and tables are gone", "--at", "0")
@@ -436,8 +437,8 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
         audit_anchor_dir=log.checkpoints,
     )
     sealer = make_sealer_of_settings(settings)
-    assert sealer.seen is not None
-    assert sealer.seen.tree_size == 4
+    assert sealer.history.seen is not None
+    assert sealer.history.seen.tree_size == 4
     shown = sealer.status.as_dict()["anchor_faults"]
     for words in ("01-03.log is empty", "01-04.log holds something that is no", "4711 blocks that is not ours"):
         assert words in shown

@@ -25,12 +25,12 @@ def sealer(tmp_path: Path) -> Sealer:
 
 
 def make_sealer(path: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
-    """A sealer; those of one path share a key."""
+    """Return a sealer; those of one path share a key."""
     return Sealer(holder, KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=10.0)
 
 
 async def write(conn: asyncpg.Connection, count: int = 1, *, timestamp: str = "now") -> None:
-    """So many events in one transaction."""
+    """Write so many events in one transaction."""
     await conn.execute(
         "select audit.write(array(select audit.event('acme', 'alert.opened', p_entity_id => n::text,"
         f" p_timestamp => '{timestamp}'::timestamptz, p_details => jsonb_build_object('n', n))"

@@ -126,7 +126,7 @@ async def test_who_acts_and_why_are_asked_for(
 ) -> None:
     """And a trace id is one or is refused."""
     with pytest.raises(
-        asyncpg.PostgresError, match=r"say who acts and why|32 lower-case hex digits|still to come"
+        asyncpg.PostgresError, match=r"actor and reason are required|32 lower-case hex digits|in the future"
     ) as caught:
         await conn.execute("select audit.act($1, $2, trace_id => $3)", actor, reason, trace_id)
     assert caught.value.sqlstate == "PU422"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.shared import db
 from services.shared.audit import AuditEvent
 from services.shared.audit_writer.aggregation import MOST_MEMBERS, Flood
-from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.ledger import EventLedger
 from services.shared.audit_writer.line import read_line
 from tests.support.stepped_clock import Clock
 from tests.support.trail import open_trail
@@ -23,15 +23,15 @@ REASONS = ("expired", "invalid_token", "rate_limited")
 
 
 def refusal(address: str | None, reason: str = "expired", account: str | None = None) -> AuditEvent:
-    """A refused request."""
+    """Return a refused request."""
     kind = "auth.rate_limited" if reason == "rate_limited" else "auth.login_failure"
     details = {"reason": reason} if account is None else {"reason": reason, "account": account}
     return AuditEvent(event_type=kind, message="m", ip_address=address, details=details)
 
 
-def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: Ledger | None = None) -> Flood:
-    """A flood control with windows of ten seconds."""
-    account = (ledger or Ledger(None, "ui_iot")).accounts["aggregated"]
+def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: EventLedger | None = None) -> Flood:
+    """Return a flood control with windows of ten seconds."""
+    account = (ledger or EventLedger(None, "ui_iot")).accounts["aggregated"]
     return Flood(
         rows=rows,
         seconds=10.0,
@@ -120,7 +120,7 @@ def test_zero_turns_it_off() -> None:
 @settings(max_examples=100, deadline=None)
 def test_every_refusal_is_a_row_or_in_exactly_one_count(seed: int, most_keys: int) -> None:
     """Whatever the order, the times and the evictions: single rows plus counts are what happened, by address."""
-    clock, ledger = Clock(), Ledger(None, "ui_iot")
+    clock, ledger = Clock(), EventLedger(None, "ui_iot")
     flood = make_flood(clock, rows=3, most_keys=most_keys, ledger=ledger)
     chosen = random.Random(seed)
     happened: Counter[tuple[object, object]] = Counter()

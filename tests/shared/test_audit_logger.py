@@ -20,7 +20,7 @@ from services.shared import db, tracing
 from services.shared.audit import AuditEvent, Facts, open_audit_logger
 from services.shared.audit_writer.buffer import Lane
 from services.shared.audit_writer.gaps import Losses
-from services.shared.audit_writer.ledger import Ledger
+from services.shared.audit_writer.ledger import EventLedger
 from services.shared.audit_writer.line import Line, make_line
 from services.shared.settings import UiSettings
 from tests.support.cutting_proxy import Cut, CuttingProxy
@@ -137,7 +137,7 @@ async def test_a_clean_stop_loses_nothing(app_pool: db.Pool, conn: asyncpg.Conne
 
 
 def cuts(seed: int) -> Iterator[Cut]:
-    """What happens at each commit, mostly bad."""
+    """Return what happens at each commit, mostly bad."""
     return iter(random.Random(seed).choices(("before", "after", "pass"), k=COMMITS))
 
 
@@ -346,7 +346,7 @@ async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFix
     async def fail(lines: Sequence[Line]) -> bool:
         raise AssertionError(len(lines))
 
-    accounts = Ledger(None, "ui_iot").accounts
+    accounts = EventLedger(None, "ui_iot").accounts
     losses = Losses("ui_iot", accounts["lost"], on_loss=lambda: None)
     lane = Lane("events", fail, limit=10, batch_size=10, account=accounts["events"], losses=losses)
     lane.start()

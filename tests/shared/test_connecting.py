@@ -17,7 +17,7 @@ import pytest
 from services.cli.database import StackSettings
 from services.shared import db
 from services.shared.connecting.connector import Connector
-from services.shared.connecting.faults import ends_by_itself, is_rebuilt
+from services.shared.connecting.faults import UnsafeDatabase, ends_by_itself, is_rebuilt
 from services.shared.settings import ExporterSettings, UiSettings
 from tests.support.api_client import open_api
 from tests.support.migrator import Migrator
@@ -153,7 +153,7 @@ async def test_a_bad_url_ends_processes_and_commands_with_status_2(app_url: str)
 
 
 def connector(url: str, *, attrs: str = "any") -> Connector:
-    """One that takes what comes."""
+    """Return one that takes what comes."""
     return Connector(url, application_name="t", default_attrs=lambda _: attrs, pooled=False)
 
 
@@ -224,7 +224,7 @@ async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: 
 
 
 async def answers(api: Any, status: int, text: str = "") -> bool:
-    """Whether a page of devices is answered so; what is not a success must be 503."""
+    """Return whether a page of devices is answered so; what is not a success must be 503."""
     response = await api.call("GET", "/api/v1/devices")
     assert response.status_code in (200, 503), response.text
     return response.status_code == status and text in response.text
@@ -288,7 +288,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
         await node.execute("select pg_reload_conf()")
 
         async def encrypted(query: str) -> bool | None:
-            """Whether the session is encrypted; None when there is none, for services and libpq alike."""
+            """Return whether the session is encrypted; None when there is none, for services and libpq alike."""
             url = f"postgresql://me@localhost:{node.port}/postgres?hostaddr=127.0.0.1&{query}"
             query_ssl = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
             try:
@@ -337,7 +337,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
 
 
 def make_certificates(openssl: str, directory: Path) -> tuple[Path, Path, Path]:
-    """An authority's certificate, and key and certificate of localhost that it signed."""
+    """Return an authority's certificate, and key and certificate of localhost that it signed."""
     ca, ca_key, key, crt, request = (directory / name for name in ("ca.pem", "ca.key", "s.key", "s.crt", "s.csr"))
 
     def run(*arguments: object) -> None:
@@ -353,7 +353,7 @@ def make_certificates(openssl: str, directory: Path) -> tuple[Path, Path, Path]:
 
 
 def refusal(state: str) -> asyncpg.PostgresError:
-    """An error as asyncpg makes it of what a server says."""
+    """Return an error as asyncpg makes it of what a server says."""
     made: asyncpg.PostgresError = asyncpg.PostgresError.new({"S": "ERROR", "V": "ERROR", "C": state, "M": "no"})
     return made
 
@@ -382,7 +382,7 @@ def test_an_outage_is_decided_once(states: list[str], said: str | None) -> None:
 def test_a_start_waits_for_what_ends_by_itself() -> None:
     waits = ["53300", "53100", "57P03", "57014", "08006", "25006"]
     assert [state for state in [*waits, "28P01", "28000", "3D000", "42501"] if ends_by_itself(refusal(state))] == waits
-    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), db.UnsafeDatabase("x"))] == [
+    assert [ends_by_itself(error) for error in (OSError(), db.WrongServer("x"), UnsafeDatabase("x"))] == [
         True,
         True,
         False,

@@ -122,14 +122,14 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 async def test_the_file_anchor_appends_and_finds_its_newest(tmp_path: Path, cut: int) -> None:
     """Also after a crash in the middle of a write."""
     anchor = FileAnchor(tmp_path / "checkpoints")
-    assert next(anchor.newest_first(), None) is None
+    assert list(anchor.newest_of_each_day()) == []
     notes = [KEY.sign(Checkpoint("pulse.test/audit", n, bytes(32), n, CHECKPOINT.signed_at).text()) for n in (1, 2)]
     for note in notes:
         await anchor.keep(note)
-    assert next(anchor.newest_first()) == notes[1]
+    assert [note for _, note in anchor.newest_of_each_day()] == [notes[1]]
     (file,) = (tmp_path / "checkpoints").iterdir()
     with file.open("a") as torn:
         torn.write(notes[0][:cut])
-    assert next(anchor.newest_first()) == notes[1]
+    assert [note for _, note in anchor.newest_of_each_day()] == [notes[1]]
     await anchor.keep(notes[0])
     assert split_notes(file.read_text()) == [*notes, notes[0]]

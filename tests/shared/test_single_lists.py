@@ -47,7 +47,7 @@ def test_there_is_no_further_list_of_reasons() -> None:
         return sum(f'"{reason}"' in text or f"'{reason}'" in text for reason in AUTH_FAILURE_REASONS)
 
     found = {name for name, text in sources().items() if count(text) > FEW_REASONS}
-    assert found == {"services/shared/metrics.py", "sql/10_audit/auth_failure_reasons.sql"}
+    assert found == {"services/shared/metrics.py", "sql/10_audit/write/auth_failure_reasons.sql"}
 
 
 def test_there_is_no_further_pattern_of_tenant_ids() -> None:

@@ -1,7 +1,6 @@
 """What every HTTP server does before its application: headers, Host, probes, framing, certificates, closed pages."""
 
 import asyncio
-import base64
 import hashlib
 import os
 import re
@@ -20,7 +19,6 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, serve, serve_process, status_app
 from services.shared.settings import EvaluatorSettings, UiSettings
 from services.shared.web import BadCertificate, Hosts, ServerTls, headers_for
-from services.ui_iot.app import create_api
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.refusals import Refusal
 from tests.support import seed
@@ -45,7 +43,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def listening(api: Api) -> AsyncIterator[int]:
-    """The application over sockets; its port."""
+    """Yield the application over sockets; its port."""
     stop, port = asyncio.Event(), free_port()
     server = asyncio.create_task(serve(api.app, host="127.0.0.1", port=port, stop=stop))
     try:
@@ -71,7 +69,7 @@ def headers_of(answer: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def assert_secured(headers: list[tuple[bytes, bytes]], *, scheme: str = "http") -> None:
-    """Every header once, with its value; the policy and the cache control of an answer of its own apart."""
+    """Check every header and its value, but for the policy and the cache control of an answer that has its own."""
     for name, value in headers_for(scheme):
         found = [each for given, each in headers if given == name]
         assert len(found) == 1, (name, headers)
@@ -255,24 +253,34 @@ async def test_an_encoded_path_is_no_probe(api: Api, conn: asyncpg.Connection) -
     assert (await api.client.get("/livez?x=%6C")).status_code == 200
 
 
-async def test_the_page_of_the_documentation_works_offline(api: Api) -> None:
+async def test_the_documentation_needs_nothing_but_this_server(api: Api) -> None:
+    """The page, every file that it names and the document load without a token, and the policy admits them only."""
     response = await api.client.get("/docs")
     page, policy = response.text, response.headers["content-security-policy"]
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
-    assert f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
-    assert "unsafe" not in policy
-    assert re.findall(r"<(?:script|link|img|iframe|form|object)\b|\bsrc=|\bstyle=|\son\w+=|url\(|@import", page) == []
-    assert set(re.findall(r"href='([^']*)'", page)) == {"/openapi.json"}
-    for path, methods in create_api(api.backend).openapi()["paths"].items():
-        assert page.count(f"<code>{path}</code>") >= len(methods)
-    assert "X-Trace-ID" in page
+    assert (response.headers["cache-control"], "unsafe" in policy) == ("no-store", False)
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert re.findall(r"<style\b|\bstyle=|\son\w+=|<script(?! src=)|url\(|@import|//", page) == []
+    named = {*re.findall(r'(?:src|href)="([^"]*)"', page)} - {"data:,"}
+    assert {address.partition("?")[0] for address in named} == {
+        f"docs/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
+    }
+    for address in named:
+        asset = await api.client.get(f"/{address}")
+        assert asset.status_code == 200
+        assert asset.headers["content-type"].startswith("text/css" if ".css" in address else "text/javascript")
+        assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert address.endswith(f"?v={hashlib.sha256(asset.content).hexdigest()[:16]}")
+        assert (await api.client.head(f"/{address}")).status_code == 200
+    start = await api.client.get("/docs/start.js")
+    [document] = re.findall(r'url: "([^"]*)"', start.text)
+    assert (await api.client.get(f"/{document}")).json()["openapi"].startswith("3.")
 
 
 async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     async with open_api(app_url, serve_docs=False, serve_metrics=False) as api:
-        for path in ("/docs", "/openapi.json", "/metrics", "/redoc"):
+        for path in ("/docs", "/docs/start.js", "/openapi.json", "/metrics", "/redoc"):
             assert_problem(await api.call("GET", path), 404)
             assert (await api.client.get(path)).status_code in (401, 404)
         assert (await api.client.get("/readyz")).status_code == 200
@@ -288,7 +296,7 @@ async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: async
 
 @asynccontextmanager
 async def running(process: Process) -> AsyncIterator[None]:
-    """A process that serves nothing but its status."""
+    """Yield a process that serves nothing but its status."""
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, status_app(process), stop=stop))
     try:
@@ -347,7 +355,7 @@ async def test_https_of_a_trusted_proxy_counts_and_nobody_elses(app_url: str, co
 
 
 async def certificate_of(port: int, ca: PrivateCa, name: str = "localhost") -> tuple[bytes, asyncio.StreamWriter]:
-    """The certificate that a new connection is shown, and the connection."""
+    """Return the certificate that a new connection is shown, and the connection."""
     context = ssl.create_default_context(cafile=ca.file)
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)

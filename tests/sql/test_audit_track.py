@@ -121,8 +121,8 @@ async def test_our_own_tables_can_be_tracked_otherwise(conn: asyncpg.Connection,
         ("gauge", ", only_columns => '{}'", r"only_columns names no column"),
         ("gauge", ", redact => array['id']", r"id of public\.gauge cannot be redacted: it names the row"),
         ("gauge", ", redact => array['tenant_id']", r"tenant_id of public\.gauge cannot be redacted"),
-        ("gauge", ", entity => 'rule'", r"the rows of another table are called 'rule'"),
-        ("gauge", ", entity => ''", r"the rows of another table are called ''"),
+        ("gauge", ", entity => 'rule'", r"entity 'rule' is empty or names the rows of another table"),
+        ("gauge", ", entity => ''", r"entity '' is empty or names the rows of another table"),
     ],
 )
 async def test_what_cannot_be_tracked_is_refused(

@@ -184,6 +184,7 @@ def test_roles_restored_without_comments_are_adopted(embedded: EmbeddedPostgres)
     assert Migrator(embedded.url(database="staging")).upgrade().startswith("nothing to do")
     with connect(embedded.url()) as session:
         rows = session.execute(ROLES.encode(), ["pulse\\_%"]).fetchall()
+    assert len(rows) >= len(SUFFIXES)
     assert all(row[4] for row in rows)
 
 
@@ -343,6 +344,7 @@ def test_renaming_touches_roles_only() -> None:
     )
     assert names.rename("pulse_exporter_up pulse_apps my_pulse_app") == "pulse_exporter_up pulse_apps my_pulse_app"
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "sql").rglob("*.sql")}
+    assert len(texts) > 300
     assert [path for path, text in texts.items() if RoleNames().rename(text) != text] == []
     assert RoleNames("pulse_").rename("pulse_owner") == "pulse_owner"
 

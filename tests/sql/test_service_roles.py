@@ -19,8 +19,8 @@ from tests.support import seed
 
 SERVICES = Path(__file__).parents[2] / "services"
 # Calls of a routine; a select from a view has no parenthesis.
-CALL = re.compile(r"\b((?:api|audit|core|delivery|dispatcher|evaluator|ingest|ops)\.[a-z_]+)\(")
-VIEW = re.compile(r"\b(?:from|join) ((?:api|audit|ops)\.[a-z_]+)\b(?!\()")
+CALL = re.compile(r"\b((?:api|audit|core|delivery|dispatcher|evaluator|ingest|ops|trace)\.[a-z_]+)\(")
+VIEW = re.compile(r"\b(?:from|join) ((?:api|audit|ops|trace)\.[a-z_]+)\b(?!\()")
 SERVICE_ROLES = [role for role in ROLES.values() if role != "pulse_exporter"]
 WORKERS = ("pulse_evaluator", "pulse_dispatcher", "pulse_delivery")
 # The trail that auditors read over all tenants has a door of its own: `pulse audit`.
@@ -29,7 +29,7 @@ OF_AUDITORS = {"audit.read_all_events"}
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection for a block."""
+    """Yield a connection for a block."""
     connection = await asyncpg.connect(url)
     yield connection
     await connection.close()
@@ -45,6 +45,10 @@ def named(pattern: re.Pattern[str], folder: str) -> set[str]:
 async def test_each_service_may_call_what_its_code_calls(conn: asyncpg.Connection, service: str) -> None:
     """A new call needs a line in sql/92_services.sql."""
     calls = named(CALL, service) - OF_AUDITORS
+    known = await conn.fetch(
+        "select distinct n.nspname || '.' || p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+    )
+    assert calls & {row[0] for row in known}
     missing = await conn.fetch(
         "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
         " where n.nspname || '.' || p.proname = any ($1) and not has_function_privilege($2, p.oid, 'execute')"
@@ -98,6 +102,8 @@ async def test_only_delivery_gets_the_secrets_of_channels(
         async with connected(role_url(role)) as service:
             async with service.transaction():
                 await service.execute("select set_config('pulse.tenant_id', 'acme', true)")
+                if role == "pulse_ui":
+                    assert await service.fetchval("select count(*) from api.channels") == 1
                 for row in readable:
                     shown = await service.fetch(f"select v::text as line from {row['name']} v")
                     assert not [line for line in shown if "whsec_only_here" in line["line"]], row["name"]

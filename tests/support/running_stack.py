@@ -21,11 +21,11 @@ READY_SECONDS = 90.0
 
 
 def free_port_base() -> int:
-    """A port that is followed by eight free ones, below those that the kernel gives to clients."""
-    for base in range(20_000 + os.getpid() % 1000 * 10, 32_000, 10):
+    """Return a port that is followed by twelve free ones, below those that the kernel gives to clients."""
+    for base in range(20_000 + os.getpid() % 500 * 20, 32_000, 20):
         with ExitStack() as held:
             try:
-                for port in range(base + 1, base + 9):
+                for port in range(base + 1, base + 13):
                     held.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError:
                 continue
@@ -51,7 +51,7 @@ class RunningStack:
 
     @property
     def output(self) -> str:
-        """What `up` printed so far."""
+        """Output of `up` so far."""
         return (self.home / "up.txt").read_text()
 
     def start(self) -> None:
@@ -86,7 +86,7 @@ class RunningStack:
         )
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What `stack.json` says, by name; empty before the running `up` has written anything."""
+        """Return what `stack.json` says, by name; empty before the running `up` has written anything."""
         try:
             state = orjson.loads((self.home / "stack.json").read_bytes())
         except FileNotFoundError:

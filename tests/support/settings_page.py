@@ -54,7 +54,7 @@ LOCAL = """\
 
 
 def render() -> str:
-    """The page."""
+    """Return the page."""
     classes = (
         settings.Settings,
         settings.AuditSettings,
@@ -65,14 +65,13 @@ def render() -> str:
         settings.OpsSettings,
         settings.ExporterSettings,
     )
-    sections = [text for each in classes for text in (_section(each), *map(_section, _topics(each)))]
+    sections = [_section(part) for each in classes for part in (each, *_topics(each)) if _field_texts(part)]
     return "\n".join([HEAD, *sections, LOCAL])
 
 
-def _topics(each: type[settings.Settings]) -> list[type[BaseSettings]]:
+def _topics(each: type[settings.Settings]) -> list[Any]:
     """Return the classes from which a process gets the settings of one topic each."""
-    bases = [base for base in each.__bases__ if issubclass(base, BaseSettings) and base is not BaseSettings]
-    return [base for base in bases if not issubclass(base, settings.Settings)]
+    return [base for base in each.__bases__ if not issubclass(base, settings.Settings)]
 
 
 def _section(each: type[BaseSettings]) -> str:
@@ -81,7 +80,7 @@ def _section(each: type[BaseSettings]) -> str:
         title = "Every process"
     elif each in _topics(settings.Settings):
         title = "Every process: " + described.removesuffix(".")
-    elif each is settings.AuditSettings or not issubclass(each, settings.Settings):
+    elif not issubclass(each, settings.Settings):
         title = described.removesuffix(".")
     else:
         title = f"{each.service}: {described}"
@@ -106,7 +105,7 @@ def _default(each: type[BaseSettings], name: str) -> str:
 
 
 def _field_texts(each: type[BaseSettings]) -> dict[str, str]:
-    """The string below each field of a class; empty where there is none."""
+    """Return the string below each field of a class; empty where there is none."""
     source = inspect.getsourcefile(each)
     assert source is not None
     tree = ast.parse(Path(source).read_text(encoding="utf-8"))

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from services.local.postgres.server import EmbeddedPostgres
-from services.shared import db
+from services.shared.connecting.faults import UnsafeDatabase
+from services.shared.connecting.fitness import check_durability
 from tests.support.migrator import Migrator
 from tests.support.processes import Running, service
 from tests.support.wait import until
@@ -27,7 +28,7 @@ def durable() -> Iterator[EmbeddedPostgres]:
 
 
 async def said_at_exit(running: Running) -> str:
-    """Why it did not start, from its one line."""
+    """Return why it did not start, from its one line."""
     assert await running.process.wait() == 1
     await until(lambda: any(line.get("level") == "error" for line in running.lines))
     errors = [line["message"] for line in running.lines if line.get("level") == "error"]
@@ -62,7 +63,7 @@ async def test_the_fault_is_named(conn: asyncpg.Connection) -> None:
         fault = "fsync is off" if fsync == "off" else "synchronous_commit is off" if level == "off" else None
         assert await conn.fetchval("select core.durability_fault()") == fault
         if fault is None:
-            await db.check_durability(conn)
+            await check_durability(conn)
         else:
-            with pytest.raises(db.UnsafeDatabase, match=fault):
-                await db.check_durability(conn)
+            with pytest.raises(UnsafeDatabase, match=fault):
+                await check_durability(conn)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, table
 
 from services.ui_iot.http.problems import Unprocessable
-from services.ui_iot.resources.paging import ID, Order, read_cursor, write_cursor
+from services.ui_iot.resources.paging import ID, SortOrder, read_cursor, write_cursor
 from tests.support import seed
 from tests.support.api_client import Api
 from tests.support.api_pages import fill, read_all
@@ -85,7 +85,7 @@ async def test_a_cursor_opens_no_other_tenant(api: Api, conn: asyncpg.Connection
     assert all(item["rule_name"] == "acme" for item in items)
 
 
-NUMBERED = Order("things", ((table("things", Column("id", BigInteger)).c.id, ID),))
+NUMBERED = SortOrder("things", ((table("things", Column("id", BigInteger)).c.id, ID),))
 
 
 @given(st.integers(0, 2**63 - 1))

@@ -26,7 +26,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def lines_of(running: Running, trace_id: str) -> list[dict[str, Any]]:
-    """What was logged within a trace."""
+    """Return what was logged within a trace."""
     return [line for line in running.lines if line.get("trace_id") == trace_id]
 
 

@@ -68,7 +68,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 def operations(api: Api) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every operation of the OpenAPI document."""
+    """Return every operation of the OpenAPI document."""
     paths = create_api(api.backend).openapi()["paths"]
     return {(method.upper(), path): what for path, methods in paths.items() for method, what in methods.items()}
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.shared.audit import AuditEvent
 from services.shared.audit_writer.aggregation import MOST_MEMBERS, Reads
-from services.shared.audit_writer.ledger import Ledger, read_remains
+from services.shared.audit_writer.ledger import EventLedger, read_remains
 from services.shared.audit_writer.line import read_line
 from tests.support import seed
 from tests.support.api_client import open_api
@@ -23,7 +23,7 @@ where event_type = $1 and actor_id = any ($2) order by timestamp
 
 
 def read(actor: str = "alice", path: str = "/a", address: str = "10.0.0.1", tenant: str = "acme") -> AuditEvent:
-    """A request of a person that was let in."""
+    """Return a request of a person that was let in."""
     details = {"method": "GET", "path": path, "role": "viewer", "span_id": "b7ad6b7169203331"}
     return AuditEvent(
         event_type="auth.login_success",
@@ -36,13 +36,13 @@ def read(actor: str = "alice", path: str = "/a", address: str = "10.0.0.1", tena
     )
 
 
-def make_reads(clock: Clock, ledger: Ledger | None = None, *, most_keys: int = 10_000) -> Reads:
+def make_reads(clock: Clock, ledger: EventLedger | None = None, *, most_keys: int = 10_000) -> Reads:
     """Windows of a minute."""
     return Reads(
         rows=1,
         seconds=60.0,
         service="ui_iot",
-        account=(ledger or Ledger(None, "ui_iot")).accounts["reads"],
+        account=(ledger or EventLedger(None, "ui_iot")).accounts["reads"],
         on_due=lambda: None,
         clock=clock,
         most_keys=most_keys,
@@ -93,7 +93,7 @@ def test_memory_is_bounded_and_no_count_is_lost() -> None:
 
 
 def test_a_crash_leaves_the_number_of_reads_without_a_row(tmp_path: Any) -> None:
-    ledger = Ledger(tmp_path, "ui_iot")
+    ledger = EventLedger(tmp_path, "ui_iot")
     reads = make_reads(Clock(), ledger)
     for _ in range(8):
         reads.admits(read(), "k")

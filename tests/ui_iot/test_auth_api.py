@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse
 from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
 from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.user_tokens import UserTokens
-from services.ui_iot.limits.failure_limit import FailureLimit
 from tests.support import seed
 from tests.support.api_client import EC, RSA, Api, SigningKey, claims, ec_key, open_api, sign, token
 from tests.support.auth_trail import events
@@ -37,7 +37,7 @@ PATH = "/api/v1/devices"
 
 
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
-    """A device with a token; the token."""
+    """Return a device with a token; the token."""
     await seed.device(conn, device_id)
     text, digest = new_device_token("acme")
     await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
@@ -47,7 +47,7 @@ async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **
 
 
 def pseudonym(account: str) -> str:
-    """The account as the trail of this test has it."""
+    """Return the account as the trail of this test has it."""
     key = Path(os.environ["PULSE_AUDIT_SPOOL_DIR"]).parent / KEY_FILE
     return Pseudonyms(key.read_bytes()).of(account)
 
@@ -365,17 +365,18 @@ async def test_a_lookup_reads_the_devices_it_asks_for_and_no_others(conn: asyncp
 
 
 async def test_a_disabled_device_that_keeps_sending_costs_no_query_and_works_once_enabled(
-    api: Api, conn: asyncpg.Connection
+    app_url: str, conn: asyncpg.Connection
 ) -> None:
     text = await device_token(conn, enabled=False)
     headers = {"Authorization": f"Bearer {text}"}
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
-    await conn.execute("update devices set token_hash = null")
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
-    digest = hashlib.sha256(text.encode()).digest()
-    await conn.execute("update devices set token_hash = $1", digest)
-    assert (await api.call("PATCH", f"{PATH}/boiler-1", json={"enabled": True})).status_code == 200
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 202
+    async with open_api(app_url, device_cache_seconds=60.0) as api:
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
+        await conn.execute("update devices set token_hash = null")
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
+        digest = hashlib.sha256(text.encode()).digest()
+        await conn.execute("update devices set token_hash = $1", digest)
+        assert (await api.call("PATCH", f"{PATH}/boiler-1", json={"enabled": True})).status_code == 200
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 202
 
 
 async def test_tries_beyond_the_limit_are_still_tries(app_url: str, conn: asyncpg.Connection) -> None:

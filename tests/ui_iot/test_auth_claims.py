@@ -43,7 +43,7 @@ def settings(**values: Any) -> UiSettings:
 
 
 def trust(**values: Any) -> Trust:
-    """The conditions that these settings make, for ISSUER unless they say otherwise."""
+    """Return the conditions that these settings make, for ISSUER unless they say otherwise."""
     [entry] = read_issuers(
         settings(**{"oidc_issuer": ISSUER, **{f"oidc_{name}": each for name, each in values.items()}})
     )

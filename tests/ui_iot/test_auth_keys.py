@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 
 from services.shared.http_client import traced_client
 from services.ui_iot.auth.jwks import FRESH_SECONDS, RETRY_SECONDS, Jwks, KeySource
-from services.ui_iot.auth.oidc import Granted, Issuer, KeyFile, KeyUrl
+from services.ui_iot.auth.key_sources import JwksFile, JwksUrl
+from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.provider_faults import ProviderError
 from services.ui_iot.auth.refusals import Refusal
@@ -186,7 +187,7 @@ async def test_an_address_that_is_none_makes_authentication_unavailable(url: str
     server = Provider()
     server.description |= {"jwks_uri": url, "token_endpoint": url}
     async with traced_client(trusted=True) as client:
-        assert await reason(users_of(KeyUrl(client, url), Clock()), token()) == "auth_unavailable"
+        assert await reason(users_of(JwksUrl(client, url), Clock()), token()) == "auth_unavailable"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
         issuer = Issuer(client, server.url, client_id="pulse")
         assert await reason(users_of(issuer, Clock()), token()) == "auth_unavailable"
@@ -199,13 +200,13 @@ class Torn(httpx.AsyncBaseTransport):
     """A network where every one of a name's addresses fails in its own way."""
 
     async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
-        """Nothing."""
+        """Return nothing."""
         raise ExceptionGroup("all addresses failed", [OSError("refused"), TimeoutError()])
 
 
 async def test_several_failures_at_once_make_authentication_unavailable() -> None:
     async with httpx.AsyncClient(transport=Torn()) as client:
-        jwks = Jwks(KeyUrl(client, "http://issuer.test/jwks"))
+        jwks = Jwks(JwksUrl(client, "http://issuer.test/jwks"))
         assert await jwks.newer() is None
         assert jwks.failing
         refused = await Issuer(client, "http://issuer.test", client_id="pulse").refresh("r1")
@@ -216,8 +217,8 @@ async def test_several_failures_at_once_make_authentication_unavailable() -> Non
 async def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_bytes(orjson.dumps({"keys": [EC.public()]}))
-    assert await KeyFile(path).fetch_keys() == {"keys": [EC.public()]}
-    jwks = Jwks(KeyFile(tmp_path / "missing.json"))
+    assert await JwksFile(path).fetch_keys() == {"keys": [EC.public()]}
+    jwks = Jwks(JwksFile(tmp_path / "missing.json"))
     assert await jwks.newer() is None
     assert jwks.failing
 
@@ -278,8 +279,8 @@ async def test_an_address_that_answers_with_an_error_gives_no_keys(provider: tup
     server, _ = provider
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
         with pytest.raises(ProviderError, match="HTTP 404"):
-            await KeyUrl(client, f"{server.url}/nowhere").fetch_keys()
-        assert orjson.dumps(await KeyUrl(client, f"{server.url}/jwks").fetch_keys()).startswith(b'{"keys"')
+            await JwksUrl(client, f"{server.url}/nowhere").fetch_keys()
+        assert orjson.dumps(await JwksUrl(client, f"{server.url}/jwks").fetch_keys()).startswith(b'{"keys"')
 
 
 GRANT = {"grant_type": "refresh_token", "refresh_token": "r1"}
@@ -370,7 +371,7 @@ async def test_an_issuer_may_stand_at_a_private_address() -> None:
         receiver.default = (200, {}, b'{"keys": []}')
         url = f"http://issuer.internal:{receiver.port}/jwks"
         async with traced_client(trusted=True, resolve=resolve) as client:
-            assert await KeyUrl(client, url).fetch_keys() == {"keys": []}
+            assert await JwksUrl(client, url).fetch_keys() == {"keys": []}
         async with traced_client(allow_private=True, resolve=resolve) as client:
             with pytest.raises(ProviderError, match="not a public one"):
-                await KeyUrl(client, url).fetch_keys()
+                await JwksUrl(client, url).fetch_keys()

@@ -18,7 +18,7 @@ from services.shared.db import Actor
 from services.shared.settings import UiSettings
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import SCOPE_KEY
-from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, Shape
+from services.ui_iot.http.json_shape import MOST_LEVELS, PIECE_BYTES, JsonShape
 from services.ui_iot.http.problems import Overloaded, TooLarge, Unprocessable
 from services.ui_iot.ingest.readings_body import decode_body
 from services.ui_iot.limits.body_budget import BodyBudget
@@ -48,7 +48,7 @@ def counted(document: Any) -> tuple[int, int]:
 
 def feed(text: bytes, *, most_values: int, cuts: list[int]) -> None:
     """Give a text to a new Shape in pieces."""
-    shape = Shape(most_values=most_values, setting="a setting")
+    shape = JsonShape(most_values=most_values, setting="a setting")
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(places):
         shape.feed(text[start:end])
@@ -157,7 +157,7 @@ async def test_a_body_that_is_too_long_is_read_to_its_end(api: Api) -> None:
 
 
 def principal(tenant: str, device: str) -> Principal:
-    """A device."""
+    """Return a device."""
     return Principal(tenant, "device", Actor("device", device))
 
 
@@ -221,7 +221,7 @@ async def test_bytes_are_given_back_however_a_request_ends(end: str) -> None:
     upload = Upload(principal("a", "1"))
 
     async def send(_message: Message) -> None:
-        """Nothing is answered here."""
+        """Answer nothing."""
 
     running = asyncio.create_task(middleware(upload.scope, upload.receive, send))
     upload.send_piece(SMALL_BYTES)

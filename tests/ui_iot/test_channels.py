@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.delivery_worker.channels import faults, pagerduty, slack, teams, webhook
-from services.delivery_worker.channels.config import ChannelConfig
 from services.delivery_worker.channels.outcome import (
     LONGEST_PAUSE_SECONDS,
     Delivered,
@@ -31,6 +30,7 @@ from services.delivery_worker.channels.outcome import (
 )
 from services.delivery_worker.channels.request import Judge, tell
 from services.delivery_worker.channels.wording import clip
+from services.shared.channels import ChannelConfig, PagerDutyConfig, UrlConfig, WebhookConfig, signing_key
 from services.shared.http_client import AddressRefused
 from tests.support.channel_bodies import PAGERDUTY, ROUTING_KEY, SECRET, SLACK, TEAMS, WEBHOOK, parse
 from tests.support.notifications import KEY, notification
@@ -51,25 +51,25 @@ def body_of(kind: str, **fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("model", "config", "fault"),
     [
-        (webhook.Config, {"url": "https://a.example", "secret": SECRET, "token": "t0psecret"}, "token: Extra inputs"),
-        (webhook.Config, {"url": "https://a.example"}, "secret: Field required"),
-        (webhook.Config, {"url": "http://a.example/t0psecret", "secret": SECRET}, "url: Value error, must begin with"),
-        (webhook.Config, {"url": "ftp://a.example/t0psecret", "secret": SECRET}, "url: Value error, must begin with"),
-        (webhook.Config, {"url": "https:///t0psecret", "secret": SECRET}, "url: Value error, has no host"),
-        (webhook.Config, {"url": "https://a.example:t0psecret/", "secret": SECRET}, "url: Value error, is no"),
-        (webhook.Config, {"url": "https://[t0psecret", "secret": SECRET}, "url: Value error, is no address"),
+        (WebhookConfig, {"url": "https://a.example", "secret": SECRET, "token": "t0psecret"}, "token: Extra inputs"),
+        (WebhookConfig, {"url": "https://a.example"}, "config.secret is missing"),
+        (WebhookConfig, {"url": "http://a.example/t0psecret", "secret": SECRET}, "url: Value error, must begin with"),
+        (WebhookConfig, {"url": "ftp://a.example/t0psecret", "secret": SECRET}, "url: Value error, must begin with"),
+        (WebhookConfig, {"url": "https:///t0psecret", "secret": SECRET}, "url: Value error, has no host"),
+        (WebhookConfig, {"url": "https://a.example:t0psecret/", "secret": SECRET}, "url: Value error, is no"),
+        (WebhookConfig, {"url": "https://[t0psecret", "secret": SECRET}, "url: Value error, is no address"),
         (
-            webhook.Config,
+            WebhookConfig,
             {"url": "https://t0psecret\u2100.example", "secret": SECRET},
             "url: Value error, is no address",
         ),
-        (webhook.Config, {"url": "https://a.example", "secret": "t0psecret"}, "secret: Value error, must be whsec_"),
-        (webhook.Config, {"url": "https://a.example", "secret": "whsec_t0psecret"}, "secret: Value error, must be"),
-        (webhook.Config, {"url": "https://a.example", "secret": SECRET, "previous_secrets": [SECRET] * 5}, "previous_"),
-        (slack.Config, {"url": "http://hooks.slack.com/t0psecret"}, "url: Value error, must begin with https://"),
-        (teams.Config, {"webhook_url": "https://a.example/t0psecret"}, "webhook_url: Extra inputs"),
-        (pagerduty.Config, {"routing_key": "t0psecret"}, "routing_key: Value error, must be 32 letters and digits"),
-        (pagerduty.Config, {"routing_key": "t0psecret" * 3 + "-----"}, "routing_key: Value error"),
+        (WebhookConfig, {"url": "https://a.example", "secret": "t0psecret"}, "secret: Value error, must be whsec_"),
+        (WebhookConfig, {"url": "https://a.example", "secret": "whsec_t0psecret"}, "secret: Value error, must be"),
+        (WebhookConfig, {"url": "https://a.example", "secret": SECRET, "previous_secrets": [SECRET] * 5}, "previous_"),
+        (UrlConfig, {"url": "http://hooks.slack.com/t0psecret"}, "url: Value error, must begin with https://"),
+        (UrlConfig, {"webhook_url": "https://a.example/t0psecret"}, "webhook_url: Extra inputs"),
+        (PagerDutyConfig, {"routing_key": "t0psecret"}, "routing_key: Value error, must be 32 letters and digits"),
+        (PagerDutyConfig, {"routing_key": "t0psecret" * 3 + "-----"}, "routing_key: Value error"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(
@@ -86,7 +86,7 @@ def test_a_configuration_that_cannot_work_is_refused(
 
 def test_plain_http_needs_leave() -> None:
     """Only a machine's own development setting gives it."""
-    config = parse(webhook.Config, {"url": "http://127.0.0.1:9/in", "secret": SECRET}, allow_private=True)
+    config = parse(WebhookConfig, {"url": "http://127.0.0.1:9/in", "secret": SECRET}, allow_private=True)
     assert config.url.get_secret_value() == "http://127.0.0.1:9/in"
 
 
@@ -100,7 +100,7 @@ def test_a_configuration_does_not_show_its_secrets(config: ChannelConfig) -> Non
 def test_what_a_receiver_repeats_is_blotted_out() -> None:
     """The whole address, its path, its parts, the query's values, also where they were percent-encoded."""
     url = "https://ann:passw0rd-of-ann@a.example/hook/abcdefgh12/in?sig=qwertyui%3D1"
-    secrets = parse(webhook.Config, {"url": url, "secret": SECRET, "previous_secrets": [OLD_SECRET]}).secrets()
+    secrets = parse(WebhookConfig, {"url": url, "secret": SECRET, "previous_secrets": [OLD_SECRET]}).secrets()
     for said in (url, "/hook/abcdefgh12/in", "abcdefgh12", "qwertyui%3D1", "qwertyui=1", SECRET, OLD_SECRET):
         assert said not in tell(f"no such hook: {said}!", secrets)
     assert "passw0rd-of-ann" not in tell("hello passw0rd-of-ann", secrets)
@@ -260,7 +260,7 @@ def test_retry_after_is_never_an_error(value: str) -> None:
 
 def test_a_webhook_is_signed_as_the_standard_says() -> None:
     """The example of the Standard Webhooks reference libraries."""
-    key = webhook.signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    key = signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signature = webhook.sign(
         [key], message_id="msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp=1614265330, body=b'{"test": 2432232314}'
     )
@@ -282,12 +282,12 @@ def test_a_webhook_has_a_constant_id_and_body() -> None:
 
 def test_a_rotated_secret_signs_beside_the_new_one() -> None:
     """New first, both by the same rule."""
-    config = parse(webhook.Config, {"url": "https://a.example", "secret": SECRET, "previous_secrets": [OLD_SECRET]})
+    config = parse(WebhookConfig, {"url": "https://a.example", "secret": SECRET, "previous_secrets": [OLD_SECRET]})
     parts = webhook.render(notification(), config, idempotency_key=KEY, sent_at=NOW)
     alone = [
         webhook.render(
             notification(),
-            parse(webhook.Config, {"url": "https://a.example", "secret": secret}),
+            parse(WebhookConfig, {"url": "https://a.example", "secret": secret}),
             idempotency_key=KEY,
             sent_at=NOW,
         ).headers["webhook-signature"]
@@ -330,7 +330,7 @@ def test_a_slack_message() -> None:
 
 
 def texts_of(value: Any) -> list[dict[str, Any]]:
-    """Every text object of a message."""
+    """Return every text object of a message."""
     if isinstance(value, list):
         return [text for item in value for text in texts_of(item)]
     if not isinstance(value, dict):

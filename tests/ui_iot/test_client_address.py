@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ui_iot.http import client_address
-from services.ui_iot.http.client_address import ClientAddress, parse_address
-from services.ui_iot.limits.failure_limit import FailureLimit
+from services.ui_iot.auth import client_address
+from services.ui_iot.auth.client_address import ClientAddress, parse_address
+from services.ui_iot.auth.failure_limit import FailureLimit
 
 TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2.1"))
 
@@ -87,7 +87,7 @@ class Clock:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 

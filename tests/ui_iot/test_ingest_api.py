@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.ui_iot.auth.device_tokens import new_device_token
 from services.ui_iot.ingest import readings
-from services.ui_iot.ingest.readings import Limits, check_readings, decode_readings
+from services.ui_iot.ingest.readings import ReadingLimits, check_readings, decode_readings
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
 from tests.support.wait import until
@@ -31,7 +31,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 def reading(**changes: Any) -> dict[str, Any]:
-    """A good reading with these members changed; a change to ... leaves the member out."""
+    """Return a good reading with these members changed; a change to ... leaves the member out."""
     good = {"device_id": "boiler-1", "metric": "temperature", "value": 20.5, **changes}
     return {name: value for name, value in good.items() if value is not ...}
 
@@ -178,7 +178,7 @@ async def test_readings_without_timestamp_are_not_taken_for_one(api: Api, conn: 
     ],
 )
 def test_timestamps_are_rfc_3339_or_seconds(text: Any, expected: str | None) -> None:
-    limits = Limits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
+    limits = ReadingLimits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
     batch = check_readings([reading(timestamp=text)], limits)
     assert [time.astimezone(UTC).isoformat() for time in batch.timestamps] == ([expected] if expected else [])
     assert [entry["reason"] for entry in batch.refused] == ([] if expected else ["invalid_timestamp"])
@@ -403,7 +403,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 MEMBERS = st.dictionaries(st.sampled_from(["device_id", "metric", "value", "timestamp", "x"]), JSON, max_size=5)
-LIMITS = Limits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
+LIMITS = ReadingLimits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
 
 
 @given(st.lists(JSON | MEMBERS | st.builds(reading, timestamp=JSON) | st.builds(reading, value=JSON), max_size=8))

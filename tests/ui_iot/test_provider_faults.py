@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from services.shared.http_client import traced_client
-from services.shared.listening import _Server
 from services.ui_iot.auth.jwks import RETRY_SECONDS, Jwks
-from services.ui_iot.auth.oidc import Issuer, KeyFile
+from services.ui_iot.auth.key_sources import JwksFile
+from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.provider_faults import LOG_SECONDS, shown
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import Trust
@@ -38,7 +38,7 @@ DESCRIPTION = f"{URL}/.well-known/openid-configuration"
 
 
 def one_answer(answer: Response) -> Starlette:
-    """A provider that says the same to everything."""
+    """Return a provider that says the same to everything."""
 
     async def always(_request: Request) -> Response:
         return answer
@@ -47,7 +47,7 @@ def one_answer(answer: Response) -> Starlette:
 
 
 def bent(**changes: Any) -> Starlette:
-    """A provider with another description."""
+    """Return a provider with another description."""
     provider = Provider(URL)
     provider.description |= changes
     return provider.app
@@ -109,7 +109,7 @@ async def test_a_bom_is_ignored_and_named(caplog: pytest.LogCaptureFixture, tmp_
     assert not jwks.failing
     path = tmp_path / "jwks.json"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"keys": []}')
-    assert await KeyFile(path).fetch_keys() == {"keys": []}
+    assert await JwksFile(path).fetch_keys() == {"keys": []}
 
 
 async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +126,7 @@ async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog:
 
 
 async def test_a_provider_that_hangs_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ui_iot.auth.oidc.DOCUMENT_SECONDS", 0.05)
+    monkeypatch.setattr("services.ui_iot.auth.key_sources.DOCUMENT_SECONDS", 0.05)
     async with Receiver() as silent, traced_client(trusted=True) as client:
         silent.hold.clear()
         jwks = Jwks(Issuer(client, silent.url, client_id="pulse"), issuer=silent.url)
@@ -166,13 +166,22 @@ async def test_refusals_for_a_provider_are_not_counted(app_url: str, conn: async
         assert statuses == [401, 401, 429]
 
 
+class Server(uvicorn.Server):
+    """A server that leaves the signals to pytest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
 @asynccontextmanager
 async def tls_provider(provider: Provider, certificate: Path, port: int) -> AsyncIterator[None]:
-    """The provider behind TLS on loopback."""
+    """Yield the provider behind TLS on loopback."""
     config = uvicorn.Config(
         provider.app, host="127.0.0.1", port=port, ssl_certfile=certificate, log_config=None, lifespan="off"
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started)

@@ -24,7 +24,7 @@ Counts = Counter[tuple[str, str]]
 
 
 async def counts_at(client: httpx.AsyncClient, metrics_ports: Sequence[int]) -> list[Counts]:
-    """The requests that each process counted, by template and status."""
+    """Return the requests that each process counted, by template and status."""
     found = []
     for port in metrics_ports:
         text = (await client.get(f"http://127.0.0.1:{port}/metrics", headers=HEADERS)).text
@@ -116,7 +116,11 @@ async def test_refuses_a_port_that_is_not_shared(app_url: str) -> None:
     ("name", "value", "message"),
     [
         ("REUSE_PORT", "true", "PULSE_REUSE_PORT: needs PULSE_METRICS_PORT"),
-        ("UI_WORKERS", "4", "PULSE_UI_WORKERS was removed: start one process for each worker, with PULSE_REUSE_PORT"),
+        (
+            "UI_WORKERS",
+            "4",
+            "PULSE_REUSE_PORT: replaces PULSE_UI_WORKERS: unset that, and start one process for each",
+        ),
     ],
 )
 def test_names_the_setting_that_is_missing(

@@ -1,29 +1,26 @@
-"""The channels: each a module with a Config, a pure render() and a send() that returns how the attempt ended."""
+"""The channels: one module a kind, with a pure render() and a send() that returns how the attempt ended."""
 
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
+from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import httpx
 from pydantic import ValidationError
 
-from services.delivery_worker.channels import pagerduty, slack, teams, webhook
-from services.delivery_worker.channels.config import ChannelConfig
 from services.delivery_worker.channels.outcome import Outcome, Refused
 from services.delivery_worker.notification import Notification
-
-ConfigT_contra = TypeVar("ConfigT_contra", bound=ChannelConfig, contravariant=True)
-ModelT = TypeVar("ModelT", bound=ChannelConfig)
+from services.shared.channels import KINDS
 
 
-class Send(Protocol[ConfigT_contra]):
-    """What a channel module offers."""
+class Send(Protocol):
+    """The function `send` of a channel's module; config is of the model that KINDS names for the kind."""
 
     def __call__(
         self,
         client: httpx.AsyncClient,
-        config: ConfigT_contra,
+        config: Any,
         notification: Notification,
         /,
         *,
@@ -33,54 +30,30 @@ class Send(Protocol[ConfigT_contra]):
         """Send one notification once."""
 
 
-class Channel(Protocol):
-    """A send() that reads its own configuration."""
-
-    def __call__(
-        self,
-        client: httpx.AsyncClient,
-        config: Mapping[str, Any],
-        notification: Notification,
-        /,
-        *,
-        idempotency_key: str,
-        sent_at: datetime,
-        allow_private: bool,
-    ) -> Awaitable[Outcome]:
-        """Send one notification once; a configuration that cannot work is Refused."""
+CHANNELS: Mapping[str, Send] = MappingProxyType({kind: import_module(f"{__name__}.{kind}").send for kind in KINDS})
 
 
-def _channel(model: type[ModelT], send: Send[ModelT]) -> Channel:
-    async def deliver(
-        client: httpx.AsyncClient,
-        config: Mapping[str, Any],
-        notification: Notification,
-        /,
-        *,
-        idempotency_key: str,
-        sent_at: datetime,
-        allow_private: bool,
-    ) -> Outcome:
-        try:
-            parsed = model.model_validate(config, context={"allow_private": allow_private})
-        except ValidationError as error:
-            return Refused(f"the channel's configuration cannot work: {faults(error)}")
-        return await send(client, parsed, notification, idempotency_key=idempotency_key, sent_at=sent_at)
-
-    return deliver
+async def send(
+    kind: str,
+    client: httpx.AsyncClient,
+    config: Mapping[str, Any],
+    notification: Notification,
+    *,
+    idempotency_key: str,
+    sent_at: datetime,
+    allow_private: bool,
+) -> Outcome:
+    """Send one notification once over a channel; a kind or configuration that cannot work is Refused."""
+    if kind not in CHANNELS:
+        return Refused(f"there is no channel of kind {kind}")
+    try:
+        parsed = KINDS[kind].config.model_validate(config, context={"allow_private": allow_private})
+    except ValidationError as error:
+        return Refused(f"the channel's configuration cannot work: {faults(error)}")
+    return await CHANNELS[kind](client, parsed, notification, idempotency_key=idempotency_key, sent_at=sent_at)
 
 
 def faults(error: ValidationError) -> str:
-    """What is wrong with which key, without what was given."""
+    """Return what is wrong with which member, without the values."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in found)
-
-
-CHANNELS: Mapping[str, Channel] = MappingProxyType(
-    {
-        "webhook": _channel(webhook.Config, webhook.send),
-        "slack": _channel(slack.Config, slack.send),
-        "teams": _channel(teams.Config, teams.send),
-        "pagerduty": _channel(pagerduty.Config, pagerduty.send),
-    }
-)

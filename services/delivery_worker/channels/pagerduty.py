@@ -1,20 +1,19 @@
 """An event for PagerDuty's Events API v2: trigger, acknowledge or resolve of one incident an alert."""
 
 from datetime import datetime
-from typing import Annotated
 
 import httpx
 import orjson
-from pydantic import AfterValidator, SecretStr
 
 from services.delivery_worker.channels.answers import is_failure
-from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
 from services.delivery_worker.channels.wording import clip, headline
 from services.delivery_worker.notification import Kind, Notification
+from services.shared.channels import PagerDutyConfig
 from services.shared.visible_text import printable
 
+EVENTS_URL = "https://events.pagerduty.com/v2/enqueue"
 # Limits of the Events API v2 reference, in characters.
 _SUMMARY = 1024
 _DEDUP_KEY = 255
@@ -29,20 +28,6 @@ _ACTIONS: dict[Kind, str] = {
     "acknowledged": "acknowledge",
     "closed": "resolve",
 }
-
-
-def _check_routing_key(key: SecretStr) -> SecretStr:
-    value = key.get_secret_value()
-    if len(value) != 32 or not (value.isascii() and value.isalnum()):
-        raise ValueError("must be 32 letters and digits")
-    return key
-
-
-class Config(ChannelConfig):
-    """url is for the European service region and for relays."""
-
-    routing_key: Annotated[SecretStr, AfterValidator(_check_routing_key)]
-    url: Url = SecretStr("https://events.pagerduty.com/v2/enqueue")
 
 
 def dedup_key(notification: Notification) -> str:
@@ -71,7 +56,7 @@ def _payload(notification: Notification) -> dict[str, object]:
     }
 
 
-def render(notification: Notification, config: Config) -> Parts:
+def render(notification: Notification, config: PagerDutyConfig) -> Parts:
     """The request; only a trigger describes the incident."""
     action = _ACTIONS[notification.kind]
     event: dict[str, object] = {
@@ -82,7 +67,8 @@ def render(notification: Notification, config: Config) -> Parts:
     if action == "trigger":
         event |= {"client": "Pulse", "payload": _payload(notification)}
     headers = {"content-type": "application/json"}
-    return Parts(url=config.url.get_secret_value(), body=orjson.dumps(event), headers=headers)
+    url = config.url.get_secret_value() if config.url is not None else EVENTS_URL
+    return Parts(url=url, body=orjson.dumps(event), headers=headers)
 
 
 def judge(status_code: int, text: str) -> Verdict | None:
@@ -92,7 +78,7 @@ def judge(status_code: int, text: str) -> Verdict | None:
 
 async def send(
     client: httpx.AsyncClient,
-    config: Config,
+    config: PagerDutyConfig,
     notification: Notification,
     *,
     idempotency_key: str,  # noqa: ARG001  # the dedup key makes a repeat harmless

@@ -10,11 +10,11 @@ import httpx
 import orjson
 
 from services.delivery_worker.channels.answers import is_failure
-from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
 from services.delivery_worker.channels.wording import clip, facts, headline
 from services.delivery_worker.notification import Notification
+from services.shared.channels import UrlConfig
 from services.shared.visible_text import printable
 
 # Limits of Slack's Block Kit reference, in characters after escaping.
@@ -41,12 +41,6 @@ _VERDICTS: dict[str, Verdict] = {
 _CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
-class Config(ChannelConfig):
-    """The address that Slack gave for one of its channels."""
-
-    url: Url
-
-
 def escape(text: str, limit: int) -> str:
     """Return the text with Slack's three control characters as entities, at most limit characters long."""
     escaped: list[str] = []
@@ -64,7 +58,7 @@ def _plain(text: str, limit: int) -> dict[str, object]:
     return {"type": "plain_text", "text": escape(text, limit), "emoji": False}
 
 
-def render(notification: Notification, config: Config) -> Parts:
+def render(notification: Notification, config: UrlConfig) -> Parts:
     """Return the request. text is what phones and screen readers show instead of the blocks."""
     alert = notification.alert
     emoji = "✅" if notification.kind == "closed" else _EMOJI[alert.severity]
@@ -94,7 +88,7 @@ def judge(status_code: int, text: str) -> Verdict | None:
 
 async def send(
     client: httpx.AsyncClient,
-    config: Config,
+    config: UrlConfig,
     notification: Notification,
     *,
     idempotency_key: str,  # noqa: ARG001  # Slack knows none: after a crash in mid-send a message may come twice

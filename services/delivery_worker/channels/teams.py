@@ -7,11 +7,11 @@ import httpx
 import orjson
 
 from services.delivery_worker.channels.answers import is_failure
-from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome, Verdict
 from services.delivery_worker.channels.request import Parts, post
 from services.delivery_worker.channels.wording import clip, facts, headline
 from services.delivery_worker.notification import Notification
+from services.shared.channels import UrlConfig
 from services.shared.visible_text import printable
 
 # Teams refuses messages over 28 KB.
@@ -27,12 +27,6 @@ _LIST_MARK = re.compile(r"^(\s*\d*)([-+.])(?=\s|$)")
 
 # The status that Microsoft's own service got, inside a 200: "… Teams endpoint returned HTTP error 429 with …".
 _INNER_STATUS = re.compile(r"HTTP error (\d{3})")
-
-
-class Config(ChannelConfig):
-    """The address of the workflow."""
-
-    url: Url
 
 
 def escape(text: str) -> str:
@@ -63,7 +57,7 @@ def _card(notification: Notification, limit: int) -> dict[str, object]:
     }
 
 
-def render(notification: Notification, config: Config) -> Parts:
+def render(notification: Notification, config: UrlConfig) -> Parts:
     """The request: the card as the one attachment of a message."""
     body = b""
     for limit in _TEXT_LIMITS:
@@ -88,7 +82,7 @@ def judge(status_code: int, text: str) -> Verdict | None:
 
 async def send(
     client: httpx.AsyncClient,
-    config: Config,
+    config: UrlConfig,
     notification: Notification,
     *,
     idempotency_key: str,  # noqa: ARG001  # Teams knows none: after a crash in mid-send a message may come twice

@@ -1,50 +1,18 @@
 """A POST to the customer's own server, signed by Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
 
 import httpx
 import orjson
-from pydantic import AfterValidator, Field, SecretStr
 
-from services.delivery_worker.channels.config import ChannelConfig, Url
 from services.delivery_worker.channels.outcome import Outcome
 from services.delivery_worker.channels.request import Parts, post
 from services.delivery_worker.notification import Notification
-
-_PREFIX = "whsec_"
-
-
-def signing_key(secret: str) -> bytes:
-    """The key that whsec_… stands for; ValueError when it is none."""
-    try:
-        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except binascii.Error:
-        key = b""
-    if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:
-        raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
-    return key
-
-
-def _check_secret(secret: SecretStr) -> SecretStr:
-    signing_key(secret.get_secret_value())
-    return secret
-
-
-_Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
-
-
-class Config(ChannelConfig):
-    """previous_secrets sign as well, so that a receiver can change over in its own time."""
-
-    url: Url
-    secret: _Secret
-    previous_secrets: Annotated[tuple[_Secret, ...], Field(max_length=4)] = ()
+from services.shared.channels import WebhookConfig, signing_key
 
 
 def sign(keys: Sequence[bytes], *, message_id: str, timestamp: int, body: bytes) -> str:
@@ -54,7 +22,7 @@ def sign(keys: Sequence[bytes], *, message_id: str, timestamp: int, body: bytes)
     return " ".join("v1," + base64.b64encode(digest).decode() for digest in digests)
 
 
-def render(notification: Notification, config: Config, *, idempotency_key: str, sent_at: datetime) -> Parts:
+def render(notification: Notification, config: WebhookConfig, *, idempotency_key: str, sent_at: datetime) -> Parts:
     """The request; only its timestamp and signature differ from one attempt to the next."""
     body = orjson.dumps(
         {
@@ -78,7 +46,12 @@ def render(notification: Notification, config: Config, *, idempotency_key: str, 
 
 
 async def send(
-    client: httpx.AsyncClient, config: Config, notification: Notification, *, idempotency_key: str, sent_at: datetime
+    client: httpx.AsyncClient,
+    config: WebhookConfig,
+    notification: Notification,
+    *,
+    idempotency_key: str,
+    sent_at: datetime,
 ) -> Outcome:
     """Send one notification; the receiver drops repeats by webhook-id."""
     parts = render(notification, config, idempotency_key=idempotency_key, sent_at=sent_at)

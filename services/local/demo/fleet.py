@@ -51,7 +51,7 @@ def sensor_value(device_id: str, metric: str, seconds: float) -> float:
 
 
 @dataclass(slots=True)
-class Sender:
+class ReadingSender:
     """One token and the devices it reports for, in the order in which they take turns."""
 
     token: str
@@ -79,14 +79,14 @@ class Sender:
             self.unsent = [*self.unsent, batch][-KEPT_BATCHES:]
 
 
-def build_senders(fleet: Sequence[DemoDevice], tokens: Mapping[str, str]) -> list[Sender]:
+def build_senders(fleet: Sequence[DemoDevice], tokens: Mapping[str, str]) -> list[ReadingSender]:
     """A sender for each gateway; all sensors measure equally often."""
     sensors = [device for device in fleet if device.gateway]
     groups: dict[str, list[str]] = {}
     for sensor in sensors:
         groups.setdefault(str(sensor.gateway), []).append(sensor.device_id)
     return [
-        Sender(
+        ReadingSender(
             token=tokens[gateway],
             turns=cycle([(device_id, metric) for metric in METRICS for device_id in members]),
             share=len(members) / len(sensors),
@@ -114,7 +114,7 @@ async def post(client: httpx.AsyncClient, token: str, readings: list[dict[str, A
     return True
 
 
-async def send_all(client: httpx.AsyncClient, sender: Sender) -> None:
+async def send_all(client: httpx.AsyncClient, sender: ReadingSender) -> None:
     """Send what the sender has, oldest first, until one fails."""
     while sender.unsent and await post(client, sender.token, sender.unsent[0]):
         sender.unsent.pop(0)
@@ -123,7 +123,7 @@ async def send_all(client: httpx.AsyncClient, sender: Sender) -> None:
 async def run(*, url: str, fleet: Sequence[DemoDevice], tokens: Mapping[str, str], rate: float) -> None:
     """Send for ever, once an interval; a slow API delays the next interval instead of piling requests up."""
     senders = build_senders(fleet, tokens)
-    furnace = Sender(token=tokens[HOT_DEVICE], turns=iter(()), share=0)
+    furnace = ReadingSender(token=tokens[HOT_DEVICE], turns=iter(()), share=0)
     started = time.monotonic()
     async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
         while True:

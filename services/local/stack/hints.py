@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from services.cli.home import Home
 from services.local.demo.factory import FREE_DEVICE, TENANT_ID
-from services.local.stack.roster import SERVICES, SINK, Ports
+from services.local.stack.roster import SERVICES, SINK, Ports, kind_of
 
 EXAMPLE_TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 FIRST_TENANT = """A tenant to begin with, and a token for it:
@@ -37,7 +37,9 @@ def checks(ports: Ports, home: Home, *, demo: bool) -> Iterator[tuple[str, list[
             f'./pulse psql -- -c "{failures}"',
         ],
     )
-    yield "Every request is measured", [f"curl -s {shown}{api}/metrics | grep http_request_duration_seconds"]
+    measured_at = [str(ports.metrics(name)) for name in ports.services if kind_of(name) == "ui_iot"]
+    metrics = f"{api}/metrics" if len(measured_at) == 1 else f'"localhost:{{{",".join(measured_at)}}}/metrics"'
+    yield "Every request is measured", [f"curl -s {shown}{metrics} | grep http_request_duration_seconds"]
     if demo:
         yield "One trace id goes from the reading to the webhook", list(_trace_commands(ports, home))
     workers = ",".join(str(ports[name]) for name in list(SERVICES)[1:5])

@@ -13,14 +13,16 @@ import orjson
 from migrations.role_names import CALLERS
 from services.cli.database import without_client_variables
 from services.cli.home import CHECKOUT, Home
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey, uses_own_keys
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
 from services.local.process.tether import tethered
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Spec
 
 DEFAULT_PORT_BASE = 8080
-HIGHEST_PORT_BASE = 65_528
+MOST_UI_PROCESSES = 32
+# The highest port is 65,535: the metrics port of the last API process.
+HIGHEST_PORT_BASE = 65_535 - 10 - MOST_UI_PROCESSES
 SERVICES = {
     "ui_iot": "services.ui_iot",
     "evaluator_iot": "services.evaluator_iot",
@@ -51,24 +53,44 @@ ROLES = {
     "exporter": "pulse_exporter",
 }
 """The role of each service."""
-_OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
-"""With one of these, tokens come from the user's identity provider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one stack: services in their order from base + 1, then the sink."""
+    """The ports of one stack: services in their order from base + 1, then the sink.
+
+    Several API processes (ui_iot, ui_iot-2, …) share a port. Their metrics ports begin at base + 11.
+    """
 
     base: int
     host: str = "127.0.0.1"
+    ui_processes: int = 1
 
     def __getitem__(self, name: str) -> int:
-        return self.base + 1 + [*SERVICES, SINK].index(name)
+        return self.base + 1 + [*SERVICES, SINK].index(kind_of(name))
+
+    @property
+    def services(self) -> list[str]:
+        """The names of all processes of services."""
+        return [*SERVICES, *(f"ui_iot-{number}" for number in range(2, self.ui_processes + 1))]
+
+    def metrics(self, name: str) -> int:
+        """The port of a process that no other process shares."""
+        if kind_of(name) != "ui_iot" or self.ui_processes == 1:
+            return self[name]
+        return self.base + 10 + int(name.partition("-")[2] or 1)
 
     def url(self, name: str) -> str:
-        """Address of a process for callers on this machine."""
+        """Return the address of a service for callers on this machine."""
+        return self._at(self[name])
+
+    def probe_url(self, name: str) -> str:
+        """Return the address where one process answers probes."""
+        return self._at(self.metrics(name))
+
+    def _at(self, port: int) -> str:
         host = "127.0.0.1" if self.host in ANY_ADDRESS else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self[name]}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Roster:
@@ -81,19 +103,22 @@ class Roster:
         self._embedded = embedded
 
     def service(self, name: str, *, database_url: str, demo: bool) -> Spec:
-        """One of the six services."""
+        """Return the spec of a process of one of the six services."""
+        targets = {other: self._ports.probe_url(other) for other in self._ports.services}
         extra = {
             "PULSE_DATABASE_URL": database_url,
             "PULSE_PORT": str(self._ports[name]),
             "PULSE_AUDIT_SPOOL_DIR": os.environ.get("PULSE_AUDIT_SPOOL_DIR") or str(self._home.spool),
-            "PULSE_HEALTH_TARGETS": orjson.dumps({other: self._ports.url(other) for other in SERVICES}).decode(),
+            "PULSE_HEALTH_TARGETS": orjson.dumps(targets).decode(),
         }
         kept = {"KEY_FILE": "signing.key", "ANCHOR_DIR": "checkpoints"}
         extra |= {
             f"PULSE_AUDIT_{setting}": os.environ.get(f"PULSE_AUDIT_{setting}") or str(self._home.audit / place)
             for setting, place in kept.items()
         }
-        if name in ("ui_iot", "delivery_worker"):
+        if self._ports.metrics(name) != self._ports[name]:
+            extra |= {"PULSE_REUSE_PORT": "true", "PULSE_METRICS_PORT": str(self._ports.metrics(name))}
+        if kind_of(name) in ("ui_iot", "delivery_worker"):
             extra["PULSE_SECRETS_KEY_FILE"] = os.environ.get("PULSE_SECRETS_KEY_FILE") or str(
                 self._home.channel_secrets
             )
@@ -140,7 +165,7 @@ class Roster:
         return {**ours, "PYTHONUNBUFFERED": "1"}
 
     def _spec(self, name: str, arguments: list[str], *, extra: Mapping[str, str], ready_path: str | None) -> Spec:
-        argv = [sys.executable, "-P", "-m", MODULES[name], *arguments]
+        argv = [sys.executable, "-P", "-m", MODULES[kind_of(name)], *arguments]
         inherited = {key: value for key, value in self.environment().items() if key not in MIGRATION_SECRETS}
         env = {**inherited, **extra, "PYTHONPATH": str(CHECKOUT)}
 
@@ -151,16 +176,16 @@ class Roster:
             if ready_path is None:
                 return True
             try:
-                answer = await self._client.get(self._ports.url(name) + ready_path, timeout=PROBE_TIMEOUT_SECONDS)
+                answer = await self._client.get(self._ports.probe_url(name) + ready_path, timeout=PROBE_TIMEOUT_SECONDS)
             except httpx.HTTPError:
                 return False
             return answer.status_code == 200
 
         port = None if ready_path is None else self._ports[name]
-        stop_signals = SERVICE_STOP if name in SERVICES else DEMO_STOP
+        stop_signals = SERVICE_STOP if kind_of(name) in SERVICES else DEMO_STOP
         return Spec(name, port, self._home.log(name), command, is_ready, stop_signals)
 
 
-def uses_own_keys() -> bool:
-    """Whether user tokens are signed by this stack, because no identity provider is configured."""
-    return not any(os.environ.get(name) for name in _OWN_KEYS_UNLESS)
+def kind_of(name: str) -> str:
+    """Return the service of a process: ui_iot of ui_iot-2."""
+    return name.partition("-")[0]

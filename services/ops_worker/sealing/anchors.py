@@ -1,4 +1,4 @@
-"""Hands signed checkpoints to places outside the database, where nobody who rewrites the database can reach them."""
+"""Anchors: places outside the database for signed checkpoints, beyond the reach of database administrators."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from services.shared.sealed_log.note import split_notes
 log = logging.getLogger(__name__)
 
 ANCHOR_SECONDS = 10.0
-"""A place that has not taken a note by then hangs, and must not keep the others from the next one."""
+"""Timeout of an anchor, so that one that hangs does not delay the next note of the others."""
 
 
 class Anchor(Protocol):
@@ -31,44 +31,39 @@ class Anchor(Protocol):
     name: str
 
     async def keep(self, note: str) -> None:
-        """Return when the checkpoint is safe there; raises OSError or httpx.HTTPError when it is not."""
+        """Return once the checkpoint is stored. Raises OSError or httpx.HTTPError."""
 
     async def keep_tombstone(self, note: str) -> None:
-        """The same for the tombstone of a month; one that is there already does no harm."""
+        """Return once the tombstone of a month is stored; repeating it is harmless."""
 
 
 class FileAnchor:
-    """A file a UTC day in a directory, each checkpoint appended and synced; tombstones have one file of their own.
+    """A directory with a file of checkpoints for each UTC day and one file of tombstones, each note synced.
 
-    It proves something to those who trust that the database's administrators cannot write there.
+    It is evidence as long as the database's administrators cannot write there.
     """
 
     name = "file"
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # A thread of its own: a disk that hangs must not take those that others need.
+        # A separate thread, so that a disk that hangs does not occupy the shared ones.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="audit-anchor")
         self._writing: asyncio.Future[None] | None = None
 
     async def keep(self, note: str) -> None:
-        """Append."""
+        """Append a checkpoint."""
         await self._write(f"checkpoints-{datetime.now(UTC):%Y-%m-%d}.log", note)
 
     async def keep_tombstone(self, note: str) -> None:
-        """Append, unless it is there."""
+        """Append a tombstone unless it is present."""
         if note not in self.tombstones():
             await self._write(TOMBSTONES, note)
 
     def tombstones(self) -> list[str]:
-        """The tombstones that were kept."""
+        """Return the kept tombstones."""
         path = self._directory / TOMBSTONES
         return split_notes(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
-
-    def newest_first(self) -> Iterator[str]:
-        """The checkpoints that were kept, the newest first."""
-        for path in sorted(self._directory.glob("checkpoints-*.log"), reverse=True):
-            yield from reversed(split_notes(path.read_text(encoding="utf-8", errors="replace")))
 
     def newest_of_each_day(self) -> Iterator[tuple[str, str]]:
         """Yield the name of each file of checkpoints and the newest note in it, the newest file first."""
@@ -86,14 +81,14 @@ class FileAnchor:
     def _append(self, name: str, note: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / name).open("a", encoding="utf-8") as file:
-            # The blank line keeps apart what an earlier crash left half written.
+            # The blank line separates the note from one that an earlier crash cut off.
             file.write("\n\n" + note)
             file.flush()
             os.fsync(file.fileno())
 
 
 class HttpAnchor:
-    """A webhook that gets each checkpoint and tombstone as text/plain; any answer below 300 means it is kept."""
+    """A webhook that receives each checkpoint and tombstone as text/plain; a status below 300 means that it is kept."""
 
     name = "http"
 
@@ -102,18 +97,18 @@ class HttpAnchor:
         self._url = url
 
     async def keep(self, note: str) -> None:
-        """Post."""
+        """Post a checkpoint."""
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         answer = await self._client.post(self._url, content=note.encode(), headers=headers)
         answer.raise_for_status()
 
     async def keep_tombstone(self, note: str) -> None:
-        """Post."""
+        """Post a tombstone."""
         await self.keep(note)
 
 
 class Anchors:
-    """Every anchor gets each newest checkpoint; one that fails is tried again with whatever is the newest then."""
+    """Hands the newest checkpoint to every anchor; a failed anchor is retried with the newest one of that time."""
 
     def __init__(self, anchors: Sequence[Anchor], registry: CollectorRegistry) -> None:
         self._anchors = anchors
@@ -138,7 +133,7 @@ class Anchors:
         self._again_at: dict[str, float] = {}
 
     async def keep_newest(self, pool: Pool) -> int:
-        """Hand out the newest checkpoint; how many anchors took it, 0 when all have it."""
+        """Hand out the newest checkpoint; return the number of anchors that took it, 0 if all have it."""
         with tracing.use_trace_id(None):
             newest = await pool.fetchrow("select tree_size, note from audit.newest_checkpoint()")
             if newest is None:
@@ -150,7 +145,7 @@ class Anchors:
             )
 
     async def keep_tombstones(self, notes: Sequence[str]) -> bool:
-        """Hand out those that this process has not handed out yet; whether every anchor has all of them."""
+        """Hand out new tombstones; return whether every anchor has every one."""
         for note in notes:
             for anchor in self._anchors:
                 if note not in self._buried[anchor.name] and await self._try(anchor, anchor.keep_tombstone, note):
@@ -158,8 +153,8 @@ class Anchors:
         return all(self._buried[anchor.name].issuperset(notes) for anchor in self._anchors)
 
     async def _keep(self, anchor: Anchor, tree_size: int, note: str) -> bool:
-        """Whether the anchor took it now."""
-        # One that failed is left alone for a while: the next checkpoint says all that the missed one said.
+        """Hand out a checkpoint; return whether the anchor took it now."""
+        # Back off after a failure: the next checkpoint covers all that the missed one covered.
         if tree_size == self._kept[anchor.name] or time.monotonic() < self._again_at.get(anchor.name, 0.0):
             return False
         taken = await self._try(anchor, anchor.keep, note)
@@ -169,7 +164,7 @@ class Anchors:
         return taken
 
     async def _try(self, anchor: Anchor, keep: Callable[[str], Awaitable[None]], note: str) -> bool:
-        """Whether the anchor took it; one that hangs is given up."""
+        """Return whether the anchor took the note within its timeout."""
         try:
             async with asyncio.timeout(ANCHOR_SECONDS):
                 await keep(note)
@@ -177,7 +172,7 @@ class Anchors:
             self._failures.labels(anchor.name).inc()
             self._failed[anchor.name] += 1
             self._again_at[anchor.name] = time.monotonic() + backoff_seconds(self._failed[anchor.name])
-            log.error(  # noqa: TRY400  # the kind of failure is all an operator needs
+            log.error(  # noqa: TRY400  # an operator needs no traceback
                 "note not kept: %s: %s", type(error).__name__, error, extra={"anchor": anchor.name}
             )
             return False

@@ -1,4 +1,4 @@
-"""Holds the log against what was signed before: the memory beside the key, and the anchors."""
+"""The check of the log against earlier signatures: the memory beside the key, and the anchors."""
 
 import asyncio
 import logging
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from services.ops_worker.sealing.consistency import grew_from
 from services.ops_worker.sealing.standing import LogBroken, check_head, check_installation, is_lost, two_histories
 from services.shared.db import Connection, Pool
-from services.shared.sealed_log.appending import Remembered
-from services.shared.sealed_log.consistency import grew_from
+from services.shared.sealed_log.appending import AppendMemory
 from services.shared.sealed_log.entry import Entry, Extent, open_entry
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import Alarm, Intent, Memory, MemoryFault
@@ -20,29 +20,29 @@ from services.shared.sealed_log.tree import Frontier, root_of, split
 
 log = logging.getLogger(__name__)
 
-# One transaction is never cut in two, and a first pass finds all that was there before: hours, at worst.
+# A transaction is never divided, and a first pass reads everything before it. That may take hours.
 LONGEST_READ_SECONDS = 24 * 3600.0
-# Kinds of entries by which a person lets a stopped log go on.
+# Kinds of entries by which an operator continues a stopped log.
 _ANSWERS = ("continued", "loss")
 
 
 @dataclass(slots=True)
 class History:
-    """What was signed before. seen: the newest checkpoint that is known from elsewhere than the memory."""
+    """Earlier signatures. seen: the newest checkpoint known from an anchor or the log, not from the memory."""
 
     keys: KeyFile
     seen: Checkpoint | None = None
     is_anchored: bool = False
-    """Whether checkpoints were kept before this process started, by whatever key."""
+    """True if the anchors had checkpoints of any key when this process started."""
     _known: Memory = field(default_factory=Memory, init=False)
     _lost: frozenset[Checkpoint] = field(default=frozenset(), init=False)
 
     def newest(self) -> Checkpoint | None:
-        """Return the checkpoint of the largest tree that was signed and committed, unless it is declared lost."""
+        """Return the largest committed checkpoint that is not declared lost."""
         return max(self._committed(), key=lambda one: one.tree_size, default=None)
 
     async def look_up(self, pool: Pool, head: Mapping[str, Any]) -> None:
-        """Read the memory, and the entries that say what of it is lost.
+        """Read the memory, and the entries that declare parts lost.
 
         Raises LogBroken, MemoryFault, SealingRefused.
         """
@@ -66,10 +66,10 @@ class History:
             raise LogBroken(alarm.message)
         self._lost = frozenset(one for one in doubtful if is_lost(one, entries))
 
-    async def check(self, connection: Connection, head: Mapping[str, Any]) -> tuple[Frontier, Remembered]:
-        """Return the frontier to go on from and the memory to go through, which is up to date.
+    async def check(self, connection: Connection, head: Mapping[str, Any]) -> tuple[Frontier, AppendMemory]:
+        """Return the frontier to append to, and the updated memory.
 
-        Its pending checkpoint, if any, is not in the log and follows its head. Raises LogBroken, MemoryFault.
+        The memory's pending checkpoint, if any, is not in the log and follows its head. Raises LogBroken, MemoryFault.
         """
         frontier = check_head(head, self.newest(), self._verifiers())
         tree = Extent(frontier.size, frontier.root())
@@ -81,24 +81,24 @@ class History:
         memory = Memory(note, pending, installation=head["installation_id"])
         if memory != self._known or self._known.is_missing:
             kept = await asyncio.to_thread(self.keys.memory.replace, self._known, memory)
-            # Another process changed it first: the next append is refused, and the next pass reads it anew.
+            # If another process changed it first, the next append is refused and the next pass reads it again.
             self._known = kept or self._known
         if note is not None:
             self.seen = open_checkpoint(note, self._verifiers())
-        return frontier, Remembered(self.keys.memory, self._known, note, memory.installation)
+        return frontier, AppendMemory(self.keys.memory, self._known, note, memory.installation)
 
     async def keep_alarm(self, message: str) -> None:
-        """Remember why nothing is signed, until a person has declared what was lost."""
+        """Keep the reason why nothing is signed, until an operator declares the loss."""
         try:
             known = self.keys.memory.read()
             if known.alarm is None:
                 raised = replace(known, alarm=Alarm(message, datetime.now(UTC)))
                 await asyncio.to_thread(self.keys.memory.replace, known, raised)
         except MemoryFault as fault:
-            log.error("the alarm is not kept: %s", fault)  # noqa: TRY400  # the message is all there is to know
+            log.error("the alarm is not kept: %s", fault)  # noqa: TRY400  # the message says everything
 
     async def _settle_pending(self, connection: Connection, tree: Extent) -> Intent | None:
-        """Return what was signed and is not in the log, None when it is, or can never be. Raises LogBroken."""
+        """Return the signed checkpoint that is missing in the log, None if there is none. Raises LogBroken."""
         pending = self._known.pending
         if pending is None or pending.checkpoint in self._lost:
             return None
@@ -107,7 +107,7 @@ class History:
         signed = pending.checkpoint
         if signed.tree_size <= tree.tree_size:
             if not await grew_from(connection, tree, Extent(signed.tree_size, signed.root)):
-                # The log grew out of what was committed before: another process with the key was first.
+                # The log grew out of the committed one: another process with the key appended first.
                 log.warning(
                     "another process sealed first: the pending checkpoint over %d blocks is given up", signed.tree_size
                 )
@@ -123,7 +123,7 @@ class History:
             return []
         verifiers, entries = self._verifiers(), []
         for (note,) in await pool.fetch("select * from audit.read_entries()"):
-            with suppress(BadNote):  # whatever no known key signed answers nothing
+            with suppress(BadNote):  # an entry without a known signature settles nothing
                 entries.append(open_entry(note, verifiers)[0])
         return entries
 
@@ -132,7 +132,7 @@ class History:
 
 
 async def check_rows(connection: Connection, intent: Intent) -> None:
-    """Check that the rows of blocks that were signed are those that the database has. Raises LogBroken."""
+    """Check that the database has the rows of signed blocks. Raises LogBroken."""
     with_rows = [block for block in intent.blocks if block["entry"] is None]
     if not with_rows:
         return

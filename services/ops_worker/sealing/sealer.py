@@ -1,12 +1,12 @@
-"""Seals the audit trail: takes committed rows, hashes them into blocks, blocks into the tree, signs the root.
+"""The sealer: hashes committed rows into blocks and blocks into the tree, and signs the root.
 
 may it? ─▶ lease ─▶ read head and unsealed rows (one snapshot) ─▶ as remembered? ─▶ hash, sign, keep ─▶ append, fenced
   │ no key   │ another's                                            │ smaller, different              │ another first
-  │ moved    └──▶ wait                                              └──▶ alarm, until a person        └──▶ next pass
-  └──▶ say so, wait                                                      declares the loss
+  │ moved    └──▶ wait                                              └──▶ alarm, until an operator     └──▶ next pass
+  └──▶ report, wait                                                      declares the loss
 
-A key signs whatever it is given, so what it signed last is kept beside it (services.shared.sealed_log.memory) and a log
-that is no continuation of that is not signed.
+A key signs any tree, so the last signed one is kept beside the key (services.shared.sealed_log.memory). A log that does
+not continue it is not signed.
 """
 
 import asyncio
@@ -32,27 +32,19 @@ from services.ops_worker.sealing.standing import (
 )
 from services.ops_worker.sealing.status import SealingStatus
 from services.shared import tracing
-from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Connection, Pool
-from services.shared.sealed_log.appending import (
-    Lease,
-    Remembered,
-    append,
-    append_entry,
-    append_intent,
-    make_blocks,
-)
+from services.shared.db import ACQUIRE_SECONDS, UNAVAILABLE, Pool
+from services.shared.sealed_log.appending import Appender, Lease, make_blocks
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.memory import Intent, MemoryFault
 from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey
-from services.shared.sealed_log.tree import Frontier
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Sealer:
-    """One process's sealer. A pass seals at most about rows_per_pass rows, or one transaction if that is more."""
+    """The sealer of a process. A pass seals about rows_per_pass rows at most, or one larger transaction."""
 
     holder: str
     keys: KeyFile
@@ -65,17 +57,8 @@ class Sealer:
     def __post_init__(self) -> None:
         self.history = History(self.keys)
 
-    @property
-    def seen(self) -> Checkpoint | None:
-        """The newest checkpoint that this process knows from elsewhere than its memory: of an anchor, or its own."""
-        return self.history.seen
-
-    @seen.setter
-    def seen(self, checkpoint: Checkpoint | None) -> None:
-        self.history.seen = checkpoint
-
     async def seal(self, pool: Pool) -> int:
-        """Run one pass; return the rows sealed, 0 when there were none or this process may not seal."""
+        """Run one pass; return the number of sealed rows, 0 if there are none or this process may not seal."""
         other = None
         with tracing.use_trace_id(None):
             try:
@@ -92,7 +75,7 @@ class Sealer:
                     self.status.another(other)
                     return 0
                 if key is None:
-                    # Only the one that may seal makes the first key, so that of two workers one does.
+                    # Only the holder of the lease makes the first key, so that two workers do not make two.
                     key = self.keys.load()
                     await self.history.look_up(pool, head)
                 async with self._keep_lease(pool):
@@ -106,18 +89,18 @@ class Sealer:
             except LogBroken as broken:
                 self.status.refused("broken", str(broken))
                 await self._raise_alarm(pool, broken)
-                await self.release(pool)  # a person's command is next
+                await self.release(pool)  # an operator's command comes next
                 raise
         self.status.sealing()
         return rows
 
     async def release(self, pool: Pool) -> None:
-        """Let another process seal at once; a database that is away costs only the wait."""
+        """Release the lease, so that another process can seal at once. Errors of the database are ignored."""
         with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
             await pool.execute("select audit.release_seal($1)", self.holder, timeout=1.0)
 
     async def _look(self, pool: Pool) -> tuple[Mapping[str, Any], Site, str | None]:
-        """Return the head, the server, and the other process that seals; a server that is new is recorded."""
+        """Return the head, the server, and the name of another sealing process; record a new server."""
         head = await pool.fetchrow("select * from audit.read_head()")
         row = await pool.fetchrow("select * from audit.read_place()")
         site = Site.read(row)
@@ -132,7 +115,7 @@ class Sealer:
 
     @contextlib.asynccontextmanager
     async def _keep_lease(self, pool: Pool) -> AsyncIterator[None]:
-        """Renew the lease as long as a pass takes."""
+        """Renew the lease for the duration of a pass."""
 
         async def renew() -> None:
             while True:
@@ -161,21 +144,22 @@ class Sealer:
         announcement = check_key(head, key, self.keys)
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             frontier, memory = await self.history.check(connection, head)
+            appender = Appender(connection, lease, frontier, memory)
             announcement = announcement or self._check_site(head, site)
             if memory.known.pending is not None:
-                # Also when there is nothing new: what was signed belongs into the log.
-                checkpoint = await self._append_again(connection, lease, frontier, memory, memory.known.pending)
+                # Even without new rows: a signed checkpoint belongs in the log.
+                checkpoint = await self._append_again(appender, memory.known.pending)
                 rows = 0
             elif announcement is None and not pieces:
                 return 0
             elif announcement is not None:
-                checkpoint = await self._announce(connection, lease, frontier, head, site, announcement, key, memory)
+                checkpoint = await self._announce(appender, head, site, announcement, key)
                 rows = 0
             else:
                 blocks = await asyncio.to_thread(
                     make_blocks, pieces, first=head["tree_size"], position=head["row_count"], epoch=lease.number
                 )
-                checkpoint = await append(connection, lease, frontier, blocks, key, memory)
+                checkpoint = await appender.append(blocks, key)
                 rows = sum(block.row_count for block in blocks)
         if checkpoint is None:
             log.info("another process sealed first")
@@ -184,33 +168,23 @@ class Sealer:
         self._alarmed = False
         return rows
 
-    async def _append_again(
-        self, connection: Connection, lease: Lease, frontier: Frontier, memory: Remembered, intent: Intent
-    ) -> Checkpoint | None:
-        """Append what was signed and is not in the log: a process or its connection ended in between."""
-        await check_rows(connection, intent)
+    async def _append_again(self, appender: Appender, intent: Intent) -> Checkpoint | None:
+        """Append signed blocks that are missing in the log because a process or its connection ended."""
+        await check_rows(appender.connection, intent)
         log.warning(
             "blocks that were signed and not committed are appended again", extra={"blocks": len(intent.blocks)}
         )
-        return await append_intent(connection, lease, frontier, intent, memory)
+        return await appender.append_intent(intent)
 
     async def _announce(
-        self,
-        connection: Connection,
-        lease: Lease,
-        frontier: Frontier,
-        head: Mapping[str, Any],
-        site: Site,
-        announcement: Announcement,
-        key: SignerKey,
-        memory: Remembered,
+        self, appender: Appender, head: Mapping[str, Any], site: Site, announcement: Announcement, key: SignerKey
     ) -> Checkpoint | None:
         before = recorded_site(head, self._verifiers()) or site
         entry = Entry(
             origin=key.name,
             kind=announcement.kind,
-            size=frontier.size,
-            root=frontier.root(),
+            size=appender.frontier.size,
+            root=appender.frontier.root(),
             row_count=head["row_count"],
             before=before,
             after=before if announcement.kind == "key" else site,
@@ -222,7 +196,7 @@ class Sealer:
             made_at=datetime.now(UTC),
         )
         log.warning("the log %s", entry.in_words())
-        return await append_entry(connection, lease, frontier, head["snapshot"], entry, key, memory)
+        return await appender.append_entry(entry, key, snapshot=head["snapshot"])
 
     def _check_site(self, head: Mapping[str, Any], site: Site) -> Announcement | None:
         if head["tree_size"] == 0:

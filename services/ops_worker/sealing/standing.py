@@ -1,4 +1,4 @@
-"""Decides whether this process may add to the log: with its key, on the server where it was sealed, nothing lost."""
+"""The decision whether this process may append to the log: by key, server and unbroken history."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ LOSS = "pulse audit declare-loss --reason TEXT"
 
 
 class LogBroken(Exception):
-    """The log in the database contradicts what was signed; nothing is added to it."""
+    """Raised if the log in the database contradicts a signature; nothing is appended."""
 
 
 class SealingRefused(Exception):
-    """This process adds nothing to the log. reason: label of the metric."""
+    """Raised if this process may not append to the log. reason: label of the metric."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class SealingRefused(Exception):
 
 
 class Announcement(NamedTuple):
-    """What an entry has to say before the next block of rows."""
+    """An entry to append before the next block of rows."""
 
     kind: str
     reason: str
@@ -34,12 +34,12 @@ class Announcement(NamedTuple):
 
 
 def signer_of(head: Mapping[str, Any]) -> VerifierKey | None:
-    """Return the key that signed the newest checkpoint, None when nothing is signed."""
+    """Return the key that signed the newest checkpoint, None if nothing is signed."""
     return None if head["key_id"] is None else VerifierKey(head["key_name"], head["public_key"])
 
 
 def check_key(head: Mapping[str, Any], key: SignerKey | None, keys: KeyFile) -> Announcement | None:
-    """Return what to announce about the key, None when it signed the log. Raises SealingRefused, KeyFault."""
+    """Return the announcement of a new key, None if the key signed the log. Raises SealingRefused, KeyFault."""
     signer = signer_of(head)
     if signer is None or (key is not None and signer == key.verifier):
         return None
@@ -54,7 +54,7 @@ def check_key(head: Mapping[str, Any], key: SignerKey | None, keys: KeyFile) -> 
 
 
 def check_beginning(head: Mapping[str, Any], keys: KeyFile, *, is_anchored: bool) -> None:
-    """Check that no key was ever used here, so that the first one may be made. Raises SealingRefused, MemoryFault."""
+    """Check that no key was used here before the first one is made. Raises SealingRefused, MemoryFault."""
     signs = [
         what
         for what, is_there in (
@@ -73,9 +73,9 @@ def check_beginning(head: Mapping[str, Any], keys: KeyFile, *, is_anchored: bool
 
 
 def check_installation(head: Mapping[str, Any], known: str | None, keys: KeyFile) -> None:
-    """Check that the key's memory is of this installation's log. Raises SealingRefused.
+    """Check that the key's memory belongs to this installation's log. Raises SealingRefused.
 
-    A wrong URL or directory is the common cause. It raises no alarm that outlasts it; nothing is signed meanwhile.
+    A wrong URL or directory is the common cause, so no lasting alarm is raised. Nothing is signed meanwhile.
     """
     if known is not None and known != head["installation_id"]:
         raise SealingRefused(
@@ -87,7 +87,7 @@ def check_installation(head: Mapping[str, Any], known: str | None, keys: KeyFile
 
 
 def recorded_site(head: Mapping[str, Any], verifiers: Iterable[VerifierKey]) -> Site | None:
-    """Return where the log was last sealed or continued, None when nothing is on record. Raises BadNote."""
+    """Return the place where the log was last sealed or continued, None without a record. Raises BadNote."""
     if head["entry"] is not None:
         return open_entry(head["entry"], verifiers)[0].after
     return None if head["epoch"] is None else Site.read(head)
@@ -96,7 +96,7 @@ def recorded_site(head: Mapping[str, Any], verifiers: Iterable[VerifierKey]) -> 
 def check_site(
     head: Mapping[str, Any], site: Site, seen: Checkpoint | None, verifiers: Iterable[VerifierKey]
 ) -> Announcement | None:
-    """Return what to announce about the server, None when the log is where it was. Raises SealingRefused, BadNote."""
+    """Return the announcement of a new server, None if the log has not moved. Raises SealingRefused, BadNote."""
     recorded = recorded_site(head, verifiers)
     differs = set() if recorded is None else set(recorded.differences(site))
     if not differs:
@@ -112,7 +112,7 @@ def check_site(
 
 
 def check_head(head: Mapping[str, Any], seen: Checkpoint | None, verifiers: Sequence[VerifierKey]) -> tree.Frontier:
-    """Return the frontier to go on from, when it is the one that was signed. Raises LogBroken."""
+    """Return the frontier to append to, checked against the signature. Raises LogBroken."""
     size = head["tree_size"]
     if seen is not None and size < seen.tree_size:
         remedy = (
@@ -141,7 +141,7 @@ def check_head(head: Mapping[str, Any], seen: Checkpoint | None, verifiers: Sequ
 
 
 def two_histories(size: int, signed: int) -> str:
-    """Return the fault of a log that another tree was signed of."""
+    """Return the fault of a log whose signed tree is another one."""
     return (
         f"the log of {size} blocks has two histories: its first {signed} blocks are not those that were signed; keep a "
         f"copy of the database and run `{LOSS}`"
@@ -149,5 +149,5 @@ def two_histories(size: int, signed: int) -> str:
 
 
 def is_lost(checkpoint: Checkpoint, entries: Iterable[Entry]) -> bool:
-    """Tell whether an entry says that the log went on without what a checkpoint covers."""
+    """Return whether an entry declares a checkpoint's blocks lost."""
     return any(entry.leaves_out(checkpoint.tree_size, checkpoint.signed_at) for entry in entries)

@@ -1,4 +1,4 @@
-"""Whether this process seals the audit trail, as its log, /health and /metrics show it."""
+"""The state of the sealer in the log, /health and /metrics."""
 
 import logging
 import time
@@ -14,20 +14,20 @@ from services.shared.sealed_log.memory import MemoryFault
 log = logging.getLogger(__name__)
 
 REASONS = ("no_key", "key_fault", "moved", "broken")
-# A holder that restarts is away for some seconds, and a worker without a key need not complain about that.
+# A restart of the sealing process takes seconds, which a worker without a key need not report.
 PATIENCE_SECONDS = 60.0
 _SHOWN_FAULTS = 10
 
 
 @dataclass(slots=True)
 class SealingStatus:
-    """The state of one sealer. reason: empty while it seals or another process does."""
+    """The state of a sealer. reason: empty while this or another process seals."""
 
     state: str = "starting"
     reason: str = ""
     message: str = ""
     anchor_faults: list[str] = field(default_factory=list)
-    """What is wrong with the kept checkpoints, as they were when this process started."""
+    """Faults of the kept checkpoints at the start of this process."""
     _gauge: Gauge | None = field(default=None, init=False)
     _another_at: float | None = field(default=None, init=False)
 
@@ -43,22 +43,22 @@ class SealingStatus:
             self._gauge.labels(reason)
 
     def as_dict(self) -> dict[str, str]:
-        """Return what /health shows."""
+        """Return the members for /health."""
         faults = "; ".join(self.anchor_faults[:_SHOWN_FAULTS])
         shown = {"state": self.state, "reason": self.reason, "message": self.message, "anchor_faults": faults}
         return {name: value for name, value in shown.items() if value}
 
     def sealing(self) -> None:
-        """This process seals."""
+        """Record that this process seals."""
         self._set("sealing", "", "")
 
     def another(self, holder: str | None) -> None:
-        """Another process holds the right to seal."""
+        """Record that another process holds the lease."""
         self._another_at = time.monotonic()
         self._set("standby", "", f"{holder or 'another process'} seals the audit trail")
 
     def refused(self, reason: str, message: str, *, other: str | None = None) -> None:
-        """This process may not seal. other: the process that seals meanwhile."""
+        """Record that this process may not seal. other: the process that seals meanwhile."""
         if reason == "no_key":
             if other is not None:
                 self._another_at = time.monotonic()
@@ -81,9 +81,9 @@ class SealingStatus:
 
 
 def skip_on_key_fault(step: Callable[[Pool], Awaitable[int]]) -> Callable[[Pool], Awaitable[int]]:
-    """Return the step of a loop beside the sealer, with passes that do nothing while the key cannot be used.
+    """Wrap a step so that its passes do nothing while the key cannot be used.
 
-    The sealer reads the same files in each pass and reports the fault: in the log once, in /health and as a metric.
+    The sealer reads the same files in each pass and reports the fault once in the log, in /health and as a metric.
     """
 
     async def run(pool: Pool) -> int:

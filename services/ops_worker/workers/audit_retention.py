@@ -1,8 +1,8 @@
-"""Lets old months of the audit trail go: proves them once more, signs their tombstone, drops them.
+"""Retention of the audit trail: verifies an old month again, signs its tombstone and drops it.
 
-oldest month that may go ─▶ hash its rows again ─▶ sign the tombstone ─▶ drop, all checked again under lock
-                              │ altered                                    │ held, unsealed, different, busy
-                              └──▶ keep it, raise the alarm                └──▶ next pass
+oldest month to drop ─▶ hash its rows again ─▶ sign the tombstone ─▶ drop, all checked again under lock
+                          │ altered                                    │ held, unsealed, different, busy
+                          └──▶ keep it, raise the alarm                └──▶ next pass
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from services.shared.sealed_log.tombstone import Tombstone, open_tombstone
 
 log = logging.getLogger(__name__)
 
-# A call hashes a few hundred thousand rows a second; its leaf hashes take 32 bytes a row.
+# A call hashes a few hundred thousand rows a second. The leaf hashes take 32 bytes a row.
 ROWS_PER_CALL = 100_000
 # Counting the rows of a large month takes longer than any other call.
 DROP_SECONDS = 600.0
@@ -36,7 +36,7 @@ DROP_SECONDS = 600.0
 
 @dataclass(slots=True)
 class Proven:
-    """The blocks of a month whose rows are what was sealed."""
+    """The blocks of a month whose rows are the sealed ones."""
 
     first_block: int | None = None
     last_block: int = -1
@@ -44,7 +44,7 @@ class Proven:
     frontier: tree.Frontier = field(default_factory=tree.Frontier)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Blocks as audit.read_segment gives them. Raises LogBroken."""
+        """Check and add blocks from audit.read_segment. Raises LogBroken."""
         for row in rows:
             block = Block.read(row)
             leaves = tree.split(row["leaves"] or b"")
@@ -62,7 +62,7 @@ class Proven:
 
 @dataclass(slots=True)
 class AuditRetention:
-    """A pass drops at most one month. days: age at which it goes, 0 for never."""
+    """Drops at most one month a pass. days: age at which a month is dropped, 0 for never."""
 
     days: int
     keys: KeyFile
@@ -70,7 +70,7 @@ class AuditRetention:
     _lock: LockWait = field(default_factory=lambda: LockWait("audit retention"), init=False)
 
     async def drop(self, pool: Pool) -> int:
-        """One pass; 1 when a month went, 0 when none may or its locks were not free in time."""
+        """Run one pass; return 1 if a month was dropped, 0 if none was due or its locks were busy."""
         with tracing.use_trace_id(None):
             async with act_as_system(pool) as connection:
                 await connection.execute("select audit.set_retention($1)", self.days)
@@ -84,8 +84,8 @@ class AuditRetention:
                 await self._lock.give_up(pool, error)
                 dropped = False
             except LogBroken as broken:
-                # While its alert is open no month goes: who altered one must not see the next pass clear the rest.
-                log.error("audit retention stops: %s", broken)  # noqa: TRY400  # the message is all there is to know
+                # No month is dropped while the alert is open, so that no evidence beside the altered month is lost.
+                log.error("audit retention stops: %s", broken)  # noqa: TRY400  # the message says everything
                 async with act_as_system(pool) as connection:
                     await connection.execute("select audit.report_broken_log($1)", str(broken))
                 return 0
@@ -95,9 +95,9 @@ class AuditRetention:
         return int(dropped)
 
     async def _has_key(self, pool: Pool) -> bool:
-        """Tell whether this process can sign a tombstone: only the holder of the log's key lets months go.
+        """Return whether this process can sign a tombstone, which takes the log's key.
 
-        Not while the sealer has stopped: the database is not what was signed.
+        Return False while the sealer has stopped: the database then differs from the signed log.
         """
         key = self.keys.find()
         if self.keys.memory.read().alarm is not None:
@@ -123,7 +123,7 @@ class AuditRetention:
         return bool(outcome == "dropped")
 
     async def prove(self, pool: Pool, segment: date, tree_size: int) -> str | None:
-        """The signed tombstone, None for a month without blocks. Raises LogBroken."""
+        """Return the signed tombstone, None for a month without blocks. Raises LogBroken."""
         proven = Proven()
         while rows := await pool.fetch(
             "select * from audit.read_segment($1, $2, $3)", segment, proven.last_block, ROWS_PER_CALL
@@ -145,12 +145,12 @@ class AuditRetention:
             released_at=datetime.now(UTC),
         )
         note = key.sign(tombstone.text())
-        # The database cannot check a signature; what it drops must be provable by the keys that auditors have.
+        # The database cannot check a signature, so check here that the auditors' keys open the tombstone.
         open_tombstone(note, self.keys.verifiers())
         return note
 
     async def _hand_out(self, pool: Pool) -> bool:
-        """Give the anchors every tombstone that the log's keys signed; whether they have all there are."""
+        """Hand every tombstone signed by the log's keys to the anchors; return whether they have all tombstones."""
         verifiers = self.keys.verifiers()
         notes, false = [], 0
         for row in await pool.fetch("select segment, last_block, note from audit.read_tombstones()"):

@@ -1,4 +1,4 @@
-"""Verifies the sealed log by itself: the last day often, everything once a day, beside the other timers.
+"""Periodic verification of the sealed log: the last day often, everything once a day.
 
 due? ─▶ read keys and kept checkpoints (a thread) ─▶ verify (a task, one connection, resting) ─▶ record, alert
 """
@@ -19,7 +19,7 @@ from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.ops_worker.workers.layer_check import LayerCheckFailed
 from services.shared import tracing
 from services.shared.db import Pool
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.kept import Kept, open_kept
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import BadNote, VerifierKey
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
 _SHOWN = 10
-"""Differences of the layer that one message names; the log names all."""
+"""Number of differences of the layer in the message of an alert; the log has all."""
 
 
 @dataclass(slots=True)
 class AuditVerifier:
-    """One process's verifier; only the holder of the log's key verifies, for it has the checkpoints outside too.
+    """The verifier of a process. Only a process with the log's key verifies, because it has the kept checkpoints.
 
     recent_seconds, all_seconds: time between two verifications of the last day and of everything.
     """
@@ -44,14 +44,14 @@ class AuditVerifier:
     recent_seconds: float
     all_seconds: float
     check_layer: "Callable[[], Awaitable[list[str]]] | None" = None
-    """Names what differs in the SQL layer; as often as the last day is verified."""
+    """Returns the differences of the SQL layer; called as often as the last day is verified."""
     _results: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     _task: "asyncio.Task[Report] | None" = field(default=None, init=False)
     _scope: str = field(default="", init=False)
     _layer_again_at: float = field(default=0.0, init=False)
 
     async def verify(self, pool: Pool) -> int:
-        """Start what is due, or record what has ended; return the rows hashed. Never waits for a verification."""
+        """Start a due verification or record an ended one; return the number of rows hashed. Never waits for one."""
         with tracing.use_trace_id(None):
             if self._task is None:
                 await self._start(pool)
@@ -62,21 +62,21 @@ class AuditVerifier:
             try:
                 report = await task
             except LayerCheckFailed as failed:
-                log.error("%s", failed)  # noqa: TRY400  # the message is all there is to know
+                log.error("%s", failed)  # noqa: TRY400  # the message says everything
                 self._layer_again_at = time.monotonic() + self.recent_seconds
                 return 0
             await self._record(pool, self._scope, report)
             return report.hashed
 
     async def stop(self) -> None:
-        """Give up the verification in hand; it starts anew in the next process."""
+        """Cancel the running verification; another process starts it again."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._task
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what /health shows."""
+        """Return the members for /health."""
         return {**self._results, **({"running": self._scope} if self._task is not None else {})}
 
     async def _start(self, pool: Pool) -> None:
@@ -98,7 +98,7 @@ class AuditVerifier:
             self._task = asyncio.create_task(self._verify(pool, since), name="verify-audit")
 
     def _most_overdue(self, ages: Mapping[str, float]) -> str:
-        """Return the scope that is due and has waited for longest by its own measure, empty when none is due."""
+        """Return the scope that is overdue by most of its periods, empty if none is due."""
         periods = {"all": self.all_seconds, "day": self.recent_seconds}
         if self.check_layer is not None and time.monotonic() >= self._layer_again_at:
             periods["layer"] = self.recent_seconds
@@ -123,7 +123,7 @@ class AuditVerifier:
         return report
 
     def _read_kept(self, keys: list[VerifierKey], *, newest_only: bool) -> list[Kept]:
-        """The newest checkpoint of each day: a later one covers all that those before it cover."""
+        """Return the newest checkpoint of each day, which covers all earlier ones."""
         kept = []
         for file, note in self.kept.newest_of_each_day():
             try:
@@ -139,7 +139,7 @@ class AuditVerifier:
         if scope == "layer" and message is not None:
             message = "; ".join(map(str, report.faults[:_SHOWN]))
         async with act_as_system(pool) as connection:
-            # Everything includes the last day.
+            # A full verification includes the last day.
             for one in ("all", "day") if scope == "all" else (scope,):
                 await connection.execute(
                     "select audit.record_verification($1, $2, $3, $4)", one, report.hashed, report.fault_count, message

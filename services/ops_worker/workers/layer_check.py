@@ -1,4 +1,4 @@
-"""Compares the SQL layer with its record, in a process of the migrations: services and migrations share no module."""
+"""The comparison of the SQL layer with its record, in a process of the migrations, which services may not import."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ LIMIT_SECONDS = 90.0
 
 
 class LayerCheckFailed(Exception):
-    """The comparison did not run to its end; the message says why."""
+    """Raised if the comparison did not finish; the message says why."""
 
 
 async def check_layer(url: str) -> list[str]:
@@ -19,7 +19,7 @@ async def check_layer(url: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "migrations.layer_check"),
         cwd="/",
-        # In the environment, because arguments are for every user of the machine to see.
+        # In the environment, because every user of the machine can see arguments.
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PULSE_LAYER_CHECK_URL": url},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

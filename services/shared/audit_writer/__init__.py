@@ -4,5 +4,5 @@ event ─▶ aggregation ─▶ line (cleaning) ─▶ buffer ─▶ journal ─
                                                         └─▶ spool ─▶ spool_directory ─▶ drain ─▶ database
 
 ledger counts events that are not durable yet, gaps makes the rows about lost ones, keeper runs drain and writes the
-rows that fall due, metrics reads all of them.
+rows that fall due, metrics reads every part.
 """

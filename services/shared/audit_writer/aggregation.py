@@ -1,4 +1,4 @@
-"""Events of one kind within a window: the first are rows of their own, the rest is counted, in bounded memory."""
+"""Aggregation of repeated events: the first of a window get a row each, the rest are counted, in bounded memory."""
 
 import time
 from abc import ABC, abstractmethod
@@ -6,22 +6,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
 from services.shared.audit_writer.event import AuditEvent, new_event_id
-from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.ledger import EventAccount
 from services.shared.audit_writer.line import Line, make_line, parse_address
 
-# About 3 MB when full; then the key that was seen longest ago gets its rows first.
+# About 3 MB when full. Then the window of the least recently seen key ends early.
 MOST_KEYS = 10_000
-# Members that are counted apart in one window.
+# Members that are counted separately in one window.
 MOST_MEMBERS = 20
 
 
 class Tally:
-    """Events of one member of a window: how many, the first and the time of the last."""
+    """Events of one member of a window: their number, the first one and the time of the last."""
 
     __slots__ = ("count", "example", "last_at")
 
@@ -37,6 +37,15 @@ class Tally:
         if other.example.timestamp < self.example.timestamp:
             self.example = other.example
 
+    def as_details(self) -> dict[str, Any]:
+        """Return the members that the details of each aggregated event have."""
+        return {
+            "aggregated": True,
+            "count": self.count,
+            "first_at": self.example.timestamp.isoformat(),
+            "last_at": self.last_at.isoformat(),
+        }
+
 
 class _Window:
     __slots__ = ("ends_at", "single", "tallies")
@@ -45,10 +54,10 @@ class _Window:
         self.ends_at = ends_at
         self.single = 0
         self.tallies: dict[str | None, Tally] = {}
-        """By member; None for the rest."""
+        """By member; None counts the rest."""
 
     def count(self, member: str | None, event: AuditEvent) -> None:
-        """Count one; the member with the lowest count makes room for a new one and counts as rest."""
+        """Count an event; if there is no room for a new member, the one with the lowest count joins the rest."""
         if member not in self.tallies and len(self.tallies) > MOST_MEMBERS:
             least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
             self._tally(None, event).add(self.tallies.pop(least))
@@ -61,10 +70,10 @@ class _Window:
 
 
 class Windows(ABC):
-    """Decides for each event whether it is a row of its own. rows: how many are in a window, 0 for all."""
+    """Decides which events get a row each. rows: number of such rows in a window, 0 for all."""
 
     buffer: ClassVar[str] = "events"
-    """Name of the buffer that a row would have waited in, for the event that says that it is lost."""
+    """Name of the buffer for the aggregated rows, shown in the event that reports their loss."""
 
     def __init__(
         self,
@@ -72,7 +81,7 @@ class Windows(ABC):
         rows: int,
         seconds: float,
         service: str,
-        account: Account,
+        account: EventAccount,
         on_due: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         most_keys: int = MOST_KEYS,
@@ -90,19 +99,19 @@ class Windows(ABC):
         self._due: list[tuple[Line, int]] = []
 
     def __len__(self) -> int:
-        """Keys that are remembered."""
+        """Return the number of remembered keys."""
         return len(self._windows)
 
     def next_seconds(self) -> float | None:
-        """Seconds until a row is due; None when nothing is counted."""
+        """Return the seconds until a row is due, None if nothing is counted."""
         if self._due:
             return 0.0
-        # Windows are as long as each other, so the first one that began to count need not be the first to end.
+        # A window starts to count after it begins, so the first that counted need not be the first to end.
         ends_at = min((window.ends_at for window in self._counting.values()), default=None)
         return None if ends_at is None else max(0.0, ends_at - self._clock())
 
     def take_due(self, *, everything: bool = False) -> list[tuple[Line, int]]:
-        """Rows of the windows that are over, with how many events each stands for; settle() when they are durable."""
+        """Return the rows of ended windows, each with its number of events; call settle() once they are durable."""
         now = self._clock()
         for key in [key for key, window in self._counting.items() if everything or window.ends_at <= now]:
             self._end(key)
@@ -110,7 +119,7 @@ class Windows(ABC):
         return due
 
     def settle(self, count: int) -> None:
-        """Rows for so many events are durable, or somebody else answers for them."""
+        """Release so many events: their rows are durable or were reported as lost."""
         self._account.settle(count)
 
     def _admits(self, key: Hashable, member: str | None, event: AuditEvent) -> bool:
@@ -146,11 +155,11 @@ class Windows(ABC):
 
     @abstractmethod
     def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
-        """Return the events of a window that is over, and how many each stands for."""
+        """Return the events of an ended window, each with the number of events it stands for."""
 
 
 def address_group(event: AuditEvent) -> Hashable:
-    """Return the address; all of a /64 is one customer's and one address here."""
+    """Return the address; an IPv6 /64 belongs to one customer and counts as one address."""
     address = event.ip_address
     if isinstance(address, str):
         text = parse_address(address)
@@ -159,60 +168,59 @@ def address_group(event: AuditEvent) -> Hashable:
 
 
 class Flood(Windows):
-    """Refused requests, by address, reason, and of a rate_limited refusal its cause."""
+    """Refused requests by address, reason and, for rate_limited, cause.
+
+    An attacker can neither fill the disk nor hide. The accounts tried most often are counted separately, because noise
+    could otherwise fill a window and hide the attempts on one account.
+    """
 
     buffer = "auth_failures"
 
     def admits(self, event: AuditEvent) -> bool:
-        """Return whether it is to be a row of its own; when not, it is counted."""
+        """Return whether the event gets its own row; if not, count it."""
         details = event.details
         key = (address_group(event), details.get("reason"), details.get("cause"))
         return self._admits(key, details.get("account"), event)
 
     def _aggregate(self, tallies: dict[str | None, Tally]) -> Iterator[tuple[AuditEvent, int]]:
         for account, tally in tallies.items():
-            yield _aggregate(account, tally), tally.count
+            reason = tally.example.details.get("reason")
+            details = {**tally.as_details(), "reason": reason}
+            # audit._tries counts attempts beyond the limit by their cause.
+            if "cause" in tally.example.details:
+                details["cause"] = tally.example.details["cause"]
+            event = replace(
+                tally.example,
+                message=f"{tally.count} more callers turned away: {reason}",
+                # The callers may differ. They share the address, the reason and the claimed account.
+                tenant_id="system",
+                actor_type="anonymous",
+                actor_id=None,
+                actor_name=None,
+                entity_type=None,
+                entity_id=None,
+                trace_id=None,
+                duration_ms=None,
+                details=details if account is None else {**details, "account": account},
+                timestamp=tally.last_at,
+                event_id=new_event_id(),
+            )
+            yield event, tally.count
 
 
-def _aggregate(account: str | None, tally: Tally) -> AuditEvent:
-    reason = tally.example.details.get("reason")
-    details = {
-        "aggregated": True,
-        "count": tally.count,
-        "first_at": tally.example.timestamp.isoformat(),
-        "last_at": tally.last_at.isoformat(),
-        "reason": reason,
-    }
-    # What was tried beyond the limit: audit._tries counts it by its cause.
-    if "cause" in tally.example.details:
-        details["cause"] = tally.example.details["cause"]
-    return replace(
-        tally.example,
-        message=f"{tally.count} more callers turned away: {reason}",
-        # Each may have been somebody else; what they have in common is where they came from, why and as whom.
-        tenant_id="system",
-        actor_type="anonymous",
-        actor_id=None,
-        actor_name=None,
-        entity_type=None,
-        entity_id=None,
-        trace_id=None,
-        duration_ms=None,
-        details=details if account is None else {**details, "account": account},
-        timestamp=tally.last_at,
-        event_id=new_event_id(),
-    )
-
-
-# What is true of one request only.
+# Details of a single request, left out of the aggregate.
 _PARTICULAR = ("span_id", "parent_span_id", "parent_trace_id", "path", "filter", "events")
 
 
 class Reads(Windows):
-    """Successful reads, by kind, caller and address. An address that is new to a caller therefore shows at once."""
+    """Repeated successful reads by kind, caller and address, so a caller's new address shows at once.
+
+    A page that polls would otherwise fill the trail, which keeps its rows for years. The first read of a window is
+    durable before it is answered. A row at the window's end counts the others and names the most frequent ones.
+    """
 
     def admits(self, event: AuditEvent, kind: str) -> bool:
-        """Return whether it is to be a row of its own; when not, it is counted."""
+        """Return whether the event gets its own row; if not, count it."""
         caller = (event.tenant_id, event.actor_type, event.actor_id, event.details.get("role"))
         return self._admits((event.event_type, kind, *caller, address_group(event)), _subject(event), event)
 
@@ -223,10 +231,7 @@ class Reads(Windows):
         most = sorted(tallies.items(), key=lambda item: -item[1].count)
         details = {
             **{name: value for name, value in whole.example.details.items() if name not in _PARTICULAR},
-            "aggregated": True,
-            "count": whole.count,
-            "first_at": whole.example.timestamp.isoformat(),
-            "last_at": whole.last_at.isoformat(),
+            **whole.as_details(),
             "reads": [{"read": subject or "others", "count": tally.count} for subject, tally in most],
         }
         event = replace(

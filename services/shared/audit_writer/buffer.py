@@ -1,4 +1,4 @@
-"""A bounded buffer and the one task that empties it: what arrives while a batch is written shares the next one."""
+"""A bounded buffer and the task that empties it: rows that arrive during a write share the next batch."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from services.shared.audit_writer.gaps import BUFFER_FULL, NOWHERE_TO_GO, Keep, Losses
-from services.shared.audit_writer.ledger import Account
+from services.shared.audit_writer.ledger import EventAccount
 from services.shared.audit_writer.line import Line
 
 log = logging.getLogger(__name__)
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 LOG_EVERY_SECONDS = 10.0
 
 
-class Batch:
-    """Rows that are written together, and whoever waits for them, under one deadline for all."""
+class LineBatch:
+    """Rows that are written together, with their waiters, under one deadline."""
 
     __slots__ = ("_timer", "_waiters", "lines", "taken_ns")
 
@@ -23,11 +23,11 @@ class Batch:
         self.lines: list[Line] = []
         self.taken_ns = taken_ns
         self._timer: asyncio.TimerHandle | None = None
-        # A future each: awaiting a shared one, who gives up would cancel it for the others.
+        # Each waiter gets its own future: canceling a shared one would cancel every other waiter.
         self._waiters: list[asyncio.Future[bool]] = []
 
     async def wait(self, seconds: float) -> bool:
-        """Whether the rows are durable; False when it is not known so many seconds after the first began to wait."""
+        """Return whether the rows are durable; False if that is unknown so many seconds after the first wait began."""
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._timer = loop.call_later(seconds, self.finish)
@@ -36,7 +36,7 @@ class Batch:
         return await waiter
 
     def finish(self, *, kept: bool = False) -> None:
-        """Tell who waits."""
+        """Release the waiters."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -47,13 +47,15 @@ class Batch:
 
 
 class Lane:
-    """Keeps at most `limit` rows; when it is full, the newest is lost.
+    """Keeps at most `limit` rows; when it is full, the newest row is lost.
 
-    The newest and not the oldest: so a flood cannot wash out the record of how it began, and one gap row with two
-    times tells what is missing. Not thread-safe: everything happens on the event loop.
+    A flood therefore cannot push out the record of its beginning, and one gap row with two times describes what is
+    missing. Not thread-safe: use it on the event loop.
     """
 
-    def __init__(self, name: str, keep: Keep, *, limit: int, batch_size: int, account: Account, losses: Losses) -> None:
+    def __init__(
+        self, name: str, keep: Keep, *, limit: int, batch_size: int, account: EventAccount, losses: Losses
+    ) -> None:
         self.name = name
         self.written = 0
         self.dropped = 0
@@ -62,8 +64,8 @@ class Lane:
         self._batch_size = batch_size
         self._account = account
         self._losses = losses
-        self._batches: deque[Batch] = deque()
-        self._open: Batch | None = None
+        self._batches: deque[LineBatch] = deque()
+        self._open: LineBatch | None = None
         self._length = 0
         self._wake = asyncio.Event()
         self._stopping = False
@@ -71,18 +73,18 @@ class Lane:
         self._logged_at = float("-inf")
 
     def __len__(self) -> int:
-        """Rows not known to be durable yet."""
+        """Return the number of rows not known to be durable yet."""
         return self._length
 
-    def put(self, line: Line) -> Batch | None:
-        """Take a row into the batch that is returned; None when it is lost because the lane is full or has stopped."""
+    def put(self, line: Line) -> LineBatch | None:
+        """Add a row to the returned batch; return None if it is lost because the lane is full or has stopped."""
         now_ns = time.time_ns()
         if self._length >= self._limit or (self._stopping and self._task is None):
             self._lose([line], cause=BUFFER_FULL, at_ns=now_ns)
             return None
         batch = self._open
         if batch is None:
-            batch = self._open = Batch(now_ns)
+            batch = self._open = LineBatch(now_ns)
             self._batches.append(batch)
             self._wake.set()
         batch.lines.append(line)
@@ -93,18 +95,18 @@ class Lane:
         return batch
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writing task."""
         self._task = asyncio.create_task(self._run(), name=f"audit-{self.name}")
         self._task.add_done_callback(_report_crash)
 
     async def stop(self, *, seconds: float) -> list[Line]:
-        """Write what is left, but no longer than that; returns the rows that could not be written."""
+        """Write the remaining rows for at most so many seconds; return those that could not be written."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
             self._task.cancel()
-            # A connection whose peer vanished may hang even when it is given up.
+            # A connection with a vanished peer may hang even after the cancellation.
             await asyncio.wait({self._task}, timeout=1)
             self._task = None
         left = [line for batch in self._batches for line in batch.lines]
@@ -115,7 +117,7 @@ class Lane:
         return left
 
     def give_away(self, count: int) -> None:
-        """Somebody else made durable what stop() returned."""
+        """Count rows that stop() returned and the caller made durable."""
         self.written += count
         self._account.settle(count, next_ns=0)
 
@@ -131,8 +133,8 @@ class Lane:
             kept = await self._keep(batch.lines)
             self._settle(batch, kept=kept)
 
-    def _settle(self, batch: Batch, *, kept: bool) -> None:
-        # Only now: until a row is durable it counts against the limit.
+    def _settle(self, batch: LineBatch, *, kept: bool) -> None:
+        # A row counts against the limit until it is durable.
         self._batches.popleft()
         count = len(batch.lines)
         self._length -= count
@@ -154,6 +156,6 @@ class Lane:
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:
-    # The writer copes with every failure of the database; what ends it is a fault of ours and must not pass in silence.
+    # The writer survives every failure of the database. What ends it is a bug, which must be logged.
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("the audit writer has crashed", exc_info=error)

@@ -1,7 +1,7 @@
-"""The door of the audit trail: whatever a client sent becomes text that can be stored, is short, and holds no secret.
+"""Cleaning of client-supplied values: the result is short text that can be stored and holds no secret.
 
-Most events need nothing of it. One cheap look at all texts of an event together decides; only an event that looks
-odd is taken apart.
+Most events need no cleaning. One cheap check over all of an event's text decides; only suspicious events are cleaned
+value by value.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 LONGEST_MESSAGE = 2000
-LONGEST_NAME = 256  # characters; four bytes each still fit an index entry, which ends at 2,704 bytes
+LONGEST_NAME = 256  # characters; at four bytes each they fit an index entry of at most 2,704 bytes
 LONGEST_TENANT = 63
 LONGEST_WORD = 64
 LONGEST_TEXT = 1024
@@ -23,7 +23,7 @@ MOST_ITEMS = 50
 
 REDACTED = "[redacted]"
 
-# Whatever the patterns below match holds one of these, in lower case.
+# Every match of the patterns below contains one of these, in lower case.
 SUSPECTS = ("=", "cookie", "authori", "bearer", "basic", "eyj", "pdt_", "whsec_", "://")
 
 _SECRET_KEY = re.compile(
@@ -34,7 +34,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"eyJ[\w-]{6,}(?:\.[\w-]*)*"), REDACTED),
     (re.compile(r"\b(?:pdt_|whsec_)[\w+/=-]+"), REDACTED),
     (re.compile(r"://[^/\s@]*@"), f"://{REDACTED}@"),
-    # The addresses of Slack's and Teams' webhooks are secrets themselves.
+    # Webhook addresses of Slack and Teams are secrets.
     (
         re.compile(r"(?i)(://[\w.-]*(?:hooks\.slack|webhook\.office|logic\.azure)\.com[:\d]*/)[^\s\"']+"),
         rf"\1{REDACTED}",
@@ -45,7 +45,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def may_hold_secret(text: str) -> bool:
-    """Whether it is worth looking closely; never False for a text that clean_text would redact something of."""
+    """Return whether the text needs a close look; never False for text that clean_text would redact."""
     text = text.lower()
     for suspect in SUSPECTS:  # noqa: SIM110  # a generator would cost twice as much
         if suspect in text:
@@ -55,13 +55,13 @@ def may_hold_secret(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def names_secret(key: str) -> bool:
-    """Whether what stands under such a key in details must not be kept."""
+    """Return whether values under such a key of details are secret."""
     return _SECRET_KEY.search(key) is not None
 
 
 def clean_text(text: str, longest: int) -> str:
-    """The text on one line, secrets redacted, controls, bidi marks and lone surrogates escaped, cut to a length."""
-    # Patterns see more than is kept, so that the cut cannot hide a secret from them.
+    """Return the text cut to a length, secrets redacted; controls, bidi marks and lone surrogates are escaped."""
+    # Search more text than is kept, so that the cut cannot hide a secret from the patterns.
     text = text[: 2 * longest + 256]
     if may_hold_secret(text):
         for pattern, replacement in _SECRETS:
@@ -72,7 +72,7 @@ def clean_text(text: str, longest: int) -> str:
 
 
 def clean_value(value: object, depth: int = 0) -> Any:
-    """A copy of a JSON-like value that orjson can encode; whatever is too deep, long or odd is cut or named."""
+    """Return a copy of a JSON-like value that orjson can encode; parts too deep or too long are cut."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -98,19 +98,19 @@ def _clean_mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
             kept["…"] = f"{len(value) - MOST_ITEMS} more"
             break
         name = clean_text(say(key), LONGEST_WORD)
-        # Whether a token was there is worth recording, and no secret is a truth value or nothing.
+        # A boolean or null is no secret, and records whether a token was present.
         secret = names_secret(name) and item is not None and not isinstance(item, bool)
         kept[name] = REDACTED if secret else clean_value(item, depth + 1)
     return kept
 
 
 def say(value: object) -> str:
-    """Any value as text; bytes as ASCII."""
+    """Return any value as text; bytes as ASCII."""
     if isinstance(value, str):
         return value
     try:
         return ascii(value) if isinstance(value, bytes | bytearray) else str(value)
-    except Exception:  # noqa: BLE001  # somebody else's __str__ must not cost the event
+    except Exception:  # noqa: BLE001  # a foreign __str__ must not cost the event
         return f"<{type(value).__name__}>"
 
 

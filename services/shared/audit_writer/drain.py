@@ -1,4 +1,4 @@
-"""Stores what the spool holds, in order, also what dead processes left in it."""
+"""Moves spooled rows to the database in order, including those of dead processes."""
 
 import asyncio
 import logging
@@ -16,14 +16,14 @@ from services.shared.audit_writer.spool_directory import Damage, SpoolDirectory,
 log = logging.getLogger(__name__)
 
 BATCH = 1000
-# Longer than a row that somebody waits for may take: a slow database is better than none.
+# Longer than the limit for a row with a waiter: a slow database is better than none.
 STORE_SECONDS = 10.0
 READ_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A segment that may go."""
+    """A segment whose rows are stored."""
 
     file: Path
     lines: int
@@ -31,12 +31,12 @@ class _Stored:
 
     @property
     def records(self) -> int:
-        """Events that the trail now knows of; where there is damage, one at least was."""
+        """Number of events that the trail has or reports as lost, at least one for each damaged place."""
         return self.lines + self.damages
 
 
 class Drain:
-    """Empties directories of the spool into the database. Everything may be repeated: rows are stored once."""
+    """Empties spool directories into the database. Every step may be repeated, because rows are stored once."""
 
     def __init__(self, spool: Spool, journal: Journal, store: Store, *, service: str) -> None:
         self.drained = 0
@@ -47,12 +47,12 @@ class Drain:
         self._service = service
 
     async def drain_own(self) -> bool:
-        """Store some of what this process spooled; False while the database does not take it, or too slowly."""
+        """Store a segment that this process spooled; return False while the database is away or too slow."""
         if self._journal.is_away and not await self._answers():
             return False
         directory = self._spool.directory
         if directory is None or not directory.records:
-            # Nothing is left to store by which it could show better that it is back.
+            # No row is left to store, so the answer alone shows that the database is back.
             self._journal.is_away = False
         elif not await self._drain_own(directory):
             return False
@@ -60,29 +60,29 @@ class Drain:
 
     @property
     def has_own(self) -> bool:
-        """Whether this process has spooled rows."""
+        """True if this process has spooled rows."""
         return self._spool.records > 0
 
     async def _drain_own(self, directory: SpoolDirectory) -> bool:
-        """Store the oldest segment: the keeper has other things to do between two of them."""
+        """Store the oldest segment only, because the keeper has other work between two segments."""
         for file in (await self._spool.run(directory.segments))[:1]:
             found = await self._store_segment(file)
             if found is None:
                 return False
-            # In this order: killed in between, the next process finds more than the ledger says, and no gap.
+            # The ledger first: after a kill in between, the next process finds more rows than it counts, and no gap.
             account = self._spool.ledger.accounts["spooled"]
-            # What a slow disk took after it was given up is found here and was never counted.
+            # Rows that a slow disk took after the timeout are found here and were never counted.
             account.settle(min(found.records, account.outstanding))
             await self._end(directory, found)
         return True
 
     async def _answers(self) -> bool:
-        """Whether the database takes rows at all; asked before a segment is ended for it in vain."""
+        """Return whether the database answers at all, before a segment is closed for it."""
         deadline = asyncio.get_running_loop().time() + self._journal.database_seconds
         return await self._store.settle([], deadline=deadline)
 
     async def adopt(self) -> bool:
-        """Store what dead processes left and what they lost; False when the database does not take it."""
+        """Store the rows of dead processes and report their losses; return False if the database is away."""
         await self._spool.measure_others()
         await self._spool.stock_reserve()
         own = self._spool.directory.path if self._spool.directory else None
@@ -119,19 +119,19 @@ class Drain:
             if not await self._store_rows([make_remains_line(missing)]):
                 return False
             self.gaps += 1
-        # Only now, and the ledger first: killed in between, all is stored again, which changes nothing.
+        # After everything is stored, the ledger first: after a kill in between, the same rows are stored again.
         await self._spool.run(directory.forget_ledger)
         for found in segments:
             await self._end(directory, found)
         return True
 
     async def _store_segment(self, file: Path) -> "_Stored | None":
-        """Store what a segment holds, and what it should hold and does not; None when the database does not take it."""
+        """Store a segment's rows and report its damage; return None if the database is away."""
         contents = await self._spool.run(read_segment, file, seconds=READ_SECONDS)
         for start in range(0, len(contents.lines), BATCH):
             if not await self._store_rows(contents.lines[start : start + BATCH]):
                 return None
-        if contents.damages and not await self._tell_damage(file, contents.damages):
+        if contents.damages and not await self._report_damage(file, contents.damages):
             return None
         return _Stored(file, len(contents.lines), len(contents.damages))
 
@@ -148,9 +148,9 @@ class Drain:
             self._journal.is_away = False
         return stored
 
-    async def _tell_damage(self, file: Path, damages: Sequence[Damage]) -> bool:
+    async def _report_damage(self, file: Path, damages: Sequence[Damage]) -> bool:
         line = await self._spool.run(make_damage_line, file, damages, self._service)
         log.error("an audit spool segment is damaged", extra={"file": file.name, "damages": len(damages)})
-        told = await self._store_rows([line])
-        self.gaps += told
-        return told
+        reported = await self._store_rows([line])
+        self.gaps += reported
+        return reported

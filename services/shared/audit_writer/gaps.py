@@ -14,7 +14,7 @@ import orjson
 from services.shared import tracing
 from services.shared.audit_writer.cleaning import LONGEST_NAME
 from services.shared.audit_writer.event import AuditEvent
-from services.shared.audit_writer.ledger import Account, Remains
+from services.shared.audit_writer.ledger import EventAccount, Remains
 from services.shared.audit_writer.line import Line, make_line, read_line
 from services.shared.audit_writer.spool_directory import Damage
 
@@ -67,7 +67,7 @@ class _Gap:
 class Losses:
     """Gaps that have no row in the trail yet. A gap's row is made once, so writing it again stores the same row."""
 
-    def __init__(self, service: str, account: Account, *, on_loss: Callable[[], None]) -> None:
+    def __init__(self, service: str, account: EventAccount, *, on_loss: Callable[[], None]) -> None:
         self.reported = 0
         self._on_loss = on_loss
         self._service = service

@@ -1,18 +1,18 @@
-"""Where rows go that must not be lost: to the database while it answers in time, else to the spool.
+"""Durable storage of rows: in the database while it answers in time, otherwise in the spool.
 
 database answers ── row stored ──▶ durable
   └─ not within the time ──▶ spool ── fsync ──▶ durable; from now on straight to the spool,
        │                                         until the keeper finds the database answering again
-       └─ full or refuses ──▶ not durable: the caller is told, a gap row will say so
+       └─ full or failing ──▶ not durable: reported to the caller, and in the trail by a gap row
 
-Puts rows into audit_log, each exactly once, whatever the connection, the server or a single row does.
+Rows enter audit_log exactly once, whatever the connection, the server or a single row does:
 
 first try: COPY, or CALL for refused logins ── ok ──▶ stored
-  └─ anything else: nobody knows what was stored
+  └─ anything else: it is unknown which rows were stored
        ▼
-audit.append of the same rows ── ok ──▶ stored; what was there already stayed
-  ├─ database away ──▶ wait, again, until the deadline
-  └─ a row is refused ──▶ halve until it stands alone, store an audit.quarantined row in its place
+audit.append of the same rows ── ok ──▶ stored; rows that exist stay as they are
+  ├─ database away ──▶ wait and repeat until the deadline
+  └─ a row is refused ──▶ halve until it is alone, then store an audit.quarantined row in its place
 """
 
 import asyncio
@@ -36,21 +36,21 @@ Send: TypeAlias = Callable[[db.Connection, Sequence[Line]], Awaitable[Any]]
 
 ACQUIRE_SECONDS = 10.0
 RELEASE_SECONDS = 5.0
-# Events wait on the local disk or in memory meanwhile, so it is asked often.
+# Events wait in memory or on the local disk meanwhile, so retries are frequent.
 LONGEST_BACKOFF_SECONDS = 1.0
 LOG_EVERY_FAILURES = 20
 
-# Data exception, constraint violation, program limit exceeded: the row is at fault, not the moment.
+# Data exception, constraint violation, program limit exceeded: a retry of the same row fails again.
 _POISON_CLASSES = ("22", "23", "54")
 
 
 async def copy(connection: db.Connection, lines: Sequence[Line]) -> None:
-    """Store rows by COPY: the fast way, which fails as a whole and knows no duplicates."""
+    """Store rows by COPY, which is fast, fails as a whole and refuses duplicates."""
     await connection.copy_to_table(
         "audit_log",
         schema_name="public",
         columns=COLUMNS,
-        # Not bytes: those asyncpg would take for the name of a file.
+        # asyncpg would take bytes for the name of a file.
         source=memoryview("\n".join([*lines, ""]).encode()),
         delimiter=SEPARATOR,
         null="",
@@ -58,7 +58,7 @@ async def copy(connection: db.Connection, lines: Sequence[Line]) -> None:
 
 
 async def call(connection: db.Connection, lines: Sequence[Line]) -> None:
-    """Store refused logins through the procedure that alone may say what a refusal is called."""
+    """Store refused logins by the procedure that chooses their event types."""
     await connection.execute("call audit.record_auth_failures($1)", _make_rows(lines))
 
 
@@ -71,14 +71,14 @@ def _make_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def is_poison(error: BaseException) -> bool:
-    """Whether the same rows would fail again: a row is at fault, not the connection or the server."""
+    """Return whether the same rows would fail again: a row is at fault, not the connection or the server."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in _POISON_CLASSES
     return isinstance(error, TypeError | ValueError | OverflowError | AttributeError)
 
 
 class Store:
-    """Writes batches of rows over a pool; counts rows that went to quarantine and writes that had to be repeated."""
+    """Writes batches of rows over a pool; counts quarantined rows and repeated writes."""
 
     def __init__(self, pool: db.Pool, send: Send) -> None:
         self._pool = pool
@@ -88,14 +88,14 @@ class Store:
         self.failures = 0
 
     async def write(self, lines: Sequence[Line], *, deadline: float = math.inf) -> bool:
-        """Whether every row is stored or stands in quarantine; False when the deadline (of the loop) came first."""
+        """Store every row, or a quarantine row in its place; return False if the deadline (loop time) came first."""
         if await self._try(self._send, lines, deadline) is None:
             return True
         self.failures += 1
         return await self.settle(lines, deadline=deadline)
 
     async def settle(self, lines: Sequence[Line], *, deadline: float = math.inf) -> bool:
-        """The same for rows of any kind that may be stored already; slower."""
+        """Do the same for rows of any kind that may be stored already; slower."""
         pieces = [lines]
         failures = 0
         while pieces:
@@ -104,7 +104,7 @@ class Store:
             if error is None:
                 failures = 0
             elif not is_poison(error) or (len(piece) == 1 and is_quarantine(piece[0])):
-                # A quarantine row holds plain ASCII: when even that is refused, the table is at fault, not the row.
+                # A quarantine row is plain ASCII. If even that is refused, the table is at fault, not the row.
                 pieces.append(piece)
                 failures += 1
                 if not await self._wait(failures, error, deadline):
@@ -127,10 +127,10 @@ class Store:
                 return TimeoutError()
             if sending.cancelled():
                 return TimeoutError()
-            return sending.exception()  # type: ignore[return-value]  # whatever it raised but a cancellation
+            return sending.exception()  # type: ignore[return-value]  # any exception but a cancellation
         finally:
             if not sending.done():
-                # What it takes to get rid of a connection that hangs is not waited for.
+                # Do not wait for the cleanup of a connection that hangs.
                 self._given_up.add(sending)
                 sending.add_done_callback(self._forget)
                 sending.cancel()
@@ -145,8 +145,8 @@ class Store:
         try:
             await send(connection, lines)
         finally:
-            # When this was given up, asyncpg first asks the server to cancel the statement, so that none is left that
-            # waits for a lock. Bounded, for the server may never answer.
+            # After a cancellation, asyncpg first asks the server to cancel the statement, so that none is left waiting
+            # for a lock. The timeout bounds this, because the server may never answer.
             await self._pool.release(connection, timeout=RELEASE_SECONDS)
 
     async def _wait(self, failures: int, error: Exception, deadline: float) -> bool:
@@ -161,24 +161,24 @@ class Store:
 
 
 class Journal:
-    """Makes rows durable, one way or the other, within a time."""
+    """Makes rows durable in the database or the spool, within a bounded time."""
 
     def __init__(self, spool: Spool, *, database_seconds: float, on_away: Callable[[], None]) -> None:
         self.is_away = False
-        """Whether the database did not answer in time when it was last asked."""
+        """True if the database did not answer in time at the last attempt."""
         self.is_blocked = False
-        """Whether the last rows found neither the database nor the spool."""
+        """True if the last rows could be stored neither in the database nor in the spool."""
         self.database_seconds = database_seconds
         self._spool = spool
         self._on_away = on_away
 
     @property
     def longest_seconds(self) -> float:
-        """Longest that a row can wait: for the batch before it, then for its own."""
+        """Longest wait of a row: for the batch before it, then for its own."""
         return 2 * (self.database_seconds + self._spool.seconds) + 0.5
 
     def through(self, store: Store) -> Keep:
-        """What makes rows durable, trying this store first."""
+        """Return a function that makes rows durable and tries this store first."""
 
         async def keep(lines: Sequence[Line]) -> bool:
             if not self.is_away:
@@ -190,7 +190,7 @@ class Journal:
                 self._on_away()
             kept = await self._spool.append(lines)
             self.is_blocked = not kept
-            # Whether blocked or spooled, somebody must find out when the database is back.
+            # The keeper must find out when the database is back.
             self._on_away()
             return kept
 

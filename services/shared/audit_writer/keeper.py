@@ -1,4 +1,4 @@
-"""The task behind the lanes: it tells floods and gaps, empties the spool, and looks after what dead processes left."""
+"""The background task: it writes due aggregates and gap rows, empties the spool and adopts dead processes' spools."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ LONGEST_RETRY_SECONDS = 1.0
 
 
 class Keeper:
-    """Sleeps until there is something to do."""
+    """Runs the background work when something is due."""
 
     def __init__(self, drain: Drain, *, windows: Mapping[Windows, Keep], losses: Losses, events: Keep) -> None:
-        """windows: what counts events, and what stores the rows with their numbers."""
+        """Set up the task. windows: each aggregation with the function that stores its rows."""
         self._drain = drain
         self._windows = windows
         self._losses = losses
@@ -33,15 +33,15 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Start a round now."""
         self._wake.set()
 
     def start(self) -> None:
-        """Begin, with a look for what an earlier process left."""
+        """Start the task, which first looks for the spools of dead processes."""
         self._task = asyncio.create_task(self._run(), name="audit-keeper")
 
     async def stop(self, *, seconds: float) -> None:
-        """End."""
+        """Stop the task within about so many seconds."""
         self._stop.set()
         self._wake.set()
         if self._task is not None:
@@ -49,19 +49,19 @@ class Keeper:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)
 
-    async def tell(self, *, everything: bool = False) -> bool:
-        """Write the rows of windows that are over and of events that were lost; False when some must be told later."""
+    async def write_due(self, *, everything: bool = False) -> bool:
+        """Write the rows of ended windows and of lost events; return False if some must be written later."""
         for windows, keep in self._windows.items():
-            await self._write_due(windows, keep, everything=everything)
+            await self._write_aggregates(windows, keep, everything=everything)
         return await self._losses.report(self._keep_events)
 
-    async def _write_due(self, windows: Windows, keep: Keep, *, everything: bool) -> None:
+    async def _write_aggregates(self, windows: Windows, keep: Keep, *, everything: bool) -> None:
         due = windows.take_due(everything=everything)
         if not due:
             return
         lines = [line for line, _ in due]
         if not await keep(lines):
-            # Their numbers live on in a gap.
+            # A gap row reports their counts.
             self._losses.add(lines, buffer=windows.buffer, cause=NOWHERE_TO_GO, at_ns=time.time_ns())
         windows.settle(sum(count for _, count in due))
 
@@ -71,7 +71,7 @@ class Keeper:
             self._wake.clear()
             if await self._round():
                 retry_seconds = ROUND_SECONDS
-                # What comes in a storm is handled together.
+                # Handle a storm of wake-ups together.
                 await _wait(self._stop, ROUND_SECONDS)
                 await _wait(self._wake, self._idle_seconds())
             else:
@@ -79,9 +79,9 @@ class Keeper:
                 retry_seconds = min(LONGEST_RETRY_SECONDS, 2 * retry_seconds)
 
     async def _round(self) -> bool:
-        """Do what there is to do; False when some of it could not be done now."""
+        """Do the due work; return False if some must be repeated."""
         try:
-            told = await self.tell()
+            reported = await self.write_due()
             if not await self._drain.drain_own():
                 return False
             if self._drain.has_own:
@@ -96,7 +96,7 @@ class Keeper:
         except Exception:
             log.exception("the audit keeper failed")
             return False
-        return told
+        return reported
 
     def _idle_seconds(self) -> float:
         adopt = max(0.0, self._adopt_at - time.monotonic())
@@ -105,7 +105,7 @@ class Keeper:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, but no longer than that."""
+    """Wait until the event is set, for at most so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

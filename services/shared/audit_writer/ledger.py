@@ -1,7 +1,8 @@
-"""What a process has taken and not yet made durable, in a small file that outlives it however it dies.
+"""Counts of the events that a process has taken and not yet made durable, in a small file that survives its death.
 
-The file is mapped into memory: a counter costs a store, no system call, and a kill -9 leaves the last values in the
-page cache. A power cut may leave older ones.
+The file is mapped into memory: an update is a store, not a system call. After a kill -9 the last values are in the page
+cache; a power cut may leave older ones. A few files of the ledger's size are kept in reserve: a process that starts
+while the disk is full takes one, so that its losses are still counted.
 """
 
 import contextlib
@@ -18,12 +19,12 @@ from uuid import UUID
 
 from services.shared.audit_writer.event import new_event_id
 
-# Lives of a process that may begin, and be killed, while the disk is full.
+# Number of processes that can start while the disk is full.
 RESERVE_FILES = 8
 
 
 def stock_reserve(root: Path, size: int) -> None:
-    """Make what is missing, as far as the disk has room."""
+    """Create the missing reserve files, as far as the disk has room."""
     for number in range(RESERVE_FILES):
         file = root / f".reserve-{number}"
         if file.exists():
@@ -33,7 +34,7 @@ def stock_reserve(root: Path, size: int) -> None:
         except OSError:
             return
         try:
-            # Real bytes, not a hole: a store into a hole of a full disk would end the process with SIGBUS.
+            # Write real bytes: a store into a hole of a file on a full disk ends the process with SIGBUS.
             whole = os.write(handle, bytes(size)) == size
             os.fsync(handle)
         except OSError:
@@ -46,7 +47,7 @@ def stock_reserve(root: Path, size: int) -> None:
 
 
 def take_reserve(root: Path, file: Path) -> bool:
-    """Whether one of them is now `file`; of two processes that want the same one, one gets it."""
+    """Rename a reserve file to `file`; return False if none is left. Each file serves one process."""
     for number in range(RESERVE_FILES):
         with contextlib.suppress(OSError):
             (root / f".reserve-{number}").rename(file)
@@ -64,8 +65,8 @@ _WORDS = 4  # taken, settled, first_ns, last_ns
 LEDGER_BYTES = 4096
 
 
-class Account:
-    """Counts events of one kind from the moment they are taken to the moment somebody else answers for them."""
+class EventAccount:
+    """Counts events of one kind from their arrival until they are durable or counted elsewhere."""
 
     __slots__ = ("_at", "_outstanding", "_settled", "_taken", "_words")
 
@@ -75,7 +76,7 @@ class Account:
         self._taken = self._settled = self._outstanding = 0
 
     def take(self, at_ns: int, count: int = 1) -> None:
-        """Events were taken that happened at that time (nanoseconds since 1970)."""
+        """Count events that happened at that time (nanoseconds since 1970)."""
         words, at = self._words, self._at
         if not self._outstanding:
             words[at + 2] = at_ns
@@ -85,7 +86,7 @@ class Account:
         words[at] = self._taken
 
     def settle(self, count: int, *, next_ns: int | None = None) -> None:
-        """So many of them need no more care; next_ns: when the oldest of the others was taken."""
+        """Release so many events. next_ns: the time at which the oldest remaining event was taken."""
         self._outstanding -= count
         self._settled += count
         if next_ns is not None:
@@ -93,17 +94,17 @@ class Account:
         self._words[self._at + 1] = self._settled
 
     def detach(self) -> None:
-        """Count on in plain memory: the file is closed."""
+        """Continue in plain memory, because the file is about to be closed."""
         self._words = list(self._words)
 
     @property
     def outstanding(self) -> int:
-        """Events that would be lost if the process died now."""
+        """Number of events that would be lost if the process died now."""
         return self._outstanding
 
 
-class Ledger:
-    """The accounts of this process; in plain memory when the file cannot be made."""
+class EventLedger:
+    """The accounts of this process; in plain memory without a directory."""
 
     def __init__(self, directory: Path | None, service: str) -> None:
         if directory is None:
@@ -111,15 +112,15 @@ class Ledger:
         else:
             self._map = _make_file(directory / FILE_NAME, service)
         self._words = memoryview(self._map)[_ACCOUNTS_AT:].cast("Q")
-        self.accounts = {name: Account(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
+        self.accounts = {name: EventAccount(self._words, number * _WORDS) for number, name in enumerate(ACCOUNTS)}
 
     @property
     def outstanding(self) -> int:
-        """Events that would be lost if the process died now."""
+        """Number of events that would be lost if the process died now."""
         return sum(account.outstanding for account in self.accounts.values())
 
     def close(self) -> None:
-        """Let go of the file; what is counted later is counted in plain memory."""
+        """Close the file; later counts are kept in plain memory."""
         for account in self.accounts.values():
             account.detach()
         self._words.release()
@@ -140,7 +141,7 @@ def _make_file(file: Path, service: str) -> mmap.mmap:
 def _map_file(file: Path, content: bytes, flags: int) -> mmap.mmap:
     handle = os.open(file, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:
-        # Real bytes, not a hole: a store into a hole of a full disk would end the process with SIGBUS.
+        # Write real bytes: a store into a hole of a file on a full disk ends the process with SIGBUS.
         if os.write(handle, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(handle)
@@ -151,7 +152,7 @@ def _map_file(file: Path, content: bytes, flags: int) -> mmap.mmap:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What the ledger of a dead process says."""
+    """The outstanding events in the ledger of a dead process."""
 
     event_id: UUID
     process: int
@@ -161,7 +162,7 @@ class Remains:
     last_at: datetime
 
     def without_spooled(self, found: int) -> "Remains | None":
-        """The same when so many rows were found in the segments; None when nothing is missing."""
+        """Return the remains without the rows found in the segments; None if nothing is missing."""
         missing = max(0, self.counts.get("spooled", 0) - found)
         others = {name: count for name, count in self.counts.items() if name != "spooled"}
         counts = {**others, "spooled": missing} if missing else others
@@ -169,7 +170,7 @@ class Remains:
 
 
 def read_remains(directory: Path) -> Remains | None:
-    """What a dead process left unaccounted; None when it left nothing or no ledger that can be read."""
+    """Return the outstanding events of a dead process; None without any, or without a readable ledger."""
     try:
         content = (directory / FILE_NAME).read_bytes()
         magic, event_id, process, service = _HEADER.unpack_from(content)

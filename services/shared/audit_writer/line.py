@@ -1,6 +1,7 @@
-"""From an event to the line of text that COPY stores, cleaned at the door: what waits in a buffer is small and safe.
+"""Conversion of an event to the line of text that COPY stores; what waits in a buffer is small and clean.
 
-A line costs a tenth of what asyncpg needs to encode the same nineteen values, and the server reads either as fast.
+A line takes a tenth of the time that asyncpg needs to encode the same nineteen values. The server reads both equally
+fast.
 """
 
 import ipaddress
@@ -22,7 +23,7 @@ from services.shared.audit_writer.event import AuditEvent
 Line = NewType("Line", str)
 Address: TypeAlias = IPv4Address | IPv6Address
 
-# What clients have no hand in comes first, so that only the rest need be searched for secrets.
+# Columns without client data come first, so that only the rest is searched for secrets.
 COLUMNS = (
     "event_type",
     "timestamp",
@@ -44,7 +45,7 @@ COLUMNS = (
     "message",
     "details",
 )
-SEPARATOR = "\x1f"  # a control character, so no cleaned value holds it; an empty value is null
+SEPARATOR = "\x1f"  # a control character, which no cleaned value contains; an empty value is null
 _TEXT_SEPARATORS = len(COLUMNS) - 1 - COLUMNS.index("tenant_id")
 
 _EVENT_TYPE = re.compile(r"[a-z]+\.[a-z_]+", re.ASCII)
@@ -53,27 +54,27 @@ _SEVERITIES = frozenset({"debug", "info", "warning", "error", "critical"})
 
 
 def make_line(event: AuditEvent, service: str) -> Line:
-    """The event as COPY wants it: the values of COLUMNS in one line. Never raises."""
+    """Return the values of COLUMNS in one line, as COPY takes them. Never raises."""
     try:
         details = orjson.dumps(event.details, default=str, option=orjson.OPT_NON_STR_KEYS) if event.details else b"{}"
         address = parse_address(event.ip_address)
         text = _join_text(event, details.decode())
         if (address is not None or event.ip_address is None) and _is_clean(event, text):
             return Line(_join_head(event, service, address) + text)
-    except Exception:  # noqa: BLE001, S110  # whatever an odd value broke here, the thorough way copes with it
+    except Exception:  # noqa: BLE001, S110  # the thorough way below copes with values that fail here
         pass
     return _make_clean_line(event, service)
 
 
 def read_line(line: Line) -> dict[str, str | None]:
-    """The values of a line by column, as text; null as None."""
+    """Return the values of a line by column, as text; null is None."""
     values = line.replace("\\\\", "\\").split(SEPARATOR)
     return {name: value or None for name, value in zip(COLUMNS, values, strict=True)}
 
 
 def parse_address(value: str | Address | None) -> str | None:
-    """The address in text, an IPv4 address inside IPv6 as IPv4; None for what is none."""
-    # The length is checked before the cache, which must not keep what a client made long.
+    """Return the address as text, an IPv4-mapped one as IPv4; None if it is no address."""
+    # Checked before the cache, which must not keep long values from clients.
     if value is None or (isinstance(value, str) and len(value) > LONGEST_WORD):
         return None
     return _parse_address(value)
@@ -85,7 +86,7 @@ def _parse_address(value: str | Address) -> str | None:
         address = ipaddress.ip_address(value)
     except ValueError:
         return None
-    # Rebuilt from its bytes, an IPv6 address loses a scope, which Postgres does not know.
+    # An IPv6 address rebuilt from its bytes loses its scope, which Postgres does not accept.
     return str(getattr(address, "ipv4_mapped", None) or ipaddress.ip_address(address.packed))
 
 
@@ -104,7 +105,7 @@ def _join_head(event: AuditEvent, service: str, address: str | None) -> str:
 
 
 def _join_text(event: AuditEvent, details: str) -> str:
-    """The second half of a line: everything that a client may have had a hand in."""
+    """Return the second half of a line: the columns that may hold client data."""
     return (
         f"{event.tenant_id}\x1f{event.entity_type or ''}\x1f{event.entity_id or ''}\x1f{event.entity_name or ''}\x1f"
         f"{event.actor_type or ''}\x1f{event.actor_id or ''}\x1f{event.actor_name or ''}\x1f{event.trace_id or ''}\x1f"

@@ -1,4 +1,4 @@
-"""The spool as the event loop sees it: all file work in one thread, so in order, and no wait without an end."""
+"""The spool for the event loop: file work runs in order in one thread, and every wait is bounded."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.shared.audit_writer.ledger import LEDGER_BYTES, Ledger, stock_reserve
+from services.shared.audit_writer.ledger import LEDGER_BYTES, EventLedger, stock_reserve
 from services.shared.audit_writer.line import Line
 from services.shared.audit_writer.spool_directory import SpoolDirectory, Sync
 
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 _NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
 
-# A disk that has not answered by then is as good as none; the thread may finish later.
+# A disk that has not answered by then counts as failed; the thread may finish later.
 DISK_SECONDS = 2.0
 
 
 class Spool:
-    """This process's part of the spool, and the ledger beside it."""
+    """The spool of this process, with its ledger."""
 
     def __init__(
         self, root: Path, *, service: str, limit: int, sync: Sync = os.fsync, seconds: float = DISK_SECONDS
@@ -44,33 +44,33 @@ class Spool:
         self._failing = False
         self.ledger = self._open()
 
-    def _open(self) -> Ledger:
+    def _open(self) -> EventLedger:
         try:
             self.directory = SpoolDirectory.create(self.root, self._service, sync=self._sync)
-            return Ledger(self.directory.path, self._service)
+            return EventLedger(self.directory.path, self._service)
         except OSError as error:
-            log.error(  # noqa: TRY400  # for an operator, who needs no traceback
+            log.error(  # noqa: TRY400  # an operator needs no traceback
                 "no audit spool in %s: %s", self.root, error.strerror or error
             )
-            return Ledger(None, self._service)
+            return EventLedger(None, self._service)
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a place for it and that took what it was last given."""
+        """True if the spool has a directory that took the last rows."""
         return self.directory is not None and not self._failing
 
     @property
     def records(self) -> int:
-        """Rows in it."""
+        """Number of rows."""
         return self.directory.records if self.directory else 0
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Number of bytes."""
         return self.directory.size if self.directory else 0
 
     async def append(self, lines: Sequence[Line]) -> bool:
-        """True when the rows are on the disk; False when it is full, refuses or does not answer."""
+        """Return True once the rows are on disk; False if the disk is full, fails or does not answer."""
         directory = self.directory
         if directory is None or (self._late is not None and not self._late.done()):
             return False
@@ -87,7 +87,7 @@ class Spool:
         return True
 
     async def run(self, work: Callable[..., T], *arguments: object, seconds: float | None = None) -> T:
-        """Do file work after all that was given before. Raises what it raises, TimeoutError when it takes too long."""
+        """Run file work in order and return its result. Raises the work's exceptions, and TimeoutError."""
         future = asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
         done, _ = await asyncio.wait({future}, timeout=seconds or self.seconds)
         if not done:
@@ -97,18 +97,18 @@ class Spool:
         return future.result()
 
     async def stock_reserve(self) -> None:
-        """Make room for the ledgers of processes that begin while the disk is full, as far as there is room now."""
+        """Stock the reserve of ledger files, as far as the disk has room."""
         if self.directory is not None:
             await self.run(stock_reserve, self.root, LEDGER_BYTES)
 
     async def measure_others(self) -> None:
-        """Look how much the directories of other processes hold: the limit is for all together."""
+        """Measure the directories of other processes, which share the limit."""
         if self.directory is not None:
             own = self.directory.path
             self._others = await self.run(size_of, self.root, own)
 
     async def close(self) -> None:
-        """Give up the directory: what is left in it, rows or a ledger that does not balance, is the next process's."""
+        """Release the directory; another process adopts its remaining rows and an unbalanced ledger."""
         directory, self.directory = self.directory, None
         if directory is not None:
             with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ class Spool:
 
 
 def directories(root: Path) -> list[Path]:
-    """The directories of all processes, dead or alive."""
+    """Return the directories of all processes, dead or alive."""
     try:
         return sorted(entry for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
     except OSError:
@@ -128,7 +128,7 @@ def directories(root: Path) -> list[Path]:
 
 
 def size_of(root: Path, without: Path) -> int:
-    """Bytes that all directories but one hold."""
+    """Return the bytes in all directories but one."""
     total = 0
     for directory in directories(root):
         if directory != without:

@@ -1,9 +1,9 @@
-"""One process's directory of the spool: append-only segments below a lock that the kernel drops when the process dies.
+"""The spool directory of a process: append-only segments under a lock that the kernel releases when the process dies.
 
     spool/                      0700, shared by the processes that write to one database
     spool/ui_iot-4711-9f3c/     0700, held by flock while its process lives
         00000001.spool          0600, a segment: a magic, then one record a row: 0xff, its length, its CRC-32, the row
-        00000002.spool.corrupt  kept aside for people: a record in its middle could not be read
+        00000002.spool.corrupt  set aside for inspection: a record in its middle could not be read
         ledger                  see ledger
 
 UTF-8 never holds the byte 0xff, so after damage the next record is found by searching for it. Every call blocks: run
@@ -39,21 +39,21 @@ Sync = Callable[[int], None]
 
 
 class Damage(NamedTuple):
-    """Bytes of a segment that are no record, with records behind them."""
+    """Unreadable bytes of a segment, followed by records."""
 
     offset: int
     length: int
 
 
 class Contents(NamedTuple):
-    """What a segment holds; what a crash left unfinished at its end is in neither."""
+    """The content of a segment, without an unfinished record at its end."""
 
     lines: Sequence[Line]
     damages: Sequence[Damage]
 
 
 def encode_lines(lines: Sequence[Line]) -> bytes:
-    """Rows as records."""
+    """Return rows as records."""
     parts: list[bytes] = []
     for line in lines:
         payload = line.encode()
@@ -62,7 +62,7 @@ def encode_lines(lines: Sequence[Line]) -> bytes:
 
 
 def read_segment(file: Path) -> Contents:
-    """The rows of a segment in their order, and where it is damaged. The file's end may be torn: that is no damage."""
+    """Return the rows of a segment in order, and its damaged places. A torn end is no damage."""
     content = file.read_bytes()
     lines: list[Line] = []
     damages: list[Damage] = []
@@ -94,16 +94,16 @@ def _payload_at(content: bytes, at: int) -> bytes | None:
 
 
 def _checksum(payload: bytes) -> int:
-    # The length is covered too: a shorter record must not pass for a whole one.
+    # The checksum covers the length, so that a shorter record cannot pass for a whole one.
     return zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
 
 
 class SpoolFull(OSError):
-    """The spool has the size it may have."""
+    """Raised if the spool has reached its size limit."""
 
 
 class SpoolDirectory:
-    """Takes rows durably, gives them back in order. Not for use by several threads at once."""
+    """Stores rows durably and returns them in order. Not thread-safe."""
 
     def __init__(self, path: Path, lock: int, *, sync: Sync = os.fsync) -> None:
         self.path = path
@@ -117,7 +117,7 @@ class SpoolDirectory:
 
     @classmethod
     def create(cls, root: Path, service: str, *, sync: Sync = os.fsync) -> "SpoolDirectory":
-        """A new directory, locked. Raises OSError."""
+        """Create and lock a new directory. Raises OSError."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _ in range(MOST_TRIES):
             path = root / f"{service}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -126,14 +126,14 @@ class SpoolDirectory:
             if lock is not None:
                 _sync_directory(root, sync)
                 return cls(path, lock, sync=sync)
-            # Somebody looked for dead processes in between, took it for one and removes it.
+            # Another process found it unlocked, took its owner for dead and removes it.
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise OSError(errno.ENOLCK, "no directory of the spool can be locked")
 
     @classmethod
     def adopt(cls, path: Path) -> "SpoolDirectory | None":
-        """What a dead process left, locked; None when it lives, left nothing, or somebody else was faster."""
+        """Lock the directory of a dead process; return None if it lives, left nothing or was adopted by another."""
         lock = _lock(path)
         if lock is None:
             return None
@@ -146,7 +146,7 @@ class SpoolDirectory:
         return adopted
 
     def append(self, lines: Sequence[Line], limit: int) -> None:
-        """Return when the rows are on the disk. Raises OSError, and then none of them is there to be read again."""
+        """Return once the rows are on disk. After an OSError, none of the rows is in the segment."""
         content = encode_lines(lines)
         if self.size + len(content) + len(MAGIC) > limit:
             raise SpoolFull(f"the spool may have {limit} bytes")
@@ -159,8 +159,8 @@ class SpoolDirectory:
             _write_all(self._active, content)
             self._sync(self._active)
         except OSError:
-            # What was written may be half there, and what a failed fsync leaves nobody knows: back to what is sure, and
-            # never again into this file.
+            # A failed write may be partial, and the state after a failed fsync is unknown. Return to the last good size
+            # and never write to this file again.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._active, self._good_size)
             self.rotate()
@@ -170,32 +170,32 @@ class SpoolDirectory:
         self.records += len(lines)
 
     def rotate(self) -> None:
-        """End the segment that is written to; the next rows open another."""
+        """Close the open segment; the next rows start another."""
         if self._active is not None:
             os.close(self._active)
             self._active = None
 
     def segments(self) -> list[Path]:
-        """All segments that are not written to any more, oldest first."""
+        """Close the open segment and return every segment, oldest first."""
         self.rotate()
         return sorted(self.path.glob(f"*{SUFFIX}"))
 
     def remove(self, file: Path, records: int) -> None:
-        """Forget a segment whose rows are stored."""
+        """Remove a segment whose rows are stored."""
         self._subtract(file, records)
         file.unlink()
 
     def set_aside(self, file: Path, records: int) -> None:
-        """The same for a segment with damage in it, which people may want to look at."""
+        """Rename a damaged segment whose rows are stored, to keep it for inspection."""
         self._subtract(file, records)
         file.rename(file.with_name(file.name + CORRUPT_SUFFIX))
 
     def forget_ledger(self) -> None:
-        """Remove the ledger: it balances, or what it says stands in the trail."""
+        """Remove the ledger, which balances or whose losses are recorded."""
         (self.path / LEDGER).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give up the lock; the directory goes when nothing is left in it."""
+        """Remove the directory if it is empty, and release the lock."""
         self.rotate()
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -221,7 +221,7 @@ class SpoolDirectory:
 
 
 def _lock(path: Path) -> int | None:
-    """A handle that holds the directory's lock; None when another process holds it or removed the directory."""
+    """Return a handle that holds the lock; None if another process holds it or removed the directory."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Self
 
-from services.shared.http_settings import HttpSettings
+from services.shared.web_settings import HttpSettings
 
 Network = IPv4Network | IPv6Network
 

@@ -20,10 +20,10 @@ _EVENTS = {"key": "audit.key_changed", "loss": "audit.loss_declared"}
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """The memory that an append goes through.
+class AppendMemory:
+    """The sealer's memory during an append.
 
-    head: note over the blocks that are there, None without any. installation: id of the one whose log it is.
+    head: note over the present blocks, None without any. installation: id of the log's installation.
     """
 
     file: MemoryFile
@@ -34,34 +34,82 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to append. number: fence, raised with each new holder."""
+    """The right to append. number: a fence that each new holder raises."""
 
     holder: str
     number: int
 
 
-async def append(
-    connection: Connection,
-    lease: Lease,
-    frontier: tree.Frontier,
-    blocks: Sequence[Block],
-    key: SignerKey,
-    memory: Remembered,
-    *,
-    event: Mapping[str, Any] | None = None,
-) -> Checkpoint | None:
-    """Append blocks after those of the frontier and sign; None, and nothing done, when another process was first.
+@dataclass(frozen=True, slots=True)
+class Appender:
+    """Appends to one state of the log, by one holder of the lease. frontier: the tree over the present blocks."""
 
-    Raises MemoryFault.
-    """
-    base = Extent(frontier.size, frontier.root())
-    intent = sign(base, deepcopy(frontier), blocks, key, event)
-    kept = await asyncio.to_thread(
-        memory.file.replace, memory.known, Memory(memory.head, intent, None, memory.installation)
-    )
-    if kept is None:
-        return None
-    return await append_intent(connection, lease, frontier, intent, replace(memory, known=kept))
+    connection: Connection
+    lease: Lease
+    frontier: tree.Frontier
+    memory: AppendMemory
+
+    async def append(
+        self, blocks: Sequence[Block], key: SignerKey, *, event: Mapping[str, Any] | None = None
+    ) -> Checkpoint | None:
+        """Sign and append blocks; return None if another process appended first. Raises MemoryFault."""
+        memory = self.memory
+        base = Extent(self.frontier.size, self.frontier.root())
+        intent = sign(base, deepcopy(self.frontier), blocks, key, event)
+        kept = await asyncio.to_thread(
+            memory.file.replace, memory.known, Memory(memory.head, intent, None, memory.installation)
+        )
+        if kept is None:
+            return None
+        return await replace(self, memory=replace(memory, known=kept)).append_intent(intent)
+
+    async def append_intent(self, intent: Intent) -> Checkpoint | None:
+        """Append the pending blocks of the memory, possibly again; return None if another process appended first."""
+        nodes = [node for block in intent.blocks for node in self.frontier.append(bytes.fromhex(block["leaf_hash"]))]
+        appended: bool = await self.connection.fetchval(
+            "select audit.append_blocks($1, $2, $3, $4, $5, $6, $7, $8)",
+            self.lease.holder,
+            self.lease.number,
+            intent.blocks,
+            [node.level for node in nodes],
+            [node.number for node in nodes],
+            [node.hash for node in nodes],
+            intent.signed,
+            intent.event,
+        )
+        if not appended:
+            return None
+        memory = self.memory
+        # Another process with the same file may have seen the commit and replaced it already.
+        await asyncio.to_thread(
+            memory.file.replace, memory.known, Memory(intent.signed["note"], installation=memory.installation)
+        )
+        return intent.checkpoint
+
+    async def append_entry(
+        self, entry: Entry, key: SignerKey, *, snapshot: str, actor_type: str = "service"
+    ) -> Checkpoint | None:
+        """Append an entry and its audit event; return None if another process appended first."""
+        note = key.sign(entry.text())
+        block = Block.of_entry(
+            entry.size,
+            note=note,
+            snapshot=snapshot,
+            position=entry.row_count,
+            made_at=entry.made_at,
+            lease=self.lease.number,
+        )
+        event = {
+            "event_type": _EVENTS.get(entry.kind, "audit.log_continued"),
+            "entity_type": "signing_key" if entry.kind == "key" else "audit_log",
+            "entity_id": key.verifier.key_id if entry.kind == "key" else str(entry.after.epoch),
+            "message": f"The log {entry.in_words()}",
+            "details": {"entry": note, "block_no": entry.size},
+            "source_service": "ops_worker" if actor_type == "service" else "pulse_audit",
+            "actor_type": actor_type,
+            "actor_id": entry.actor,
+        }
+        return await self.append([block], key, event=event)
 
 
 def sign(
@@ -71,7 +119,7 @@ def sign(
     key: SignerKey,
     event: Mapping[str, Any] | None,
 ) -> Intent:
-    """Return the checkpoint over the blocks of a frontier and those that follow; the frontier grows by them."""
+    """Return the signed checkpoint over a frontier and further blocks, which are added to the frontier."""
     for block in blocks:
         deque(frontier.append(block.leaf()), maxlen=0)
     rows = blocks[-1].first_position + blocks[-1].row_count
@@ -89,60 +137,6 @@ def sign(
     return Intent(base, [_as_json(block) for block in blocks], event, signed)
 
 
-async def append_intent(
-    connection: Connection, lease: Lease, frontier: tree.Frontier, intent: Intent, memory: Remembered
-) -> Checkpoint | None:
-    """Append what is pending in the memory, for the first time or again; None when another process was first."""
-    nodes = [node for block in intent.blocks for node in frontier.append(bytes.fromhex(block["leaf_hash"]))]
-    appended: bool = await connection.fetchval(
-        "select audit.append_blocks($1, $2, $3, $4, $5, $6, $7, $8)",
-        lease.holder,
-        lease.number,
-        intent.blocks,
-        [node.level for node in nodes],
-        [node.number for node in nodes],
-        [node.hash for node in nodes],
-        intent.signed,
-        intent.event,
-    )
-    if not appended:
-        return None
-    # Another process that shares the file may have seen the commit and done the same.
-    await asyncio.to_thread(
-        memory.file.replace, memory.known, Memory(intent.signed["note"], installation=memory.installation)
-    )
-    return intent.checkpoint
-
-
-async def append_entry(
-    connection: Connection,
-    lease: Lease,
-    frontier: tree.Frontier,
-    snapshot: str,
-    entry: Entry,
-    key: SignerKey,
-    memory: Remembered,
-    *,
-    actor_type: str = "service",
-) -> Checkpoint | None:
-    """Append an entry, recorded as an event; None, and nothing done, when another process was first."""
-    note = key.sign(entry.text())
-    block = Block.of_entry(
-        entry.size, note=note, snapshot=snapshot, position=entry.row_count, made_at=entry.made_at, lease=lease.number
-    )
-    event = {
-        "event_type": _EVENTS.get(entry.kind, "audit.log_continued"),
-        "entity_type": "signing_key" if entry.kind == "key" else "audit_log",
-        "entity_id": key.verifier.key_id if entry.kind == "key" else str(entry.after.epoch),
-        "message": f"The log {entry.in_words()}",
-        "details": {"entry": note, "block_no": entry.size},
-        "source_service": "ops_worker" if actor_type == "service" else "pulse_audit",
-        "actor_type": actor_type,
-        "actor_id": entry.actor,
-    }
-    return await append(connection, lease, frontier, [block], key, memory, event=event)
-
-
 def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: int, epoch: int) -> list[Block]:
     """Return the blocks of one pass, from the rows of audit.read_unsealed."""
     blocks = []
@@ -158,7 +152,7 @@ def make_blocks(pieces: Sequence[Mapping[str, Any]], *, first: int, position: in
             row_count=sum(piece["row_count"] for piece in month),
             min_timestamp=min(piece["min_timestamp"] for piece in month),
             max_timestamp=max(piece["max_timestamp"] for piece in month),
-            # Every piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
+            # Each piece but the last is a complete subtree, so the root over their roots is the root over all leaves.
             rows_root=tree.root_of([tree.root_of(tree.split(piece["leaves"])) for piece in month]),
             sealed_at=month[0]["sealed_at"],
             epoch=epoch,

@@ -1,4 +1,4 @@
-"""A block of audit rows as the tree sees it: its header, line by line, and the header's leaf hash."""
+"""A block of audit rows in the tree: its header, line by line, and the header's leaf hash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +9,28 @@ from services.shared.sealed_log.entry import TAG
 from services.shared.sealed_log.tree import EMPTY_ROOT, leaf_hash
 
 ENTRY_SEGMENT = date.min
-"""The month of a block without rows: none that holds events."""
+"""The month of blocks without rows; no event is from that month."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(time: datetime) -> int:
-    """Microseconds since 1970, exactly."""
+    """Return the exact number of microseconds since 1970."""
     return (time - _EPOCH) // _MICROSECOND
+
+
+class Broken(Exception):
+    """Raised if the log contradicts itself or a signature. block_no: the faulty block, if there is one."""
+
+    def __init__(self, message: str, *, block_no: int | None = None) -> None:
+        super().__init__(message)
+        self.block_no = block_no
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A row of audit.blocks; snapshots in Postgres' text form. entry: the signed note of a block without rows."""
+    """A row of audit.blocks, with snapshots in Postgres' text form. entry: the signed note of a block without rows."""
 
     block_no: int
     segment: date
@@ -39,11 +47,11 @@ class Block:
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Self:
-        """From a row of the database."""
+        """Return the block in a row of the database."""
         return cls(**{name: row[name] for name in cls.__slots__ if name != "entry"}, entry=row.get("entry"))
 
     def header(self) -> bytes:
-        """What its leaf in the tree says: one value a line, times in microseconds since 1970."""
+        """Return the leaf's content: one value a line, times in microseconds since 1970."""
         values = (
             "pulse.audit.block.v1" if self.entry is None else TAG,
             self.block_no,
@@ -62,12 +70,12 @@ class Block:
         return "\n".join(map(str, values)).encode()
 
     def leaf(self) -> bytes:
-        """Its leaf hash."""
+        """Return the leaf hash."""
         return leaf_hash(self.header())
 
     @classmethod
     def of_entry(cls, number: int, *, note: str, snapshot: str, position: int, made_at: datetime, lease: int) -> Self:
-        """Return the block that holds an entry: between a snapshot and itself there are no rows."""
+        """Return the block of an entry; it has no rows, because both snapshots are the same."""
         return cls(
             block_no=number,
             segment=ENTRY_SEGMENT,

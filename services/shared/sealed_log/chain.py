@@ -1,22 +1,21 @@
-"""The blocks as a chain and as a tree, held against every checkpoint: all that needs no row of audit_log."""
+"""The check of blocks as a chain and a tree against every checkpoint, without any row of audit_log."""
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from services.shared.sealed_log.block import ENTRY_SEGMENT, Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import ENTRY_SEGMENT, Block, Broken
 from services.shared.sealed_log.entry import Entry, open_entry
 from services.shared.sealed_log.kept import Kept
-from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint, parse_unchecked
 from services.shared.sealed_log.tree import EMPTY_ROOT, Frontier, Node
 
 NOTHING_SEEN = "1:1:"
 
 
 class Chain:
-    """Takes blocks in order. size: blocks so far; rows: theirs."""
+    """Checks blocks in order. size: number of blocks so far; rows: number of their rows."""
 
     def __init__(
         self,
@@ -32,11 +31,11 @@ class Chain:
         self.last: Block | None = None
         self.entries: list[Entry] = []
         self.epoch: int | None = None
-        """Epoch of the newest rows that may be there; an entry raises it."""
+        """Newest epoch that rows may have; an entry raises it."""
         self.first_since: int | None = None
-        """First block of the first pass that sealed something at or after `since`."""
+        """First block of the first pass that sealed rows at or after `since`."""
         self.trusted = 0
-        """Blocks up to the last place where the log, a checkpoint in the database and a kept one agreed."""
+        """Number of blocks up to the last place where the log, a checkpoint in the database and a kept one agreed."""
         self._keys = keys
         self._kept = deque(kept)
         self._since = since
@@ -50,14 +49,14 @@ class Chain:
         self._newest_signed: tuple[str, str] | None = None
 
     def begin_at(self, block: Block, frontier: Frontier) -> None:
-        """Start in the midst of the log: a root that is right proves the hashes that it was started with."""
+        """Start in the middle of the log; a matching root proves the given hashes."""
         self.size = self._agreed = self._signed = self._pass_start = block.block_no
         self.rows = block.first_position
         self._frontier = frontier
         self._kept = deque(kept for kept in self._kept if kept.tree_size > self.size)
 
     def add(self, row: Mapping[str, Any]) -> list[Node]:
-        """Check the next row of audit.blocks; gives the inner nodes that it completes. Raises Broken."""
+        """Check the next row of audit.blocks; return the inner nodes that it completes. Raises Broken."""
         number = row["block_no"]
         if number != self.size:
             raise Broken(f"block {self.size} is missing: block {number} comes after it", block_no=self.size)
@@ -84,7 +83,7 @@ class Chain:
         try:
             sound = block.leaf() == row["leaf_hash"] and xmax == row["snapshot_xmax"]
         except (TypeError, OverflowError):
-            sound = False  # an infinite time, which no sealed block has
+            sound = False  # no sealed block has an infinite time
         if not sound:
             raise Broken(
                 f"block {number} was altered: its header is not what was hashed into the tree", block_no=number
@@ -183,10 +182,10 @@ class Chain:
         kept = self._newest_kept
         if self._only_newest_signature:
             self._newest_signed = (note, key_id)
-            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+            return parse_unchecked(note)
         if kept is not None and (hash(note), key_id) == (kept.note_hash, kept.key_id):
-            # Its twin was kept outside, and its signature checked there: most of the time of a check goes into those.
-            return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+            # The same note was kept outside, where its signature was checked. Signatures take most of a check's time.
+            return parse_unchecked(note)
         return open_checkpoint(note, [key for key in self._keys if key.key_id == key_id])
 
     def close(self) -> None:
@@ -216,5 +215,5 @@ def epoch_of(snapshot: str) -> int:
 
 
 def in_words(time: datetime) -> str:
-    """A time for people, in UTC."""
+    """Return a readable time in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

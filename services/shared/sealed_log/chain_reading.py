@@ -1,12 +1,11 @@
-"""Reads blocks, tree and checkpoints in one snapshot and checks them as a chain, without a row of audit_log."""
+"""The reading of blocks, tree and checkpoints in one snapshot, to check them as a chain."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from services.shared import db
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import VerifierKey
@@ -14,7 +13,7 @@ from services.shared.sealed_log.tree import Frontier, Node
 
 
 async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
-    """Return the chain after reading all of the log into it, held against its kept checkpoints. Raises Broken."""
+    """Read the whole log into the chain, check it and return it. Raises Broken."""
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -28,19 +27,9 @@ async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
             connection,
             "select tree_size, root, row_count, signed_at, key_id, note from audit.log_checkpoints order by tree_size",
         )
-        signed = await anext(checkpoints, None)
-        async for block in _readable(blocks):
-            for node in chain.add(block):
+        async for completed in _take(chain, blocks, checkpoints):
+            for node in completed:
                 _check_node(node, await anext(nodes, None))
-            while signed is not None and signed["tree_size"] <= chain.size:
-                chain.checkpoint(signed)
-                signed = await anext(checkpoints, None)
-        if signed is not None:
-            raise Broken(
-                f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
-                f"{signed['tree_size']}: its end was cut off",
-                block_no=chain.size,
-            )
         chain.close()
         if await anext(nodes, None) is not None:
             raise Broken("the tree in the database has nodes over blocks that are not there")
@@ -48,7 +37,7 @@ async def read_chain(pool: db.Pool, chain: Chain) -> Chain:
 
 
 async def read_recent_chain(pool: db.Pool, keys: Sequence[VerifierKey], kept: Sequence[Kept], since: datetime) -> Chain:
-    """Return the chain from the first pass that sealed something since then; reads nothing older. Raises Broken."""
+    """Return the checked chain from the first pass that sealed rows since then. Raises Broken."""
     chain = Chain(keys, kept, since, only_newest_signature=True)
     async with (
         pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection,
@@ -73,18 +62,32 @@ async def read_recent_chain(pool: db.Pool, keys: Sequence[VerifierKey], kept: Se
             " order by tree_size",
             first.block_no,
         )
-        signed = await anext(checkpoints, None)
-        async for block in _readable(blocks):
-            chain.add(block)
-            while signed is not None and signed["tree_size"] <= chain.size:
-                chain.checkpoint(signed)
-                signed = await anext(checkpoints, None)
+        async for _ in _take(chain, blocks, checkpoints):
+            pass
         chain.close()
     return chain
 
 
+async def _take(
+    chain: Chain, blocks: AsyncIterator[Any], checkpoints: AsyncIterator[Any]
+) -> AsyncIterator[Sequence[Node]]:
+    """Add blocks and checkpoints to a chain; yield the nodes that each block completes. Raises Broken."""
+    signed = await anext(checkpoints, None)
+    async for block in _readable(blocks):
+        yield chain.add(block)
+        while signed is not None and signed["tree_size"] <= chain.size:
+            chain.checkpoint(signed)
+            signed = await anext(checkpoints, None)
+    if signed is not None:
+        raise Broken(
+            f"the log ends after {chain.size} blocks, and a checkpoint in the database covers "
+            f"{signed['tree_size']}: its end was cut off",
+            block_no=chain.size,
+        )
+
+
 async def _first_since(connection: db.Connection, since: datetime) -> Block | None:
-    """The first block of its pass, by bisection: blocks are numbered in the order in which they were sealed."""
+    """Return the first block of the first pass since then, by bisection over blocks in sealed order."""
     query = "select * from audit.block_headers where block_no = $1"
     head = await connection.fetchrow("select * from audit.block_headers order by block_no desc limit 1")
     if head is None or head["sealed_at"] < since:
@@ -113,7 +116,7 @@ async def _rows(connection: db.Connection, query: str, *arguments: object) -> As
 
 
 async def _readable(blocks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The driver refuses a time that Python does not have; no sealed block has one."""
+    """Yield the blocks; the driver fails for times that Python lacks, which no sealed block has."""
     try:
         async for block in blocks:
             yield block

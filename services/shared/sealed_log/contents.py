@@ -1,4 +1,4 @@
-"""Which rows a block should have and which it has."""
+"""The comparison of a block's expected rows with its present ones."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,29 +6,28 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple, Self
 
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import in_words
-from services.shared.sealed_log.tombstones import ReleasedMonth
+from services.shared.sealed_log.tombstone import Tombstone
 from services.shared.sealed_log.tree import HASH_BYTES, root_of, split
 
 
 class Snapshot(NamedTuple):
-    """A snapshot of Postgres: which transactions it sees."""
+    """A snapshot of Postgres, which decides which transactions are visible."""
 
     xmax: int
     open: frozenset[int]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `xmin:xmax:xip,…`."""
+        """Read `xmin:xmax:xip,…`."""
         _, xmax, in_progress = text.split(":")
         return cls(int(xmax), frozenset(map(int, filter(None, in_progress.split(",")))))
 
 
 @dataclass(slots=True)
 class Pass:
-    """The blocks that were sealed between the same two snapshots, one a month."""
+    """The blocks between the same two snapshots, one a month."""
 
     previous: str
     text: str
@@ -37,18 +36,18 @@ class Pass:
 
 
 class Group(NamedTuple):
-    """The rows of one transaction in a block: the transaction, and the leaf hashes one after the other."""
+    """The rows of one transaction in a block. leaves: their leaf hashes, concatenated."""
 
     xid: int
     leaves: bytes
 
 
 Contents = dict[tuple[int, date], list[Group]]
-"""What is there: by number of the pass and month, in sealed order."""
+"""The present rows by number of the pass and month, in sealed order."""
 
 
 def passes_of(blocks: Iterable[Block]) -> list[Pass]:
-    """Blocks that follow each other, as the passes that made them."""
+    """Group consecutive blocks by the passes that made them."""
     passes: list[Pass] = []
     for block in blocks:
         if not passes or passes[-1].text != block.snapshot:
@@ -58,7 +57,7 @@ def passes_of(blocks: Iterable[Block]) -> list[Pass]:
 
 
 def sorter(passes: Sequence[Pass]) -> Callable[[int], int]:
-    """Tells which of the passes was the first to see a transaction that the last one sees."""
+    """Return a function that finds the first pass to see a transaction that the last pass sees."""
     ends = [one.snapshot.xmax for one in passes]
 
     def first_to_see(xid: int) -> int:
@@ -71,7 +70,7 @@ def sorter(passes: Sequence[Pass]) -> Callable[[int], int]:
 
 
 def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Contents:
-    """Gives each row of audit.read_leaves, asked for between the outer snapshots, to its pass."""
+    """Assign the rows of audit.read_leaves between the outer snapshots to their passes."""
     first_to_see = sorter(passes)
     contents: Contents = {}
     for row in rows:
@@ -80,8 +79,8 @@ def sort_rows(passes: Sequence[Pass], rows: Iterable[Mapping[str, Any]]) -> Cont
     return contents
 
 
-def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[ReleasedMonth]) -> Iterator[Broken | Block]:
-    """What is wrong with the rows of these passes; a block that has none and no tombstone known yet comes as it is."""
+def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombstone]) -> Iterator[Broken | Block]:
+    """Yield the faults in the rows of these passes, and each block that has neither rows nor a tombstone."""
     for at, one in enumerate(passes):
         for segment, block in one.blocks.items():
             groups = contents.pop((at, segment), None)
@@ -104,7 +103,7 @@ def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Release
 
 
 def fault_of(block: Block, leaves: bytes) -> Broken | None:
-    """What is wrong with a block's rows, None when they are those that were sealed."""
+    """Return the fault in a block's rows, None if they are the sealed ones."""
     found = len(leaves) // HASH_BYTES
     if found == block.row_count and root_of(split(leaves)) == block.rows_root:
         return None
@@ -118,7 +117,7 @@ def fault_of(block: Block, leaves: bytes) -> Broken | None:
 
 
 def name_of(block: Block) -> str:
-    """A block for people."""
+    """Return a readable name of a block."""
     return (
         f"block {block.block_no} (events from {in_words(block.min_timestamp)} to {in_words(block.max_timestamp)}, "
         f"sealed {in_words(block.sealed_at)})"
@@ -126,5 +125,5 @@ def name_of(block: Block) -> str:
 
 
 def count_of(rows: int) -> str:
-    """So many rows, in words."""
+    """Return a number of rows in words."""
     return f"{rows:,} row{'' if rows == 1 else 's'}"

@@ -12,9 +12,9 @@ made 2026-01-05T12:00:00.000000Z
 
 — pulse.example/audit Az3grj…
 
-continued: a person says that the log goes on after a restore. loss: a person declares what was lost, after the sealer
-stopped, or that nothing was. timeline: a standby took over and nothing was lost. key: another key signs from here on.
-It has the lines old, new and handover instead of lost.
+continued: an operator continues the log after a restore. loss: an operator declares after a stop of the sealer what was
+lost, possibly nothing. timeline: a standby took over and nothing was lost. key: another key signs from here on; the
+entry has the lines old, new and handover instead of lost.
 """
 
 import base64
@@ -29,7 +29,7 @@ from services.shared.sealed_log.note import BadNote, SignerKey, VerifierKey, ope
 
 TAG = "pulse.audit.entry.v1"
 _LOSS_TAG = "pulse.audit.entry.v2"
-"""Programs that verify exports and know only the first format say that they cannot tell, not that it is damaged."""
+"""A program that knows only the first format reports an unknown format, not damage."""
 LOST = "lost"
 _NUMBER = r"-?\d+|-"
 _PLACE = rf"epoch (\d+) system ({_NUMBER}) timeline ({_NUMBER}) database ({_NUMBER})"
@@ -45,7 +45,7 @@ _TEXT = re.compile(
 
 
 class Site(NamedTuple):
-    """Where the trail is written: the epoch of its rows, system identifier, timeline, and oid of the database."""
+    """The place of the trail: epoch of its rows, system identifier, timeline, and oid of the database."""
 
     epoch: int
     system: int | None
@@ -54,12 +54,12 @@ class Site(NamedTuple):
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Self:
-        """From a row of audit.read_place or audit.read_head."""
+        """Return the site in a row of audit.read_place or audit.read_head."""
         return cls(row["epoch"], row["system_identifier"], row["timeline"], row["database_oid"])
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the text form."""
+        """Return the site in its text form. Raises BadNote."""
         found = re.fullmatch(_PLACE, text, re.ASCII)
         if found is None:
             raise BadNote("an entry names no place")
@@ -71,7 +71,7 @@ class Site(NamedTuple):
         return "epoch {} system {} timeline {} database {}".format(*said)
 
     def differences(self, other: "Site") -> Iterator[str]:
-        """Names of what is known of both and differs."""
+        """Yield the names of the values that both know and that differ."""
         for name, one, another in zip(self._fields, self, other, strict=True):
             if one is not None and another is not None and one != another:
                 yield name
@@ -86,7 +86,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What an entry says. size, root, row_count: of the log before it. old, new: keys. handover: steps, or lost."""
+    """A statement about the log. size, root, row_count: the log before it. old, new: keys. handover: steps, or lost."""
 
     origin: str
     kind: str
@@ -104,7 +104,7 @@ class Entry:
     made_at: datetime
 
     def text(self) -> str:
-        """Return what is signed."""
+        """Return the signed text."""
         made_at = self.made_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = [
             self.origin,
@@ -122,7 +122,7 @@ class Entry:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what was signed; raises BadNote."""
+        """Return the entry in a signed text. Raises BadNote."""
         found = _TEXT.fullmatch(text)
         if found is None:
             raise BadNote("the note is no entry of a log")
@@ -150,11 +150,11 @@ class Entry:
         return entry
 
     def leaves_out(self, tree_size: int, signed_at: datetime) -> bool:
-        """Tell whether the log went on without what a checkpoint of this size and time covers."""
+        """Return whether the log continued without blocks that a checkpoint of this size and time covers."""
         return self.lost is not None and self.size < tree_size <= self.lost.tree_size and signed_at < self.made_at
 
     def in_words(self) -> str:
-        """Return a sentence for people, without its full stop."""
+        """Return a sentence without its full stop."""
         when = f"{self.made_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
         if self.kind == "key":
             old, new = (str(one).split("+")[1] for one in (self.old, self.new))

@@ -1,4 +1,4 @@
-"""Checkpoints that were kept outside the database: what the database is held against."""
+"""Checkpoints kept outside the database, against which the database is checked."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.note import (
     BadNote,
     Checkpoint,
@@ -23,7 +23,7 @@ _ANY_NOTE = r"^\S+\n\d+\n[A-Za-z0-9+/=]{44}\n(?:[^\n]+\n)*\n" + _SIGNATURES
 
 
 class Kept(NamedTuple):
-    """What a kept checkpoint says, and who signed it. Sorts by size. note_hash: Python's, of the whole note."""
+    """A kept checkpoint and the key that signed it. Sorts by size. note_hash: Python's hash of the whole note."""
 
     tree_size: int
     root: bytes
@@ -38,9 +38,9 @@ class Kept(NamedTuple):
 
 
 def read_kept(place: Path, keys: Sequence[VerifierKey]) -> list[Kept]:
-    """Every checkpoint of a file, or of all files of a directory, by size; none when there is no such place.
+    """Return the checkpoints of a file, or of a directory's files, by size; none if the place does not exist.
 
-    Raises Broken when one is not signed by one of the keys, OSError when a file cannot be read.
+    Raises Broken unless one of the keys signed each checkpoint, and OSError if a file cannot be read.
     """
     return sorted(set(_read(place, keys)))
 
@@ -66,26 +66,26 @@ def _read(place: Path, keys: Sequence[VerifierKey]) -> Iterator[Kept]:
 
 
 def open_kept(note: str, file: str, keys: Sequence[VerifierKey]) -> Kept:
-    """Return the checkpoint in a note from a file; raises BadNote unless one of the keys signed it."""
+    """Return the checkpoint in a note from a file. Raises BadNote unless one of the keys signed it."""
     statement, key = open_note(note, keys)
     signed = parse_checkpoint(statement, key)
     return Kept(signed.tree_size, signed.root, signed.row_count, signed.signed_at, file, key.key_id, hash(note))
 
 
 def empty_files(place: Path) -> list[Path]:
-    """Return the files of checkpoints that hold none: a crash may have made one, or somebody emptied it."""
+    """Return the empty files of checkpoints, left by a crash or by tampering."""
     return [file for file in _files(place) if file.is_file() and not file.stat().st_size]
 
 
 class Survey(NamedTuple):
-    """What a sealer learns from its anchor. largest: the checkpoint of the largest tree. faults: for people."""
+    """The state of an anchor's directory. largest: the checkpoint of the largest tree. faults: sentences."""
 
     largest: Checkpoint | None
     faults: list[str]
 
 
 def survey(place: Path, keys: Sequence[VerifierKey]) -> Survey:
-    """Look for the largest tree in every file of a directory, wherever in the file it is; never raises Broken."""
+    """Find the largest tree in the files of a directory. Never raises Broken."""
     largest: Checkpoint | None = None
     faults = [f"{file} is empty" for file in empty_files(place)]
     origins = {key.name for key in keys}
@@ -112,9 +112,9 @@ def _size_of(note: str) -> int:
 
 
 def find_garbage(text: str, origins: Iterable[str]) -> Iterator[str]:
-    """Yield what in a file of checkpoints is neither a note nor the beginning of one that a crash cut off."""
+    """Yield the parts of a file that are neither a note nor the beginning of one that a crash cut off."""
     names = sorted(origins)
-    # A witness may keep the checkpoints of several logs in one file.
+    # A file may hold the checkpoints of several logs.
     others = re.compile(rf"(?!(?:{'|'.join(map(re.escape, names))})\n){_ANY_NOTE}", re.MULTILINE)
     for between in _own_notes(names).split(text):
         for piece in map(str.strip, others.split(between)):
@@ -124,7 +124,7 @@ def find_garbage(text: str, origins: Iterable[str]) -> Iterator[str]:
 
 
 def _is_beginning(lines: Sequence[str], origin: str) -> bool:
-    """Return whether lines are those of a checkpoint, the last one as far as it was written."""
+    """Return whether lines begin a checkpoint; the last line may be incomplete."""
     starts = (origin, "", "", "rows ", "signed ", "", f"\N{EM DASH} {origin} ")
     rests = ("", r"\d*", r"[A-Za-z0-9+/=]*", r"\d*", r"\S*", "", r"[A-Za-z0-9+/=]*")
     if len(lines) > len(starts):
@@ -140,16 +140,16 @@ def _files(place: Path) -> list[Path]:
 
 
 def _checkpoint_files(directory: Path) -> Iterator[Path]:
-    """Yield the files of an anchor's directory, without the one in which it keeps tombstones."""
+    """Yield the files of an anchor's directory, without that of the tombstones."""
     for file in directory.iterdir():
         if file.is_file() and file.name != TOMBSTONES:
             yield file
 
 
 def find_notes(text: str, origins: Iterable[str]) -> list[str]:
-    """The checkpoints of these logs in a text, each once: a restarted sealer hands its newest out again.
+    """Return the checkpoints of these logs in a text, each once: a restarted sealer hands out its newest again.
 
-    One that was cut off while it was written is passed over; the next one may begin in the midst of its last line.
+    A note that was cut off while it was written is skipped; the next one may begin in its last line.
     """
     return list(dict.fromkeys(_own_notes(sorted(origins)).findall(text)))
 

@@ -1,15 +1,17 @@
-"""The sealer's private key in a file that only its owner may read, and beside it every public key it ever had.
+"""The sealer's private key in a file that only its owner may read, with the public keys beside it.
 
-signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made when it is missing
-signing.key.pub    <name>+<hash>+<base64>, one line a key, the newest last: what auditors take away
+signing.key        PRIVATE+KEY+<name>+<hash>+<base64>, one line, mode 0600; made if it is missing
+signing.key.pub    <name>+<hash>+<base64>, one line for each key ever used, the newest last; auditors keep a copy
 signing.key.head   the largest tree that was signed (memory.py); `{}` before the first
-signing.key.handover   one line a rotation: the old public key, a space, and the step that names the new one
+signing.key.handover   one line a rotation: the old public key, a space, and the step to the new one
 """
 
 import base64
 import binascii
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,61 +28,56 @@ _ED25519 = b"\x01"
 
 
 class KeyFault(Exception):
-    """The key file cannot be used; the message says why."""
+    """Raised if the key file cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """Where the key is. name: of the log; None takes the name of the key that is there, or DEFAULT_NAME."""
+    """The place of the key. name: the log's; None takes the name of the present key, or DEFAULT_NAME."""
 
     path: Path
     name: str | None = None
 
     @property
     def public_path(self) -> Path:
-        """Where its public keys are."""
+        """Path of the public keys."""
         return self.path.with_name(self.path.name + ".pub")
 
     @property
     def handover_path(self) -> Path:
-        """Where old keys name their successors."""
+        """Path of the handovers from old keys to new ones."""
         return self.path.with_name(self.path.name + ".handover")
 
     @property
     def memory(self) -> MemoryFile:
-        """What the key signed last."""
+        """The memory of the newest signed checkpoint."""
         return MemoryFile(self.path.with_name(self.path.name + ".head"))
 
     def has_traces(self) -> bool:
-        """Return whether a key was here, though the private one may be gone. Raises KeyFault, MemoryFault."""
+        """Return whether a key was used here, even if it is gone. Raises KeyFault, MemoryFault."""
         known = self.memory.read()
-        try:
+        with _named_in_faults(self.path):
             return bool(known.checkpoints()) or self.public_path.exists() or self.handover_path.exists()
-        except OSError as error:
-            raise KeyFault(f"{self.path}: {error.strerror}") from None
 
     def load(self) -> SignerKey:
-        """Return the key, and make one when there is none. Raises KeyFault."""
-        try:
+        """Return the key; make one if there is none. Raises KeyFault."""
+        with _named_in_faults(self.path):
             if not self.path.exists():
                 made = self._make()
-                self._begin_memory()
-                self._write(made, replace=False)
-        except OSError as error:
-            raise KeyFault(f"{self.path}: {error.strerror}") from None
+                # The empty memory first: a key without a memory file has lost it.
+                write_once(self.memory.path, b"{}\n")
+                write_once(self.path, render_key(made))
         key = self.find()
         assert key is not None
         return key
 
     def find(self) -> SignerKey | None:
-        """Return the key, None when there is none. Raises KeyFault."""
-        try:
+        """Return the key, None if there is none. Raises KeyFault."""
+        with _named_in_faults(self.path):
             if not self.path.exists():
                 return None
             key = self._read()
             self._publish(key.verifier)
-        except OSError as error:
-            raise KeyFault(f"{self.path}: {error.strerror}") from None
         if self.name is not None and key.name != self.name:
             raise KeyFault(
                 f"PULSE_AUDIT_LOG_NAME is {self.name}, and the key in {self.path} signs for {key.name}: a log keeps "
@@ -89,25 +86,26 @@ class KeyFile:
         return key
 
     def rotate(self) -> SignerKey:
-        """Put a new key in place of the old one, which names it as its successor. Raises KeyFault."""
+        """Replace the key by a new one, which the old one names as its successor. Raises KeyFault."""
         old = self.find()
         if old is None:
             raise KeyFault(f"there is no key in {self.path} to rotate")
-        try:
+        with _named_in_faults(self.path):
             new = dataclasses.replace(self, name=old.name)._make()
-            # First: an old key that is gone can name nothing any more.
+            # First, because a lost key can no longer sign a handover.
             self._append(self.handover_path, f"{old.verifier} {sign_handover(old, new.verifier)}")
-            self._write(new, replace=True)
-        except OSError as error:
-            raise KeyFault(f"{self.path}: {error.strerror}") from None
+            draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            draft.unlink(missing_ok=True)
+            write_once(draft, render_key(new))
+            # Publish first: checkpoints of an unpublished key cannot be verified.
+            self._publish(new.verifier)
+            draft.replace(self.path)
         return self.load()
 
     def handover(self, old: VerifierKey, new: VerifierKey) -> str | None:
-        """Return the steps by which one key handed over to another, None when it did not. Raises KeyFault."""
-        try:
+        """Return the steps from one key to another, None if it did not hand over. Raises KeyFault."""
+        with _named_in_faults(self.handover_path):
             lines = self.handover_path.read_text().splitlines() if self.handover_path.exists() else []
-        except OSError as error:
-            raise KeyFault(f"{self.handover_path}: {error.strerror}") from None
         named = dict(line.split(" ", 1) for line in lines if " " in line)
         steps, holder = [], str(old)
         while holder in named and holder != str(new):
@@ -120,14 +118,12 @@ class KeyFile:
         return ",".join(steps)
 
     def trust(self, key: VerifierKey) -> None:
-        """Put a public key on record. Raises KeyFault."""
-        try:
+        """Record a public key. Raises KeyFault."""
+        with _named_in_faults(self.public_path):
             self._publish(key)
-        except OSError as error:
-            raise KeyFault(f"{self.public_path}: {error.strerror}") from None
 
     def verifiers(self) -> list[VerifierKey]:
-        """Return every public key on record, the newest last. Raises KeyFault."""
+        """Return every recorded public key, the newest last. Raises KeyFault."""
         return read_verifiers(self.public_path)
 
     def _make(self) -> SignerKey:
@@ -135,23 +131,6 @@ class KeyFile:
         if not NAME.fullmatch(name):
             raise KeyFault(f"{name!r} is no name for a log: no spaces, no plus sign")
         return SignerKey(name, Ed25519PrivateKey.generate())
-
-    def _write(self, key: SignerKey, *, replace: bool) -> None:
-        """Publish first: a key that signs before its public half is on record leaves checkpoints nobody can check."""
-        secret = base64.b64encode(_ED25519 + key.private_key.private_bytes_raw()).decode()
-        text = f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n".encode()
-        if not replace:
-            write_once(self.path, text)
-            return
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        write_once(draft, text)
-        self._publish(key.verifier)
-        draft.replace(self.path)
-
-    def _begin_memory(self) -> None:
-        """Leave an empty memory before the key: a key without one has lost it."""
-        write_once(self.memory.path, b"{}\n")
 
     def _publish(self, key: VerifierKey) -> None:
         known = self.public_path.read_text().splitlines() if self.public_path.exists() else []
@@ -181,10 +160,23 @@ class KeyFile:
         return key
 
 
+def render_key(key: SignerKey) -> bytes:
+    """Return the content of a key file."""
+    secret = base64.b64encode(_ED25519 + key.private_key.private_bytes_raw()).decode()
+    return f"{_PREFIX}{key.name}+{key.verifier.key_id}+{secret}\n".encode()
+
+
 def read_verifiers(path: Path) -> list[VerifierKey]:
-    """The public keys of a file, one a line. Raises KeyFault."""
-    try:
+    """Return the public keys of a file, one a line. Raises KeyFault."""
+    with _named_in_faults(path):
         return [VerifierKey.parse(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+@contextmanager
+def _named_in_faults(path: Path) -> Iterator[None]:
+    """Raise a KeyFault that names the file in place of an OSError or BadNote."""
+    try:
+        yield
     except OSError as error:
         raise KeyFault(f"{path}: {error.strerror}") from None
     except BadNote as fault:

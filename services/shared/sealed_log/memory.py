@@ -1,13 +1,13 @@
-"""The sealer's memory: the largest tree that it signed, in a file beside its key.
+"""The sealer's memory: the largest tree that it signed, in a file beside the key.
 
-A database can be rolled back, truncated or replaced, and its key would sign whatever it holds then. So each checkpoint
-is kept here, durably, before its signature leaves the process:
+A database can be rolled back, truncated or replaced, and the key would sign its new content. So each checkpoint is kept
+here durably before its signature leaves the process:
 
 keep {head, pending} ─▶ append to the database ─▶ keep {head := pending}
 
 kept but not committed   The database ends at `head`. Only `pending` may follow: the same blocks with the same signature
-                         are appended again, never others. A second tree of that size is never signed.
-committed but not kept   Impossible for a checkpoint. Only the last step may be missing: the database ends at `pending`,
+                         are appended again. A second tree of that size is never signed.
+committed but not kept   Impossible for a checkpoint. If only the last step is missing, the database ends at `pending`,
                          which then becomes `head`.
 """
 
@@ -25,18 +25,18 @@ import orjson
 
 from services.shared import write_once
 from services.shared.sealed_log.entry import Extent
-from services.shared.sealed_log.note import BadNote, Checkpoint
+from services.shared.sealed_log.note import BadNote, Checkpoint, parse_unchecked
 
 FORMAT = "pulse.audit.memory.v1"
 
 
 class MemoryFault(Exception):
-    """The file cannot be used; the message says why and what to do."""
+    """Raised if the file cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A signed checkpoint with all that appends it. base: the log before. blocks, event, signed: as JSON."""
+    """A signed checkpoint with everything to append it. base: the log before it. blocks, event, signed: as JSON."""
 
     base: Extent
     blocks: Sequence[Mapping[str, Any]]
@@ -45,7 +45,7 @@ class Intent:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint, without a look at its signature. Raises BadNote."""
+        """The checkpoint, with its signature unchecked. Raises BadNote."""
         return parse_unchecked(self.signed["note"])
 
     def as_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Intent:
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Self:
-        """Read the JSON form. Raises LookupError, TypeError, ValueError."""
+        """Return the intent in its JSON form. Raises LookupError, TypeError, ValueError."""
         base = Extent(int(value["base"]["tree_size"]), base64.b64decode(value["base"]["root"], validate=True))
         intent = cls(base, list(value["blocks"]), value["event"], dict(value["signed"]))
         if len(base.root) != 32 or not intent.checkpoint.tree_size == base.tree_size + len(intent.blocks) > 0:
@@ -65,7 +65,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Why the sealer stopped, and when."""
+    """The reason and time of the sealer's stop."""
 
     message: str
     raised_at: datetime
@@ -73,9 +73,9 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the sealer knows. head: note of the largest checkpoint that was committed. source: the file it came from.
+    """The content of the file. head: note of the largest committed checkpoint. source: the file's bytes.
 
-    installation: id of the installation whose log it is, None when that was never kept.
+    installation: id of the log's installation, None if it was never kept.
     """
 
     head: str | None = None
@@ -86,28 +86,28 @@ class Memory:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no file."""
+        """True if there is no file."""
         return self.source is None
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of head, without a look at its signature. Raises BadNote."""
+        """The checkpoint of head, with its signature unchecked. Raises BadNote."""
         return None if self.head is None else parse_unchecked(self.head)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return every checkpoint that was signed: of head, and the pending one."""
+        """Return the signed checkpoints: that of head and the pending one."""
         found = [self.checkpoint, None if self.pending is None else self.pending.checkpoint]
         return [one for one in found if one is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFile:
-    """The file. Processes that share it agree: a change is refused when another process changed it first."""
+    """The file. A change is refused if another process changed the file first."""
 
     path: Path
 
     def read(self) -> Memory:
-        """Return what is kept; a missing file is Memory.is_missing. Raises MemoryFault."""
+        """Return the content; Memory.is_missing if there is no file. Raises MemoryFault."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class MemoryFile:
             ) from None
 
     def replace(self, before: Memory, after: Memory) -> Memory | None:
-        """Keep `after` durably in place of `before`; None, and nothing done, when the file is not `before` any more.
+        """Store `after` durably in place of `before`; return None and do nothing if the file has changed.
 
         Raises MemoryFault.
         """
@@ -143,7 +143,7 @@ class MemoryFile:
         return replace(after, source=text)
 
     def forget_damage(self) -> Memory:
-        """Return what is kept; a damaged file counts as one that says nothing. Raises MemoryFault."""
+        """Return the content; a damaged file counts as empty. Raises MemoryFault."""
         try:
             return self.read()
         except MemoryFault:
@@ -158,14 +158,9 @@ class MemoryFile:
         return None
 
 
-def parse_unchecked(note: str) -> Checkpoint:
-    """Return the checkpoint in a note, without a look at its signature. Raises BadNote."""
-    return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
-
-
 def _parse(text: bytes) -> Memory:
     value = orjson.loads(text)
-    if value == {}:  # as the key's maker leaves it
+    if value == {}:  # as KeyFile.load leaves it
         return Memory(source=text)
     if value["format"] != FORMAT:
         raise ValueError(f"the format is {value['format']}")

@@ -1,4 +1,4 @@
-"""Signed notes and checkpoints as C2SP's signed-note and tlog-checkpoint tell them, with Ed25519.
+"""Signed notes and checkpoints by C2SP's signed-note and tlog-checkpoint, with Ed25519.
 
 pulse.example/audit
 4711
@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 _ED25519 = b"\x01"
 _DASH = "\N{EM DASH} "
-# A paragraph, a blank line, signatures: 68 bytes each, so that one cut short is not taken for false.
+# Text, a blank line, signatures of 68 bytes each, so that a truncated signature is not taken for a false one.
 _WHOLE_NOTE = re.compile(rf"^(?:[^\n]+\n)+\n(?:{_DASH}\S+ [A-Za-z0-9+/=]{{92}}\n)+", re.MULTILINE)
 NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
 
 
 class BadNote(ValueError):
-    """The text is not a note signed by a known key."""
+    """Raised if a text is not a note signed by a known key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class VerifierKey:
 
     @property
     def key_hash(self) -> bytes:
-        """The four bytes that name the key in a signature."""
+        """The four bytes that identify the key in a signature."""
         return sha256(self.name.encode() + b"\n" + _ED25519 + self.public_key).digest()[:4]
 
     @property
     def key_id(self) -> str:
-        """The same in hex."""
+        """The key hash in hex."""
         return self.key_hash.hex()
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `name+hash+key`; raises BadNote."""
+        """Return the key in `name+hash+key`. Raises BadNote."""
         name, _, rest = text.strip().partition("+")
         key_id, _, encoded = rest.partition("+")
         try:
@@ -77,17 +77,17 @@ class SignerKey:
 
     @property
     def verifier(self) -> VerifierKey:
-        """Its public half."""
+        """The public key."""
         return VerifierKey(self.name, self.private_key.public_key().public_bytes_raw())
 
     def sign(self, text: str) -> str:
-        """The text, which ends with a line feed, as a note signed by this key."""
+        """Return the text, which ends with a line feed, as a note signed by this key."""
         signature = self.verifier.key_hash + self.private_key.sign(text.encode())
         return f"{text}\n{_DASH}{self.name} {base64.b64encode(signature).decode()}\n"
 
 
 def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]:
-    """The text of a note and the first of the keys that signed it; raises BadNote."""
+    """Return the text of a note and the first of the keys that signed it. Raises BadNote."""
     text, separator, signatures = note.rpartition("\n\n")
     if not separator:
         raise BadNote("the note has no signature")
@@ -110,7 +110,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, VerifierKey]
 
 
 def verify_signature(key: VerifierKey, text: str, signature: str) -> None:
-    """Check a bare signature in base64; raises BadNote."""
+    """Check a bare signature in base64. Raises BadNote."""
     try:
         raw = base64.b64decode(signature, validate=True)
     except ValueError:
@@ -127,7 +127,7 @@ def _verify(key: VerifierKey, signature: bytes, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How many blocks and rows a log has, and the root over its blocks."""
+    """The number of blocks and rows of a log, and the root over its blocks."""
 
     origin: str
     tree_size: int
@@ -136,14 +136,14 @@ class Checkpoint:
     signed_at: datetime
 
     def text(self) -> str:
-        """What is signed."""
+        """Return the signed text."""
         signed_at = self.signed_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         root = base64.b64encode(self.root).decode()
         return f"{self.origin}\n{self.tree_size}\n{root}\nrows {self.row_count}\nsigned {signed_at}\n"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what was signed; raises BadNote."""
+        """Return the checkpoint in a signed text. Raises BadNote."""
         lines = text.removesuffix("\n").split("\n")
         extensions: Mapping[str, str] = dict(line.split(" ", 1) for line in lines[3:] if " " in line)
         try:
@@ -163,18 +163,23 @@ class Checkpoint:
 
 
 def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
-    """The checkpoint in a note that one of the keys signed under its own name; raises BadNote."""
+    """Return the checkpoint in a note that one of the keys signed under its own name. Raises BadNote."""
     return parse_checkpoint(*open_note(note, keys))
 
 
 def parse_checkpoint(text: str, key: VerifierKey) -> Checkpoint:
-    """The checkpoint in a text that the key signed; raises BadNote."""
+    """Return the checkpoint in a text that the key signed. Raises BadNote."""
     checkpoint = Checkpoint.parse(text)
     if checkpoint.origin != key.name:
         raise BadNote(f"the checkpoint is of {checkpoint.origin}, its signature of {key.name}")
     return checkpoint
 
 
+def parse_unchecked(note: str) -> Checkpoint:
+    """Return the checkpoint in a note, with its signature unchecked. Raises BadNote."""
+    return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+
+
 def split_notes(text: str) -> list[str]:
-    """The whole notes of a file that holds several; what a crash left half written is none."""
+    """Return the complete notes of a file, without one that a crash left unfinished."""
     return _WHOLE_NOTE.findall(text)

@@ -9,7 +9,7 @@ EMPTY_ROOT = sha256(b"").digest()
 
 
 class Node(NamedTuple):
-    """The hash of a complete subtree over 2^level leaves; number: its place among those of its level, from 0."""
+    """The hash of a complete subtree over 2^level leaves. number: its place within the level, from 0."""
 
     level: int
     number: int
@@ -17,24 +17,24 @@ class Node(NamedTuple):
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """Hash of a leaf's content."""
+    """Return the hash of a leaf's content."""
     return sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Hash of an inner node."""
+    """Return the hash of an inner node."""
     return sha256(b"\x01" + left + right).digest()
 
 
 def split(leaves: bytes) -> list[bytes]:
-    """Leaf hashes that came one after the other."""
+    """Split concatenated leaf hashes."""
     if len(leaves) % HASH_BYTES:
         raise ValueError(f"{len(leaves)} bytes are no leaf hashes")
     return [leaves[at : at + HASH_BYTES] for at in range(0, len(leaves), HASH_BYTES)]
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Root over leaf hashes; an odd last hash of a level moves up as it is: RFC 6962's split in other words."""
+    """Return the root over leaf hashes. An odd last hash of a level moves up unchanged, as RFC 6962's split implies."""
     if not leaves:
         return EMPTY_ROOT
     row = leaves
@@ -51,7 +51,7 @@ def _fold(row: Sequence[bytes]) -> list[bytes]:
 
 
 class Frontier:
-    """The least that a tree needs to grow: the roots of its complete subtrees, the widest first."""
+    """The minimal state of a growing tree: the roots of its complete subtrees, the widest first."""
 
     def __init__(self, size: int = 0, subtrees: Sequence[bytes] = ()) -> None:
         if len(subtrees) != size.bit_count() or any(len(one) != HASH_BYTES for one in subtrees):
@@ -60,7 +60,7 @@ class Frontier:
         self._subtrees = list(subtrees)
 
     def append(self, leaf: bytes) -> Iterator[Node]:
-        """Add a leaf hash; gives the inner nodes that it completes."""
+        """Add a leaf hash; yield the inner nodes that it completes."""
         self._subtrees.append(leaf)
         index, level = self.size, 0
         self.size += 1
@@ -71,7 +71,7 @@ class Frontier:
             yield Node(level, index, self._subtrees[-1])
 
     def root(self) -> bytes:
-        """Root of the tree as it is now."""
+        """Return the root of the present tree."""
         if not self._subtrees:
             return EMPTY_ROOT
         root = self._subtrees[-1]
@@ -81,11 +81,11 @@ class Frontier:
 
 
 Range = Callable[[int, int], bytes]
-"""Root over the leaves from the first number up to before the second."""
+"""Returns the root over the leaves from the first number up to, not including, the second."""
 
 
 def inclusion_path(index: int, size: int, range_root: Range) -> list[bytes]:
-    """The hashes that lead from a leaf to the root of a tree of this size, the nearest first (RFC 6962, 2.1.1)."""
+    """Return the hashes from a leaf to the root of a tree of this size, the nearest first (RFC 6962, 2.1.1)."""
     if not 0 <= index < size:
         raise ValueError(f"a tree of {size} leaves has no leaf {index}")
     path, low, high = [], 0, size
@@ -101,7 +101,7 @@ def inclusion_path(index: int, size: int, range_root: Range) -> list[bytes]:
 
 
 def ranges_of_path(index: int, size: int) -> list[tuple[int, int]]:
-    """What inclusion_path asks for, so that it can be fetched at once."""
+    """Return the ranges that inclusion_path needs, so that they can be fetched at once."""
     asked: list[tuple[int, int]] = []
 
     def note(low: int, high: int) -> bytes:
@@ -113,9 +113,9 @@ def ranges_of_path(index: int, size: int) -> list[tuple[int, int]]:
 
 
 def complete_subtrees(low: int, high: int) -> list[tuple[int, int]]:
-    """The (level, index) of the complete subtrees that make up the leaves from low to before high, in order.
+    """Return (level, index) of the complete subtrees over the leaves from low up to, not including, high, in order.
 
-    Only for ranges that a proof asks for: low is a multiple of the largest power of two that fits.
+    The range must be one of a proof: low is a multiple of the largest power of two that fits.
     """
     parts = []
     while low < high:
@@ -126,7 +126,7 @@ def complete_subtrees(low: int, high: int) -> list[tuple[int, int]]:
 
 
 def join_subtrees(hashes: Sequence[bytes]) -> bytes:
-    """Root over the parts that complete_subtrees named."""
+    """Return the root over the parts that complete_subtrees names."""
     root = hashes[-1]
     for left in reversed(hashes[:-1]):
         root = node_hash(left, root)
@@ -134,7 +134,7 @@ def join_subtrees(hashes: Sequence[bytes]) -> bytes:
 
 
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """The root that a proof leads to, None when the proof does not fit the place."""
+    """Return the root that a proof leads to, None if the proof does not fit the place."""
     if not 0 <= index < size:
         return None
     root, last = leaf, size - 1

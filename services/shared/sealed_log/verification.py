@@ -1,8 +1,8 @@
-"""Verifies the audit trail.
+"""The verification of the audit trail.
 
 blocks, tree, checkpoints ─▶ rows hashed anew, by block ─▶ blocks without rows: a tombstone? ─▶ rows counted
   one snapshot; a fault here    two connections, no transaction   retention may have dropped       by a full scan,
-  ends it: no block is trusted  held open: blocks never change    a month meanwhile                no index misleads
+  ends it: no block is trusted  held open: blocks never change    a month meanwhile                without any index
 """
 
 import asyncio
@@ -15,28 +15,26 @@ from datetime import date, datetime
 from typing import Any
 
 from services.shared import db
-from services.shared.sealed_log.block import Block
-from services.shared.sealed_log.block_store import LONG_SECONDS, batches, read_blocks
-from services.shared.sealed_log.broken import Broken
+from services.shared.sealed_log.block import Block, Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain, read_recent_chain
 from services.shared.sealed_log.contents import compare, count_of, name_of, passes_of, sort_rows
+from services.shared.sealed_log.database import LONG_SECONDS, batches, read_blocks, read_raw, read_tombstones
 from services.shared.sealed_log.entry import Entry
 from services.shared.sealed_log.kept import Kept
 from services.shared.sealed_log.note import VerifierKey
-from services.shared.sealed_log.raw_rows import read_raw
-from services.shared.sealed_log.tombstones import ReleasedMonth, read_tombstones
+from services.shared.sealed_log.tombstone import Tombstone
 from services.shared.sealed_log.tree import HASH_BYTES
 
 BATCH_ROWS = 50_000
 CONNECTIONS = 2
 MOST_FAULTS = 100
-"""More are counted, and not told."""
+"""Further faults are counted, not listed."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found. rows: sealed ones that are there; released: dropped with a tombstone; compared: with exports."""
+    """The result. rows: present sealed ones; released: dropped with a tombstone; compared: checked with an export."""
 
     blocks: int = 0
     rows: int = 0
@@ -51,7 +49,7 @@ class Report:
     faults: list[Broken] = field(default_factory=list)
 
     def add(self, fault: Broken) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.fault_count += 1
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(fault)
@@ -59,10 +57,10 @@ class Report:
 
 @dataclass(slots=True)
 class Verification:
-    """One run. begin: told how many rows will be hashed; advance: of rows that were.
+    """One run. begin: called with the number of rows to hash; advance: with the number of rows hashed since.
 
-    independent: hash them here, and trust no function in the database. in_background: use one connection, rest as long
-    as each batch took, check the newest signature only, and with `since` read nothing older.
+    independent: hash rows here and trust no function of the database. in_background: use one connection, rest after
+    each batch for as long as it took, check the newest signature only, and with `since` read nothing older.
     """
 
     pool: db.Pool
@@ -77,7 +75,7 @@ class Verification:
     _empty: "array[int]" = field(default_factory=lambda: array("q"))
 
     async def run(self) -> Report:
-        """Everything, or up to the fault after which nothing can be trusted."""
+        """Verify everything, or up to the fault after which nothing can be trusted."""
         self.report.checkpoints = len(self.kept)
         try:
             is_recent = self.in_background and self.since is not None
@@ -100,12 +98,12 @@ class Verification:
         chain = Chain(self.keys, self.kept, self.since, only_newest_signature=self.in_background)
         return await read_chain(self.pool, chain)
 
-    async def _read_tombstones(self) -> list[ReleasedMonth]:
+    async def _read_tombstones(self) -> list[Tombstone]:
         stones = await read_tombstones(self.pool, self.keys)
         self.report.released = sum(stone.row_count for stone in stones)
         return stones
 
-    async def _check_rows(self, chain: Chain, stones: Sequence[ReleasedMonth]) -> None:
+    async def _check_rows(self, chain: Chain, stones: Sequence[Tombstone]) -> None:
         first = chain.size if chain.first_since is None else chain.first_since
         position = await self.pool.fetchval("select first_position from audit.block_headers where block_no = $1", first)
         self.begin(0 if position is None else chain.rows - position)
@@ -127,7 +125,7 @@ class Verification:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
-    async def _check_batch(self, batch: list[Block], stones: Sequence[ReleasedMonth]) -> None:
+    async def _check_batch(self, batch: list[Block], stones: Sequence[Tombstone]) -> None:
         started = time.monotonic()
         passes = passes_of(batch)
         rows = await self._read(passes[0].previous, passes[-1].text)
@@ -151,7 +149,7 @@ class Verification:
         return rows
 
     async def _check_empty(self) -> None:
-        """Retention may drop a month while this runs: what counts are the tombstones that are there afterwards."""
+        """Check blocks without rows against the tombstones of now, because retention may drop a month meanwhile."""
         if not self._empty:
             return
         stones = await self._read_tombstones()
@@ -197,7 +195,7 @@ class Verification:
                         f"{count_of(row['impossible'])} forged, or the database is a copy on another server"
                     )
                 )
-        # A month that was hashed has told more already.
+        # For a hashed month the fault is already reported in more detail.
         if found != expected and not self.report.faults:
             self.report.add(
                 Broken(

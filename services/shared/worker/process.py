@@ -10,6 +10,8 @@ import asyncpg
 
 from services.shared import db
 from services.shared.backoff import backoff_seconds
+from services.shared.connecting.fitness import check_durability, check_revision
+from services.shared.connecting.session import check_pooled_session
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process, record_process, run_process, serve_process, status_app, stop_on_signals
 from services.shared.settings import Settings
@@ -64,10 +66,11 @@ async def _open_checked(settings: Settings) -> db.Pool:
     pool = await db.open_pool(settings)
     try:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
-            await db.check_revision(connection)
-            await db.check_session(connection, settings)
+            await check_revision(connection)
+            if settings.statement_cache_size == 0:  # behind a pooler only the role can have the settings of a session
+                await check_pooled_session(connection)
             if not settings.allow_unsafe_database:
-                await db.check_durability(connection)
+                await check_durability(connection)
     except BaseException:
         pool.terminate()
         raise

@@ -1,6 +1,7 @@
-"""Which tails of the audit trail are open, and the one look at its end that wakes them all.
+"""The open tails of the audit trail, and the one poll of its end that wakes them all.
 
-A look each fifth of a second, not LISTEN: it works through a pooler too and costs nothing while nobody tails.
+It polls five times a second instead of using LISTEN, which needs a connection that bypasses the pooler. Without tails
+it does not poll.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ LIMIT = "audit_tails"
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A place among the tails. is_ended: the tail must end, for another tenant has the place now."""
+    """A place among the open tails. is_ended: the tail must end, because another tenant got its place."""
 
     tenant_id: str
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -33,28 +34,28 @@ class Seat:
 
 
 class Tails:
-    """At most `most` at a time in this process, of which one tenant has at most half.
+    """Opens at most `most` tails at a time in this process, and at most half as many for one tenant.
 
-    When all are taken, a tenant with fewer gets a place of the tenant with most: its newest tail ends, and its client
-    goes on from its place when it comes back. So no number of tenants can keep another one out.
+    If all are taken, a tenant with fewer tails gets a place of the tenant with most, whose newest tail ends. Its client
+    resumes when it reconnects. So other tenants' tails cannot lock a tenant out.
     """
 
     def __init__(self, process: Process, *, most: int, refusals: LimitRefusals) -> None:
         self._process = process
         self._most = most
         self._refusals = refusals
-        # In the order in which they were taken. Ended ones count for their tenant until their clients have left.
+        # In the order of opening. An ended seat counts for its tenant until its client has left.
         self._seats: dict[Seat, None] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @property
     def stopping(self) -> bool:
-        """Whether the process stops, and every tail with it."""
+        """The process is stopping, and all tails must end."""
         return self._process.stopping
 
     @contextmanager
     def open(self, tenant_id: str) -> Iterator[Seat]:
-        """A place among the tails; raises LimitReached when the tenant has its share, 503 when all tenants have one."""
+        """Hold a place for a tail. Raises LimitReached if the tenant has its share, or 503 if no place can be freed."""
         share = max(1, self._most // 2)
         if sum(seat.tenant_id == tenant_id for seat in self._seats) >= share:
             self._refusals.count(tenant_id, LIMIT, share)

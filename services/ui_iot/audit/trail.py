@@ -1,4 +1,4 @@
-"""The audit trail as it is read: sealed events in their one order, for pages, tails and `pulse audit`."""
+"""Reads of the audit trail: sealed events in their single order, for pages, tails and `pulse audit`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Any, Final, Self, TypeAlias
 from sqlalchemy import column
 
 from services.shared.db import Connection
-from services.ui_iot.resources.paging import EVENT, ID, NAME, TIME, Order, Parse, read_cursor, write_cursor
+from services.ui_iot.resources.paging import EVENT, ID, NAME, TIME, Parse, SortOrder, read_cursor, write_cursor
 
 Place: TypeAlias = Sequence[Any]
-"""block_no, xid, timestamp, tenant_id and event_id of an event, or what stands before the first of a block."""
+"""block_no, xid, timestamp, tenant_id and event_id of an event, or a place before the first event of a block."""
 
 _BEFORE_ALL: Final = "-infinity"
 
@@ -29,7 +29,7 @@ def _is_xid(number: int, written: str) -> bool:
 _XID: Final[Parse] = _parse_xid
 _MOMENT: Final[Parse] = lambda value: value if value == _BEFORE_ALL else TIME(value)  # noqa: E731  # as in paging
 
-SEALED_ORDER = Order(
+SEALED_ORDER = SortOrder(
     "audit",
     (
         (column("block_no"), ID),
@@ -42,25 +42,26 @@ SEALED_ORDER = Order(
 
 
 def write_place(place: Place) -> str:
-    """The cursor of a place."""
+    """Return the cursor of a place."""
     return write_cursor(SEALED_ORDER, place)
 
 
 def read_place(cursor: str) -> Place:
-    """The place of a cursor; raises Unprocessable."""
+    """Return the place of a cursor. Raises Unprocessable."""
     return read_cursor(SEALED_ORDER, cursor)
 
 
 def place_of(event: Mapping[str, Any]) -> Place:
-    """Where an event is."""
+    """Return the place of an event."""
     return [event[str(key.key)] for key, _ in SEALED_ORDER.keys]
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of the trail. A short one may have taken too long; is_last: the trail ends with it.
+    """Consecutive events of the trail. It is short if reading more would have taken too long.
 
-    place: where to go on, end: where the sealed trail ends now, sealed_at: when its newest block was sealed.
+    place: place to go on from. end: present end of the sealed trail. is_last: the trail ends with these events.
+    sealed_at: time at which the newest block was sealed.
     """
 
     events: list[dict[str, Any]]
@@ -71,7 +72,7 @@ class Stretch:
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Self:
-        """From what audit._read_sealed gives."""
+        """Return the result of audit._read_sealed."""
         sealed_at = found["sealed_at"]
         return cls(
             found["events"],
@@ -83,15 +84,15 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What is read: events that match, in which direction, how many at most. matching: columns, since, until."""
+class TrailReading:
+    """A read of the trail. matching: values of columns, and the times since and until."""
 
     matching: Mapping[str, Any]
     newest_first: bool = False
     limit: int = 500
 
     async def of_tenant(self, connection: Connection, place: Place | None) -> Stretch:
-        """Events of the transaction's tenant from a place on, None: from the first end."""
+        """Return events of the transaction's tenant from a place on. None: from the first end."""
         return Stretch.read(
             await connection.fetchval(
                 "select audit.read_events($1, $2, $3, $4)", self.matching, place, self.newest_first, self.limit
@@ -99,7 +100,7 @@ class Reading:
         )
 
     async def of_all(self, connection: Connection, place: Place | None, *, tenant_id: str | None) -> Stretch:
-        """Events of one tenant or, with None, of all of them; for pulse_auditor."""
+        """Return events of one tenant, or of all tenants with None. For pulse_auditor."""
         return Stretch.read(
             await connection.fetchval(
                 "select audit.read_all_events($1, $2, $3, $4, $5)",

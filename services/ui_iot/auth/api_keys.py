@@ -1,4 +1,4 @@
-"""API keys of machines: pulse_key_<tenant>_<secret>, each with a role, scopes and an end."""
+"""API keys of machines: pulse_key_<tenant>_<secret>, each with a role, scopes and an expiry."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from services.ui_iot.auth.stored_tokens import StoredTokens, make_token, token_f
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "pulse_key_"
-# A key that another process revoked is refused within 5 s: this, and the time of a lookup.
+# A key that another process revoked is refused within 5 s: this time plus one lookup.
 LONGEST_MEMORY_SECONDS: Final = 4.0
 USE_SECONDS: Final = 5.0
 
@@ -37,21 +37,21 @@ SCOPES: Final = (
     *(f"{part}:read" for part in _PARTS),
     *(f"{part}:write" for part in _PARTS if part not in _READ_ONLY),
 )
-"""Parts of the API that a key may be given. Keys and revocations are not among them: people manage both."""
+"""Scopes that a key may have. Keys and revocations have none, because people manage both."""
 
 
 def new_api_key(tenant_id: str) -> tuple[str, bytes]:
-    """Return a key of 256 random bits, to be shown once, and the hash to be stored."""
+    """Return a key with 256 random bits, which is shown once, and the hash to store."""
     return make_token(PREFIX, tenant_id)
 
 
 def actor_id(key_id: int) -> str:
-    """Return the id under which a key acts, unlike that of any person or service."""
+    """Return the actor id of a key, which differs from the id of every person and service."""
     return f"api-key:{key_id}"
 
 
 class ApiKeys(StoredTokens):
-    """Finds the principal of a key and records its use once a minute at most."""
+    """Finds the principal of a key and records its use at most once a minute."""
 
     prefix = PREFIX
     form = token_form(PREFIX)
@@ -89,7 +89,7 @@ class ApiKeys(StoredTokens):
         return Principal(tenant_id, row["role"], actor, scopes=frozenset(row["scopes"]))
 
     async def _note_use(self, tenant_id: str, key_id: int) -> None:
-        """Record the use; a database that is away or read-only costs only the record."""
+        """Record the use. The key works without the record if the database is away or read-only."""
         try:
             async with self._pool().acquire(timeout=USE_SECONDS) as connection:
                 await connection.execute(

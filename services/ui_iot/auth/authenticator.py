@@ -1,4 +1,4 @@
-"""Authentication of requests: the order of the checks, and the source that each failure counts against."""
+"""Authentication of requests: the order of the checks, and the sources that a failure counts against."""
 
 import base64
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from services.shared.audit import device_account
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.auth.api_keys import ApiKeys
 from services.ui_iot.auth.claims import LONGEST_SUBJECT
+from services.ui_iot.auth.client_address import Address, ClientAddress
 from services.ui_iot.auth.credentials import Headers, find_token
 from services.ui_iot.auth.device_tokens import DeviceTokens
+from services.ui_iot.auth.failure_limit import FailureLimit, Source
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.stored_tokens import StoredTokens
 from services.ui_iot.auth.user_tokens import TokenCheck
-from services.ui_iot.http.client_address import Address, ClientAddress
-from services.ui_iot.limits.failure_limit import FailureLimit, Source
 
-# The most that PULSE_OIDC_MAX_TOKEN_BYTES allows: padding must not hide the account that a checked token names.
+# The maximum of PULSE_OIDC_MAX_TOKEN_BYTES: padding must not hide the account that a checked token names.
 _LONGEST_TOKEN_BYTES = 32_768
 _NO_ISSUER = Refusal("auth_unavailable", "No issuer of user tokens is configured.", retry_after_seconds=60)
 _NO_DATABASE = Refusal("auth_unavailable", "The token cannot be checked now.", retry_after_seconds=2)
@@ -30,29 +30,30 @@ _NO_REVOCATIONS = Refusal("auth_unavailable", "Revoked tokens cannot be recogniz
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """The checks of a request's token, shared by all requests. users: None when no issuer is configured.
+    """Checks the token of each request.
 
-    A token is always checked before any limit applies, so that a valid one is accepted whatever its neighbors did.
-    Only failures are counted and limited.
+    A token is checked before any limit applies: a valid token is accepted even if its address has many failures. Only
+    failures are counted and limited.
     """
 
     addresses: ClientAddress
     limit: FailureLimit
-    """By address."""
+    """Failures by address."""
     accounts: FailureLimit
-    """By account. Apart from addresses, because an attacker can name any number of accounts."""
+    """Failures by account, kept apart from addresses because an attacker can name any number of accounts."""
     devices: DeviceTokens
     keys: ApiKeys
     users: TokenCheck | None
+    """None if no issuer is configured."""
     revocations: Revocations
 
     def address_of(self, scope: Scope, headers: Headers) -> Address | None:
-        """Return the address the request comes from."""
+        """Return the address that the request comes from."""
         client = scope.get("client")
         return self.addresses.of(client[0] if client else None, headers.forwarded_for)
 
     async def authenticate(self, headers: Headers, address: Address | None, *, method: str) -> Principal | Refusal:
-        """Return the sender of the request, or the reason why it is refused."""
+        """Return the sender of the request, or the reason for its refusal."""
         token = find_token(headers, method)
         result = token if isinstance(token, Refusal) else await self._identify(token, address)
         if isinstance(result, Principal):
@@ -62,11 +63,10 @@ class Authenticator:
         return self.charge(result, address)
 
     def charge(self, refusal: Refusal, address: Address | None) -> Refusal:
-        """Count a failure; return the refusal of a source that has too many, else the refusal as it is.
+        """Count a failure and return its refusal, or the refusal of a source with too many failures.
 
-        A token that proves its account counts against this account alone: the expired token of one user must not be
-        answered with 429 because of the failures of others. Any other counts against its address and the account that
-        it names.
+        A token that proves its account counts against this account alone: other users' failures must not turn an
+        expired token's 401 into a 429. Any other token counts against its address and the account that it names.
         """
         if refusal.status != 401:
             return refusal
@@ -115,7 +115,7 @@ class Authenticator:
 
 
 def limited(wait_seconds: int, refusal: Refusal) -> Refusal:
-    """Return the refusal of a source with too many failures. The audit trail keeps the reason of this one."""
+    """Return the refusal of a source with too many failures. Its cause is the reason of the given refusal."""
     return replace(
         refusal,
         reason="rate_limited",
@@ -126,7 +126,10 @@ def limited(wait_seconds: int, refusal: Refusal) -> Refusal:
 
 
 def claimed_account(token: str) -> str | None:
-    """Return the subject of a JWT, the fleet of a device token or the keys of a tenant; None when it names none."""
+    """Return the account that an unproven token names, or None.
+
+    It is the subject of a JWT, the fleet of a device token or the API keys of a tenant. Every part may be hostile.
+    """
     if token.startswith(DeviceTokens.prefix):
         device = DeviceTokens.form.fullmatch(token)
         return None if device is None else device_account(device[1])

@@ -1,4 +1,4 @@
-"""Requirements that the claims of a token with a correct signature must meet. Every value may be hostile."""
+"""Checks of the claims of a token whose signature is correct. Every value may be hostile."""
 
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
@@ -10,10 +10,10 @@ from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
 ROLES: Final = ("admin", "operator", "auditor", "viewer")
-"""The highest first: of several roles in a token the first one here counts."""
+"""Roles from the highest to the lowest. If a token has several, the first one in this order counts."""
 LEEWAY_SECONDS = 60
 LATEST_SECONDS = 2**53
-"""Above it a JSON number is no exact count of seconds."""
+"""Largest integer that a JSON number holds exactly."""
 LONGEST_SUBJECT = 255
 LONGEST_NAME = 200
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
@@ -28,12 +28,12 @@ _SCOPES = frozenset(("scope", "scp"))
 
 
 class ClaimFault(Exception):
-    """The reason why a claim is not accepted: one sentence for the caller, without a value of the token."""
+    """A claim is not accepted. The message is one sentence for the caller, without values of the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a valid token says. expires_at: seconds since 1970."""
+    """The claims of a valid token in Pulse's terms. expires_at: seconds since 1970."""
 
     tenant_id: str
     role: str
@@ -43,7 +43,7 @@ class Claims:
 
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
-    """Return the claims in our terms, or why they are refused. now: seconds since 1970."""
+    """Return the claims in Pulse's terms, or their refusal. now: seconds since 1970."""
     fault = (
         _find_time_fault(claims, now, trust.max_token_seconds)
         or _find_kind_fault(claims)
@@ -68,19 +68,19 @@ def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) ->
         return "exp and iat, and nbf if it is there, must be numbers of seconds since 1970."
     if iat > now + LEEWAY_SECONDS or nbf > now + LEEWAY_SECONDS or exp <= iat:
         return "The token is not valid yet, or ends before it begins."
-    # iat may be up to LEEWAY_SECONDS ahead of this clock, so the time that is left is bounded too.
+    # iat may be up to LEEWAY_SECONDS ahead of this clock. This bounds the remaining time as well.
     if exp - iat > most_seconds:
         return f"The token is valid for more than {most_seconds:g} seconds."
     return None
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    """Return whether the value is a NumericDate (RFC 7519), which may have a fraction. bool is an int to isinstance."""
+    """Return whether the value is a NumericDate (RFC 7519), which may have a fraction. A bool is no number here."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_SECONDS
 
 
 def _find_origin_fault(claims: dict[str, Any], trust: Trust) -> str | None:
-    """Check issuer, audience and client."""
+    """Return the fault of issuer, audience or client, or None."""
     if claims.get("iss") != trust.issuer:
         return "The token comes from another issuer."
     aud = claims.get("aud")
@@ -107,13 +107,13 @@ def _read_subject(claims: dict[str, Any]) -> str:
 
 
 def _read_name(claims: dict[str, Any]) -> str | None:
-    """Return the name for people; one that is none is left out, because nothing is decided by it."""
+    """Return the display name. An unusable name is dropped, because no decision depends on it."""
     name = claims.get("name")
     return name[:LONGEST_NAME] if isinstance(name, str) and name and name.isprintable() else None
 
 
 def _read_grant(claims: dict[str, Any]) -> Grant:
-    """Return what the token can be revoked by, besides its subject. Providers name the session sid or session_state."""
+    """Return the members that a revocation can name besides the subject. The session is in sid or session_state."""
     marks = (token_mark(claims.get(name)) for name in SESSION_CLAIMS)
     sessions = tuple(dict.fromkeys(mark for mark in marks if mark is not None))
     return Grant(claims["iat"], token_mark(claims.get("jti")), sessions)
@@ -136,7 +136,7 @@ def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:
 
 def _read_role(claims: dict[str, Any], trust: Trust) -> str:
     values = _read_values(claims, trust.role_claim)
-    # With a map, a role that happens to be called admin elsewhere is not admin here.
+    # With a map, a provider's role that happens to be called admin is not Pulse's admin.
     roles = set(values) if trust.role_map is None else {trust.role_map.get(value) for value in values}
     highest = next((role for role in ROLES if role in roles), None)
     if highest is None:
@@ -146,7 +146,7 @@ def _read_role(claims: dict[str, Any], trust: Trust) -> str:
 
 
 def _read_values(claims: dict[str, Any], path: ClaimPath) -> list[str]:
-    """Return the texts at a place: one text, or a list of them. Scopes are separated by spaces (RFC 6749)."""
+    """Return the texts at a place, which holds one text or a list. Scopes are separated by spaces (RFC 6749)."""
     value = path.find(claims)
     if value is ABSENT:
         raise ClaimFault(f"The token has no claim {path}.")
@@ -158,10 +158,10 @@ def _read_values(claims: dict[str, Any], path: ClaimPath) -> list[str]:
 
 
 def _find_kind_fault(claims: dict[str, Any]) -> str | None:
-    """Return why the claims are not those of an access token, or None.
+    """Return the fault of claims that are not an access token's, or None.
 
-    Keycloak names the kind in the claim typ, Cognito in token_use. Keycloak before version 25 puts nonce into access
-    tokens as well; its typ separates them from ID tokens.
+    An issuer signs other tokens with the same key. Keycloak names the kind in the claim typ, Cognito in token_use.
+    Keycloak before version 25 puts nonce into access tokens, and its typ separates them from ID tokens.
     """
     kind, use = claims.get("typ"), claims.get("token_use")
     if kind is not None and (not isinstance(kind, str) or kind.upper() not in ("BEARER", "JWT", "AT+JWT")):

@@ -18,7 +18,7 @@ _FOREIGN = Refusal("forbidden", "A request with the session cookie must come fro
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The few headers that matter here, each line as it came."""
+    """The headers that authentication reads. A header with several lines is a tuple."""
 
     authorization: tuple[str, ...]
     cookie: tuple[str, ...]
@@ -32,7 +32,7 @@ class Headers:
 
 
 def read_headers(scope: Scope) -> Headers:
-    """Pick the headers out of the request in one pass."""
+    """Return the request's headers, read in one pass."""
     found: dict[bytes, list[str]] = {}
     for name, value in scope["headers"]:
         if name in _NAMES:
@@ -53,7 +53,7 @@ _NAMES = frozenset((b"authorization", b"cookie", b"x-forwarded-for", b"host", b"
 
 
 def find_token(headers: Headers, method: str) -> str | Refusal:
-    """The one token the request shows. The header wins over the cookie, which a browser adds by itself."""
+    """Return the request's token. The header wins over the cookie, because browsers add the cookie by themselves."""
     if headers.authorization:
         if len(headers.authorization) > 1:
             return _AMBIGUOUS
@@ -63,7 +63,7 @@ def find_token(headers: Headers, method: str) -> str | Refusal:
     if not sessions:
         return _MISSING
     if len(sessions) > 1:
-        # Another host of the same domain can set a cookie of this name.
+        # Another host of the same domain can set a cookie with this name.
         return _AMBIGUOUS
     if method not in _SAFE_METHODS and not _is_same_site(headers):
         return _FOREIGN
@@ -76,9 +76,9 @@ def _cookies(line: str) -> list[str]:
 
 
 def _is_same_site(headers: Headers) -> bool:
-    """Return whether the page that sent the request is ours: browsers let no page forge either header.
+    """Return whether a page of this site sent the request. Browsers let no page forge either header.
 
-    Scheme, name and port must be the same: whoever can answer for http://our.name must not act at https://our.name.
+    Scheme, name and port must be equal: a page of http://our.name must not act at https://our.name.
     """
     if headers.fetch_site is not None:
         return headers.fetch_site == "same-origin"
@@ -88,7 +88,7 @@ def _is_same_site(headers: Headers) -> bool:
 
 
 def _origin(text: str) -> tuple[str, str, int] | None:
-    """Return scheme, name and port of an origin; None when it is none."""
+    """Return scheme, name and port of an origin, or None if the text is no origin."""
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -13,12 +13,12 @@ PREFIX: Final = "pdt_"
 
 
 def new_device_token(tenant_id: str) -> tuple[str, bytes]:
-    """Return a token of 256 random bits, to be shown once, and the hash to be stored."""
+    """Return a token with 256 random bits, which is shown once, and the hash to store."""
     return make_token(PREFIX, tenant_id)
 
 
 class DeviceTokens(StoredTokens):
-    """Finds the device of a token."""
+    """Finds the device that a token belongs to."""
 
     prefix = PREFIX
     form = token_form(PREFIX)

@@ -1,4 +1,4 @@
-"""Roles and scopes of every route, in one place that is both enforced and documented."""
+"""Roles and scopes of routes, enforced and documented from one declaration."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +10,7 @@ from services.ui_iot.auth.api_keys import SCOPES
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Outcome, context_of
 from services.ui_iot.http.json_route import JsonRoute
-from services.ui_iot.http.problems import Refused
+from services.ui_iot.http.problems import RequestRefused
 
 READERS = ("viewer", "operator", "admin", "auditor")
 OPERATORS = ("operator", "admin")
@@ -22,7 +22,7 @@ ROLES_MEMBER = "x-pulse-roles"
 
 
 def allow(roles: tuple[str, ...]) -> dict[str, Any]:
-    """Return openapi_extra of a route: the roles that may use it, and how callers authenticate."""
+    """Return openapi_extra of a route: the roles that may use it and the security schemes that they have."""
     schemes: list[dict[str, list[str]]] = [{"userToken": []}, {"sessionCookie": []}, {"apiKey": []}]
     if "device" in roles:
         schemes.append({"deviceToken": []})
@@ -30,9 +30,9 @@ def allow(roles: tuple[str, ...]) -> dict[str, Any]:
 
 
 class GuardedRoute(JsonRoute):
-    """A route for some roles; one that names none cannot be made.
+    """A route for some roles. A route without roles raises KeyError when it is made.
 
-    Role and scope are checked before the body is read. The scope is the first tag with :read or :write.
+    Role and scope are checked before the body is read. The scope is the route's first tag with :read or :write.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -54,7 +54,7 @@ class GuardedRoute(JsonRoute):
                 refusal = Refusal("forbidden", _explain(scope))
             if refusal is not None:
                 await context.settle(refusal)
-                raise Refused(refusal)
+                raise RequestRefused(refusal)
             await context.settle(Outcome.ADMITTED)
             return await handler(request)
 

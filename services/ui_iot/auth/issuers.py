@@ -1,4 +1,4 @@
-"""The configured issuers of user tokens: one from PULSE_OIDC_ settings, or a list from a file."""
+"""Configured issuers of user tokens: one from the PULSE_OIDC_ settings, or a list from a file."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ Names = Annotated[tuple[Text, ...], Field(max_length=1000)]
 
 
 class IssuerFault(Exception):
-    """A setting or the issuers' file is wrong. The message begins with the name of the setting."""
+    """A setting or the issuers file is wrong. The message begins with the name of the setting."""
 
 
 class IssuerEntry(BaseModel):
-    """One issuer as an entry of the file has it."""
+    """One issuer, in the form of an entry of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,17 +37,17 @@ class IssuerEntry(BaseModel):
     audiences: Annotated[Names, Field(min_length=1)]
     client_ids: Names
     tenants: Literal["*"] | Names | Annotated[dict[Text, str], Field(max_length=10_000)] | None = None
-    """Names, or Pulse's names by the claim's values, or `*` for every tenant."""
+    """Names, or a map from the claim's values to Pulse's names, or `*` for every tenant."""
     tenant_claim: PathText
     role_claim: PathText
     role_map: Annotated[dict[Text, PulseRole], Field(min_length=1)] | None
     strict_type: bool
     discovery: Text | None = None
-    """Address for discovery where it is not the issuer itself."""
+    """Address for discovery if it differs from the issuer."""
     jwks_url: Text | None = None
     jwks_file: Path | None = None
     client_id: Text | None = None
-    """Client for /auth/refresh; None: this issuer's sessions are not refreshed here."""
+    """Client for /auth/refresh. None: sessions of this issuer are not refreshed here."""
     client_secret: SecretStr | None = None
     client_auth: ClientAuth = "auto"
 
@@ -87,7 +87,7 @@ class IssuerEntry(BaseModel):
 
 
 def load_issuers(settings: OidcSettings, *, service: str) -> Sequence[IssuerEntry]:
-    """Return the issuers; on a wrong setting print one line and exit with status 2, as Settings.load does."""
+    """Return the issuers. On a wrong setting, print one line and exit with status 2, as Settings.load does."""
     try:
         return read_issuers(settings)
     except IssuerFault as fault:
@@ -96,7 +96,7 @@ def load_issuers(settings: OidcSettings, *, service: str) -> Sequence[IssuerEntr
 
 
 def read_issuers(settings: OidcSettings) -> Sequence[IssuerEntry]:
-    """Return the configured issuers, none when there is none. Raises IssuerFault."""
+    """Return the configured issuers, which may be none. Raises IssuerFault."""
     for name in ("tenant_claim", "role_claim"):
         try:
             ClaimPath.parse(getattr(settings, f"oidc_{name}"))
@@ -127,7 +127,7 @@ def read_issuers(settings: OidcSettings) -> Sequence[IssuerEntry]:
 
 
 def _defaults(settings: OidcSettings) -> dict[str, Any]:
-    """Return what entries of the file leave out. Client and secret are each issuer's own."""
+    """Return the defaults of the file's entries. Client and secret have none, because they belong to one issuer."""
     return {
         "audiences": settings.oidc_audience,
         "client_ids": settings.oidc_client_ids,
@@ -162,7 +162,7 @@ def _read_entry(entry: object, defaults: dict[str, Any], where: str) -> IssuerEn
     try:
         return IssuerEntry(**{**defaults, **entry})
     except ValidationError as error:
-        # Without the input: it may be a secret.
+        # The message leaves out the input, which may be a secret.
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"][:1])
         raise IssuerFault(f"{where}: {f'{place}: ' if place else ''}{fault['msg']}") from None

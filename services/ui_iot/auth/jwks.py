@@ -1,4 +1,4 @@
-"""The issuer's keys in memory: fetched at start, again when they are old or do not fit a token."""
+"""An issuer's keys in memory: fetched at the start, and again when they are old or do not fit a token."""
 
 import asyncio
 import logging
@@ -11,25 +11,25 @@ from services.ui_iot.auth.provider_faults import UNREACHABLE, FaultLog, Provider
 
 log = logging.getLogger(__name__)
 
-# Forged key ids and signatures must not hammer the provider; a rotated key is found this late at most.
+# Forged key ids and signatures must not flood the provider. A rotated key is found after this time at the latest.
 RETRY_SECONDS = 10.0
 RETRY_WITHOUT_KEYS_SECONDS = 1.0
-# A revoked key stops working this late at most.
+# A revoked key stops working after this time at the latest.
 FRESH_SECONDS = 300.0
 
 
 class KeySource(Protocol):
-    """Where a JWKS document comes from."""
+    """Source of a JWKS document."""
 
     note: str | None
-    """A fault that did not keep the last document from being read."""
+    """A fault of the last document that did not prevent reading it."""
 
     async def fetch_keys(self) -> object:
         """Return the document, decoded. Raises ProviderError."""
 
 
 class Jwks:
-    """Keys that survive the provider: what was fetched once stays in use until something newer arrives."""
+    """Keys that outlast outages of the provider: fetched keys stay in use until newer ones arrive."""
 
     def __init__(
         self, source: KeySource, *, issuer: str = "the issuer", clock: Callable[[], float] = time.monotonic
@@ -44,11 +44,11 @@ class Jwks:
         self._tried_at = float("-inf")
         self._refresh: asyncio.Task[None] | None = None
         self.failing = False
-        """Whether the last look at the provider failed."""
+        """The last fetch failed, or the document has no usable key."""
 
     @property
     def age_seconds(self) -> float | None:
-        """Seconds since the keys were last fetched; None before the first success."""
+        """Seconds since the keys were last fetched, or None before the first success."""
         return None if self._keys is None else self._clock() - self._fetched_at
 
     @property
@@ -57,21 +57,21 @@ class Jwks:
         return len(self._keys or ())
 
     def current(self) -> KeySet | None:
-        """Return the keys in memory, None before the first success; old ones are renewed in the background."""
+        """Return the keys in memory, or None before the first success. Old keys are renewed in the background."""
         if self.failing or self._clock() - self._fetched_at > FRESH_SECONDS:
             self._start_refresh()
         return self._keys
 
     async def newer(self) -> KeySet | None:
-        """The keys after a look at the provider, unless it was looked at just now; all who wait share one look."""
+        """Return the keys after a fetch, unless one was tried a moment ago. All callers share one fetch."""
         self._start_refresh()
         if self._refresh is not None:
-            # One caller that gives up must not take the answer from the others.
+            # Shielded: a canceled caller must not cancel the fetch for the other callers.
             await asyncio.shield(self._refresh)
         return self._keys
 
     async def close(self) -> None:
-        """Give up a look that is under way."""
+        """Cancel a fetch that is under way."""
         if self._refresh is not None:
             self._refresh.cancel()
             await asyncio.gather(self._refresh, return_exceptions=True)
@@ -97,10 +97,10 @@ class Jwks:
     def _take(self, document: object, keys: KeySet) -> None:
         if self.failing:
             log.info("the keys of the issuer are fetched again", extra={"issuer": self.issuer})
-        # Without a usable key every token is one of a key that we do not know: that is the provider's fault.
+        # Without a usable key, every token would have an unknown key. This is the provider's fault.
         self.failing = not len(keys)
         self._fetched_at = self._clock()
-        # The same document keeps the same KeySet, and with it the tokens that were verified.
+        # An equal document keeps the KeySet, and with it the cache of verified tokens.
         if document != self._document:
             self._document, self._keys = document, keys
             log.info("keys of the issuer changed", extra={"issuer": self.issuer, "usable_keys": len(keys)})

@@ -1,4 +1,4 @@
-"""The public keys of an issuer, as far as they may verify user tokens."""
+"""The public keys of an issuer that may verify user tokens."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from jose import jwk
 
-# Symmetric algorithms stay out for good: with one of them on the list, a public key is a signing secret.
-# By key type, and of elliptic curves by the curve: (kty, crv).
+# By key type and, for elliptic curves, curve: (kty, crv). A symmetric algorithm must never be added: it would turn
+# public keys into signing secrets.
 ALGORITHMS: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
     ("RSA", None): ("RS256", "PS256"),
     ("EC", "P-256"): ("ES256",),
@@ -17,7 +17,7 @@ ALGORITHMS: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
 }
 ALGORITHM_NAMES: Final = tuple(name for names in ALGORITHMS.values() for name in names)
 SMALLEST_RSA_BITS = 2048
-# A key of more bits makes every check slow; the largest in use have 4,096.
+# Larger keys make every check slow. The largest in use have 4,096 bits.
 LARGEST_RSA_BITS = 8192
 MOST_KEYS = 100
 _PUBLIC_MEMBERS = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y")}
@@ -27,14 +27,14 @@ class VerifyingKey(Protocol):
     """A public key prepared for one algorithm."""
 
     prepared_key: Any
-    """cryptography's key."""
+    """Key object of the library cryptography."""
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
-        """Return whether the signature over the message is right."""
+        """Return whether the signature of the message is correct."""
 
 
 class _PssKey:
-    """An RSA key for PS256, which python-jose does not know."""
+    """An RSA key for PS256, which python-jose does not support."""
 
     _PADDING = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 
@@ -42,7 +42,7 @@ class _PssKey:
         self.prepared_key = prepared_key
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
-        """Return whether the signature over the message is right."""
+        """Return whether the signature of the message is correct."""
         try:
             self.prepared_key.verify(sig, msg, self._PADDING, hashes.SHA256())
         except InvalidSignature:
@@ -51,7 +51,7 @@ class _PssKey:
 
 
 class KeySet:
-    """The usable public keys of one JWKS document, prepared once: a check with a prepared key costs half."""
+    """The usable public keys of one JWKS document, prepared once because that halves the cost of a check."""
 
     def __init__(self, keys: Mapping[tuple[str | None, str], VerifyingKey]) -> None:
         self._keys = dict(keys)
@@ -61,7 +61,7 @@ class KeySet:
 
     @classmethod
     def from_document(cls, document: object) -> "KeySet":
-        """Return the keys of a JWKS that may sign tokens; others are left out. Raises ValueError when it is no JWKS."""
+        """Return the keys of a JWKS that may sign tokens, without the others. Raises ValueError if it is no JWKS."""
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list):
             raise ValueError("not a JWKS document: it has no list of keys")  # noqa: TRY004  # the document's fault, not a programmer's
@@ -73,7 +73,7 @@ class KeySet:
         return cls(keys)
 
     def find(self, kid: str | None, algorithm: str) -> VerifyingKey | None:
-        """Return the key with this id for this algorithm; for a token without id, the only key of the algorithm."""
+        """Return the key with this id and algorithm. Without an id, return the algorithm's key if it has only one."""
         if kid is not None:
             return self._keys.get((kid, algorithm))
         candidates = [key for (_, fits), key in self._keys.items() if fits == algorithm]
@@ -81,7 +81,7 @@ class KeySet:
 
 
 def _prepare(entry: dict[str, Any]) -> dict[str, VerifyingKey]:
-    """Return the prepared key of one JWK by algorithm; nothing when it may not sign our tokens."""
+    """Return the prepared keys of one JWK by algorithm. An unusable JWK has none."""
     kty, curve = entry.get("kty"), entry.get("crv") if entry.get("kty") == "EC" else None
     if not isinstance(kty, str) or not isinstance(curve, str | None):
         return {}
@@ -96,12 +96,12 @@ def _prepare(entry: dict[str, Any]) -> dict[str, VerifyingKey]:
         or not isinstance(entry.get("kid"), str | None)
     ):
         return {}
-    # Only the public members: a JWKS that leaks its private key is still used as a public one.
+    # Public members only: a JWK that leaks its private key is used as a public key.
     public = {name: entry[name] for name in _PUBLIC_MEMBERS[kty] if name in entry}
     try:
         key = jwk.construct(public, algorithms[0])
         if kty == "RSA" and not SMALLEST_RSA_BITS <= key.prepared_key.key_size <= LARGEST_RSA_BITS:
             return {}
-    except Exception:  # noqa: BLE001  # jose and cryptography raise whatever a malformed key trips over
+    except Exception:  # noqa: BLE001  # jose and cryptography raise many kinds of errors for malformed keys
         return {}
     return {name: _PssKey(key.prepared_key) if name == "PS256" else key for name in wanted}

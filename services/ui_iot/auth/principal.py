@@ -1,4 +1,4 @@
-"""The sender of a request, once it is proven."""
+"""The authenticated sender of a request."""
 
 import hashlib
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def token_mark(claim: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What identifies one user token, by which it can be revoked."""
+    """Members of a user token that a revocation can name."""
 
     issued_at: float
     """Seconds since 1970."""
@@ -41,13 +41,13 @@ class Principal:
 
     tenant_id: str
     role: str
-    """viewer, operator, admin, auditor, or device."""
+    """viewer, operator, admin, auditor or device."""
     actor: Actor
     is_gateway: bool = False
-    """Whether a device may report readings of the tenant's other devices."""
+    """The device may report readings of the tenant's other devices."""
     grant: Grant | None = None
-    """The user token that was shown."""
+    """Revocable members of the user token; None for devices and API keys."""
     scopes: frozenset[str] | None = None
-    """Parts of the API that an API key may use; None: everything that the role allows."""
+    """Scopes of an API key. None: everything that the role allows."""
     ip_address: str | None = None
-    """Where this one request comes from; not part of what is remembered."""
+    """Client address of this request. Cached principals have none."""

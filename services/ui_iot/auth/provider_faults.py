@@ -1,4 +1,4 @@
-"""Faults of identity providers, in words for the operator: what was asked, what came back, what to do."""
+"""Faults of identity providers, described for the operator: the request, the answer and the remedy."""
 
 import logging
 import ssl
@@ -8,17 +8,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
-# One line a window: the keys are looked for every second while there are none.
+# One log line in this time. Without keys, a fetch is tried every second.
 LOG_SECONDS = 60.0
 _LONGEST_TEXT = 300
 
-# Failures of a request to an address that does not answer or is none at all. httpx's InvalidURL is no HTTPError, and a
-# connection that was tried at several addresses may fail with all their errors at once.
+# Errors of a request to an address that is invalid or does not answer. httpx's InvalidURL is no HTTPError, and a
+# connection that tried several addresses may fail with an ExceptionGroup.
 UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, OSError, ExceptionGroup)
 
 
 class ProviderError(Exception):
-    """The provider did not answer as an OpenID Connect provider does."""
+    """The provider did not answer as OpenID Connect requires."""
 
     def __init__(self, fault: str, *, url: str = "", advice: str = "") -> None:
         text = f"{shown(url)}: {fault}" if url else fault
@@ -36,7 +36,7 @@ def shown(url: str) -> str:
 
 
 def unreachable(error: Exception, url: str) -> ProviderError:
-    """Return the fault of an address that did not answer at all."""
+    """Return the fault of an address that did not answer."""
     text = str(error)
     if _is_certificate_fault(error) or "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "unknown authority"
@@ -61,7 +61,7 @@ def _is_certificate_fault(error: BaseException | None) -> bool:
 
 
 def wrong_status(response: httpx.Response, url: str) -> ProviderError:
-    """Return the fault of an answer that is not 200."""
+    """Return the fault of an answer whose status is not 200."""
     status = response.status_code
     if 300 <= status < 400:
         target = shown(response.headers.get("location", ""))
@@ -93,7 +93,7 @@ def not_json(response: httpx.Response, url: str) -> ProviderError:
 
 
 class FaultLog:
-    """Writes faults of one kind to the log, at most one line a window, and remembers the newest."""
+    """Logs faults of one kind, at most one line in LOG_SECONDS, and keeps the newest."""
 
     def __init__(self, log: logging.Logger, subject: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -101,15 +101,15 @@ class FaultLog:
         self._clock = clock
         self._logged_at = float("-inf")
         self.newest: str | None = None
-        """The fault of the last try; None when it went well."""
+        """The fault of the last try, or None if it succeeded."""
 
     def report(self, fault: str, *, effect: str) -> None:
-        """Keep the fault, and log it unless the window has had its line."""
+        """Keep the fault, and log it unless another was logged within LOG_SECONDS."""
         self.newest = fault
         if self._clock() - self._logged_at >= LOG_SECONDS:
             self._logged_at = self._clock()
             self._log.warning("%s: %s: %s", effect, self._subject, fault)
 
     def clear(self) -> None:
-        """Note that the last try went well."""
+        """Note that the last try succeeded."""
         self.newest = None

@@ -1,4 +1,4 @@
-"""The identity providers of the running process: their keys, checks of their tokens, their token endpoints."""
+"""The identity providers of the process: their keys, token checks and token endpoints."""
 
 import asyncio
 import logging
@@ -13,27 +13,28 @@ from prometheus_client.registry import Collector
 
 from services.ui_iot.auth.issuers import IssuerEntry
 from services.ui_iot.auth.jwks import Jwks
-from services.ui_iot.auth.oidc import Issuer, KeyFile, KeyUrl
+from services.ui_iot.auth.key_sources import JwksFile, JwksUrl
+from services.ui_iot.auth.oidc import Issuer
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.user_tokens import TokenCheck, TokensByIssuer, UserTokens
 
 log = logging.getLogger(__name__)
 
-# Time between two checks whether keys are old, or the last look at them failed.
+# Time between two checks for keys that are old or whose last fetch failed.
 RENEW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """What the process knows of its issuers. users: None when no issuer is configured."""
+    """The configured issuers. users: None if there is none."""
 
     users: TokenCheck | None
     token_endpoints: Mapping[str, Issuer]
-    """By issuer: where refresh tokens are exchanged."""
+    """Issuers that exchange refresh tokens, by name."""
     keys: Sequence[Jwks]
 
     def health(self) -> list[dict[str, Any]]:
-        """Return what /health shows of the issuers."""
+        """Return the members of /health about the issuers."""
         return [self._describe(keys) for keys in self.keys]
 
     def _describe(self, keys: Jwks) -> dict[str, Any]:
@@ -49,13 +50,13 @@ class Providers:
 
 
 class ProviderGauges(Collector):
-    """The state of the issuers' keys at a scrape. The label is the configured issuer, never a client's text."""
+    """State of the issuers' keys at a scrape. The label is the configured issuer, never a text of a client."""
 
     def __init__(self, keys: Sequence[Jwks]) -> None:
         self._keys = keys
 
     def collect(self) -> Iterator[Metric]:
-        """Age of the keys, and whether the last look failed."""
+        """Yield the age of each issuer's keys and whether the last fetch failed."""
         age = GaugeMetricFamily(
             "pulse_oidc_keys_age_seconds",
             "Seconds since the issuer's keys were last fetched; no sample before the first success.",
@@ -78,7 +79,7 @@ class ProviderGauges(Collector):
 async def open_providers(
     entries: Sequence[IssuerEntry], client: httpx.AsyncClient, *, max_token_bytes: int, max_token_seconds: float
 ) -> AsyncIterator[Providers]:
-    """Fetch the keys of all issuers, as far as they answer, and renew them until the end."""
+    """Fetch the keys of all issuers that answer, and renew the keys until the context ends."""
     if not entries:
         log.warning(
             "no issuer of user tokens: set PULSE_OIDC_ISSUER, or PULSE_JWT_ISSUER with PULSE_JWKS_URL or"
@@ -112,7 +113,7 @@ async def open_providers(
 
 
 async def _renew(keys: Sequence[Jwks]) -> None:
-    """Look for newer keys also while no token asks for them, so that /health and metrics show the present state."""
+    """Renew keys even without requests, so that /health and the metrics show the present state."""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         for each in keys:
@@ -131,7 +132,7 @@ def _make_issuer(entry: IssuerEntry, client: httpx.AsyncClient) -> Issuer:
     )
 
 
-def _key_source(entry: IssuerEntry, client: httpx.AsyncClient, issuer: Issuer) -> KeyFile | KeyUrl | Issuer:
+def _key_source(entry: IssuerEntry, client: httpx.AsyncClient, issuer: Issuer) -> JwksFile | JwksUrl | Issuer:
     if entry.jwks_file is not None:
-        return KeyFile(entry.jwks_file)
-    return issuer if entry.jwks_url is None else KeyUrl(client, entry.jwks_url)
+        return JwksFile(entry.jwks_file)
+    return issuer if entry.jwks_url is None else JwksUrl(client, entry.jwks_url)

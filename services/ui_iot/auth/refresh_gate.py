@@ -1,4 +1,4 @@
-"""Bounds on what refresh tokens cost the issuer, which alone can check them."""
+"""Bounds on the load of refresh tokens on the issuer, which alone can check them."""
 
 import asyncio
 import hashlib
@@ -9,17 +9,17 @@ from typing import Protocol
 
 from cachetools import TTLCache
 
+from services.ui_iot.auth.client_address import Address
+from services.ui_iot.auth.failure_limit import FailureLimit, group_of
 from services.ui_iot.auth.oidc import Granted
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.http.client_address import Address
-from services.ui_iot.limits.failure_limit import FailureLimit, group_of
 
-# A token that the issuer refused stays refused. A client that repeats it costs the issuer nothing.
+# Time for which a refused token is refused without asking the issuer again.
 REFUSED_SECONDS = 300.0
 MOST_REFUSED = 10_000
-# Requests in hand of one address that pass at once, because none has failed yet.
+# Concurrent requests of one address that pass without delay.
 MOST_AT_ONCE = 8
-# Further ones, and all of an address with too many failures, reach the issuer one at a time, at most ten a second.
+# Further requests, and all requests of an address with too many failures, pass one at a time, at most ten a second.
 HELD_BACK_SECONDS = 0.1
 MOST_IN_HAND = 20
 
@@ -27,14 +27,14 @@ _BUSY = Refusal("rate_limited", "Too many failed attempts from this address.", r
 
 
 class TokenEndpoint(Protocol):
-    """The issuer's side of a refresh."""
+    """An issuer that exchanges refresh tokens."""
 
     async def refresh(self, refresh_token: str) -> Granted | Refusal:
-        """Exchange the token."""
+        """Return the answer to the token."""
 
 
 class RefreshGate:
-    """Passes refresh tokens to the issuer, those of suspicious addresses slowly, and none that it refused lately."""
+    """Passes refresh tokens to the issuer: slowly for suspicious addresses, and not at all if recently refused."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RefreshGate:
         self._turn = asyncio.Lock()
 
     async def exchange(self, issuer: TokenEndpoint, token: str, address: Address | None) -> Granted | Refusal:
-        """Return the issuer's answer to the token, which came from the address."""
+        """Return the issuer's answer to a token that came from the address."""
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         refused = self._refused.get(digest)
         if refused is not None:

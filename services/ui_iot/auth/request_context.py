@@ -13,9 +13,9 @@ from starlette.types import Scope
 from services.shared import tracing
 from services.shared.audit import AuditBlocked, AuditEvent, AuditLogger, Facts
 from services.shared.metrics import ProcessMetrics
+from services.ui_iot.auth.client_address import Address
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.http.client_address import Address
 
 LONGEST_PATH: Final = 200
 SCOPE_KEY: Final = "pulse.context"

@@ -1,9 +1,9 @@
-"""User tokens that are refused before they expire: the list in memory, and how old it may be.
+"""User tokens that are refused before they expire: the list in memory and its maximum age.
 
-A verified token is remembered and costs about 1 µs, so the list is kept in memory and read again when it is older than
-RENEW_SECONDS. A request reads it, not a timer: an idle process asks the database nothing. A list that is older than
-OLDEST_SECONDS is not used: the request waits for a new one, and is refused with 503 when the database does not answer.
-This costs no availability, because every route that a user token opens needs the same database.
+A cached token costs about 1 µs, so the list of revocations is kept in memory too. A request that finds the list older
+than RENEW_SECONDS starts to read it again; no timer does, so an idle process does not query the database. A list older
+than OLDEST_SECONDS is not used: the request waits for a new one and gets 503 if the database does not answer. This
+costs no availability, because every route for users needs the same database.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from services.ui_iot.auth.principal import Grant, Principal
 
 log = logging.getLogger(__name__)
 
-# Together with the time of the query: a revocation is in force within 5 s on every process.
+# With the time of the query, a revocation is in force within 5 s on every process.
 RENEW_SECONDS: Final = 1.0
 OLDEST_SECONDS: Final = 4.0
 READ_SECONDS: Final = 3.0
-# After a failed read, requests are refused without a read of their own for this time.
+# After a failed read, requests are refused for this time without another read.
 PAUSE_SECONDS: Final = 0.5
 DEFAULT_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One revocation: a token is refused when it meets every part that is not None."""
+    """One revocation. A token is refused if it meets every part that is not None."""
 
     subject: str | None
     session: str | None
@@ -44,12 +44,12 @@ class Condition:
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "Condition":
-        """Return the condition that the database describes."""
+        """Return the condition of a row."""
         issued_before = math.inf if row["issued_before"] is None else float(row["issued_before"])
         return cls(row["subject"], row["session"], row["token_id"], issued_before)
 
     def is_met(self, subject: str, grant: Grant) -> bool:
-        """Return whether the subject's token is refused."""
+        """Return whether a token of the subject is refused."""
         return (
             (self.subject is None or self.subject == subject)
             and (self.session is None or self.session in grant.sessions)
@@ -60,7 +60,7 @@ class Condition:
 
 @dataclass(slots=True)
 class _Conditions:
-    """A tenant's revocations by what they name first, so that a check costs the same however many there are."""
+    """A tenant's revocations by the member that they name, so that the cost of a check does not grow with them."""
 
     of_subject: defaultdict[str | None, list[Condition]] = field(default_factory=lambda: defaultdict(list))
     of_session: defaultdict[str | None, list[Condition]] = field(default_factory=lambda: defaultdict(list))
@@ -68,7 +68,7 @@ class _Conditions:
     issued_before: float = 0.0
 
     def add(self, condition: Condition) -> None:
-        """Sort in a revocation."""
+        """Add a revocation."""
         if condition.token_id is not None:
             self.of_token[condition.token_id].append(condition)
         elif condition.session is not None:
@@ -79,7 +79,7 @@ class _Conditions:
             self.issued_before = max(self.issued_before, condition.issued_before)
 
     def cover(self, subject: str, grant: Grant) -> bool:
-        """Return whether the subject's token is refused."""
+        """Return whether a token of the subject is refused."""
         if grant.issued_at < self.issued_before:
             return True
         found = self.of_subject.get(subject) or self.of_token.get(grant.token_id)
@@ -92,7 +92,7 @@ class _Conditions:
 
 
 def sort_conditions(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, _Conditions]:
-    """Return the revocations of all tenants, by tenant."""
+    """Return the revocations by tenant."""
     sorted_in: defaultdict[str, _Conditions] = defaultdict(_Conditions)
     for row in rows:
         sorted_in[row["tenant_id"]].add(Condition.read(row))
@@ -100,7 +100,7 @@ def sort_conditions(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, _Conditio
 
 
 class Revocations:
-    """The revocations of all tenants, as one process knows them."""
+    """The revocations of all tenants in the memory of one process."""
 
     def __init__(self, pool: Callable[[], Pool], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._pool = pool
@@ -113,30 +113,30 @@ class Revocations:
 
     @property
     def are_new(self) -> bool:
-        """Whether the list was read a moment ago."""
+        """The list was read within RENEW_SECONDS."""
         return self._clock() - self._read_at < RENEW_SECONDS
 
     async def are_known(self) -> bool:
-        """Return whether the list is young enough to be used, after reading it again if it is not."""
+        """Return whether the list is new enough to be used. A list that is too old is read first."""
         age = self._clock() - self._read_at
         if age < RENEW_SECONDS:
             return True
         if age < OLDEST_SECONDS:
             self._start()
             return True
-        # Shielded: a client that goes away must not end the read that others wait for.
+        # Shielded: a client that disconnects must not cancel the read for other requests.
         return await asyncio.shield(self._start())
 
     async def renew(self) -> bool:
-        """Read the list again after a change of this process; return whether the database answered."""
+        """Read the list again after a change by this process, and return whether the database answered."""
         if self._reading is not None:
-            # It may have begun before the change was committed.
+            # This read may have begun before the change was committed.
             await asyncio.shield(self._reading)
         self._failed_at = -math.inf
         return await asyncio.shield(self._start())
 
     def cover(self, principal: Principal) -> bool:
-        """Return whether the token that the principal showed was revoked."""
+        """Return whether the principal's token was revoked."""
         conditions = self._by_tenant.get(principal.tenant_id)
         if conditions is None or principal.grant is None:
             return False
@@ -158,7 +158,7 @@ class Revocations:
             self._failed_at = self._clock()
             log.warning("revocations not read: %s", type(error).__name__)
             with contextlib.suppress(ConnectionError):
-                # After a failover, connections may lead to the old server.
+                # After a failover, pooled connections may lead to the old server.
                 await replace_stale(self._pool(), error)
             return False
         if found is not None:
@@ -178,9 +178,9 @@ class Revocations:
 def lasting_seconds(*, days: int | None, ends_by_itself: bool, max_token_seconds: int) -> float:
     """Return the seconds from now until a revocation may be removed.
 
-    ends_by_itself: it names tokens that were issued before now, none of which is valid longer than max_token_seconds.
+    ends_by_itself: the revocation names tokens issued before now, which expire within max_token_seconds.
     """
     if days is not None:
         return days * 86_400.0
-    # Both clocks may differ by the leeway, at the issue and at the check.
+    # The clocks may differ by the leeway both when a token is issued and when it is checked.
     return max_token_seconds + 2.0 * LEEWAY_SECONDS if ends_by_itself else DEFAULT_DAYS * 86_400.0

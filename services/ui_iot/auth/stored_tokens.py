@@ -1,4 +1,4 @@
-"""Opaque tokens of which the database knows the SHA-256 only: <prefix><tenant>_<secret>."""
+"""Opaque tokens of the form <prefix><tenant>_<secret>. The database stores only their SHA-256."""
 
 import hashlib
 import re
@@ -19,32 +19,32 @@ from services.ui_iot.auth.token_lookup import TokenLookup
 
 V = TypeVar("V", Principal, Refusal)
 Memory: TypeAlias = LRUCache[bytes, tuple[float, V]]
-"""Verdicts by the digest of the token, each with the monotonic time until which it holds."""
+"""Verdicts by token digest, each with the monotonic time at which it ends."""
 
 
 def make_token(prefix: str, tenant_id: str) -> tuple[str, bytes]:
-    """Return a token with 256 random bits, to be shown once, and the hash to be stored."""
+    """Return a token with 256 random bits, which is shown once, and the hash to store."""
     token = f"{prefix}{tenant_id}_{secrets.token_urlsafe(32)}"
     return token, hash_token(token)
 
 
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 of the whole token: its secret is random, so nothing slower is needed."""
+    """Return the SHA-256 of the whole token. A random secret needs no slower hash."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def token_form(prefix: str) -> re.Pattern[str]:
-    """Return the pattern of tokens with this prefix; its group is the tenant."""
+    """Return the pattern of tokens with this prefix. Its group is the tenant."""
     return re.compile(rf"{prefix}({TENANT_ID_PATTERN})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 
 
 class StoredTokens(ABC):
-    """Finds the owner of a token, and remembers the answers for a few seconds."""
+    """Finds the owners of tokens and caches the answers for a few seconds."""
 
     prefix: ClassVar[str]
     form: ClassVar[re.Pattern[str]]
     query: ClassVar[str]
-    """Takes arrays of tenants and digests, gives rows with the member `place`."""
+    """Takes arrays of tenants and digests and returns rows with the column `place`."""
     malformed: ClassVar[Refusal]
     unknown: ClassVar[Refusal]
 
@@ -60,16 +60,16 @@ class StoredTokens(ABC):
         self._lookup = TokenLookup(pool, self.query)
         self._remember_seconds = remember_seconds
         self._clock = clock
-        # Two memories: a flood of unknown tokens must not push the good ones out.
+        # Separate caches: a flood of unknown tokens must not evict the accepted ones.
         self._accepted: Memory[Principal] = LRUCache(most_remembered)
         self._refused: Memory[Refusal] = LRUCache(most_remembered)
 
     def remembered(self, token: str) -> Principal | None:
-        """Return the owner of a token that was accepted a few seconds ago, or None."""
+        """Return the cached owner of an accepted token, or None."""
         return self._recall(self._accepted, _digest_of_any(token))
 
     def forget(self, tenant_id: str, owner_id: str) -> None:
-        """Ask the database again at the owner's next request, because its row was changed here."""
+        """Drop the owner's cached verdicts after this process has changed its row."""
         for memory in (self._accepted, self._refused):
             stale = [
                 digest
@@ -80,9 +80,9 @@ class StoredTokens(ABC):
                 del memory[digest]
 
     async def check(self, token: str, *, held_back: bool = False) -> Principal | Refusal:
-        """Return the owner of the token. Raises what the pool raises when the database is away.
+        """Return the owner of the token, or its refusal. Raises the pool's errors if the database is away.
 
-        held_back: the lookup may wait a moment for others (TokenLookup).
+        held_back: wait for the next shared lookup (TokenLookup).
         """
         match = self.form.fullmatch(token)
         if match is None:
@@ -99,7 +99,7 @@ class StoredTokens(ABC):
 
     @abstractmethod
     def judge(self, tenant_id: str, row: asyncpg.Record) -> Principal | Refusal:
-        """Return the owner that the row describes, or the reason why its token is refused."""
+        """Return the owner that the row describes, or its refusal."""
 
     def _recall(self, memory: Memory[V], digest: bytes) -> V | None:
         until, verdict = memory.get(digest, (0.0, None))
@@ -114,5 +114,5 @@ class StoredTokens(ABC):
 
 
 def _digest_of_any(token: str) -> bytes:
-    """Return the digest of any text: a header may hold what no token does."""
+    """Return the digest of any text. A header may hold text that UTF-8 cannot encode."""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -1,4 +1,4 @@
-"""Database lookups of tokens by digest, in batches: the number of queries does not grow with the number of requests."""
+"""Database lookups of tokens by digest in batches, so that the load does not grow with the number of requests."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ import asyncpg
 
 from services.shared.db import Pool
 
-# Bounds the size of one query. A request beyond it waits for the next one.
+# Lookups in one query. Further ones wait for the next query.
 MOST_IN_BATCH = 1000
-# A lookup that takes longer is given up: every later request waits for it.
+# Timeout of a query, because all later lookups wait for it.
 LOOKUP_SECONDS = 5.0
-# Lookups for an address with too many failures start at these moments only and share one query.
+# Interval of the lookups for addresses with too many failures, which share one query.
 HELD_BACK_SECONDS = 0.1
 
 
@@ -27,10 +27,10 @@ class _Question:
 
 
 class TokenLookup:
-    """Finds the rows of tokens by their digests with one query at a time.
+    """Finds rows by token digest with one query at a time.
 
-    Requests that arrive while a query runs share the next one, so that a flood of unknown tokens takes one connection.
-    The query takes arrays of tenants and digests and gives rows with the member `place`.
+    Requests that arrive while a query runs share the next one, so a flood of unknown tokens takes one connection. The
+    query takes arrays of tenants and digests and returns rows with the column `place`.
     """
 
     def __init__(self, pool: Callable[[], Pool], query: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class TokenLookup:
         self._runner: asyncio.Task[None] | None = None
 
     async def find(self, tenant_id: str, digest: bytes, *, held_back: bool = False) -> asyncpg.Record | None:
-        """Return the row with this token digest, or None. Raises what the pool raises when the database is away.
+        """Return the row with this token digest, or None. Raises the pool's errors if the database is away.
 
         held_back: wait for the next tick of HELD_BACK_SECONDS, which all held-back requests of the process share.
         """
@@ -57,7 +57,7 @@ class TokenLookup:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_IN_BATCH], self._waiting[MOST_IN_BATCH:]
-                # A request that was canceled needs no answer any more.
+                # A canceled request needs no answer.
                 await self._answer([question for question in batch if not question.answer.done()])
         finally:
             self._runner = None
@@ -67,7 +67,7 @@ class TokenLookup:
             return
         try:
             rows = await self._fetch(questions)
-        except Exception as error:  # noqa: BLE001  # each request decides what its failed lookup means
+        except Exception as error:  # noqa: BLE001  # each request handles the failure of its lookup
             for question in questions:
                 if not question.answer.done():
                     question.answer.set_exception(error)
@@ -79,7 +79,7 @@ class TokenLookup:
     async def _fetch(self, questions: Sequence[_Question]) -> dict[int, asyncpg.Record]:
         tenants = [question.tenant_id for question in questions]
         digests = [question.digest for question in questions]
-        # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
+        # The timeout of acquire() also bounds release(), which would otherwise wait forever for a hung server.
         async with self._pool().acquire(timeout=LOOKUP_SECONDS) as connection:
             found = await connection.fetch(self._query, tenants, digests, timeout=LOOKUP_SECONDS)
         return {row["place"]: row for row in found}

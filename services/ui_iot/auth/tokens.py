@@ -1,8 +1,8 @@
-"""Checks of user tokens. Together with key_set this is the only code that touches python-jose.
+"""Checks of user tokens. key_set, which verifies their signatures, is the only code that uses python-jose.
 
-python-jose's own checks are too lenient to be let near a request. What it does not do by itself and is done here: a
-closed list of algorithms that fit the key, required claims of the right type, an issue time that is not in the future,
-no header extensions, a bound on the size. Whatever is not a valid token comes back as a Refusal; nothing is raised.
+python-jose's own checks are too lenient. This module adds a closed list of algorithms that fit the key, required claims
+of the right type, an issue time that is not in the future, no header extensions and a size limit. An invalid token is
+returned as a Refusal; nothing is raised.
 """
 
 import base64
@@ -21,7 +21,7 @@ from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import Trust
 
 _TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-# RFC 7515 and 7797: each changes what the signature covers or what the token means.
+# RFC 7515 and 7797: each changes the signed bytes or the meaning of the token.
 _REFUSED_HEADERS = ("crit", "zip", "enc", "b64")
 
 WRONG_SIGNATURE = Refusal("invalid_token", "The token's signature is wrong.")
@@ -29,12 +29,12 @@ MALFORMED = Refusal("invalid_token", "The token is malformed.")
 
 
 def too_large(most_bytes: int) -> Refusal:
-    """Return the refusal of a token with more bytes than the limit."""
+    """Return the refusal of a token above the size limit."""
     return Refusal("token_too_large", f"The token is too large: it may have {most_bytes} bytes.")
 
 
 class TokenVerifier:
-    """Checks user tokens of one issuer and remembers the valid ones until they expire or the keys change."""
+    """Checks user tokens of one issuer and caches valid ones until they expire or the keys change."""
 
     def __init__(
         self, trust: Trust, *, clock: Callable[[], float] = time.time, remembered_tokens: int = 10_000
@@ -45,7 +45,7 @@ class TokenVerifier:
         self._keys: KeySet | None = None
 
     def remembered(self, token: str, keys: KeySet) -> Claims | None:
-        """The claims of a token that was verified with these keys before and is still valid."""
+        """Return the claims of a valid token that was verified with these keys before, or None."""
         if keys is not self._keys:
             self._verified.clear()
             self._keys = keys
@@ -62,16 +62,16 @@ class TokenVerifier:
         return claims
 
     def verify(self, token: str, keys: KeySet) -> Claims | Refusal:
-        """Return the claims of a valid token, or why it is none.
+        """Return the claims of a valid token, or its refusal.
 
-        After unknown_key and WRONG_SIGNATURE the token may be valid under newer keys.
+        After unknown_key and WRONG_SIGNATURE, the token may be valid under newer keys.
         """
         remembered = self.remembered(token, keys)
         if remembered is not None:
             return remembered
         try:
             result = self._check(token, keys)
-        except Exception:  # noqa: BLE001  # whatever a hostile token breaks in jose or here, it is not a valid token
+        except Exception:  # noqa: BLE001  # a token that makes jose or this module fail is not valid
             return MALFORMED
         if isinstance(result, Claims):
             self._verified[sha256(token.encode()).digest()] = result
@@ -96,7 +96,7 @@ class TokenVerifier:
 
 
 def claimed_issuer(token: str) -> str | None:
-    """Return the issuer that a token names, unproven; None when it names none. The caller bounds the size."""
+    """Return the unproven issuer that a token names, or None. The caller bounds the size."""
     match = _TOKEN.fullmatch(token)
     try:
         issuer = _decode_object(match[2]).get("iss") if match is not None else None

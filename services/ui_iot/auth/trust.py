@@ -1,4 +1,4 @@
-"""Conditions for the tokens of one issuer."""
+"""Conditions for the tokens of one issuer, and the paths of claims in them."""
 
 import re
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ import orjson
 
 MOST_NAMES = 10
 ABSENT: Final = object()
-"""What find() returns where the token has no such claim: null is a value."""
+"""Result of find() for a missing claim, because null is a value."""
 
-# A dot that no backslash precedes.
+# A dot without a backslash before it.
 _DOT = re.compile(r"(?<!\\)\.")
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPath:
-    """Names to follow from the token's claims to a value.
+    """A path of names from the token's claims to a value: `role`, `realm_access.roles`, `["resource", "my.app"]`.
 
-    literal: the whole setting as the name of one claim, which is tried first, because names may contain dots.
+    literal: the whole setting as the name of one claim. It is tried first, because names may contain dots.
     """
 
     names: tuple[str, ...]
@@ -30,9 +30,9 @@ class ClaimPath:
 
     @classmethod
     def parse(cls, text: str) -> "ClaimPath":
-        r"""Read the setting's text. Raises ValueError.
+        r"""Return the path in the text of a setting. Raises ValueError.
 
-        A text with `://` is the name of one claim. Elsewhere a dot separates names, and `\.` is a dot within a name.
+        A text with `://` is the name of one claim. Otherwise a dot separates names, and `\.` is a dot within a name.
         """
         if text.startswith("["):
             return cls(_parse_json(text))
@@ -44,7 +44,7 @@ class ClaimPath:
         return cls(names, text)
 
     def find(self, claims: dict[str, Any]) -> object:
-        """Return the value at this place, or ABSENT."""
+        """Return the value at this path, or ABSENT."""
         if self.literal is not None and self.literal in claims:
             return claims[self.literal]
         value: object = claims
@@ -73,19 +73,19 @@ LONGEST_TOKEN_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Conditions for the tokens of one issuer, and the places where they name tenant and role."""
+    """Conditions for the tokens of one issuer, and the claims with tenant and role."""
 
     issuer: str
     audiences: frozenset[str] = frozenset({"pulse"})
     client_ids: frozenset[str] = frozenset()
-    """Clients that tokens must be issued to; empty: any client, and no token without an audience."""
+    """Clients that tokens must be issued to. Empty: any client, but a token must have an audience."""
     tenant_claim: ClaimPath = field(default_factory=lambda: ClaimPath.parse("tenant_id"))
     role_claim: ClaimPath = field(default_factory=lambda: ClaimPath.parse("role"))
     role_map: Mapping[str, str] | None = None
-    """Pulse's role by the provider's; None: the provider uses Pulse's names."""
+    """Map from the provider's roles to Pulse's. None: the provider uses Pulse's names."""
     tenants: Mapping[str, str] | None = None
-    """Tenants that the issuer may speak for, by the value of the claim; None: every tenant, by its name."""
+    """Map from values of the claim to the tenants that the issuer may name. None: every tenant, by its name."""
     strict_type: bool = False
     max_token_bytes: int = LONGEST_TOKEN_BYTES
     max_token_seconds: float = LONGEST_TOKEN_SECONDS
-    """Longest time from iat to exp."""
+    """Maximum time from iat to exp."""

@@ -1,4 +1,4 @@
-"""User tokens: the issuers' keys and the checks of a token, put together."""
+"""Checks of user tokens with the current keys of their issuer."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -15,33 +15,33 @@ _FOREIGN = Refusal("invalid_claims", "The token comes from an issuer that is not
 
 
 class TokenCheck(Protocol):
-    """Checks of user tokens, by one issuer or by several."""
+    """Checks user tokens of one issuer or of several."""
 
     def remembered(self, token: str) -> Principal | None:
-        """Return the user of a token that was verified before and is still good."""
+        """Return the user of a valid token that was verified before, or None."""
 
     async def check(self, token: str) -> Principal | Refusal:
-        """Return the user of the token."""
+        """Return the user of the token, or its refusal."""
 
 
 class UserTokens:
-    """Finds the user of a token of one issuer, and asks the issuer for newer keys when those in memory do not fit."""
+    """Finds the user of a token of one issuer, and fetches newer keys if those in memory do not fit."""
 
     def __init__(self, jwks: Jwks, verifier: TokenVerifier) -> None:
         self._jwks = jwks
         self._verifier = verifier
 
     def remembered(self, token: str) -> Principal | None:
-        """Return the user of a token that was verified before and is still good."""
+        """Return the user of a valid token that was verified before, or None."""
         keys = self._jwks.current()
         claims = self._verifier.remembered(token, keys) if keys is not None else None
         return _principal(claims) if claims is not None else None
 
     async def check(self, token: str) -> Principal | Refusal:
-        """Return the user of the token.
+        """Return the user of the token, or its refusal.
 
-        A provider that restarts may publish a new key under an old id, so that a wrong signature is as good a reason
-        to look for newer keys as an unknown id. Jwks limits the number of looks.
+        A provider that restarts may publish a new key under an old id. So a wrong signature leads to a fetch of newer
+        keys as an unknown id does. Jwks limits the number of fetches.
         """
         keys = self._jwks.current() or await self._jwks.newer()
         if keys is None:
@@ -57,21 +57,21 @@ class UserTokens:
 
 
 class TokensByIssuer:
-    """User tokens of several issuers: the issuer that a token names decides which keys and conditions apply."""
+    """Checks user tokens of several issuers, with the keys and conditions of the issuer that the token names."""
 
     def __init__(self, issuers: Mapping[str, UserTokens], *, max_token_bytes: int) -> None:
         self._issuers = issuers
         self._max_token_bytes = max_token_bytes
 
     def remembered(self, token: str) -> Principal | None:
-        """Return the user of a token that was verified before and is still good."""
+        """Return the user of a valid token that was verified before, or None."""
         if len(token) > self._max_token_bytes:
             return None
         users = self._issuers.get(claimed_issuer(token) or "")
         return users.remembered(token) if users is not None else None
 
     async def check(self, token: str) -> Principal | Refusal:
-        """Return the user of the token."""
+        """Return the user of the token, or its refusal."""
         if len(token) > self._max_token_bytes:
             return too_large(self._max_token_bytes)
         issuer = claimed_issuer(token)

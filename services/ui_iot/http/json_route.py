@@ -1,4 +1,4 @@
-"""A route that reads JSON bodies and answers HEAD like GET: the base class of every route of the API."""
+"""The base class of the API's routes: reads JSON bodies, answers HEAD like GET, checks preconditions."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -9,18 +9,18 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ui_iot.http.json_shape import Shape
-from services.ui_iot.http.problems import BadRequest, Unprocessable, Unreadable, UnsupportedMediaType
+from services.ui_iot.http.json_shape import JsonShape
+from services.ui_iot.http.problems import UNREADABLE, BadRequest, Unprocessable, UnsupportedMediaType
 from services.ui_iot.resources.entity_tags import Preconditions, Versioned, tag_of
 
 MEDIA_TYPE = "application/json"
 _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii"))
-# RFC 6902 describes changes by operations; the API takes the changed members themselves.
+# RFC 6902 describes changes by operations. The API takes the changed members themselves.
 _OTHER_JSON = frozenset(("application/json-patch+json", "application/json-seq"))
 _ACCEPT = {"POST": "Accept-Post", "PATCH": "Accept-Patch"}
-# The longest thing a person configures is a policy of 20 steps, of 100 values.
+# The largest resource is an escalation policy of 20 steps, with 100 values.
 _MOST_VALUES = 1000
-# A body that is not longer holds not many more.
+# A shorter body cannot hold many more values.
 _SHORT_BYTES = 2048
 _BOM = b"\xef\xbb\xbf"
 
@@ -29,18 +29,18 @@ class JsonRequest(Request):
     """A request whose JSON is UTF-8 with or without a byte order mark."""
 
     async def json(self) -> Any:
-        """Return the document in the body; raise Unreadable when it is not JSON."""
+        """Return the document in the body. Raises BadRequest if it is not JSON."""
         body = await self.body()
         if len(body) > _SHORT_BYTES:
-            Shape(most_values=_MOST_VALUES).feed(body)
+            JsonShape(most_values=_MOST_VALUES).feed(body)
         try:
             return json.loads(without_mark(body).decode(), object_pairs_hook=_object)
         except (ValueError, RecursionError):
-            raise Unreadable from None
+            raise BadRequest(UNREADABLE) from None
 
 
 class JsonRoute(APIRoute):
-    """A route whose request body, if there is one, must be JSON, and whose answer with a resource carries its ETag."""
+    """A route whose body must be JSON, and whose answer with a resource has its ETag."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,12 +49,12 @@ class JsonRoute(APIRoute):
 
     @property
     def shown(self) -> type[Versioned] | None:
-        """The resource that the answer shows; None when it shows a list or nothing that changes."""
+        """Model of the resource in the answer, or None if the answer is no changeable resource."""
         model = self.response_model
         return model if isinstance(model, type) and issubclass(model, Versioned) else None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler behind the check of the media type."""
+        """Return the handler with the checks of media type, body and preconditions before it."""
         handler = super().get_route_handler()
         shown = self.shown
         takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
@@ -77,18 +77,18 @@ class JsonRoute(APIRoute):
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(members)
     if len(found) != len(members):
-        # RFC 8259 leaves open which of the two counts, and programs differ.
+        # RFC 8259 leaves open which value counts, and programs differ.
         raise BadRequest("The body names a member of an object twice.")
     return found
 
 
 def without_mark(body: bytes) -> bytes:
-    """Return the text without the byte order mark that some programs put before it."""
+    """Return the body without the byte order mark that some programs write."""
     return body.removeprefix(_BOM)
 
 
 def require_json(request: Request) -> None:
-    """Raise UnsupportedMediaType for a body declared as anything but JSON; an undeclared one is taken as JSON."""
+    """Raise UnsupportedMediaType if a body is declared as another type than JSON. Undeclared bodies pass."""
     headers = request.headers
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     declared = headers.getlist("content-type")
@@ -98,7 +98,7 @@ def require_json(request: Request) -> None:
 
 
 async def _require_nothing(request: Request) -> None:
-    """Raise Unprocessable for members in a body that nothing reads."""
+    """Raise Unprocessable if the body of a route without a body has members."""
     if without_mark(await request.body()).strip() not in (b"", b"{}", b"null"):
         raise Unprocessable("This address takes no members in its body.")
 
@@ -113,7 +113,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _without_body(response: Response) -> Response:
-    """Return the response's head. A stream is not begun: it may be endless."""
+    """Return the head of the response. A streamed body, which may be endless, is not started."""
     head = Response(status_code=response.status_code, background=response.background)
     head.raw_headers = list(response.raw_headers)
     return head

@@ -1,6 +1,6 @@
-"""The shape of a JSON text, found in its bytes before a parser makes objects from it.
+"""Limits on the shape of a JSON text, checked in its bytes before it is parsed.
 
-The objects of a text like `[],[],[],…` take twenty times its bytes, and seconds of the event loop.
+The objects of a text like `[],[],[],…` take twenty times its bytes and block the event loop for seconds.
 """
 
 from itertools import accumulate
@@ -13,10 +13,10 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 
-class Shape:
-    """Counts the values and levels of a text that comes in pieces. A text that is not JSON is left to the parser.
+class JsonShape:
+    """Counts the values and levels of a text that arrives in pieces. The parser refuses a text that is not JSON.
 
-    setting: what bounds the values, for the error.
+    setting: name of the limit on values, for the error.
     """
 
     def __init__(self, *, most_values: int, setting: str | None = None) -> None:
@@ -28,7 +28,7 @@ class Shape:
         self._level = 0
 
     def feed(self, piece: bytes) -> None:
-        """Read on. Raises TooLarge for too many values and Unprocessable for too many levels."""
+        """Count a piece. Raises TooLarge for too many values and Unprocessable for too many levels."""
         outside = self._outside_of_strings(piece)
         self._values += outside.count(b",") + outside.count(b"[") + outside.count(b"{")
         if self._values > self._most_values:
@@ -40,12 +40,12 @@ class Shape:
         self._level = levels[-1]
 
     def _outside_of_strings(self, piece: bytes) -> bytes:
-        """Return a piece without its strings."""
+        """Return the piece without the contents of strings."""
         if self._rest:
             piece = self._rest + piece
             self._rest = b""
         if b"\\" in piece:
-            # Pairs count from the start of a run of backslashes, so that what remains of it escapes the next byte.
+            # Backslashes pair from the start of a run, so the last one of an odd run escapes the next byte.
             if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
                 piece, self._rest = piece[:-1], b"\\"
             piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -1,4 +1,4 @@
-"""Readings as devices send them: checked one by one in plain code, for a model each would cost five times as much."""
+"""Readings from devices, checked one by one in plain code, because a model for each would cost five times as much."""
 
 import json
 import math
@@ -18,27 +18,31 @@ _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LONGEST_NAME = 128
-# Seconds since 1970 of the year 5138: what is greater was meant as milliseconds.
+# Seconds since 1970 up to the year 5138. A greater number is meant as milliseconds.
 _GREATEST_EPOCH = 1e11
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a reading is refused. reason: from a closed list; detail: for people."""
+class ReadingFault:
+    """The reason for refusing a reading. reason: one of a closed list. detail: a sentence for people."""
 
     reason: str
     detail: str
 
 
-NOT_A_READING = Fault("invalid_reading", "A reading is an object with device_id, metric, value and maybe timestamp.")
-UNKNOWN_MEMBER = Fault("invalid_reading", "A reading has no members but device_id, metric, value and timestamp.")
-INVALID_DEVICE_ID = Fault("invalid_device_id", "device_id must be 1 to 128 letters, digits or any of . _ : -")
-INVALID_METRIC = Fault("invalid_metric", "metric must be 1 to 128 letters, digits or any of . _ : / -")
-INVALID_VALUE = Fault("invalid_value", "value must be a finite number.")
-INVALID_TIMESTAMP = Fault("invalid_timestamp", "timestamp must be RFC 3339 text with a zone, or seconds since 1970.")
-TOO_OLD = Fault("timestamp_too_old", "timestamp lies further in the past than is taken.")
-IN_FUTURE = Fault("timestamp_in_future", "timestamp lies further in the future than is taken.")
-NOT_ALLOWED = Fault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
+NOT_A_READING = ReadingFault(
+    "invalid_reading", "A reading is an object with device_id, metric, value and maybe timestamp."
+)
+UNKNOWN_MEMBER = ReadingFault("invalid_reading", "A reading has no members but device_id, metric, value and timestamp.")
+INVALID_DEVICE_ID = ReadingFault("invalid_device_id", "device_id must be 1 to 128 letters, digits or any of . _ : -")
+INVALID_METRIC = ReadingFault("invalid_metric", "metric must be 1 to 128 letters, digits or any of . _ : / -")
+INVALID_VALUE = ReadingFault("invalid_value", "value must be a finite number.")
+INVALID_TIMESTAMP = ReadingFault(
+    "invalid_timestamp", "timestamp must be RFC 3339 text with a zone, or seconds since 1970."
+)
+TOO_OLD = ReadingFault("timestamp_too_old", "timestamp lies further in the past than is taken.")
+IN_FUTURE = ReadingFault("timestamp_in_future", "timestamp lies further in the future than is taken.")
+NOT_ALLOWED = ReadingFault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
 SERIES_LIMIT = "series_limit"
 BY_DATABASE = {
     "unknown_device": "The tenant has no device with this device_id.",
@@ -49,8 +53,8 @@ BY_DATABASE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What readings are taken. only_device: the one device that the caller may report, None for any."""
+class ReadingLimits:
+    """Limits on readings. only_device: the one device that the caller may report, or None for any."""
 
     now: datetime
     max_age_seconds: float
@@ -59,8 +63,8 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Batch:
-    """The readings that are good so far, column by column, with their places in the request, and the refused."""
+class ReadingBatch:
+    """The accepted readings in columns, with their positions in the request, and the refused readings."""
 
     device_ids: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
@@ -69,23 +73,23 @@ class Batch:
     positions: list[int] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
 
-    def refuse(self, index: int, fault: Fault) -> None:
-        """Note why the reading at this place of the request is refused."""
+    def refuse(self, index: int, fault: ReadingFault) -> None:
+        """Add the refusal of the reading at this position of the request."""
         self.refused.append({"index": index, "reason": fault.reason, "detail": fault.detail})
 
     def refuse_stored(self, refused: Sequence[Mapping[str, Any]]) -> None:
-        """Add what the database refused, whose indexes count the readings that it was given."""
+        """Add the refusals of the database, whose indexes count the accepted readings."""
         for entry in refused:
             reason = entry["reason"]
-            fault = Fault(reason, BY_DATABASE.get(reason, "The device is refused."))
+            fault = ReadingFault(reason, BY_DATABASE.get(reason, "The device is refused."))
             self.refuse(self.positions[entry["index"]], fault)
         self.refused.sort(key=lambda entry: int(entry["index"]))
 
 
 def decode_readings(body: bytes) -> list[Any] | None:
-    """The readings of {"readings": […]}, of a bare array, or the one that is an object itself; None when it is none.
+    """Return the readings of {"readings": […]}, of a bare array or of a single object, or None for other documents.
 
-    Raises ValueError when the body is not JSON.
+    Raises ValueError if the body is not JSON.
     """
     if not body:
         return None
@@ -102,9 +106,10 @@ def decode_readings(body: bytes) -> list[Any] | None:
 
 
 def _decode_leniently(body: bytes) -> Any:
-    """What orjson refuses as a whole for one number or text of it, so that only that reading is lost.
+    """Return a document that orjson refuses because of one number or text, so that only that reading is refused.
 
-    1e999, NaN, Infinity and numbers of thousands of digits become floats, lone surrogates stay; both are refused later.
+    1e999, NaN, Infinity and numbers of thousands of digits become floats, and lone surrogates stay. The checks of the
+    reading refuse both.
     """
     try:
         return json.loads(body.decode(), parse_int=float)
@@ -112,18 +117,20 @@ def _decode_leniently(body: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def check_readings(items: Sequence[Any], limits: Limits, *, batch: Batch | None = None, first: int = 0) -> Batch:
-    """Sort the good from the refused. A reading without timestamp gets the time of the request.
+def check_readings(
+    items: Sequence[Any], limits: ReadingLimits, *, batch: ReadingBatch | None = None, first: int = 0
+) -> ReadingBatch:
+    """Return the accepted and the refused readings. A reading without timestamp gets the time of the request.
 
-    batch gets the readings, a new one by default. first: the place in the request of the first one.
+    batch: takes the readings; a new one by default. first: position of the first item in the request.
     """
-    batch = Batch() if batch is None else batch
+    batch = ReadingBatch() if batch is None else batch
     earliest = limits.now - timedelta(seconds=limits.max_age_seconds)
     latest = limits.now + timedelta(seconds=limits.max_future_seconds)
     for index, item in enumerate(items, first):
         fault = _find_fault(item, limits.only_device)
         if fault is None:
-            # A microsecond apart, or a second reading of one metric without timestamp would replace the first.
+            # A microsecond apart, or a metric's second reading without timestamp would replace the first.
             timestamp = (
                 _read_timestamp(item["timestamp"])
                 if item.get("timestamp") is not None
@@ -146,12 +153,12 @@ def check_readings(items: Sequence[Any], limits: Limits, *, batch: Batch | None 
     return batch
 
 
-def _find_fault(item: Any, only_device: str | None) -> Fault | None:
+def _find_fault(item: Any, only_device: str | None) -> ReadingFault | None:
     if type(item) is not dict:
         return NOT_A_READING
     device_id, metric, value = item.get("device_id"), item.get("metric"), item.get("value")
-    fault: Fault | None = None
-    # The length comes first: what is remembered must be short.
+    fault: ReadingFault | None = None
+    # The length is checked first, because the cached checks must keep short texts only.
     if type(device_id) is not str or len(device_id) > _LONGEST_NAME or not _is_device_id(device_id):
         fault = INVALID_DEVICE_ID
     elif type(metric) is not str or len(metric) > _LONGEST_NAME or not _is_metric(metric):
@@ -159,7 +166,7 @@ def _find_fault(item: Any, only_device: str | None) -> Fault | None:
     elif not _is_finite(value):
         fault = INVALID_VALUE
     elif len(item) != 3 + ("timestamp" in item):
-        # A misspelt timestamp must not become "now" without a word.
+        # Otherwise a misspelled timestamp would silently become "now".
         fault = UNKNOWN_MEMBER
     elif only_device is not None and device_id != only_device:
         fault = NOT_ALLOWED
@@ -167,11 +174,11 @@ def _find_fault(item: Any, only_device: str | None) -> Fault | None:
 
 
 def _is_finite(value: Any) -> bool:
-    # bool is an int to isinstance, and math.isfinite fails on an integer that no float holds.
+    # isinstance takes a bool for an int, and math.isfinite fails on an integer above the range of float.
     return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) <= sys.float_info.max
 
 
-# The same few names come in every batch; remembering them halves the cost of a reading.
+# Batches repeat the same few names. Caching their checks halves the cost of a reading.
 @lru_cache(maxsize=4096)
 def _is_device_id(text: str) -> bool:
     return _DEVICE_ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""The bytes of long request bodies that a process holds at a time, shared by tenants and callers."""
+"""Limits on the bytes of large request bodies in memory: for the process, each tenant and each caller."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ _Owner = tuple[str, ...]
 
 
 class BodyBudget:
-    """Counts bytes from their arrival until their request has been answered."""
+    """Counts the bytes of request bodies from their arrival until the request is answered."""
 
     def __init__(self, *, most: int, most_of_caller: int) -> None:
         self._most = most
@@ -22,14 +22,14 @@ class BodyBudget:
         return self._held[()]
 
     def hold(self, principal: Principal | None) -> "Hold":
-        """Return what one request of a caller holds: nothing yet. Callers that are not known share one account."""
+        """Return the empty hold of one request. All requests without a caller share one account."""
         if principal is None:
             return Hold(self, ((), ("",), ("", "")))
         tenant, actor = principal.tenant_id, principal.actor
         return Hold(self, ((), (tenant,), (tenant, f"{actor.type} {actor.id}")))
 
     def take(self, owners: tuple[_Owner, ...], count: int) -> None:
-        """Hold bytes for the process, a tenant and a caller. Raises Overloaded."""
+        """Count bytes for the process, a tenant and a caller. Raises Overloaded."""
         process, tenant, caller = owners
         if self._held[caller] + count > self._most_of_caller:
             detail = f"Requests of this caller may hold {self._most_of_caller} bytes (PULSE_BODY_BYTES_PER_CALLER)."
@@ -43,7 +43,7 @@ class BodyBudget:
             self._held[owner] += count
 
     def give_back(self, owners: tuple[_Owner, ...], count: int) -> None:
-        """Hold so many bytes less."""
+        """Release bytes of all owners."""
         for owner in owners:
             self._held[owner] -= count
             if self._held[owner] <= 0:
@@ -51,7 +51,7 @@ class BodyBudget:
 
 
 class Hold:
-    """The bytes of one request."""
+    """The bytes that one request holds."""
 
     __slots__ = ("_budget", "_bytes", "_owners")
 
@@ -61,11 +61,11 @@ class Hold:
         self._bytes = 0
 
     def grow(self, count: int) -> None:
-        """Hold so many bytes more. Raises Overloaded."""
+        """Hold further bytes. Raises Overloaded."""
         self._budget.take(self._owners, count)
         self._bytes += count
 
     def release(self) -> None:
-        """Hold nothing more."""
+        """Release all bytes."""
         self._budget.give_back(self._owners, self._bytes)
         self._bytes = 0

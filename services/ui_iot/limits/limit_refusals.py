@@ -1,6 +1,6 @@
-"""What limits refused, counted in memory and added to the database's counts once a second.
+"""Refusals by limits, counted in memory and added to the database's counts once a second.
 
-The database writes the audit event, so that all processes together write one for each tenant and limit in ten minutes.
+The database writes the audit event, so all processes together write one for each tenant and limit in ten minutes.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
 STOP_SECONDS = 3.0
-# Tenants and limits that are counted apart until the next flush; what is beyond counts for the tenant of Pulse itself.
+# Pairs of tenant and limit that are counted separately until the next flush. Others count for the tenant `system`.
 MOST_KEYS = 10_000
 
 Key = tuple[str, str]
@@ -35,7 +35,7 @@ class LimitRefusals:
         self._stop = asyncio.Event()
 
     def count(self, tenant_id: str, limit: str, value: int | None = None, *, refused: int = 1) -> None:
-        """Count refusals of a limit; value: the limit itself, None when it is not known here."""
+        """Count refusals by a limit. value: the limit, or None if the caller does not know it."""
         key = (tenant_id, limit)
         if key not in self._counts and len(self._counts) >= MOST_KEYS:
             key = ("system", limit)
@@ -45,10 +45,10 @@ class LimitRefusals:
             self._task = asyncio.create_task(self._flush_until_empty(), name="limit-refusals")
 
     async def stop(self) -> None:
-        """Store what is counted, if the database takes it."""
+        """Store the remaining counts if the database accepts them in time."""
         self._stop.set()
         if self._task is not None:
-            # Canceling a commit would leave open whether it counts.
+            # A canceled commit would leave it unknown whether its counts were stored.
             await asyncio.wait({self._task}, timeout=STOP_SECONDS)
         await self._flush()
 
@@ -68,7 +68,7 @@ class LimitRefusals:
             with tracing.use_trace_id(None):
                 await self._store(counts, values)
         except BaseException as error:
-            # Nothing was stored; it counts with what was refused meanwhile.
+            # Nothing was stored: the counts are added to the later ones.
             for key, number in counts.items():
                 self._counts[key] = self._counts.get(key, 0) + number
                 self._values.setdefault(key, values[key])

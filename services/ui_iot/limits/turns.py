@@ -1,4 +1,4 @@
-"""Work that holds the event loop for long, one piece at a time."""
+"""Turns at expensive work: pieces that block the event loop, and reads of traces that hold connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,23 +12,23 @@ from services.ui_iot.limits.limit_refusals import LimitRefusals
 T = TypeVar("T")
 
 _ROUNDS = 8
-"""Passes of the event loop between two pieces of work. A request on a new connection is answered within six."""
-# Traces that are read at a time in this process; one of a tenant.
+"""Passes of the event loop between two pieces of work. A request on a new connection needs at most six."""
+# Traces that this process reads at a time, at most one of a tenant.
 MOST_AT_A_TIME: Final = 2
-# Requests of one tenant that wait or are served.
+# Requests of one tenant that wait or run.
 MOST_OF_TENANT: Final = 8
 RETRY_SECONDS: Final = 2
 LIMIT: Final = "trace_lookups"
 
 
 class Turns:
-    """Lets one piece of work at a time have the event loop, and all others in between."""
+    """Runs one piece of work at a time, and other tasks of the event loop in between."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def take(self, work: Callable[[], T]) -> T:
-        """Return the result of work, done when it is its turn."""
+        """Wait for a turn and return the result of work."""
         async with self._lock:
             try:
                 return work()
@@ -44,7 +44,7 @@ class _Queue:
 
 
 class Timelines:
-    """One tenant never has both places, and the tenants that wait take turns."""
+    """Reads of traces. One tenant never has both places, and waiting tenants take turns."""
 
     def __init__(self, refusals: LimitRefusals) -> None:
         self._refusals = refusals
@@ -53,7 +53,7 @@ class Timelines:
 
     @asynccontextmanager
     async def turn(self, tenant_id: str) -> AsyncIterator[None]:
-        """Wait for a turn of the tenant; raises LimitReached when too many of its requests wait."""
+        """Wait for a turn of the tenant. Raises LimitReached if too many of its requests wait."""
         queue = self._queues.setdefault(tenant_id, _Queue())
         if queue.length >= MOST_OF_TENANT:
             self._refusals.count(tenant_id, LIMIT, MOST_OF_TENANT)

@@ -11,10 +11,11 @@ from services.ui_iot.auth.authenticator import Authenticator
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.request_context import Outcome, RequestContext
+from services.ui_iot.docs_page import DOCS_PATHS
 from services.ui_iot.http.problems import blocked_problem, problem, refusal_problem
 
 # /auth/refresh takes a refresh token in its body and settles its own context.
-OPEN_PATHS: Final = PROBE_PATHS | {"/docs", "/openapi.json", "/auth/refresh"}
+OPEN_PATHS: Final = PROBE_PATHS | DOCS_PATHS | {"/auth/refresh"}
 
 
 class AuthMiddleware:

@@ -1,4 +1,4 @@
-"""Bounds on what a request may carry: its body, packed or not, and its address."""
+"""Limits on the size of a request's body and address, and the refusal of encoded bodies."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -6,16 +6,16 @@ from services.ui_iot.auth.request_context import find_context
 from services.ui_iot.http.problems import TooLarge, problem
 from services.ui_iot.limits.body_budget import BodyBudget, Hold
 
-# The longest thing a person configures is a policy of 20 steps: 2 KB.
+# The largest resource is an escalation policy of 20 steps: 2 KB.
 SMALL_BYTES = 64 * 1024
-# The longest query is a list's filters with a cursor: 2 KB.
+# The longest query has a list's filters and a cursor: 2 KB.
 LONGEST_ADDRESS_BYTES = 8192
 INGEST_PREFIX = "/ingest/"
 _SETTING = " (PULSE_INGEST_MAX_BODY_BYTES)"
 
 
 class BodyLimitMiddleware:
-    """Refuses a body by its announced length, or while it arrives when the length is not announced or wrong."""
+    """Refuses a body by its announced length, or while it arrives if the length is missing or wrong."""
 
     def __init__(self, app: ASGIApp, *, ingest_bytes: int, budget: BodyBudget) -> None:
         self.app = app
@@ -23,12 +23,12 @@ class BodyLimitMiddleware:
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a bounded body."""
+        """Pass the request on with a bounded body, or refuse it."""
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_ADDRESS_BYTES:
             detail = f"Path and query may have {LONGEST_ADDRESS_BYTES} bytes."
             await problem(414, detail)(scope, receive, send)
             return
-        # Taken for what it is, a packed body would be "not JSON"; unpacked here, it could be a thousand times its size.
+        # A compressed body could unpack to a thousand times its size.
         if any(
             name == b"content-encoding" and value.strip().lower() != b"identity" for name, value in scope["headers"]
         ):
@@ -39,7 +39,7 @@ class BodyLimitMiddleware:
         detail = f"The body may have {most} bytes{_SETTING if most == self._ingest_bytes else ''}."
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if announced.isdigit() and int(announced[:20]) > most:
-            # Without Connection: close, at which the client would see a reset while it sends, and not the answer.
+            # No Connection: close. A client that still sends would see a reset instead of the answer.
             await problem(413, detail)(scope, receive, send)
             return
         context = find_context(scope)
@@ -54,7 +54,7 @@ class BodyLimitMiddleware:
             if taken > most:
                 raise TooLarge(detail)
             if taken > SMALL_BYTES:
-                # A short body is not counted: the number of connections bounds them.
+                # Short bodies are not counted: the number of connections bounds them.
                 if hold is None:
                     hold, count = self._budget.hold(context.principal if context is not None else None), taken
                 hold.grow(count)

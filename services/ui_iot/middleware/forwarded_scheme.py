@@ -1,12 +1,12 @@
-"""The scheme that a client used, as far as our own proxy reports it."""
+"""The scheme that a client used, as far as a trusted proxy reports it."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.ui_iot.http.client_address import ClientAddress
+from services.ui_iot.auth.client_address import ClientAddress
 
 
 class ForwardedScheme:
-    """Sets the scheme to https when a trusted proxy ended TLS (X-Forwarded-Proto)."""
+    """Sets the scheme to https if a trusted proxy terminated TLS (X-Forwarded-Proto)."""
 
     def __init__(self, app: ASGIApp, addresses: ClientAddress) -> None:
         self.app = app
@@ -16,12 +16,12 @@ class ForwardedScheme:
         """Pass the request on."""
         client = scope.get("client")
         if self._addresses.trusts(client[0] if client else None) and _last_is_https(scope):
-            # In place: the headers for browsers are added outside and need it too.
+            # In place, because an outer layer adds the headers for browsers and needs the scheme.
             scope["scheme"] = "https"
         await self.app(scope, receive, send)
 
 
 def _last_is_https(scope: Scope) -> bool:
-    """Return whether the proxy next to us was asked with https: what stands left of its word is a client's."""
+    """Return whether the nearest proxy received https. A client may have written the entries left of the last one."""
     lines = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
     return bool(lines) and lines[-1].rpartition(b",")[2].strip().lower() == b"https"

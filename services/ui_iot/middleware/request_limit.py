@@ -1,8 +1,7 @@
 """Limits on the requests of each principal and each tenant.
 
-The header fields are those of draft-ietf-httpapi-ratelimit-headers. The layer stands behind authentication: requests
-without a caller have limits of their own, on failures. Every request pays for it, about a microsecond for the decision
-and one for the fields.
+The header fields are those of draft-ietf-httpapi-ratelimit-headers. The layer follows authentication, which limits the
+failures of requests without a caller. Each request costs about a microsecond for the decision and one for the fields.
 """
 
 import time
@@ -19,7 +18,7 @@ LIMIT = "requests"
 
 
 class RequestLimitMiddleware:
-    """Answers 429 to a request above a limit, before its body is read."""
+    """Answers 429 to a request above a limit before its body is read."""
 
     def __init__(self, app: ASGIApp, *, per_principal: int, per_tenant: int, refusals: LimitRefusals) -> None:
         self.app = app
@@ -46,7 +45,7 @@ class RequestLimitMiddleware:
         whole = self._tenants.full_at(tenant_id, now)
         if own - now > WINDOW_SECONDS or whole - now > WINDOW_SECONDS:
             self._refusals.count(tenant_id, LIMIT, self._exceeded(own - now)[2])
-            # The limit's own event is the record: an event for each request would let a caller fill the trail.
+            # The limit's own event counts the request. An event for each request would let a caller flood the trail.
             await context.settle(Outcome.LIMITED)
             await self._problem(own - now, whole - now)(scope, receive, send)
             return
@@ -62,7 +61,7 @@ class RequestLimitMiddleware:
         await self.app(scope, receive, send_with_state)
 
     def _state(self, own: float, whole: float) -> bytes:
-        """Return for each limit the requests left, and the seconds until all of them are there again."""
+        """Return the requests left within each limit, and the seconds until each bucket is full again."""
         if not self._tenants.per_minute:
             return b'"principal";r=%d;t=%d' % (self._principals.remaining(own), own + 1)
         if not self._principals.per_minute:

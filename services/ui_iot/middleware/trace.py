@@ -1,6 +1,6 @@
 """The outermost layer of the API: trace id in and out, one log line and one duration for each request.
 
-Hand-written, because every request pays for it: `pulse bench http` says how much.
+Hand-written, because every request pays for it: `pulse bench http` measures the cost.
 """
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,7 +13,7 @@ from services.ui_iot.middleware.path_template import PathTemplates
 
 
 class TraceMiddleware:
-    """Wraps the whole application; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
+    """Wraps the whole application. `unmeasured` has the probes' paths, which are traced but not logged or counted."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class TraceMiddleware:
             await self.app(scope, receive, exchange.send)
         except BaseException as error:
             exchange.error = error
-            # After a complete response there is nothing left to tell the server; what failed is logged where it failed.
+            # After a complete response the server needs no error, and the failed code has logged its own.
             if not exchange.complete or not isinstance(error, Exception):
                 raise
         finally:

@@ -1,10 +1,10 @@
-"""Changes over HTTP: preconditions, idempotency key and effect of a request share one transaction."""
+"""Changes of resources: the preconditions, idempotency key and effect of a request share one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Request, Response
 
 from services.shared.db import Connection
 from services.ui_iot.auth.principal import Principal
@@ -16,26 +16,32 @@ from services.ui_iot.resources.resource import Resource
 
 Show = Callable[[Connection], Awaitable[dict[str, Any]]]
 Prepare = Callable[[Connection], Awaitable[Any]]
-"""Makes an argument in the transaction of the change."""
+"""Computes an argument in the transaction of the change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A change on behalf of the caller. key: None when the request may have its effect again."""
+class ResourceChange:
+    """A change on behalf of the caller. key: None if a repeated request takes effect again."""
 
     api: Backend
     caller: Principal
+    path: str
+    response: Response
     preconditions: Preconditions
     key: IdempotencyKey | None = None
 
-    async def create(self, query: str, *arguments: Any, once: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return what one function call made, with the members that are shown once."""
+    async def create(
+        self, resource: Resource, query: str, *arguments: Any, once: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the resource that one function call created. once: members that only this answer shows."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
             made: dict[str, Any] = await connection.fetchval(query, *await _prepared(connection, arguments))
             return made
 
-        return await self._carry_out(effect, once or {})
+        created = await self._carry_out(effect, once or {})
+        self.response.headers["Location"] = f"{self.path}/{created[resource.key]}"
+        return created
 
     async def apply(
         self,
@@ -46,12 +52,12 @@ class Change:
         once: Mapping[str, Any] | None = None,
         show: Show | None = None,
     ) -> dict[str, Any]:
-        """Return the resource as one function call left it; show: reads it where the function does not return it."""
+        """Return the resource after one function call. show: reads the answer if the function does not return it."""
 
         async def effect(connection: Connection) -> dict[str, Any]:
             if self.preconditions.are_set:
                 tag = await resource.lock(connection, identity)
-                if tag is not None:  # without one the function says what there is not
+                if tag is not None:  # for a missing resource, the function raises the error
                     self.preconditions.check_change(tag)
             prepared = await _prepared(connection, arguments)
             changed: dict[str, Any] = await connection.fetchval(query, identity, *prepared)
@@ -62,6 +68,9 @@ class Change:
     async def _carry_out(
         self, effect: Callable[[Connection], Awaitable[dict[str, Any]]], once: Mapping[str, Any]
     ) -> dict[str, Any]:
+        if once:
+            self.response.headers["Cache-Control"] = "no-store"
+
         async def work(connection: Connection) -> dict[str, Any]:
             kept = await self.key.claim(connection) if self.key is not None else None
             if kept is not None:
@@ -78,46 +87,46 @@ async def _prepared(connection: Connection, arguments: Sequence[Any]) -> list[An
     return [await argument(connection) if callable(argument) else argument for argument in arguments]
 
 
-_IF_MATCH = Header(
-    alias="If-Match",
-    description="ETags, one of which the resource must still have, else 412. Without the header nothing is compared.",
-)
-_KEY = Header(
-    alias=HEADER,
-    description="A random text of up to 255 characters, such as a UUID. A request that is sent again within 24 hours "
-    "with the same key and body has no second effect and gets the same answer; with another body it gets 422.",
-)
+_IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description="ETags, one of which the resource must still have, else 412. "
+        "Without the header nothing is compared.",
+    ),
+]
+_Key = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description="A random text of up to 255 characters, such as a UUID. A request that is sent again within 24 "
+        "hours with the same key and body has no second effect and gets the same answer; with another body it gets "
+        "422.",
+    ),
+]
 
 
 async def _changing(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _if_match: Annotated[str | None, _IF_MATCH] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request))
+    request: Request, response: Response, api: Api, caller: Caller, _if_match: _IfMatch = None
+) -> ResourceChange:
+    return ResourceChange(api, caller, request.scope["path"], response, Preconditions.read(request))
 
 
 async def _creating(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions(None, None), await IdempotencyKey.read(request, caller))
+    request: Request, response: Response, api: Api, caller: Caller, _key: _Key = None
+) -> ResourceChange:
+    key = await IdempotencyKey.read(request, caller)
+    return ResourceChange(api, caller, request.scope["path"], response, Preconditions(None, None), key)
 
 
 async def _acting(
-    request: Request,
-    api: Api,
-    caller: Caller,
-    _if_match: Annotated[str | None, _IF_MATCH] = None,
-    _key: Annotated[str | None, _KEY] = None,
-) -> Change:
-    return Change(api, caller, Preconditions.read(request), await IdempotencyKey.read(request, caller))
+    request: Request, response: Response, api: Api, caller: Caller, _if_match: _IfMatch = None, _key: _Key = None
+) -> ResourceChange:
+    change = await _changing(request, response, api, caller)
+    return replace(change, key=await IdempotencyKey.read(request, caller))
 
 
-# PATCH and DELETE of a resource, POST to a list, POST to a resource.
-Changing = Annotated[Change, Depends(_changing)]
-Creating = Annotated[Change, Depends(_creating)]
-Acting = Annotated[Change, Depends(_acting)]
+# Dependencies for PATCH and DELETE of a resource, POST to a list, and POST to a resource.
+Changing = Annotated[ResourceChange, Depends(_changing)]
+Creating = Annotated[ResourceChange, Depends(_creating)]
+Acting = Annotated[ResourceChange, Depends(_acting)]

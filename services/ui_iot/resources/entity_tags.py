@@ -1,8 +1,8 @@
 """Entity tags and the preconditions that name them, by RFC 9110.
 
-A tag has two parts, "version.whole". The whole is of everything a GET shows, so If-None-Match never hides news. The
-version is of the members that changes compete for: a device that reports every second could otherwise not be changed
-with If-Match at all, for last_seen_at moves on between the GET and the PATCH.
+A tag has two parts, "version.whole". The whole covers all members of a GET, so If-None-Match never hides a change. The
+version covers the members that changes compete for. Without it, a device that reports every second could not be changed
+with If-Match, because last_seen_at advances between the GET and the PATCH.
 """
 
 import re
@@ -23,16 +23,16 @@ _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
 class Versioned(BaseModel):
-    """What the API shows of a resource that can be changed; every answer with it carries an ETag."""
+    """Base of the models of changeable resources. Every answer with one has an ETag."""
 
     version: ClassVar[Collection[str]]
-    """Members that a change may change, or that change with it."""
+    """Members that a change may set, or that change with it."""
     once: ClassVar[Collection[str]] = ()
     """Members that only the answer to the creation has."""
 
 
 def tag_of(model: type[Versioned], shown: Mapping[str, Any]) -> str:
-    """Return the entity tag of what is shown, without its quotes."""
+    """Return the entity tag of a shown resource, without quotes."""
     lasting = {name: value for name, value in shown.items() if name not in model.once}
     return f"{_digest({name: lasting[name] for name in model.version})}.{_digest(lasting)}"
 
@@ -43,7 +43,7 @@ def _digest(members: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """The value of If-Match or If-None-Match. anything: it is `*`."""
+    """The value of If-Match or If-None-Match. anything: the value is `*`."""
 
     strong: frozenset[str]
     weak: frozenset[str]
@@ -75,12 +75,12 @@ class Tags:
         return cls(frozenset(found[False]), frozenset(found[True]))
 
     def hold_version(self, tag: str, *, weakly: bool = False) -> bool:
-        """Return whether a tag with this one's version is among these."""
+        """Return whether a listed tag has this tag's version."""
         listed = self.strong | self.weak if weakly else self.strong
         return self.anything or any(other.startswith(tag.partition(".")[0] + ".") for other in listed)
 
     def hold_whole(self, tag: str) -> bool:
-        """Return whether the tag is among these, by weak comparison."""
+        """Return whether the tag is listed, by weak comparison."""
         return self.anything or tag in self.strong or tag in self.weak
 
 
@@ -93,23 +93,23 @@ class Preconditions:
 
     @classmethod
     def read(cls, request: Request) -> Self:
-        """Return the request's preconditions; raise BadRequest when one is malformed."""
+        """Return the request's preconditions. Raises BadRequest if one is malformed."""
         return cls(Tags.read(request, "If-Match"), Tags.read(request, "If-None-Match"))
 
     @property
     def are_set(self) -> bool:
-        """Whether there is anything to check."""
+        """The request has a precondition."""
         return self.match is not None or self.none_match is not None
 
     def check_change(self, tag: str) -> None:
-        """Raise PreconditionFailed when a resource with this tag must not be changed."""
+        """Raise PreconditionFailed if a resource with this tag must not be changed."""
         if self.match is not None and not self.match.hold_version(tag):
             raise PreconditionFailed("It was changed since the ETag in If-Match was given out; get it again.")
         if self.none_match is not None and self.none_match.hold_version(tag, weakly=True):
             raise PreconditionFailed("It is what If-None-Match names.")
 
     def answer(self, response: Response, tag: str, *, reads: bool) -> Response:
-        """Return the response with its ETag; to a GET, 304 when the client has it, 412 when it wanted another one."""
+        """Return the response with its ETag. A GET gets 304 if the client has it, and 412 if If-Match fails."""
         quoted = f'"{tag}"'
         if reads and self.match is not None and not self.match.hold_version(tag):
             raise PreconditionFailed("It was changed since the ETag in If-Match was given out.")

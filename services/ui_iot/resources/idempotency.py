@@ -1,11 +1,11 @@
 """Idempotency-Key: a repeated POST gets the first answer and has no second effect.
 
-draft-ietf-httpapi-idempotency-key-header. The key is a row that is written in the transaction of the effect. So the
-second of two requests at once waits for the first, in whatever process that runs, and a request that fails leaves no
-row: its key may be used again.
+The header is that of draft-ietf-httpapi-idempotency-key-header. The transaction of the effect writes a row for the key.
+So of two concurrent requests, the second waits for the first in any process, and a failed request leaves no row: its
+key can be used again.
 
-A secret that an answer shows only once (a device's token, a webhook's secret) is stored encrypted by the key itself.
-The database has only a slow hash of the key, so a replay can show the secret again and the row alone cannot.
+A secret that an answer shows only once (a device's token, a webhook's secret) is encrypted with the key itself. The
+database has only a slow hash of the key: a replay can show the secret again, but the row alone cannot.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from services.ui_iot.http.problems import BadRequest
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r'"([\x20\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
 _NONCE_BYTES = 12
-# 4 MiB and some 10 ms a guess, for keys that are not random.
+# 4 MiB and some 10 ms for each guess of a key that is not random.
 _SCRYPT_COST = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """The key of one request. digest: for one tenant, principal and address; fingerprint: of the request's body."""
+    """The key of one request. digest: covers tenant, principal and path. fingerprint: covers the request's body."""
 
     digest: bytes
     fingerprint: bytes
@@ -43,7 +43,7 @@ class IdempotencyKey:
 
     @classmethod
     async def read(cls, request: Request, caller: Principal) -> Self | None:
-        """Return the request's key, None when it has none; raise BadRequest when it is malformed."""
+        """Return the request's key, or None if it has none. Raises BadRequest if the key is malformed."""
         lines = request.headers.getlist(HEADER)
         if not lines:
             return None
@@ -64,9 +64,9 @@ class IdempotencyKey:
         return cls(digest, hmac.digest(secret, body, "sha256"), AESGCM(secret))
 
     async def claim(self, connection: Connection) -> dict[str, Any] | None:
-        """Return the answer that was given before, or None, and then the key is this transaction's.
+        """Return the earlier answer, or claim the key for this transaction and return None.
 
-        Waits for a transaction that has the same key. Raises PostgresError PU422 when it was used with another body.
+        Waits for a transaction with the same key. Raises PostgresError PU422 if the key was used with another body.
         """
         kept = await connection.fetchrow(
             "select answer, secrets from ingest.claim_idempotency_key($1, $2)", self.digest, self.fingerprint
@@ -74,7 +74,7 @@ class IdempotencyKey:
         return None if kept is None else {**kept["answer"], **self._open(kept["secrets"])}
 
     async def keep(self, connection: Connection, answer: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
-        """Keep the answer for 24 hours."""
+        """Store the answer for 24 hours."""
         await connection.execute(
             "select ingest.keep_answer($1, $2, $3)", self.digest, dict(answer), self._seal(secrets)
         )
@@ -94,7 +94,7 @@ class IdempotencyKey:
 
 
 def _canonical(body: bytes) -> bytes:
-    """Return the body in one form: order of members and blanks are not what it says."""
+    """Return the body in a canonical form, in which order of members and white space do not matter."""
     try:
         return json.dumps(json.loads(body), sort_keys=True).encode()
     except ValueError:

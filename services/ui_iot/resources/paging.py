@@ -1,4 +1,4 @@
-"""Lists in pages: the cursor holds the sort key of the last row shown, so that a page costs the same wherever it is."""
+"""Pages of lists. The cursor holds the sort key of the last row, so every page costs the same."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -8,14 +8,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
-import sqlalchemy
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, TableClause, tuple_
+from sqlalchemy import ColumnElement, Select, tuple_
 
 from services.shared.db import Connection
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.resources.fields import DIGITS
-from services.ui_iot.resources.resource import fetch
+from services.ui_iot.resources.views import fetch
 
 LONGEST_CURSOR = 512
 _GREATEST_ID = 2**63 - 1
@@ -57,8 +56,8 @@ EVENT: Final[Parse] = lambda value: UUID(_parse_name(value))  # noqa: E731  # a 
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """How a list is sorted. resource: keeps a cursor from being used on another list."""
+class SortOrder:
+    """The order of a list. resource: name in cursors, so that a cursor works on its own list only."""
 
     resource: str
     keys: tuple[tuple[ColumnElement[Any], Parse], ...]
@@ -66,35 +65,23 @@ class Order:
 
 
 class PageQuery(BaseModel):
-    """The query of a list; each list adds its filters. What is not listed is refused, so that no filter is misspelt."""
+    """The query of a list, to which each list adds its filters. Unknown names are refused, to catch misspellings."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    limit: Annotated[int, Field(ge=1, le=200, description="Most items of a page."), DIGITS] = 50
-    cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR, description="next_cursor of the page before.")] = (
-        None
-    )
+    limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of items of the page."), DIGITS] = 50
+    cursor: Annotated[
+        str | None, Field(max_length=LONGEST_CURSOR, description="`next_cursor` of the previous page.")
+    ] = None
 
 
-def where_equal(view: TableClause, query: PageQuery, *names: str) -> Select[Any]:
-    """A select over the view of the rows whose columns have the values, or one of the values, that the query names."""
-    statement = sqlalchemy.select(view)
-    for name in names:
-        value = getattr(query, name)
-        if isinstance(value, list):
-            statement = statement.where(view.c[name].in_(value)) if value else statement
-        elif value is not None:
-            statement = statement.where(view.c[name] == value)
-    return statement
-
-
-def write_cursor(order: Order, values: Sequence[Any]) -> str:
-    """The opaque text that stands for a row's place."""
-    # The driver's UUID is not the library's.
+def write_cursor(order: SortOrder, values: Sequence[Any]) -> str:
+    """Return the cursor of a row's sort key."""
+    # default: the driver's UUID is not the standard library's.
     return base64.urlsafe_b64encode(orjson.dumps([order.resource, *values], default=str)).rstrip(b"=").decode()
 
 
-def read_cursor(order: Order, cursor: str) -> tuple[Any, ...]:
-    """The sort key in a cursor; raises Unprocessable when it is not one of this list."""
+def read_cursor(order: SortOrder, cursor: str) -> tuple[Any, ...]:
+    """Return the sort key in a cursor. Raises Unprocessable if the list did not give it out."""
     parsers = (_same(order.resource), *(parse for _, parse in order.keys))
     try:
         values = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
@@ -104,16 +91,16 @@ def read_cursor(order: Order, cursor: str) -> tuple[Any, ...]:
 
 
 async def fetch_page(
-    connection: Connection, statement: Select[Any], *, order: Order, page: PageQuery
+    connection: Connection, statement: Select[Any], *, order: SortOrder, page: PageQuery
 ) -> dict[str, Any]:
-    """One page of the statement's rows: {"items": […], "next_cursor": text or null}."""
+    """Return a page of the statement's rows: {"items": […], "next_cursor": text or null}."""
     columns = [column for column, _ in order.keys]
     if page.cursor is not None:
         place = read_cursor(order, page.cursor)
         ahead = tuple_(*columns) < place if order.descending else tuple_(*columns) > place
         statement = statement.where(ahead)
     ordered = [column.desc() if order.descending else column.asc() for column in columns]
-    # One row more tells whether there is another page.
+    # One more row shows whether there is another page.
     rows = await fetch(connection, statement.order_by(*ordered).limit(page.limit + 1))
     items = rows[: page.limit]
     more = len(rows) > page.limit

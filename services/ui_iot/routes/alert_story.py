@@ -1,51 +1,27 @@
-"""One alert and all that happened to it: GET /api/v1/alerts/{alert_id}."""
+"""One alert with its history: GET /api/v1/alerts/{alert_id}."""
 
 from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, select, table
+from sqlalchemy import select
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import PathId, shown
-from services.ui_iot.resources.resource import fetch
+from services.ui_iot.resources.views import api_view, fetch
 from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-# An alert that flaps for weeks has more; the trace and the audit trail hold them all.
+# An alert that flaps for weeks has more events. The trace and the audit trail contain all of them.
 MOST_EVENTS = 200
 MOST_DECISIONS = 1000
 
-_EVENTS = table(
-    "alert_events",
-    Column("alert_id", BigInteger),
-    Column("event_id", BigInteger),
-    *(Column(name) for name in ("kind", "occurred_at", "actor", "message", "value", "changes")),
-    *(Column(name) for name in ("channel_id", "step_number", "trace_id")),
-    schema="api",
-)
-_SUPPRESSIONS = table(
-    "suppressions",
-    Column("alert_id", BigInteger),
-    Column("suppression_id", BigInteger),
-    *(Column(name) for name in ("event_id", "channel_id", "reason", "recorded_at")),
-    schema="api",
-)
-_DECISIONS = table(
-    "decisions",
-    Column("alert_id", BigInteger),
-    *(Column(name, BigInteger) for name in ("event_id", "channel_id")),
-    *(Column(name) for name in ("channel_name", "decision", "reason", "route_id", "job_id", "paused_until")),
-    *(Column(name) for name in ("last_error", "decided_at")),
-    schema="api",
-)
 _EVENT_SHOWN: dict[str, Any] = {
     "event_id": 77,
     "kind": "opened",
@@ -81,7 +57,7 @@ _DECISION_SHOWN: dict[str, Any] = {
 
 
 class AlertEvent(BaseModel):
-    """Something that happened to an alert."""
+    """A change of an alert's state."""
 
     model_config = shown(**_EVENT_SHOWN)
     event_id: int
@@ -89,17 +65,17 @@ class AlertEvent(BaseModel):
     occurred_at: datetime
     actor: str | None
     message: str | None
-    """One sentence about the event; null when the alert's message says all."""
+    """A sentence about the event, or null if the alert's message describes it."""
     value: float | None
     changes: int | None
-    """For the kind flapping: how many openings and closings of the alert this event stands for; else null."""
+    """For the kind `flapping`, the number of openings and closings that the event represents; otherwise null."""
     channel_id: int | None
     step_number: int | None
     trace_id: str | None
 
 
 class Suppression(BaseModel):
-    """Why an event of the alert was sent to no channel, or not to this one."""
+    """The reason why an event was not sent, to one channel or to any."""
 
     model_config = shown(**_SUPPRESSION_SHOWN)
     event_id: int
@@ -109,44 +85,47 @@ class Suppression(BaseModel):
 
 
 class Decision(BaseModel):
-    """What was decided about one event and one channel."""
+    """The decision about one event and one channel."""
 
     model_config = shown(**_DECISION_SHOWN)
     event_id: int
     channel_id: int | None
-    """Null when no route or escalation policy of the tenant names any channel."""
+    """Null if no route or escalation policy of the tenant names a channel."""
     channel_name: str | None
     decision: str
-    """State of the notification (pending, leased, delivered or dead), or suppressed."""
+    """The state of the notification (`pending`, `leased`, `delivered` or `dead`), or `suppressed`."""
     reason: str | None
-    """Why the event was suppressed or the notification given up."""
+    """The reason for suppressing the event or giving up the notification."""
     route_id: int | None
-    """The route that led to the channel, or came nearest to leading there."""
+    """The route that selected the channel, or the one that came closest to selecting it."""
     job_id: int | None
     paused_until: datetime | None
-    """The channel's pause that the notification waits for."""
+    """End of the channel's pause, if the notification waits for it."""
     last_error: str | None
     decided_at: datetime
 
 
+_EVENTS = api_view("alert_events", AlertEvent, "alert_id")
+_SUPPRESSIONS = api_view("suppressions", Suppression, "alert_id", "suppression_id")
+_DECISIONS = api_view("decisions", Decision, "alert_id")
+
+
 class AlertStory(Alert):
-    """An alert with its history and, for each event and channel, what was decided."""
+    """An alert with its history and with the decision for each event and channel."""
 
     model_config = shown(**SHOWN, events=[_EVENT_SHOWN], suppressions=[_SUPPRESSION_SHOWN], decisions=[_DECISION_SHOWN])
     events: list[AlertEvent]
     suppressions: list[Suppression]
-    """The decisions that sent nothing."""
+    """The decisions against sending."""
     decisions: list[Decision]
 
 
 @router.get("/{alert_id}", response_model=AlertStory, responses=problems(404), openapi_extra=allow(READERS))
 async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any]:
-    """Return an alert with its history, its notifications and the reason for each channel that got none."""
+    """Return an alert with its history, its notifications and the reason for each channel without one."""
 
     async def read(connection: Connection) -> dict[str, Any]:
-        alerts = await fetch(connection, RESOURCE.select(alert_id))
-        if not alerts:
-            raise NotFound(f"There is no alert {alert_id}.")
+        alert = await RESOURCE.get(connection, alert_id)
         events = select(_EVENTS).where(_EVENTS.c.alert_id == alert_id).order_by(_EVENTS.c.event_id)
         suppressions = (
             select(_SUPPRESSIONS).where(_SUPPRESSIONS.c.alert_id == alert_id).order_by(_SUPPRESSIONS.c.suppression_id)
@@ -157,7 +136,7 @@ async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any
             .order_by(_DECISIONS.c.event_id, _DECISIONS.c.channel_id)
         )
         return {
-            **alerts[0],
+            **alert,
             "events": await fetch(connection, events.limit(MOST_EVENTS)),
             "suppressions": await fetch(connection, suppressions.limit(MOST_EVENTS)),
             "decisions": await fetch(connection, decisions.limit(MOST_DECISIONS)),

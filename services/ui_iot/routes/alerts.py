@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Column, DateTime, Text, table
 
 from services.ui_iot.auth.guard import OPERATORS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
@@ -25,30 +24,11 @@ from services.ui_iot.resources.fields import (
     example,
     shown,
 )
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-_ALERT_COLUMNS = (
-    *(
-        "alert_id",
-        "fingerprint",
-        "rule_id",
-        "rule_name",
-        "device_id",
-        "device_name",
-        "metric",
-        "severity",
-        "status",
-        "message",
-        "value",
-    ),
-    *("opened_at", "acknowledged_at", "acknowledged_by", "closed_at", "close_reason", "silenced_until", "trace_id"),
-)
-_TYPES: dict[str, Any] = {"alert_id": BigInteger, "rule_id": BigInteger, "opened_at": DateTime(timezone=True)}
-ALERTS = table("alerts", *(Column(name, _TYPES.get(name, Text)) for name in _ALERT_COLUMNS), schema="api")
-_ORDER = Order("alerts", ((ALERTS.c.alert_id, ID),), descending=True)
 SHOWN: dict[str, Any] = {
     "alert_id": 42,
     "fingerprint": "rule:7:boiler-1",
@@ -72,7 +52,7 @@ SHOWN: dict[str, Any] = {
 
 
 class Alert(Versioned):
-    """An alert."""
+    """An alert: a rule's condition that holds for a device, or did."""
 
     model_config = shown(**SHOWN)
     version = ("severity", "status", "acknowledged_at", "acknowledged_by", "closed_at", "silenced_until")
@@ -82,7 +62,7 @@ class Alert(Versioned):
     rule_name: str
     device_id: str | None
     device_name: str | None
-    """The device's name when the alert opened; it outlives the device."""
+    """The device's name when the alert opened. It stays after the device is deleted."""
     metric: str | None
     severity: str
     status: str
@@ -97,32 +77,24 @@ class Alert(Versioned):
     trace_id: str | None
 
 
-RESOURCE = Resource("alert", ALERTS, ALERTS.c.alert_id, Alert)
-
-
-class AlertPage(BaseModel):
-    """A page of alerts."""
-
-    model_config = shown(items=[SHOWN], next_cursor=None)
-    items: list[Alert]
-    next_cursor: str | None
+RESOURCE = Resource("alert", Alert, view="alerts", key="alert_id", newest_first=True)
 
 
 class AlertQuery(PageQuery):
-    """Which alerts."""
+    """Filters of the list of alerts."""
 
     status: Annotated[list[Literal["open", "acknowledged", "closed"]], Field(default_factory=list, max_length=3)]
-    """Only alerts in one of these states."""
+    """Only alerts in any of these states."""
     severity: Annotated[list[Severity], Field(default_factory=list, max_length=4)]
-    """Only alerts of one of these severities."""
+    """Only alerts with any of these severities."""
     rule_id: QueryId | None = None
-    """Only alerts that this rule opened."""
+    """Only alerts of this rule."""
     device_id: DeviceId | None = None
     """Only alerts of this device."""
     metric: Metric | None = None
     """Only alerts about this metric."""
     trace_id: TraceId | None = None
-    """Only alerts that the request with this trace id opened."""
+    """Only alerts opened by the request with this trace id."""
     opened_since: Moment | None = None
     """Only alerts opened at this time or later."""
     opened_until: Moment | None = None
@@ -130,35 +102,35 @@ class AlertQuery(PageQuery):
 
 
 class Closing(BaseModel):
-    """Why a person closes an alert."""
+    """The closing of an alert by a person."""
 
     model_config = example(reason="Valve replaced")
     reason: Name
 
 
 class Silence(BaseModel):
-    """Until when an alert sends nothing; null ends the silence."""
+    """The end of a silence. Null ends it now."""
 
     model_config = example(until="2026-01-06T08:00:00Z")
     until: Moment | None
 
 
-@router.get("", response_model=AlertPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Query()]) -> dict[str, Any]:
-    """List the alerts, newest first."""
-    statement = where_equal(ALERTS, query, "status", "severity", "rule_id", "device_id", "metric", "trace_id")
+    """List alerts, newest first."""
+    opened_at, conditions = RESOURCE.view.c.opened_at, []
     if query.opened_since is not None:
-        statement = statement.where(ALERTS.c.opened_at >= query.opened_since)
+        conditions.append(opened_at >= query.opened_since)
     if query.opened_until is not None:
-        statement = statement.where(ALERTS.c.opened_at < query.opened_until)
-    return await api.page(caller, statement, order=_ORDER, page=query)
+        conditions.append(opened_at < query.opened_until)
+    return await api.page(caller, RESOURCE, query, *conditions)
 
 
 @router.post(
     "/{alert_id}/acknowledge", response_model=Alert, responses=problems(404, 409), openapi_extra=allow(OPERATORS)
 )
 async def acknowledge_alert(change: Acting, alert_id: PathId) -> Any:
-    """Take an alert: it escalates no further, and the channels that were told of it are told of this."""
+    """Acknowledge an alert. Its escalation stops, and the channels that received its opening are notified."""
     return await change.apply(RESOURCE, alert_id, "select evaluator.acknowledge_alert($1)")
 
 
@@ -166,7 +138,7 @@ async def acknowledge_alert(change: Acting, alert_id: PathId) -> Any:
     "/{alert_id}/close", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
-    """Close an alert. The next reading that still breaches its rule opens a new one."""
+    """Close an alert. The next reading that breaches its rule opens a new one."""
     return await change.apply(RESOURCE, alert_id, "select evaluator.close_alert($1, $2)", body.reason)
 
 
@@ -174,8 +146,9 @@ async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def silence_alert(change: Acting, alert_id: PathId, body: Silence) -> Any:
-    """Send no opening, update, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
+    """Silence an alert until a time, at most 30 days ahead.
 
-    It holds for the alerts that its rule opens for its device until then. A null ends it, for a closed alert as well.
+    No opening, update, acknowledgement or escalation is sent until then, neither of this alert nor of later alerts of
+    the same rule and device. `null` ends the silence, even if the alert is closed.
     """
     return await change.apply(RESOURCE, alert_id, "select evaluator.silence_alert($1, $2)", body.until)

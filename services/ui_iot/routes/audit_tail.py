@@ -1,4 +1,4 @@
-"""The audit trail of the caller's tenant as it grows: /api/v1/audit/tail, server-sent events."""
+"""The audit trail of the caller's tenant as a stream of server-sent events: /api/v1/audit/tail."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit.tails import Seat
-from services.ui_iot.audit.trail import Place, Reading, Stretch, place_of, read_place, write_place
+from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
@@ -31,21 +31,21 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 HEARTBEAT_SECONDS = 15.0
-# A tail ends within 5 s of the revocation of its token or key, as every other use of them does.
+# A tail ends within 5 s after its token or key was revoked, like every other use of both.
 CHECK_SECONDS = 1.0
-# A session that goes on is told anew.
+# A tail that lasts is recorded again after this time.
 RENEWAL_SECONDS = 3600.0
 
 Cursor = Annotated[str, Field(max_length=LONGEST_CURSOR)]
 
 
 class TailQuery(AuditFilter):
-    """Which events, from where on."""
+    """Filters and start of a stream of audit events."""
 
     after: Cursor | None = None
-    """Goes on right after it: an id, a next_cursor or a tail_cursor. Last-Event-ID goes before it."""
+    """Continue after this event `id`, `next_cursor` or `tail_cursor`. `Last-Event-ID` takes precedence."""
     start: Literal["end", "beginning"] = "end"
-    """Where to begin without either: with what is sealed from now on, or with the first event there is."""
+    """Start without either: `end` sends events sealed from now on, `beginning` starts with the first event."""
 
 
 class EventStream(StreamingResponse):
@@ -55,7 +55,7 @@ class EventStream(StreamingResponse):
 
 
 @dataclass(slots=True)
-class Tail:
+class AuditTail:
     """One client's tail. place: right after what it was sent."""
 
     api: Backend
@@ -70,7 +70,7 @@ class Tail:
     async def find_start(self) -> None:
         """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
         at_end = self.place is None and self.query.start == "end"
-        found = await self.read(Reading(matching={}, newest_first=at_end, limit=1))
+        found = await self.read(TrailReading(matching={}, newest_first=at_end, limit=1))
         if at_end:
             self.place = found.end
 
@@ -79,7 +79,7 @@ class Tail:
 
         Nothing is read before the client has taken what was sent, and no transaction is open meanwhile.
         """
-        reading = Reading(matching=self.query.matching())
+        reading = TrailReading(matching=self.query.matching())
         told_at = beaten_at = time.monotonic()
         yield ": the audit trail in sealed order\n\n"
         while not (self.api.tails.stopping or self.seat.is_ended):
@@ -100,25 +100,25 @@ class Tail:
                     try:
                         await self.record()
                     except AuditBlocked:
-                        # Nobody reads on unrecorded; the client comes back with its place, and is told why then.
+                        # An unrecorded read must end. The client reconnects with its place and gets the reason.
                         return
                     told_at = now
-                # The id alone shows no event, but moves the place from which the client would resume.
+                # An id without data dispatches no event, but moves the place from which the client resumes.
                 yield f": sealed_at {found.sealed_at}\nid: {write_place(self.place)}\n\n"
                 beaten_at = now
             if found.is_last and not await self._wait(beaten_at + HEARTBEAT_SECONDS):
                 return
 
     async def record(self) -> None:
-        """Write to the trail that it is read."""
+        """Record that the trail is read."""
         await record_read(self.api, self.caller, self.query, None)
 
-    async def read(self, reading: Reading) -> Stretch:
-        """What comes next, in a transaction of its own."""
+    async def read(self, reading: TrailReading) -> Stretch:
+        """Return the next events, read in a separate transaction."""
         return await self.api.read(self.caller, lambda connection: reading.of_tenant(connection, self.place))
 
     async def _wait(self, until: float) -> bool:
-        """Wait for events until a monotonic time; return whether the token is still good."""
+        """Wait for events until a monotonic time, and return whether the token is still valid."""
         while not self.seat.woken.is_set() and (rest := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(rest, CHECK_SECONDS)):
@@ -128,7 +128,7 @@ class Tail:
         return True
 
     async def _may_go_on(self) -> bool:
-        """Return whether the token is still good, as of the last CHECK_SECONDS: a tail does not outlive it."""
+        """Return whether the token is still valid, as checked within the last CHECK_SECONDS."""
         if time.monotonic() - self.checked_at < CHECK_SECONDS:
             return True
         self.checked_at = time.monotonic()
@@ -147,7 +147,7 @@ def _write_event(event: Mapping[str, Any]) -> str:
 
 
 async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
-    """Held until the response has ended, however it ends."""
+    """Yield a seat, which is held until the response ends."""
     with api.tails.open(caller.tenant_id) as seat:
         yield seat
 
@@ -158,7 +158,7 @@ async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
     responses={
         **problems(),
         200: {
-            "description": "An endless stream of events.",
+            "description": "An endless stream of audit events.",
             "content": {EventStream.media_type: {"example": "id: WyJhdWRpdCIs…\nevent: audit\ndata: {…}\n\n"}},
         },
     },
@@ -170,19 +170,24 @@ async def tail_audit_events(
     caller: Caller,
     query: Annotated[TailQuery, Query()],
     seat: Annotated[Seat, Depends(_take_seat)],
-    last_event_id: Annotated[Cursor | None, Header(description="The last id that arrived.")] = None,
+    last_event_id: Annotated[Cursor | None, Header(description="The last event id that the client received.")] = None,
 ) -> EventStream:
-    """Follow the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
+    """Stream the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
 
-    Server-sent events of type audit: data is one JSON object as in a page of /api/v1/audit/events, id is its place. Who
-    reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. Every 15 seconds a comment says
-    when the newest block was sealed: one long ago means a sealer that stands. The stream ends when the token does, when
-    the server stops, or when the database is away. A tail is one audit event at its start and one each hour. There is
-    room for a number of tails only. A tenant that has half of them gets 429. When all are taken, a tenant with fewer
-    tails gets the place of a tenant with more, whose newest tail ends; when all have as many, the next one gets 503.
+    The server-sent events have the type `audit`. Their data is a JSON object as in `/api/v1/audit/events`, and their
+    id is their place in the order. A client that reconnects with `Last-Event-ID` or `after` misses no event and
+    receives none twice. Every 15 seconds a comment contains the time of the newest sealed block. If it is old, the
+    sealer has stopped.
+
+    The stream ends when the token expires or is revoked, the server stops, or the database is unavailable. Its start is
+    recorded as an audit event, and so is each further hour.
+
+    The number of streams is limited. A tenant that has half of all streams gets 429. If all are in use, a tenant with
+    fewer streams takes the place of the newest stream of a tenant with more. If all tenants have the same number, the
+    next stream gets 503.
     """
     cursor = last_event_id or query.after
-    tail = Tail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
+    tail = AuditTail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)
     await tail.find_start()
     await tail.record()
     return EventStream(tail.stream(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

@@ -1,49 +1,27 @@
-"""Notification channels: /api/v1/channels. Secrets go in and never come out."""
+"""Notification channels: /api/v1/channels. Secrets can be written and are never shown."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_type_hints
 
-from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel
-from sqlalchemy import BigInteger, Boolean, Column, Text, table
+from fastapi import APIRouter, Body, Query
+from pydantic import BaseModel, SecretStr, create_model
 
+from services.shared.channels import KINDS, ChannelConfig, new_secret
+from services.shared.destination import destination_fault
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.channel_config import (
-    ConfigChanges,
-    Kind,
-    PagerDuty,
-    Slack,
-    Teams,
-    Webhook,
-    check_destination,
-    new_secret,
-)
 from services.ui_iot.channel_sealing import seal_changes, seal_new
+from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/channels", tags=["channels"], route_class=GuardedRoute)
 
-_CHANNELS = table(
-    "channels",
-    Column("channel_id", BigInteger),
-    Column("name", Text),
-    Column("kind", Text),
-    Column("config"),
-    Column("enabled", Boolean),
-    *(Column(name) for name in ("disabled_reason", "paused_until", "paused_because")),
-    *(Column(name) for name in ("last_success_at", "last_error_at", "last_error")),
-    Column("created_at"),
-    Column("updated_at"),
-    schema="api",
-)
-_ORDER = Order("channels", ((_CHANNELS.c.channel_id, ID),))
 _SHOWN: dict[str, Any] = {
     "channel_id": 3,
     "name": "On call",
@@ -61,27 +39,8 @@ _SHOWN: dict[str, Any] = {
 }
 
 
-_EXAMPLES: dict[Kind, dict[str, Any]] = {
-    "webhook": {
-        "name": "On call",
-        "kind": "webhook",
-        "config": {"url": "https://hooks.example.com/pulse", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
-    },
-    "slack": {
-        "name": "#alerts",
-        "kind": "slack",
-        "config": {"url": "https://hooks.slack.com/services/T000/B000/XXXX"},
-    },
-    "teams": {
-        "name": "Alerts",
-        "kind": "teams",
-        "config": {"url": "https://example.logic.azure.com/workflows/1"},
-    },
-    "pagerduty": {
-        "name": "PagerDuty",
-        "kind": "pagerduty",
-        "config": {"routing_key": "0123456789abcdef0123456789abcdef"},
-    },
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    kind: {"name": f"{known.title} on call", "kind": kind, "config": known.example} for kind, known in KINDS.items()
 }
 _CHANGES: dict[str, Any] = {
     "config": {"url": "https://hooks.example.com/pulse-2", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"},
@@ -89,55 +48,58 @@ _CHANGES: dict[str, Any] = {
 }
 
 
+Kind: Any = Literal[tuple(KINDS)]
+
+
 class _NewChannel(BaseModel):
     name: Name
     enabled: Flag = True
 
 
-class NewWebhook(_NewChannel):
-    """A webhook to be added."""
-
-    model_config = example(**_EXAMPLES["webhook"])
-    kind: Literal["webhook"]
-    config: Webhook
-
-
-class NewSlack(_NewChannel):
-    """A Slack channel to be added."""
-
-    model_config = example(**_EXAMPLES["slack"])
-    kind: Literal["slack"]
-    config: Slack
+def _new(kind: str) -> type[_NewChannel]:
+    """Return the model of a channel to be created: the same for each kind but for its configuration."""
+    known = KINDS[kind]
+    literal: Any = Literal[kind]
+    return create_model(
+        f"New{known.title}",
+        __base__=_NewChannel,
+        __cls_kwargs__=dict(example(**_EXAMPLES[kind])),
+        __doc__=f"A {known.title} channel to create.",
+        kind=(literal, ...),
+        config=(known.config, ...),
+    )
 
 
-class NewTeams(_NewChannel):
-    """A Teams channel to be added."""
-
-    model_config = example(**_EXAMPLES["teams"])
-    kind: Literal["teams"]
-    config: Teams
-
-
-class NewPagerDuty(_NewChannel):
-    """A PagerDuty service to be added."""
-
-    model_config = example(**_EXAMPLES["pagerduty"])
-    kind: Literal["pagerduty"]
-    config: PagerDuty
-
-
-NewChannel = Annotated[
-    NewWebhook | NewSlack | NewTeams | NewPagerDuty,
+NewChannel: Any = Annotated[
+    Union[tuple(map(_new, KINDS))],  # noqa: UP007  # of a computed tuple
     Body(discriminator="kind", openapi_examples={kind: {"value": value} for kind, value in _EXAMPLES.items()}),
 ]
 
 
+def _members() -> dict[str, Any]:
+    """Return the members that the configuration of any kind may have, each of which may be left out."""
+    models = [known.config for known in list(KINDS.values())[::-1]]
+    return {
+        name: (hint, unset()) for model in models for name, hint in get_type_hints(model, include_extras=True).items()
+    }
+
+
+ConfigChanges = create_model("ConfigChanges", __base__=ChannelConfig, **_members())
+
+
+def _check_destination(url: SecretStr | None, *, allow_private: bool) -> None:
+    """Refuse early what the delivery worker would refuse at every attempt; it checks the address again, resolved."""
+    fault = None if url is None else destination_fault(url.get_secret_value(), allow_private=allow_private)
+    if fault is not None:
+        raise Unprocessable(f"config.url {fault}.")
+
+
 class ChannelChanges(BaseModel):
-    """What is to change; the rest stays, members of config too, unless the url changes. The kind stays for good."""
+    """Changes of a channel. Omitted members stay, those of config unless the url changes. The kind cannot change."""
 
     model_config = example(**_CHANGES)
     name: Name = unset()
-    config: ConfigChanges = unset()
+    config: ConfigChanges = unset()  # type: ignore[valid-type]  # it is computed
     enabled: Flag = unset()
 
 
@@ -153,12 +115,12 @@ class Channel(Versioned):
     name: str
     kind: str
     config: dict[str, str]
-    """Scheme and host of the address, and a fingerprint instead of the rest, which is a secret."""
+    """The address as scheme, host and a fingerprint of the rest, which is secret."""
     enabled: bool
     disabled_reason: str | None
-    """Why Pulse disabled the channel; null when a person did."""
+    """The reason if Pulse disabled the channel; null if a person did."""
     paused_until: datetime | None
-    """Nothing is sent before then, because the receiver asked to wait; null when it did not."""
+    """End of a pause that the receiver asked for, or null. Nothing is sent before."""
     paused_because: str | None
     last_success_at: datetime | None
     last_error_at: datetime | None
@@ -167,39 +129,31 @@ class Channel(Versioned):
     updated_at: datetime
 
 
-_RESOURCE = Resource("channel", _CHANNELS, _CHANNELS.c.channel_id, Channel)
+_RESOURCE = Resource("channel", Channel, view="channels", key="channel_id")
 
 
 class NewlyMadeChannel(Channel):
-    """A channel as the answer to its creation shows it."""
+    """A created channel, with the secret that Pulse generated."""
 
     model_config = shown(**_SHOWN, secret="whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")  # noqa: S106  # an example
     once = ("secret",)
     secret: str | None = None
-    """Signs the requests; shown this once, and only when Pulse has made it."""
-
-
-class ChannelPage(BaseModel):
-    """A page of channels."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Channel]
-    next_cursor: str | None
+    """Key of the requests' signatures. Present only if Pulse generated it, and only in this answer."""
 
 
 class ChannelQuery(PageQuery):
-    """Which channels."""
+    """Filters of the list of channels."""
 
     kind: Kind | None = None
     """Only channels of this kind."""
     enabled: QueryFlag | None = None
-    """Only channels that are, or are not, in use."""
+    """Only enabled, or only disabled, channels."""
 
 
-@router.get("", response_model=ChannelPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery, Query()]) -> dict[str, Any]:
-    """List the channels in the order of their making."""
-    return await api.page(caller, where_equal(_CHANNELS, query, "kind", "enabled"), order=_ORDER, page=query)
+    """List channels in the order of their creation."""
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post(
@@ -210,49 +164,48 @@ async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery,
     responses=problems(409, 413),
     openapi_extra=allow(ADMINS),
 )
-async def create_channel(change: Creating, body: NewChannel, response: Response) -> Any:
-    """Add a channel; a route or an escalation policy leads alerts to it.
+async def create_channel(change: Creating, body: NewChannel) -> Any:
+    """Create a channel. Routes and escalation policies send alerts to it.
 
-    The secret of a webhook may be left out: Pulse then makes one, and the answer shows it this once.
+    If the secret of a webhook is omitted, Pulse generates one and shows it only in this answer.
     """
-    check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
-    made = body.model_dump(exclude_none=True, exclude_unset=True)
+    _check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
+    made = body.model_dump(exclude_unset=True) | {"config": body.config.revealed()}
     once = {}
-    if body.kind == "webhook" and not body.config.secret:
+    if "secret" in type(body.config).model_fields and body.config.secret is None:
         made["config"]["secret"] = once["secret"] = new_secret()
-        response.headers["Cache-Control"] = "no-store"
     body_made = seal_new(change.api.settings.secrets_key_file, change.caller.tenant_id, made)
-    channel = await change.create("select delivery.create_channel($1)", body_made, once=once)
-    response.headers["Location"] = f"/api/v1/channels/{channel['channel_id']}"
-    return channel
+    return await change.create(_RESOURCE, "select delivery.create_channel($1)", body_made, once=once)
 
 
 @router.get("/{channel_id}", response_model=Channel, responses=problems(404), openapi_extra=allow(READERS))
 async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str, Any]:
-    """Show one channel."""
+    """Return a channel."""
     return await api.find(caller, _RESOURCE, channel_id)
 
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
 async def update_channel(change: Changing, channel_id: PathId, body: SentChanges) -> Any:
-    """Change a channel; send the members of config that are to change. A new config or enabling ends a pause.
+    """Change a channel. Send only the members of `config` that change.
 
-    A new `config.url` needs the channel's `secret` or `routing_key` in the same request and keeps nothing of the old
-    config.
+    A new `config.url` replaces the whole config and needs the channel's `secret` or `routing_key` in the same request.
+    A new config, and enabling the channel, end a pause.
     """
     patch = changes(body)
-    check_destination(patch.get("config", {}).get("url"), allow_private=change.api.settings.allow_private_destinations)
+    if body.config is not None:
+        _check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
+        patch["config"] = body.config.revealed()
     sealed = seal_changes(change.api.settings.secrets_key_file, change.caller.tenant_id, channel_id, patch)
     return await change.apply(_RESOURCE, channel_id, "select delivery.update_channel($1, $2)", sealed)
 
 
 @router.post("/{channel_id}/resume", response_model=Channel, responses=problems(404, 409), openapi_extra=allow(ADMINS))
 async def resume_channel(change: Acting, channel_id: PathId) -> Any:
-    """End a pause that the receiver asked for: notifications that wait are sent at once."""
+    """End a pause that the receiver asked for. Waiting notifications are sent at once."""
     return await change.apply(_RESOURCE, channel_id, "select delivery.resume_channel($1)")
 
 
 @router.delete("/{channel_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
 async def delete_channel(change: Changing, channel_id: PathId) -> None:
-    """Remove a channel. While routes or escalation policies lead to it, it stays."""
+    """Delete a channel. A channel that routes or escalation policies use cannot be deleted."""
     await change.apply(_RESOURCE, channel_id, "select delivery.delete_channel($1)")

@@ -7,39 +7,22 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, Text, select, table
+from sqlalchemy import select
 
 from services.shared.db import Connection
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.http.problems import NotFound
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import PathId, QueryId, TraceId, shown
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
-from services.ui_iot.resources.resource import Resource, fetch
+from services.ui_iot.resources.paging import PageQuery
+from services.ui_iot.resources.resource import Resource
+from services.ui_iot.resources.views import api_view, fetch
 
 router = APIRouter(prefix="/api/v1/deliveries", tags=["deliveries"], route_class=GuardedRoute)
 
-_DELIVERIES = table(
-    "deliveries",
-    *(Column(name, BigInteger) for name in ("job_id", "event_id", "alert_id", "channel_id")),
-    *(Column(name, Text) for name in ("channel_name", "kind", "state", "dead_reason", "last_error", "trace_id")),
-    *(Column(name) for name in ("paused_until", "paused_because", "route_id")),
-    *(Column(name) for name in ("run_at", "attempts", "max_attempts", "idempotency_key", "created_at", "finished_at")),
-    schema="api",
-)
-_ATTEMPTS = table(
-    "delivery_attempts",
-    Column("job_id", BigInteger),
-    Column("attempt_id", BigInteger),
-    *(Column(name) for name in ("attempt", "outcome", "status_code", "error", "started_at", "finished_at")),
-    Column("duration_ms"),
-    schema="api",
-)
-_ORDER = Order("deliveries", ((_DELIVERIES.c.job_id, ID),), descending=True)
 _SHOWN: dict[str, Any] = {
     "job_id": 9,
     "event_id": 77,
@@ -82,30 +65,30 @@ class Delivery(Versioned):
     alert_id: int
     channel_id: int
     channel_name: str | None
-    """Null when the channel is gone."""
+    """Null if the channel was deleted."""
     kind: str
     state: str
     run_at: datetime
-    """Not tried before then."""
+    """Earliest time of the next attempt."""
     paused_until: datetime | None
-    """The channel's pause that it waits for; null when it waits for none."""
+    """End of the channel's pause, if the notification waits for it; otherwise null."""
     paused_because: str | None
     attempts: int
     max_attempts: int
     idempotency_key: UUID
-    """Sent with every attempt, so that the receiver can drop a repeat."""
+    """Sent with every attempt, so that the receiver can ignore a repeat."""
     created_at: datetime
     finished_at: datetime | None
     dead_reason: str | None
-    """Why it was given up: refused, exhausted, limited, gone, channel_disabled, channel_deleted or superseded."""
+    """The reason for giving up: refused, exhausted, limited, gone, channel_disabled, channel_deleted or superseded."""
     last_error: str | None
     route_id: int | None
-    """The route that led to the channel; null for the end of an alert and for an escalation."""
+    """The route that selected the channel; null for the end of an alert and for an escalation."""
     trace_id: str | None
 
 
 class Attempt(BaseModel):
-    """One try to deliver; the outcome unknown means that a worker vanished with it."""
+    """An attempt to deliver. Its outcome is `unknown` if the worker died during it."""
 
     model_config = shown(**_ATTEMPT_SHOWN)
     attempt: int
@@ -118,25 +101,18 @@ class Attempt(BaseModel):
 
 
 class DeliveryWithAttempts(Delivery):
-    """A notification and every try to deliver it."""
+    """A notification with all its attempts."""
 
     model_config = shown(**_SHOWN, tries=[_ATTEMPT_SHOWN])
     tries: list[Attempt]
 
 
-_RESOURCE = Resource("delivery", _DELIVERIES, _DELIVERIES.c.job_id, Delivery)
-
-
-class DeliveryPage(BaseModel):
-    """A page of deliveries."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Delivery]
-    next_cursor: str | None
+_ATTEMPTS = api_view("delivery_attempts", Attempt, "job_id", "attempt_id")
+_RESOURCE = Resource("delivery", Delivery, view="deliveries", key="job_id", newest_first=True)
 
 
 class DeliveryQuery(PageQuery):
-    """Which deliveries."""
+    """Filters of the list of deliveries."""
 
     state: Literal["pending", "leased", "delivered", "dead"] | None = None
     """Only deliveries in this state."""
@@ -145,19 +121,18 @@ class DeliveryQuery(PageQuery):
     alert_id: QueryId | None = None
     """Only deliveries about this alert."""
     trace_id: TraceId | None = None
-    """Only deliveries that the request with this trace id caused."""
+    """Only deliveries caused by the request with this trace id."""
 
 
-@router.get("", response_model=DeliveryPage, responses=problems(), openapi_extra=allow(READERS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQuery, Query()]) -> dict[str, Any]:
-    """List the notifications, newest first."""
-    statement = where_equal(_DELIVERIES, query, "state", "channel_id", "alert_id", "trace_id")
-    return await api.page(caller, statement, order=_ORDER, page=query)
+    """List notifications, newest first."""
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
 async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
-    """Show one notification and every try to deliver it."""
+    """Return a notification with all its attempts."""
     return await api.read(caller, partial(_show, job_id))
 
 
@@ -168,13 +143,14 @@ async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, An
     openapi_extra=allow(ADMINS),
 )
 async def redrive_delivery(change: Acting, job_id: PathId) -> dict[str, Any]:
-    """Put a dead notification back in the queue with all its attempts, a beginning together with its dead end."""
+    """Queue a dead notification again, with its full number of attempts.
+
+    If the opening of an alert is queued again, the dead notification of its end is queued as well.
+    """
     return await change.apply(_RESOURCE, job_id, "select delivery.redrive($1)", show=partial(_show, job_id))
 
 
 async def _show(job_id: int, connection: Connection) -> dict[str, Any]:
-    jobs = await fetch(connection, _RESOURCE.select(job_id))
-    if not jobs:
-        raise NotFound(f"There is no delivery {job_id}.")
+    job = await _RESOURCE.get(connection, job_id)
     tries = select(_ATTEMPTS).where(_ATTEMPTS.c.job_id == job_id).order_by(_ATTEMPTS.c.attempt_id)
-    return {**jobs[0], "tries": await fetch(connection, tries)}
+    return {**job, "tries": await fetch(connection, tries)}

@@ -1,4 +1,4 @@
-"""Readings in: POST /ingest/v1/readings."""
+"""Readings of devices: POST /ingest/v1/readings."""
 
 import logging
 from collections import Counter
@@ -17,15 +17,16 @@ from services.ui_iot.auth.guard import REPORTERS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
-from services.ui_iot.http.problems import LIMIT_REACHED, TooLarge, Unprocessable, Unreadable
-from services.ui_iot.ingest.readings import SERIES_LIMIT, Batch, Limits
+from services.ui_iot.http.problem_handlers import LIMIT_REACHED
+from services.ui_iot.http.problems import UNREADABLE, BadRequest, TooLarge, Unprocessable
+from services.ui_iot.ingest.readings import SERIES_LIMIT, ReadingBatch, ReadingLimits
 from services.ui_iot.ingest.readings_body import check_items, decode_body
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.fields import shown
 
 log = logging.getLogger(__name__)
 
-# As many refused readings stand in the audit event; the counts by reason are complete.
+# Refused readings that the audit event lists. Its counts by reason are complete.
 AUDITED_REFUSALS = 20
 _OUTCOMES = ("accepted", "duplicates", "overwritten")
 
@@ -36,13 +37,13 @@ class RefusedReading(BaseModel):
     """A reading that was not stored."""
 
     index: int
-    """Its place in the request, from 0."""
+    """Position in the request, from 0."""
     reason: str
     detail: str
 
 
 class ReadingsResult(BaseModel):
-    """What became of the readings of a request."""
+    """The outcome of each reading of a request."""
 
     model_config = shown(
         accepted=1,
@@ -52,11 +53,11 @@ class ReadingsResult(BaseModel):
         trace_id="0af7651916cd43dd8448eb211c80319c",
     )
     accepted: int
-    """Readings for an instant that had no value."""
+    """Readings stored for an instant that had no value."""
     duplicates: int
-    """Readings that repeat the stored value of their device, metric and instant."""
+    """Readings that repeat the stored value of their device, metric and instant. They have no effect."""
     overwritten: int
-    """Readings that replace another value of their device, metric and instant. Every value is evaluated."""
+    """Readings that replaced another value of their device, metric and instant. Every value is evaluated."""
     refused: list[RefusedReading]
     trace_id: str
 
@@ -70,7 +71,7 @@ _READING = {
         "metric": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"},
         "value": {"type": "number"},
         "timestamp": {
-            "description": "RFC 3339 text or seconds since 1970, to a microsecond; default: the time of the request.",
+            "description": "RFC 3339 text, or seconds since 1970, to the microsecond. Default: time of the request.",
             "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}],
         },
     },
@@ -113,21 +114,24 @@ _REQUEST_BODY = {
 async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     """Send readings: an object with `readings`, a bare array, or one reading.
 
-    Each reading is stored or refused by itself: accepted, duplicates, overwritten and refused add up to what was sent.
-    Readings count in their order in the request. An instant is a microsecond: further digits of a text are cut off, a
-    number is rounded. A value sent again for its instant is a duplicate. Another value for it is evaluated after the
-    first one, and the last one is stored. So a repeat needs its timestamps, and an Idempotency-Key changes nothing.
-    A device's token reports that device only, unless the device is a gateway.
+    Each reading is stored or refused individually, and the four counts add up to the number of readings sent. Readings
+    are evaluated in their order in the request.
+
+    An instant is a microsecond: further digits of a text are cut off, and a number is rounded. The same value for the
+    same instant is a duplicate. Another value for the same instant is evaluated after the first one and replaces it. So
+    a repeated request needs the same timestamps; an `Idempotency-Key` has no effect.
+
+    The token of a device sends readings of this device only, unless the device is a gateway.
     """
     try:
         items = await decode_body(await request.body(), api.turns, most_readings=api.settings.ingest_max_readings)
     except ValueError:
-        raise Unreadable from None
+        raise BadRequest(UNREADABLE) from None
     if items is None:
         raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
     most = api.settings.ingest_max_readings
     if len(items) > most:
-        raise TooLarge(f"A request may carry {most} readings (PULSE_INGEST_MAX_READINGS).")
+        raise TooLarge(f"A request may have at most {most} readings (PULSE_INGEST_MAX_READINGS).")
     batch = await check_items(items, _limits(api, caller), api.turns)
     stored = await _store(api, caller, batch)
     counts = {**stored, "refused": len(batch.refused)}
@@ -138,8 +142,8 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     return Response(orjson.dumps(body), 202, media_type="application/json")
 
 
-def _limits(api: Backend, caller: Principal) -> Limits:
-    return Limits(
+def _limits(api: Backend, caller: Principal) -> ReadingLimits:
+    return ReadingLimits(
         now=datetime.now(UTC),
         max_age_seconds=api.settings.ingest_max_age_seconds,
         max_future_seconds=api.settings.ingest_max_future_seconds,
@@ -147,8 +151,8 @@ def _limits(api: Backend, caller: Principal) -> Limits:
     )
 
 
-async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int]:
-    """Store the good readings and return how many were accepted, duplicates and overwritten."""
+async def _store(api: Backend, caller: Principal, batch: ReadingBatch) -> dict[str, int]:
+    """Store the accepted readings and return the number of each outcome."""
     if not batch.device_ids:
         return dict.fromkeys(_OUTCOMES, 0)
     try:
@@ -156,7 +160,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     except asyncpg.PostgresError as error:
         if error.sqlstate != LIMIT_REACHED:
             raise
-        # Known series go on. To find them first would cost every request, so only one that passed the limit pays.
+        # Readings of known series are still stored. Finding them first would cost every request, so only this one pays.
         row = await _record(api, caller, batch, skip_new_series=True)
     batch.refuse_stored(row["refused"])
     above = sum(entry["reason"] == SERIES_LIMIT for entry in row["refused"])
@@ -165,7 +169,7 @@ async def _store(api: Backend, caller: Principal, batch: Batch) -> dict[str, int
     return {outcome: row[outcome] for outcome in _OUTCOMES}
 
 
-async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_series: bool = False) -> Any:
+async def _record(api: Backend, caller: Principal, batch: ReadingBatch, *, skip_new_series: bool = False) -> Any:
     return await api.change(
         caller,
         lambda connection: connection.fetchrow(
@@ -181,7 +185,7 @@ async def _record(api: Backend, caller: Principal, batch: Batch, *, skip_new_ser
     )
 
 
-def _audit_refused(api: Backend, caller: Principal, batch: Batch) -> None:
+def _audit_refused(api: Backend, caller: Principal, batch: ReadingBatch) -> None:
     first: list[dict[str, Any]] = [
         {"index": entry["index"], "reason": entry["reason"]} for entry in batch.refused[:AUDITED_REFUSALS]
     ]

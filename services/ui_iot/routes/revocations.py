@@ -1,11 +1,10 @@
-"""User tokens that are refused before they expire: /api/v1/revocations."""
+"""Revocations of user tokens: /api/v1/revocations."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
-from sqlalchemy import BigInteger, Column, Text, table
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.auth.principal import token_mark
@@ -16,25 +15,11 @@ from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Changing, Creating
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Moment, Name, PathId, changes, example, shown, unset
-from services.ui_iot.resources.paging import ID, Order, PageQuery, where_equal
+from services.ui_iot.resources.paging import PageQuery
 from services.ui_iot.resources.resource import Resource
 
 router = APIRouter(prefix="/api/v1/revocations", tags=["revocations"], route_class=GuardedRoute)
 
-_REVOCATIONS = table(
-    "revocations",
-    Column("revocation_id", BigInteger),
-    Column("subject", Text),
-    Column("session", Text),
-    Column("token_id", Text),
-    Column("issued_before"),
-    Column("reason", Text),
-    Column("created_at"),
-    Column("created_by", Text),
-    Column("expires_at"),
-    schema="api",
-)
-_ORDER = Order("revocations", ((_REVOCATIONS.c.revocation_id, ID),))
 _EXAMPLE: dict[str, Any] = {
     "subject": "mallory",
     "issued_before": "2026-01-05T12:00:00Z",
@@ -58,10 +43,11 @@ _MOST_ID_CHARACTERS = 65_536
 # A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must be printable: no token with another subject is accepted")
+        raise ValueError("must be printable, as the subject of every accepted token is")
     return text
 
 
+# Postgres stores no NUL in a text.
 _NO_NUL = r"^[^\x00]*$"
 ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
 IdText = Annotated[
@@ -70,21 +56,22 @@ IdText = Annotated[
 
 
 class NewRevocation(BaseModel):
-    """Tokens to be refused: those that meet every condition named here, one at least."""
+    """Conditions of the tokens to refuse. At least one is needed, and a token must meet all that are set."""
 
     model_config = example(**_EXAMPLE)
     subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
-    """Tokens with this claim sub, which is printable in every token that is accepted."""
+    """Value of the claim `sub`, which is printable in every accepted token."""
     session: IdText | None = None
-    """Tokens with this claim sid or session_state, a number in decimal. Longer than 255 characters: kept as a hash."""
+    """Value of the claim `sid` or `session_state`, a number in decimal. A longer one than 255 characters is hashed."""
     token_id: IdText | None = None
-    """The token with this claim jti, a number in decimal. Longer than 255 characters: kept as a hash."""
+    """Value of the claim `jti`, a number in decimal. A longer one than 255 characters is hashed."""
     issued_before: Moment | None = None
-    """Tokens with a claim iat before this time; alone: all tokens of the tenant that were issued before it."""
+    """Upper bound of the claim `iat`. Alone, it revokes all tokens of the tenant that were issued before."""
     reason: Name
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=3660)] = unset()
-    """How long the tokens are refused. Default with token_id or issued_before: until no such token can be valid.
-    Otherwise 30 days, because the provider may issue further tokens of the subject or session."""
+    """Days until the revocation ends. By default, a revocation with `token_id` or `issued_before` ends when no such
+    token can be valid. Any other ends after 30 days, because the provider may issue further tokens of the subject or
+    session."""
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -94,7 +81,7 @@ class NewRevocation(BaseModel):
 
 
 class Revocation(Versioned):
-    """User tokens that are refused."""
+    """A revocation of user tokens."""
 
     model_config = shown(**_SHOWN)
     version = ("revocation_id",)
@@ -106,40 +93,32 @@ class Revocation(Versioned):
     reason: str
     created_at: datetime
     created_by: str | None
-    """Id of the actor that revoked them."""
+    """Id of the actor who revoked the tokens."""
     expires_at: datetime
-    """When the revocation ends and is removed."""
+    """Time at which the revocation ends and is removed."""
 
 
-_RESOURCE = Resource("revocation", _REVOCATIONS, _REVOCATIONS.c.revocation_id, Revocation)
-
-
-class RevocationPage(BaseModel):
-    """A page of revocations."""
-
-    model_config = shown(items=[_SHOWN], next_cursor=None)
-    items: list[Revocation]
-    next_cursor: str | None
+_RESOURCE = Resource("revocation", Revocation, view="revocations", key="revocation_id")
 
 
 class RevocationQuery(PageQuery):
-    """Which revocations."""
+    """Filters of the list of revocations."""
 
     subject: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
-    """Only those of this subject."""
+    """Only revocations of this subject."""
 
 
-@router.get("", response_model=RevocationPage, responses=problems(), openapi_extra=allow(ADMINS))
+@router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(ADMINS))
 async def list_revocations(api: Api, caller: Caller, query: Annotated[RevocationQuery, Query()]) -> dict[str, Any]:
-    """List the revocations that are in force, by revocation_id."""
-    return await api.page(caller, where_equal(_REVOCATIONS, query, "subject"), order=_ORDER, page=query)
+    """List revocations in force by `revocation_id`."""
+    return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Revocation, responses=problems(409, 413), openapi_extra=allow(ADMINS))
-async def revoke_tokens(change: Creating, body: NewRevocation, response: Response) -> dict[str, Any]:
-    """Refuse user tokens before they expire, on every process of the API within 5 seconds.
+async def revoke_tokens(change: Creating, body: NewRevocation) -> dict[str, Any]:
+    """Revoke user tokens. Every process of the API refuses them within 5 seconds.
 
-    Neither devices nor API keys are affected: they have tokens of their own.
+    Tokens of devices and API keys are not affected.
     """
     seconds = lasting_seconds(
         days=body.expires_in_days,
@@ -147,20 +126,19 @@ async def revoke_tokens(change: Creating, body: NewRevocation, response: Respons
         max_token_seconds=change.api.settings.max_token_seconds,
     )
     made = {**changes(body), "expires_in_seconds": seconds}
-    created = await change.create("select ingest.create_revocation($1)", made)
+    created = await change.create(_RESOURCE, "select ingest.create_revocation($1)", made)
     await change.api.authenticator.revocations.renew()
-    response.headers["Location"] = f"/api/v1/revocations/{created['revocation_id']}"
     return created
 
 
 @router.get("/{revocation_id}", response_model=Revocation, responses=problems(404), openapi_extra=allow(ADMINS))
 async def get_revocation(api: Api, caller: Caller, revocation_id: PathId) -> dict[str, Any]:
-    """Show one revocation."""
+    """Return a revocation."""
     return await api.find(caller, _RESOURCE, revocation_id)
 
 
 @router.delete("/{revocation_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def lift_revocation(change: Changing, revocation_id: PathId) -> None:
-    """Lift a revocation: the tokens that it named are accepted again until they expire."""
+    """Delete a revocation. Its tokens are accepted again until they expire."""
     await change.apply(_RESOURCE, revocation_id, "select ingest.delete_revocation($1)")
     await change.api.authenticator.revocations.renew()

@@ -1,4 +1,4 @@
-"""The story of one trace id: /api/v1/traces/{trace_id}."""
+"""Everything that one request caused: /api/v1/traces/{trace_id}."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,12 +18,12 @@ from services.ui_iot.resources.fields import shown
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], route_class=GuardedRoute)
 
-# One request of 10,000 readings can open an alert on each device; a person reads the beginning.
+# One request of 10,000 readings can open an alert on each device. A person reads only the beginning.
 MOST_STEPS = 1000
-# A client that never changes its trace id makes a trace without end, which must not hold the connections that others
-# wait for. So many rows of each kind are read.
+# Rows of each kind that are read. A client that never changes its trace id makes an endless trace, which must not hold
+# connections that other requests wait for.
 MOST_ROWS = 2000
-# No 503: it would tell of a fault that is none of ours.
+# The answer is 422, because a 503 would report a fault of the server.
 MOST_SECONDS = 2.0
 
 _STEP_SHOWN: dict[str, Any] = {
@@ -41,12 +41,12 @@ _STEP_SHOWN: dict[str, Any] = {
 
 
 class TraceStep(BaseModel):
-    """One row that the trace left behind."""
+    """One row with the trace id."""
 
     model_config = shown(**_STEP_SHOWN)
     span_id: str
     parent_span_id: str | None
-    """The step that caused it; null for one that nothing here caused."""
+    """The step that caused this one, or null."""
     kind: str
     """request, reading, evaluation, alert, event, suppression, job, attempt or audit."""
     at: datetime
@@ -59,12 +59,12 @@ class TraceStep(BaseModel):
 
 
 class Trace(BaseModel):
-    """What one request caused, a tree in order of time."""
+    """The effects of one request, as a tree in order of time."""
 
     model_config = shown(trace_id="0af7651916cd43dd8448eb211c80319c", truncated=False, steps=[_STEP_SHOWN])
     trace_id: str
     truncated: bool
-    """Whether there is more than is shown. Of a very large trace only some rows of each kind are read."""
+    """True if the trace has more steps. Only some rows of each kind are read of a very large trace."""
     steps: list[TraceStep]
 
 
@@ -74,7 +74,7 @@ async def get_trace(
     caller: Caller,
     trace_id: Annotated[str, Path(max_length=36, description="32 hexadecimal digits, or a UUID.")],
 ) -> dict[str, Any]:
-    """Show what one request caused: readings, evaluations, alerts, notifications, attempts and audit events."""
+    """Return the effects of a request: readings, evaluations, alerts, notifications, attempts and audit events."""
     canonical = parse_trace_id(trace_id)
     if canonical is None:
         raise NotFound("There is no such trace.")
@@ -92,18 +92,18 @@ async def _read_steps(connection: Connection, trace_id: str) -> Sequence[Any]:
     try:
         steps: Sequence[Any] = await connection.fetch(query, trace_id, MOST_ROWS, MOST_STEPS + 1, timeout=MOST_SECONDS)
     except TimeoutError:
-        raise Unprocessable("The trace has too many rows to be told in time.") from None
+        raise Unprocessable("The trace has too many rows to be read in time.") from None
     return steps
 
 
 def _visible(step: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """The step; of a row of the audit trail only what happened, for those who may not read the trail."""
+    """Return the step. Readers that may not read the audit trail see only the event type of its rows."""
     if whole or step["kind"] not in ("request", "audit"):
         return step
     return {**step, "details": {"event_type": step["details"]["event_type"]}}
 
 
 def close_tree(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The steps, those as roots whose parent is not among them: where a trace is cut, clocks may put a child first."""
+    """Return the steps, as roots if their parent is missing: a wrong clock may sort a child before the cut."""
     shown = {step["span_id"] for step in steps}
     return [step if step["parent_span_id"] in shown else {**step, "parent_span_id": None} for step in steps]

@@ -1,4 +1,4 @@
--- Each search is planned anew with the moment it looks at: a plan for any moment would expect a third of all refusals.
+-- Each search is planned anew for its own window. A generic plan would expect a third of all refusals.
 create function audit._brute_force(p_at timestamptz)
 returns table (
   kind text, subject text, first_at timestamptz, last_at timestamptz, failures bigint, accounts bigint, addresses bigint
@@ -23,4 +23,4 @@ end
 $$;
 
 comment on function audit._brute_force(timestamptz) is
-  'Accounts with many failed tries in the window that ends at a moment.';
+  'Find accounts with many failed tries in the window that ends at a moment.';

@@ -12,7 +12,7 @@ begin
     from audit.attack_thresholds t
     where t.kind = f.kind
       and f.closed_at is null
-      -- What was found late stays open as long as if it had been found in time, for somebody to see it.
+      -- A finding that came late stays open as long as one that came in time, so that a person sees it.
       and greatest(f.last_at, f.detected_at) <= p_at - t.quiet_after
     returning f.kind, f.subject
   loop
@@ -29,4 +29,4 @@ end
 $$;
 
 comment on function audit._close_attacks(timestamptz) is
-  'Closes the findings that have been quiet for quiet_after of their kind, and their alerts; gives how many.';
+  'Close the findings, and their alerts, that were quiet for the quiet_after of their kind. Return their number.';

@@ -1,4 +1,4 @@
--- An attack is there before its statistics are: a nested loop that was planned for a few pairs would take minutes.
+-- Statistics lag behind an attack. A nested loop that was planned for a few pairs would take minutes.
 create function audit._credential_stuffing(p_at timestamptz)
 returns table (
   kind text, subject text, first_at timestamptz, last_at timestamptz, failures bigint, accounts bigint, addresses bigint
@@ -24,4 +24,4 @@ end
 $$;
 
 comment on function audit._credential_stuffing(timestamptz) is
-  'Addresses that tried many accounts in the window that ends at a moment.';
+  'Find addresses that tried many accounts in the window that ends at a moment.';

@@ -1,6 +1,6 @@
--- What is looked at is the window that ends now, and one window for each past minute whose refusals came in since the last
--- pass: from a writer's disk after the database was away, or while no detector ran. So an attack is judged by when it
--- happened, whenever that becomes known (up to a week later), and a thousand old refusals that arrive at once are no attack.
+-- Searches the window that ends now, and one window for each past minute whose refusals arrived since the last pass:
+-- from a writer's disk after the database was away, or while no detector ran. So an attack is judged by its own time, up
+-- to a week later, and a thousand old refusals that arrive at once are no attack.
 create function audit._detect_attacks(p_at timestamptz)
 returns table (finding_id bigint, kind text, subject text, failures bigint)
 language plpgsql volatile
@@ -21,7 +21,7 @@ begin
   -- A row is stamped before its transaction commits, and becomes visible later: hence the minute.
   select greatest(d.checked_at, p_at - interval '1 day') - interval '1 minute' into strict v_since
   from audit.attack_detector d;
-  -- Now comes first, then the fullest minutes: what a long absence left must not keep the pass from its end.
+  -- Now comes first, then the fullest minutes, so that a long backlog does not keep the pass from its end.
   for v_moment in
     (select p_at)
     union all
@@ -64,5 +64,5 @@ end
 $$;
 
 comment on function audit._detect_attacks(timestamptz) is
-  'One search for attacks as of a moment; gives the new findings. Nothing while another copy searches; raises 55P03 when '
-  'that takes longer than a search may take.';
+  'Search once for attacks as of a moment and return the new findings. Does nothing while another copy searches. Raises '
+  '55P03 if that copy takes longer than a search may take.';

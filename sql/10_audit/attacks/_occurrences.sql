@@ -1,4 +1,4 @@
--- A flood of refusals gives way to one row a window, which tells how many it stands for.
+-- In a flood, one row a window stands for many refusals and holds their number.
 create function audit._occurrences(p_details jsonb) returns bigint
 language sql immutable parallel safe
 return case
@@ -7,4 +7,5 @@ return case
   else 1
 end;
 
-comment on function audit._occurrences(jsonb) is 'How many events the row with these details stands for; 1 unless it is aggregated.';
+comment on function audit._occurrences(jsonb) is
+  'Return the number of events that the row with these details stands for: 1 unless it is aggregated.';

@@ -1,4 +1,4 @@
--- An attack is there before its statistics are: a nested loop that was planned for a few pairs would take minutes.
+-- Statistics lag behind an attack. A nested loop that was planned for a few pairs would take minutes.
 create function audit._password_spraying(p_at timestamptz)
 returns table (
   kind text, subject text, first_at timestamptz, last_at timestamptz, failures bigint, accounts bigint, addresses bigint
@@ -28,4 +28,4 @@ end
 $$;
 
 comment on function audit._password_spraying(timestamptz) is
-  'Many accounts with a few failed tries each in the window that ends at a moment, from whatever addresses.';
+  'Find many accounts with a few failed tries each, from any addresses, in the window that ends at a moment.';

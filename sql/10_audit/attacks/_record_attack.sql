@@ -12,13 +12,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- An attack on thousands of accounts must not become thousands of pages; the findings are there all the same.
+  -- An attack on thousands of accounts must not page a person thousands of times. All findings are recorded.
   v_most_alerts constant integer := 20;
   v_finding_id bigint;
   v_alert_id bigint;
   v_message text;
 begin
-  -- Late rows can show an attack again that is over: it stays the one it was.
+  -- Late rows can show an attack that is over. It keeps its finding.
   select f.finding_id into v_finding_id
   from audit.attack_findings f
   where f.kind = p_kind and f.subject = p_subject
@@ -76,5 +76,5 @@ end
 $$;
 
 comment on function audit._record_attack is
-  'Keeps up the finding that an attack belongs to, or makes a new one with its event and its alert; gives the number of a '
-  'new one, else null.';
+  'Update the finding that an attack belongs to, or insert one with its event and its alert. Return the number of a new '
+  'finding, else null.';

@@ -1,8 +1,8 @@
--- Whoever works on while others guess at the account is let in from an address of their own, before and after: that tells
--- nothing, even if a client of theirs failed once or twice meanwhile. What counts is an admission from an address that
--- failed often enough alone, or from one that the account did not come from before.
+-- While others guess at an account, its user is let in from the user's own address before and after. That is no finding,
+-- even if the user's client failed once or twice meanwhile. An admission counts if its address alone failed often
+-- enough, or if the account was not let in from there before.
 --
--- An attack is there before its statistics are: a nested loop that was planned for a few pairs would take minutes.
+-- Statistics lag behind an attack. A nested loop that was planned for a few pairs would take minutes.
 create function audit._success_after_failures(p_at timestamptz)
 returns table (
   kind text, subject text, first_at timestamptz, last_at timestamptz, failures bigint, accounts bigint, addresses bigint
@@ -34,7 +34,7 @@ begin
       group by f.account
       having sum(f.tries) >= v_threshold.min_failures
     ), admission as materialized (
-      -- Its end is open by a window: an admission that was recorded late is found with the failures before it.
+      -- Reaches one window past the moment, so that an admission that was recorded late is found with its failures.
       select a.*, min(a.admitted_at) over (partition by a.account, a.network) as since
       from audit._admissions(
         (select array_agg(s.account) from suspect s),
@@ -52,4 +52,4 @@ end
 $$;
 
 comment on function audit._success_after_failures(timestamptz) is
-  'Accounts that were let in after many failed tries in the window that ends at a moment.';
+  'Find accounts that were let in after many failed tries in the window that ends at a moment.';

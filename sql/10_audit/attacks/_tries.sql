@@ -1,12 +1,13 @@
--- What is no try, and why it must not look like one: expired and invalid_claims carry a signature of the issuer, so that
--- nobody guessed (a fleet of browsers coming back from lunch); missing_token names no account (health checks, crawlers);
--- auth_unavailable was never checked; a device's token names no account either (a broken gateway). A rate_limited request
--- was checked as every other: its cause decides. Without a cause it was not checked, and is no try.
+-- These refusals are no tries to guess: expired and invalid_claims carry the issuer's signature (for example browsers
+-- that come back from lunch), missing_token names no account (health checks, crawlers), auth_unavailable was never
+-- checked, and a device's token names no account (a broken gateway). A rate_limited request that was checked counts by
+-- its cause. Without a cause it was not checked.
 --
--- The window is one of timestamp, when it happened: rows that arrive late, all at once, are as far apart as they were.
--- The index is that of recorded_at, whose rows are few; a row is recorded after it happened, but for clocks that differ.
+-- The window is one of timestamp, so rows that arrive late and all at once are as far apart as they were. The index is
+-- the one of recorded_at, which selects few rows. A row is recorded after its event, except for differences between
+-- clocks.
 --
--- Without security definer or SET, so that it is inlined and its bounds are known to the planner.
+-- Without security definer or SET, so that it can be inlined and the planner knows its bounds.
 create function audit._tries(p_after timestamptz, p_until timestamptz)
 returns table (tried_at timestamptz, account text, network text, tries bigint)
 language sql stable
@@ -23,4 +24,4 @@ as $$
 $$;
 
 comment on function audit._tries(timestamptz, timestamptz) is
-  'Failed tries to be let in as an account, after one moment and up to another.';
+  'Return failed tries to be let in as an account, after p_after and up to p_until.';

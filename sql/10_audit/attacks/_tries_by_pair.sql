@@ -1,5 +1,6 @@
--- A pair that was let in before it failed is a client that lost its footing, not a guess: an office behind one address
--- whose sessions break when the issuer changes its key. Nobody can make a foreign account such a pair without its token.
+-- A pair of account and address that was let in before its first failure is a client with a fault, not an attacker: for
+-- example an office behind one address whose sessions break when the issuer changes its key. An attacker cannot make a
+-- foreign account such a pair without its token.
 create function audit._tries_by_pair(p_after timestamptz, p_until timestamptz, p_min_accounts integer)
 returns table (account text, network text, first_at timestamptz, last_at timestamptz, tries bigint)
 language sql stable
@@ -9,7 +10,7 @@ as $$
     from audit._tries(p_after, p_until) f
     group by f.account, f.network
   ), enough as materialized (
-    -- While there are too few accounts for any finding, nobody is looked up.
+    -- With too few accounts for any finding, no admissions are read.
     select array_agg(distinct p.account) as accounts from pair p having count(distinct p.account) >= p_min_accounts
   ), known as materialized (
     select a.account, a.network, min(a.admitted_at) as first_at
@@ -24,5 +25,5 @@ as $$
 $$;
 
 comment on function audit._tries_by_pair(timestamptz, timestamptz, integer) is
-  'Accounts and the addresses that tried them without having been let in as them before, from an hour before the first '
-  'moment on; none while fewer than p_min_accounts were tried.';
+  'Return accounts with the addresses that tried them and were not let in as them before, looking back one hour before '
+  'p_after. Returns no row if fewer than p_min_accounts were tried.';

@@ -1,6 +1,6 @@
--- The one place where the thresholds stand. Spraying and stuffing start from what elastic's public detection rules take
--- (20 users with at most 3 tries in 15 minutes; 10 users with at least 3 tries in an hour). The other two lie above what
--- people and broken clients of an office do in the recorded benign day of tests/support/benign_day.py.
+-- Spraying and stuffing start from the thresholds of elastic's public detection rules (20 users with at most 3 tries in
+-- 15 minutes; 10 users with at least 3 tries in an hour). The other two lie above what people and broken clients do in
+-- the recorded benign day of the tests.
 create view audit.attack_thresholds as
 select t.kind, t.time_window, t.min_failures, t.min_accounts, t.min_tries, t.max_tries, t.quiet_after
 from (
@@ -12,8 +12,8 @@ from (
 ) as t (kind, time_window, min_failures, min_accounts, min_tries, max_tries, quiet_after);
 
 comment on view audit.attack_thresholds is
-  'What counts as an attack: within time_window at least min_failures failed tries on at least min_accounts accounts, '
-  'counting accounts with min_tries to max_tries tries each. brute_force: one account. credential_stuffing: from one address '
-  '(of IPv6 a /64). password_spraying: from any addresses. success_after_failures: one account that is then let in. It is over '
-  'after quiet_after without another. A try is a token whose signature nobody vouches for (reasons invalid_token and '
-  'unknown_key) that names an account. Example: select * from audit.attack_thresholds;';
+  'Definition of an attack: within time_window at least min_failures failed tries on at least min_accounts accounts, '
+  'counting accounts with min_tries to max_tries tries each. brute_force: one account. credential_stuffing: from one '
+  'address (of IPv6 a /64). password_spraying: from any addresses. success_after_failures: one account that is then let '
+  'in. It ends after quiet_after without another try. A try is a token that names an account and has no valid signature '
+  '(reasons invalid_token and unknown_key). Example: select * from audit.attack_thresholds;';

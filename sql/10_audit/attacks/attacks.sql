@@ -3,4 +3,5 @@ select f.finding_id, f.kind, f.subject, f.first_at, f.last_at, f.failures, f.acc
 from audit.attack_findings f;
 
 comment on view audit.attacks is
-  'Every attack that was found, those that go on without closed_at. Example: select * from audit.attacks order by finding_id desc limit 20;';
+  'All attacks that were found. Those that go on have no closed_at. Example: select * from audit.attacks order by '
+  'finding_id desc limit 20;';

@@ -3,4 +3,4 @@ select f.kind, f.subject, f.first_at, f.last_at, f.failures, f.accounts, f.addre
 from audit._brute_force(core.now()) f;
 
 comment on view audit.brute_force is
-  'Accounts that someone is guessing at now, by audit.attack_thresholds. Example: select * from audit.brute_force;';
+  'Accounts under a guessing attack now, by audit.attack_thresholds. Example: select * from audit.brute_force;';

@@ -3,4 +3,4 @@ select f.kind, f.subject, f.first_at, f.last_at, f.failures, f.accounts, f.addre
 from audit._credential_stuffing(core.now()) f;
 
 comment on view audit.credential_stuffing is
-  'Addresses that are trying many accounts now, by audit.attack_thresholds. Example: select * from audit.credential_stuffing;';
+  'Addresses that try many accounts now, by audit.attack_thresholds. Example: select * from audit.credential_stuffing;';

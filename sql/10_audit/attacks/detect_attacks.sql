@@ -7,5 +7,6 @@ as $$
 $$;
 
 comment on function audit.detect_attacks() is
-  'One search for attacks: keeps up audit.attack_findings, writes auth.attack_suspected and opens the alert '
-  'attack:<kind>:<subject> for what is new, closes what is quiet. Gives the new findings; safe with any number of copies.';
+  'Search once for attacks: update audit.attack_findings, write auth.attack_suspected and open the alert '
+  'attack:<kind>:<subject> for each new one, and close the quiet ones. Return the new findings. Any number of copies '
+  'may run at once.';

@@ -1,4 +1,5 @@
--- Any transaction will do; counting those that began after the block's first snapshot is one look along the index.
+-- Any transaction may be the cut. Counting those that began after the block's first snapshot takes one scan of the
+-- index.
 create function audit._cut_block(p_block audit.blocks, p_xid xid8, p_newest_first boolean, p_rows integer) returns xid8
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -29,11 +30,12 @@ begin
   order by l.xid
   offset p_rows
   limit 1;
-  -- After that transaction: one that is larger than p_rows must not stand in the way.
+  -- Cut after that transaction, so that one with more than p_rows rows does not stop the reader.
   return (v_cut::text::numeric + 1)::text::xid8;
 end
 $$;
 
 comment on function audit._cut_block(audit.blocks, xid8, boolean, integer) is
-  'The transaction before which a block can be cut so that about p_rows rows, and at least one transaction, lie from '
-  'p_xid on to there, or newest first from there on to p_xid, exclusive; null when it has no more than that.';
+  'Return the transaction before which to cut a block, so that about p_rows rows and at least one transaction lie '
+  'between p_xid and the cut (newest first: between the cut and p_xid, exclusive). Null if the block has no more rows '
+  'than that.';

@@ -1,5 +1,5 @@
--- A view that counts within each of these days is read day by day, by the index of timestamp, and a condition on day
--- leaves the other days out. The ends come from the same index; a stray row of another century is left to the table itself.
+-- A view that counts within each of these days is read day by day along the index of timestamp, and a condition on day
+-- skips the other days. The first and the last day come from the same index. Rows that lie a century off get no day.
 create view audit._days as
 select d.day::date as day, d.day at time zone 'UTC' as starts_at, (d.day + interval '1 day') at time zone 'UTC' as ends_at
 from (

@@ -1,5 +1,5 @@
--- JSON keeps every column exactly: jsonb and numbers stand there as Postgres prints them, so that the bytes under the
--- leaf hash can be made again. The caller sets the time zone to UTC. Plain, so that it is inlined.
+-- JSON keeps every column exactly, because jsonb and numbers appear as Postgres prints them. So the bytes under the leaf
+-- hash can be rebuilt. The caller sets the time zone to UTC. Without SET, so that it can be inlined.
 create function audit._event_json(p_row public.audit_log) returns text
 language sql stable parallel safe
 return (
@@ -14,4 +14,4 @@ return (
 );
 
 comment on function audit._event_json(public.audit_log) is
-  'The columns that audit._leaf_hash covers, in its order, as one JSON object.';
+  'Return the columns that audit._leaf_hash covers, in its order, as one JSON object.';

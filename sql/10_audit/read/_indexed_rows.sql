@@ -1,4 +1,4 @@
--- One index answers it, so that it reads no more than it gives: the narrowest of those that the filter names, alone.
+-- Uses only the narrowest index that the filter names, so that it reads no more rows than it returns.
 create function audit._indexed_rows(p_tenant_id text, p_filter jsonb, p_limit integer) returns setof public.audit_log
 language sql stable parallel safe rows 10000
 begin atomic
@@ -19,4 +19,5 @@ begin atomic
 end;
 
 comment on function audit._indexed_rows(text, jsonb, integer) is
-  'At most p_limit rows among which are all that match the filter, if there are fewer than that; null: of all tenants.';
+  'Return at most p_limit rows. If they are fewer, all rows that match the filter are among them. A null tenant means '
+  'all tenants.';

@@ -1,4 +1,5 @@
--- Plain, so that it is inlined: what the filter does not name falls away and what it names can use an index.
+-- Without SET, so that it can be inlined: conditions that the filter does not name fall away, and the others can use an
+-- index.
 create function audit._matches(p_row public.audit_log, p_filter jsonb) returns boolean
 language sql stable parallel safe
 return
@@ -15,4 +16,5 @@ return
   and (p_filter ->> 'trace_id' is null or p_row.trace_id = p_filter ->> 'trace_id');
 
 comment on function audit._matches(public.audit_log, jsonb) is
-  'Whether a row has every value that the filter names: columns of audit_log, and since (inclusive) and until (exclusive).';
+  'Return whether a row has every value that the filter names: columns of audit_log, since (inclusive) and until '
+  '(exclusive).';

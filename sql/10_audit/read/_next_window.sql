@@ -1,4 +1,4 @@
--- A block of more rows than are wanted is cut between two transactions, so that a page of it does not read it whole.
+-- A block with more rows than wanted is cut between two transactions, so that a page does not read the whole block.
 create function audit._next_window(p_place jsonb, p_newest_first boolean, p_rows integer) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -16,7 +16,7 @@ begin
   end if;
   if v_block.row_count > p_rows then
     if p_newest_first and p_place ->> 2 <> '-infinity' then
-      -- The place is among the rows of this transaction, not before them.
+      -- The place is within this transaction's rows, not before them.
       v_xid := (v_xid::text::numeric + 1)::text::xid8;
     end if;
     v_xid := audit._cut_block(v_block, v_xid, p_newest_first, p_rows);
@@ -42,5 +42,5 @@ end
 $$;
 
 comment on function audit._next_window(jsonb, boolean, integer) is
-  'The place about p_rows rows further on in sealed order, null where there is no further block. Looks at no row but to '
-  'cut a block that has more.';
+  'Return the place about p_rows rows further in sealed order; null if there is no further block. Reads rows only to '
+  'cut a large block.';

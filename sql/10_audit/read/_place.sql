@@ -3,5 +3,5 @@ language sql immutable parallel safe
 return jsonb_build_array(p_block_no, p_xid, '-infinity', '', '00000000-0000-0000-0000-000000000000');
 
 comment on function audit._place(bigint, xid8) is
-  'The place in sealed order right before the rows of a block, or of one transaction in it. A place is the array '
-  '[block_no, xid, timestamp, tenant_id, event_id] of a row.';
+  'Return the place right before a block''s rows in sealed order, or before one of its transactions. A place is the '
+  'array [block_no, xid, timestamp, tenant_id, event_id] of a row.';

@@ -1,6 +1,6 @@
--- Looks at few rows first and at four times as many each time that was not enough, until the page is full, the log ends
--- or the time is over; but what an index finds few of is read at once, wherever it lies. A page is full by bytes too,
--- which its JSON holds in one value.
+-- Reads few rows first and four times as many each time that was not enough, until the page is full, the log ends or the
+-- time is over. If an index finds few rows, they are read at once, wherever they lie. A page is limited in bytes because
+-- one value holds its JSON.
 create function audit._read_sealed(
   p_tenant_id text,
   p_filter jsonb,
@@ -12,8 +12,8 @@ create function audit._read_sealed(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
--- Each filter has its own plan. Statistics of growing columns are always behind: by them, nothing is newer than the
--- last ANALYZE.
+-- Each filter has its own plan. Statistics of growing columns lag behind: by them, no row is newer than the last
+-- ANALYZE.
 set plan_cache_mode = force_custom_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -88,6 +88,6 @@ end
 $$;
 
 comment on function audit._read_sealed(text, jsonb, jsonb, boolean, integer, interval) is
-  'Sealed events from a place on, oldest or newest first; null: of all tenants, from the first end. A short page is one '
-  'that took too long or holds 4 MB, unless is_last. Gives the events, the place to go on from, the end of the log and when its newest '
-  'block was sealed.';
+  'Return sealed events from a place on, oldest or newest first. A null tenant means all tenants, a null place the '
+  'first end. A page with fewer events took too long or holds 4 MB, unless is_last. The answer has the events, the next '
+  'place, the end of the log and the sealing time of the newest block.';

@@ -1,6 +1,6 @@
--- The one order of the trail. What lies between two places is what lies between two snapshots; the block of a
--- transaction is looked up once, however many rows it has: therefore materialized. One row too many tells that there are
--- more. Large values are fetched, and JSON made, of those rows only that are given, a few at a time.
+-- The only definition of the trail's order. The rows between two places are those between two snapshots. The block of a
+-- transaction is looked up once, however many rows it has, hence the materialized query. One extra row shows that there
+-- are more. Large values are fetched, and JSON is built, for the returned rows only, a few at a time.
 create function audit._read_window(
   p_tenant_id text,
   p_filter jsonb,
@@ -61,7 +61,7 @@ begin
         from audit.blocks b
         where b.segment = w.segment
           and b.snapshot_xmax > w.xid
-          -- Not by the index of block_no, which would look at every block of the window for every transaction.
+          -- Keeps the index of block_no out, which would read each block of the window for each transaction.
           and b.block_no + 0 between v_first and v_last
           and pg_visible_in_snapshot(w.xid, b.snapshot)
         order by b.snapshot_xmax, b.block_no
@@ -97,6 +97,6 @@ end
 $$;
 
 comment on function audit._read_window(text, jsonb, jsonb, jsonb, boolean, integer, bigint, integer) is
-  'The events between two places, both exclusive, in sealed order; null: of all tenants. At most p_limit and '
-  'as many as hold p_bytes, and one more when there are more. With p_indexed_rows, looks for them among so many rows of '
-  'audit._indexed_rows, else among all rows of the blocks.';
+  'Return the events between two places, both exclusive, in sealed order. A null tenant means all tenants. Returns at '
+  'most p_limit events and about p_bytes bytes, and one more event if there are more. With p_indexed_rows it searches '
+  'that many rows of audit._indexed_rows, else all rows of the blocks.';

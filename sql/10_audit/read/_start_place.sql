@@ -1,5 +1,5 @@
--- Blocks are not in order of time, but each is of one month: what lies beyond the last block of all months that may
--- match need not be looked at. One look along the index for each month.
+-- Blocks are not ordered by time, but each belongs to one month. Blocks beyond the last one of all months that may match
+-- need not be read. Takes one index look-up for each month.
 create function audit._start_place(p_filter jsonb, p_newest_first boolean, p_end bigint) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -46,4 +46,4 @@ end
 $$;
 
 comment on function audit._start_place(jsonb, boolean, bigint) is
-  'The place before which, or newest first after which, no block of the filter''s months is.';
+  'Return the place at which to start: no block of the filter''s months lies before it, or, newest first, after it.';

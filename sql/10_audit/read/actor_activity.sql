@@ -19,5 +19,5 @@ from public.audit_log
 where actor_type = 'user' and actor_id is not null;
 
 comment on view audit.actor_activity is
-  'Everything one user did, event by event, from where and why. '
-  'Example: select * from audit.actor_activity where actor_id = ''alice'' and timestamp > now() - interval ''1 day'' order by timestamp;';
+  'All events of users, with origin and reason. Example: select * from audit.actor_activity where actor_id = ''alice'' '
+  'and timestamp > now() - interval ''1 day'' order by timestamp;';

@@ -18,4 +18,5 @@ from public.audit_log
 where event_type like 'auth.%';
 
 comment on view audit.auth_events is
-  'Every authentication of a user, accepted, refused and refreshed, and every refused device (accepted ones are device.authenticated). Example: select * from audit.auth_events order by timestamp desc limit 20;';
+  'All authentications of users, accepted, refused and refreshed, and all refused devices (accepted ones are '
+  'device.authenticated). Example: select * from audit.auth_events order by timestamp desc limit 20;';

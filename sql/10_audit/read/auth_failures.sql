@@ -14,8 +14,8 @@ select
   details,
   event_id
 from public.audit_log
--- The first condition is the second's consequence; it lets the planner take the index of auth events.
+-- The second condition implies the first, which lets the planner take the index of auth events.
 where event_type like 'auth.%'
   and event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited');
 
-comment on view audit.auth_failures is 'Every request that was turned away: why, from where and as whom.';
+comment on view audit.auth_failures is 'All refused requests, with reason, origin and claimed identity.';

@@ -8,12 +8,13 @@ select
   min(timestamp) as first_at,
   max(timestamp) as last_at
 from public.audit_log
--- The first condition is the second's consequence; it lets the planner take the index of accounts.
+-- The second condition implies the first, which lets the planner take the index of accounts.
 where event_type like 'auth.%'
   and event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited')
   and details ->> 'account' is not null
 group by details ->> 'account';
 
 comment on view audit.auth_failures_by_account is
-  'Refused requests by account, over all time. An account is the keyed pseudonym of the name a token claims; actor_id is there '
-  'where a token proved it. Example: select * from audit.auth_failures_by_account where account = ''acct_…'';';
+  'Refused requests by account, over all time. An account is the keyed pseudonym of the name that a token claims. '
+  'actor_id is set if a token proved it. Example: select * from audit.auth_failures_by_account where account = '
+  '''acct_…'';';

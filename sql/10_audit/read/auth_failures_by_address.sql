@@ -11,5 +11,5 @@ where event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited'
 group by ip_address;
 
 comment on view audit.auth_failures_by_address is
-  'Refused requests by client address, over all time. What looks like an attack is in audit.attacks. '
-  'Example: select * from audit.auth_failures_by_address where ip_address = ''203.0.113.7'';';
+  'Refused requests by client address, over all time. Suspected attacks are in audit.attacks. Example: select * from '
+  'audit.auth_failures_by_address where ip_address = ''203.0.113.7'';';

@@ -12,7 +12,7 @@ cross join lateral (
   from public.audit_log l
   where l.timestamp >= d.starts_at
     and l.timestamp < d.ends_at
-    -- The first condition is the second's consequence; it lets the planner take the index of auth events.
+    -- The second condition implies the first, which lets the planner take the index of auth events.
     and l.event_type like 'auth.%'
     and l.event_type in ('auth.login_failure', 'auth.forbidden', 'auth.rate_limited')
   group by l.details ->> 'reason'

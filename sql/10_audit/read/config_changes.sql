@@ -18,10 +18,10 @@ select
   event_id
 from public.audit_log
 where category in ('config', 'rule')
-  -- As these were called before the tables themselves wrote their changes.
+  -- Names of such events before the tables were tracked.
   or (category = 'device' and action in ('created', 'updated', 'deleted', 'token_rotated'));
 
 comment on view audit.config_changes is
-  'Who changed what decides about alerts: devices, rules, channels, routes, policies, silences and every tracked table; '
-  'details hold old and new values. One thing''s history: select * from audit.config_changes where entity_type = ''rule'' '
-  'and entity_id = ''7'' order by timestamp;';
+  'Changes of everything that decides about alerts: devices, rules, channels, routes, policies, silences and all '
+  'tracked tables. details hold old and new values. History of one object: select * from audit.config_changes where '
+  'entity_type = ''rule'' and entity_id = ''7'' order by timestamp;';

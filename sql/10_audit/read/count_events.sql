@@ -7,7 +7,7 @@ create function audit.count_events(
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
--- Each question has its own plan.
+-- Each filter has its own plan.
 set plan_cache_mode = force_custom_plan
 as $$
 begin
@@ -25,4 +25,4 @@ end
 $$;
 
 comment on function audit.count_events(text, timestamptz, timestamptz, text, uuid) is
-  'Events that were asked for and whose transaction the snapshot sees.';
+  'Count the events that match the filter and whose transaction the snapshot sees.';

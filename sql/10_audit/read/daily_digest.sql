@@ -24,5 +24,6 @@ cross join lateral (
 ) e;
 
 comment on view audit.daily_digest is
-  'What happened each day (UTC), by tenant and event type; failures are refused requests and events of severity error or '
-  'more. Example: select * from audit.daily_digest where day = current_date - 1 order by tenant_id, event_type;';
+  'Number of events of each day (UTC), by tenant and event type. failures are refused requests and events of severity '
+  'error or higher. Example: select * from audit.daily_digest where day = current_date - 1 order by tenant_id, '
+  'event_type;';

@@ -4,7 +4,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- A UUIDv7 begins with the milliseconds of its making, and most events are told when they happen.
+  -- A UUIDv7 begins with the time of its creation in milliseconds, which is close to the event's own time.
   v_made_at timestamptz := to_timestamp(
     ('x' || left(replace(p_event_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0);
   v_near boolean;
@@ -33,4 +33,4 @@ end
 $$;
 
 comment on function audit.find_event(uuid, text) is
-  'Where an event is: tenant, time, and its block, null while it is not sealed. No row when there is none.';
+  'Find an event: its tenant, its time and its block, null while it is not sealed. Returns no row if there is none.';

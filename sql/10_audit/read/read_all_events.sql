@@ -11,4 +11,5 @@ end
 $$;
 
 comment on function audit.read_all_events(text, jsonb, jsonb, boolean, integer) is
-  'Sealed events of one tenant, or of all for null: see audit._read_sealed. For pulse_auditor, who reads audit_log anyway.';
+  'Return sealed events of one tenant, or of all for null, as audit._read_sealed does. For pulse_auditor, which may '
+  'read audit_log anyway.';

@@ -9,4 +9,4 @@ end
 $$;
 
 comment on function audit.read_events(jsonb, jsonb, boolean, integer) is
-  'Sealed events of the transaction''s tenant: see audit._read_sealed. Raises PU403 when no tenant is set.';
+  'Return sealed events of the transaction''s tenant, as audit._read_sealed does. Raises PU403 if no tenant is set.';

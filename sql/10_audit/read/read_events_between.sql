@@ -12,7 +12,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
--- The text of times and numbers depends on these.
+-- The text of times and numbers depends on these settings.
 set timezone = 'UTC'
 set extra_float_digits = 1
 as $$
@@ -36,7 +36,7 @@ begin
           then audit._event_json(l)
         end as event
       from audit._rows_between(p_previous::pg_snapshot, p_snapshot::pg_snapshot) l
-      -- In a form that no index on timestamp fits: the one on xid is the one to use, whatever the statistics say.
+      -- Written so that no index on timestamp fits. The index on xid is the right one, whatever the statistics say.
       where audit._segment(l.timestamp) between p_first_segment and p_last_segment
     ) r
     where r.event is not null
@@ -45,5 +45,5 @@ end
 $$;
 
 comment on function audit.read_events_between(text, text, date, date, timestamptz, timestamptz, text, uuid) is
-  'Of the rows that the second snapshot sees and the first does not, those that were asked for, as JSON; place counts '
-  'all rows of the same transaction and month in sealed order.';
+  'Return, as JSON, the events that match the filter among the rows that the second snapshot sees and the first does '
+  'not. place counts all rows of the same transaction and month in sealed order.';

@@ -15,4 +15,4 @@ from public.audit_log
 where timestamp > now() - interval '1 hour'
 order by timestamp desc, event_id desc;
 
-comment on view audit.recent is 'What happened in the last hour, newest first.';
+comment on view audit.recent is 'Events of the last hour, newest first.';

@@ -19,5 +19,5 @@ end
 $$;
 
 comment on function audit.record_read(text, jsonb, bigint, text) is
-  'Record that somebody reads the audit trail as pulse_auditor: who, with which filter, how many events (null: not known '
-  'yet), of which tenant (null: of all).';
+  'Record that a person reads the audit trail as pulse_auditor: reader, filter, number of events (null: not known yet) '
+  'and tenant (null: all).';

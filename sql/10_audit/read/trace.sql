@@ -1,4 +1,4 @@
--- Made before what it calls: the story is told in 80_api, and the body is read only when it runs.
+-- Created before trace._spans, which plpgsql looks up at the first call.
 create function audit.trace(p_trace_id text) returns table (
   tenant_id text,
   span_id text,
@@ -34,4 +34,4 @@ end
 $$;
 
 comment on function audit.trace(text) is
-  'Everything one trace id left behind, over all tables and tenants: select * from audit.trace(''…'');';
+  'Return everything that one trace id left behind, over all tables and tenants: select * from audit.trace(''…'');';

@@ -15,7 +15,7 @@ declare
   v_tree_size bigint := substring(v_lines[6] from '^tree ([0-9]{1,18})$');
   v_released text := substring(v_lines[7] from '^released ([0-9TZ:.-]+)$');
 begin
-  -- One statement, so that rows and blocks are those of one moment: nobody is locked out meanwhile.
+  -- One statement, so that rows and blocks are read at one moment without a lock.
   execute format(
     'select
       (select count(*) from public.%I l where pg_visible_in_snapshot(l.xid, (select audit._head_snapshot()))) as row_count,
@@ -48,6 +48,6 @@ end
 $$;
 
 comment on function audit._bury_blocks(date, text, text) is
-  'Store the tombstone of a month''s blocks; a month without blocks takes none. Gives the rows that the month has, and null, '
-  'or, with nothing stored: altered when they are not as many as its blocks have, different when the note does not say what '
-  'the database says.';
+  'Store the tombstone of a month''s blocks. A month without blocks takes none. Return the number of the month''s rows '
+  'and null; or, with nothing stored, altered if it differs from the number in the blocks, or different if the note '
+  'contradicts the database.';

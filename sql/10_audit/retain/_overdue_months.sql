@@ -3,14 +3,14 @@ returns table (segment date, partition_name text, due_at timestamptz, obstacle t
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
--- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
+-- Statistics of growing columns lag behind: by them, no row is newer than the last ANALYZE.
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
   v_head pg_snapshot := audit._head_snapshot();
   v_recorded_at timestamptz;
-  -- What audit.report_broken_log opens; until a person closes it, evidence stays.
+  -- audit.report_broken_log opens this alert. Until a person closes it, no evidence is dropped.
   v_broken boolean := exists (
     select from public.alerts a
     where a.tenant_id = 'system' and a.fingerprint = 'audit:log' and a.status <> 'closed'
@@ -21,7 +21,7 @@ begin
     select month.segment, c.relname::text, month.ends_at + make_interval(days => p_days)
     from pg_inherits i
     join pg_class c on c.oid = i.inhrelid
-    -- The bounds are a whole UTC month and stand in the name.
+    -- The name holds the bounds, a whole UTC month.
     cross join lateral (
       select to_date(substring(c.relname from '^audit_log_([0-9]{6})$'), 'YYYYMM')
     ) named (segment)
@@ -43,7 +43,7 @@ begin
     exception when undefined_table then
       continue;  -- dropped meanwhile
     end;
-    -- The timestamp is the producer's word: one whose clock is behind must not get its events dropped at once.
+    -- The producer sets the timestamp. Events of a producer whose clock is behind must not be dropped at once.
     due_at := greatest(due_at, v_recorded_at + make_interval(days => p_days));
     if due_at <= core.now() then
       obstacle := case
@@ -61,6 +61,6 @@ end
 $$;
 
 comment on function audit._overdue_months(integer) is
-  'The months of audit_log with a partition of their own that ended, and whose newest row was recorded, so many days ago or '
-  'longer, the oldest first: since when they may go, and what keeps them: held, broken (the alert about the log is open), '
-  'unsealed, or null for nothing. None for 0 days.';
+  'Return the months of audit_log that have a partition of their own and whose end and newest row are at least that '
+  'many days old, oldest first. due_at is the time since when a month may be dropped. obstacle is held, broken (the '
+  'alert about the log is open), unsealed, or null. Returns none for 0 days.';

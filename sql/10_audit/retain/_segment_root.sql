@@ -1,4 +1,4 @@
--- An odd last hash of a level moves up as it is: RFC 6962's split in other words.
+-- An odd last hash of a level moves up unchanged, which equals the split of RFC 6962.
 create function audit._segment_root(p_segment date, p_after_block bigint) returns bytea
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -22,4 +22,4 @@ begin atomic
 end;
 
 comment on function audit._segment_root(date, bigint) is
-  'RFC 6962 root over the leaf hashes of a month''s blocks after one of them; null when there is none.';
+  'Return the RFC 6962 root over the leaf hashes of a month''s blocks after p_after_block; null if there are none.';

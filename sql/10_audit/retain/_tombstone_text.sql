@@ -17,4 +17,4 @@ return format(
 );
 
 comment on function audit._tombstone_text(text, date, bigint, bigint, bigint, bytea, text, text) is
-  'What the tombstone of a month says, before its signature.';
+  'Return the text of a month''s tombstone without its signature.';

@@ -3,4 +3,4 @@ language sql immutable parallel safe
 return p_from < (p_segment + interval '1 month') at time zone 'UTC' and p_to > p_segment::timestamp at time zone 'UTC';
 
 comment on function audit._touches_segment(date, timestamptz, timestamptz) is
-  'Whether a month has a moment from the first time to before the second.';
+  'Return whether a month overlaps the range from p_from to before p_to.';

@@ -1,8 +1,9 @@
--- What takes long comes first and locks nobody out. Then the locks: holds, so that a hold that is being placed is seen or
--- waits; the month against writers, so that nothing arrives between the last look and the end; the parent last, for it
--- stops every writer of the trail until commit.
--- Whoever owns the tables can still drop a partition by hand, hold or not: Postgres lets only a superuser forbid that. But
--- it leaves no tombstone, and blocks that have neither rows nor a tombstone are what pulse audit verify finds.
+-- The slow work comes first and blocks no session. Then come the locks: holds, so that a hold that is being placed is
+-- seen or waits; the month against writers, so that no row arrives between the last check and the drop; and last the
+-- parent, because it stops every writer of the trail until commit.
+--
+-- The owner of the tables can still drop a partition by hand, despite a hold: Postgres lets only a superuser forbid
+-- that. But this leaves no tombstone, and pulse audit verify reports blocks that have neither rows nor a tombstone.
 create function audit.drop_segment(p_segment date, p_days integer, p_note text) returns text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -16,7 +17,7 @@ begin
   if p_days < 30 then
     raise exception using errcode = 'PU422', message = 'the audit trail is kept for 30 days at least';
   end if;
-  -- A caller that is not the timer, with a number of its own, or a second timer with other settings.
+  -- The caller may not be the timer, or may be a second timer with other settings.
   select r.keep_days into v_keep_days from audit.retention r;
   if v_keep_days = 0 or p_days < v_keep_days then
     raise exception using
@@ -25,7 +26,7 @@ begin
         'the audit trail is kept %s, as the ops worker was last set',
         case v_keep_days when 0 then 'for ever' else format('for %s days', v_keep_days) end);
   elsif current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be seen once its lock is gone';
+    raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be visible once its lock is gone';
   end if;
   perform ops._await_lock('audit_retention');
   select m.* into v_month from audit._overdue_months(p_days) m where m.segment = p_segment;
@@ -64,7 +65,8 @@ end
 $$;
 
 comment on function audit.drop_segment(date, integer, text) is
-  'Drop a month of audit_log that is over for so many days and store its signed tombstone, null for a month without '
-  'blocks. Gives dropped; or, with nothing done: held, broken, unsealed, gone (no such month), altered (it has not as many rows as '
-  'were sealed), different (the tombstone does not say what the database says). Raises 55P03 when a lock is not free in '
-  'time, or a hold or an event comes in between; PU422 for fewer days than audit.retention says, or none there. The signature is for the caller to check.';
+  'Drop a month of audit_log that ended that many days ago and store its signed tombstone, null for a month without '
+  'blocks. The caller checks the signature. Return dropped; or, with nothing done: held, broken, unsealed, gone (no '
+  'such month), altered (its rows are not as many as were sealed) or different (the tombstone contradicts the '
+  'database). Raises 55P03 if a lock is not free in time or a hold or an event comes in between, and PU422 for fewer '
+  'days than audit.retention has, or if it has none.';

@@ -1,5 +1,5 @@
--- The insert's lock on the table is the one that audit.drop_segment excludes: a hold that is being placed while a month is
--- dropped is either seen, or waits until the month is gone and its event says so.
+-- audit.drop_segment excludes the lock that the insert takes. A hold that is placed while a month is dropped is either
+-- seen, or waits until the month is gone and records that in its event.
 create function audit.hold(p_from timestamptz, p_to timestamptz, p_reason text) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -34,5 +34,5 @@ end
 $$;
 
 comment on function audit.hold(timestamptz, timestamptz, text) is
-  'Keep every event from a time to before another (null: without end) from being dropped, until audit.release of the '
-  'number that it gives. Whole months are kept.';
+  'Keep every event from p_from to before p_to (null: unbounded) from being dropped, until audit.release of the '
+  'returned number. Whole months are kept.';

@@ -18,4 +18,5 @@ select
 from audit.holds h;
 
 comment on view audit.legal_holds is
-  'Legal holds, in force and released, each with the months in its range that were dropped: before it, or after its release.';
+  'Legal holds, in force and released, each with the months of its range that were dropped before it or after its '
+  'release.';

@@ -1,5 +1,5 @@
--- Reads the month's own partition, not audit_log and a range of timestamps: where statistics are missing, the planner would
--- go by the timestamps, and read the whole month for each block.
+-- Reads the month's own partition instead of audit_log with a range of timestamps. Without statistics the planner would
+-- use the timestamps and read the whole month for each block.
 create function audit.read_segment(p_segment date, p_after_block bigint, p_rows bigint)
 returns table (
   block_no bigint,
@@ -68,5 +68,5 @@ end
 $$;
 
 comment on function audit.read_segment(date, bigint, bigint) is
-  'The blocks of a month after one of them that are not released, about p_rows rows of them, each with the leaf hashes of '
-  'the rows that its partition has now, in sealed order; null leaves when it has none.';
+  'Return the blocks of a month after p_after_block that are not released, until they hold about p_rows rows. Each has '
+  'the leaf hashes of the rows that its partition holds now, in sealed order; null if there are none.';

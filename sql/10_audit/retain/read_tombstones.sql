@@ -5,4 +5,4 @@ begin atomic
   select t.segment, t.last_block, t.note from audit.tombstones t order by t.released_at, t.segment, t.last_block;
 end;
 
-comment on function audit.read_tombstones() is 'Every tombstone, in the order of release.';
+comment on function audit.read_tombstones() is 'Return every tombstone in the order of release.';

@@ -5,4 +5,4 @@ begin atomic
   update audit.retention r set last_run_at = core.now();
 end;
 
-comment on function audit.record_retention_run() is 'Remember that a pass of the retention ended without a fault.';
+comment on function audit.record_retention_run() is 'Record that a retention pass ended without a fault.';

@@ -31,4 +31,4 @@ end
 $$;
 
 comment on function audit.release(bigint, text) is
-  'End a legal hold; it stays on record. Raises PU404 when there is none of this number in force.';
+  'End a legal hold, which stays on record. Raises PU404 if no hold in force has this number.';

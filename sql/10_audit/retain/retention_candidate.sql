@@ -11,5 +11,5 @@ begin atomic
 end;
 
 comment on function audit.retention_candidate(integer) is
-  'The oldest month that may be dropped: a partition of its own, over for so many days, sealed, under no hold, in a log not reported broken; and the '
-  'size of the signed tree. No row when there is none.';
+  'Return the oldest month that may be dropped, and the size of the signed tree: a partition of its own, past its '
+  'retention, sealed, under no hold, in a log that is not reported broken. Returns no row if there is none.';

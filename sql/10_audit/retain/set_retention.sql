@@ -6,4 +6,4 @@ begin atomic
 end;
 
 comment on function audit.set_retention(integer) is
-  'Remember how many days the ops worker is set to keep, 0 for ever; audit.drop_segment drops nothing that is younger.';
+  'Record how many days the ops worker is set to keep, 0 for ever. audit.drop_segment drops nothing younger.';

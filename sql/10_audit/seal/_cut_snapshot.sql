@@ -1,5 +1,5 @@
--- A snapshot is a list of numbers, so one that sees less than the present can be made up: of the transactions that the
--- given one sees, those before a cut. One transaction is never cut in two.
+-- A snapshot is a list of numbers, so one that sees less than the present can be composed: it sees those transactions of
+-- the given snapshot that come before a cut. A transaction is never cut in two.
 create function audit._cut_snapshot(p_previous pg_snapshot, p_snapshot pg_snapshot, p_limit integer)
 returns pg_snapshot
 language plpgsql stable
@@ -32,4 +32,5 @@ end
 $$;
 
 comment on function audit._cut_snapshot(pg_snapshot, pg_snapshot, integer) is
-  'The snapshot, or one that sees about p_limit rows more than the previous one when there are more.';
+  'Return the snapshot, or, if it sees more than p_limit rows beyond the previous one, a snapshot that sees about '
+  'p_limit.';

@@ -18,5 +18,5 @@ end
 $$;
 
 comment on function audit._epoch() is
-  'Epoch of the rows that are written now: the newest of audit.epochs on the server that it describes, the next one on '
-  'any other server. Noticing a move, which adds a row to audit.epochs, does not change the answer.';
+  'Return the epoch of the rows that are written now: the newest of audit.epochs if this is the server that it '
+  'describes, else the next one. Recording a move in audit.epochs does not change the result.';

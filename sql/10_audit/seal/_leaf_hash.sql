@@ -1,7 +1,7 @@
--- record_send gives the columns one after the other, each with its type and its length (-1: null): numbers and times as
+-- record_send writes the columns one after the other, each with its type and its length (-1: null): numbers and times as
 -- big-endian binary, text as UTF-8, jsonb as one version byte and its text, whose keys are sorted by length and bytes.
--- Nothing of it depends on a setting but the client's encoding, which the functions that hash check. A later version gets
--- another tag. Plain, so that it is inlined into the scan: a million hashes pay for no function call.
+-- The only setting that matters is the client's encoding, which the hashing functions check. A later version gets
+-- another tag. Without SET, so that it can be inlined into the scan: a million hashes then cost no function call.
 create function audit._leaf_hash(p_row public.audit_log) returns bytea
 language sql stable parallel safe
 return sha256(
@@ -14,4 +14,4 @@ return sha256(
 );
 
 comment on function audit._leaf_hash(public.audit_log) is
-  'RFC 6962 leaf hash of a row: SHA-256 of 0x00, ''pulse.audit.row.v1'' and the binary form of its columns.';
+  'Return the RFC 6962 leaf hash of a row: SHA-256 of 0x00, ''pulse.audit.row.v1'' and the binary form of its columns.';

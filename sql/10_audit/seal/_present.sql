@@ -1,4 +1,4 @@
--- Stable: pg_current_snapshot() is the one by which the caller's statement sees.
+-- Stable, so that pg_current_snapshot() is the snapshot of the caller's statement.
 create function audit._present() returns pg_snapshot
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -23,4 +23,4 @@ end
 $$;
 
 comment on function audit._present() is
-  'The present snapshot in the numbers of audit_log.xid: it sees every row of earlier epochs.';
+  'Return the present snapshot in the numbers of audit_log.xid. It sees every row of earlier epochs.';

@@ -1,7 +1,10 @@
--- What the first snapshot did not see is what began after it and what was in progress then: two look-ups in the index of
--- xid, however long a transaction stays open. Plain, so that it is inlined and a caller's bounds on timestamp choose the
--- partitions. The list comes from a function: a join to it may become a hash join, which reads the whole table, and a
--- sub-select in its place is computed once for all outer rows of a lateral join over a partitioned table (Postgres 18.6).
+-- The first snapshot does not see the transactions that began after it or were in progress then. Both are look-ups in
+-- the index of xid, however long a transaction stays open. Without SET, so that it can be inlined and the caller's
+-- bounds on timestamp choose the partitions.
+--
+-- The list of open transactions comes from a function. A join to it may become a hash join, which reads the whole table,
+-- and a sub-select in its place is computed once for all outer rows of a lateral join over a partitioned table (Postgres
+-- 18.6).
 create function audit._rows_between(p_previous pg_snapshot, p_snapshot pg_snapshot) returns setof public.audit_log
 language sql stable parallel safe rows 10000
 begin atomic
@@ -18,4 +21,4 @@ begin atomic
 end;
 
 comment on function audit._rows_between(pg_snapshot, pg_snapshot) is
-  'Rows whose transaction the second snapshot sees and the first does not.';
+  'Return the rows whose transaction the second snapshot sees and the first does not.';

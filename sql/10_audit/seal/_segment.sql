@@ -3,4 +3,5 @@ language sql immutable parallel safe
 return date_trunc('month', p_timestamp at time zone 'UTC')::date;
 
 comment on function audit._segment(timestamptz) is
-  'The UTC month a row belongs to, as its first day: blocks and retention go by it, wherever the row is stored.';
+  'Return the first day of the UTC month that a row belongs to. Blocks and retention use this month, wherever the row '
+  'is stored.';

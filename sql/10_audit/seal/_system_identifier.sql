@@ -1,5 +1,7 @@
+-- Immutable, so that a plan holds the answer and not each statement reads the control file: plans end with the session, and
+-- a session does not outlive its server.
 create function audit._system_identifier() returns bigint
-language plpgsql stable
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -10,4 +12,5 @@ begin
 end
 $$;
 
-comment on function audit._system_identifier() is 'System identifier of the server; null where it may not be read.';
+comment on function audit._system_identifier() is
+  'Return the system identifier of the server; null if the role may not read it.';

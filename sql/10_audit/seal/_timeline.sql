@@ -9,4 +9,5 @@ exception when others then
 end
 $$;
 
-comment on function audit._timeline() is 'Timeline that the server writes; null on a standby and where it may not be read.';
+comment on function audit._timeline() is
+  'Return the timeline that the server writes; null on a standby and if the role may not read it.';

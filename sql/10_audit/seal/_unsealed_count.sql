@@ -1,8 +1,8 @@
 create function audit._unsealed_count(p_limit bigint) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
--- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
--- And by them a transaction may seem to have written a great part of the table, which is no reason to start workers.
+-- Statistics of growing columns lag behind: by them, no row is newer than the last ANALYZE. By them a transaction may
+-- also seem to have written a great part of the table, which would start parallel workers.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set max_parallel_workers_per_gather = 0
@@ -22,4 +22,5 @@ begin
 end
 $$;
 
-comment on function audit._unsealed_count(bigint) is 'Committed rows of audit_log that no block has, counted up to a limit.';
+comment on function audit._unsealed_count(bigint) is
+  'Count the committed rows of audit_log that are in no block, up to a limit.';

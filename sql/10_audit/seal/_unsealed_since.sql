@@ -1,7 +1,7 @@
 create function audit._unsealed_since() returns timestamptz
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
--- By statistics a transaction may have written a great part of the table, which is no reason to start workers.
+-- By statistics a transaction may seem to have written a great part of the table, which would start parallel workers.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set max_parallel_workers_per_gather = 0
@@ -17,4 +17,4 @@ end
 $$;
 
 comment on function audit._unsealed_since() is
-  'When the oldest committed row of audit_log that no block has was written; null when all are sealed.';
+  'Return when the oldest committed row of audit_log that is in no block was written; null if all are sealed.';

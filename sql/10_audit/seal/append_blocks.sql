@@ -14,7 +14,7 @@ as $$
 declare
   v_next bigint;
 begin
-  -- Whoever lost the lease, or prepared these blocks while another one sealed, has done it in vain.
+  -- Refuse a sealer that lost the lease, or that prepared these blocks while another one sealed.
   perform from audit.sealer s where s.holder = p_holder and s.epoch = p_epoch for update;
   if not found then
     return false;
@@ -70,6 +70,5 @@ end
 $$;
 
 comment on function audit.append_blocks(text, bigint, jsonb, smallint[], bigint[], bytea[], jsonb, jsonb) is
-  'Append sealed blocks or entries, the subtrees they complete, the checkpoint over all and the event that records them; '
-  'false, and nothing done, when the lease '
-  'is another''s or other blocks came first.';
+  'Append sealed blocks or entries, the subtrees that they complete, the checkpoint over all and the event that records '
+  'them. Return false, with nothing done, if another sealer holds the lease or other blocks came first.';

@@ -16,4 +16,4 @@ select
   entry
 from audit.blocks;
 
-comment on view audit.block_headers is 'The sealed blocks and entries, their snapshots as the text that is hashed.';
+comment on view audit.block_headers is 'Sealed blocks and entries, with the snapshots as the text that is hashed.';

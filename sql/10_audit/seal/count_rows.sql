@@ -1,4 +1,4 @@
--- Stable, so that audit._present() is the one by which the rows are seen.
+-- Stable, so that audit._present() is the snapshot by which the rows are read.
 create function audit.count_rows(p_sealed text)
 returns table (
   segment date,
@@ -41,5 +41,5 @@ end
 $$;
 
 comment on function audit.count_rows(text) is
-  'Every month''s rows: those that the snapshot sees, those that wait for the sealer, and those that name a transaction '
-  'which has not ended, or not begun, and so cannot have written a row that is there.';
+  'Count the rows of each month: those that the snapshot sees, those that wait for the sealer, and the impossible ones, '
+  'which name a transaction that has not ended or not begun.';

@@ -16,6 +16,6 @@ end
 $$;
 
 comment on function audit.cut_log(text, bigint, bigint) is
-  'Remove the blocks of the log from this number on, with their nodes, checkpoints and tombstones, before an entry '
-  'declares their loss; rows of audit_log stay. False, and nothing done, when the lease is another''s. Checkpoints outside the '
-  'database still name what was removed.';
+  'Remove the blocks of the log from p_size on, with their nodes, checkpoints and tombstones, before an entry declares '
+  'their loss. Rows of audit_log stay. Return false, with nothing done, if another sealer holds the lease. Checkpoints '
+  'outside the database still name the removed blocks.';

@@ -7,12 +7,12 @@ declare
   v_sealer audit.sealer;
   v_is_held boolean;
 begin
-  -- Nobody shuts other sealers out for longer than a person would take to notice.
+  -- A lease must not exclude other sealers for longer than a person needs to notice.
   if p_lease_seconds > 60 then
     raise exception using errcode = 'PU422', message = 'the right to seal is lent for 60 seconds at most';
   end if;
   select s.* into v_sealer from audit.sealer s;
-  -- No lease is that long: one that seems so was taken before the clock went back.
+  -- A lease that seems longer than that was taken before the clock went back.
   v_is_held := v_sealer.lease_until > v_now and v_sealer.lease_until < v_now + interval '2 minutes';
   if v_is_held and v_sealer.holder <> p_holder then
     return null;
@@ -24,7 +24,7 @@ begin
     epoch = case when v_is_held then s.epoch else s.epoch + 1 end,
     holder = p_holder,
     lease_until = v_now + make_interval(secs => p_lease_seconds)
-  -- Whoever was faster has changed the row meanwhile.
+  -- A faster sealer has changed the row meanwhile.
   where s.epoch = v_sealer.epoch and s.lease_until = v_sealer.lease_until
   returning s.epoch into v_sealer.epoch;
   return case when found then v_sealer.epoch end;
@@ -32,5 +32,5 @@ end
 $$;
 
 comment on function audit.lease_seal(text, double precision) is
-  'Take or keep the right to seal; gives its epoch, null while another process holds it. Writes only when half of the '
+  'Take or keep the right to seal. Return its epoch, null while another process holds it. Writes only if half of the '
   'lease is over. Raises PU422 for more than 60 seconds.';

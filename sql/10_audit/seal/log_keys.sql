@@ -3,4 +3,4 @@ select key_id, name, public_key, first_used_at
 from audit.signing_keys;
 
 comment on view audit.log_keys is
-  'The public keys that signed checkpoints. For information: trust a copy that never was in this database.';
+  'Public keys that signed checkpoints. For information only: verify with a copy from outside this database.';

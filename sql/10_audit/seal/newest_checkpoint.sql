@@ -5,4 +5,4 @@ begin atomic
   select c.tree_size, c.note from audit.checkpoints c order by c.tree_size desc limit 1;
 end;
 
-comment on function audit.newest_checkpoint() is 'The newest signed checkpoint; no row while nothing is sealed.';
+comment on function audit.newest_checkpoint() is 'Return the newest signed checkpoint; no row while nothing is sealed.';

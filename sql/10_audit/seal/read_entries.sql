@@ -5,4 +5,4 @@ begin atomic
   select b.entry from audit.blocks b where b.entry is not null order by b.block_no;
 end;
 
-comment on function audit.read_entries() is 'The signed notes of every entry of the log, in order.';
+comment on function audit.read_entries() is 'Return the signed notes of all entries of the log, in order.';

@@ -29,7 +29,7 @@ begin atomic
   select
     coalesce(h.tree_size, 0),
     coalesce(h.row_count, 0),
-    -- The complete subtrees that make up the tree, the widest first: one for each bit of its size.
+    -- The complete subtrees of the tree, widest first: one for each bit of its size.
     array(
       select coalesce(
         (select n.hash from audit.tree_nodes n where n.level = bit.level and n.node_index = (h.tree_size >> bit.level) - 1),
@@ -67,7 +67,6 @@ begin atomic
 end;
 
 comment on function audit.read_head() is
-  'Where the log stands: blocks, rows, the hashes from which its root follows, the checkpoint that was signed over it and '
-  'its key, the newest entry, the server on which the newest block of rows was sealed, or '
-  'the present one as it is on record while nothing is sealed; is_begun: whether anything was ever signed here; installation_id: of '
-  'public.installation.';
+  'Return the head of the log: its blocks and rows, the hashes from which its root follows, its checkpoint with the '
+  'key, the newest entry, and the server on which the newest block of rows was sealed (while nothing is sealed, the '
+  'present server on record). is_begun: whether anything was ever signed here. installation_id: of public.installation.';

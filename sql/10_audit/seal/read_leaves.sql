@@ -19,9 +19,9 @@ begin
     from (
       select l.xid, audit._segment(l.timestamp) as segment, l.timestamp, l.tenant_id, l.event_id, audit._leaf_hash(l) as leaf
       from audit._rows_between(p_previous::pg_snapshot, p_snapshot::pg_snapshot) l
-      -- In a form that no index on timestamp fits: the one on xid is the one to use, whatever the statistics say.
+      -- Written so that no index on timestamp fits. The index on xid is the right one, whatever the statistics say.
       where audit._segment(l.timestamp) between coalesce(p_first_segment, '-infinity') and coalesce(p_last_segment, 'infinity')
-      -- Hash first: what is sorted then is narrow.
+      -- Hash before sorting, so that the sorted rows are narrow.
       offset 0
     ) h
     group by h.xid, h.segment
@@ -30,5 +30,5 @@ end
 $$;
 
 comment on function audit.read_leaves(text, text, date, date) is
-  'The rows that the second snapshot sees and the first does not, hashed anew: for each transaction and month its leaf '
-  'hashes of 32 bytes each in sealed order. The months may be bounded.';
+  'Hash anew the rows that the second snapshot sees and the first does not. Return for each transaction and month the '
+  'leaf hashes, 32 bytes each, in sealed order. The months may be bounded.';

@@ -10,4 +10,4 @@ begin atomic
 end;
 
 comment on function audit.read_nodes(smallint[], bigint[]) is
-  'Hashes of complete subtrees over the blocks; level 0 are the blocks themselves. Null where there is none.';
+  'Return the hashes of complete subtrees over the blocks; level 0 are the blocks themselves. Null where there is none.';

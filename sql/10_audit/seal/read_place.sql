@@ -16,5 +16,5 @@ begin atomic
 end;
 
 comment on function audit.read_place() is
-  'The server and database that the trail is written on, the epoch of its rows, whether audit.epochs has that epoch, and '
-  'the process that holds the right to seal.';
+  'Return the server and database that the trail is written on, the epoch of its rows, whether audit.epochs has that '
+  'epoch, and the process that holds the right to seal.';

@@ -1,6 +1,7 @@
--- Stable, so that every query in it sees what the caller's statement sees, and audit._present() says what that is.
--- Leaves come in pieces of 2^20, complete subtrees but for the last: one value holds 1 GB, and one transaction may have
--- written more rows than that.
+-- Stable, so that every query in it sees the snapshot of the caller's statement, which audit._present() returns.
+--
+-- Leaves come in pieces of 2^20, complete subtrees except for the last: one value holds at most 1 GB, and one
+-- transaction may have written more rows than that.
 create function audit.read_unsealed(p_limit integer, p_piece integer default 1048576)
 returns table (
   segment date,
@@ -13,7 +14,7 @@ returns table (
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
--- Statistics of a growing column are always behind: by them, nothing is newer than the last ANALYZE.
+-- Statistics of growing columns lag behind: by them, no row is newer than the last ANALYZE.
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
@@ -58,6 +59,6 @@ end
 $$;
 
 comment on function audit.read_unsealed(integer, integer) is
-  'What the next blocks hold, one a month: about p_limit rows or one transaction, as leaf hashes of 32 bytes each in '
-  'sealed order, in pieces of p_piece (a power of two). Raises PU500 on a server whose transactions are not those that '
-  'were sealed.';
+  'Return the content of the next blocks, one a month: about p_limit rows or one transaction, as leaf hashes of 32 '
+  'bytes each in sealed order, in pieces of p_piece (a power of two). Raises PU500 on a server whose transactions are '
+  'not those that were sealed.';

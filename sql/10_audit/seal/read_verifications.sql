@@ -12,4 +12,5 @@ begin atomic
   order by v.scope;
 end;
 
-comment on function audit.read_verifications() is 'The newest verification of each scope; no row before the first.';
+comment on function audit.read_verifications() is
+  'Return the newest verification of each scope; no row before the first.';

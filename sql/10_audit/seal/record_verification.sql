@@ -14,5 +14,5 @@ begin atomic
 end;
 
 comment on function audit.record_verification(text, bigint, bigint, text) is
-  'Record what the ops worker found when it verified the sealed log: of the last day (day) or of everything (all), '
-  'or when it compared the SQL layer (layer).';
+  'Record the result of a verification by the ops worker: of the log''s last day (day), of the whole log (all), or of '
+  'the SQL layer (layer).';

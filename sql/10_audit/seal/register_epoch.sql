@@ -8,7 +8,7 @@ begin
   lock table audit.epochs in share row exclusive mode;
   v_epoch := audit._epoch();
   if exists (select from audit.epochs e where e.epoch = v_epoch) then
-    -- Nothing is signed yet, so a copy of the database may go its own way.
+    -- While nothing is signed, a copy of the database may start its own log.
     if exists (select from audit.blocks) then
       return v_epoch;
     end if;
@@ -19,12 +19,12 @@ begin
     v_epoch, audit._system_identifier(), audit._timeline(), d.oid::bigint, 0, 0
   from pg_database d
   where d.datname = current_database();
-  -- Of this transaction, or of the subtransaction that runs now: the row itself says which.
+  -- The row's own xmin, which may be that of a subtransaction.
   update audit.epochs e set row_xmin = e.xmin::text::bigint, relation_oid = e.tableoid::bigint where e.epoch = v_epoch;
   return v_epoch;
 end
 $$;
 
 comment on function audit.register_epoch() is
-  'Record the server that writes to the trail now, unless it is known; gives its epoch. While no block is sealed, a known '
-  'epoch is recorded anew.';
+  'Record the server that writes to the trail now, unless it is known, and return its epoch. While no block is sealed, '
+  'a known epoch is recorded anew.';

@@ -5,4 +5,5 @@ begin atomic
   update audit.sealer s set lease_until = '-infinity' where s.holder = p_holder;
 end;
 
-comment on function audit.release_seal(text) is 'Give up the right to seal, so that the next one need not wait for the end of the lease.';
+comment on function audit.release_seal(text) is
+  'Give up the right to seal, so that the next sealer need not wait for the end of the lease.';

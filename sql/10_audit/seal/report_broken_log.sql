@@ -19,4 +19,4 @@ end
 $$;
 
 comment on function audit.report_broken_log(text) is
-  'Record and alert that the sealed log contradicts what was signed; one alert while it is open.';
+  'Record and alert that the sealed log contradicts the signatures. Only one alert is open at a time.';

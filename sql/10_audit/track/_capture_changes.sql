@@ -1,5 +1,5 @@
--- The settings make values read the same whatever the client's are, so that no number is cut and no change hides. Sorting
--- instead of hashing lets a large statement spill to disk.
+-- The settings make values read the same under any client's settings, so that no number is cut and no change stays
+-- hidden. Sorting instead of hashing lets a large statement spill to disk.
 create function audit._capture_changes() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -43,5 +43,5 @@ end
 $$;
 
 comment on function audit._capture_changes() is
-  'Writes a config event for each row that the statement changed; arguments: entity type, redacted columns, only columns. '
-  'PU403 without an actor; a statement that changes nothing writes nothing and needs none.';
+  'Write a config event for each row that the statement changed. Arguments: entity type, redacted columns, only '
+  'columns. Raises PU403 without an actor. A statement that changes nothing writes nothing and needs no actor.';

@@ -1,4 +1,4 @@
--- Before the rows are gone, so that the event can say how many there were.
+-- Fires before the rows are gone, so that the event has their number.
 create function audit._capture_truncate() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -19,4 +19,5 @@ begin
 end
 $$;
 
-comment on function audit._capture_truncate() is 'Writes a config event that a table is emptied; PU403 without an actor.';
+comment on function audit._capture_truncate() is
+  'Write a config event that a table is emptied. Raises PU403 without an actor.';

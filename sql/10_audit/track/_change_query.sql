@@ -1,8 +1,10 @@
--- One text for every table and kind of statement, made from the catalog as it is now: a column that came after the table
--- was tracked is in it, a dropped one is not, and a redacted one that was renamed stops the change instead of showing its
--- values. Values are compared as text under collation "C": json has no equality, and a case-insensitive collation would
--- hide a change. Rows pair by primary key and tenant, so a new key is an end and a beginning, and a row that moves
--- between tenants shows each of them its own side. Long values are cut, so that 10,000 events fit into one array.
+-- Builds one query for every table and kind of statement from the present catalog: a column that came after the table
+-- was tracked is in it, a dropped one is not, and a redacted column that was renamed stops the change instead of showing
+-- its values.
+--
+-- Values are compared as text under collation "C", because json has no equality and a case-insensitive collation would
+-- hide a change. Rows pair by primary key and tenant: a new key is a deletion and a creation, and a row that moves
+-- between tenants shows each tenant its own side. Long values are cut, so that 10,000 events fit into one array.
 create function audit._change_query(
   p_table regclass, p_old text, p_new text, p_redacted_columns text[], p_only_columns text[]
 ) returns text
@@ -37,12 +39,12 @@ begin
     select case
       when a.attname = any (p_redacted_columns)
         then $value$case when num_nonnulls(%s.%I) = 1 then '"[redacted]"'::jsonb end$value$
-      -- json may hold what jsonb refuses.
+      -- json may hold values that jsonb refuses.
       when 'json'::regtype in (t.oid, t.typelem, t.typbasetype) then 'to_jsonb(%s.%I::text)'
       else 'to_jsonb(%s.%I)'
     end
   ) as f (value)
-  -- A virtual column stands in no row.
+  -- The transition tables hold no virtual columns.
   where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v';
 
   select string_agg(quote_ident(w.name), ', ') into v_missing
@@ -52,7 +54,7 @@ begin
     raise exception using
       errcode = 'PU422',
       message = format('%s has no column %s', p_table, v_missing),
-      hint = 'If it was renamed or dropped: select audit.track(…) again, with the columns there are.';
+      hint = 'If it was renamed or dropped, call audit.track(…) again with the present columns.';
   end if;
 
   select
@@ -112,5 +114,6 @@ end
 $$;
 
 comment on function audit._change_query(regclass, text, text, text[], text[]) is
-  'Query that makes audit events of the rows in p_old and p_new, in arrays of at most 10,000; its parameters: entity type, '
-  'the event types of created, changed and deleted rows, and what p_old and p_new need. PU422 when a column is not there.';
+  'Return a query that makes audit events of the rows in p_old and p_new, in arrays of at most 10,000. Its parameters: '
+  'entity type, the event types of created, changed and deleted rows, and the values that p_old and p_new need. Raises '
+  'PU422 if a column is missing.';

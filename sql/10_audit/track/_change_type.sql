@@ -1,4 +1,4 @@
--- Of an alert only its silence is configuration: audit.tracked_tables names that column alone.
+-- Only the silence of an alert is configuration: audit.tracked_tables names that column alone.
 create function audit._change_type(p_entity_type text, p_act text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -15,4 +15,4 @@ end
 $$;
 
 comment on function audit._change_type(text, text) is
-  'Event type of a row that was created, updated or deleted: the entity''s own where the registry has one.';
+  'Return the event type of a row that was created, updated or deleted: the entity''s own if the registry has one.';

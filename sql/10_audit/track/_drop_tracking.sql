@@ -16,4 +16,4 @@ begin
 end
 $$;
 
-comment on function audit._drop_tracking(regclass) is 'Drops the triggers that audit._install_tracking made.';
+comment on function audit._drop_tracking(regclass) is 'Drop the triggers that audit._install_tracking created.';

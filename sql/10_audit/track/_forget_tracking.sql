@@ -15,4 +15,4 @@ end
 $$;
 
 comment on function audit._forget_tracking(audit.tracked_tables) is
-  'Takes a table from the list of tracked ones and writes the event that says so.';
+  'Remove a table from the list of tracked tables and write the event about it.';

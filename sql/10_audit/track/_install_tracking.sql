@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function audit._install_tracking(audit.tracked_tables) is
-  'Puts the triggers of a tracked table on it, in place of those it has.';
+  'Create the triggers of a tracked table in place of the present ones.';

@@ -12,11 +12,11 @@ begin
   where c.conrelid = p_table and c.contype = 'p';
   if v_columns is null then
     raise exception using
-      errcode = 'PU422', message = format('%s has no primary key: its rows cannot be told from each other', p_table);
+      errcode = 'PU422', message = format('%s has no primary key, so its rows cannot be distinguished', p_table);
   end if;
   return case when v_columns = '{tenant_id}' then v_columns else array_remove(v_columns, 'tenant_id') end;
 end
 $$;
 
 comment on function audit._key_columns(regclass) is
-  'Columns of a table''s primary key in their order, without the tenant; PU422 when there is none.';
+  'Return the columns of a table''s primary key in their order, without the tenant. Raises PU422 if there is none.';

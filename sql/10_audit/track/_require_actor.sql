@@ -7,10 +7,10 @@ begin
     raise exception using
       errcode = 'PU403',
       message = format(
-        'a change of %s needs an actor, for it is audited: begin; select audit.act(''psql:alice'', ''why''); …; commit;',
+        'a change of %s needs an actor, because it is audited: begin; select audit.act(''psql:alice'', ''why''); …; commit;',
         p_table);
   end if;
 end
 $$;
 
-comment on function audit._require_actor(regclass) is 'Raises PU403 when the transaction does not say who acts.';
+comment on function audit._require_actor(regclass) is 'Raise PU403 if the transaction has no actor.';

@@ -7,7 +7,7 @@ return (
       or (n.nspname, c.relname) in (('public', 'sql_layer'), ('public', 'alembic_version'))
       or c.oid in (select relid from pg_partition_tree('public.audit_log'))
       then 'is a table of the trail or of the migrations'
-    -- What goes through a parent fires the parent's triggers alone.
+    -- A statement on a parent fires only the parent's triggers.
     when c.relkind <> 'r' or c.relispartition or c.relpersistence = 't'
       or exists (select from pg_inherits i where c.oid in (i.inhparent, i.inhrelid))
       then 'is no ordinary table'
@@ -20,4 +20,5 @@ return (
   where c.oid = p_table
 );
 
-comment on function audit._tracking_fault(regclass) is 'Why a table cannot be tracked; null when it can.';
+comment on function audit._tracking_fault(regclass) is
+  'Return the reason for which a table cannot be tracked; null if it can.';

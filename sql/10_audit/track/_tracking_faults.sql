@@ -1,6 +1,6 @@
--- A table that is gone or cannot be tracked any more has no faults: the next layer takes it off the list, with an event. A
--- table that lacks a tracked column has none either: its trigger refuses changes of that column until it is tracked again,
--- and a trigger made anew would refuse every change.
+-- A table that is gone or cannot be tracked any more has no faults: the next layer removes it from the list, with an
+-- event. A table that lacks a tracked column has none either: its trigger refuses changes of that column until
+-- audit.track is called again, and a trigger made anew would refuse every change.
 create function audit._tracking_faults() returns table (table_name text, trigger_name text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -34,4 +34,4 @@ end
 $$;
 
 comment on function audit._tracking_faults() is
-  'Triggers of tracked tables that are missing, disabled or not as audit.track makes them.';
+  'Return the triggers of tracked tables that are missing, disabled or different from those that audit.track creates.';

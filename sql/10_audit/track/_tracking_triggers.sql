@@ -1,9 +1,11 @@
--- The definitions are written exactly as pg_get_triggerdef writes them, so that audit._tracking_faults can compare the two;
--- the settings keep both independent of the session. Transition tables and column conditions exclude each other: where only
--- some columns matter, a row trigger whose condition is false costs a busy table next to nothing, and one that is true costs
--- an event a row. The condition compares images, for json has no equality and a case-insensitive collation would hide a
--- change. It calls a function, because Postgres writes row(…)::record in a condition down without its cast, and
--- row(a) *<> row(b) then means a *<> b, which no type has: such a trigger cannot be restored from a dump.
+-- The definitions equal the output of pg_get_triggerdef, so that audit._tracking_faults can compare the two. The
+-- settings keep both independent of the session.
+--
+-- Transition tables and column conditions exclude each other. Where only some columns matter, a row trigger whose
+-- condition is false costs a busy table next to nothing, and one that is true costs an event a row. The condition
+-- compares images, because json has no equality and a case-insensitive collation would hide a change. It calls a
+-- function, because Postgres writes row(…)::record in a condition without its cast, and row(a) *<> row(b) then means a
+-- *<> b, which no type has. Such a trigger cannot be restored from a dump.
 create function audit._tracking_triggers(p_tracked audit.tracked_tables)
 returns table (name text, definition text, description text)
 language plpgsql stable
@@ -25,7 +27,7 @@ begin
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   where c.oid = to_regclass(p_tracked.table_name);
-  -- When one of its columns is gone or renamed the trigger always fires, so that its function refuses the change.
+  -- If one of the columns is dropped or renamed the trigger always fires, so that its function refuses the change.
   select case when count(*) < (select count(distinct c) from unnest(p_tracked.only_columns) c) then '' else format(' WHEN (record_image_ne(ROW(%s), ROW(%s)))',
       string_agg(format('old.%I', a.attname), ', ' order by a.attnum),
       string_agg(format('new.%I', a.attname), ', ' order by a.attnum)) end
@@ -57,4 +59,4 @@ end
 $$;
 
 comment on function audit._tracking_triggers(audit.tracked_tables) is
-  'Triggers that a tracked table has, as pg_get_triggerdef writes them, with their comments.';
+  'Return the triggers of a tracked table as pg_get_triggerdef writes them, with their comments.';

@@ -17,7 +17,7 @@ begin
   if audit._tracking_fault(p_table) is not null then
     raise exception using errcode = 'PU422', message = format('%s %s', v_name, audit._tracking_fault(p_table));
   end if;
-  -- The query checks that the columns are there.
+  -- Checks that the columns exist.
   perform audit._change_query(p_table, 'old_rows', 'new_rows', coalesce(track.redact, '{}'), track.only_columns);
   select k.name into v_key
   from unnest(audit._key_columns(p_table) || array['tenant_id']) as k (name)
@@ -31,7 +31,7 @@ begin
       end;
   end if;
 
-  -- Of two that track at once one waits for the other.
+  -- Calls that run at once take turns.
   lock table audit.tracked_tables in share row exclusive mode;
   select t.* into v_old from audit.tracked_tables t where t.table_name = v_name;
   v_new := row(v_name, coalesce(track.entity, v_old.entity_type, (parse_ident(v_name))[2]),
@@ -40,7 +40,7 @@ begin
     select from audit.tracked_tables t where t.entity_type = v_new.entity_type and t.table_name <> v_name
   ) then
     raise exception using errcode = 'PU409', message = format(
-      'the rows of another table are called %L: entity => another word', v_new.entity_type);
+      'entity %L is empty or names the rows of another table: choose a different one with entity => …', v_new.entity_type);
   end if;
   insert into audit.tracked_tables select v_new.*
   on conflict (table_name) do update
@@ -59,6 +59,7 @@ end
 $$;
 
 comment on function audit.track(regclass, text, text[], text[]) is
-  'Makes every change of a table''s rows an audit event, also across migrations; a repeat changes nothing, other arguments '
-  'replace the former. entity: what a row is called; redact: columns whose values are never written; only_columns: the only '
-  'ones that matter, and then only when an UPDATE changes them. PU422 for what cannot be tracked.';
+  'Make every change of a table''s rows an audit event, also across migrations. A repeat changes nothing; other '
+  'arguments replace the former ones. entity: name of a row in events. redact: columns whose values are never written. '
+  'only_columns: the only columns that matter, and only if an UPDATE changes them. Raises PU422 for a table that cannot '
+  'be tracked.';

@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function audit.untrack(regclass) is
-  'Ends what audit.track began; the event that says so needs an actor. PU404 when the table is not tracked.';
+  'End the tracking of a table. The event about it needs an actor. Raises PU404 if the table is not tracked.';

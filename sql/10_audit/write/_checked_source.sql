@@ -13,4 +13,5 @@ end
 $$;
 
 comment on function audit._checked_source(text, text, text) is
-  'The source of an event that a caller made up itself. Raises 23514 when it belongs to another service than the login.';
+  'Return the source of an event that the caller composed. Raises 23514 if it belongs to another service than the '
+  'login.';

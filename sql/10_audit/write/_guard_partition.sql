@@ -1,4 +1,4 @@
--- The row trigger of audit_log follows to every partition by itself; triggers on TRUNCATE do not.
+-- Every partition inherits the row trigger of audit_log, but no trigger on TRUNCATE.
 create function audit._guard_partition(p_partition regclass) returns void
 language plpgsql
 security definer
@@ -16,4 +16,4 @@ begin
 end
 $$;
 
-comment on function audit._guard_partition(regclass) is 'Makes a partition of audit_log refuse TRUNCATE; safe to repeat.';
+comment on function audit._guard_partition(regclass) is 'Make a partition of audit_log refuse TRUNCATE. Safe to repeat.';

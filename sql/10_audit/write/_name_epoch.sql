@@ -1,5 +1,5 @@
--- A server that is new is recorded with its first row, in the same transaction: a dump of it then shows that rows were
--- written there, also when no sealer ran. A writer that meets another one in this does not wait for it.
+-- A new server is recorded with its first row, in the same transaction. Its dump then shows that rows were written
+-- there, even if no sealer ran. A writer does not wait for another one that records the server.
 create function audit._name_epoch() returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -19,4 +19,4 @@ end
 $$;
 
 comment on function audit._name_epoch() is
-  'Set the epoch that the default of audit_log.xid reads, once a statement, and record it with the first row of a server.';
+  'Set the epoch that the default of audit_log.xid reads, once a statement, and record the server with its first row.';

@@ -8,4 +8,5 @@ return case session_user
 end;
 
 comment on function audit._own_service() is
-  'The service whose role logged in; null for every other login. A session cannot change it, unlike its settings.';
+  'Return the service whose role logged in; null for every other login. A session cannot change it, unlike its '
+  'settings.';

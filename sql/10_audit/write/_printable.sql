@@ -1,4 +1,4 @@
--- The class holds the control characters, line and paragraph separators, bidi and zero-width controls: what could forge
+-- The class holds control characters, line and paragraph separators, and bidi and zero-width controls. These could forge
 -- a second log line or show a name backwards on the auditor's terminal.
 create function audit._printable(p_text text, p_length integer) returns text
 language sql immutable parallel safe
@@ -8,4 +8,4 @@ return regexp_replace(
 );
 
 comment on function audit._printable(text, integer) is
-  'The text cut to a length in characters, each control or bidi character replaced by U+FFFD.';
+  'Return the text cut to a length in characters, with each control or bidi character replaced by U+FFFD.';

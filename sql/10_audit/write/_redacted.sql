@@ -1,6 +1,7 @@
--- The same patterns as services/shared/audit_writer/cleaning.py has. One look for what each of them holds comes first.
+-- Uses the patterns of services/shared/audit_writer/cleaning.py, after one quick test for a word that each pattern
+-- needs.
 create function audit._redacted(p_text text) returns text
-language plpgsql immutable parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -19,4 +20,4 @@ begin
 end
 $$;
 
-comment on function audit._redacted(text) is 'The text without what looks like a secret in it.';
+comment on function audit._redacted(text) is 'Return the text with everything that looks like a secret redacted.';

@@ -1,5 +1,5 @@
--- A guard-rail against mistakes, not a proof: the owner of the table can always disable a trigger, and
--- ops.ensure_partitions does so on the default partition, under a lock, to move rows into their own partition.
+-- Guards against mistakes, not against the owner, which can disable any trigger. ops.ensure_partitions does so on the
+-- default partition, under a lock, to move rows into their own partition.
 create function audit._refuse_change() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -11,4 +11,4 @@ begin
 end
 $$;
 
-comment on function audit._refuse_change() is 'Raises PU403: rows of the audit trail are never changed or removed.';
+comment on function audit._refuse_change() is 'Raise PU403: rows of the audit trail are never changed or removed.';

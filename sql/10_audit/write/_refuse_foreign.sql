@@ -9,4 +9,5 @@ begin
 end
 $$;
 
-comment on function audit._refuse_foreign() is 'Raises 23514: the login of a service does not write the events of another.';
+comment on function audit._refuse_foreign() is
+  'Raise 23514: the login of a service does not write events of another service.';

@@ -17,4 +17,5 @@ end
 $$;
 
 comment on function audit._without_secrets(jsonb) is
-  'Details with the values redacted of those keys that name a secret, as services/shared/audit_writer/cleaning.py names them.';
+  'Return details in which the values of keys that name a secret are redacted, by the same names as '
+  'services/shared/audit_writer/cleaning.py.';

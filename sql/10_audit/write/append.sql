@@ -1,4 +1,4 @@
--- The repair path of the audit writer: the same rows again after an outcome nobody knows. What is there already stays.
+-- Repairs a write of the audit writer whose outcome is unknown by sending the same rows again. Rows that exist stay.
 create function audit.append(p_rows jsonb)
 returns integer
 language sql
@@ -23,4 +23,4 @@ begin atomic
 end;
 
 comment on function audit.append(jsonb) is
-  'Stores complete audit rows (an array of objects, keys as the columns) and returns how many were new.';
+  'Store complete audit rows (an array of objects, keys as the columns) and return the number of new ones.';

@@ -3,4 +3,4 @@ before insert on public.audit_log
 for each statement execute function audit._name_epoch();
 
 comment on trigger audit_log_epoch on public.audit_log is
-  'Each row carries the epoch of the server that wrote it; rows loaded from a dump keep theirs.';
+  'Gives each row the epoch of the server that wrote it. Rows loaded from a dump keep theirs.';

@@ -5,4 +5,4 @@ end
 $$;
 
 comment on trigger audit_log_no_truncate on public.audit_log is
-  'Refuses TRUNCATE; audit._guard_partition puts the same on each partition.';
+  'Refuses TRUNCATE. audit._guard_partition puts the same trigger on each partition.';

@@ -1,6 +1,6 @@
--- One event, not written yet. A plain row constructor without security definer or SET, bound when it is created: so the
--- planner inlines it, and a statement that makes thousands of events pays no function calls.
--- What is left null here, audit.write fills in once for the whole set.
+-- Composes one event without writing it. A plain row constructor without security definer or SET, which the planner can
+-- inline, so that a statement that makes thousands of events pays no function calls. audit.write fills in null members
+-- once for the whole set.
 create function audit.event(
   p_tenant_id text,
   p_event_type text,
@@ -28,4 +28,4 @@ return row(
 )::public.audit_log;
 
 comment on function audit.event is
-  'An audit event for audit.write; what is left out comes from the registry and from the transaction''s context.';
+  'Return an audit event for audit.write. Omitted members come from the registry and from the transaction''s context.';

@@ -1,33 +1,33 @@
--- The closed registry: audit.write refuses a type that is not listed here. To add one, add a line.
--- Only what a fleet sends all the time may be lost; the writer in services/shared/audit.py knows the same types.
+-- The closed registry: audit.write refuses a type that is not listed here. To add one, add a line. Only events that a
+-- fleet sends all the time may be lost. The audit writer in Python knows the same types.
 create view audit.event_types as
 select
   t.event_type,
   t.severity,
   t.description,
-  -- must: durable before the caller is answered; may: buffered, lost and counted when there is no room.
+  -- must: durable before the caller is answered. may: buffered, or lost and counted if there is no room.
   case when t.event_type in ('device.readings_accepted', 'device.readings_refused') then 'may' else 'must' end as class
 from (
   values
     ('auth.login_success', 'info', 'A user''s bearer token was accepted.'),
-    ('auth.login_failure', 'warning', 'A request was turned away with 401; details.reason says why.'),
+    ('auth.login_failure', 'warning', 'A request was refused with 401; details.reason has the reason.'),
     ('auth.forbidden', 'warning', 'A known caller asked for what its role or tenant does not allow.'),
-    ('auth.rate_limited', 'warning', 'An address was turned away because of too many failures.'),
+    ('auth.rate_limited', 'warning', 'An address was refused because of too many failures.'),
     ('auth.token_refresh', 'info', 'A refresh token was exchanged for a new access token.'),
     ('auth.api_key_revoked', 'warning', 'An API key was revoked; its later uses are auth.login_failure with details.reason revoked.'),
-    ('auth.attack_suspected', 'critical', 'Refused logins look like an attack on accounts; details say which kind and on what.'),
+    ('auth.attack_suspected', 'critical', 'Refused logins look like an attack on accounts; details have its kind and subject.'),
     ('device.authenticated', 'debug', 'A device''s token was accepted; refused ones are auth.login_failure.'),
     ('device.readings_accepted', 'debug', 'A request''s readings were stored; details holds the counts.'),
-    ('device.readings_refused', 'warning', 'Some of a request''s readings were not stored; details says which and why.'),
+    ('device.readings_refused', 'warning', 'Some of a request''s readings were not stored; details has the numbers and reasons.'),
     ('alert.opened', 'warning', 'A rule''s condition held and an alert was opened.'),
-    ('alert.flapping', 'warning', 'The alert opened and closed too often in one pass to be written one by one; the event has the number.'),
-    ('alert.acknowledged', 'info', 'A person took the alert.'),
+    ('alert.flapping', 'warning', 'The alert opened and closed too often in one pass for an event each; this event has the number.'),
+    ('alert.acknowledged', 'info', 'A person acknowledged the alert.'),
     ('alert.silenced', 'info', 'A person silenced the alert until a time.'),
     ('alert.escalated', 'warning', 'A step of the escalation policy came due.'),
     ('alert.updated', 'info', 'The alert''s rule was changed; the alert stays open with the new severity and name.'),
     ('alert.closed', 'info', 'The condition ended, or a person or a rule change closed the alert.'),
     ('delivery.queued', 'info', 'An alert event became a notification job for a channel.'),
-    ('delivery.suppressed', 'info', 'An alert event told nobody, or not this channel; details.reason says why.'),
+    ('delivery.suppressed', 'info', 'An alert event was not notified, or not to this channel; details.reason has the reason.'),
     ('delivery.delivered', 'info', 'The receiver accepted the notification.'),
     ('delivery.retried', 'warning', 'An attempt failed and the notification will be tried again.'),
     ('delivery.limited', 'info', 'The receiver asked to wait; the notification keeps its place and its attempts.'),
@@ -57,40 +57,41 @@ from (
     ('config.policy_step_updated', 'info', 'A step of an escalation policy was changed.'),
     ('config.policy_step_deleted', 'info', 'A step of an escalation policy was removed.'),
     ('config.api_key_created', 'warning', 'An API key was created.'),
-    ('config.api_key_updated', 'warning', 'An API key was changed: revoked, unless by hand.'),
-    ('config.api_key_deleted', 'info', 'An API key was removed, 90 days after its end unless by hand.'),
-    ('config.revocation_created', 'warning', 'User tokens were revoked; details name which.'),
+    ('config.api_key_updated', 'warning', 'An API key was changed, usually revoked.'),
+    ('config.api_key_deleted', 'info', 'An API key was removed, usually 90 days after its end.'),
+    ('config.revocation_created', 'warning', 'User tokens were revoked; details identify them.'),
     ('config.revocation_updated', 'warning', 'A revocation was changed by hand.'),
     ('config.revocation_deleted', 'warning', 'A revocation was lifted, or removed after its end.'),
     ('config.alert_silenced', 'info', 'The time until which an alert is silenced was changed.'),
     ('config.row_created', 'info', 'A row was added to a table that audit.track watches.'),
     ('config.row_updated', 'info', 'A row of a table that audit.track watches was changed.'),
     ('config.row_deleted', 'info', 'A row was removed from a table that audit.track watches.'),
-    ('config.table_truncated', 'warning', 'A watched table was emptied; details.rows says of how many rows.'),
+    ('config.table_truncated', 'warning', 'A watched table was emptied; details.rows has the number of rows.'),
     ('config.tenant_limit_created', 'info', 'A tenant got a limit of its own.'),
     ('config.tenant_limit_updated', 'info', 'A limit of a tenant, or a default of all tenants, was changed.'),
     ('config.tenant_limit_deleted', 'info', 'A tenant has the default of a limit again.'),
-    ('config.table_tracked', 'info', 'From then on each change of a table''s rows is an event.'),
-    ('config.table_untracked', 'warning', 'From then on changes of a table''s rows are no events.'),
+    ('config.table_tracked', 'info', 'Each change of a table''s rows is an event from now on.'),
+    ('config.table_untracked', 'warning', 'Changes of a table''s rows are no longer events.'),
     ('audit.gap', 'error', 'Events were lost before they reached this table; details holds count, process and time bounds.'),
     ('audit.quarantined', 'error', 'An event could not be stored as it was; details holds a safe rendering of it.'),
     ('audit.key_changed', 'warning', 'Checkpoints are signed with another key from now on.'),
     ('audit.log_continued', 'warning', 'The sealed log continues on another server, or after its end was lost.'),
-    ('audit.loss_declared', 'critical', 'A person declared what the sealed log lost, or that a sealer''s alarm is settled.'),
-    ('audit.log_broken', 'critical', 'The sealed log contradicts what was signed: somebody altered it.'),
+    ('audit.loss_declared', 'critical', 'A person declared a loss of the sealed log, or that a sealer''s alarm is settled.'),
+    ('audit.log_broken', 'critical', 'The sealed log contradicts its signatures: it was altered.'),
     ('audit.hold_placed', 'warning', 'A legal hold was placed: the months it touches are not dropped.'),
     ('audit.hold_released', 'warning', 'A legal hold was released.'),
     ('audit.segment_dropped', 'warning', 'A month past its retention was dropped; details holds its signed tombstone.'),
-    ('audit.read', 'info', 'Someone read the audit trail; details holds the filter.'),
+    ('audit.read', 'info', 'A person read the audit trail; details holds the filter.'),
     ('system.started', 'info', 'A process of Pulse became ready.'),
     ('system.stopped', 'info', 'A process of Pulse stopped cleanly.'),
     ('system.session_ended', 'warning', 'An operator or the ops worker ended a session of the database.'),
     ('system.service_up', 'info', 'The health monitor reached a service again.'),
     ('system.service_down', 'error', 'The health monitor could not reach a service.'),
-    ('system.limit_reached', 'warning', 'A limit refused something to a tenant; details say which and how much. Once in ten minutes.'),
+    ('system.limit_reached', 'warning', 'A limit refused something to a tenant; details have the limit and the number. Once in ten minutes.'),
     ('system.partition_created', 'info', 'A partition was made ahead of time.'),
     ('system.pruned', 'info', 'Rows past their retention were removed.')
 ) as t (event_type, severity, description);
 
 comment on view audit.event_types is
-  'The closed registry of audit events: what may stand in audit_log.event_type, its usual severity, what it tells, and whether it must be durable before the caller is answered or may be lost and counted.';
+  'The closed registry of audit events: event_type, usual severity, description and class. must: durable before the '
+  'caller is answered. may: can be lost, and is then counted.';

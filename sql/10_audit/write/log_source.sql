@@ -1,4 +1,4 @@
--- A trigger before the row would keep COPY from inserting many rows at once.
+-- An after trigger, because a before trigger would keep COPY from inserting many rows at once.
 create trigger log_source
 after insert on public.audit_log
 for each row
@@ -6,4 +6,4 @@ when (current_user = 'pulse_ui' and audit.is_foreign(new.source_service, new.cat
 execute function audit._refuse_foreign();
 
 comment on trigger log_source on public.audit_log is
-  'Refuses events of other services from the login of the HTTP API; events that functions write are theirs to decide.';
+  'Refuses events of other services from the login of the HTTP API. Functions may write them.';

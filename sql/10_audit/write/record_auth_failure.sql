@@ -1,4 +1,4 @@
--- For whoever refuses one request at a time, with named arguments.
+-- For callers that refuse one request at a time, with named arguments.
 create procedure audit.record_auth_failure(
   p_event_id uuid,
   p_timestamp timestamptz,
@@ -35,5 +35,4 @@ begin
 end
 $$;
 
-comment on procedure audit.record_auth_failure is
-  'Stores one refused request: audit.record_auth_failures with one.';
+comment on procedure audit.record_auth_failure is 'Store one refused request, as audit.record_auth_failures does.';

@@ -1,5 +1,4 @@
--- Called on a connection of its own, so that the rows survive whatever the refused requests do next. It never commits: its
--- caller decides. A failure repeated with the same id and time stores nothing.
+-- Called on a connection of its own, so that the rows survive a rollback of the refused request. The caller commits.
 create procedure audit.record_auth_failures(p_failures jsonb)
 language plpgsql
 security definer
@@ -39,5 +38,5 @@ end
 $$;
 
 comment on procedure audit.record_auth_failures(jsonb) is
-  'Stores refused requests, an array of objects with the columns of audit_log as keys: auth.forbidden, auth.rate_limited or '
-  'auth.login_failure by details.reason; a repeat changes nothing.';
+  'Store refused requests, an array of objects with the columns of audit_log as keys: auth.forbidden, auth.rate_limited '
+  'or auth.login_failure, by details.reason. A repeat with the same id and time changes nothing.';

@@ -3,7 +3,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- The events of pulse_ops may be a person's, so _own_service() does not name it; a process of it is the ops worker's.
+  -- _own_service() leaves out pulse_ops, because a person may log in as it. But a process with this role is the ops worker.
   v_service constant text := coalesce(
     audit._own_service(), case session_user when 'pulse_ops' then 'ops_worker' end, p_service);
 begin
@@ -22,4 +22,4 @@ end
 $$;
 
 comment on function audit.record_process(text, text, text) is
-  'Record that a process (instance: host and process id) started or stopped cleanly; a start without a stop is a crash.';
+  'Record that a process (instance: host and process id) started or stopped cleanly. A start without a stop is a crash.';

@@ -1,5 +1,5 @@
--- Writes a set of events in the caller's transaction: a fact and its evidence commit together or not at all. What a person
--- typed is looked through for secrets; what a Pulse service says is its own words.
+-- Writes a set of events in the caller's transaction, so that a fact and its evidence commit together. Text from people
+-- is searched for secrets; text from Pulse services is not.
 create function audit.write(p_events public.audit_log[])
 returns integer
 language plpgsql
@@ -9,12 +9,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_application text := current_setting('application_name');
-  -- The login of one service cannot speak for another, and a worker acts for nobody but itself.
+  -- The login of a service cannot write for another service, and a worker acts only for itself.
   v_own_service constant text := audit._own_service();
   v_is_worker constant boolean := coalesce(v_own_service <> 'ui_iot', false);
   v_service text := coalesce(
     v_own_service, core.current_service(), nullif(regexp_replace(v_application, '^pulse-(\S*).*', '\1'), ''), 'sql');
-  -- Without a context a Pulse process acts for itself; anyone else is named by the role that logged in.
+  -- Without a context, the actor is the process for a service of Pulse, and the role that logged in for others.
   v_is_pulse boolean := v_own_service is not null or core.current_service() is not null or v_application like 'pulse-%';
   v_actor_type text := coalesce(case when not v_is_worker then core.current_actor_type() end, case when v_is_pulse then 'service' else 'user' end);
   v_actor_id text := audit._printable(
@@ -26,7 +26,7 @@ declare
   v_ip_address inet := core.current_ip_address();
   v_trace_id text := audit._printable(core.current_trace_id(), 64);
   v_tenant_id text := coalesce(core.current_tenant(), 'system');
-  -- Several requests of one trace may run at once: the span tells whose row this is.
+  -- Several requests of one trace may run at once. The span identifies the request of this row.
   v_context jsonb := jsonb_strip_nulls(jsonb_build_object(
     'reason', audit._printable(audit._redacted(left(core.current_reason(), 4000)), 2000),
     'request_span_id', core.current_span_id()));
@@ -44,7 +44,7 @@ begin
     split_part(e.event_type, '.', 1),
     coalesce(e.severity, t.severity),
     audit._printable(e.entity_type, 64),
-    -- The index of entity_id holds no value over 2,704 bytes; a longer one must not cost the caller's transaction.
+    -- The index of entity_id refuses values over 2,704 bytes, which must not abort the caller's transaction.
     audit._printable(e.entity_id, 256),
     audit._printable(e.entity_name, 256),
     split_part(e.event_type, '.', 2),
@@ -52,7 +52,7 @@ begin
     v_context || coalesce(
       audit._shortened(case when v_is_pulse then e.details else audit._without_secrets(e.details) end, 65536), '{}'),
     coalesce(e.source_service, v_service),
-    -- An actor is one thing: its parts never come half from the event and half from the context.
+    -- All parts of the actor come from the event, or all from the context.
     case when e.actor_id is null and e.actor_type is null then v_actor_type else e.actor_type end,
     case when e.actor_id is null and e.actor_type is null then v_actor_id else audit._printable(e.actor_id, 256) end,
     case when e.actor_id is null and e.actor_type is null then v_actor_name else audit._printable(e.actor_name, 256) end,
@@ -78,4 +78,5 @@ end
 $$;
 
 comment on function audit.write is
-  'Writes the events made by audit.event and returns how many; PU500 when one of them has a type outside the registry.';
+  'Write the events made by audit.event and return their number. Raises PU500 if the type of one is not in the '
+  'registry.';
