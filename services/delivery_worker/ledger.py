@@ -111,8 +111,11 @@ class Ledger:
         assert self._process.pool is not None
         with self._duration.time():
             rows = await self._process.pool.fetch(
-                "select job_id, state, run_at"
-                " from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "select job_id, state, run_at from delivery.finish("
+                "p_tenant_ids => $1, p_job_ids => $2, p_lease_epochs => $3, p_outcomes => $4, p_status_codes => $5,"
+                " p_errors => $6, p_started_ats => $7, p_durations_ms => $8, p_retry_after_seconds => $9,"
+                " p_backoff_base_seconds => $10, p_backoff_max_seconds => $11, p_limited_max_seconds => $12,"
+                " p_hanging_ms => $13)",
                 *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),
                 self._settings.delivery_backoff_seconds,
                 self._settings.delivery_backoff_max_seconds,
