@@ -169,8 +169,8 @@ async def act(
     context = tracing.current()
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
         await connection.execute(
-            "select core.act(p_tenant_id => $1, p_actor_type => $2, p_actor_id => $3, p_actor_name => $4, p_reason => $5,"
-            " p_trace_id => $6, p_service => $7, p_ip_address => $8, p_span_id => $9)",
+            "select core.act(p_tenant_id => $1, p_actor_type => $2, p_actor_id => $3, p_actor_name => $4,"
+            " p_reason => $5, p_trace_id => $6, p_service => $7, p_ip_address => $8, p_span_id => $9)",
             tenant_id,
             actor.type,
             actor.id,
