@@ -1,12 +1,12 @@
 """The HTTP client of all outgoing requests: traced, and connected only to checked addresses.
 
-A name is resolved once for each connection, and every address of the answer is checked. The connection goes to a checked
-address, and the URL keeps its name, so Host, SNI and the certificate belong to the name. Therefore a name that changes
-its answer between check and connection (DNS rebinding) gains nothing. Numeric forms of an address, such as 2130706433 or
-0177.0.0.1, are resolved and checked like names.
+A name is resolved once for each connection, and every address of the answer is checked. The connection goes to a
+checked address, and the URL keeps its name, so Host, SNI and the certificate belong to the name. Therefore a name that
+changes its answer between check and connection (DNS rebinding) gains nothing. Numeric forms of an address, such as
+2130706433 or 0177.0.0.1, are resolved and checked like names.
 
-The same holds for an egress proxy: Pulse resolves and checks the name itself and requests a tunnel to the checked address.
-Only for addresses that operators configured (trusted) the proxy gets the name and resolves it.
+The same holds for an egress proxy: Pulse resolves and checks the name itself and requests a tunnel to the checked
+address. Only for addresses that operators configured (trusted) the proxy gets the name and resolves it.
 """
 
 import asyncio
