@@ -23,7 +23,6 @@ alter table public.tenant_limits
   ),
   drop constraint tenant_limits_value_check,
   add constraint tenant_limits_value_check check (value between 0 and 1000000000000);
-comment on column public.tenant_limits.value is 'Most that the tenant may have; 0 for no limit.';
 """
 
 

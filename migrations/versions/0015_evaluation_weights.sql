@@ -8,10 +8,8 @@ alter table public.tenant_limits
   ),
   drop constraint tenant_limits_value_check,
   add constraint tenant_limits_value_check check (
-    value between 0 and 1000000000000 and (limit_name <> 'evaluation_weight' or value between 1 and 1000)
+    value between 0 and 1000000000000 and (limit_name <> 'evaluation_weight' or value between 1 and 100)
   );
-comment on column public.tenant_limits.value is
-  'Most that the tenant may have, 0 for no limit; for evaluation_weight its weight from 1 to 1000.';
 insert into public.tenant_limits (tenant_id, limit_name, value) values ('system', 'evaluation_weight', 1);
 
 -- Each reading paid for this index, and only a scrape used it. The primary key shows the oldest reading of each lane.

@@ -313,7 +313,7 @@ comment on column public.telemetry.trace_id is 'Trace of the request that brough
 comment on column public.telemetry.overwrites is
   'Number of requests that replaced the value of this instant. The row holds the value that arrived last.';
 comment on column public.tenant_limits.limit_name is 'Name of the limit.';
-comment on column public.tenant_limits.value is 'Upper bound; 0 for no limit.';
+comment on column public.tenant_limits.value is 'Upper bound, 0 for no limit; for evaluation_weight the weight.';
 comment on column public.tenant_limits.updated_at is 'Time of the last change.';
 comment on table public.tenant_usage is
   'Rows that count against a tenant''s limits. Transactions that add or remove them update it.';

@@ -16,10 +16,15 @@ FAILURES_TO_REPORT = 3
 
 @dataclass(slots=True)
 class BusyTenant:
-    """A tenant of the backlog: the share its passes get, its failures in a row, and when it may be tried again."""
+    """A tenant of the backlog: the share its passes get, its failures in a row, and when it may be tried again.
+
+    weight: passes in a row that make one turn. passes: those of the current turn.
+    """
 
     tenant_id: str
     share: WorkShare
+    weight: int = 1
+    passes: int = 0
     failures: int = 0
     due_at: float = 0.0
 
@@ -53,16 +58,20 @@ class Backlog:
                 self._tenants[tenant_id] = BusyTenant(tenant_id, WorkShare(self._slow_seconds))
 
     def next(self) -> BusyTenant | None:
-        """Return the tenant whose turn it is, which goes to the end; None if none may be tried now."""
+        """Return the tenant whose turn it is, or None if none may be tried now. The last pass of a turn moves it."""
         now = self._clock()
         for tenant_id, tenant in self._tenants.items():
             if tenant.due_at <= now:
-                self._tenants.move_to_end(tenant_id)
+                tenant.passes += 1
+                if tenant.passes >= tenant.weight:
+                    tenant.passes = 0
+                    self._tenants.move_to_end(tenant_id)
                 return tenant
         return None
 
-    def pass_ended(self, tenant: BusyTenant, *, seconds: float, has_more: bool) -> None:
-        """Adapt the tenant's share; without further work it is evaluated with the others again."""
+    def pass_ended(self, tenant: BusyTenant, *, seconds: float, has_more: bool, weight: int = 1) -> None:
+        """Adapt the tenant's share and weight; without further work it is evaluated with the others again."""
+        tenant.weight = weight
         tenant.failures = 0
         tenant.share.pass_ended(seconds)
         if not has_more:

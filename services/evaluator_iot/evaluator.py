@@ -104,7 +104,9 @@ class Evaluator:
         finally:
             self._show_backlog()
         has_more = tenant.tenant_id in row["busy_tenants"]
-        self.backlog.pass_ended(tenant, seconds=time.monotonic() - started, has_more=has_more)
+        self.backlog.pass_ended(
+            tenant, seconds=time.monotonic() - started, has_more=has_more, weight=row["weight"] or 1
+        )
         self._show_backlog()
         if not has_more:
             self.wake.set()

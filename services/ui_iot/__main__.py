@@ -10,7 +10,6 @@ from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.secret_box import protection, read_public_key
 from services.shared.server import Process, record_process, run_until_stopped, serve_process, stop_on_signals
 from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
@@ -30,6 +29,7 @@ from services.ui_iot.backend import Backend, pool_of
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines
+from services.ui_iot.resources.channel_sealing import report_protection
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
         ) as providers,
     ):
         process.facts["identity_providers"] = providers.health
-        _report_secrets(process, settings)
+        report_protection(process, settings.secrets_key_file)
         process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
         ready = asyncio.Event()
@@ -106,14 +106,6 @@ async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
             await backend.refusals.stop()
             if process.pool is not None:
                 process.pool.terminate()
-
-
-def _report_secrets(process: Process, settings: UiSettings) -> None:
-    file = settings.secrets_key_file
-    stored = protection(None if file is None else read_public_key(file))
-    process.facts["channel_secrets"] = lambda: stored
-    if file is None:
-        log.warning("channel secrets are stored as %s", stored)
 
 
 async def _work(process: Process, stop: asyncio.Event, ready: asyncio.Event) -> None:

@@ -17,7 +17,7 @@ create function evaluator.evaluate(
   p_after text default '',
   p_without text[] default '{}'
 ) returns table (
-  readings integer, transitions jsonb, pairs bigint, busy_tenants text[], last_tenant text, saw_all boolean
+  readings integer, transitions jsonb, pairs bigint, busy_tenants text[], last_tenant text, saw_all boolean, weight integer
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -69,6 +69,7 @@ begin
     from unnest(p_tenant_ids) as t (tenant_id)
     cross join generate_series(0, 15) as s (shard);
     busy_tenants := evaluator._busy_tenants(v_tenant_ids, v_shards, v_until);
+    weight := core._limit_of(p_tenant_ids[1], 'evaluation_weight');
   elsif readings >= any (v_lanes.shares) or pairs >= any (v_lanes.pairs) then
     -- A lane may have been cut. Otherwise all of them are empty.
     busy_tenants := evaluator._busy_tenants(v_lanes.tenant_ids, v_lanes.shards, v_until);
@@ -83,4 +84,5 @@ comment on function evaluator.evaluate(integer, integer, text[], text, text[]) i
   'One pass: evaluate at most p_limit new readings and about p_pairs pairs of a reading and a rule, in order for each device, '
   'open and close alerts in the same transaction, and return the work done and the transitions made. The tenants share both '
   'limits: p_tenant_ids, or else the next 64 with work in turn after p_after, without p_without. busy_tenants have readings left '
-  'beyond their share, last_tenant is the p_after of the next pass, and saw_all is false when more tenants may have work.';
+  'beyond their share, last_tenant is the p_after of the next pass, and saw_all is false when more tenants may have work, and weight '
+  'is that of the first of p_tenant_ids.';

@@ -31,6 +31,7 @@ begin
     if v_next <> all (p_without) then
       v_tenant_ids := v_tenant_ids || v_next;
     end if;
+    exit when v_next = p_after;
   end loop;
   return v_tenant_ids;
 end

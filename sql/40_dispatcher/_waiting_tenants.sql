@@ -25,6 +25,7 @@ begin
       continue;
     end if;
     v_tenant_ids := v_tenant_ids || v_next;
+    exit when v_next = p_after;
   end loop;
   return v_tenant_ids;
 end

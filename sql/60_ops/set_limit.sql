@@ -16,6 +16,9 @@ begin
     raise exception using errcode = 'PU422',
       message = format('there is no limit %s, only %s', p_limit_name, array_to_string(v_known, ', '));
   end if;
+  if p_limit_name = 'evaluation_weight' and p_value not between 1 and 100 then
+    raise exception using errcode = 'PU422', message = format('evaluation_weight must be from 1 to 100, not %s', p_value);
+  end if;
   if p_value is null then
     delete from public.tenant_limits l where l.tenant_id = p_tenant_id and l.limit_name = p_limit_name;
     return found;
@@ -30,4 +33,4 @@ $$;
 
 comment on function ops.set_limit(text, text, bigint) is
   'Give a tenant a limit of its own (0: unlimited), or the default again with null. Return false if that changes '
-  'nothing. Raises PU404 without such a tenant, PU422 without such a limit.';
+  'nothing. Raises PU404 for an unknown tenant, PU422 for an unknown limit or a weight outside 1 to 100.';

@@ -1,7 +1,4 @@
-"""`pulse chaos`: proves promises by breaking everything around them.
-
-What it takes to break things is loaded by the commands that do: every other command of `pulse` would wait for it.
-"""
+"""`pulse chaos`: runs that prove promises by breaking everything around them."""
 
 import asyncio
 import contextlib
@@ -12,22 +9,23 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
+from tests.chaos.disk import spool_disk
+from tests.chaos.judgement import Broken
+from tests.chaos.memory import BOUND_BYTES
+from tests.chaos.run import Plan, Report, run_chaos
+from tests.chaos.trace_run import TraceReport, run_traces
 
-if TYPE_CHECKING:
-    from tests.chaos.judgement import Broken
-    from tests.chaos.run import Report
-    from tests.chaos.trace_run import TraceReport
-
-app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
+app = new_app("Prove promises by breaking everything around them.")
 REPORT = "report.json"
-_Report = TypeVar("_Report", "Report", "TraceReport")
+_Report = TypeVar("_Report", Report, TraceReport)
 _MOST_SHOWN = 20
 
 
@@ -44,15 +42,12 @@ def audit(
 
     Exits with 1 when a promise was broken.
     """
-    from tests.chaos import run  # noqa: PLC0415  # see above
-    from tests.chaos.disk import spool_disk  # noqa: PLC0415
-
     if not sys.platform.startswith("linux"):
-        raise LocalError("pulse chaos needs Linux: it looks into /proc")
+        raise CommandFailed("pulse chaos needs Linux: it looks into /proc")
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root, spool_disk(root / "spool") as disk:
-        plan = run.Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
-        running = run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False))
+        plan = Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
+        running = run_chaos(plan, disk, lambda line: console.print(line, highlight=False))
         report = _carry_out(running, _table, console=console, root=root, keep=keep)
     if report.broken:
         raise typer.Exit(1)
@@ -71,8 +66,6 @@ def traces(
 
     Exits with 1 when there is one.
     """
-    from tests.chaos.trace_run import run_traces  # noqa: PLC0415  # see above
-
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root:
         chosen = random.randrange(1 << 32) if seed is None else seed
@@ -127,7 +120,7 @@ def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
     console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
 
 
-def _show_broken(console: Console, promises: "Sequence[Broken]") -> None:
+def _show_broken(console: Console, promises: Sequence[Broken]) -> None:
     for what, count in Counter(broken.what for broken in promises).items():
         console.print(f"\nBROKEN: {what}: {count}", highlight=False)
         told = [broken.evidence for broken in promises if broken.what == what]
@@ -135,7 +128,7 @@ def _show_broken(console: Console, promises: "Sequence[Broken]") -> None:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
-def _trace_table(report: "TraceReport") -> Table:
+def _trace_table(report: TraceReport) -> Table:
     return _pairs(
         ("seed", str(report.seed)),
         ("acknowledged traces", f"{report.traces}, after {report.repeats} repeated requests"),
@@ -147,9 +140,7 @@ def _trace_table(report: "TraceReport") -> Table:
     )
 
 
-def _table(report: "Report") -> Table:
-    from tests.chaos.memory import BOUND_BYTES  # noqa: PLC0415  # see above
-
+def _table(report: Report) -> Table:
     left_out = sum(report.left_out.values())
     return _pairs(
         ("seed", str(report.seed)),
@@ -178,7 +169,7 @@ def _pairs(*rows: tuple[str, str]) -> Table:
     return table
 
 
-def _verdict(promises: "Sequence[Broken]") -> str:
+def _verdict(promises: Sequence[Broken]) -> str:
     return f"BROKEN {len(promises)} times" if promises else "kept"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from tests.chaos.config_replay import Change, Row, find_differences
 from tests.chaos.judgement import Broken, Gap
 from tests.chaos.stack import API, SEALERS, TENANT, ChaosStack
@@ -96,7 +96,7 @@ async def read_evidence(connection: asyncpg.Connection) -> Evidence:
         )
     ]
     if not entities:
-        raise LocalError("the run changed no configuration: it proves nothing about it")
+        raise CommandFailed("the run changed no configuration: it proves nothing about it")
     return Evidence(stored, gaps, len(entities), broken)
 
 

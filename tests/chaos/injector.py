@@ -8,13 +8,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import asyncpg
+import psutil
 
 from services.cli.database import role_names
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process import pids
 from tests.chaos.cuts import Order
 from tests.chaos.faults import Fault, Kind
@@ -75,7 +75,7 @@ class Injector:
             self.left_out[fault.kind] += 1
             self._note(fault, f"left out: {reason or type(reason).__name__}")
             return
-        except LocalError as reason:
+        except CommandFailed as reason:
             self.broken.append(Broken("the stack did not come back", f"after fault {fault.number}: {reason}"))
             return
         self.done[fault.kind] += 1
@@ -89,11 +89,13 @@ class Injector:
 
     async def _pause_sealer(self, fault: Fault) -> str:
         pid = await self._stack.running_pid(await self._sealer(fault))
-        pids.send(pid, signal.SIGSTOP)
+        process = psutil.Process(pid)
+        process.suspend()
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            pids.send(pid, signal.SIGCONT)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
         return f"process {pid} for {fault.seconds} s"
 
     async def _sealer(self, fault: Fault) -> str:
@@ -204,11 +206,8 @@ def _backends(postmaster: int) -> Iterator[int]:
     """Pids of the server processes that work for the services, by the titles that Postgres gives them."""
     names = role_names()
     titles = tuple(f"postgres: {names[suffix]} " for suffix in ("app", "ops"))
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
-            continue
-        pid = int(entry.parent.name)
-        if parent == postmaster and " ".join(pids.command_line(pid)).startswith(titles):
-            yield pid
+    try:
+        children = psutil.Process(postmaster).children()
+    except psutil.NoSuchProcess:
+        return
+    yield from (child.pid for child in children if " ".join(pids.command_line(child.pid)).startswith(titles))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from services.local.stack.signing_key import SigningKey
+from services.cli.signing_key import SigningKey
 from tests.chaos.disk import SpoolDisk
 from tests.chaos.evidence import read_evidence, settle
 from tests.chaos.faults import Fault, make_schedule

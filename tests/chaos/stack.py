@@ -11,19 +11,19 @@ import httpx
 import orjson
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.migrate import migrate
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.cli.tenant import create_tenant
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
-from services.local.stack import ports
 from services.local.stack.roster import POSTGRES_STOP
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Child, Spec, Supervisor
 from tests.chaos.cuts import Cuts
 from tests.chaos.disk import SpoolDisk
 from tests.chaos.processes import PROBE_SECONDS, inherited, service_spec
 from tests.chaos.proxy import MessageProxy
+from tests.support.processes import free_ports
 
 TENANT = "chaos"
 API, SEALERS = "ui_iot", ("sealer-1", "sealer-2")
@@ -83,12 +83,12 @@ class ChaosStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self, *names: str, seconds: float = READY_SECONDS) -> None:
-        """Wait for processes. Raises LocalError that names one that does not become ready."""
+        """Wait for processes. Raises CommandFailed that names one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + seconds
         while waiting := [self.children[name] for name in names if not self.children[name].ready]:
             if asyncio.get_running_loop().time() > deadline:
                 child = waiting[0]
-                raise LocalError(f"{child.spec.name} is not ready after {seconds:.0f} s: see {child.spec.log}")
+                raise CommandFailed(f"{child.spec.name} is not ready after {seconds:.0f} s: see {child.spec.log}")
             await asyncio.sleep(0.05)
 
     async def start(self) -> None:
@@ -175,7 +175,7 @@ async def open_stack(root: Path, disk: SpoolDisk) -> AsyncIterator[ChaosStack]:
         httpx.AsyncClient(trust_env=False) as client,
         MessageProxy(database.as_role(server.url(), "pulse_app"), cuts) as proxy,
     ):
-        chosen = ports.free_ports((API, *SEALERS))
+        chosen = free_ports((API, *SEALERS))
         key = SigningKey(root / "keys")
         stack = ChaosStack(root, disk, server, proxy, cuts, key, supervisor, client, chosen)
         try:

@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.local.stack import ports
 from services.shared.server import serve
 from tests.chaos.judgement import Broken
 from tests.chaos.trace_stack import API, TENANT, VICTIMS, TraceStack, open_trace_stack
 from tests.chaos.trace_traffic import SENDERS, Sink, Traffic
+from tests.support.processes import free_ports
 
 TRACES_A_KILL = 250
 FEWEST_KILLS = 2
@@ -62,7 +62,7 @@ async def run_traces(root: Path, *, count: int, seed: int, say: Say) -> TraceRep
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     sink = Sink(random.Random(f"{seed}/sink"))
-    sink_port = ports.free_ports(["sink"])["sink"]
+    sink_port = free_ports(["sink"])["sink"]
     # So many readings a device that most of them open or close an alert.
     devices = SENDERS * max(1, min(count // (8 * SENDERS), 25))
     say("starting a server and five services")

@@ -14,15 +14,15 @@ import asyncpg
 import httpx
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.migrate import migrate
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.cli.tenant import create_tenant
 from services.local.postgres.server import EmbeddedPostgres
-from services.local.stack import ports
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Child, Supervisor
 from services.shared import db, tracing
 from tests.chaos.processes import inherited, service_spec
+from tests.support.processes import free_ports
 
 TENANT = "chaos"
 API = "ui_iot"
@@ -62,11 +62,11 @@ class TraceStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self) -> None:
-        """Wait for all processes. Raises LocalError that names one that does not become ready."""
+        """Wait for all processes. Raises CommandFailed that names one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while waiting := [child for child in self.children.values() if not child.ready]:
             if asyncio.get_running_loop().time() > deadline:
-                raise LocalError(f"{waiting[0].spec.name} is not ready: see {waiting[0].spec.log}")
+                raise CommandFailed(f"{waiting[0].spec.name} is not ready: see {waiting[0].spec.log}")
             await asyncio.sleep(0.05)
 
 
@@ -80,7 +80,7 @@ async def open_trace_stack(root: Path, *, devices: int, sink_url: str) -> AsyncI
         await migrate(server.url(), inherited(), say=lambda _line: None)
         async with database.open_database(database.as_role(server.url(), "pulse_app")) as pool:
             await _make_tenant(pool, devices=devices, sink_url=sink_url)
-        stack = TraceStack(server.url(), SigningKey(root / "keys"), supervisor, ports.free_ports(SERVICES))
+        stack = TraceStack(server.url(), SigningKey(root / "keys"), supervisor, free_ports(SERVICES))
         async with httpx.AsyncClient(trust_env=False) as client:
             for name in SERVICES:
                 spec = service_spec(

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from services.local.stack.signing_key import SigningKey
+from services.cli.signing_key import SigningKey
 from tests.chaos.journal import FORBIDDEN, READ, Journal, draw_trace_id
 from tests.chaos.stack import TENANT
 

@@ -160,7 +160,7 @@ async def test_an_older_export_names_the_row(log: SealedLog, tmp_path: Path, rol
     keys = ("--keys", str(log.sealer.keys.public_path), "--checkpoint", str(log.checkpoints))
     count = file.read_bytes().count(b'"type":"event"')
     done = await pulse("verify", *keys, "--against", str(file))
-    assert f"{count} exported events are there as they were exported." in done.stdout
+    assert f"{count} exported events are unchanged." in done.stdout
     edited, removed = await log.conn.fetch(
         "select event_id::text from audit_log where tenant_id = 'acme' and timestamp < '2026-02-01' limit 2"
     )

@@ -16,10 +16,9 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from services.local.stack.ports import free_ports
 from services.local.stack.roster import SERVICES
 from tests.support.migrator import ROOT
-from tests.support.processes import Running, service
+from tests.support.processes import Running, free_ports, service
 from tests.support.prometheus_rules import (
     PROMETHEUS,
     Expression,

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from services.cli.tenant import set_limit
 from services.evaluator_iot.evaluator import Evaluator
 from services.shared.db import Pool
 from tests.support import seed
@@ -130,6 +131,24 @@ async def test_tenants_share_the_pairs_of_a_pass(conn: asyncpg.Connection, devic
         "select readings, last_tenant from evaluator.evaluate(20, p_after => 'a', p_without => '{b}')"
     )
     assert (row["readings"], row["last_tenant"]) == (20, "a")
+
+
+async def test_tenants_share_a_pass_by_weight(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """With a backlog each, weight 3 gets three times the readings of weight 1, in readings and in pairs."""
+    for tenant_id in ("a", "b"):
+        await seed.device(conn, tenant_id=tenant_id)
+        await add_rules(conn, 10, tenant_id=tenant_id)
+        await seed.readings(conn, *[(second, 20) for second in range(200)], tenant_id=tenant_id)
+    await set_limit(app_pool, "a", "evaluation_weight", 3)
+    left = "select tenant_id, count(*) from evaluator.inbox group by tenant_id"
+    await conn.fetch("select from evaluator.evaluate(40)")
+    assert dict(await conn.fetch(left)) == {"a": 170, "b": 190}
+    # Fewer pairs than ten for each reading: the pairs end first.
+    await conn.fetch("select from evaluator.evaluate(1000, 400)")
+    assert dict(await conn.fetch(left)) == {"a": 140, "b": 180}
+    await set_limit(app_pool, "a", "evaluation_weight", None)
+    await conn.fetch("select from evaluator.evaluate(40)")
+    assert dict(await conn.fetch(left)) == {"a": 120, "b": 160}
 
 
 async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Connection) -> None:

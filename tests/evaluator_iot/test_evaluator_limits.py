@@ -112,3 +112,16 @@ async def test_health_reports_passes_that_fail_again_and_again(app_pool: Pool) -
         assert (await client.get("/health")).json()["reason"] == "two tenants are not evaluated"
     stop.set()
     await running
+
+
+def test_a_turn_of_the_backlog_has_as_many_passes_as_the_weight() -> None:
+    backlog = Backlog(slow_seconds=1.0, clock=lambda: 0.0)
+    backlog.add(["a", "b"])
+    turns = []
+    for _ in range(13):
+        tenant = backlog.next()
+        assert tenant is not None
+        turns.append(tenant.tenant_id)
+        backlog.pass_ended(tenant, seconds=0.1, has_more=True, weight=3 if tenant.tenant_id == "a" else 1)
+    # The weight is known after the first pass.
+    assert "".join(turns) == "ab" + "aaab" * 2 + "aaa"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.cli.journey import hops, journey_table
+from services.local.demo.first_journey import hops, journey_table
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 STEPS = (

@@ -124,3 +124,38 @@ def test_claims_by_tenant_keep_what_waits(empty_url: str) -> None:
     migrator.upgrade()
     with psycopg.connect(empty_url) as session:
         assert session.execute(lanes).fetchall() == [("acme", 16), ("new", 16), ("system", 16)]
+
+
+LIMITS = "select limit_name, value from tenant_limits where tenant_id = 'acme' order by 1"
+OF_INBOX = "select indexname from pg_indexes where schemaname = 'evaluator' and tablename = 'inbox' order by 1"
+
+
+def test_weights_leave_limits_and_what_waits_as_they_are(empty_url: str) -> None:
+    """A downgrade drops the weights alone; readings that wait keep their order both ways."""
+    migrator = Migrator(empty_url)
+    migrator.upgrade("0014")
+    with psycopg.connect(empty_url, options="-c pulse.actor_id=test") as session:
+        session.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
+        session.execute("insert into tenant_limits (tenant_id, limit_name, value) values ('acme', 'rules', 5)")
+        session.execute(QUEUED)
+        indexes = session.execute(OF_INBOX).fetchall()
+    migrator.upgrade("0015")
+    with psycopg.connect(empty_url, options="-c pulse.actor_id=test") as session:
+        assert session.execute(LIMITS).fetchall() == [("rules", 5)]
+        assert session.execute("select core._limit_of('acme', 'evaluation_weight')").fetchone() == (1,)
+        session.execute(
+            "insert into tenant_limits (tenant_id, limit_name, value) values ('acme', 'evaluation_weight', 3)"
+        )
+    migrator.downgrade("0014")
+    with psycopg.connect(empty_url) as session:
+        assert session.execute(LIMITS).fetchall() == [("rules", 5)]
+        assert session.execute(OF_INBOX).fetchall() == indexes
+        assert session.execute("select array_agg(arrival order by arrival) from evaluator.inbox").fetchone() == (
+            [7, 8],
+        )
+    migrator.upgrade()
+    with psycopg.connect(empty_url) as session:
+        assert session.execute(LIMITS).fetchall() == [("rules", 5)]
+        assert session.execute("select array_agg(arrival order by arrival) from evaluator.inbox").fetchone() == (
+            [7, 8],
+        )

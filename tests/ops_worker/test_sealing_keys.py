@@ -162,7 +162,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     assert (event["entity_id"], event["actor_type"]) == (new.verifier.key_id, "user")
     await log.sealer.release(log.writer)
     again = await pulse("rotate-key", "--lost", "--reason", "again", status=1)
-    assert "it is not lost" in again.stderr
+    assert "is not lost" in again.stderr
     # Who finds the old key cannot go on with it.
     thief = stranger(tmp_path / "thief", "thief")
     log.sealer.keys.path.rename(tmp_path / "signing.key")
@@ -180,7 +180,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
         (["--from-checkpoint", "1", "--reason", "r"], "nothing to continue"),
         (["--from-checkpoint", "7", "--reason", "r"], "ends at checkpoint 1, not 7"),
         (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no /nowhere"),
-        (["--from-checkpoint", "1", "--reason", " "], "--reason must say"),
+        (["--from-checkpoint", "1", "--reason", " "], "--reason is empty"),
     ):
         assert words in (await pulse("continue", *arguments, status=1)).stderr
     as_app = {"PULSE_OPS_DATABASE_URL": pulse.settings["PULSE_OPS_DATABASE_URL"].replace("pulse_ops", "pulse_auditor")}

@@ -14,9 +14,9 @@ import asyncpg
 import orjson
 import pytest
 
-from services.cli.journey import Hop, journey_table
 from services.delivery_worker.channels import pagerduty, slack, teams, webhook
 from services.delivery_worker.notification import Notification
+from services.local.demo.first_journey import Hop, journey_table
 from services.local.process import log_files
 from services.local.process.log_files import last_message
 from services.local.stack.screen import describe, table

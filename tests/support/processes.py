@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """Return a port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that was free a moment ago."""
+    return free_ports(["port"])["port"]
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """Return a port on loopback for each name, all of them free a moment ago."""
+    with ExitStack() as held:
+        probes = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
 
 
 @dataclass(slots=True)

@@ -184,9 +184,10 @@ async def test_defaults_come_from_the_settings_and_0_is_no_limit(
     api: Api, app_pool: Pool, conn: asyncpg.Connection
 ) -> None:
     stored = "select limit_name, value from tenant_limits where tenant_id = 'system'"
-    defaults = TenantLimitSettings().limits()
+    settings = TenantLimitSettings().limits()
+    defaults = {**settings, "evaluation_weight": 1}  # no setting: a weight means something between tenants only
     assert dict(await conn.fetch(stored)) == defaults
-    worker = LimitDefaults({**defaults, "devices": 1})
+    worker = LimitDefaults({**settings, "devices": 1})
     await worker.store(app_pool)
     await worker.store(app_pool)
     assert dict(await conn.fetch(stored)) == {**defaults, "devices": 1}
@@ -199,6 +200,8 @@ async def test_defaults_come_from_the_settings_and_0_is_no_limit(
         ("nobody", "devices", 1, "there is no tenant nobody"),
         ("acme", "moons", 1, "there is no limit moons, only alerts_open, channels"),
         ("system", "devices", 1, "PULSE_LIMIT_"),
+        ("acme", "evaluation_weight", 0, "evaluation_weight must be from 1 to 100, not 0"),
+        ("acme", "evaluation_weight", 101, "evaluation_weight must be from 1 to 100, not 101"),
     ):
         with pytest.raises(asyncpg.PostgresError, match=words):
             await set_limit(app_pool, tenant_id, limit, value)

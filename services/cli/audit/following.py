@@ -1,4 +1,4 @@
-"""The audit trail in its sealed order, as it grows, read as pulse_auditor."""
+"""Tail of the audit trail in sealed order, read as pulse_auditor."""
 
 import asyncio
 import sys
@@ -10,20 +10,20 @@ import orjson
 from pydantic import ValidationError
 
 from services.cli.audit.asking import record_read
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.visible_text import escape_json, terminal_text
 from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.routes.audit import AuditFilter
 
-# As often as the API's tails look, while the sealer makes at most two blocks a second.
+# As in the tails of the API. The sealer makes at most two blocks per second.
 LOOK_SECONDS = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
 class Tail:
-    """What is shown of whom. place: right after what was shown."""
+    """Selection and progress of a tail. place: the place after the last event that was shown."""
 
     reading: TrailReading
     tenant_id: str | None
@@ -34,24 +34,24 @@ class Tail:
 
     @classmethod
     def make(cls, named: Mapping[str, str | None], *, after: str | None, **rest: Any) -> Self:
-        """A tail of what matches the values that are named, from a cursor on. Raises LocalError."""
+        """Return a tail of the events with the given values, from a cursor on. Raises CommandFailed."""
         try:
             place = None if after is None else read_place(after)
             matching = AuditFilter.model_validate({name: value for name, value in named.items() if value is not None})
         except Unprocessable:
-            raise LocalError("CURSOR is not one that `pulse audit tail` or the API gave out") from None
+            raise CommandFailed("--after must be a cursor of `pulse audit tail` or of the API") from None
         except ValidationError as error:
             fault = error.errors()[0]
-            raise LocalError(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
+            raise CommandFailed(f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}") from None
         return cls(reading=TrailReading(matching=matching.matching()), place=place, **rest)
 
     @property
     def cursor(self) -> str | None:
-        """Where to go on, None when nothing was read."""
+        """Cursor from which the next tail continues, None if nothing was read."""
         return None if self.place is None else write_place(self.place)
 
     async def run(self, pool: db.Pool) -> None:
-        """Show events until there are no more, or for ever."""
+        """Show events until there are no more, or until canceled if it follows the trail."""
         await record_read(pool, {"tenant_id": self.tenant_id, **self.reading.matching}, None, self.tenant_id)
         if self.place is None and not self.from_beginning:
             self.place = (await self._read(pool, TrailReading(matching={}, newest_first=True, limit=1))).end
@@ -86,5 +86,5 @@ class Tail:
             event["ip_address"] or "-",
             event["message"],
         )
-        # What was written past the cleaning door must not steer the terminal.
+        # A row that was written around the audit functions must not control the terminal.
         return terminal_text("  ".join(said))

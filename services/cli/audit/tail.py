@@ -1,4 +1,4 @@
-"""`pulse audit tail`."""
+"""`pulse audit tail`: the audit trail as it grows."""
 
 import sys
 from typing import Annotated
@@ -11,25 +11,29 @@ from services.cli.audit.app import app, as_auditor
 @app.command("tail")
 def tail_events(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's events.")] = None,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on right after this place.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this place.")] = None,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the first event.")] = False,
-    follow: Annotated[bool, typer.Option(help="Wait for what comes; --no-follow ends with what is there.")] = True,
+    follow: Annotated[bool, typer.Option(help="Wait for new events, or end after the newest one.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, each with its cursor.")] = False,
-    event_type: Annotated[str | None, typer.Option(help="Only this type, such as config.rule_updated.")] = None,
-    category: Annotated[str | None, typer.Option(help="Only types that begin with this word.")] = None,
-    severity: Annotated[str | None, typer.Option(help="Only this severity.")] = None,
-    entity_type: Annotated[str | None, typer.Option(help="Only this kind of thing.")] = None,
-    entity_id: Annotated[str | None, typer.Option(help="Only the thing with this id.")] = None,
-    actor_id: Annotated[str | None, typer.Option(help="Only what this actor did.")] = None,
-    ip_address: Annotated[str | None, typer.Option(help="Only what came from this address.")] = None,
-    trace_id: Annotated[str | None, typer.Option(help="Only what this trace caused.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option(help="Only events of this type, such as config.rule_updated.")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="Only events of this category, such as auth.")] = None,
+    severity: Annotated[str | None, typer.Option(help="Only events of this severity.")] = None,
+    entity_type: Annotated[
+        str | None, typer.Option(help="Only events about this kind of entity, such as rule.")
+    ] = None,
+    entity_id: Annotated[str | None, typer.Option(help="Only events about the entity with this id.")] = None,
+    actor_id: Annotated[str | None, typer.Option(help="Only events of this actor.")] = None,
+    ip_address: Annotated[str | None, typer.Option(help="Only events from this address.")] = None,
+    trace_id: Annotated[str | None, typer.Option(help="Only events of this trace.")] = None,
     since: Annotated[str | None, typer.Option(help="Only events at this time or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Only events before this time.")] = None,
 ) -> None:
-    """Show the audit trail in its sealed order, each event once, and what is added to it.
+    """Show the audit trail in sealed order, and new events as they are sealed.
 
-    Starts with what is sealed from now on. At its end, Ctrl-C included, it says which cursor goes on from there.
+    Starts with events sealed from now on. At its end, also after Ctrl-C, it prints the cursor for --after.
     """
     named = {
         "event_type": event_type,
@@ -52,4 +56,4 @@ def tail_events(
         as_auditor(tail.run)
     finally:
         if tail.cursor is not None:
-            print(f"go on with --after {tail.cursor}", file=sys.stderr)
+            print(f"continue with --after {tail.cursor}", file=sys.stderr)

@@ -13,13 +13,14 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
+from services.cli.token import read_device_tokens
 from services.local.demo import factory as demo
 from services.shared import db, tracing
 from services.shared.secret_box import public_file, shown_url
 from services.shared.write_once import replace, write_once
-from services.ui_iot.channel_sealing import seal_changes, seal_new
+from services.ui_iot.resources.channel_sealing import seal_changes, seal_new
 
 ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")
 
@@ -30,9 +31,9 @@ def sink_secret(home: Home) -> str:
 
 
 async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> None:
-    """Make what is missing and write the fleet's file. Raises LocalError in one line."""
+    """Make what is missing and write the fleet's file. Raises CommandFailed in one line."""
     wanted = demo.devices(devices)
-    known = _known_tokens(home)
+    known = read_device_tokens(home)
     tokens = {device.device_id: known.get(device.device_id) or _new_token() for device in wanted if not device.gateway}
     # Before the database knows them: a token that only the database knew would be lost.
     replace(home.fleet, orjson.dumps({"devices": [asdict(device) for device in wanted], "tokens": {**known, **tokens}}))
@@ -45,25 +46,7 @@ async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> Non
             key_file = Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or home.channel_secrets)
             await _make_channel(pool, key_file, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
     except asyncpg.PostgresError as error:
-        raise LocalError(f"cannot make the demo: {error}") from error
-
-
-def device_token(home: Home, device_id: str) -> str:
-    """Token of a device of the demo. Raises LocalError when there is none."""
-    try:
-        return str(_known_tokens(home)[device_id])
-    except KeyError:
-        raise LocalError(
-            f"the demo has no device {device_id} with a token; ./pulse up makes {demo.FREE_DEVICE}"
-        ) from None
-
-
-def _known_tokens(home: Home) -> Mapping[str, str]:
-    try:
-        tokens: Mapping[str, str] = orjson.loads(home.fleet.read_bytes())["tokens"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    return tokens
+        raise CommandFailed(f"cannot make the demo: {error}") from error
 
 
 def _new_token() -> str:

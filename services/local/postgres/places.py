@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.lock import holder
 from services.local.postgres.account import Account
 from services.local.postgres.binaries import SHARED, open_directory
@@ -47,7 +47,7 @@ def find_places(home: Path, account: Account, *, durable: bool) -> Places:
     """The places of the server with this home, made when they are missing; the caller holds the home's lock."""
     base = _durable_base(home, account) if durable else _throwaway_base(home, account)
     if not account.can_enter(base):
-        raise LocalError(f"user {account.name} cannot enter {base}; set PULSE_PG_USER or PULSE_DATABASE_URL")
+        raise CommandFailed(f"user {account.name} cannot enter {base}; set PULSE_PG_USER or PULSE_DATABASE_URL")
     sockets = base / "socket"
     if len(os.fsencode(sockets / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
         sockets = SHORT / f"pulse-{home_id(home)}"
@@ -142,5 +142,5 @@ def _private_directory(path: Path, account: Account) -> None:
     except FileExistsError:
         found = path.lstat()
         if path.is_symlink() or not path.is_dir() or found.st_uid not in (account.uid, os.geteuid()):
-            raise LocalError(f"{path} belongs to somebody else; remove it") from None
+            raise CommandFailed(f"{path} belongs to somebody else; remove it") from None
     account.own(path, mode=0o700)

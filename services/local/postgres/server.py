@@ -16,10 +16,9 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.lock import AlreadyHeldError, hold
 from services.local.postgres import cluster as pg_cluster
-from services.local.postgres import leftovers as pg_leftovers
 from services.local.postgres.account import Account, find_account
 from services.local.postgres.binaries import major_version, reachable_binaries
 from services.local.postgres.places import Places, existing_data, find_places
@@ -88,7 +87,7 @@ class EmbeddedPostgres:
         """Stop the server if it runs: fast shutdown first, immediate after a time; then give up the lock."""
         process, self._process = self._process, None
         if process is not None:
-            for number, seconds in pg_leftovers.STOP_SIGNALS:
+            for number, seconds in pg_cluster.STOP_SIGNALS:
                 process.send_signal(number)
                 try:
                     process.wait(seconds)
@@ -121,7 +120,7 @@ class EmbeddedPostgres:
     def places(self) -> Places:
         """Where its files are."""
         if self._places is None:
-            raise LocalError("the embedded Postgres has not been started")
+            raise CommandFailed("the embedded Postgres has not been started")
         return self._places
 
     @property
@@ -133,7 +132,7 @@ class EmbeddedPostgres:
     def bin_dir(self) -> Path:
         """Directory of psql, pg_dump and the other programs of this server."""
         if self._bin_dir is None:
-            raise LocalError("the embedded Postgres has not been started")
+            raise CommandFailed("the embedded Postgres has not been started")
         return self._bin_dir
 
     def is_ready(self, pid: int) -> bool:
@@ -153,7 +152,7 @@ class EmbeddedPostgres:
             text=True,
         )
         if done.returncode != 0:
-            raise LocalError(f"cannot create the database {name}: {done.stderr.strip()}")
+            raise CommandFailed(f"cannot create the database {name}: {done.stderr.strip()}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -169,7 +168,7 @@ class EmbeddedPostgres:
             try:
                 self._lock = hold(self.home / "lock")
             except AlreadyHeldError as held:
-                raise LocalError(f"the embedded Postgres in {self.home} is run by process {held.pid}") from None
+                raise CommandFailed(f"the embedded Postgres in {self.home} is run by process {held.pid}") from None
 
     def _prepare(self) -> Command:
         account = self._account = self._account or find_account(existing_data(self.home) if self._durable else None)
@@ -177,7 +176,7 @@ class EmbeddedPostgres:
         places = self._places = self._places or find_places(self.home, account, durable=self._durable)
         pg_cluster.make_cluster(places.data, bin_dir=bin_dir, account=account, durable=self._durable)
         pg_cluster.write_access_rules(places.data, account=account, major=major_version(bin_dir))
-        pg_leftovers.remove_leftovers(places.data)
+        pg_cluster.remove_leftovers(places.data)
         argv = [str(bin_dir / "postgres"), "-D", str(places.data)]
         argv += pg_cluster.settings(durable=self._durable, sockets=places.sockets)
         argv = tethered(argv, on_parent_death=signal.SIGINT, can_run=account.succeeds)
@@ -187,9 +186,9 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready(process.pid):
             if process.poll() is not None:
-                raise LocalError(f"Postgres did not start: {pg_cluster.last_words(self.home / 'postgres.log')}")
+                raise CommandFailed(f"Postgres did not start: {pg_cluster.last_words(self.home / 'postgres.log')}")
             if time.monotonic() > deadline:
-                raise LocalError(
+                raise CommandFailed(
                     f"Postgres was not ready after {START_SECONDS:.0f} s; see {self.home / 'postgres.log'}"
                 )
             time.sleep(0.01)

@@ -13,10 +13,10 @@ import orjson
 from migrations.role_names import CALLERS
 from services.cli.database import without_client_variables
 from services.cli.home import CHECKOUT, Home
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey, uses_own_keys
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
 from services.local.process.tether import tethered
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Spec
 
 DEFAULT_PORT_BASE = 8080
@@ -53,8 +53,6 @@ ROLES = {
     "exporter": "pulse_exporter",
 }
 """The role of each service."""
-_OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
-"""With one of these, tokens come from the user's identity provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +189,3 @@ class Roster:
 def kind_of(name: str) -> str:
     """Return the service of a process: ui_iot of ui_iot-2."""
     return name.partition("-")[0]
-
-
-def uses_own_keys() -> bool:
-    """Whether user tokens are signed by this stack, because no identity provider is configured."""
-    return not any(os.environ.get(name) for name in _OWN_KEYS_UNLESS)

@@ -1,6 +1,6 @@
 """What `pulse up` shows: a live table on a terminal, a line for each change elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.state_file import ProcessState
+from services.cli.status import process_table
 from services.local.stack.supervise import Child
 from services.shared.visible_text import terminal_text
 
@@ -70,26 +70,9 @@ def progress(child: Child) -> str:
 
 def table(children: Sequence[Child]) -> Table:
     """The kept processes, with the reason when one is not ready."""
-    return _table((one.spec.name, one.pid, one.spec.port, _state(one), one.restarts) for one in children)
+    return process_table((one.spec.name, one.pid, one.spec.port, _state(one), one.restarts) for one in children)
 
 
 def _state(child: Child) -> str:
     waits = child.pid is None and not child.stopping.is_set()
     return (child.fault or "starting") if waits else progress(child)
-
-
-def state_table(processes: Sequence[ProcessState]) -> Table:
-    """The same for processes that another process keeps."""
-    return _table(
-        (one.name, one.pid, one.port, "ready" if one.ready else "not ready", one.restarts) for one in processes
-    )
-
-
-def _table(rows: Iterable[tuple[str, int | None, int | None, str, int]]) -> Table:
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("process", "pid", "port", "ready", "restarts"):
-        made.add_column(title, justify="left" if title in ("process", "ready") else "right")
-    for name, pid, port, state, restarts in rows:
-        colour = "green" if state == "ready" else "yellow"
-        made.add_row(name, str(pid or "-"), str(port or "-"), Text(terminal_text(state), colour), str(restarts))
-    return made

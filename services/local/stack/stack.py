@@ -10,38 +10,26 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
-from services.cli.journey import journey_table
 from services.cli.lock import hold
 from services.cli.migrate import migrate
 from services.cli.secret_keys import make_keys
-from services.cli.state_file import ProcessState, write_state
-from services.local.demo.first_journey import first_journey
+from services.cli.signing_key import SigningKey, uses_own_keys
+from services.cli.state_file import ProcessState, StackState, write_state
+from services.local.demo.first_journey import first_journey, journey_table
 from services.local.demo.seed import seed, sink_secret
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.log_files import last_message, trim
-from services.local.stack import hints, ports
-from services.local.stack.leftovers import stop_leftovers
-from services.local.stack.roster import (
-    FLEET,
-    MODULES,
-    POSTGRES,
-    ROLES,
-    SERVICES,
-    SINK,
-    Ports,
-    Roster,
-    kind_of,
-    uses_own_keys,
-)
+from services.local.stack import hints
+from services.local.stack.obstacles import check_free, stop_leftovers
+from services.local.stack.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster, kind_of
 from services.local.stack.screen import Screen
-from services.local.stack.signing_key import SigningKey
 from services.local.stack.supervise import Child, Supervisor
 
 READY_SECONDS = 90.0
@@ -74,17 +62,17 @@ class Options:
 
 
 def run_stack(home: Home, options: Options, screen: Screen) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP. Raises AlreadyHeldError when it runs already, LocalError when it cannot."""
+    """Run until SIGINT, SIGTERM or SIGHUP. Raises CommandFailed, and AlreadyHeldError when it runs already."""
     for name, reason in _REFUSED.items():
         if os.environ.get(name):
-            raise LocalError(reason)
+            raise CommandFailed(reason)
     with hold(home.lock):
         stop_leftovers(home)
         chosen = options.ports
         wanted = {name: chosen[name] for name in [*SERVICES, *([SINK] if options.demo else [])]}
         if chosen.ui_processes > 1:
             wanted |= {f"the metrics of {name}": chosen.metrics(name) for name in chosen.services if "ui_iot" in name}
-        ports.check_free(wanted, host=chosen.host)
+        check_free(wanted, host=chosen.host)
         asyncio.run(Stack(home, options, screen).run())
 
 
@@ -151,12 +139,12 @@ class Stack:
         return self._server.url()
 
     async def _until_ready(self, children: Sequence[Child]) -> None:
-        """Wait for all; LocalError with a process's last words when one cannot start."""
+        """Wait for all; CommandFailed with a process's last words when one cannot start."""
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while waiting := [child for child in children if not child.was_ready]:
             for child in waiting:
                 if child.restarts >= SHORT_RUNS_THAT_MEAN_NEVER or asyncio.get_running_loop().time() > deadline:
-                    raise LocalError(f"{child.spec.name} does not become ready: {_reason(child)}")
+                    raise CommandFailed(f"{child.spec.name} does not become ready: {_reason(child)}")
             await asyncio.sleep(0.05)
 
     async def _show_first_journey(self, ui_url: str, client: httpx.AsyncClient) -> None:
@@ -205,13 +193,11 @@ class Stack:
     def _changed(self) -> None:
         children = self._supervisor.children
         self._screen.show(children)
-        started = self._server is not None and any(child.was_ready for child in children)
-        write_state(
-            self._home,
-            self._options.ports.base,
-            processes=[_state(child) for child in children],
-            server=self._server if started else None,
-        )
+        started = any(child.was_ready for child in children)
+        state = StackState(os.getpid(), self._options.ports.base, [_state(child) for child in children])
+        if self._server is not None and started:
+            state = replace(state, migration_url=self._server.url(), bin_dir=str(self._server.bin_dir))
+        write_state(self._home, state)
 
     async def _trim_logs(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process.command import Command
 from services.local.process.log_files import open_log
 from services.shared.backoff import backoff_seconds
@@ -92,7 +92,7 @@ class Supervisor:
             started = time.monotonic()
             try:
                 child.fault, child.ran = await self._run(child), True
-            except (OSError, LocalError) as error:
+            except (OSError, CommandFailed) as error:
                 child.fault, child.ran = str(error), False
             if child.stopping.is_set():
                 break

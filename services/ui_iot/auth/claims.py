@@ -5,7 +5,7 @@ from typing import Any, Final, TypeGuard
 
 from services.shared.db import Actor
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
-from services.ui_iot.auth.principal import Grant
+from services.ui_iot.auth.principal import Grant, token_mark
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
@@ -15,7 +15,6 @@ LEEWAY_SECONDS = 60
 LATEST_SECONDS = 2**53
 """Largest integer that a JSON number holds exactly."""
 LONGEST_SUBJECT = 255
-LONGEST_ID = 255
 LONGEST_NAME = 200
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
@@ -115,13 +114,9 @@ def _read_name(claims: dict[str, Any]) -> str | None:
 
 def _read_grant(claims: dict[str, Any]) -> Grant:
     """Return the members that a revocation can name besides the subject. The session is in sid or session_state."""
-    sessions = tuple(dict.fromkeys(filter(_is_id, map(claims.get, SESSION_CLAIMS))))
-    token_id = claims.get("jti")
-    return Grant(claims["iat"], token_id if _is_id(token_id) else None, sessions)
-
-
-def _is_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_ID
+    marks = (token_mark(claims.get(name)) for name in SESSION_CLAIMS)
+    sessions = tuple(dict.fromkeys(mark for mark in marks if mark is not None))
+    return Grant(claims["iat"], token_mark(claims.get("jti")), sessions)
 
 
 def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.auth.principal import token_mark
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.backend import Api
@@ -35,6 +36,11 @@ _SHOWN: dict[str, Any] = {
 }
 
 
+_MOST_ID_CHARACTERS = 65_536
+"""No token is longer."""
+
+
+# A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable, as the subject of every accepted token is")
@@ -42,7 +48,11 @@ def _check_printable(text: str) -> str:
 
 
 # Postgres stores no NUL in a text.
-ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+_NO_NUL = r"^[^\x00]*$"
+ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+IdText = Annotated[
+    str, StringConstraints(min_length=1, max_length=_MOST_ID_CHARACTERS, pattern=_NO_NUL), AfterValidator(token_mark)
+]
 
 
 class NewRevocation(BaseModel):
@@ -51,10 +61,10 @@ class NewRevocation(BaseModel):
     model_config = example(**_EXAMPLE)
     subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
     """Value of the claim `sub`, which is printable in every accepted token."""
-    session: ClaimText | None = None
-    """Value of the claim `sid` or `session_state`."""
-    token_id: ClaimText | None = None
-    """Value of the claim `jti`."""
+    session: IdText | None = None
+    """Value of the claim `sid` or `session_state`, a number in decimal. A longer one than 255 characters is hashed."""
+    token_id: IdText | None = None
+    """Value of the claim `jti`, a number in decimal. A longer one than 255 characters is hashed."""
     issued_before: Moment | None = None
     """Upper bound of the claim `iat`. Alone, it revokes all tokens of the tenant that were issued before."""
     reason: Name
