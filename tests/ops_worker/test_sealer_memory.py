@@ -146,6 +146,22 @@ async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pul
 
 
 @pytest.mark.slow
+async def test_a_second_break_raises_a_second_alarm(log: SealedLog, pulse: Pulse) -> None:
+    """In one process that sealed in between."""
+    for alarms in (1, 2):
+        await log.conn.execute("update audit.checkpoints set note = replace(note, 'rows', 'cows')")
+        for _ in range(2):
+            with pytest.raises(LogBroken, match="damaged"):
+                await log.sealer.seal(log.writer)
+        events = "select count(*) from audit_log where event_type = 'audit.log_broken'"
+        assert await log.conn.fetchval(events) == alarms
+        await log.conn.execute("update audit.checkpoints set note = replace(note, 'cows', 'rows')")
+        size = await log.conn.fetchval("select max(tree_size) from audit.checkpoints")
+        await pulse("declare-loss", "--reason", "put back", "--at", str(size))
+        assert await log.sealer.seal(log.writer) > 0
+
+
+@pytest.mark.slow
 async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pulse: Pulse) -> None:
     """Signed with the same key on another machine: the log is cut back to where everything agreed."""
     await save(log)
