@@ -20,7 +20,7 @@ from services.local.demo import factory as demo
 from services.shared import db, tracing
 from services.shared.secret_box import public_file, shown_url
 from services.shared.write_once import replace, write_once
-from services.ui_iot.channel_sealing import seal_changes, seal_new
+from services.ui_iot.resources.channel_sealing import seal_changes, seal_new
 
 ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")
 
