@@ -26,10 +26,10 @@ from services.ui_iot.auth.refresh_gate import RefreshGate
 from services.ui_iot.auth.revocations import Revocations
 from services.ui_iot.auth.user_tokens import TokenCheck
 from services.ui_iot.backend import Backend, pool_of
-from services.ui_iot.channel_sealing import report_protection
 from services.ui_iot.limits.body_budget import BodyBudget
 from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.turns import Timelines
+from services.ui_iot.resources.channel_sealing import report_protection
 
 log = logging.getLogger(__name__)
 
