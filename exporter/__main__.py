@@ -8,7 +8,8 @@ from exporter.app import create_app
 from exporter.collector import ViewCollector
 from exporter.login import ExporterLogin
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, run_process, serve_process, stop_on_signals
+from services.shared.process import run_process, stop_on_signals
+from services.shared.server import Process, serve_process
 from services.shared.settings import ExporterSettings
 
 log = logging.getLogger("exporter")

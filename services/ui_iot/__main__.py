@@ -10,7 +10,8 @@ from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_until_stopped, serve_process, stop_on_signals
+from services.shared.process import record_process, run_until_stopped, stop_on_signals
+from services.shared.server import Process, serve_process
 from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
 from services.ui_iot.audit.tails import Tails

@@ -13,7 +13,8 @@ from services.shared.backoff import backoff_seconds
 from services.shared.connecting.fitness import check_durability, check_revision
 from services.shared.connecting.session import check_pooled_session
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve_process, status_app, stop_on_signals
+from services.shared.process import record_process, run_process, stop_on_signals
+from services.shared.server import Process, serve_process, status_app
 from services.shared.settings import Settings
 from services.shared.worker.listener import Listener, wait_for_any
 from services.shared.worker.loop import Loop, run_loop
