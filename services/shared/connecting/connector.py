@@ -62,8 +62,8 @@ class _Line:
 class Connector:
     """Makes connections to the database of a URL. Use one for each pool or kept connection: it remembers hosts.
 
-    default_attrs: returns the default of target_session_attrs for a number of hosts. pooled: the URL leads to a pooler in
-    transaction mode. options: of asyncpg.connect, for every connection.
+    default_attrs: returns the default of target_session_attrs for a number of hosts. pooled: the URL leads to a pooler
+    in transaction mode. options: of asyncpg.connect, for every connection.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Connector:
     async def connect(self, *_url: str, timeout: float = CONNECT_SECONDS, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109  asyncpg's name
         """Return a connection. Takes the options of asyncpg.connect, as asyncpg.create_pool(connect=…) gives them.
 
-        Raises an exception of UNAVAILABLE, which includes WrongServer and UnsafeDatabase, and asyncpg.PostgresError if a
+        Raises an exception of UNAVAILABLE, which includes WrongServer and UnsafeDatabase; asyncpg.PostgresError if a
         server refuses.
         """
         try:
