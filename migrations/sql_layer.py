@@ -174,7 +174,7 @@ def settle_layer(
     if before and before[:2] == (revision, layer.sha256) and not why_not_comparable(session, before.definitions):
         left = find_faults(session, before.definitions or {})
         if left:
-            say(f"WARNING: this is not mended by it, and recorded as it is: {one_line_of(left)}")
+            say(f"WARNING: differences remain and are recorded: {one_line_of(left)}")
     return True
 
 

@@ -11,7 +11,7 @@ from services.cli.errors import CommandFailed
 from services.cli.tenant import require_tenant
 from services.shared import db
 from services.shared.visible_text import visible_name
-from services.ui_iot.auth.api_keys import SCOPES, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys
 
 app = new_app("Create, list and revoke API keys of machines.")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the key.")]
@@ -37,7 +37,7 @@ def create(
     if not 0 < len(title) <= 200:
         raise CommandFailed("a key's name has 1 to 200 characters")
     require_tenant(tenant)
-    key, digest = new_api_key(tenant)
+    key, digest = ApiKeys.make(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}
     database.in_database(
         lambda pool: database.call(pool, tenant, "pulse key create", "select ingest.create_api_key($1)", body)

@@ -32,7 +32,7 @@ from services.shared.secret_box import (
     shown_url,
 )
 from services.shared.settings import DeliverySettings, UiSettings
-from services.ui_iot.channel_sealing import report_protection
+from services.ui_iot.resources.channel_sealing import report_protection
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.delivery import job, states

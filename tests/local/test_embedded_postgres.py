@@ -200,7 +200,7 @@ def test_data_of_another_version_is_refused_in_one_line(home: Path) -> None:
     """Postgres itself would only say so in its log."""
     (home / "data").mkdir(parents=True)
     (home / "data" / "PG_VERSION").write_text("12\n")
-    with pytest.raises(CommandFailed, match="was written by Postgres 12, this is Postgres 18"):
+    with pytest.raises(CommandFailed, match="was written by Postgres 12, and this is Postgres 18"):
         EmbeddedPostgres(home).start()
 
 
@@ -321,7 +321,7 @@ def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch:
         assert run(server, "select 1") == [(1,)]
         assert server.places.data.owner() == "nobody"
     monkeypatch.setattr(os, "geteuid", lambda: 1)
-    with pytest.raises(CommandFailed, match="belongs to nobody: start as that user or as root"):
+    with pytest.raises(CommandFailed, match="belongs to nobody: run pulse as this user or as root"):
         EmbeddedPostgres(home).start()
 
 
@@ -367,7 +367,7 @@ def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: p
     with pytest.raises(CommandFailed, match="set PULSE_PG_USER"):
         EmbeddedPostgres(home).start()
     monkeypatch.setattr(pg_account, "USERADD", "/bin/false")
-    with pytest.raises(CommandFailed, match="cannot make the user pulse-pg"):
+    with pytest.raises(CommandFailed, match="cannot create the user pulse-pg"):
         EmbeddedPostgres(home).start()
 
 

@@ -71,7 +71,7 @@ def follow(recipe: str, checkout: Path) -> None:
     filled = {
         "{number}": f"{int(newest) + 1:04}",
         "{previous}": newest,
-        "{kinds}": ", ".join(f"'{kind}'" for kind in KINDS),
+        "{admitted}": ", ".join(f"'{kind}'" for kind in KINDS),
     }
 
     def fill(text: str) -> str:
@@ -92,6 +92,7 @@ def follow(recipe: str, checkout: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("recipe", CHECKED)
 def test_a_recipe_names_every_file(recipe: str, tmp_path: Path) -> None:
     copy_checkout(tmp_path)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
@@ -39,7 +39,7 @@ PATH = "/api/v1/devices"
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
     """Return a device with a token; the token."""
     await seed.device(conn, device_id)
-    text, digest = new_device_token("acme")
+    text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
     for name, value in columns.items():
         await conn.execute(f"update devices set {name} = $2 where device_id = $1", device_id, value)
@@ -311,7 +311,7 @@ async def test_tries_on_one_account_from_many_addresses_are_limited(app_url: str
         assert await status(forged("other")) == 401
         assert await status(token(sub="victim", role="operator")) == 202
         assert await status(token(sub="victim", iat=1000, exp=2000)) == 401
-        assert [await status(new_device_token("acme")[0]) for _ in range(5)] == [401] * 3 + [429] * 2
+        assert [await status(DeviceTokens.make("acme")[0]) for _ in range(5)] == [401] * 3 + [429] * 2
         assert await status(good_device) == 202
 
 
@@ -333,7 +333,7 @@ async def test_a_flood_of_unknown_device_tokens_takes_few_queries(app_url: str, 
             headers = {"Authorization": f"Bearer {text}"}
             return (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code
 
-        texts = [new_device_token("acme")[0] for _ in range(400)]
+        texts = [DeviceTokens.make("acme")[0] for _ in range(400)]
         answers = await asyncio.gather(*(send(text) for text in texts), send(good))
         assert sorted(answers) == [202] + [401] * 10 + [429] * 390
         assert sum(queries) == 401

@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from services.shared.audit_writer.spool import directories
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.oidc import Issuer
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
@@ -247,7 +247,7 @@ async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: 
     tokens = {}
     for device_id in ("boiler-1", "boiler-2"):
         await seed.device(conn, device_id)
-        tokens[device_id], digest = new_device_token("acme")
+        tokens[device_id], digest = DeviceTokens.make("acme")
         await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
     async with open_api(app_url) as api:
         for text in (*tokens.values(), "pdt_acme_" + "A" * 43, "pdt_acme_" + "B" * 43):

@@ -153,6 +153,6 @@ def test_the_stack_refuses_a_port_for_six_processes(tmp_path: Path, monkeypatch:
     """Passing over it would leave /metrics open where its owner thinks it is not."""
     monkeypatch.setenv("PULSE_METRICS_PORT", "9100")
     options = Options(Ports(8080), demo=False, devices=1, rate=1.0)
-    with pytest.raises(CommandFailed, match="PULSE_METRICS_PORT is one port and the stack has six processes"):
+    with pytest.raises(CommandFailed, match="PULSE_METRICS_PORT names one port and the stack has six processes"):
         run_stack(Home(tmp_path), options, Screen(Console()))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Waits for the first webhook of the demo and tells how it came about."""
+"""First alert of the demo: its steps from reading to webhook, with the milliseconds of each."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One step of the journey; `milliseconds` is the time since the step before it."""
+    """Step of the journey. `milliseconds`: the time since the step before it."""
 
     title: str
     service: str
@@ -32,7 +32,7 @@ class Hop:
 async def first_journey(
     pool: db.Pool, client: httpx.AsyncClient, *, sink_url: str, seconds: float
 ) -> tuple[str, list[Hop]] | None:
-    """Trace id and steps of the first opened alert that reached the sink, None when none did in time."""
+    """Return trace id and steps of the first alert that reached the sink, None if none did in time."""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -46,7 +46,7 @@ async def first_journey(
 
 
 async def _received(client: httpx.AsyncClient, sink_url: str) -> list[str]:
-    """Trace ids of the opened alerts that the sink was told of, oldest first."""
+    """Return the trace ids of opened alerts that the sink has received, oldest first."""
     try:
         answer = await client.get(f"{sink_url}/received")
         received: list[dict[str, Any]] = answer.raise_for_status().json()["received"]
@@ -61,7 +61,7 @@ def _is_opening(body: object) -> bool:
 
 
 def hops(rows: Sequence[Row]) -> list[Hop] | None:
-    """The five steps from reading to answer, None while the trace has not gone all the way."""
+    """Return the five steps from reading to answer, None while one of them is missing."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(str(row["kind"]), row)
@@ -85,7 +85,7 @@ def hops(rows: Sequence[Row]) -> list[Hop] | None:
 
 
 def journey_table(steps: Sequence[Hop]) -> Table:
-    """The journey for people."""
+    """Return the journey as a table."""
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     shown.add_column(justify="right")
     for number, hop in enumerate(steps):

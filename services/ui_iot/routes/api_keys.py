@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field
 
-from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys, actor_id
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
@@ -109,7 +109,7 @@ async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, 
 )
 async def create_api_key(change: Creating, body: NewApiKey) -> dict[str, Any]:
     """Create an API key for a machine. The key is shown only in this answer."""
-    key, digest = new_api_key(change.caller.tenant_id)
+    key, digest = ApiKeys.make(change.caller.tenant_id)
     made = {**changes(body), "expires_in_days": body.expires_in_days, "key_hash": digest.hex()}
     return await change.create(_RESOURCE, "select ingest.create_api_key($1)", made, once={"key": key})
 

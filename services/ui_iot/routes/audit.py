@@ -5,16 +5,16 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import BaseModel
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit.trail import TrailReading, read_place, write_place
+from services.ui_iot.audit.trail import AuditFilter, TrailReading, read_place, write_place
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
-from services.ui_iot.resources.fields import Moment, TraceId, shown
+from services.ui_iot.resources.fields import shown
 from services.ui_iot.resources.paging import PageQuery
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
@@ -41,8 +41,6 @@ _SHOWN: dict[str, Any] = {
     "duration_ms": 0.2,
     "block_no": 4711,
 }
-
-Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]
 
 
 class AuditEventShown(BaseModel):
@@ -86,38 +84,6 @@ class AuditPage(BaseModel):
     """Value for `after` of `/api/v1/audit/tail`, to continue after the newest event that this page could show."""
     sealed_at: datetime | None
     """Time of the newest sealed block. If it is old, the sealer has stopped."""
-
-
-class AuditFilter(BaseModel):
-    """Filters of audit events."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    event_type: Word | None = None
-    """Only events of this type, such as `config.rule_updated`."""
-    category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
-    """Only events in this category, the first word of the type."""
-    severity: Literal["debug", "info", "warning", "error", "critical"] | None = None
-    """Only events of this severity."""
-    entity_type: Word | None = None
-    """Only events about this kind of entity, such as `rule`."""
-    entity_id: Word | None = None
-    """Only events about the entity with this id."""
-    actor_type: Literal["user", "device", "service", "anonymous"] | None = None
-    """Only events of this kind of actor."""
-    actor_id: Word | None = None
-    """Only events of this actor."""
-    ip_address: IPvAnyAddress | None = None
-    """Only events of requests from this address."""
-    trace_id: TraceId | None = None
-    """Only events caused by the request with this trace id."""
-    since: Moment | None = None
-    """Only events at this time or later."""
-    until: Moment | None = None
-    """Only events before this time."""
-
-    def matching(self) -> dict[str, Any]:
-        """Return the filters that are set, as JSON values."""
-        return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
 
 class AuditQuery(AuditFilter, PageQuery):

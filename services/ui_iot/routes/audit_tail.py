@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit.tails import Seat
-from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
+from services.ui_iot.audit.trail import AuditFilter, Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
@@ -24,7 +24,7 @@ from services.ui_iot.auth.request_context import Caller, context_of
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.paging import LONGEST_CURSOR
-from services.ui_iot.routes.audit import AuditEventShown, AuditFilter, record_read
+from services.ui_iot.routes.audit import AuditEventShown, record_read
 
 log = logging.getLogger(__name__)
 

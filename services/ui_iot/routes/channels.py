@@ -11,10 +11,10 @@ from services.shared.destination import destination_fault
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.channel_sealing import seal_changes, seal_new
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
+from services.ui_iot.resources.channel_sealing import seal_changes, seal_new
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
 from services.ui_iot.resources.paging import PageQuery

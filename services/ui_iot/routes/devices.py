@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
@@ -120,7 +120,7 @@ async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Q
 )
 async def create_device(change: Creating, body: NewDevice) -> dict[str, Any]:
     """Create a device. Its token is shown only in this answer."""
-    token, digest = new_device_token(change.caller.tenant_id)
+    token, digest = DeviceTokens.make(change.caller.tenant_id)
     made = {**changes(body), "token_hash": digest.hex()}
     return await change.create(_RESOURCE, "select ingest.create_device($1)", made, once={"token": token})
 
@@ -146,7 +146,7 @@ async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceC
 @router.post("/{device_id}/token", response_model=DeviceWithToken, responses=problems(404), openapi_extra=allow(ADMINS))
 async def rotate_device_token(change: Acting, device_id: PathDeviceId) -> dict[str, Any]:
     """Replace the token of a device. The old token stops working."""
-    token, digest = new_device_token(change.caller.tenant_id)
+    token, digest = DeviceTokens.make(change.caller.tenant_id)
     query = "select ingest.rotate_device_token($1, $2)"
     device = await change.apply(_RESOURCE, device_id, query, digest, once={"token": token})
     _forget_token(change, device_id)

@@ -1,14 +1,13 @@
 """Seals the configuration of channels before it leaves this process, which cannot open it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from services.shared.db import Connection
 from services.shared.secret_box import BadKeyFile, protection, read_public_key, seal_config, shown_url
 from services.shared.server import Process
-from services.ui_iot.resources.change import Prepare
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +24,10 @@ def report_protection(process: Process, file: Path | None) -> None:
     process.facts["channel_secrets"] = read
     if file is None:
         log.warning("channel secrets are stored as %s", read())
+
+
+Prepare = Callable[[Connection], Awaitable[Any]]
+"""Returns the body of the change, on the connection of its transaction."""
 
 
 def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> Prepare:
