@@ -39,9 +39,7 @@ def verify(
     *,
     since: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME", help="Hash only rows sealed since this time (ISO 8601, or an age such as 90m, 7d)."
-        ),
+        typer.Option(metavar="TIME", help="Hash only rows sealed since this time: ISO 8601, or an age such as 7d."),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file or a directory.")
