@@ -33,7 +33,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: HttpSettings, *, descriptors: int | None = None) -> Self:
-        """Return the limits of a process. descriptors: the number that it may open, by default `ulimit -n`.
+        """Return the limits of a process. descriptors: how many it may open, by default `ulimit -n`.
 
         Connections take at most half of the descriptors and the lobby a quarter. The rest is for the database, files and
         outgoing calls.

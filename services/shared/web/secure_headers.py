@@ -30,7 +30,7 @@ _ALL: Final = {"http": (*_ALWAYS, *_UNLESS_GIVEN), "https": (*_ALWAYS, *_UNLESS_
 
 
 def headers_for(scheme: str) -> tuple[Header, ...]:
-    """Return the headers for an answer over http or https that sets none of them."""
+    """Return the headers for an answer over http or https that sets none itself."""
     return _ALL["https" if scheme == "https" else "http"]
 
 
