@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tenant": ("tenant", "Create tenants, list them and set their limits."),
     "token": ("token", "Print a bearer token for the local stack, or revoke user tokens."),
     "key": ("key", "Create, list and revoke API keys of machines."),
-    "audit": ("audit.commands", "Read, verify and export the audit trail, and manage its keys and holds."),
+    "audit": ("audit.commands", "Read, verify and export the audit trail."),
     "metrics": ("metrics", "List the metrics that are views, and find their faults."),
     "secrets": ("secrets", "Seal the secrets of channels with a key outside the database."),
     "chaos": ("chaos", "Prove promises by breaking everything around them."),

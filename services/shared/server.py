@@ -190,20 +190,22 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
     await serve_on([bind(host, port)], app, stop=stop)
 
 
-async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, reuse_port: bool = False) -> None:
+async def serve_process(
+    process: Process, app: ASGIApp, *, stop: asyncio.Event, shared: asyncio.Event | None = None
+) -> None:
     """Serve the application of a process until stop is set, with /metrics there or on its own port.
 
-    reuse_port: other processes serve the same port. The metrics port then answers the probes of this process, because
-    any process may answer on the shared port. Raises CannotListen.
+    shared: an event before which the port accepts nothing, because other processes serve it. The metrics port then
+    answers the probes of this process, because any process may answer on the shared port. Raises CannotListen.
     """
     settings = process.settings
-    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=reuse_port)]
+    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=shared is not None)]
     if settings.metrics_port is not None:
         sockets.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
         own = Starlette(
             routes=[
                 *([_metrics_route(process)] if settings.serve_metrics else []),
-                *(_probe_routes(process) if reuse_port else []),
+                *(_probe_routes(process) if shared is not None else []),
             ]
         )
         # A redirect would be built from the Host that the client claims.
@@ -216,4 +218,5 @@ async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, 
         limits=Limits.of(settings),
         registry=process.metrics.registry,
         tls=ServerTls.of(settings.tls_cert_file, settings.tls_key_file),
+        shared=shared,
     )

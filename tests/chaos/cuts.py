@@ -1,4 +1,4 @@
-"""The script of the run's proxy: everything passes until a cut is ordered, which then hits one message."""
+"""Script of the run's proxy. All messages pass until a cut is ordered, which hits one message."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from tests.chaos.proxy import Cut, Message, Side
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """A cut at one of the next messages: of a sender, or at one with which the server commits."""
+    """Cut at one of the next messages of a sender, or at one of the next commits."""
 
     cut: Cut
     sender: Side
@@ -18,7 +18,7 @@ class Order:
 
 
 class Cuts:
-    """Decides about messages; orders wait side by side, each for its own message."""
+    """Decisions about messages. Several orders may wait at the same time."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []

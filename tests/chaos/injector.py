@@ -1,4 +1,4 @@
-"""Makes the faults of a schedule happen, and undoes those that last."""
+"""Injection of the faults of a schedule, and their end."""
 
 import asyncio
 import contextlib
@@ -18,29 +18,29 @@ from services.cli.errors import CommandFailed
 from services.local.process import pids
 from tests.chaos.cuts import Order
 from tests.chaos.faults import Fault, Kind
-from tests.chaos.judgement import Broken, Window
+from tests.chaos.judgement import BrokenPromise, Window
 from tests.chaos.proxy import Side
 from tests.chaos.stack import API, POSTGRES, SEALERS, ChaosStack
 
 log = logging.getLogger(__name__)
 
-# A fault that finds nothing to hit by then, because an earlier one still works, is left out.
+# A fault is left out if it has no victim by then, because an earlier one is still active.
 PATIENCE_SECONDS = 8.0
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class NothingToHit(Exception):
-    """What the fault is for is not there now."""
+    """The fault has no victim now."""
 
 
 class Injector:
-    """Knows how each kind of fault is made. done, left_out: how many of which kind; blocked: when the disk was full."""
+    """Injector of each kind of fault. done, left_out: numbers by kind; blocked: periods with a full disk."""
 
     def __init__(self, stack: ChaosStack, note: Callable[[Fault, str], None]) -> None:
         self.done: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.blocked: list[Window] = []
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenPromise] = []
         self._stack = stack
         self._note = note
         self._network, self._disk, self._server = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
@@ -76,7 +76,7 @@ class Injector:
             self._note(fault, f"left out: {reason or type(reason).__name__}")
             return
         except CommandFailed as reason:
-            self.broken.append(Broken("the stack did not come back", f"after fault {fault.number}: {reason}"))
+            self.broken.append(BrokenPromise("the stack did not come back", f"after fault {fault.number}: {reason}"))
             return
         self.done[fault.kind] += 1
         self._note(fault, told)
@@ -99,7 +99,7 @@ class Injector:
         return f"process {pid} for {fault.seconds} s"
 
     async def _sealer(self, fault: Fault) -> str:
-        """Return the sealer that holds the lease, or any when nobody can say."""
+        """Return the sealer that holds the lease, or any if it is unknown."""
         with contextlib.suppress(*AWAY):
             async with self._connection() as connection:
                 holder = await connection.fetchval("select holder from audit.sealer") or ""
@@ -169,7 +169,7 @@ class Injector:
         async with self._disk:
             started = time.time()
             if disk.can_fill:
-                # A little room makes for batches that fit and batches of which only the beginning does.
+                # With a little room, some batches fit and of others only the beginning.
                 disk.fill(spare_pages=fault.pick % 2)
             try:
                 await (self._stall(fault, "client", "server") if is_away else asyncio.sleep(fault.seconds))
@@ -203,7 +203,7 @@ def _kill(pid: int) -> str:
 
 
 def _backends(postmaster: int) -> Iterator[int]:
-    """Pids of the server processes that work for the services, by the titles that Postgres gives them."""
+    """Yield the pids of backends that serve the services, by their process titles."""
     names = role_names()
     titles = tuple(f"postgres: {names[suffix]} " for suffix in ("app", "ops"))
     try:

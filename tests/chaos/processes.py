@@ -1,4 +1,4 @@
-"""Our services as kept processes of a run, with settings of its own and nobody else's."""
+"""Services as kept processes of a run, with its own settings only."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The stack under test: a durable server, the API and two sealers as real processes, a proxy in front of the server."""
+"""Stack under test: a durable server, a proxy before it, and the API and two sealers as real processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -30,13 +30,13 @@ API, SEALERS = "ui_iot", ("sealer-1", "sealer-2")
 POSTGRES = "postgres"
 READY_SECONDS = 60.0
 DATABASE_SECONDS = 1.0
-"""PULSE_AUDIT_DATABASE_SECONDS of the run: shorter than most stalls, so that the spool is used."""
+"""PULSE_AUDIT_DATABASE_SECONDS of the run, shorter than most stalls so that the spool is used."""
 LEASE_SECONDS = 1.5
 
 
 @dataclass(slots=True)
 class ChaosStack:
-    """The running stack, and the levers by which it is hurt."""
+    """Running stack, with access to everything that faults act on."""
 
     root: Path
     disk: SpoolDisk
@@ -62,12 +62,12 @@ class ChaosStack:
 
     @property
     def key_file(self) -> Path:
-        """The sealers' key."""
+        """Key file of the sealers."""
         return self.root / "keys" / "signing.key"
 
     @property
     def auditor_url(self) -> str:
-        """The database as those who verify it see it, past the proxy."""
+        """URL as pulse_auditor, without the proxy."""
         return database.as_role(self.server.url(), "pulse_auditor")
 
     async def connect(self) -> asyncpg.Connection:
@@ -75,7 +75,7 @@ class ChaosStack:
         return await asyncpg.connect(self.server.url(), timeout=PROBE_SECONDS, command_timeout=60)
 
     async def running_pid(self, name: str) -> int:
-        """Pid of the process, waited for while it is started anew."""
+        """Return the pid of the process, after its restart if it is not running."""
         while True:
             pid = self.children[name].pid
             if pid is not None:
@@ -83,7 +83,7 @@ class ChaosStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self, *names: str, seconds: float = READY_SECONDS) -> None:
-        """Wait for processes. Raises CommandFailed that names one that does not become ready."""
+        """Wait until processes are ready. Raises CommandFailed with the name of one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + seconds
         while waiting := [self.children[name] for name in names if not self.children[name].ready]:
             if asyncio.get_running_loop().time() > deadline:
@@ -92,7 +92,7 @@ class ChaosStack:
             await asyncio.sleep(0.05)
 
     async def start(self) -> None:
-        """Everything from an empty directory until it is ready."""
+        """Start everything in an empty directory and wait until it is ready."""
         self.may_start_server.set()
         self._keep(Spec(POSTGRES, None, self._log(POSTGRES), self._server_command, self._server_ready, POSTGRES_STOP))
         await self.until_ready(POSTGRES)
@@ -166,7 +166,7 @@ class ChaosStack:
 
 @asynccontextmanager
 async def open_stack(root: Path, disk: SpoolDisk) -> AsyncIterator[ChaosStack]:
-    """Yield a running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Run a stack below a directory that the server's user can enter, and stop all processes at the end."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.prepare)
     cuts = Cuts()

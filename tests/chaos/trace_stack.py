@@ -1,4 +1,4 @@
-"""The stack of `pulse chaos traces`: a server, the five services as real processes, a tenant with rule and webhook."""
+"""Stack of `pulse chaos traces`: a server, five services as real processes, and a tenant with rule and webhook."""
 
 import asyncio
 import base64
@@ -35,7 +35,7 @@ _ACTOR = db.Actor(type="service", id="local_stack", name="pulse chaos traces")
 
 @dataclass(slots=True)
 class TraceStack:
-    """The running stack. url: of the database, as a superuser."""
+    """Running stack. url: of the database, as a superuser."""
 
     url: str
     key: SigningKey
@@ -53,7 +53,7 @@ class TraceStack:
         return await asyncpg.connect(self.url, command_timeout=300)
 
     async def kill(self, name: str) -> None:
-        """Kill -9 the process as soon as there is one; it is started again."""
+        """Kill the process with SIGKILL as soon as it runs. The supervisor restarts it."""
         while True:
             pid = self.children[name].pid
             if pid is not None:
@@ -62,7 +62,7 @@ class TraceStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self) -> None:
-        """Wait for all processes. Raises CommandFailed that names one that does not become ready."""
+        """Wait until all are ready. Raises CommandFailed with the name of one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while waiting := [child for child in self.children.values() if not child.ready]:
             if asyncio.get_running_loop().time() > deadline:
@@ -72,7 +72,7 @@ class TraceStack:
 
 @asynccontextmanager
 async def open_trace_stack(root: Path, *, devices: int, sink_url: str) -> AsyncIterator[TraceStack]:
-    """Yield a running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Run a stack below a directory that the server's user can enter, and stop all processes at the end."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.start)
     supervisor = Supervisor(lambda: None, wait=lambda _failures: 0.1)
@@ -113,7 +113,7 @@ def _settings(stack: TraceStack, root: Path, name: str) -> dict[str, str]:
         "AUDIT_KEY_FILE": str(root / "keys" / "signing.key"),
         "AUDIT_ANCHOR_DIR": str(root / "checkpoints"),
         "ALLOW_PRIVATE_DESTINATIONS": "true",
-        # What a killed worker or a refused request holds up must not hold up the run.
+        # Short times, so that the run does not wait for leases and retries.
         "POLL_SECONDS": "0.5",
         "DELIVERY_LEASE_SECONDS": "2",
         "DELIVERY_TIMEOUT_SECONDS": "0.9",

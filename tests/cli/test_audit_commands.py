@@ -63,7 +63,7 @@ async def test_verify_exits_with_1_and_names_what_is_wrong(log: SealedLog, pulse
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--checkpoint", "/nowhere"], "there is no /nowhere"),
+        (["--checkpoint", "/nowhere"], "there is no file /nowhere"),
         (["--keys", "/nowhere"], "there is no public key to verify with: /nowhere: No such file"),
         (["--since", "yesterday"], "yesterday is no time"),
     ],

@@ -179,7 +179,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     for arguments, words in (
         (["--from-checkpoint", "1", "--reason", "r"], "nothing to continue"),
         (["--from-checkpoint", "7", "--reason", "r"], "ends at checkpoint 1, not 7"),
-        (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no /nowhere"),
+        (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no file /nowhere"),
         (["--from-checkpoint", "1", "--reason", " "], "--reason is empty"),
     ):
         assert words in (await pulse("continue", *arguments, status=1)).stderr

@@ -9,7 +9,7 @@ from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 
-app = new_app("Read, verify and export the audit trail, and manage its keys and holds.")
+app = new_app("Read, verify and export the audit trail.")
 _ROLES = "; sealing needs pulse_ops (PULSE_OPS_DATABASE_URL), reading pulse_auditor (PULSE_AUDIT_DATABASE_URL)"
 _Result = TypeVar("_Result")
 

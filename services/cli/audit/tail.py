@@ -49,18 +49,8 @@ def tail_events(
 
     Starts with events sealed from now on. At its end, also after Ctrl-C, it prints the cursor for --after.
     """
-    named = {
-        "event_type": event_type,
-        "category": category,
-        "severity": severity,
-        "entity_type": entity_type,
-        "entity_id": entity_id,
-        "actor_id": actor_id,
-        "ip_address": ip_address,
-        "trace_id": trace_id,
-        "since": since,
-        "until": until,
-    }
+    options = locals()
+    named = {name: options[name] for name in AuditFilter.model_fields if name in options}
     shown = {"tenant_id": tenant, "from_beginning": from_beginning, "as_json": as_json, "follow": follow}
     tail = Tail.make(named, after=after, **shown)
     try:
