@@ -15,9 +15,8 @@ from typing import Any
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from services.local.stack.ports import free_ports
-from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
-from services.shared.audit_writer.event import new_event_id
+from benchmarks._bench import free_port
+from services.shared.audit import AuditEvent, AuditLogger, new_event_id, open_audit_logger
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.settings import UiSettings
 
@@ -78,7 +77,7 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
         environment = {
             **os.environ,
             "PULSE_OPS_DATABASE_URL": url,
-            "PULSE_PORT": str(free_ports(["ops_worker"])["ops_worker"]),
+            "PULSE_PORT": str(free_port()),
             "PULSE_LOG_LEVEL": "ERROR",
             "PULSE_HEALTH_SECONDS": "86400",
             "PULSE_SERVICE_METRICS_SECONDS": "86400",

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Coroutine, Iterator
@@ -20,6 +21,12 @@ from services.local.postgres.server import EmbeddedPostgres
 ROOT = Path(__file__).parents[1]
 ACTOR = {"pulse.actor_id": "benchmark"}
 """Settings of a session that may change tracked tables."""
+
+
+def free_port() -> int:
+    """Return a port on loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

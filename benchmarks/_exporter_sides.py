@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from benchmarks._bench import ROOT
+from benchmarks._bench import ROOT, free_port
 from exporter.shape import Kind, ViewShape
 
 FOREIGN = "prometheus-postgres-exporter"
@@ -88,7 +87,7 @@ class OverHttp:
 @contextmanager
 def pulse_exporter(url: str) -> Iterator[OverHttp]:
     """`python -m exporter` on a free port."""
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     environment |= {"PULSE_EXPORTER_DATABASE_URL": url, "PULSE_PORT": str(port), "PULSE_LOG_LEVEL": "WARNING"}
     environment |= {"PULSE_EXPORTER_VIEW_TIMEOUT_SECONDS": "10"}
@@ -103,7 +102,7 @@ def postgres_exporter(url: str, shapes: Sequence[ViewShape]) -> Iterator[OverHtt
     if program is None:
         yield None
         return
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as place:
         queries = Path(place, "queries.yaml")
         # JSON is YAML.
@@ -168,12 +167,6 @@ def _when_ready(side: OverHttp) -> OverHttp:
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {side.pid} does not serve /metrics")
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape_at_once(side: OverHttp, scrapes: int) -> None:

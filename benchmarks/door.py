@@ -32,7 +32,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 
 DESCRIPTORS = 1024
 PATH = "/ingest/v1/readings"
@@ -174,7 +174,7 @@ async def probe(port: int, pid: int, seconds: float) -> Waits:
 
 async def add_device(url: str) -> str:
     """Make a device that may report; return its token."""
-    token, digest = new_device_token("bench")
+    token, digest = DeviceTokens.make("bench")
     connection = await asyncpg.connect(url, server_settings=ACTOR)
     try:
         await connection.execute(

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
-from benchmarks.reading_to_webhook import Receiver, free_port
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
+from benchmarks.reading_to_webhook import Receiver
 
 _SLOTS = 64
 _TIMEOUT_SECONDS = 2.0
-_MAKE_JOBS = """
+MAKE_JOBS = """
 with a as (
   insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at, trace_id)
   select $1, gen_random_uuid()::text, 'r', 'info', 'm', now(), coalesce($3, md5(random()::text))
@@ -119,7 +119,7 @@ async def measure(owner: asyncpg.Connection, receiver: Receiver, options: argpar
     for number in range(total):
         await asyncio.sleep(max(0.0, started + number / options.rate - time.perf_counter()))
         trace_id = f"{first + number + 1:032x}"
-        await owner.execute(_MAKE_JOBS, "quiet", 1, trace_id)
+        await owner.execute(MAKE_JOBS, "quiet", 1, trace_id)
         committed[trace_id] = time.perf_counter()
     deadline = time.perf_counter() + 60
     while len(receiver.arrived) < first + total and time.perf_counter() < deadline:
@@ -145,7 +145,7 @@ async def run(options: argparse.Namespace) -> None:
                 owner, receiver, argparse.Namespace(seconds=1.0, rate=options.rate)
             )  # warms plans and sockets
             reference = await measure(owner, receiver, options)
-            await owner.execute(_MAKE_JOBS, "evil", options.channels * options.jobs, None)
+            await owner.execute(MAKE_JOBS, "evil", options.channels * options.jobs, None)
             while not hanging.requests:
                 await asyncio.sleep(0.01)
             attacked = await measure(owner, receiver, options)

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
 
 SERVICES = ("services.evaluator_iot", "services.dispatcher", "services.delivery_worker")
 HOPS = 3
@@ -52,13 +51,6 @@ class Receiver:
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         except asyncio.IncompleteReadError:
             writer.close()
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

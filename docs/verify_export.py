@@ -1,20 +1,20 @@
 """Verify an export of Pulse's audit trail: without Pulse, without a database, with the public key alone.
 
-Needs Python 3.11 and the package `cryptography`. Read this file before you run it: it is the whole of it.
+Needs Python 3.11 and the package `cryptography`. Read this file before you run it: it is the whole program.
 
     python verify_export.py --key signing.key.pub export.jsonl
     python verify_export.py --key pulse.example/audit+1a2b3c4d+AbCd… --checkpoint checkpoints.log export.jsonl
 
-What an export that passes proves:
-- Each event is, to the last bit, in the log that the key's owner signed, at the place it names (RFC 6962 inclusion).
-- No event stands twice or out of order, and the file was not cut off or edited.
-- Of a block whose events all lie inside the time that was asked for, none is missing, unless a tenant was asked for.
-  Where only a part of a block was asked for, that no further event belongs there rests on the word of whoever exported.
-What it reports about entries (restores, failovers, declared losses, rotated keys) is signed, but only `pulse audit
-verify` proves that none was left out.
-With --checkpoint, that the signed log is the one whose checkpoint you kept, and not another one shown to you alone.
+A valid export proves:
+- Each event is in the log that the key's owner signed, bit for bit and at the named place (RFC 6962 inclusion).
+- No event occurs twice or out of order, and the file was not cut off or edited.
+- No event of a block is missing if the block lies inside the requested time and no tenant was requested. For a block
+  that was requested in part, you rely on the exporter for the completeness of that part.
+- With --checkpoint: the signed log is the one whose checkpoint you kept, not another one made for you.
+Entries (restores, failovers, declared losses, rotated keys) are signed, but only `pulse audit verify` proves that none
+is missing.
 
-Exit status: 0 it is as it was sealed, 1 it is not, 2 cannot tell (no key, no file, a format from the future).
+Exit status: 0 as sealed, 1 not as sealed, 2 cannot tell (no key, no file, an unknown format).
 """
 
 import argparse
@@ -38,18 +38,18 @@ FORMAT = "pulse.audit.export.v1"
 
 
 class Fault(Exception):
-    """The export is not what was sealed."""
+    """Raised if the export is not as sealed."""
 
 
 class CannotTell(Exception):
-    """Nothing to verify with, or nothing that this program can read."""
+    """Raised without a key or file, or for an unknown format."""
 
 
 # The Merkle tree of RFC 6962 --------------------------------------------------------------------------------------
 
 
 def root_from_path(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes | None:
-    """The root that a path leads to from a leaf, None when the path does not fit the place (RFC 9162, 2.1.3.2)."""
+    """Return the root that a path leads to, None if the path does not fit the place (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size:
         return None
     root, last = leaf, size - 1
@@ -66,17 +66,17 @@ def root_from_path(leaf: bytes, index: int, size: int, path: list[bytes]) -> byt
     return root if last == 0 else None
 
 
-# An event's bytes: what Postgres' record_send gives for its columns -------------------------------------------------
+# An event's bytes: Postgres' record_send of its columns --------------------------------------------------------------
 
 
 class Number(str):
-    """A number of JSON as it was written: 1.0 and 1.00 are two values to jsonb."""
+    """A number of JSON in its text form: 1.0 and 1.00 are two values to jsonb."""
 
     __slots__ = ()
 
 
 def jsonb_text(value: Any) -> str:
-    """JSON as jsonb prints it: keys by length, then by bytes; numbers as they were written."""
+    """Return JSON as jsonb prints it: keys by length, then by bytes; numbers in their text form."""
     match value:
         case Number():
             return str(value)
@@ -92,12 +92,12 @@ def jsonb_text(value: Any) -> str:
 
 
 def microseconds(text: str, since: datetime) -> int:
-    """Microseconds from one time to another."""
+    """Return the microseconds from one time to another."""
     return (datetime.fromisoformat(text) - since) // timedelta(microseconds=1)
 
 
 def inet(text: str) -> bytes:
-    """Family, bits, is_cidr, length and the address."""
+    """Return family, bits, is_cidr, length and the address."""
     interface = ip_interface(text)
     family = 2 if isinstance(interface, IPv4Interface) else 3
     packed = interface.ip.packed
@@ -105,14 +105,14 @@ def inet(text: str) -> bytes:
 
 
 def float8(value: str) -> bytes:
-    """A double."""
+    """Return a double."""
     if not isinstance(value, Number):
         raise TypeError
     return struct.pack(">d", float(value))
 
 
 def text_bytes(value: str) -> bytes:
-    """UTF-8; a number where text should be is refused."""
+    """Return UTF-8; refuse a number in place of text."""
     if isinstance(value, Number):
         raise TypeError
     return value.encode()
@@ -147,13 +147,13 @@ COLUMNS = {
 
 
 def row_hash(event: dict[str, Any]) -> bytes:
-    """Leaf hash of an event."""
+    """Return the leaf hash of an event."""
     if event.keys() != COLUMNS.keys():
         raise Fault(f"an event has other columns than these: {', '.join(COLUMNS)}")
     record = struct.pack(">i", len(COLUMNS))
     for name, (type_oid, encode) in COLUMNS.items():
         value = event[name]
-        # A column that is null has no bytes; the JSON value null of details has.
+        # A null column has no bytes; the JSON value null of details has some.
         if value is None and name != "details":
             record += struct.pack(">ii", type_oid, -1)
             continue
@@ -169,7 +169,7 @@ def row_hash(event: dict[str, Any]) -> bytes:
 
 
 def block_hash(block: dict[str, Any]) -> bytes:
-    """Leaf hash of a block: one value a line, times in microseconds since 1970."""
+    """Return the leaf hash of a block: one value a line, times in microseconds since 1970."""
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     values = (
         "pulse.audit.block.v1",
@@ -192,7 +192,7 @@ def block_hash(block: dict[str, Any]) -> bytes:
 
 
 def parse_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
-    """Name, hash and key of `name+hash+base64`."""
+    """Return name, hash and key of `name+hash+base64`."""
     name, _, rest = text.strip().partition("+")
     key_id, _, encoded = rest.partition("+")
     try:
@@ -205,13 +205,13 @@ def parse_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
 
 
 def read_keys(given: Iterable[str]) -> list[tuple[str, bytes, Ed25519PublicKey]]:
-    """Keys from files, one a line, or from the command line itself."""
+    """Return the keys from files, one a line, or from the command line itself."""
     lines = [line for one in given for line in (read(one).splitlines() if Path(one).is_file() else [one])]
     return [parse_key(line) for line in lines if line.strip()]
 
 
 def open_checkpoint(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> tuple[int, bytes, str]:
-    """Size, root and time of a checkpoint that one of the keys signed."""
+    """Return size, root and time of a checkpoint that one of the keys signed."""
     lines = open_note(note, keys).splitlines()
     try:
         _, size, root, *more = lines
@@ -221,7 +221,7 @@ def open_checkpoint(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) 
 
 
 def open_note(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> str:
-    """Text of a note that one of the keys signed under its own name."""
+    """Return the text of a note that one of the keys signed under its own name."""
     text, _, signatures = note.rpartition("\n\n")
     text += "\n"
     for line in signatures.removesuffix("\n").split("\n"):
@@ -244,7 +244,7 @@ def open_note(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> str
 
 
 def find_notes(text: str, name: str) -> list[str]:
-    """The checkpoints of a log in a text; one that was cut off while it was written is passed over."""
+    """Return the checkpoints of a log in a text, without one that was cut off."""
     signed = rf"{re.escape(name)}\n\d+\n[A-Za-z0-9+/=]{{44}}\nrows \d+\nsigned \S+\n"
     signatures = r"(?:\N{EM DASH} \S+ [A-Za-z0-9+/]{80,}=*\n)+"
     return re.findall(signed + r"\n" + signatures, text)
@@ -262,10 +262,10 @@ ENTRY = re.compile(
 
 
 def parse_entry(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> dict[str, str | None]:
-    """The members of an entry that one of the keys signed."""
+    """Return the members of an entry that one of the keys signed."""
     text = open_note(note, keys)
     if not text.partition("\n")[2].startswith(("pulse.audit.entry.v1 ", "pulse.audit.entry.v2 ")):
-        raise CannotTell("the log has an entry of a format from the future")
+        raise CannotTell("the log has an entry of an unknown format")
     found = ENTRY.fullmatch(text)
     if found is None:
         raise Fault("an entry of the log is damaged")
@@ -273,7 +273,7 @@ def parse_entry(note: str, keys: list[tuple[str, bytes, Ed25519PublicKey]]) -> d
 
 
 def tell_entry(entry: dict[str, str | None]) -> str:
-    """An entry as a sentence."""
+    """Return an entry as a sentence."""
     size, actor, reason = int(str(entry["size"])), json.loads(str(entry["actor"])), json.loads(str(entry["reason"]))
     if entry["kind"] == "key":
         old, new = (str(entry[name]).split("+")[1] for name in ("old", "new"))
@@ -293,12 +293,12 @@ def tell_entry(entry: dict[str, str | None]) -> str:
 
 
 def parse(line: str) -> dict[str, Any]:
-    """A line as a JSON object without doubled keys."""
+    """Return a line as a JSON object without doubled keys."""
 
     def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
-            raise Fault("a key stands twice in one object")
+            raise Fault("a key occurs twice in one object")
         return members
 
     def refuse(word: str) -> None:
@@ -316,12 +316,12 @@ def parse(line: str) -> dict[str, Any]:
 
 
 def paths(member: Any) -> list[bytes]:
-    """The hashes of a path."""
+    """Return the hashes of a path."""
     return [base64.b64decode(one, validate=True) for one in member]
 
 
 class Export:
-    """Takes the lines of an export one by one."""
+    """Checks the lines of an export one by one."""
 
     def __init__(self, keys: list[tuple[str, bytes, Ed25519PublicKey]], kept: str | None) -> None:
         self.keys = keys
@@ -348,7 +348,7 @@ class Export:
             raise CannotTell("an event is nested too deeply for this Python") from None
 
     def take_value(self, value: dict[str, Any], line: str) -> None:
-        """Check the next line, which was read."""
+        """Check the parsed next line."""
         kind = value.get("type")
         if (self.header is None) != (kind == "header"):
             raise Fault("an export begins with its one header")
@@ -370,7 +370,7 @@ class Export:
             raise Fault(f"the {kind} lacks something or holds a value that it cannot hold") from None
 
     def take_header(self, header: dict[str, Any]) -> None:
-        """Its checkpoint must be signed by a key of ours; the keys it names itself are not looked at."""
+        """Check the header: a given key must have signed its checkpoint; the keys in it are ignored."""
         if header["format"] != FORMAT:
             raise CannotTell(f"this program reads {FORMAT}, the export is {header['format']}")
         self.size, self.root, self.signed = open_checkpoint(header["checkpoint"], self.keys)
@@ -380,7 +380,7 @@ class Export:
         self.header = header
 
     def hold_against_kept(self, text: str) -> None:
-        """A checkpoint of the same size must have been kept, and have the same root."""
+        """Check that a kept checkpoint of the same size has the same root."""
         for note in find_notes(text, self.keys[0][0]):
             if note.split("\n")[1] == str(self.size) and not self.is_lost(note):
                 if open_checkpoint(note, self.keys)[:2] != (self.size, self.root):
@@ -389,7 +389,7 @@ class Export:
         raise CannotTell(f"no checkpoint over {self.size} blocks was kept; export with the same --checkpoint FILE")
 
     def is_lost(self, note: str) -> bool:
-        """Whether an entry says that the log went on without what a checkpoint covers."""
+        """Return whether an entry declares a checkpoint's blocks lost."""
         lines = note.split("\n")
         size, signed_at = int(lines[1]), datetime.fromisoformat(lines[4].removeprefix("signed "))
         return any(
@@ -400,7 +400,7 @@ class Export:
         )
 
     def check_epoch(self, number: int, snapshot: str) -> None:
-        """Between blocks of two servers an entry must say that the log moved."""
+        """Check that an entry records a move between blocks of two servers."""
         epoch = int(snapshot.split(":")[1]) >> 48
         before, self.epoch = self.epoch, epoch
         if before is not None and epoch > before:
@@ -409,11 +409,11 @@ class Export:
                 raise Fault(f"block {number} was sealed on another server than those before it, and no entry says so")
 
     def take_block(self, block: dict[str, Any]) -> None:
-        """It must lie in the tree, behind the block before it."""
+        """Check that the block is in the tree, after the previous one."""
         self.close_block()
         number = int(block["block_no"])
         if number <= self.position[0]:
-            raise Fault(f"block {number} stands twice or out of order")
+            raise Fault(f"block {number} occurs twice or out of order")
         if root_from_path(block_hash(block), number, self.size, paths(block["path"])) != self.root:
             raise Fault(f"block {number} is not in the signed tree")
         self.check_epoch(number, block["snapshot"])
@@ -421,12 +421,12 @@ class Export:
         self.blocks += 1
 
     def close_block(self) -> None:
-        """When all of a block was asked for, all of it must be there."""
+        """Check that a block requested in full is complete."""
         if not self.block or self.header is None:
             return
         asked, rows = self.header["filter"], int(self.block["row_count"])
         if self.in_block == 0:
-            raise Fault(f"block {self.block['block_no']} stands there without events")
+            raise Fault(f"block {self.block['block_no']} has no events")
         times = (asked["from"], self.block["min_timestamp"], self.block["max_timestamp"], asked["to"])
         start, first, last, end = map(datetime.fromisoformat, times)
         inside = start <= first and last < end
@@ -434,46 +434,46 @@ class Export:
             raise Fault(f"block {self.block['block_no']} has {rows} events and {self.in_block} are there")
 
     def take_event(self, line: dict[str, Any]) -> None:
-        """It must lie in its block, behind the event before it, and be one that was asked for."""
+        """Check that the event is in its block, after the previous one, and was requested."""
         assert self.header is not None
         number, index, event = int(line["block_no"]), int(line["index"]), line["event"]
         if number != self.position[0]:
-            raise Fault(f"an event of block {number} stands among those of block {self.position[0]}")
+            raise Fault(f"an event of block {number} is among those of block {self.position[0]}")
         if index <= self.position[1]:
-            raise Fault(f"event {index} of block {number} stands twice or out of order")
+            raise Fault(f"event {index} of block {number} occurs twice or out of order")
         root = base64.b64decode(self.block["rows_root"])
         if root_from_path(row_hash(event), index, int(self.block["row_count"]), paths(line["path"])) != root:
             raise Fault(f"event {event['event_id']} is not the one that was sealed as event {index} of block {number}")
         asked = self.header["filter"]
         happened_at = datetime.fromisoformat(event["timestamp"])
         if not datetime.fromisoformat(asked["from"]) <= happened_at < datetime.fromisoformat(asked["to"]):
-            raise Fault(f"event {event['event_id']} lies outside of the time that was asked for")
+            raise Fault(f"event {event['event_id']} is outside the requested time")
         if asked.get("tenant", event["tenant_id"]) != event["tenant_id"]:
-            raise Fault(f"event {event['event_id']} is of another tenant than was asked for")
+            raise Fault(f"event {event['event_id']} is of another tenant than requested")
         self.position = (number, index)
         self.in_block += 1
         self.events += 1
 
     def take_trailer(self, trailer: dict[str, Any]) -> None:
-        """It counts what stands before it."""
+        """Check the counts and the digest of the lines before the trailer."""
         assert self.header is not None
         self.close_block()
         said = (int(trailer["events"]), int(trailer["blocks"]), int(self.header["events"]), trailer["sha256"])
         if said != (self.events, self.blocks, self.events, self.digest.hexdigest()):
             raise Fault(
-                f"{self.events} events in {self.blocks} blocks are there, the export tells of {said[0]} in {said[1]} "
-                f"and set out to write {said[2]}: lines were removed, added or edited"
+                f"the export has {self.events} events in {self.blocks} blocks, its trailer counts {said[0]} in "
+                f"{said[1]} and its header {said[2]}: lines were removed, added or edited"
             )
         self.whole = True
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Check that the trailer was there."""
         if not self.whole:
             raise Fault("the export was cut off: it has no trailer")
 
 
 def read(name: str) -> str:
-    """A file's text."""
+    """Return a file's text."""
     try:
         return Path(name).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -481,7 +481,7 @@ def read(name: str) -> str:
 
 
 def read_lines(name: str) -> Iterator[str]:
-    """The lines of a file, or of standard input; only a line feed ends one."""
+    """Yield the lines of a file or of standard input; only a line feed ends one."""
     try:
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as source:
             for line in source:
@@ -493,7 +493,7 @@ def read_lines(name: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Verify and tell."""
+    """Verify an export and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", help="the export, - for standard input")
     parser.add_argument("--key", action="append", required=True, help="public key, or a file of them; may be repeated")

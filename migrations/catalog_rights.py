@@ -1,4 +1,4 @@
-"""Rights on pg_catalog that a hardened server took from PUBLIC and that Pulse needs back for its own roles."""
+"""Rights on pg_catalog that a hardened server revoked from PUBLIC and that Pulse's roles need."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ _READ_BY_CLIENTS = frozenset(
     ]
 )
 
-# What initdb itself withholds from PUBLIC has an entry in pg_init_privs that says so, and is none of our business.
+# Rights that initdb itself withholds from PUBLIC are in pg_init_privs and stay withheld.
 _FUNCTIONS = """
 select p.proname, p.oid::regprocedure::text
   from pg_proc p
@@ -96,7 +96,7 @@ select c.relname, pg_get_viewdef(c.oid)
                 where p.pronamespace = 'pg_catalog'::regnamespace and p.proacl is not null
                   and not has_function_privilege(%(role)s, p.oid, 'execute'))
 """
-# Of every other server the questions below need not be asked.
+# On every other server the queries below are unnecessary.
 _IS_HARDENED = """
 select 'pg_catalog', 'pg_catalog'
  where not has_schema_privilege(%(role)s, 'pg_catalog', 'usage')
@@ -122,7 +122,7 @@ select nspname, nspname from pg_namespace n
 
 
 def missing_rights(session: Session, names: RoleNames, layer: str) -> Iterator[sql.Composed]:
-    """Yield the grants that the roles lack for what revisions, layer and services call; the roles must exist."""
+    """Yield the grants that the roles lack for the calls of revisions, layer and services. The roles must exist."""
     if not _rows(session, _IS_HARDENED, names.owner):
         return
     comparing = (names["auditor"], names["ops"])
@@ -133,7 +133,7 @@ def missing_rights(session: Session, names: RoleNames, layer: str) -> Iterator[s
         words = _CALLED_BY_CLIENTS | (named if role in (names.owner, *names.callers) else frozenset())
         words |= compared if role in comparing else frozenset()
         relations = words | _READ_BY_CLIENTS
-        # A view runs its functions with its reader's rights.
+        # A view calls its functions with its reader's rights.
         definitions = [text for name, text in _rows(session, _VIEWS, role) if name in relations]
         functions = words | _words(definitions)
         for _, schema in _rows(session, _SCHEMA, role):

@@ -1,4 +1,4 @@
-"""Which database a migration goes to, checked before libpq sees it."""
+"""The database of a migration, checked before libpq connects."""
 
 import json
 import os
@@ -24,13 +24,13 @@ class NoDatabase(Exception):
 
 
 class BadDatabaseUrl(NoDatabase):
-    """The URL of the database cannot be used."""
+    """Raised if the database URL cannot be used."""
 
 
 def database_url() -> str:
-    """PULSE_MIGRATION_URL, else PULSE_DATABASE_URL, else the embedded server of a running `./pulse up`.
+    """Return PULSE_MIGRATION_URL, else PULSE_DATABASE_URL, else the embedded server of a running `./pulse up`.
 
-    Raises NoDatabase in one line, which holds no password.
+    Raises NoDatabase with one line that holds no password.
     """
     for variable in VARIABLES:
         url = os.environ.get(variable)
@@ -43,15 +43,15 @@ def database_url() -> str:
 
 
 def checked_url(url: str, variable: str) -> str:
-    """Return the URL with what a migration needs: a server that takes changes, and a limit for a silent one.
+    """Return the URL with the parameters of a migration: a writable server, and a limit for a silent one.
 
-    Raises BadDatabaseUrl, which names the variable, when no connection can be made with the URL.
+    Raises BadDatabaseUrl, which names the variable, if the URL cannot be used.
     """
     url = url.strip()
     parts = _parts(url, variable)
     hosts = (parts.get("host") or parts.get("hostaddr") or os.environ.get("PGHOST") or "").count(",") + 1
     added = {}
-    # A single server that takes no changes is refused by migrations.server, which says why.
+    # migrations.server refuses a single read-only server and says why.
     if hosts > 1 and not (parts.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS")):
         added["target_session_attrs"] = "read-write"
     service = parts.get("service") or os.environ.get("PGSERVICE")
@@ -71,7 +71,7 @@ def _parts(url: str, variable: str) -> dict[str, str]:
     try:
         parts = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeError) as error:
-        # libpq quotes what it could not read, which may be a password; only the name of a parameter is shown.
+        # libpq quotes unreadable parts, which may be a password; only the name of a parameter is shown.
         raise BadDatabaseUrl(f"{variable}: {hide_values(str(error))}; {ENCODE}") from None
     given = {name: str(value) for name, value in parts.items() if value is not None}
     fault = find_fault(given)
@@ -81,7 +81,7 @@ def _parts(url: str, variable: str) -> dict[str, str]:
 
 
 def _embedded_url() -> str | None:
-    """What the running stack wrote down, None when there is none or its server is gone."""
+    """Return the URL in the running stack's state file, None without a running server."""
     state = state_directory() / "stack.json"
     try:
         url = json.loads(state.read_bytes())["migration_url"]

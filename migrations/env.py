@@ -1,8 +1,9 @@
-"""Runs Alembic's commands: revisions and SQL layer in one transaction, or nothing at all.
+"""Alembic's commands: revisions and SQL layer in one transaction.
 
-`alembic upgrade head` compares the catalog with the layer that was applied, and rebuilds it where they differ;
-`alembic -x layer=rebuild upgrade head` rebuilds it in any case.
-`alembic -x set-passwords=yes upgrade head` gives roles that exist the passwords of PULSE_APP_PASSWORD and its like.
+`alembic upgrade head` compares the catalog with the applied layer, and rebuilds the layer if they differ;
+`alembic -x layer=rebuild upgrade head` always rebuilds it.
+`alembic -x set-passwords=yes upgrade head` sets the passwords of PULSE_APP_PASSWORD and similar variables on existing
+roles.
 """
 
 import sys
@@ -23,9 +24,9 @@ from migrations.roles import ensure_roles, refuse_other_owner, refuse_service_lo
 from migrations.server import UnsuitableServer, connect
 from migrations.sql_layer import layer_faults, part_faults, read_layer, restore_lost_schemas, settle_layer
 
-# Held while a database has no table of ours to lock: the first eight bytes of the SHA-256 of "pulse migration".
+# Held while a database has no Pulse table to lock: the first eight bytes of the SHA-256 of "pulse migration".
 MIGRATION_LOCK = 4865765586851406717
-# Waiting for another migration is normal, waiting behind somebody's query stops every insert queued behind us.
+# Waiting for another migration is normal. Waiting behind a query blocks every insert queued behind the migration.
 QUEUE_SECONDS = 60
 LOCK_SECONDS = 4
 say = context.config.print_stdout
@@ -40,7 +41,7 @@ except RolesRefused as error:
 
 
 def configure(connection: Connection) -> None:
-    """Tie Alembic to a connection whose transaction we hold."""
+    """Configure Alembic for a connection with an open transaction."""
     context.configure(
         connection=connection,
         target_metadata=MetaData(),
@@ -51,14 +52,14 @@ def configure(connection: Connection) -> None:
 
 
 def describe(step: MigrationInfo) -> str:
-    """One line about a revision that ran."""
+    """Return a line about a revision that ran."""
     verb = "stamped" if step.is_stamp else "upgraded" if step.is_upgrade else "downgraded"
     before, after = (", ".join(ids) or "base" for ids in (step.source_revision_ids, step.destination_revision_ids))
     return f"{verb} {before} -> {after}"
 
 
 def compare_layer(session: Session) -> None:
-    """What `alembic check` adds to the comparison of revisions; it compares no tables, they are written by hand."""
+    """Compare the layer for `alembic check`; tables are written by hand and not compared."""
     head = str(context.get_head_revision())
     if any(parts := part_faults(session, revision=head)):
         raise CommandError(f"tables {parts}: no migration makes it again, see docs/operate.md")
@@ -70,14 +71,14 @@ def compare_layer(session: Session) -> None:
 
 
 def look(connection: Connection) -> None:
-    """Commands that only look, such as `current`, leave nothing behind."""
+    """Run a read-only command such as `current`, without any change."""
     configure(connection)
     context.run_migrations()
     connection.rollback()
 
 
 def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -> None:
-    """Steps 1 to 4 of the layer in the transaction that the caller commits."""
+    """Migrate revisions and layer in the transaction that the caller commits."""
     session = raw(connection)
     require_owner(session)
     session.execute(f"set local role {names.owner}".encode())
@@ -107,7 +108,7 @@ def migrate(connection: Connection, destination: str | tuple[str, ...] | None) -
 
 
 def look_for_faults(session: Session, head: str | None) -> list[str] | None:
-    """Return what differs from the layer as it was applied. A lock does not stop a start that has nothing to do."""
+    """Return the differences from the applied layer. A lock does not stop a migration without work."""
     try:
         return layer_faults(session, checkout, revision=head)
     except psycopg.errors.LockNotAvailable as error:
@@ -116,12 +117,12 @@ def look_for_faults(session: Session, head: str | None) -> list[str] | None:
 
 
 def queue(session: Session) -> None:
-    """Wait for other migrations, then be impatient with everybody else."""
+    """Wait for other migrations, then set a short lock_timeout."""
     session.execute(f"set local lock_timeout = '{QUEUE_SECONDS}s'".encode())
     try:
         if not is_migrated(session):
             session.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
-        # An advisory lock is open to every login. A table that readers may only read they cannot lock in this mode.
+        # Any login can take an advisory lock. A role that may only read the table cannot lock it in this mode.
         if is_migrated(session):
             session.execute("lock table public.alembic_version in share row exclusive mode")
     except psycopg.errors.LockNotAvailable:
@@ -135,19 +136,19 @@ def is_migrated(session: Session) -> bool:
 
 
 def raw(connection: Connection) -> Session:
-    """The psycopg connection, on which SQL text is run as it stands."""
+    """Return the psycopg connection, which runs SQL text unchanged."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
 
 
 def run() -> None:
-    """Open the database and do what the command asks for."""
+    """Open the database and run the command."""
     url = context.config.attributes.get("url") or database_url()
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool)
     try:
         destination = context.get_revision_argument()
-    except KeyError:  # a command that goes nowhere
+    except KeyError:  # a command without a destination
         with engine.connect() as connection:
             look(connection)
         return
@@ -156,7 +157,7 @@ def run() -> None:
         refuse_other_owner(session, names)
         notices = ensure_roles(session, layer=checkout.body, set_passwords=set_passwords)
     with engine.begin() as connection:
-        connection.exec_driver_sql("select 1")  # the driver opens its transaction, as the raw connection needs
+        connection.exec_driver_sql("select 1")  # the driver opens the transaction, as the raw connection needs
         migrate(connection, destination)
     for line in notices:
         say(line)
@@ -175,7 +176,7 @@ except exc.DBAPIError as error:
 except LayerError as error:
     raise CommandError(f"nothing was changed: {error}") from error
 except NoDatabase as error:
-    # Alembic ends with 255 after each CommandError. A URL that cannot be used is 2 in every process of Pulse.
+    # Alembic exits with 255 after a CommandError. Every process of Pulse exits with 2 for an unusable URL.
     print(f"FAILED: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 except (UnsuitableServer, RolesRefused) as error:

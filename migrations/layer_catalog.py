@@ -1,4 +1,4 @@
-"""What of the SQL layer stands in a database, found in its catalog, and how to drop it without cascading."""
+"""The SQL layer's objects in a database's catalog, and their removal without cascading."""
 
 import textwrap
 from graphlib import TopologicalSorter
@@ -12,11 +12,11 @@ from migrations.role_names import RoleNames
 Session: TypeAlias = Connection[Any]
 Names: TypeAlias = dict[str, str | list[str]]
 
-# Views, routines and triggers of these schemas belong to sql/, and so does any trigger that calls one of the routines.
-# In public, where extensions and people keep objects, only policies on the owner's tables belong to it.
+# Views, routines and triggers of these schemas belong to sql/, as does any trigger that calls one of the routines.
+# In public, which holds objects of extensions and users, only policies on the owner's tables belong to it.
 SCHEMAS = ("core", "audit", "ingest", "evaluator", "dispatcher", "delivery", "ops", "trace", "metrics", "api")
 
-# Each statement drops one thing that stands alone: attached to a table, and nothing depends on it.
+# Each statement drops one object that is attached to a table and has no dependents.
 _ATTACHED = """
 select format('drop trigger %%I on %%I.%%I', t.tgname, n.nspname, c.relname)
   from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
@@ -30,7 +30,7 @@ select format('drop policy %%I on %%I.%%I', p.polname, n.nspname, c.relname)
  where (n.nspname = any(%(schemas)s) or n.nspname = 'public' and c.relowner = %(owner)s::regrole)
 """
 
-# Grants go with the layer that made them, so that rolling back does not keep a newer layer's grants on the tables.
+# Grants are revoked with their layer, so that a downgrade does not keep a newer layer's grants on the tables.
 _GRANTS = """
 select format('revoke all on %%s %%I.%%I from public, %%s',
               case c.relkind when 'S' then 'sequence' else 'table' end, n.nspname, c.relname, %(callers)s::text)
@@ -66,7 +66,7 @@ select 'pg_proc'::regclass::oid::text || ':' || p.oid,
    and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
 """
 
-# A view depends on others through its rewrite rule, others on it also through its row type or that type's array.
+# A view depends on others through its rewrite rule; others may depend on its row type or that type's array.
 _EDGES = """
 with part (classid, objid, whole) as (
   select 'pg_proc'::regclass::oid, oid, 'pg_proc'::regclass::oid::text || ':' || oid from pg_proc
@@ -87,7 +87,7 @@ select distinct user_part.whole, used_part.whole
 """
 
 
-# After a restore without owners: found before the first statement that the owner would not be allowed.
+# After a restore without owners: found before the first statement that the owner may not run.
 _NOT_OWNED = """
 select format('schema %%I belongs to %%I', nspname, nspowner::regrole::text) from pg_namespace
  where nspname = any(%(schemas)s) and nspowner <> %(owner)s::regrole
@@ -101,13 +101,13 @@ select format('table %%s belongs to %%I', oid::regclass, relowner::regrole::text
 
 
 class LayerError(Exception):
-    """The SQL layer could not be dropped or applied; the message names the object, or the file and line."""
+    """Raised if the SQL layer cannot be dropped or applied; the message names the object, or the file and line."""
 
 
 def drop_layer(session: Session) -> frozenset[str]:
-    """Drop every trigger, policy, view and routine of ours and take back their grants; gives the dropped names.
+    """Drop every trigger, policy, view and routine of the layer, revoke its grants and return the dropped names.
 
-    Never cascades: a table that came to depend on the layer fails here, loudly, before anything is lost.
+    Never cascades: a table that depends on the layer raises an error before anything is lost.
     """
     roles = RoleNames.find()
     names: Names = {"schemas": list(SCHEMAS), "owner": roles.owner, "callers": ", ".join(roles.callers)}
@@ -122,7 +122,7 @@ def drop_layer(session: Session) -> frozenset[str]:
 
 
 def require_owner(session: Session) -> None:
-    """Raise LayerError when the schemas belong to another role, as after a restore that dropped the owners."""
+    """Raise LayerError if the schemas belong to another role, as after a restore without owners."""
     owner = RoleNames.find().owner
     for (fault,) in _rows(session, _NOT_OWNED, {"schemas": list(SCHEMAS), "owner": owner}):
         raise LayerError(
@@ -132,7 +132,7 @@ def require_owner(session: Session) -> None:
 
 
 def find_objects(session: Session) -> list[str]:
-    """Views and routines of ours as `view api.alerts`, `routine core.now()`; each before those it depends on."""
+    """Return views and routines as `view api.alerts`, `routine core.now()`, each before those it depends on."""
     objects = {row[0]: row[1] for row in _rows(session, _OBJECTS, {"schemas": list(SCHEMAS)})}
     order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(objects, ()))
     for user, used in _rows(session, _EDGES, {}):
@@ -142,7 +142,7 @@ def find_objects(session: Session) -> list[str]:
 
 
 def one_line(error: Error) -> str:
-    """What the server said, in one line; cut, because an unclosed quote is reported with all that follows it."""
+    """Return the server's message in one line, cut because an unclosed quote is reported with all text after it."""
     parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
     return " ".join(textwrap.shorten(part, width=300) for part in parts if part)
 

@@ -1,7 +1,7 @@
-"""Compares the catalog with the SQL layer as it was applied: `python -m migrations.layer_check` prints each difference.
+"""Comparison of the catalog with the applied SQL layer: `python -m migrations.layer_check` prints each difference.
 
-A migration mends what differs; this only names it, for `pulse audit verify` and the ops worker. Every query comes from
-here, because whoever replaces the layer's functions can replace one that checks them.
+A migration repairs differences; this only lists them, for `pulse audit verify` and the ops worker. All queries are in
+this program, because a manipulated function of the layer could hide the manipulation.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ VARIABLE = "PULSE_LAYER_CHECK_URL"
 
 
 class Findings(NamedTuple):
-    """What differs, and what could not be compared."""
+    """The differences, and notes about parts that could not be compared."""
 
     faults: list[str]
     notes: list[str]
@@ -58,8 +58,8 @@ def check_layer(session: Session, directory: Path | None = None) -> Findings:
 
 
 def read_findings(url: str) -> Findings:
-    """Compare over a connection of its own. Raises psycopg.Error."""
-    # One transaction, and nothing prepared: the URL may lead to a pooler.
+    """Compare over a new connection. Raises psycopg.Error."""
+    # One transaction without prepared statements: the URL may lead to a pooler.
     with psycopg.connect(url, client_encoding="utf8", connect_timeout=10, prepare_threshold=None) as session:
         session.execute("set transaction read only")
         session.execute("set local statement_timeout = '60s'")
@@ -69,7 +69,7 @@ def read_findings(url: str) -> Findings:
 def main() -> int:
     """Print each difference of the database in PULSE_LAYER_CHECK_URL.
 
-    Exit status: 0 without one, 1 with some, 2 when it cannot tell.
+    Exit status: 0 without differences, 1 with some, 2 if they could not be compared.
     """
     try:
         findings = read_findings(os.environ[VARIABLE])

@@ -1,28 +1,25 @@
-"""The definitions of the SQL layer as they stand in the catalog, and what differs from those that were recorded.
+"""The definitions of the SQL layer in the catalog, and their differences from the recorded ones.
 
-Each object has several entries, so that a difference says what differs: `view api.alerts`, `comment on view
-api.alerts`, `grants on view api.alerts`. Roles go by the last word of their name, so that a prefix makes no difference.
-All partitions of a table share entries, because partitions come and go. Triggers of tracked tables are compared with
-`audit.tracked_tables` instead, because `audit.track` adds them between migrations.
+Each object has several entries, so that a difference is specific: `view api.alerts`, `comment on view api.alerts`,
+`grants on view api.alerts`. Roles are written by the last word of their name, without the prefix. All partitions of a
+table share entries. Triggers of tracked tables are compared with `audit.tracked_tables`: `audit.track` adds some later.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from psycopg.rows import tuple_row
 
 from migrations.layer_catalog import SCHEMAS, Session
 from migrations.role_names import RoleNames
 
-Definitions: TypeAlias = dict[str, str]
-
 _ABOUT = re.compile(r"^(comment on|grants on|owner of) ")
 # Reading a view's definition waits behind an exclusive lock on the view or one of its tables.
 LOCK_SECONDS = 1
-# What the text of a definition depends on, constants of all types included.
+# Settings that affect the text of definitions, including constants of all types.
 _SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
     "quote_all_identifiers": "off",
@@ -35,7 +32,7 @@ _SETTINGS = {
     "lc_monetary": "C",
     "lock_timeout": f"{LOCK_SECONDS}s",
 }
-# As many differences as one line names.
+# Number of differences that a line names.
 SHOWN = 10
 
 _ENTRIES = """
@@ -141,8 +138,8 @@ select format('default grants on %%s%%s', d.defaclobjtype, ' in schema ' || n.ns
  group by d.defaclobjtype, n.nspname
 """
 
-# Not the layer's: a trigger that calls a function outside our schemas, a rule on a table, which can turn a change into
-# nothing, and row security, which hides rows from the owner's functions when it is forced.
+# Foreign objects: a trigger that calls a function outside our schemas, a rule on a table, which can suppress a change,
+# and forced row security, which hides rows from the owner's functions.
 _FOREIGN = """
 with owned (oid, name) as (
   select c.oid, format('%%I.%%I', n.nspname, c.relname)
@@ -167,27 +164,24 @@ QUERIES = (_ENTRIES, _FOREIGN)
 
 
 def record_definitions(session: Session) -> dict[str, Any]:
-    """Return what is recorded beside an applied layer: the server's major version and a digest of each entry."""
+    """Return the record of an applied layer: the server's major version and a digest of each entry."""
     with plain_names(session):
-        version = session.info.server_version // 10000
-        return {"postgres": version, "definitions": _digests(session), "tracked": sorted(_tracked(session))}
+        digests, tracked = _digests(session), sorted(_tracked(session))
+    return {"postgres": session.info.server_version // 10000, "definitions": digests, "tracked": tracked}
 
 
 def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
-    """Return what of a recorded layer is missing, altered or added.
-
-    Raises LockNotAvailable when a definition stays locked for LOCK_SECONDS.
-    """
+    """Return the missing, altered and added entries of a recorded layer. Raises LockNotAvailable."""
     with plain_names(session):
         tracking = _tracking_faults(session)
     return [*compare_definitions(session, recorded), *tracking]
 
 
 def compare_definitions(session: Session, recorded: dict[str, Any]) -> list[str]:
-    """Return the same without a call of a function of the layer. Raises LockNotAvailable."""
+    """Do the same without calling a function of the layer. Raises LockNotAvailable."""
     with plain_names(session):
         before, now = recorded["definitions"], _digests(session)
-        # Of Pulse's own tables only: users may stop tracking theirs.
+        # Pulse's own tables only: users may stop tracking theirs.
         lost = [name for name in recorded.get("tracked", ()) if f"table {name}" in recorded.get("tables", ())]
         untracked = sorted(set(lost) - _tracked(session))
     return [
@@ -199,7 +193,7 @@ def compare_definitions(session: Session, recorded: dict[str, Any]) -> list[str]
 
 
 def why_not_comparable(session: Session, recorded: dict[str, Any] | None) -> str | None:
-    """Return why the catalog cannot be compared with what was recorded; None when it can."""
+    """Return why the catalog cannot be compared with the record, None if it can."""
     if not recorded or "definitions" not in recorded:
         return "its definitions were not recorded"
     before, now = recorded.get("postgres"), session.info.server_version // 10000
@@ -207,7 +201,7 @@ def why_not_comparable(session: Session, recorded: dict[str, Any] | None) -> str
 
 
 def find_foreign_objects(session: Session) -> list[str]:
-    """Return what stands on the owner's tables and is not the layer's: triggers in public, rules, row security."""
+    """Return foreign objects on the owner's tables: triggers in public, rules, row security."""
     names = {"schemas": list(SCHEMAS), "owner": RoleNames.find().owner}
     return [name for (name,) in session.cursor(row_factory=tuple_row).execute(_FOREIGN.encode(), names).fetchall()]
 
@@ -220,14 +214,14 @@ def one_line_of(faults: list[str]) -> str:
 
 @contextmanager
 def plain_names(session: Session) -> Iterator[None]:
-    """Make Postgres write every name and constant the same way, and wait LOCK_SECONDS for a view that is locked."""
+    """Make Postgres write names and constants in one form, and wait LOCK_SECONDS for a locked view."""
     with session.transaction(force_rollback=True):
         for name, value in _SETTINGS.items():
             session.execute("select set_config(%s, %s, true)", [name, value])
         yield
 
 
-def _digests(session: Session) -> Definitions:
+def _digests(session: Session) -> dict[str, str]:
     roles = RoleNames.find()
     names = {"schemas": list(SCHEMAS), "owner": roles.owner, "callers": list(roles.callers)}
     rows = session.cursor(row_factory=tuple_row).execute(_ENTRIES.encode(), names).fetchall()
@@ -235,12 +229,12 @@ def _digests(session: Session) -> Definitions:
 
 
 def _objects(names: set[str]) -> list[str]:
-    """Leave out the owner, the grants and the comment of an object that is named itself."""
+    """Drop the owner, grants and comment of objects that are listed themselves."""
     return sorted(name for name in names if not _ABOUT.match(name) or _ABOUT.sub("", name) not in names)
 
 
 def _tracked(session: Session) -> set[str]:
-    """Return the tables on the list of tracked ones; a layer puts triggers on these alone."""
+    """Return the tracked tables, the only ones on which a layer creates triggers."""
     cursor = session.cursor(row_factory=tuple_row)
     if cursor.execute("select to_regclass('audit.tracked_tables') is null").fetchone() == (True,):
         return set()
@@ -248,9 +242,9 @@ def _tracked(session: Session) -> set[str]:
 
 
 def _tracking_faults(session: Session) -> list[str]:
-    """The triggers that audit.track() should have made, where the layer has it."""
+    """Return the missing triggers of audit.track(), if the layer has it."""
     cursor = session.cursor(row_factory=tuple_row)
     if cursor.execute("select to_regprocedure('audit._tracking_faults()') is null").fetchone() == (True,):
         return []
-    rows = cursor.execute("select trigger_name, table_name from audit._tracking_faults()").fetchall()
+    rows = cursor.execute("select trigger_name, table_name from audit._tracking_faults()")
     return [f"missing or altered trigger {trigger} on {table}" for trigger, table in rows]

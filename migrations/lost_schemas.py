@@ -1,4 +1,4 @@
-"""Schemas of the SQL layer that `drop schema … cascade` or an incomplete restore took away."""
+"""Schemas of the SQL layer that `drop schema … cascade` or an incomplete restore removed."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from psycopg.rows import tuple_row
 from migrations.layer_catalog import SCHEMAS, LayerError, Session
 
 _NAMED = re.compile(r"\b(?:view|routine|table|schema) (\w+)")
-# The schemas that hold views and routines only, so that nothing is lost with them, and their comments.
+# Schemas with views and routines only, so that no data is lost with them, and their comments.
 TABLELESS = {
     "core": "Small functions that every other schema uses: time, ids, the transaction's actor, errors.",
     "dispatcher": "Routes: from alert events to notification jobs and recorded suppressions.",
@@ -22,7 +22,7 @@ TABLELESS = {
 def restore_schemas(session: Session, recorded: dict[str, Any] | None) -> list[str]:
     """Create the schemas that a recorded layer had and the catalog lacks, and return their names.
 
-    The session must act as the owner. Raises LayerError when a lost schema held tables.
+    The session must act as the owner. Raises LayerError if a lost schema held tables.
     """
     parts = recorded or {}
     text = "\n".join([*parts.get("definitions", ()), *parts.get("tables", ())])

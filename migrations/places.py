@@ -1,4 +1,4 @@
-"""Where files are: in a checkout beside the packages, in an installation within this one or below the user's home."""
+"""Paths of files: beside the packages in a checkout, in this package or below the user's home in an installation."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ _CHECKOUT = _HERE.parent
 
 
 def is_checkout() -> bool:
-    """Return whether this code runs from a checkout and not from an installed package."""
+    """Return whether this code runs from a checkout, not from an installed package."""
     return (_CHECKOUT / "pyproject.toml").exists()
 
 
@@ -18,7 +18,7 @@ def sql_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Return where Pulse keeps what it makes at run time: PULSE_HOME, else a place of the checkout or of the user."""
+    """Return the directory of run-time files: PULSE_HOME, else one of the checkout or of the user."""
     named = os.environ.get("PULSE_HOME")
     if named:
         return Path(named).expanduser()

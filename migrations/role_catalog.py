@@ -1,4 +1,4 @@
-"""What the server's catalog says about the roles of an installation, before anything is changed."""
+"""The roles of an installation in the server's catalog, read before any change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from psycopg.rows import class_row, tuple_row
 from migrations.layer_catalog import Session
 from migrations.role_names import RoleNames
 
-# A role that was restored without its comment still has these.
+# A role restored without its comment still has these.
 _KNOWN_SETTINGS = (
     *("jit", "default_transaction_read_only", "statement_timeout", "lock_timeout", "search_path"),
     *("idle_in_transaction_session_timeout", "log_parameter_max_length", "log_parameter_max_length_on_error"),
@@ -90,7 +90,7 @@ select coalesce(r.rolname, 'PUBLIC') || ' ' || lower(a.privilege_type)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One existing role with a name of ours; foreign_traits say why it may belong to another application."""
+    """An existing role with one of Pulse's names. foreign_traits: signs that it belongs to another application."""
 
     name: str
     can_login: bool
@@ -103,7 +103,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class ServerCatalog:
-    """The roles of one installation as the server has them. Pairs are written `role right`."""
+    """The roles of an installation on the server. Pairs are written `role right`."""
 
     login: str
     database: str
@@ -121,7 +121,7 @@ class ServerCatalog:
 
 
 def read_catalog(session: Session, names: RoleNames) -> ServerCatalog:
-    """Read everything that a plan of role changes is made from."""
+    """Read the input of a plan of role changes."""
     ours = [names.owner, *names.callers]
     cursor = session.cursor(row_factory=tuple_row)
     row = cursor.execute(_DATABASE.encode(), {"owner": names.owner}).fetchone()
@@ -149,7 +149,7 @@ def _may_act_as(session: Session, owner: str, *, exists: bool) -> bool:
     if not exists:
         query, values = "select rolsuper from pg_roles where rolname = current_user", []
     else:
-        # Since Postgres 16 the creator of a role is a member that may grant the role but not act as it.
+        # Since Postgres 16, the creator of a role may grant it but not act as it.
         query = "select pg_has_role(current_user, %s, %s)"
         values = [owner, "SET" if session.info.server_version >= 160000 else "MEMBER"]
     return session.cursor(row_factory=tuple_row).execute(query, values).fetchone() == (True,)

@@ -1,7 +1,7 @@
 """Names of the database roles: a prefix for each installation, `pulse_` unless PULSE_ROLE_PREFIX is set.
 
-sql/ spells the default names, so that every file runs in psql as it stands. `rename` turns them into those of the
-installation before a layer is fingerprinted, applied and recorded.
+sql/ has the default names, so that every file runs in psql unchanged. `rename` replaces them by the installation's
+names before a layer is fingerprinted, applied and recorded.
 """
 
 import os
@@ -11,16 +11,16 @@ from typing import Self
 
 DEFAULT_PREFIX = "pulse_"
 VARIABLE = "PULSE_ROLE_PREFIX"
-# A role's name has 63 bytes at most; the longest suffix has 10.
+# A role's name has at most 63 bytes, the longest suffix 10.
 _PREFIX = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,52}", re.ASCII)
 SERVICES = ("ui", "evaluator", "dispatcher", "delivery", "ops")
 CALLERS = (*SERVICES, "app", "auditor", "exporter", "operator")
-# Channels of NOTIFY, which every database has for itself, have such names too.
+# Channels of NOTIFY have similar names, but are separate in each database and keep them.
 _DEFAULT_NAME = re.compile(rf"(?<!notify\(')\bpulse_(owner|{'|'.join(CALLERS)})\b", re.ASCII)
 
 
 class RolesRefused(Exception):
-    """The roles of an installation cannot be made as they are asked for."""
+    """Raised if the roles of an installation cannot be made as requested."""
 
 
 class BadRolePrefix(RolesRefused):
@@ -35,7 +35,7 @@ class BadRolePrefix(RolesRefused):
 
 @dataclass(frozen=True, slots=True)
 class RoleNames:
-    """The roles of one installation."""
+    """The role names of an installation."""
 
     prefix: str = DEFAULT_PREFIX
 
@@ -45,7 +45,7 @@ class RoleNames:
 
     @classmethod
     def find(cls) -> Self:
-        """Return the names that PULSE_ROLE_PREFIX asks for. Raises BadRolePrefix."""
+        """Return the names for PULSE_ROLE_PREFIX. Raises BadRolePrefix."""
         return cls(os.environ.get(VARIABLE) or DEFAULT_PREFIX)
 
     def __getitem__(self, suffix: str) -> str:
@@ -63,9 +63,9 @@ class RoleNames:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The roles of the services, without the exporter's."""
+        """The roles of the services except the exporter."""
         return tuple(self[suffix] for suffix in SERVICES)
 
     def rename(self, text: str) -> str:
-        """Return text with this installation's names in place of the default ones."""
+        """Replace the default names in a text by this installation's names."""
         return _DEFAULT_NAME.sub(lambda match: self[match[1]], text)

@@ -1,4 +1,4 @@
-"""The statements that a server lacks until it has the roles of an installation. Nothing is executed here."""
+"""The statements that give a server the roles of an installation. Nothing is executed here."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from migrations.role_names import CALLERS, VARIABLE, RoleNames, RolesRefused
 
 
 class ForeignRole(RolesRefused):
-    """A role with one of our names shows signs of belonging to another application."""
+    """Raised if a role with one of Pulse's names shows signs of belonging to another application."""
 
 
 _UNLIMITED = -1
@@ -26,13 +26,13 @@ class _Definition:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-# Calls of a few milliseconds: compiling one costs a hundred times what it saves. A pass that waits longer for a lock
-# fails and says so; a process that hangs within a transaction loses its locks.
+# Calls take a few milliseconds, and compiling one costs a hundred times what it saves. A pass that waits longer for a
+# lock fails and is logged; a process that hangs within a transaction loses its locks.
 _SERVICE = {"jit": "off", "lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'1min'"}
-# Requests: an export holds its transaction while a slow client reads.
+# An export holds its transaction open while a slow client reads.
 _REQUESTS = {**_SERVICE, "idle_in_transaction_session_timeout": "'5min'"}
-# A scrape reads a few views every few seconds: two connections let one overlap the next, and no query of a scrape may
-# hold a lock or run for longer than Prometheus waits (its default scrape_timeout is 10 s).
+# A scrape reads a few views every few seconds. Two connections let consecutive scrapes overlap. No query may hold a
+# lock or run for longer than Prometheus waits (scrape_timeout is 10 s by default).
 _BOUNDED = {
     "default_transaction_read_only": "on",
     "statement_timeout": "'10s'",
@@ -40,14 +40,14 @@ _BOUNDED = {
     "idle_in_transaction_session_timeout": "'10s'",
     "search_path": "pg_catalog",
 }
-# A forgotten psql must not become the old transaction that its owner was looking for.
+# A forgotten psql session must not hold a transaction open.
 _INTERACTIVE = {"lock_timeout": "'10s'", "idle_in_transaction_session_timeout": "'10min'", "search_path": "public"}
-# Verifying hashes what it read between two statements.
+# A verification hashes rows between two statements.
 _AUDITOR = {"idle_in_transaction_session_timeout": "'10min'"}
-# One role of readers does not take all connections of the server.
+# A reading role must not use up the connections of the server.
 _READER_CONNECTIONS = 20
 _PLAIN = re.compile(rf"[a-z_][a-z0-9_]*(owner|{'|'.join(CALLERS)})", re.ASCII)
-# Passed as parameters, secrets of channels would reach the server's log. The first setting needs a superuser.
+# Otherwise channel secrets passed as parameters would reach the server's log. The first setting needs a superuser.
 _UNLOGGED = ("log_parameter_max_length", "log_parameter_max_length_on_error")
 _READS_PUBLIC = ("ui", "ops", "app", "auditor", "operator")
 _DEFINITIONS = {
@@ -78,7 +78,7 @@ _DEFINITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the caller asks for beyond the roles themselves; passwords are SCRAM verifiers by role."""
+    """Requested properties of roles; passwords are SCRAM verifiers by role."""
 
     passwords: Mapping[str, str] = field(default_factory=dict)
     set_passwords: bool = False
@@ -86,7 +86,7 @@ class Wishes:
 
 
 def required(server: ServerCatalog, names: RoleNames, wishes: Wishes) -> Iterator[sql.Composed]:
-    """Yield the missing statements, in groups that belong into one transaction. Raises ForeignRole."""
+    """Yield the missing statements, in groups for one transaction each. Raises ForeignRole."""
     for suffix, definition in _DEFINITIONS.items():
         name = names[suffix]
         role = server.roles.get(name)
@@ -112,7 +112,7 @@ def required(server: ServerCatalog, names: RoleNames, wishes: Wishes) -> Iterato
 
 
 def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, str | None]]:
-    """Yield statements that a server may refuse to this login, and how to report a refusal; None: not at all."""
+    """Yield statements that a server may refuse, each with the report of a refusal or None for no report."""
     stats = [name for name in (names.owner, names["operator"]) if f"{name} pg_read_all_stats" not in server.memberships]
     if stats:
         statement = _format("grant pg_read_all_stats to " + ", ".join(["{}"] * len(stats)) + ";\n", *stats)
@@ -132,24 +132,20 @@ def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Comp
 
 
 def removals(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, str]]:
-    """Yield statements that take from a role of Pulse what only an administrator needs, and how to report it.
-
-    They are for an administrator to run: the attribute may be there on purpose, for a while.
-    """
+    """Yield statements for an administrator that revoke unneeded rights of Pulse's roles, each with its report."""
     if _has_all_services(server, names):
-        reason = f"WARNING: {names['ops']} belongs to {names['app']} and may do what every service may"
+        reason = f"WARNING: {names['ops']} has the rights of {names['app']}, so of every service"
         yield _without_membership(names), reason
     for suffix, definition in _DEFINITIONS.items():
         if role := server.roles.get(names[suffix]):
             attributes = [*role.special_attributes, *(["login"] if role.can_login > definition.can_login else [])]
             if attributes:
-                no = " ".join(f"no{attribute}" for attribute in attributes)
-                statement = _format(f"alter role {{}} {no};\n", role.name)
+                statement = _format(f"alter role {{}} no{' no'.join(attributes)};\n", role.name)
                 yield statement, f"WARNING: {role.name} has {', '.join(attributes)}, which Pulse does not need"
 
 
 def _has_all_services(server: ServerCatalog, names: RoleNames) -> bool:
-    """Return whether the ops worker's role still belongs to the one of all services, as it once did."""
+    """Return whether the ops worker's role is still a member of the role of all services."""
     return f"{names['ops']} {names['app']}" in server.memberships
 
 
@@ -158,7 +154,7 @@ def _without_membership(names: RoleNames) -> sql.Composed:
 
 
 def _lost_settings(server: ServerCatalog, name: str, definition: _Definition) -> sql.Composed | None:
-    """Return what gives a role its settings again. A setting with another value is the administrator's choice."""
+    """Return statements that restore a role's missing settings. Changed settings are an administrator's choice."""
     lost = [setting for setting in definition.settings if f"{name} {setting}" not in server.settings]
     statements = [
         _format(f"alter role {{}} set {setting} = {definition.settings[setting]};\n", name) for setting in lost
@@ -171,9 +167,7 @@ def _lost_settings(server: ServerCatalog, name: str, definition: _Definition) ->
 
 def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> sql.Composed:
     statement = _format(f"create role {{}} {'login' if definition.can_login else 'nologin'}", name)
-    limit = definition.connections
-    if suffix == "exporter" and wishes.exporter_connections is not None:
-        limit = wishes.exporter_connections
+    limit = (wishes.exporter_connections if suffix == "exporter" else None) or definition.connections
     if limit != _UNLIMITED:
         statement += _format(" connection limit {}", sql.Literal(limit))
     if name in wishes.passwords:
@@ -182,7 +176,7 @@ def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> 
 
 
 def _describe(name: str, comment: str, definition: _Definition) -> sql.Composed:
-    """The comment marks the role as one of Pulse."""
+    """Return the comment, which marks the role as one of Pulse, and the settings."""
     statement = _format("comment on role {} is {};\n", name, sql.Literal(comment))
     for setting, value in definition.settings.items():
         statement += _format(f"alter role {{}} set {setting} = {value};\n", name)
@@ -201,29 +195,28 @@ def _refuse_foreign(role: Role, comment: str, definition: _Definition) -> None:
 
 
 def membership_pairs(names: RoleNames) -> list[tuple[str, str]]:
-    """Return the members that Pulse's roles have among each other, each with the role it belongs to."""
+    """Return the memberships among Pulse's roles as pairs of member and role."""
     return [(names.owner, role) for role in names.callers]
 
 
 def planned_settings(names: RoleNames) -> Iterator[str]:
-    """Yield each setting that Pulse gives a role, as `role name=value`."""
+    """Yield the settings of Pulse's roles as `role name=value`."""
     for suffix, definition in _DEFINITIONS.items():
         for setting, value in definition.settings.items():
             yield f"{names[suffix]} {setting}={value.strip(chr(39))}"
 
 
 def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
-    """The owner belongs to the others: its functions show and end their sessions without pg_signal_backend."""
+    """Make the owner a member of the other roles, so that its functions show and end their sessions."""
     for member, role in membership_pairs(names):
         if f"{member} {role}" not in server.memberships:
             yield _format("grant {} to {};\n", role, member)
 
 
 def _database_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
-    """Only these roles, and the login that migrates, enter the database."""
-    owner = names.owner
+    """Let only these roles and the migrating login connect to the database."""
     roles = (*names.callers, server.login)
-    for role, privilege in [(owner, "CONNECT"), (owner, "CREATE"), *((role, "CONNECT") for role in roles)]:
+    for role, privilege in [(names.owner, "CONNECT"), (names.owner, "CREATE"), *((role, "CONNECT") for role in roles)]:
         if f"{role} {privilege}" not in server.database_rights:
             yield _format(f"grant {privilege.lower()} on database {{}} to {{}};\n", server.database, role)
     if server.public_rights:
@@ -246,7 +239,7 @@ def _public_usage(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Compo
 
 
 def _format(template: str, *parts: str | sql.Literal) -> sql.Composed:
-    """Fill in identifiers and literals. Our own names stand without quotes: administrators read these statements."""
+    """Fill in identifiers and literals. Pulse's names are unquoted, because administrators read these statements."""
     return sql.SQL(template).format(*(part if isinstance(part, sql.Literal) else _identifier(part) for part in parts))
 
 

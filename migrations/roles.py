@@ -17,34 +17,34 @@ from migrations.role_names import VARIABLE, RoleNames, RolesRefused
 from migrations.role_plan import Wishes, optional, removals, required
 from migrations.server import UnsuitableServer, connect
 
-# Two processes that make roles of one server meet in its shared catalog, where no lock of ours reaches: the loser of
-# each race looks again. Each attempt gets at least one statement further.
+# Processes that make roles of one server at once conflict in its shared catalog, which no lock of Pulse covers. The
+# loser of each race tries again, and each attempt gets at least one statement further.
 ATTEMPTS = 20
 _CONNECTION_LIMIT = "PULSE_EXPORTER_CONNECTION_LIMIT"
 
 
 class RolesMissing(RolesRefused):
-    """The login may not make the roles, grants or memberships that Pulse needs; the message holds the SQL."""
+    """Raised if the login may not make the needed roles, grants or memberships; the message holds the SQL."""
 
 
 class OtherOwner(RolesRefused):
-    """The database holds Pulse under other role names."""
+    """Raised if the database holds Pulse under other role names."""
 
 
 class ServiceLogin(RolesRefused):
-    """The login is one of the roles that a migration makes, which must not get the owner's rights."""
+    """Raised if the login is a role that migrations make, which must not get the owner's rights."""
 
 
 class BadRoleSetting(RolesRefused):
-    """A variable about roles has a value that no server takes."""
+    """Raised if a variable about roles has a value that no server takes."""
 
 
 def ensure_roles(session: Session, *, layer: str = "", set_passwords: bool = False) -> list[str]:
-    """Make what is missing of roles, grants and memberships, and return a line for each thing left to an administrator.
+    """Make the missing roles, grants and memberships; return a line for each task left to an administrator.
 
     The session must be in autocommit mode; any number may run at once. `layer` is the text of sql/, whose functions of
-    pg_catalog must be executable. Raises RolesMissing, with the SQL for an administrator, when the login may not make
-    them, and ForeignRole when a role of the same name belongs to another application.
+    pg_catalog must be executable. Raises RolesMissing, with the SQL for an administrator, if the login may not make
+    them, and ForeignRole if a role of the same name belongs to another application.
     """
     names = RoleNames.find()
     wishes = _wishes(session, names, set_passwords=set_passwords)
@@ -65,7 +65,7 @@ def ensure_roles(session: Session, *, layer: str = "", set_passwords: bool = Fal
 
 
 def refuse_other_owner(session: Session, names: RoleNames) -> None:
-    """Raise OtherOwner when the tables of Pulse in this database belong to the owner of another prefix."""
+    """Raise OtherOwner if the tables of Pulse in this database belong to the owner of another prefix."""
     query = """
       select r.rolname from pg_class c
         join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
@@ -79,7 +79,7 @@ def refuse_other_owner(session: Session, names: RoleNames) -> None:
 
 
 def refuse_service_login(session: Session, names: RoleNames) -> None:
-    """Raise ServiceLogin when the session's login is a role of the services or of people."""
+    """Raise ServiceLogin if the session's login is a role that migrations make."""
     if session.info.user in names.callers:
         raise ServiceLogin(
             f"{session.info.user} may not migrate: set PULSE_MIGRATION_URL to a login that may create roles and owns"
@@ -88,18 +88,18 @@ def refuse_service_login(session: Session, names: RoleNames) -> None:
 
 
 def plan(session: Session, *, layer: str = "", wishes: Wishes | None = None) -> list[sql.Composed]:
-    """Return the statements that are missing, in groups that belong into one transaction."""
+    """Return the missing statements, in groups for one transaction each."""
     names = RoleNames.find()
     server = read_catalog(session, names)
     found = list(required(server, names, wishes or Wishes()))
-    # Rights on the catalog are looked up by role: the roles have to be there.
+    # Rights on the catalog are looked up by role, so the roles must exist.
     complete = set(server.roles) == {names.owner, *names.callers}
     return [*found, *(missing_rights(session, names, layer) if complete and layer else [])]
 
 
 def _run_required(session: Session, wishes: Wishes, layer: str) -> None:
     try:
-        for _ in range(2):  # rights on the catalog show once the roles exist
+        for _ in range(2):  # rights on the catalog are known once the roles exist
             missing = plan(session, layer=layer, wishes=wishes)
             if not missing:
                 return
@@ -109,7 +109,7 @@ def _run_required(session: Session, wishes: Wishes, layer: str) -> None:
             wishes = Wishes(passwords=wishes.passwords, exporter_connections=wishes.exporter_connections)
     except psycopg.errors.InsufficientPrivilege as error:
         raise RolesMissing(_ask(session, one_line(error), layer)) from error
-    # A grant without the right to give it is a warning of the server, not an error.
+    # For a grant without grant option the server sends a warning, not an error.
     if plan(session, layer=layer):
         raise RolesMissing(_ask(session, f"role {session.info.user} may not grant what Pulse needs", layer))
 
@@ -133,7 +133,7 @@ def _run_optional(session: Session, names: RoleNames) -> list[str]:
 
 
 def _wishes(session: Session, names: RoleNames, *, set_passwords: bool) -> Wishes:
-    """Read PULSE_APP_PASSWORD and its like. They are hashed here so that the server's log never shows them."""
+    """Read PULSE_APP_PASSWORD and similar variables, hashed here to keep passwords out of the server's log."""
 
     def verifier(role: str, password: str) -> str:
         return session.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
@@ -160,7 +160,7 @@ def _connection_limit(given: str | None) -> int | None:
 
 
 def main(say: Callable[[str], None] = print) -> int:
-    """Make the roles, or print what is missing."""
+    """Make the roles, or print the missing statements."""
     parser = argparse.ArgumentParser(prog="python -m migrations.roles", description=__doc__)
     parser.add_argument("--print", action="store_true", help="print the missing statements instead of running them")
     parser.add_argument("--set-passwords", action="store_true", help="change the passwords of roles that exist")

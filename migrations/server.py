@@ -6,8 +6,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 OLDEST = 15
-# Servers, databases and roles have defaults of their own for these. What a revision or a file of sql/ means, and what
-# the catalog prints, must not depend on them.
+# Servers, databases and roles may have other defaults. The meaning of revisions and of sql/, and the output of the
+# catalog, must not depend on them.
 _SETTINGS = {
     "array_nulls": "on",
     "backslash_quote": "safe_encoding",
@@ -37,16 +37,16 @@ _SINCE = {"createrole_self_grant": 16, "transaction_timeout": 17}
 
 
 class UnsuitableServer(Exception):
-    """The database cannot hold Pulse; the message says why and what to do."""
+    """Raised if the database cannot hold Pulse; the message says why and what to do."""
 
 
 def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
-    """Open a session with the settings that migrations rely on. Raises UnsuitableServer."""
+    """Open a session with the settings of migrations. Raises UnsuitableServer."""
     session = psycopg.connect(url, autocommit=True, client_encoding="utf8")
     try:
         session.execute("set statement_timeout = 0")
         _refuse_unsuitable(session)
-        # SET and SHOW, because a hardened server may withhold every function and view that does the same.
+        # SET and SHOW, because a hardened server may withhold the functions and views that do the same.
         major = session.info.server_version // 10000
         for name, value in {"role": "none", **_SETTINGS}.items():
             if major >= _SINCE.get(name, OLDEST):

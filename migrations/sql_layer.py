@@ -1,12 +1,12 @@
 """The SQL layer: every function, procedure, view, trigger, policy and grant, as files in sql/.
 
-A migration drops the layer, runs the revisions and creates the layer anew, in one transaction, so that nothing of it
-stands in a revision's way and the database never shows half of it:
+A migration drops the layer, runs the revisions and creates the layer again in one transaction. So no object of the
+layer blocks a revision, and the database never shows a partial layer:
 
     at head, sql/ and the catalog as recorded ────────────────────────────▶ nothing to do
     otherwise: drop ─▶ revisions ─┬─ at head ─▶ apply sql/, record it in public.sql_layer
                                   ├─ elsewhere, a layer recorded there ─▶ apply the recorded one
-                                  └─ elsewhere, none recorded (or base) ─▶ leave none, say so
+                                  └─ elsewhere, none recorded (or base) ─▶ leave none, report it
 """
 
 import hashlib
@@ -62,17 +62,17 @@ class Layer:
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of the layer, in hex."""
+        """The layer's fingerprint in hex."""
         return hashlib.sha256(self.body.encode()).hexdigest()
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Path and text of each file, in the order they are applied."""
+        """Return path and text of each file, in the order of application."""
         parts = _HEADER.split(self.body)
         return zip(parts[1::2], parts[2::2], strict=True)
 
 
 def read_layer(directory: Path) -> Layer:
-    """The layer of a checkout, with this installation's roles: every *.sql below directory, in order of path."""
+    """Read a checkout's layer, with this installation's roles: every *.sql below directory, in path order."""
     names = RoleNames.find()
     paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*.sql")}
     texts = ((name, paths[name].read_text(encoding="utf-8")) for name in sorted(paths))
@@ -80,7 +80,7 @@ def read_layer(directory: Path) -> Layer:
 
 
 class Applied(NamedTuple):
-    """The layer applied last. definitions: what stood in the catalog then; None for layers older than that record."""
+    """The layer applied last. definitions: the catalog's state at that time; None for layers older than this record."""
 
     revision: str
     sha256: str
@@ -88,10 +88,10 @@ class Applied(NamedTuple):
 
 
 def applied_layer(session: Session) -> Applied | None:
-    """Return the layer applied last, None when there never was one."""
+    """Return the layer applied last, None without one."""
     if not _exists(session, "public.sql_layer"):
         return None
-    # As JSON, for the table may be older than its column.
+    # As JSON, because the table may be older than the column.
     query = """
 select revision, sha256, to_jsonb(l) -> 'definitions' from public.sql_layer l order by layer_id desc limit 1
 """
@@ -107,9 +107,9 @@ def recorded_body(session: Session) -> str:
 
 
 def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> list[str] | None:
-    """Return what differs in the catalog from this layer as it was applied at this revision.
+    """Return the catalog's differences from this layer as it was applied at this revision.
 
-    None when the layer applied last is another one or ran at another revision.
+    Return None if the layer applied last is another one or ran at another revision.
     """
     applied = applied_layer(session)
     if applied is None or (applied.revision, applied.sha256) != (revision, layer.sha256):
@@ -119,7 +119,7 @@ def layer_faults(session: Session, layer: Layer, *, revision: str | None) -> lis
 
 
 def part_faults(session: Session, *, revision: str | None) -> PartFaults:
-    """Return what the tables of this revision had when its layer was applied, and lack now or have altered."""
+    """Return the missing and altered parts of this revision's tables since its layer was applied."""
     return find_part_faults(session, _definitions_at(session, revision))
 
 
@@ -134,7 +134,7 @@ def _definitions_at(session: Session, revision: str | None) -> dict[str, Any] | 
 
 
 def recorded_layer(session: Session, revision: str) -> Layer | None:
-    """The layer that last ran at a revision, None when none ever did."""
+    """Return the layer applied last at a revision, None without one."""
     query = "select body from public.sql_layer where revision = %s order by layer_id desc limit 1"
     row = session.cursor(row_factory=tuple_row).execute(query, [revision]).fetchone()
     return Layer(row[0]) if row else None
@@ -157,7 +157,7 @@ def apply_layer(session: Session, layer: Layer, *, revision: str) -> None:
 def settle_layer(
     session: Session, checkout: Layer, *, revision: str | None, head: str, say: Callable[[str], None]
 ) -> bool:
-    """After the revisions: give the tables the layer that belongs to the revision they are at now, if there is one."""
+    """Apply the layer of the present revision after the revisions; return whether there is one."""
     if not _exists(session, "public.sql_layer"):
         session.execute(_TABLE)
     if not _has_definitions(session):
@@ -174,7 +174,7 @@ def settle_layer(
     if before and before[:2] == (revision, layer.sha256) and not why_not_comparable(session, before.definitions):
         left = find_faults(session, before.definitions or {})
         if left:
-            say(f"WARNING: this is not mended by it, and recorded as it is: {one_line_of(left)}")
+            say(f"WARNING: differences remain and are recorded: {one_line_of(left)}")
     return True
 
 
@@ -189,6 +189,6 @@ def _has_definitions(session: Session) -> bool:
 
 
 def _line(error: Error, text: str) -> str:
-    """`:12` when the server said where in the text it failed."""
+    """Return `:12` if the server reported the place of the error in the text."""
     position = error.diag.statement_position
     return f":{text.count(chr(10), 0, int(position) - 1) + 1}" if position else ""

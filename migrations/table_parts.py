@@ -1,7 +1,7 @@
-"""The tables, columns, constraints, indexes and default partitions that stood in the catalog when a layer was applied.
+"""The tables, columns, constraints, indexes and default partitions in the catalog when a layer was applied.
 
-No migration makes them again. A restore that went on after an error may lack some, a statement may have altered some,
-and nothing else would notice. Definitions are compared on the major version that recorded them, names on any.
+No migration makes them again. A restore that continued after an error may lack some, a statement may have altered some,
+and nothing else would detect that. Definitions are compared on the recording major version, names on any.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ QUERIES = (_PARTS,)
 
 
 class PartFaults(NamedTuple):
-    """The recorded parts that are not in the catalog, and those that have another definition there."""
+    """The recorded parts that the catalog lacks, and those with another definition."""
 
     missing: list[str]
     altered: list[str]
@@ -60,12 +60,12 @@ class PartFaults(NamedTuple):
 
 
 def record_parts(session: Session, body: str, before: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the record of the tables of our schemas, and of those tables in public that the layer's text names.
+    """Return the record of the tables in Pulse's schemas, and of the tables in public that the layer's text names.
 
-    Users may have other tables in public, and may drop them. `before` is the record at the same revision: its faults
-    stay faults, because a layer applied anew mends no table.
+    Users may have other tables in public, and may drop them. `before` is the record at the same revision. Its faults
+    stay faults, because applying a layer repairs no table.
     """
-    # A default partition that was detached is no table of its own, though the layer's text may name it.
+    # A detached default partition is not a separate table, even if the layer's text names it.
     detached = set(re.findall(r"^default partition public\.(\w+) of ", "\n".join(_names(before)), re.MULTILINE))
     now = _read(session, sorted(set(re.findall(r"\bpublic\.(\w+)", body)) - detached))
     names = {*now, *find_part_faults(session, before).missing}
@@ -74,7 +74,7 @@ def record_parts(session: Session, body: str, before: dict[str, Any] | None) -> 
 
 
 def find_part_faults(session: Session, recorded: dict[str, Any] | None) -> PartFaults:
-    """Return what the catalog lacks of the recorded parts or has altered."""
+    """Return the recorded parts that the catalog lacks or has altered."""
     parts = _names(recorded)
     tables = [part.removeprefix("table public.") for part in parts if part.startswith("table public.")]
     now = _read(session, tables)

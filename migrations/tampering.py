@@ -1,7 +1,7 @@
-"""What switches the audit trail's guards off without touching a definition of the SQL layer.
+"""Detection of tampering that disables the audit trail's guards without touching a definition of the SQL layer.
 
-Settings of roles and databases, event triggers, owners, attributes and memberships of roles, and grants to roles that
-are not Pulse's. The queries are the client's: a function in the database is a superuser's to replace.
+It covers settings of roles and databases, event triggers, owners, attributes and memberships of roles, and grants to
+foreign roles. The queries are in the client, because a superuser can replace a function in the database.
 """
 
 import re
@@ -15,12 +15,12 @@ from migrations.role_names import RoleNames
 from migrations.role_plan import membership_pairs, planned_settings
 from migrations.sql_layer import Layer
 
-# Each of these, as a default of a role or database, lets changes pass unseen or runs foreign code in every session.
+# As a default of a role or database, each of these hides changes or runs foreign code in every session.
 _DANGEROUS = (
     *("session_replication_role", "row_security", "role", "session_authorization", "search_path"),
     *("session_preload_libraries", "local_preload_libraries", "synchronous_commit", "allow_system_table_mods"),
 )
-# What a member of these may do, no grant of Pulse limits.
+# No grant of Pulse limits the members of these roles.
 _POWERFUL = (
     *("pg_read_all_data", "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files"),
     *("pg_write_server_files", "pg_maintain", "pg_create_subscription"),
@@ -28,7 +28,7 @@ _POWERFUL = (
 
 _FOUND = """
 with ours (oid, name) as (select oid, rolname from pg_roles where rolname = any(%(ours)s)),
--- Of public only the tables that the layer's text names: users may have others there.
+-- In public, only the tables that the layer's text names: users may have others there.
 relation (oid, owner, acl, name) as (
   select c.oid, c.relowner, c.relacl,
          case c.relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
@@ -78,13 +78,13 @@ select format('membership of %%I in %%I', u.name, g.rolname)
  where u.name || ' ' || g.rolname <> all(%(members)s)
    and (g.oid in (select oid from ours) or g.rolsuper or g.rolname = any(%(powerful)s))
 union all
--- People log in as the roles that read. The rights of the owner and of a service are for the login that migrates.
+-- Users may be members of the reading roles. Only the migrating login may have the rights of owner and services.
 select format('membership of %%I in %%I', u.rolname, g.name)
   from ours g join pg_auth_members m on m.roleid = g.oid join pg_roles u on u.oid = m.member
  where g.name <> all(%(for_people)s) and u.oid not in (select oid from ours) and not (u.rolsuper or u.rolcreaterole)
    and u.oid <> (select datdba from pg_database where datname = current_database())
 union all
--- A role of others may read what it was granted; what it may change or call is beyond the matrix.
+-- A foreign role may have grants to read. Grants to change or call are outside the matrix.
 select distinct format('grant of %%s on %%s to %%s', lower(x.privilege_type), o.name,
                        coalesce(x.grantee::regrole::text, 'public'))
   from (select name, acl, owner from relation
@@ -99,7 +99,7 @@ select distinct format('grant of %%s on %%s to %%s', lower(x.privilege_type), o.
  where x.grantee <> o.owner and x.grantee <> 0 and x.grantee not in (select oid from ours)
    and x.privilege_type not in ('SELECT', 'USAGE')
 union all
--- The layer's functions look into pg_catalog only, where a better match for a call would be taken.
+-- The layer's functions search pg_catalog only, where a better match would replace the intended function.
 select format('routine %%s in pg_catalog', p.oid::regprocedure) from pg_proc p
  where p.pronamespace = 'pg_catalog'::regnamespace and p.oid >= 16384
    and not exists (select from pg_depend d where (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
@@ -110,8 +110,8 @@ select format('operator %%s in pg_catalog', o.oid::regoperator) from pg_operator
                     where (d.classid, d.objid, d.deptype) = ('pg_operator'::regclass, o.oid, 'e'))
 """
 
-# A provider has event triggers of its own superuser in each database, which its customers cannot drop. The owner of the
-# database is another role there.
+# A provider's superuser has event triggers in each database, which its customers cannot drop. There, another role owns
+# the database.
 _EVENT_TRIGGERS = """
 select format('event trigger %%I of %%I, which calls %%s', e.evtname, r.rolname, e.evtfoid::regproc),
        not r.rolsuper or r.rolname = any(%(ours)s)
@@ -151,13 +151,13 @@ _STRING_BODY = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 QUERIES = (_FOUND, _EVENT_TRIGGERS, _BODIES, _TRACKED)
-"""What an auditor's login must be able to run, for the rights that a hardened server withholds."""
+"""Queries of an auditor's login, for which a hardened server may withhold rights."""
 
 
 def find_tampering(session: Session, body: str) -> tuple[list[str], list[str]]:
-    """Name what weakens the guards: settings, event triggers, owners, roles, grants, tables without their triggers.
+    """Return what weakens the guards: settings, event triggers, owners, roles, grants, tables without their triggers.
 
-    The second list names event triggers of a server's provider, which may be there for reasons of its own.
+    The second list has event triggers of a server's provider, which may be legitimate.
     """
     names = RoleNames.find()
     parameters: dict[str, Any] = {
@@ -182,7 +182,7 @@ def find_tampering(session: Session, body: str) -> tuple[list[str], list[str]]:
 
 
 def find_other_bodies(session: Session, layer: Layer) -> list[str]:
-    """Name the routines whose text is not that of a checkout's layer; those with a parsed body have no text."""
+    """Return the routines whose text differs from the checkout's; those with a parsed body have no text."""
     expected: dict[str, Counter[str]] = {}
     for _, file in layer.files():
         for name, _, text in _STRING_BODY.findall(file):

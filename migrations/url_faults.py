@@ -1,4 +1,4 @@
-"""Faults of a URL that libpq finds while it connects, found before a server is asked."""
+"""Faults of a URL that libpq would find while it connects, found before any connection."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _WHOLE = (
     "tcp_user_timeout",
 )
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir")
-# No directory can be below a device, so that libpq checks the parameters and then reaches no server.
+# No directory can exist below a device, so libpq checks the parameters and then reaches no server.
 _NOWHERE = "/dev/null/none"
 _VALUES = {
     "sslmode": "disable, allow, prefer, require, verify-ca or verify-full",
@@ -31,17 +31,17 @@ _VALUES = {
 
 
 def find_fault(given: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the parameters of a URL, in one line without values that may be a password."""
+    """Return the fault in the parameters of a URL, in one line without values that may be a password."""
     return next((fault for fault in (*_own_faults(given), _fault_of_libpq(given)) if fault), None)
 
 
 def hide_values(said: str) -> str:
-    """Return a message of libpq without what it quotes, unless that can only be the name of a parameter."""
+    """Return a message of libpq without quoted values, except names of parameters."""
     return re.sub(r'"(?![a-z_]{1,40}")[^\n]*"', "…", " ".join(said.split()))
 
 
 def _own_faults(given: Mapping[str, str]) -> Iterator[str]:
-    """Check what libpq finds after it has connected, or ignores where services refuse."""
+    """Check for faults that libpq finds after connecting, or ignores although services refuse them."""
     for name in _WHOLE:
         value = given.get(name, os.environ.get("PGCONNECT_TIMEOUT") if name == "connect_timeout" else None)
         if value is not None and not _is_whole(value):
@@ -73,7 +73,7 @@ def _password_file_faults(path: str) -> Iterator[str]:
 
 
 def _tls_faults(given: Mapping[str, str]) -> Iterator[str]:
-    """Name files of TLS that are missing. Without a host, and on a socket, there is no TLS."""
+    """Return the missing TLS files. There is no TLS without a host or on a socket."""
     places = (given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "/").split(",")
     mode = given.get("sslmode", os.environ.get("PGSSLMODE"))
     if mode == "disable" or all(place.startswith("/") for place in places):
@@ -99,10 +99,10 @@ def _fault_of_libpq(given: Mapping[str, str]) -> str | None:
     replaced = {
         "host": ",".join([_NOWHERE] * (hosts.count(",") + 1)),
         "hostaddr": "",
-        "password": "none",  # keeps libpq from looking into password files
+        "password": "none",  # keeps libpq from reading password files
     }
     if given.get("service") or os.environ.get("PGSERVICE"):
-        replaced["port"] = "1"  # the file may name several, for hosts of its own
+        replaced["port"] = "1"  # the file may name several, each for another host
     session = pq.PGconn.connect_start(make_conninfo("", **{**given, **replaced}).encode())
     said = session.get_error_message()
     session.finish()

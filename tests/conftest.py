@@ -86,7 +86,7 @@ _empty = factories.postgresql("empty_template")
 
 @pytest.fixture(autouse=True)
 def spool_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where what a test runs keeps audit events while their database is away: no business of another test."""
+    """Directory in which the processes of a test keep audit events while their database is away."""
     path = tmp_path / "audit" / "spool"
     monkeypatch.setenv("PULSE_AUDIT_SPOOL_DIR", str(path))
     return path

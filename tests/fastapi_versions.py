@@ -29,7 +29,7 @@ SECONDS = 300
 
 
 def oldest() -> str:
-    """The lower bound of pyproject.toml."""
+    """Return the lower bound of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [bound] = [need.partition(">=")[2] for need in project["dependencies"] if need.startswith("fastapi>=")]
     return str(bound)

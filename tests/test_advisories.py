@@ -11,7 +11,7 @@ from tests.advisories import LOCKS, ROOT, accepted, is_affected, main, read_lock
 
 
 def advisory(name: str, *events: dict[str, str], **members: Any) -> dict[str, Any]:
-    """An advisory about a package of PyPI."""
+    """Return an advisory about a package of PyPI."""
     affected = {"package": {"ecosystem": "PyPI", "name": name}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
     return {"id": f"PYSEC-{name}", "summary": "bad\x1b[31m\nnews", "affected": [affected], **members}
 

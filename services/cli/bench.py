@@ -1,23 +1,27 @@
-"""The benchmarks of the checkout, run as the scripts they are."""
+"""`pulse bench`: the benchmarks of the checkout, which are programs of their own."""
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated
 
-from services.cli.errors import LocalError
+import typer
+
+from services.cli.app import PASS_ON, new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import CHECKOUT
 
-
-def benchmark_names() -> list[str]:
-    """Names of the scripts in benchmarks/."""
-    return sorted(path.stem for path in (CHECKOUT / "benchmarks").glob("[a-z]*.py"))
+app = new_app()
+_NAMES = sorted(path.stem for path in (CHECKOUT / "benchmarks").glob("[a-z]*.py"))
 
 
-def become_benchmark(name: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process with a benchmark. Raises LocalError when there is none of that name."""
-    if not benchmark_names():
-        raise LocalError("an installed Pulse has no benchmarks: run this in a checkout")
-    if name not in benchmark_names():
-        raise LocalError(f"there is no benchmark {name}: choose from {', '.join(benchmark_names())}")
-    os.execv(sys.executable, [sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments])  # noqa: S606  # our own script
+@app.command(context_settings=PASS_ON)
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help=f"One of {', '.join(_NAMES)}.")]) -> None:
+    """Measure Pulse beside a reference in the same run.
+
+    Pass arguments to the benchmark after its name: see NAME -- --help.
+    """
+    if not _NAMES:
+        raise CommandFailed("an installed Pulse has no benchmarks: run this in a checkout")
+    if name not in _NAMES:
+        raise CommandFailed(f"there is no benchmark {name}: choose from {', '.join(_NAMES)}")
+    os.execv(sys.executable, [sys.executable, "-P", "-m", f"benchmarks.{name}", *context.args])  # noqa: S606  # our own

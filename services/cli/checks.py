@@ -1,14 +1,18 @@
-"""The tools that every change must pass, run one after the other."""
+"""`pulse test`: the tools that every change must pass, run one after the other."""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from migrations.places import is_checkout
+from services.cli.app import PASS_ON, new_app
 from services.cli.database import without_client_variables
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import CHECKOUT
 
 TOOLS: Sequence[tuple[str, Sequence[str]]] = (
@@ -20,15 +24,33 @@ TOOLS: Sequence[tuple[str, Sequence[str]]] = (
         ("-c", "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"),
     ),
 )
-# Tests wait for half of their time: four on two cores.
+# Tests wait half of the time, so two cores run four at once.
 PYTEST = ("pytest", ("-m", "pytest", "-n", "4"))
 
 
-def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
-    """Run every tool, even after one failed, and return the first nonzero exit status, or 0.
+app = new_app()
 
-    Tests marked `slow` run only if slow is true. Raises LocalError outside of a checkout.
+
+@app.command(context_settings=PASS_ON)
+def test(
+    context: typer.Context,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Include the slow tests.")] = False,
+    mutations: Annotated[bool, typer.Option("--mutations", help="Measure the strength of the tests instead.")] = False,
+) -> None:
+    """Run ruff, mypy, import-linter and pytest.
+
+    Runs every tool, even after a failure, and exits with the status of the first that failed. Pass arguments to pytest
+    after --.
+
+    With --mutations, applies the faults cataloged in tests/mutations one by one and runs the tests that must catch
+    them, which takes about an hour. Arguments after -- select mutations: see --mutations -- --help.
     """
+    raise typer.Exit(run_mutations(context.args) if mutations else run_checks(context.args, slow=everything))
+
+
+def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
+    """Run every tool and return the first nonzero exit status, or 0. Raises CommandFailed outside of a checkout."""
     env = _environment()
     selection = () if slow else ("-m", "not slow")
     statuses: dict[str, int] = {}
@@ -44,7 +66,7 @@ def run_checks(pytest_arguments: Sequence[str], *, slow: bool) -> int:
 def run_mutations(arguments: Sequence[str]) -> int:
     """Apply the mutations of tests/mutations one by one, run their tests, and return the exit status.
 
-    Raises LocalError outside of a checkout.
+    Raises CommandFailed outside of a checkout.
     """
     command = [sys.executable, "-m", "tests.mutations", *arguments]
     return subprocess.run(command, check=False, cwd=CHECKOUT, env=_environment()).returncode
@@ -52,13 +74,13 @@ def run_mutations(arguments: Sequence[str]) -> int:
 
 def _environment() -> dict[str, str]:
     if not is_checkout():
-        raise LocalError("an installed Pulse has no tests: run this in a checkout")
+        raise CommandFailed("an installed Pulse has no tests: run this in a checkout")
     inherited = without_client_variables(os.environ).items()
     return {name: value for name, value in inherited if not _is_setting(name)} | {"PYTHONPATH": str(CHECKOUT)}
 
 
 def _is_setting(name: str) -> bool:
-    """Settings of a running stack must not reach the tests; settings of the tests must."""
+    """Return whether the variable is a setting of a stack, which must not reach the tests, and not one of the tests."""
     return name.startswith("PULSE_") and not name.startswith("PULSE_TEST_")
 
 

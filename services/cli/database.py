@@ -1,6 +1,7 @@
-"""The database of the local stack: whose it is, and how to reach it as which role."""
+"""Connections of the commands: the URL of the database for each role, and one pool per command."""
 
 import asyncio
+import getpass
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from migrations.role_names import RoleNames, RolesRefused
-from services.cli.errors import BadSettingError, LocalError
+from services.cli.errors import BadSettingError, CommandFailed
 from services.cli.home import Home
 from services.cli.state_file import running_state
 from services.shared import db, tracing
@@ -24,21 +25,21 @@ Result = TypeVar("Result")
 
 
 class StackSettings(Settings):
-    """The connections of `pulse` itself, not of a service."""
+    """Settings of the connections of `pulse` itself."""
 
     service = "local_stack"
     port: Port = 8080
 
     @classmethod
     def session_attrs(cls, hosts: int) -> str:
-        """A command that only reads works on a standby, when that is the one host of its URL."""
+        """Accept a standby if it is the only host of the URL, so that commands that read work there."""
         return "any" if hosts == 1 else "read-write"
 
 
 def given_url(variable: str = "PULSE_DATABASE_URL") -> str | None:
-    """Return the URL in a variable, checked; with PULSE_DATABASE_URL there is no server of ours.
+    """Return the checked URL in a variable, None if it is unset. With PULSE_DATABASE_URL no embedded server is used.
 
-    Raises BadSettingError when no connection can be made with it.
+    Raises BadSettingError if the URL is malformed.
     """
     url = os.environ.get(variable) or None
     if url is not None:
@@ -50,87 +51,99 @@ def given_url(variable: str = "PULSE_DATABASE_URL") -> str | None:
 
 
 def migration_url(home: Home) -> str:
-    """URL to migrate with: the user's, or the running embedded server's. Raises NotRunningError."""
+    """Return the URL to migrate with: PULSE_MIGRATION_URL, PULSE_DATABASE_URL or the running embedded server.
+
+    Raises NotRunningError.
+    """
     url = os.environ.get("PULSE_MIGRATION_URL") or given_url() or running_state(home).migration_url
     if url is None:
-        raise LocalError("the running stack has a database of its own: set PULSE_DATABASE_URL")
+        raise CommandFailed("the running stack uses PULSE_DATABASE_URL: set it for this command")
     return url
 
 
-def ui_url(home: Home) -> str:
-    """URL of the API, for commands that read and change what it does."""
-    return given_url("PULSE_UI_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_ui")
-
-
-def delivery_url(home: Home) -> str:
-    """URL of the delivery worker, the one service that reads the secrets of channels."""
-    return given_url("PULSE_DELIVERY_DATABASE_URL") or given_url() or as_role(migration_url(home), "pulse_delivery")
+def role_url(role: str) -> str:
+    """Return the URL for a service role such as ui: PULSE_UI_DATABASE_URL, else PULSE_DATABASE_URL or the stack's."""
+    own = given_url(f"PULSE_{role.upper()}_DATABASE_URL")
+    return own or given_url() or as_role(migration_url(Home.find()), f"pulse_{role}")
 
 
 def role_names() -> RoleNames:
-    """Return the names of this installation's roles. Raises LocalError for a PULSE_ROLE_PREFIX that is none."""
+    """Return the names of this installation's roles. Raises CommandFailed if PULSE_ROLE_PREFIX is invalid."""
     try:
         return RoleNames.find()
     except RolesRefused as error:
-        raise LocalError(str(error)) from error
+        raise CommandFailed(str(error)) from error
 
 
 def as_role(url: str, role: str) -> str:
-    """The same server and database of an embedded server as another role; it asks for no password.
+    """Return the URL of the embedded server, which needs no password, with another role as the login.
 
-    `role` is a default name such as pulse_ui; the login is that of this installation's PULSE_ROLE_PREFIX.
+    role: its default name, such as pulse_ui, which PULSE_ROLE_PREFIX may change.
     """
     return re.sub(r"^(postgres(?:ql)?://)[^@/]*@", rf"\g<1>{role_names().rename(role)}@", url)
 
 
 def without_client_variables(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what libpq obeys, such as an empty PGTZ that ends every connection."""
+    """Return the environment without PG* variables, which libpq obeys. An empty PGTZ ends every connection."""
     return {name: value for name, value in env.items() if not name.startswith("PG")}
 
 
 def may_migrate(url: str) -> bool:
-    """Whether the URL's login is one that people migrate with, not the one that services run as."""
+    """Return whether the URL's login may migrate: it is no role that services run as."""
     return urlsplit(url).username not in role_names().callers
 
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[db.Pool]:
-    """A small pool; LocalError in one line when the database does not answer."""
+    """Open a pool of two connections. Raises CommandFailed if the database does not answer."""
     try:
         check_url(url)
     except db.BadUrl as error:
-        raise BadSettingError(f"the URL of the database: {error}") from None
+        raise BadSettingError(f"the database URL: {error}") from None
     try:
         pool = await db.open_pool(StackSettings(database_url=url, pool_min_size=0, pool_max_size=2))
         async with pool.acquire():
             pass
     except UnsafeDatabase as error:
-        raise LocalError(str(error)) from error
+        raise CommandFailed(str(error)) from error
     except db.UNAVAILABLE as error:
-        raise LocalError(f"the database does not answer: {error or type(error).__name__}") from error
+        raise CommandFailed(f"the database does not answer: {error or type(error).__name__}") from error
     try:
         yield pool
     finally:
         await db.close_pool(pool)
 
 
-async def call(pool: db.Pool, tenant_id: str, actor: db.Actor, query: str, *arguments: object) -> Any:
-    """Return the value of a call that changes something of a tenant, in a trace of its own."""
+def operator() -> str:
+    """Return the operating system's name of the user for the audit trail. The database adds the login role."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # no entry for this user, as in a container
+        return f"cli:uid {os.getuid()}"
+
+
+async def call(pool: db.Pool, tenant_id: str, command: str, query: str, *arguments: object) -> Any:
+    """Return the value of a call by which an operator's command changes a tenant, in a new trace."""
+    actor = db.Actor(type="user", id=operator(), name=command)
     with tracing.use_trace_id(None):
         async with db.act(pool, tenant_id=tenant_id, actor=actor, service=StackSettings.service) as connection:
             return await connection.fetchval(query, *arguments)
 
 
-def in_database(work: Callable[[db.Pool], Awaitable[Result]]) -> Result:
-    """Return the result of work on the services' database. Raises LocalError in one line."""
+def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = None, *, roles: str = "") -> Result:
+    """Return the result of work on a database, by default with the rights of the API. Raises CommandFailed.
+
+    roles: a hint about the roles that the work needs, which follows the message if privileges are missing.
+    """
 
     async def run() -> Result:
-        async with open_database(ui_url(Home.find())) as pool:
+        async with open_database(url or role_url("ui")) as pool:
             return await work(pool)
 
     try:
         return asyncio.run(run())
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        raise LocalError("the database is older than this checkout: ./pulse migrate brings it up") from error
+        raise CommandFailed("the database is older than this checkout: run ./pulse migrate") from error
     except asyncpg.PostgresError as error:
-        raise LocalError(f"the database refuses: {error}") from error
+        hint = roles if isinstance(error, asyncpg.InsufficientPrivilegeError) else ""
+        raise CommandFailed(f"the database refuses: {error}{hint}") from error

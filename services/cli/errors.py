@@ -1,14 +1,14 @@
-"""The one error of the local stack; its text is the line a person reads."""
+"""Failures of a command, whose text is the one line that `pulse` prints."""
 
 
-class LocalError(Exception):
-    """Something on this machine is not as the local stack needs it."""
+class CommandFailed(Exception):
+    """The command cannot do its work."""
 
     status = 1
     """Exit status of the command."""
 
 
-class BadSettingError(LocalError):
-    """An environment variable cannot be used."""
+class BadSettingError(CommandFailed):
+    """An environment variable has a value that cannot be used."""
 
     status = 2

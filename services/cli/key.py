@@ -5,47 +5,49 @@ from typing import Annotated, Any
 import typer
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli import signing_key as keys
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.tenant import require_tenant
-from services.local.stack import signing_key as keys
 from services.shared import db
 from services.shared.visible_text import visible_name
-from services.ui_iot.auth.api_keys import SCOPES, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys
 
-app = typer.Typer(help="Create, list and revoke API keys of machines.", no_args_is_help=True)
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse key")
+app = new_app("Create, list and revoke API keys of machines.")
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the key.")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name for people.")],
+    name: Annotated[str, typer.Argument(help="Display name.")],
     *,
     tenant: Tenant = "demo",
-    role: Annotated[keys.Role, typer.Option(help="Role of the requests made with the key.")] = "viewer",
-    scope: Annotated[list[str], typer.Option(help="Part of the API, such as devices:read; repeatable.")],
-    days: Annotated[int, typer.Option(min=1, max=366, help="Days until it ends.")] = 90,
+    role: Annotated[keys.Role, typer.Option(help="Role of the key.")] = "viewer",
+    scope: Annotated[list[str], typer.Option(help="Permitted part of the API, such as devices:read. Repeatable.")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days until the key expires.")] = 90,
 ) -> None:
-    """Create a key and print it, this once."""
+    """Create a key and print it. It cannot be shown again."""
     unknown = [each for each in scope if each not in SCOPES]
     if unknown:
-        raise LocalError(f"{unknown[0]} is no scope: it takes {', '.join(SCOPES)}")
+        raise CommandFailed(f"{unknown[0]} is no scope: use {', '.join(SCOPES)}")
     try:
         title = visible_name(name.strip())
     except ValueError as error:
-        raise LocalError(f"a key's name {error}") from None
+        raise CommandFailed(f"a key's name {error}") from None
     if not 0 < len(title) <= 200:
-        raise LocalError("a key's name has 1 to 200 characters")
+        raise CommandFailed("a key's name has 1 to 200 characters")
     require_tenant(tenant)
-    key, digest = new_api_key(tenant)
+    key, digest = ApiKeys.make(tenant)
     body = {"name": title, "role": role, "scopes": scope, "expires_in_days": days, "key_hash": digest.hex()}
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.create_api_key($1)", body))
+    database.in_database(
+        lambda pool: database.call(pool, tenant, "pulse key create", "select ingest.create_api_key($1)", body)
+    )
     print(key)
 
 
 @app.command("list")
 def show(*, tenant: Tenant = "demo") -> None:
-    """List the keys of a tenant, also those that have ended."""
+    """List the keys of a tenant, including expired and revoked ones."""
 
     async def read(pool: db.Pool) -> list[Any]:
         async with db.read_as(pool, tenant_id=tenant) as connection:
@@ -64,9 +66,15 @@ def show(*, tenant: Tenant = "demo") -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the key.")], *, tenant: Tenant = "demo"
+    key_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, help="Number of the key, as `pulse key list` shows it.")
+    ],
+    *,
+    tenant: Tenant = "demo",
 ) -> None:
-    """Refuse a key from now on, on every process of the API within 5 seconds."""
+    """Revoke a key, in every API process within 5 seconds."""
     require_tenant(tenant)
-    database.in_database(lambda pool: database.call(pool, tenant, _ACTOR, "select ingest.revoke_api_key($1)", key_id))
+    database.in_database(
+        lambda pool: database.call(pool, tenant, "pulse key revoke", "select ingest.revoke_api_key($1)", key_id)
+    )
     print(f"Key {key_id} is revoked.")

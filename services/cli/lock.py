@@ -1,30 +1,32 @@
-"""One process at a time: a lock on a file that the kernel drops when its holder dies, however it dies."""
+"""Lock on a file, held by one process at a time. The kernel releases it when the process ends."""
 
 import fcntl
 import os
 from pathlib import Path
 from typing import IO
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 
 
-class AlreadyHeldError(LocalError):
-    """Another process holds the lock; `pid` is what it wrote about itself."""
+class AlreadyHeldError(CommandFailed):
+    """Another process holds the lock. `pid` is None if the file does not name it."""
 
-    def __init__(self, file: Path, pid: int | None) -> None:
-        super().__init__(f"{file} is held by process {pid or 'unknown'}")
+    status = 2
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(f"already running, process {pid}: ./pulse status shows it")
         self.pid = pid
 
 
 def hold(file: Path) -> IO[str]:
-    """Lock the file until the returned handle is closed or we die. Raises AlreadyHeldError."""
+    """Lock the file until the returned handle is closed or this process ends. Raises AlreadyHeldError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = file.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise AlreadyHeldError(file, _read_pid(file)) from None
+        raise AlreadyHeldError(_read_pid(file)) from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
@@ -32,7 +34,7 @@ def hold(file: Path) -> IO[str]:
 
 
 def holder(file: Path) -> int | None:
-    """Pid of the process that holds the lock, 0 when it is held by an unknown one, None when nobody does."""
+    """Return the pid of the process that holds the lock, 0 if it is unknown, None if the lock is free."""
     try:
         with file.open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What is wrong, or unwise, with the views of schema metrics, from what some passes over them gave."""
+"""Faults of the views of schema metrics, found in the readings of several passes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,21 @@ from exporter.snapshot import ViewReading
 Level = Literal["error", "warning"]
 
 QUERY_CANCELED = "57014"
-# The suffix that a type calls for, and units that are not the base units of Prometheus. Days and months are the
-# calendar's, not a length of time.
+# The suffix that a type calls for, and units that are not base units of Prometheus. Days and months are missing: they
+# belong to the calendar and are no lengths of time.
 _SUFFIXES = {"interval": "_seconds", "timestamptz": "_timestamp_seconds"}
 _ODD_UNIT = re.compile(
     r"_(ms|millis|milliseconds|us|microseconds|minutes|hours|kb|mb|gb|kib|mib|gib|kilobytes|megabytes|percent|pct)"
     r"(_total)?$"
 )
 _TAKEN_SUFFIX = re.compile(r"_(count|sum|bucket|info|created)$")
-# What the scraper itself puts on every series: it would rename ours to exported_….
+# Labels that Prometheus adds to every series. It would rename ours to exported_….
 _TARGET_LABELS = frozenset({"job", "instance"})
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a view may cost: milliseconds of its query, series, labels of each."""
+    """Bounds of a view's cost: milliseconds of its query, number of series, labels of each series."""
 
     milliseconds: float
     series: int
@@ -35,7 +35,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to mend. An error is a view that is not served, or should not be; a warning is about convention."""
+    """One fault. An error is a view that is not served or too expensive, a warning a broken convention."""
 
     view: str
     level: Level
@@ -44,7 +44,7 @@ class Finding:
 
 
 def lint(passes: Sequence[Sequence[ViewReading]], *, bounds: Bounds, max_rows: int) -> list[Finding]:
-    """All findings, by name of view; passes: what each of them read."""
+    """Return all findings, by name of view. passes: the readings of each pass."""
     by_view: dict[str, list[ViewReading]] = {}
     for reading in (reading for readings in passes for reading in readings):
         by_view.setdefault(reading.view.name, []).append(reading)
@@ -61,7 +61,7 @@ _Said = Iterator[tuple[Level, str, str]]
 def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
     last = readings[-1]
     if not last.view.comment.strip():
-        yield "error", "comment", "it has no comment: that is the help text"
+        yield "error", "comment", "it has no comment, which is the help text"
     if isinstance(last.shape, ViewRefusal):
         yield "error", "unsafe", last.shape.reason
         return
@@ -72,7 +72,7 @@ def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) ->
 
 
 def _rows(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
-    """What is wrong with the rows, of which the fastest pass tells the time: the others met a cold cache or a load."""
+    """Yield the faults of the rows. The fastest pass counts: others met a cold cache or a busy machine."""
     fastest = min(reading.seconds or 0.0 for reading in readings) * 1000
     for reading in readings:
         family = family_of(reading, max_rows=max_rows)
@@ -112,7 +112,11 @@ def _nulls(reading: ViewReading) -> _Said:
     for number, label in enumerate(reading.shape.labels):
         rows = sum(row[number] is None for row in reading.rows)
         if rows:
-            yield "warning", "null_label", f"its label {label} is NULL in {rows} rows: to Prometheus it is not there"
+            yield (
+                "warning",
+                "null_label",
+                f"label {label} is NULL in {rows} rows, where Prometheus sees no label",
+            )
 
 
 def _conventions(shape: ViewShape, reading: ViewReading) -> _Said:
@@ -126,11 +130,11 @@ def _conventions(shape: ViewShape, reading: ViewReading) -> _Said:
         yield "warning", "unit", f"{odd[1]} is no base unit: seconds, bytes and ratios are"
     taken = _TAKEN_SUFFIX.search(name)
     if taken is not None:
-        yield "warning", "name", f"_{taken[1]} at its end has a meaning of its own in the formats"
+        yield "warning", "name", f"the suffix _{taken[1]} is reserved by the exposition formats"
     if name.startswith("pulse_"):
         yield "warning", "name", "the exporter adds pulse_ itself"
     if name != name.lower():
-        yield "warning", "name", "names are in lower case"
+        yield "warning", "name", "the name should be in lower case"
     for label in shape.labels:
         if label in _TARGET_LABELS:
-            yield "warning", "label", f"{label} is the scraper's own label"
+            yield "warning", "label", f"{label} is a label that Prometheus adds"

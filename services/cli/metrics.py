@@ -1,7 +1,6 @@
-"""`pulse metrics`: the views of schema metrics as the exporter reads them: a list, and what should be mended."""
+"""`pulse metrics`: a list of the views of schema metrics, as the exporter reads them, and of their faults."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -10,7 +9,6 @@ import asyncpg
 import orjson
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from exporter.deadline import Deadline
@@ -19,16 +17,17 @@ from exporter.link import Link
 from exporter.shape import ViewRefusal
 from exporter.snapshot import ScrapeLimits, ViewReading, read_views
 from services.cli import database
-from services.cli.errors import LocalError
-from services.cli.home import Home
+from services.cli.app import new_app
+from services.cli.console import open_console
+from services.cli.errors import CommandFailed
 from services.cli.metric_lint import Bounds, lint
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
 from services.shared.settings import ExporterSettings
 from services.shared.visible_text import terminal_text
 
-app = typer.Typer(help="List the metrics that are views, and find what is wrong with them.", no_args_is_help=True)
-# A view that hangs costs its timeout; here the others have their turn all the same.
+app = new_app("List the metrics that are views, and find their faults.")
+# A view that hangs takes its whole timeout, and all others are still read.
 PATIENCE_SECONDS = 600.0
 PASSES = 3
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -36,7 +35,7 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def show(*, as_json: _AsJson = False) -> None:
-    """Show every metric that is a view: type, labels, rows, time of its query, help."""
+    """List the metrics that are views, with type, labels, rows, query time and help."""
     settings = exporter_settings()
     (readings,) = read_passes(settings, passes=1)
     rows = [describe(reading, max_rows=settings.exporter_max_rows) for reading in readings]
@@ -44,22 +43,22 @@ def show(*, as_json: _AsJson = False) -> None:
     if as_json:
         print(orjson.dumps({"metrics": rows}).decode())
     else:
-        # A comment is somebody's text, not markup.
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
-        console.print(metrics_table(rows))
+        open_console(width=200).print(metrics_table(rows))
 
 
 @app.command("lint")
 def check(
     *,
-    slow_ms: Annotated[float, typer.Option(min=0, help="Longest that a view's query may take.")] = 100.0,
-    max_series: Annotated[int, typer.Option(min=1, help="Most rows of a view.")] = 200,
-    max_labels: Annotated[int, typer.Option(min=1, help="Most labels of a view.")] = 5,
+    slow_ms: Annotated[
+        float, typer.Option(min=0, help="Longest permitted query time of a view, in milliseconds.")
+    ] = 100.0,
+    max_series: Annotated[int, typer.Option(min=1, help="Largest permitted number of rows of a view.")] = 200,
+    max_labels: Annotated[int, typer.Option(min=1, help="Largest permitted number of labels of a view.")] = 5,
     as_json: _AsJson = False,
 ) -> None:
-    """Name the views that are not served, should not be, or break a convention.
+    """Report views that are not served, are too expensive or break a convention.
 
-    Exits with 1 when there is an error, with 0 when there are only warnings.
+    Exits with 1 if there is an error, with 0 if there are only warnings.
     """
     settings = exporter_settings()
     passes = read_passes(settings, passes=PASSES)
@@ -77,22 +76,20 @@ def check(
 
 
 def exporter_settings() -> ExporterSettings:
-    """The exporter's settings, and its database: the one that variables name, or the running stack's."""
-    given = database.given_url("PULSE_EXPORTER_DATABASE_URL") or database.given_url()
-    url = given or database.as_role(database.migration_url(Home.find()), "pulse_exporter")
+    """Return the exporter's settings for the configured database or the running stack's. Raises CommandFailed."""
     try:
-        return ExporterSettings(database_url=url)
+        return ExporterSettings(database_url=database.role_url("exporter"))
     except ValidationError as error:
         first = error.errors()[0]
-        raise LocalError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise CommandFailed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def read_passes(settings: ExporterSettings, *, passes: int) -> list[list[ViewReading]]:
-    """What each of some passes over all views gave. Raises LocalError when the database cannot be read."""
+    """Return the readings of each pass over all views. Raises CommandFailed if the database cannot be read."""
     try:
         return asyncio.run(_read(settings, passes))
     except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
-        raise LocalError(f"the database cannot be read: {error or type(error).__name__}") from error
+        raise CommandFailed(f"the database cannot be read: {error or type(error).__name__}") from error
 
 
 async def _read(settings: ExporterSettings, passes: int) -> list[list[ViewReading]]:
@@ -115,7 +112,7 @@ async def _read(settings: ExporterSettings, passes: int) -> list[list[ViewReadin
 
 
 def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
-    """One metric, for people and programs; refused: why it is not served, else null."""
+    """Return the facts about a metric. refused: the reason why it is not served, or None."""
     shape, family = reading.shape, family_of(reading, max_rows=max_rows)
     return {
         "view": reading.view.name,
@@ -130,7 +127,7 @@ def describe(reading: ViewReading, *, max_rows: int) -> dict[str, object]:
 
 
 def metrics_table(rows: Sequence[dict[str, object]]) -> Table:
-    """The list for people; what is not served says why in the place of its help."""
+    """Return the list as a table, with the reason in place of the help if a metric is not served."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("metric", "type", "labels", "rows", "ms", "help"):
         shown.add_column(title, justify="right" if title in ("rows", "ms") else "left")

@@ -1,18 +1,51 @@
-"""Runs `alembic upgrade head` as a process of its own and passes on what it says."""
+"""`pulse migrate`: `alembic upgrade head` as a process, with its output."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
-from services.cli.errors import BadSettingError, LocalError
-from services.cli.home import CHECKOUT
+import typer
+
+from services.cli import database
+from services.cli.app import new_app
+from services.cli.errors import BadSettingError, CommandFailed
+from services.cli.home import CHECKOUT, Home
+from services.cli.state_file import NotRunningError
+from services.local.postgres.server import EmbeddedPostgres
+
+app = new_app()
+
+
+@app.command("migrate")
+def migrate_database(
+    *,
+    set_passwords: Annotated[
+        bool, typer.Option("--set-passwords", help="Set the passwords of existing roles to PULSE_*_PASSWORD.")
+    ] = False,
+) -> None:
+    """Bring the database up to this checkout.
+
+    Creates the roles, runs the revisions and applies the SQL layer.
+    """
+    home = Home.find()
+    env = dict(os.environ)
+    try:
+        url = database.migration_url(home)
+    except NotRunningError:
+        with EmbeddedPostgres(home.postgres) as server:
+            client = database.without_client_variables(env)
+            asyncio.run(migrate(server.url(), client, say=print, set_passwords=set_passwords))
+        return
+    asyncio.run(migrate(url, env, say=print, set_passwords=set_passwords))
 
 
 async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None], set_passwords: bool = False) -> None:
-    """Bring roles, tables and SQL layer up to this checkout.
+    """Bring roles, tables and SQL layer up to this checkout. say: is called with each line of Alembic's output.
 
-    Raises LocalError with Alembic's last lines, BadSettingError when the URL cannot be used.
+    Raises CommandFailed with Alembic's last lines, and BadSettingError if the URL cannot be used.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "alembic", "-c", str(CHECKOUT / "migrations" / "alembic.ini")),
@@ -30,14 +63,14 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         async for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
             if failure or line.startswith("FAILED"):
-                # Statements for an administrator follow the reason.
+                # The reason may be followed by statements for an administrator to run.
                 failure.append(line)
             elif line:
                 last = line
                 say(line)
         status = await process.wait()
     except asyncio.CancelledError:
-        # One transaction: what is interrupted did not happen.
+        # The migration is one transaction, so an interrupted one changes nothing.
         process.terminate()
         await process.wait()
         raise
@@ -45,4 +78,4 @@ async def migrate(url: str, env: Mapping[str, str], *, say: Callable[[str], None
         reason = "\n".join(failure).removeprefix("FAILED: ").rstrip() or last
         if status == BadSettingError.status and reason:
             raise BadSettingError(reason)
-        raise LocalError(f"migration failed: {reason or f'exit {status}'}")
+        raise CommandFailed(f"migration failed: {reason or f'exit {status}'}")

@@ -1,18 +1,20 @@
-"""Becomes psql on the stack's database, as one of its roles."""
+"""`pulse psql`: psql on the database, as one of the roles of Pulse."""
 
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import psycopg
+import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migrations.role_names import SERVICES
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.app import PASS_ON, new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.state_file import running_state
 from services.local.postgres.binaries import carried_binaries
@@ -29,9 +31,27 @@ _OWN_URLS = {
 }
 
 
+app = new_app()
+
+
+@app.command(context_settings=PASS_ON)
+def psql(
+    context: typer.Context,
+    *,
+    suffix: Annotated[
+        RoleSuffix, typer.Option("--as", help="Database role. owner may change everything.")
+    ] = "operator",
+) -> None:
+    """Open psql as an operator, or as another role of Pulse.
+
+    Pass arguments to psql after --.
+    """
+    become_psql(Home.find(), context.args, suffix=suffix)
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to reach a database as a role: `acts` when the login of the URL takes the role on after it is in."""
+    """URL for a role. `acts`: the URL's login takes the role after connecting."""
 
     url: str
     role: str
@@ -39,7 +59,7 @@ class Login:
 
 
 def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> NoReturn:
-    """Replace this process by psql as a role. Raises LocalError without a database."""
+    """Replace this process by psql as a role. Raises CommandFailed."""
     role = database.role_names()[suffix]
     if database.given_url() or os.environ.get("PULSE_MIGRATION_URL") or os.environ.get(_OWN_URLS.get(suffix, "")):
         # The server may want TLS, which the wheel's psql lacks.
@@ -59,14 +79,14 @@ def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> 
     try:
         os.execve(psql, [psql, "--dbname", conninfo, *arguments], env)  # noqa: S606  a shell would split the arguments
     except OSError as error:
-        raise LocalError(f"cannot run {psql}: {error.strerror}") from error
+        raise CommandFailed(f"cannot run {psql}: {error.strerror}") from error
 
 
 def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -> Login:
-    """Choose the URL for a role of a database of the user's own.
+    """Return the login for a role from the variables of the environment.
 
-    Its own URL comes first. The login that migrates may act as each role; without it the role logs in by itself, with a
-    password from PGPASSWORD, a password file or the prompt.
+    The role's own URL comes first, then the login that migrates, which may act as each role. Otherwise the role itself
+    logs in, with a password from PGPASSWORD, a password file or the prompt.
     """
     own = environment.get(_OWN_URLS.get(suffix, ""))
     if own:
@@ -76,21 +96,21 @@ def given_login(environment: Mapping[str, str], suffix: RoleSuffix, role: str) -
     if migration:
         return Login(migration, role, acts=True)
     if suffix == "owner":
-        raise LocalError(f"{role} may not log in: set PULSE_MIGRATION_URL to a login that may act as it")
+        raise CommandFailed(f"{role} cannot log in: set PULSE_MIGRATION_URL to a login that may act as {role}")
     try:
         parts = conninfo_to_dict(services, user=role)
     except psycopg.Error as error:
-        raise LocalError(f"PULSE_DATABASE_URL: {error}") from error
+        raise CommandFailed(f"PULSE_DATABASE_URL: {error}") from error
     parts.pop("password", None)
     return Login(make_conninfo("", **parts), role, acts=False)
 
 
 def connection_of(login: Login) -> tuple[str, str | None]:
-    """Return the connection string and apart from it the password, which must not stand in the list of processes."""
+    """Return the connection string and, separately, the password, which must not appear in the list of processes."""
     try:
         parts = conninfo_to_dict(login.url)
     except psycopg.Error as error:
-        raise LocalError(f"the URL of the database is malformed: {' '.join(str(error).split())}") from error
+        raise CommandFailed(f"the database URL is malformed: {' '.join(str(error).split())}") from error
     password = parts.pop("password", None)
     if login.acts:
         parts["options"] = f"{parts.get('options', '')} -c role={login.role}".strip()

@@ -1,4 +1,4 @@
-"""Makes the key file of channel secrets, and the public key beside it."""
+"""Key file of channel secrets, and the public key beside it."""
 
 import base64
 from pathlib import Path
@@ -14,7 +14,7 @@ _HEAD = (
 
 
 def make_keys(file: Path) -> bool:
-    """Make the file with its first key unless it exists; return whether it was made. Raises BadKeyFile and OSError."""
+    """Create the file with a first key unless it exists. Return whether it was created. Raises BadKeyFile, OSError."""
     made = _line(X25519PrivateKey.generate())
     is_new = write_once(file, (_HEAD + made).encode()).decode() == _HEAD + made
     _publish(file)
@@ -22,9 +22,9 @@ def make_keys(file: Path) -> bool:
 
 
 def add_key(file: Path) -> None:
-    """Put a new key before those of the file, which go on opening what they sealed. Raises BadKeyFile and OSError."""
+    """Add a new first key to the file, whose older keys still open their secrets. Raises BadKeyFile, OSError."""
     keys = [X25519PrivateKey.generate(), *read_private_keys(file)]
-    # The private key first: what is sealed for a public key can be opened from then on.
+    # The private key comes first, so that every secret sealed for the public key can be opened.
     replace(file, (_HEAD + "".join(map(_line, keys))).encode())
     _publish(file)
 

@@ -1,17 +1,16 @@
 """`pulse secrets`: the key of channel secrets, and the secrets sealed for it."""
 
 import asyncio
-import getpass
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import typer
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.secret_keys import add_key, make_keys
 from services.shared import db
@@ -26,36 +25,36 @@ from services.shared.secret_box import (
     sealed_for,
 )
 
-app = typer.Typer(help="Seal the secrets of channels with a key outside the database.", no_args_is_help=True)
+app = new_app("Seal the secrets of channels with a key outside the database.")
 _PAGE = 100
 
 
 @app.command()
 def init() -> None:
-    """Make the key file that PULSE_SECRETS_KEY_FILE names, and its public key beside it, unless it exists."""
+    """Create the key file PULSE_SECRETS_KEY_FILE and its public key, unless the file exists."""
     file = _key_file()
-    _using(file, lambda: print(f"{file} {'was made' if make_keys(file) else 'exists and stays as it is'}."))
+    _using(file, lambda: print(f"{file} {'was created' if make_keys(file) else 'exists and is unchanged'}."))
 
 
 @app.command()
 def encrypt() -> None:
-    """Seal every secret that is stored as plain text or sealed for an older key. Safe to interrupt and to repeat."""
+    """Seal each secret that is stored as plain text or sealed for an older key. Safe to interrupt and repeat."""
     file = _key_file()
     _using(file, lambda: asyncio.run(_seal_all(KeyRing(file))))
 
 
 @app.command()
 def rotate() -> None:
-    """Make a new key and seal every secret for it. A repeat after an interruption goes on with the key it had made.
+    """Create a new key and seal every secret for it. Safe to interrupt and repeat.
 
-    The delivery worker needs the new file before the API seals for its public key. Older keys stay in the file: backups
-    hold secrets that are sealed for them.
+    Give the new file to the delivery worker before the API gets the new public key. Older keys stay in the file: the
+    secrets in backups are sealed for them.
     """
     file = _key_file()
 
     def work() -> None:
         if asyncio.run(_has_older(KeyRing(file))):
-            print("Secrets are sealed for an older key: going on with the newest one.")
+            print("Some secrets are sealed for an older key: sealing them for the newest key.")
         else:
             add_key(file)
         asyncio.run(_seal_all(KeyRing(file)))
@@ -71,17 +70,17 @@ def _using(file: Path, work: Any) -> None:
     try:
         work()
     except BadKeyFile as fault:
-        raise LocalError(f"{fault}; `pulse secrets init` makes one") from None
+        raise CommandFailed(f"{fault}: create it with ./pulse secrets init") from None
     except OSError as error:
-        raise LocalError(f"{file} cannot be written: {error.strerror}") from None
+        raise CommandFailed(f"{file} cannot be written: {error.strerror}") from None
     except asyncpg.PostgresError as error:
-        raise LocalError(f"the database refuses: {error}") from None
+        raise CommandFailed(f"the database refuses: {error}") from None
 
 
 async def _has_older(keys: KeyRing) -> bool:
     assert keys.newest is not None
     known, newest = keys.names, key_id(keys.newest)
-    async with database.open_database(database.delivery_url(Home.find())) as pool:
+    async with database.open_database(database.role_url("delivery")) as pool:
         async for row in _channels(pool):
             members = [value for value in row["config"].values() if is_sealed(value)]
             if any(sealed_for(member) in known - {newest} for member in members):
@@ -90,22 +89,22 @@ async def _has_older(keys: KeyRing) -> bool:
 
 
 async def _seal_all(keys: KeyRing) -> None:
-    """Seal, a channel a transaction, and print the progress. Raises LocalError when some could not be opened."""
+    """Seal one channel per transaction and print the progress. Raises CommandFailed if some could not be opened."""
     assert keys.newest is not None
     sealed, done, faults = 0, 0, 0
-    async with database.open_database(database.delivery_url(Home.find())) as pool:
+    async with database.open_database(database.role_url("delivery")) as pool:
         async for row in _channels(pool):
             done += 1
             try:
                 sealed += await _seal_one(pool, keys, row)
             except (UnknownKey, NotOpened) as fault:
                 faults += 1
-                print(f"channel {row['channel_id']} of {row['tenant_id']} stays as it is: {fault}")
+                print(f"channel {row['channel_id']} of {row['tenant_id']} is unchanged: {fault}")
             if done % _PAGE == 0:
-                print(f"{done} channels seen, {sealed} sealed …")
-    print(f"{done} channels seen, {sealed} sealed for key {key_id(keys.newest)}.")
+                print(f"{done} channels read, {sealed} sealed …")
+    print(f"{done} channels read, {sealed} sealed for key {key_id(keys.newest)}.")
     if faults:
-        raise LocalError(f"{faults} channels could not be opened: give them their secrets anew, or restore their key")
+        raise CommandFailed(f"{faults} channels could not be opened: set their secrets again, or restore their key")
 
 
 async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
@@ -115,9 +114,9 @@ async def _seal_one(pool: db.Pool, keys: KeyRing, row: Any) -> int:
     if all(is_sealed(member) and sealed_for(member) == newest for member in row["config"].values()):
         return 0
     new = seal_config(keys.newest, keys.open_config(row["config"], **place), **place)
-    # False when the channel was changed meanwhile: what changed it sealed it, or the next call does.
+    # False if the channel was changed meanwhile. That change sealed it, or the next call does.
     query = "select delivery.reseal_channel($1, $2, $3, $4, $5)"
-    return int(await pool.fetchval(query, *place.values(), row["config"], new, f"cli:{_operator()}"))
+    return int(await pool.fetchval(query, *place.values(), row["config"], new, database.operator()))
 
 
 async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
@@ -127,10 +126,3 @@ async def _channels(pool: db.Pool) -> AsyncIterator[Any]:
         for row in rows:
             yield row
         tenant_id, channel_id = rows[-1]["tenant_id"], rows[-1]["channel_id"]
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this user, as in a container
-        return f"uid {os.getuid()}"

@@ -1,20 +1,18 @@
-"""What a running stack says about itself in stack.json, for `pulse status`, `pulse psql` and the next start."""
+"""State of a running stack in stack.json, for `pulse status` and other commands, and for the next start."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.lock import holder
-from services.local.postgres.server import EmbeddedPostgres
 from services.shared.write_once import replace
 
 
-class NotRunningError(LocalError):
+class NotRunningError(CommandFailed):
     """The stack does not run; start it with ./pulse up."""
 
     def __init__(self) -> None:
@@ -23,7 +21,7 @@ class NotRunningError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process; `module` is what its command line runs, None for Postgres."""
+    """State of one process. `module` is the Python module that it runs, None for Postgres."""
 
     name: str
     pid: int | None
@@ -36,7 +34,7 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """The whole stack; the last two are None with a database of the user's own."""
+    """State of the whole stack. The last two members are None if PULSE_DATABASE_URL names the database."""
 
     pid: int
     port_base: int
@@ -45,22 +43,13 @@ class StackState:
     bin_dir: str | None = None
 
 
-def write_state(
-    home: Home, port_base: int, *, processes: Sequence[ProcessState], server: EmbeddedPostgres | None
-) -> None:
-    """Write the state of this process's stack in one step; `server` is None until it has its places."""
-    state = StackState(
-        pid=os.getpid(),
-        port_base=port_base,
-        processes=processes,
-        migration_url=server.url() if server else None,
-        bin_dir=str(server.bin_dir) if server else None,
-    )
+def write_state(home: Home, state: StackState) -> None:
+    """Write the state atomically."""
     replace(home.state, orjson.dumps(asdict(state)))
 
 
 def read_state(home: Home) -> StackState | None:
-    """The state as it was last written, also by a stack that no longer runs."""
+    """Return the last state that was written, perhaps by a stack that has ended. None if there is none."""
     try:
         document = orjson.loads(home.state.read_bytes())
         document["processes"] = [ProcessState(**process) for process in document["processes"]]
@@ -70,7 +59,7 @@ def read_state(home: Home) -> StackState | None:
 
 
 def running_state(home: Home) -> StackState:
-    """The state of the running stack, not of one that was killed before it. Raises NotRunningError."""
+    """Return the state of the running stack. Raises NotRunningError."""
     state = read_state(home)
     if state is None or state.pid != holder(home.lock):
         raise NotRunningError

@@ -1,61 +1,56 @@
-"""`pulse tenant`: makes tenants, lists them, sets their limits; in the stack's database or PULSE_DATABASE_URL's."""
+"""`pulse tenant`: creates tenants, lists them and sets their limits."""
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.cli import database
-from services.cli.audit.app import operator
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.lock import holder
-from services.cli.state_file import NotRunningError, read_state
-from services.local.demo.factory import TENANT_ID
-from services.local.stack.roster import uses_own_keys
-from services.local.stack.signing_key import Role, SigningKey
+from services.cli.signing_key import signs_tokens
+from services.cli.state_file import read_state
 from services.shared import db
-from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
+from services.shared.tenant_id import is_tenant_id
 from services.shared.visible_text import terminal_text, visible_name
 
-app = typer.Typer(help="Make tenants, list them and set their limits.", no_args_is_help=True)
+app = new_app("Create tenants, list them and set their limits.")
 _LONGEST_LIMIT = 12
-_ACTOR = db.Actor(type="service", id="local_stack", name="pulse tenant create")
 
 
 @app.command()
 def create(
     tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Lower-case letters, digits and dashes.")],
     *,
-    name: Annotated[str | None, typer.Option(help="Name for people; the id when left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="Display name, by default the id.")] = None,
 ) -> None:
-    """Make a tenant."""
+    """Create a tenant."""
     if not is_tenant_id(tenant_id):
-        raise LocalError(
-            f"{tenant_id} is no tenant id: it takes up to 63 lower-case letters, digits and dashes, no dash first"
+        raise CommandFailed(
+            f"{tenant_id} is no tenant id: use up to 63 lower-case letters, digits and dashes, and no dash at the start"
         )
     try:
         title = visible_name(tenant_id if name is None else name.strip())
     except ValueError as error:
-        raise LocalError(f"a tenant's name {error}") from None
+        raise CommandFailed(f"a tenant's name {error}") from None
     if not title:
-        raise LocalError("a tenant's name must contain a visible character")
+        raise CommandFailed("a tenant's name must contain a visible character")
     if not database.in_database(lambda pool: create_tenant(pool, tenant_id, title)):
-        raise LocalError(f"there is a tenant {tenant_id} already")
-    print(f"Tenant {tenant_id} is there; {_way_in(Home.find(), tenant_id)}.")
+        raise CommandFailed(f"tenant {tenant_id} exists already")
+    print(f"Tenant {tenant_id} is created. {_sign_in_hint(Home.find(), tenant_id)}")
 
 
 @app.command("list")
 def show() -> None:
-    """Show all tenants."""
+    """List all tenants."""
     for tenant_id, name in database.in_database(list_tenants):
         print(terminal_text(f"{tenant_id:<20} {name}"))
 
 
 @app.command()
-def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")]) -> None:
-    """Show each limit of a tenant, its use, and the number of refusals."""
+def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant id.")]) -> None:
+    """Show the limits of a tenant, their use and the number of refusals."""
     require_tenant(tenant_id)
     rows = database.in_database(lambda pool: pool.fetch("select * from ops.tenant_limits($1)", tenant_id))
     print(f"{'limit':<24} {'value':>13} {'used':>12} {'refused':>12}")
@@ -67,73 +62,47 @@ def limits(tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant."
 
 @app.command()
 def limit(
-    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant.")],
-    name: Annotated[str, typer.Argument(metavar="LIMIT", help="A limit that `pulse tenant limits` shows.")],
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="Number, 0 for no limit, or `default`.")],
+    tenant_id: Annotated[str, typer.Argument(metavar="ID", help="Tenant id.")],
+    name: Annotated[str, typer.Argument(metavar="LIMIT", help="Name of a limit, as `pulse tenant limits` shows it.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="A number, 0 for no limit, or `default`.")],
 ) -> None:
-    """Give a tenant a limit of its own. It holds at once."""
+    """Set a limit of a tenant. It takes effect at once."""
     if value != "default" and not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_LIMIT):
-        raise LocalError(f"{value} is no limit: it takes a number of up to {_LONGEST_LIMIT} digits, or default")
+        raise CommandFailed(f"{value} is no limit: use a number of up to {_LONGEST_LIMIT} digits, or default")
     number = None if value == "default" else int(value)
     if database.in_database(lambda pool: set_limit(pool, tenant_id, name, number)):
-        print(f"The limit {name} of tenant {tenant_id} is {value} now.")
+        print(f"The limit {name} of tenant {tenant_id} is now {value}.")
     else:
         print(f"The limit {name} of tenant {tenant_id} was {value} already.")
 
 
 def require_tenant(tenant_id: str) -> None:
-    """Raise LocalError when there is no such tenant."""
+    """Raise CommandFailed if there is no such tenant."""
     if tenant_id not in {known_id for known_id, _ in database.in_database(list_tenants)}:
-        raise LocalError(f"there is no tenant {tenant_id}: ./pulse tenant list shows all")
+        raise CommandFailed(f"there is no tenant {tenant_id}: see ./pulse tenant list")
 
 
 async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
-    """Set a limit of a tenant, None for the default, in a trace of its own; False when that changes nothing."""
-    actor = db.Actor(type="user", id=operator(), name="pulse tenant limit")
+    """Set a limit of a tenant, None for the default. Return False if that changes nothing."""
     query = "select ops.set_limit($1, $2, $3)"
-    return bool(await database.call(pool, tenant_id, actor, query, tenant_id, name, value))
+    return bool(await database.call(pool, tenant_id, "pulse tenant limit", query, tenant_id, name, value))
 
 
 async def create_tenant(pool: db.Pool, tenant_id: str, name: str) -> bool:
-    """Make a tenant in a trace of its own; False when there is one of this id."""
-    return bool(await database.call(pool, tenant_id, _ACTOR, "select ingest.create_tenant($1, $2)", tenant_id, name))
+    """Create a tenant. Return False if the id is taken."""
+    query = "select ingest.create_tenant($1, $2)"
+    return bool(await database.call(pool, tenant_id, "pulse tenant create", query, tenant_id, name))
 
 
 async def list_tenants(pool: db.Pool) -> list[tuple[str, str]]:
-    """Id and name of every tenant, by id."""
+    """Return id and name of each tenant, by id."""
     rows = await pool.fetch("select tenant_id, name from ingest.tenants()")
     return [(row["tenant_id"], row["name"]) for row in rows]
 
 
-def make_token(home: Home, *, tenant_id: str, role: Role, expired: bool) -> str:
-    """Return a user's token. Raises LocalError when the services would not accept it or there is no such tenant."""
-    if not _signs_tokens(home):
-        raise LocalError("tokens come from your identity provider: the services do not accept those of ./pulse token")
-    if tenant_id == SYSTEM_TENANT:
-        raise LocalError(
-            f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: ./pulse psql shows its rows"
-        )
-    try:
-        known = [known_id for known_id, _ in database.in_database(list_tenants)]
-    except NotRunningError:
-        # Nobody can look up a tenant now; the demo's is there when the stack is.
-        known = [TENANT_ID]
-    if tenant_id not in known:
-        raise LocalError(
-            f"there is no tenant {tenant_id}: ./pulse tenant list shows all, ./pulse tenant create makes one"
-        )
-    return SigningKey(home.keys).token(tenant_id=tenant_id, role=role, expired=expired)
-
-
-def _signs_tokens(home: Home) -> bool:
-    """Whether services take their keys from this stack: by default, or because PULSE_JWKS_FILE names its file."""
-    named = os.environ.get("PULSE_JWKS_FILE")
-    return uses_own_keys() or (named is not None and Path(named).resolve() == home.keys / "jwks.json")
-
-
-def _way_in(home: Home, tenant_id: str) -> str:
+def _sign_in_hint(home: Home, tenant_id: str) -> str:
     state = read_state(home)
     is_running = state is not None and state.pid == holder(home.lock)
-    if _signs_tokens(home) and (is_running or database.given_url() is None):
-        return f"./pulse token --tenant {tenant_id} --role admin signs in to it"
-    return f"a token of your identity provider signs in to it with the claims tenant_id: {tenant_id} and role: admin"
+    if signs_tokens(home) and (is_running or database.given_url() is None):
+        return f"./pulse token --tenant {tenant_id} --role admin prints a token for it."
+    return f"Sign in with a token of your identity provider that has the claims tenant_id: {tenant_id} and role: admin."

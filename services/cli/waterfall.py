@@ -1,8 +1,8 @@
-"""A trace as a waterfall: an indented tree with offsets, durations and, on a terminal, bars on one axis of time.
+"""Waterfall of a trace: an indented tree with offsets, durations and, on a terminal, bars on one time axis.
 
-Retries come hours after the rest. A stretch in which nothing happens is a pause: it takes no room on the axis, however
-long it was, but a line of its own in the tree. What comes before the first pause has half of the axis to itself, so
-that its milliseconds stay visible beside retries that take seconds.
+Retries may come hours after the other steps. A stretch without activity is a pause: it has no width on the axis and
+one line in the tree. The steps before the first pause get half of the axis, so that milliseconds stay visible beside
+retries that take seconds.
 """
 
 from bisect import bisect_right
@@ -21,13 +21,13 @@ Row = Mapping[str, Any]
 
 PAUSE_SECONDS = 1.0
 LEAST_BAR, MOST_BAR = 12, 60
-# What stands left of the bars: offset, duration, service, and enough of the tree to be read.
+# Columns left of the bars: offset, duration, service, and enough of the tree to be legible.
 _BESIDE_BARS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the waterfall: a row, its place in the tree, and the pause in seconds before it, 0 for none."""
+    """Line of the waterfall: a row, its guides in the tree, and the pause before it in seconds, 0 for none."""
 
     row: Row
     guides: str
@@ -35,7 +35,7 @@ class Line:
 
 
 class Axis:
-    """Seconds since the first row to columns below the width; pauses are cut out."""
+    """Map from seconds since the first row to columns below the width, without the pauses."""
 
     def __init__(self, rows: Sequence[Row], width: int) -> None:
         self._start = min(row["at"] for row in rows)
@@ -46,13 +46,13 @@ class Axis:
         self._edges = [0.0, *(first_share + (1 - first_share) * number / (later or 1) for number in range(later + 1))]
 
     def interval(self, row: Row) -> tuple[float, float]:
-        """Seconds from the start of the trace in which the row was at work; a job only waits for its attempts."""
+        """Return begin and end of the row's work, in seconds since the start of the trace. A job only waits."""
         begun = (row["at"] - self._start).total_seconds()
         lasted = 0.0 if row["kind"] == "job" else float(row["duration_ms"] or 0) / 1000
         return begun, begun + lasted
 
     def column(self, seconds: float) -> int:
-        """Column of a moment."""
+        """Return the column of a moment."""
         burst = max(0, self._begun_by(seconds) - 1)
         start, end = self.bursts[burst]
         left, right = self._edges[burst : burst + 2]
@@ -60,12 +60,12 @@ class Axis:
         return int((left + (right - left) * done) * self._last_column)
 
     def pause(self, before: Row, after: Row) -> float:
-        """Seconds between the beginnings of two rows when a pause lies between them, else 0."""
+        """Return the seconds between the beginnings of two rows if a pause lies between them, else 0."""
         first, second = self.interval(before)[0], self.interval(after)[0]
         return second - first if self._begun_by(first) < self._begun_by(second) else 0.0
 
     def _begun_by(self, seconds: float) -> int:
-        """How many bursts have begun by then. Halved, not looked through: a trace of months has as many as rows."""
+        """Return how many bursts have begun by then, by bisection: a long trace has one burst per row."""
         return bisect_right(self.bursts, (seconds, float("inf")))
 
 
@@ -80,12 +80,12 @@ def _bursts(intervals: Sequence[tuple[float, float]]) -> Iterator[tuple[float, f
 
 
 def lines(rows: Sequence[Row], axis: Axis) -> Iterator[Line]:
-    """The tree from its roots, siblings by time."""
+    """Yield the tree from its roots, siblings by time."""
     children: dict[str | None, list[Row]] = defaultdict(list)
     for row in rows:
         children[row["parent_span_id"]].append(row)
     before = rows[0]
-    # A stack instead of recursion; what is pushed last comes first.
+    # A stack instead of recursion, because a trace may be deep.
     waiting = [(row, "", "") for row in reversed(children[None])]
     while waiting:
         row, guides, below = waiting.pop()
@@ -98,7 +98,7 @@ def lines(rows: Sequence[Row], axis: Axis) -> Iterator[Line]:
 
 
 def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
-    """The trace for people. width: of the terminal; None leaves the bars out, as a file or a pipe takes it."""
+    """Return the trace as a table. width: of the terminal, or None for a table without bars."""
     bar_width = 0 if width is None else min(MOST_BAR, width - _BESIDE_BARS)
     has_bars = bar_width >= LEAST_BAR
     axis = Axis(rows, bar_width)
@@ -129,12 +129,12 @@ def waterfall_table(rows: Sequence[Row], *, width: int | None) -> Table:
 
 
 def _cut(text: str) -> Text:
-    """The one column that gives way where there is no room."""
+    """Return the text of the only column that is cut if the terminal is narrow."""
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _duration(milliseconds: float) -> str:
-    """Three digits that matter: 1.2 ms, 3.4 s, 12 min, 2 h 5 min, 3 d 4 h."""
+    """Return a duration with its significant digits: 1.2 ms, 3.4 s, 12 min 5 s, 2 h 5 min, 3 d 4 h."""
     seconds = milliseconds / 1000
     if seconds < 1:
         return f"{milliseconds:.1f} ms"

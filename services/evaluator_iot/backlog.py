@@ -58,7 +58,7 @@ class Backlog:
                 self._tenants[tenant_id] = BusyTenant(tenant_id, WorkShare(self._slow_seconds))
 
     def next(self) -> BusyTenant | None:
-        """Return the tenant whose turn it is; None if none may be tried now. The last pass of its turn moves it to the end."""
+        """Return the tenant whose turn it is, or None if none may be tried now. The last pass of a turn moves it."""
         now = self._clock()
         for tenant_id, tenant in self._tenants.items():
             if tenant.due_at <= now:

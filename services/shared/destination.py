@@ -36,7 +36,7 @@ _LOOPBACK_V4, _LOOPBACK_V6 = IPv4Network("127.0.0.0/8"), IPv6Address("::1")
 
 
 def is_admitted(address: str, *, allow_private: bool = False) -> bool:
-    """Whether a connection may go to an address; allow_private adds loopback and nothing else."""
+    """Return whether a connection may go to an address. allow_private admits loopback and no other private address."""
     parsed = ip_address(address)
     if allow_private and (parsed in _LOOPBACK_V4 or parsed == _LOOPBACK_V6):
         return True

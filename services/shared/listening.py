@@ -50,20 +50,38 @@ class ProblemProtocol(DoorProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that accepts through a door and leaves the signals to its process."""
+    """A uvicorn server that accepts through a door and leaves the signals to its process.
 
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+    shared: an event before which the first socket does not accept, because another process serves its port.
+    """
+
+    def __init__(self, config: uvicorn.Config, door: Door, shared: asyncio.Event | None) -> None:
         super().__init__(config)
         self._door = door
+        self._shared = shared
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept on the sockets, for which uvicorn itself opens no server."""
         await super().startup(sockets=[])
+        assert sockets
+        first, *others = sockets
+        for listening in others:
+            self._accept(listening)
+        if self._shared is None:
+            self._accept(first)
+        else:
+            self._joining = asyncio.create_task(self._join(first, self._shared), name="shared-port")
+
+    async def _join(self, listening: socket.socket, ready: asyncio.Event) -> None:
+        await ready.wait()
+        self._accept(listening)
+
+    def _accept(self, listening: socket.socket) -> None:
         loop, config = asyncio.get_running_loop(), self.config
         protocol = cast("type[DoorProtocol]", config.http_protocol_class)
         make_protocol = partial(protocol, config, self.server_state, self.lifespan.state)
         serve = partial(loop.connect_accepted_socket, make_protocol, ssl=config.ssl)
-        self.servers = [cast("asyncio.Server", Acceptor(each, self._door, serve)) for each in sockets or ()]
+        self.servers.append(cast("asyncio.Server", Acceptor(listening, self._door, serve)))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,10 +151,14 @@ async def serve_on(
     limits: Limits | None = None,
     registry: CollectorRegistry | None = None,
     tls: ServerTls | None = None,
+    shared: asyncio.Event | None = None,
 ) -> None:
-    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s)."""
+    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s).
+
+    shared: an event before which the first socket accepts nothing.
+    """
     door = Door(limits or Limits(), registry)
-    server = _Server(_configure(app, door, tls), door)
+    server = _Server(_configure(app, door, tls), door, shared)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="http-server")
     tasks = [asyncio.create_task(_tick(door), name="door")]
     if tls is not None:

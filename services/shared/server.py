@@ -1,17 +1,13 @@
 """What every process serves besides its work: /metrics, /livez, /readyz and /health."""
 
 import asyncio
-import logging
-import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 from starlette.applications import Starlette
@@ -20,25 +16,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from services.shared import logging as json_logging
-from services.shared import otlp
-from services.shared.connecting.faults import UnsafeDatabase
 from services.shared.connecting.fitness import SchemaMismatch, check_revision
-from services.shared.db import (
-    UNAVAILABLE,
-    Pool,
-    outage,
-    write_fault,
-)
+from services.shared.db import UNAVAILABLE, Pool, outage, write_fault
 from services.shared.door import Limits
-from services.shared.listening import CannotListen, bind, by_port, serve_on
+from services.shared.listening import bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
-from services.shared.web import BadCertificate, HostCheck, Hosts, SecureHeaders, ServerTls
-
-log = logging.getLogger(__name__)
-
-S = TypeVar("S", bound=Settings)
+from services.shared.web import HostCheck, Hosts, SecureHeaders, ServerTls
 
 # A probe must answer before the one who asks gives up; Kubernetes' default is 1 s.
 PROBE_SECONDS = 0.9
@@ -171,20 +155,6 @@ def status_app(process: Process) -> ASGIApp:
     return guarded(process, app)
 
 
-async def record_process(process: Process, event: str) -> None:
-    """Write to the audit trail that this process started or stopped; a database that is away costs only the row."""
-    if process.pool is None:
-        return
-    instance = f"{socket.gethostname()}:{os.getpid()}"
-    try:
-        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
-            await connection.execute(
-                "select audit.record_process($1, $2, $3)", process.service, instance, event, timeout=PROBE_SECONDS
-            )
-    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        log.warning("%s is not in the audit trail: %s", event, type(error).__name__)
-
-
 async def readiness_fault(process: Process) -> str | None:
     """Why the process should get no work now, or None."""
     if process.stopping:
@@ -223,20 +193,22 @@ async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> N
     await serve_on([bind(host, port)], app, stop=stop)
 
 
-async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, reuse_port: bool = False) -> None:
+async def serve_process(
+    process: Process, app: ASGIApp, *, stop: asyncio.Event, shared: asyncio.Event | None = None
+) -> None:
     """Serve the application of a process, and its /metrics where they belong, until stop is set.
 
-    reuse_port: other processes serve the same port. The metrics port then answers the probes of this process, because
-    any of them may answer on the shared one. Raises CannotListen.
+    shared: an event before which the port accepts nothing, because other processes serve it. The metrics port then
+    answers the probes of this process, because any of them may answer on the shared port. Raises CannotListen.
     """
     settings = process.settings
-    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=reuse_port)]
+    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=shared is not None)]
     if settings.metrics_port is not None:
         sockets.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
         own = Starlette(
             routes=[
                 *([_metrics_route(process)] if settings.serve_metrics else []),
-                *(_probe_routes(process) if reuse_port else []),
+                *(_probe_routes(process) if shared is not None else []),
             ]
         )
         # A redirect would be built from the Host that the client claims.
@@ -249,35 +221,5 @@ async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, 
         limits=Limits.of(settings),
         registry=process.metrics.registry,
         tls=ServerTls.of(settings.tls_cert_file, settings.tls_key_file),
+        shared=shared,
     )
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
-def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, None]]) -> None:
-    """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
-    settings = settings_class.load()
-    run_until_stopped(settings, run(settings))
-
-
-def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
-    """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
-    json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line(), otlp.exporting(settings.service, settings.egress):
-        asyncio.run(work)
-
-
-@contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Exit 1 with one line, for an operator, who needs no traceback, when the process cannot start."""
-    try:
-        yield
-    except (SchemaMismatch, UnsafeDatabase, CannotListen, BadCertificate, asyncpg.PostgresError) as reason:
-        log.error("cannot start: %s", reason)  # noqa: TRY400  # see above
-        raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot know by itself is problems, security and who may do what."""
+"""The OpenAPI document. It adds problems, security schemes, entity tags and roles to what FastAPI generates."""
 
 import warnings
 from typing import Any
@@ -14,46 +14,54 @@ from services.ui_iot.resources.entity_tags import Versioned
 _DESCRIPTION = """
 Alerting for fleets of IoT devices.
 
-Devices send readings to `POST /ingest/v1/readings`; rules turn readings into alerts; routes lead alerts to channels.
-Every response carries `X-Trace-ID`; send one (32 hexadecimal digits, a UUID, or a W3C `traceparent`) to choose it.
-Lists come in pages: pass `next_cursor` back as `cursor` until it is null. Every error is `application/problem+json`.
+Devices send readings to `POST /ingest/v1/readings`. Rules turn readings into alerts, and routes send alerts to
+channels.
 
-Requests are read strictly. A body is JSON in UTF-8, sent as `application/json`, as another `+json` type or without
-`Content-Type`; any other type gets 415. Members that the schema does not list get 422. Numbers in paths and queries
-are plain decimal digits, flags are `true` or `false`, times are RFC 3339 text with a zone. `HEAD` works wherever
-`GET` does.
+**Tracing.** Every response has an `X-Trace-ID`. To choose it, send `X-Trace-ID` (32 hexadecimal digits or a UUID) or a
+W3C `traceparent`.
 
-A resource that can be changed carries an `ETag`. A change with this tag as `If-Match` is made only while the resource
-is as it was read; otherwise the answer is 412. A GET with it as `If-None-Match` gets 304 while nothing has changed.
-Without these headers nothing is compared. Members that only report, such as a device's `last_seen_at`, change the
-`ETag`, but the older tag still admits a change.
+**Lists** are paged: pass `next_cursor` as `cursor` until it is null.
 
-Every `POST` under `/api/v1` honors `Idempotency-Key` for 24 hours: a request that the same caller sends again to the
-same address with the same key and body has no second effect and gets the same answer, tokens and secrets included.
-Another body gets 422. Of two such requests at once, the second waits for the first. A failed request does not use up
-its key. Use a random key, such as a UUID: it also encrypts the secrets of the stored answer. Readings need no key:
-they are stored once for each device, metric and timestamp.
+**Errors** are `application/problem+json` (RFC 9457).
+
+**Requests** are validated strictly. A body is JSON in UTF-8, sent as `application/json`, as another `+json` type or
+without `Content-Type`; any other type gets 415. Unknown members get 422. Numbers in paths and queries are decimal
+digits, flags are `true` or `false`, and times are RFC 3339 text with a zone. `HEAD` works wherever `GET` does.
+
+**Concurrent changes.** A resource that can be changed has an `ETag`. Send it as `If-Match` to change the resource only
+if it has not changed since; otherwise the answer is 412. A `GET` with it as `If-None-Match` gets 304 if nothing
+has changed. Status members such as a device's `last_seen_at` change the `ETag`, but an older tag that differs only in
+them still admits a change.
+
+**Repeated requests.** Every `POST` under `/api/v1` accepts an `Idempotency-Key`, which is kept for 24 hours. If the
+same caller repeats a request with the same address, key and body, it has no second effect and gets the same answer,
+including tokens and secrets. Another body gets 422. If two such requests run at once, the second waits for the first.
+A failed request does not use its key. Use a random key, such as a UUID, because it also encrypts the secrets of the
+stored answer. Readings need no key: they are stored once for each device, metric and timestamp.
 """
 
 _PROBLEM_SCHEMA = {
     "title": "Problem",
-    "description": "An error by RFC 9457.",
+    "description": "An error (RFC 9457).",
     "type": "object",
     "required": ["type", "title", "status", "detail", "trace_id"],
     "properties": {
-        "type": {"type": "string", "description": "Name of the kind of problem."},
+        "type": {"type": "string", "description": "Kind of problem, as a URN."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What is wrong, for people."},
-        "trace_id": {"type": ["string", "null"], "description": "Finds the request in logs and audit trail."},
+        "detail": {"type": "string", "description": "Description of the error for people."},
+        "trace_id": {
+            "type": ["string", "null"],
+            "description": "Trace id of the request, to search for in logs and in the audit trail.",
+        },
         "reason": {
             "type": "string",
-            "description": f"Why the caller is not let in: {', '.join(AUTH_FAILURE_REASONS)}, or audit_unavailable "
-            "when it cannot be recorded.",
+            "description": f"Reason for refusing the caller: {', '.join(AUTH_FAILURE_REASONS)}; audit_unavailable "
+            "if the request cannot be recorded.",
         },
         "errors": {
             "type": "array",
-            "description": "What is wrong where in the request.",
+            "description": "The invalid parts of the request.",
             "items": {
                 "type": "object",
                 "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
@@ -67,26 +75,31 @@ _SECURITY_SCHEMES = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "An access token signed with RS256, PS256, ES256 or ES384, with the claims iss, aud, sub, "
-        "iat, exp, and those of tenant and role (docs/identity-providers.md).",
+        "description": "An access token of your identity provider, signed with RS256, PS256, ES256 or ES384. It "
+        "needs the claims iss, aud, sub, iat and exp, and the claims of tenant and role (docs/identity-providers.md).",
     },
-    "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "pulse_session", "description": "The same token."},
+    "sessionCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "pulse_session",
+        "description": "An access token, as for userToken.",
+    },
     "apiKey": {
         "type": "http",
         "scheme": "bearer",
-        "description": "pulse_key_…, shown once when a machine's key is created. It also needs the scope of the part: "
-        "the first tag of the operation with :read for GET, with :write otherwise.",
+        "description": "The key of a machine (pulse_key_…), shown once when it is created. A request needs the scope "
+        "of its part of the API: the first tag of the operation with :read for GET, with :write otherwise.",
     },
-    "deviceToken": {"type": "http", "scheme": "bearer", "description": "pdt_…, shown once when a device is created."},
+    "deviceToken": {"type": "http", "scheme": "bearer", "description": "The token of a device (pdt_…), shown once."},
 }
 
 _PROBLEMS: dict[int, tuple[str, str, str]] = {
     400: ("Bad Request", UNREADABLE, ""),
     401: ("Unauthorized", "The token has expired.", "expired"),
     403: ("Forbidden", "This needs one of the roles admin.", "forbidden"),
-    404: ("Not Found", "There is no such thing.", ""),
+    404: ("Not Found", "There is no alert 42.", ""),
     409: ("Conflict", "It exists already, or something still uses it.", ""),
-    412: ("Precondition Failed", "It was changed since the ETag in If-Match was given out; get it again.", ""),
+    412: ("Precondition Failed", "It was changed since the ETag in If-Match was read; get it again.", ""),
     413: ("Content Too Large", "The body may have 65536 bytes.", ""),
     415: ("Unsupported Media Type", "The body must be JSON in UTF-8, sent as application/json.", ""),
     422: ("Unprocessable Content", "The request does not have the form that is expected.", ""),
@@ -94,14 +107,14 @@ _PROBLEMS: dict[int, tuple[str, str, str]] = {
     500: ("Internal Server Error", "Something went wrong here; the trace id finds it in our log.", ""),
     503: ("Service Unavailable", "The database is not available.", ""),
 }
-# Any request that is let in can meet these.
+# Problems of any request.
 _COMMON = (401, 403, 422, 429, 500, 503)
-# Any request with a body can meet these too.
+# Problems of requests with a body.
 _OF_BODIES = (400, 413, 415)
-# Any request that names entity tags or an idempotency key can meet these too.
+# Problems of requests with entity tags or an idempotency key.
 _OF_CONDITIONS = (400, 412)
 _ETAG = {
-    "description": "Changes with what is shown; for If-None-Match, and for If-Match of a change.",
+    "description": "Version of the resource, for If-None-Match and If-Match.",
     "schema": {"type": "string", "examples": ['"5f1d0c7e2b9a4c36.0d9e8f7a6b5c4d3e"']},
 }
 _IF_NONE_MATCH = {
@@ -109,12 +122,12 @@ _IF_NONE_MATCH = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "ETags that the caller has; 304 when it is one of them.",
+    "description": "Known ETags. If the current one is among them, the answer is 304.",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For responses of a route: the common problems and these."""
+    """Return the responses of a route: the common problems and these."""
     return {status: _describe(status) for status in sorted({*_COMMON, *statuses})}
 
 
@@ -136,7 +149,7 @@ def _describe(status: int) -> dict[str, Any]:
 
 
 def install_openapi(app: FastAPI, *, version: str) -> None:
-    """Make the application's document complete; it is made once, at the first request."""
+    """Complete the application's document, which is generated once, at the first request."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -153,7 +166,7 @@ def install_openapi(app: FastAPI, *, version: str) -> None:
 
 
 def _generate(app: FastAPI, version: str) -> dict[str, Any]:
-    """Return FastAPI's document. HEAD is left out: it is GET without a body, with the same operation id."""
+    """Return FastAPI's document without HEAD, which has the operation id of its GET."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Duplicate Operation ID")
         made = get_openapi(title="Pulse", version=version, description=_DESCRIPTION, routes=app.routes)
@@ -167,7 +180,7 @@ def _operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _complete(method: str, operation: dict[str, Any]) -> None:
-    """Add what one route class does for every route: problems of bodies and preconditions, entity tags, roles."""
+    """Add what the route class does for each route: problems of bodies and preconditions, entity tags and roles."""
     answers = operation["responses"]
     parameters = operation.setdefault("parameters", [])
     statuses: set[int] = set()
@@ -198,5 +211,5 @@ def _shown_in(answer: dict[str, Any]) -> str:
 
 
 def _versioned(kind: type[Versioned] = Versioned) -> set[str]:
-    """Return the names of all schemas of resources with an entity tag."""
+    """Return the names of all schemas of versioned resources."""
     return {kind.__name__}.union(*map(_versioned, kind.__subclasses__()))

@@ -9,5 +9,5 @@ from (
 ) gaps;
 
 comment on view metrics.audit_gaps_last_day is
-  'Records of lost audit events within the last day, counted up to 100,000. Each record holds the number of lost '
+  'Records of lost audit events within the last day, counted up to 100,000; each record holds the number of lost '
   'events.';

@@ -5,4 +5,4 @@ select
   - coalesce((select sum(row_count) from audit.tombstones), 0) as value;
 
 comment on view metrics.audit_rows is
-  'Sealed events in the audit trail without those of dropped months. Unsealed events are a queue.';
+  'Sealed events in the audit trail, without those of dropped months and unsealed ones.';

@@ -21,4 +21,4 @@ from (
 left join counted c on c.state = known.state;
 
 comment on view metrics.database_connections is
-  'Connections to the database by state. The exporter''s role may not see the state of hidden ones.';
+  'Connections to the database by state; hidden are those whose state the exporter''s role may not see.';

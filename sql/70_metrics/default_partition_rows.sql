@@ -8,4 +8,4 @@ select
   (select count(*) from (select from public.audit_log_default limit 10000) rows);
 
 comment on view metrics.default_partition_rows is
-  'Rows in default partitions, by table, counted up to 10,000. They wait for ops_worker to create their own partition.';
+  'Rows in default partitions, which wait for ops_worker to create their own partition, by table, counted up to 10,000.';

@@ -9,4 +9,4 @@ left join (
 ) r using (limit_name);
 
 comment on view metrics.limit_refusals_total is
-  'Refusals by limits of tenants since the installation, by limit. pulse tenant limits shows them for one tenant.';
+  'Refusals by limits of tenants since the installation, by limit; pulse tenant limits shows those of one tenant.';

@@ -1,7 +1,4 @@
-"""`pulse chaos`: proves promises by breaking everything around them.
-
-What it takes to break things is loaded by the commands that do: every other command of `pulse` would wait for it.
-"""
+"""`pulse chaos`: runs that prove promises by breaking everything around them."""
 
 import asyncio
 import contextlib
@@ -12,47 +9,45 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.cli.errors import LocalError
+from services.cli.app import new_app
+from services.cli.errors import CommandFailed
+from tests.chaos.disk import spool_disk
+from tests.chaos.judgement import BrokenPromise
+from tests.chaos.memory import BOUND_BYTES
+from tests.chaos.run import AuditReport, Plan, run_chaos
+from tests.chaos.trace_run import TraceReport, run_traces
 
-if TYPE_CHECKING:
-    from tests.chaos.judgement import Broken
-    from tests.chaos.run import Report
-    from tests.chaos.trace_run import TraceReport
-
-app = typer.Typer(help="Prove promises by breaking everything around them.", no_args_is_help=True)
+app = new_app("Prove promises by breaking everything around them.")
 REPORT = "report.json"
-_Report = TypeVar("_Report", "Report", "TraceReport")
+_Report = TypeVar("_Report", AuditReport, TraceReport)
 _MOST_SHOWN = 20
 
 
 @app.command()
 def audit(
     *,
-    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Length of the run; 36 give 1,000 faults.")] = 1,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same faults; a new one if left out.")
-    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=1440, help="Length of the run. 36 minutes give 1,000 faults.")
+    ] = 1,
+    seed: Annotated[int | None, typer.Option(help="Seed of the faults, by default a random one.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep journal, faults and logs in this directory.")] = None,
 ) -> None:
-    """Kill, cut, stall and fill around a real stack, and compare the audit trail with what its client was told.
+    """Kill processes, cut connections and fill the disk, then compare the audit trail with the client's responses.
 
-    Exits with 1 when a promise was broken.
+    Exits with 1 if a promise was broken.
     """
-    from tests.chaos import run  # noqa: PLC0415  # see above
-    from tests.chaos.disk import spool_disk  # noqa: PLC0415
-
     if not sys.platform.startswith("linux"):
-        raise LocalError("pulse chaos needs Linux: it looks into /proc")
+        raise CommandFailed("pulse chaos audit needs Linux, because it reads /proc")
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root, spool_disk(root / "spool") as disk:
-        plan = run.Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
-        running = run.run_chaos(plan, disk, lambda line: console.print(line, highlight=False))
+        plan = Plan(root, random.randrange(1 << 32) if seed is None else seed, minutes * 60)
+        running = run_chaos(plan, disk, lambda line: console.print(line, highlight=False))
         report = _carry_out(running, _table, console=console, root=root, keep=keep)
     if report.broken:
         raise typer.Exit(1)
@@ -61,18 +56,16 @@ def audit(
 @app.command()
 def traces(
     *,
-    count: Annotated[int, typer.Option(min=16, max=1_000_000, help="Traces, one reading each.")] = 10_000,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed kills the same services; a new one if left out.")
-    ] = None,
+    count: Annotated[
+        int, typer.Option(min=16, max=1_000_000, help="Number of traces, with one reading each.")
+    ] = 10_000,
+    seed: Annotated[int | None, typer.Option(help="Seed of the kills, by default a random one.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep report and logs in this directory.")] = None,
 ) -> None:
-    """Kill services while readings open and close alerts, and look for a trace that lost a part of its story.
+    """Kill services while readings open and close alerts, then look for traces with a missing step.
 
-    Exits with 1 when there is one.
+    Exits with 1 if there is one.
     """
-    from tests.chaos.trace_run import run_traces  # noqa: PLC0415  # see above
-
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root:
         chosen = random.randrange(1 << 32) if seed is None else seed
@@ -90,7 +83,7 @@ def _carry_out(
     root: Path,
     keep: Path | None,
 ) -> _Report:
-    """The report of a run, written and shown; what a person would look at is kept when it failed or was asked for."""
+    """Write and print the report of a run. Keep its files if it failed or the caller asked for them."""
     try:
         report = asyncio.run(running)
     except asyncio.CancelledError:
@@ -108,7 +101,7 @@ def _carry_out(
 
 @contextlib.contextmanager
 def _root() -> Iterator[Path]:
-    """A new directory that the server's user can enter."""
+    """Yield a new directory that the server's user can enter."""
     root = Path(tempfile.mkdtemp(prefix="pulse-chaos-"))
     root.chmod(0o711)
     try:
@@ -118,7 +111,7 @@ def _root() -> Iterator[Path]:
 
 
 def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
-    """Move what a person would look at away from what is about to be removed, and say where it is."""
+    """Move the files that explain a run out of the directory that will be removed, and print their place."""
     kept = Path(tempfile.mkdtemp(prefix="pulse-chaos-evidence-")) if keep is None else keep
     kept.mkdir(parents=True, exist_ok=True)
     for name in ("journal.jsonl", "faults.jsonl", REPORT, "log", "checkpoints"):
@@ -127,15 +120,15 @@ def _show_evidence(console: Console, root: Path, keep: Path | None) -> None:
     console.print(f"\nEvidence: {kept}", highlight=False, soft_wrap=True)
 
 
-def _show_broken(console: Console, promises: "Sequence[Broken]") -> None:
+def _show_broken(console: Console, promises: Sequence[BrokenPromise]) -> None:
     for what, count in Counter(broken.what for broken in promises).items():
         console.print(f"\nBROKEN: {what}: {count}", highlight=False)
-        told = [broken.evidence for broken in promises if broken.what == what]
-        for line in told[:_MOST_SHOWN]:
+        cases = [broken.evidence for broken in promises if broken.what == what]
+        for line in cases[:_MOST_SHOWN]:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
-def _trace_table(report: "TraceReport") -> Table:
+def _trace_table(report: TraceReport) -> Table:
     return _pairs(
         ("seed", str(report.seed)),
         ("acknowledged traces", f"{report.traces}, after {report.repeats} repeated requests"),
@@ -147,9 +140,7 @@ def _trace_table(report: "TraceReport") -> Table:
     )
 
 
-def _table(report: "Report") -> Table:
-    from tests.chaos.memory import BOUND_BYTES  # noqa: PLC0415  # see above
-
+def _table(report: AuditReport) -> Table:
     left_out = sum(report.left_out.values())
     return _pairs(
         ("seed", str(report.seed)),
@@ -158,7 +149,7 @@ def _table(report: "Report") -> Table:
         ("faults", f"{sum(report.faults.values())} ({_counts(report.faults)})"),
         ("faults left out", f"{left_out} ({_counts(report.left_out)})" if left_out else "none"),
         ("requests", f"{sum(report.outcomes.values())} ({_counts(report.outcomes)})"),
-        ("acknowledged events", f"{report.acknowledged}, each on record once unless told below"),
+        ("acknowledged events", f"{report.acknowledged}, each on record once unless listed below"),
         ("configuration", f"{report.entities} entities replayed from their events"),
         (
             "refusals lost while blocked",
@@ -178,7 +169,7 @@ def _pairs(*rows: tuple[str, str]) -> Table:
     return table
 
 
-def _verdict(promises: "Sequence[Broken]") -> str:
+def _verdict(promises: Sequence[BrokenPromise]) -> str:
     return f"BROKEN {len(promises)} times" if promises else "kept"
 
 

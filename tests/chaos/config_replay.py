@@ -1,29 +1,29 @@
-"""Replays the config events of one run: what they say must be what the tables hold."""
+"""Replay of the config events of one run, which must give the content of the tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.chaos.judgement import Broken
+from tests.chaos.judgement import BrokenPromise
 
 Row = Mapping[str, Any]
 
 REDACTED: Final = "[redacted]"
-# Written to by the database at every change; events leave them out.
+# Columns that the database sets at every change and events omit.
 _CLOCKS: Final = frozenset({"created_at", "updated_at"})
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A config event. act: created, updated or deleted; details as they are in the row."""
+    """Config event. act: created, updated or deleted; details: of its row."""
 
     event_id: str
     act: str
     details: Mapping[str, Any]
 
 
-def find_differences(entity: str, changes: Sequence[Change], row: Row | None) -> list[Broken]:
-    """What the events of one entity, in sealed order, and its row say differently; row: None when there is none.
+def find_differences(entity: str, changes: Sequence[Change], row: Row | None) -> list[BrokenPromise]:
+    """Return what the events of one entity, in sealed order, and its row say differently; row: None when there is none.
 
     A change may stand before one that came first: of two transactions that touch the same row, the later one can have
     the lower number. So the next to be replayed is the first one that fits what came before it.
@@ -34,7 +34,9 @@ def find_differences(entity: str, changes: Sequence[Change], row: Row | None) ->
         change = next((one for one in waiting if _fits(state, one)), None)
         if change is None:
             return [
-                Broken("config events contradict each other", f"{entity}: {waiting[0].event_id} follows from nothing")
+                BrokenPromise(
+                    "config events contradict each other", f"{entity}: {waiting[0].event_id} follows from nothing"
+                )
             ]
         waiting.remove(change)
         state = _apply(state, change)
@@ -44,14 +46,14 @@ def find_differences(entity: str, changes: Sequence[Change], row: Row | None) ->
             []
             if same
             else [
-                Broken(
+                BrokenPromise(
                     "config and its events differ",
-                    f"{entity} is there only in {'events' if row is None else 'its table'}",
+                    f"{entity} exists only in {'events' if row is None else 'its table'}",
                 )
             ]
         )
     different = sorted(name for name, value in state.items() if not _is_same(name, value, row.get(name)))
-    return [Broken("config and its events differ", f"{entity}: {', '.join(different)}")] if different else []
+    return [BrokenPromise("config and its events differ", f"{entity}: {', '.join(different)}")] if different else []
 
 
 def _fits(state: Mapping[str, Any] | None, change: Change) -> bool:

@@ -1,4 +1,4 @@
-"""The script of the run's proxy: everything passes until a cut is ordered, which then hits one message."""
+"""Script of the run's proxy. All messages pass until a cut is ordered, which hits one message."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from tests.chaos.proxy import Cut, Message, Side
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """A cut at one of the next messages: of a sender, or at one with which the server commits."""
+    """Cut at one of the next messages of a sender, or at one of the next commits."""
 
     cut: Cut
     sender: Side
@@ -18,13 +18,13 @@ class Order:
 
 
 class Cuts:
-    """Decides about messages; orders wait side by side, each for its own message."""
+    """Decisions about messages. Several orders may wait at the same time."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []
 
     def __call__(self, message: Message) -> Cut:
-        """What becomes of the message."""
+        """Return what becomes of the message."""
         for order in self._orders:
             if not message.commits if order.only_commits else message.sender != order.sender:
                 continue
@@ -36,7 +36,7 @@ class Cuts:
         return "pass"
 
     async def make(self, order: Order, *, seconds: float) -> bool:
-        """Whether the cut was made in time; if not, it is taken back."""
+        """Return whether the cut was made in time; if not, it is taken back."""
         self._orders.append(order)
         try:
             async with asyncio.timeout(seconds):

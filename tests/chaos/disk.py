@@ -1,4 +1,4 @@
-"""The disk that the audit spool is on: a small one of its own that can be filled, where the kernel lets us have it."""
+"""Disk of the audit spool: a small file system that can be filled, if the kernel permits one."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TMPFS_BYTES = 1 << 20
-# Where no disk of our own can be had: what a few seconds without the database fill.
+# Limit of the spool without its own disk, which a few seconds without the database fill.
 SMALL_SPOOL_BYTES = 8 * 1024
 _PAGE_BYTES = 4096
 
@@ -20,18 +20,18 @@ _DETACH = 2  # MNT_DETACH
 
 @dataclass(frozen=True, slots=True)
 class SpoolDisk:
-    """Where the spool is. can_fill: it is a disk of its own; else the spool's limit is small and fills by itself."""
+    """Place of the spool. can_fill: it has its own disk. Otherwise the limit of the spool is small."""
 
     path: Path
     can_fill: bool
 
     @property
     def spool_bytes(self) -> int:
-        """Setting of the services' spool: on a disk of its own the disk is the limit."""
+        """Limit of the spool in bytes, large if the disk is the limit."""
         return 64 << 20 if self.can_fill else SMALL_SPOOL_BYTES
 
     def fill(self, *, spare_pages: int) -> None:
-        """Leave room for so many pages and no more."""
+        """Fill the disk except for some pages."""
         with (self.path / ".filling").open("wb", buffering=0) as filling:
             written = 0
             try:
@@ -41,19 +41,19 @@ class SpoolDisk:
                 filling.truncate(max(0, written - spare_pages * _PAGE_BYTES))
 
     def empty(self) -> None:
-        """Give the room back."""
+        """Free the disk."""
         (self.path / ".filling").unlink(missing_ok=True)
 
     def leftovers(self) -> list[str]:
-        """Files that nobody emptied: events, what was set aside as damaged, ledgers that do not balance."""
+        """Return the remaining files: events, damaged parts that were set aside, ledgers that do not balance."""
         return [str(path.relative_to(self.path)) for path in self.path.glob("*/*") if path.is_file()]
 
 
 @contextmanager
 def spool_disk(path: Path) -> Iterator[SpoolDisk]:
-    """A disk for the spool. Mounted where only this process and its children see it, it goes with the last of them.
+    """Mount a disk for the spool that only this process and its children see, until the last one ends.
 
-    To be called before any thread is started: a mount namespace belongs to threads.
+    Call it before any thread is started, because each thread has its own mount namespace.
     """
     path.mkdir(mode=0o700)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""What is on record at the end of a run, read by a superuser past everything that could hide it."""
+"""Rows at the end of a run, read as a superuser so that no policy hides any."""
 
 import asyncio
 from collections import defaultdict
@@ -9,12 +9,12 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from tests.chaos.config_replay import Change, Row, find_differences
-from tests.chaos.judgement import Broken, Gap
+from tests.chaos.judgement import BrokenPromise, Gap
 from tests.chaos.stack import API, SEALERS, TENANT, ChaosStack
 
-# A sealer that failed often waits up to 30 s before it tries again; a spool is looked for every 30 s.
+# A sealer that failed often waits up to 30 s before it tries again, and abandoned spools are found every 30 s.
 SETTLE_SECONDS = 60.0
 
 _STORED = """
@@ -44,17 +44,17 @@ _TABLES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Rows by trace and type, gap rows, and how configuration and its events differ."""
+class RunEvidence:
+    """Number of rows by trace and type, gap rows, and differences between the configuration and its events."""
 
     stored: dict[tuple[str, str], int]
     gaps: Sequence[Gap]
     entities: int
-    broken: Sequence[Broken]
+    broken: Sequence[BrokenPromise]
 
 
-async def settle(stack: ChaosStack) -> list[Broken]:
-    """Return when every spool is drained, the API has stopped and everything is sealed; what did not come to pass."""
+async def settle(stack: ChaosStack) -> list[BrokenPromise]:
+    """Wait until every spool is drained, the API has stopped and all rows are sealed. Return what did not happen."""
     await stack.until_ready(API, *SEALERS)
     broken = []
     deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
@@ -65,12 +65,12 @@ async def settle(stack: ChaosStack) -> list[Broken]:
         await asyncio.sleep(0.1)
     await stack.supervisor.stop([API])
     if left := stack.disk.leftovers():
-        broken.append(Broken("spool not drained", ", ".join(left)))
+        broken.append(BrokenPromise("spool not drained", ", ".join(left)))
     connection = await stack.connect()
     try:
         while unsealed := await connection.fetchval(_UNSEALED):
             if asyncio.get_running_loop().time() > deadline:
-                broken.append(Broken("rows outside of the sealed order", f"{unsealed} rows are not sealed"))
+                broken.append(BrokenPromise("rows outside of the sealed order", f"{unsealed} rows are not sealed"))
                 break
             await asyncio.sleep(0.1)
     finally:
@@ -78,8 +78,8 @@ async def settle(stack: ChaosStack) -> list[Broken]:
     return broken
 
 
-async def read_evidence(connection: asyncpg.Connection) -> Evidence:
-    """Everything that the judgement needs."""
+async def read_evidence(connection: asyncpg.Connection) -> RunEvidence:
+    """Read everything that the judgement needs."""
     stored = {(row["trace_id"], row["event_type"]): row["rows"] for row in await connection.fetch(_STORED)}
     gaps = [Gap.read(row["event_id"], orjson.loads(row["details"])) for row in await connection.fetch(_GAPS)]
     changes: dict[tuple[str, str], list[Change]] = defaultdict(list)
@@ -96,8 +96,8 @@ async def read_evidence(connection: asyncpg.Connection) -> Evidence:
         )
     ]
     if not entities:
-        raise LocalError("the run changed no configuration: it proves nothing about it")
-    return Evidence(stored, gaps, len(entities), broken)
+        raise CommandFailed("the run changed no configuration and so proves nothing about its events: make it longer")
+    return RunEvidence(stored, gaps, len(entities), broken)
 
 
 async def _read_config(connection: asyncpg.Connection) -> dict[tuple[str, str], Row]:

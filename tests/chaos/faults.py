@@ -1,4 +1,4 @@
-"""What goes wrong and when: the same seed gives the same schedule."""
+"""Schedule of faults. The same seed gives the same schedule."""
 
 import random
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ Kind = Literal[
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-# A deck is played to its end before it is shuffled again, so that no kind stays away for long.
+# The whole deck is dealt before it is shuffled again, so that no kind is absent for long.
 _DECK: Final[tuple[Kind, ...]] = (*KINDS, "kill_api", "cut_commit", "cut_commit", "cut_message", "cut_message")
-# Twice the sealer's lease and longer: another one takes over before it wakes up.
+# At least twice the sealer's lease, so that another sealer takes over meanwhile.
 _PAUSE_SECONDS = (3.0, 5.0)
 # Longer than PULSE_AUDIT_DATABASE_SECONDS of the run, so that the spool is used.
 _STALL_SECONDS = (0.5, 3.0)
@@ -34,12 +34,12 @@ _OUTAGE_SECONDS = (2.0, 5.0)
 _DISK_SECONDS = (3.0, 6.0)
 _BETWEEN_SECONDS = (1.5, 2.8)
 _CALM_SECONDS = 2.0
-"""At the beginning and at the end of a run, without a fault."""
+"""Time without a fault at the beginning and the end of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong. pick chooses among those it may hit; cut, sender and skip say where to cut."""
+    """Fault of a schedule. pick: chooses the victim; cut, sender and skip: the place of a cut."""
 
     number: int
     at_seconds: float
@@ -49,11 +49,11 @@ class Fault:
     cut: Cut
     sender: Side
     skip: int
-    """Messages that pass before the cut."""
+    """Number of messages that pass before the cut."""
 
 
 def make_schedule(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run, by the time they begin."""
+    """Return the faults of a run, by the time they begin."""
     randomness = random.Random(seed)
     kinds = _deal(randomness)
     faults: list[Fault] = []
@@ -78,7 +78,7 @@ def _make(randomness: random.Random, number: int, at_seconds: float, kind: Kind)
         "fill_disk": _DISK_SECONDS,
         "fill_disk_and_stall": _DISK_SECONDS,
     }
-    # Drawn in the same order for every kind, so that a change of one kind leaves the others as they are.
+    # The order of draws is the same for every kind, so that a change of one kind does not change the others.
     return Fault(
         number=number,
         at_seconds=round(at_seconds, 3),

@@ -1,4 +1,4 @@
-"""Makes the faults of a schedule happen, and undoes those that last."""
+"""Injection of the faults of a schedule, and their end."""
 
 import asyncio
 import contextlib
@@ -8,39 +8,39 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import asyncpg
+import psutil
 
 from services.cli.database import role_names
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process import pids
 from tests.chaos.cuts import Order
 from tests.chaos.faults import Fault, Kind
-from tests.chaos.judgement import Broken, Window
+from tests.chaos.judgement import BrokenPromise, Window
 from tests.chaos.proxy import Side
 from tests.chaos.stack import API, POSTGRES, SEALERS, ChaosStack
 
 log = logging.getLogger(__name__)
 
-# A fault that finds nothing to hit by then, because an earlier one still works, is left out.
+# A fault is left out if it has no victim by then, because an earlier one is still active.
 PATIENCE_SECONDS = 8.0
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class NothingToHit(Exception):
-    """What the fault is for is not there now."""
+    """The fault has no victim now."""
 
 
 class Injector:
-    """Knows how each kind of fault is made. done, left_out: how many of which kind; blocked: when the disk was full."""
+    """Injector of each kind of fault. done, left_out: numbers by kind; blocked: periods with a full disk."""
 
     def __init__(self, stack: ChaosStack, note: Callable[[Fault, str], None]) -> None:
         self.done: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.blocked: list[Window] = []
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenPromise] = []
         self._stack = stack
         self._note = note
         self._network, self._disk, self._server = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
@@ -61,7 +61,7 @@ class Injector:
         }
 
     async def run(self, schedule: Sequence[Fault]) -> None:
-        """All faults at their times; several may be at work at once. Returns when the last one is undone."""
+        """Run all faults at their times, several at once if they overlap. Return when the last one is undone."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             for fault in schedule:
@@ -75,8 +75,8 @@ class Injector:
             self.left_out[fault.kind] += 1
             self._note(fault, f"left out: {reason or type(reason).__name__}")
             return
-        except LocalError as reason:
-            self.broken.append(Broken("the stack did not come back", f"after fault {fault.number}: {reason}"))
+        except CommandFailed as reason:
+            self.broken.append(BrokenPromise("the stack did not come back", f"after fault {fault.number}: {reason}"))
             return
         self.done[fault.kind] += 1
         self._note(fault, told)
@@ -89,15 +89,17 @@ class Injector:
 
     async def _pause_sealer(self, fault: Fault) -> str:
         pid = await self._stack.running_pid(await self._sealer(fault))
-        pids.send(pid, signal.SIGSTOP)
+        process = psutil.Process(pid)
+        process.suspend()
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            pids.send(pid, signal.SIGCONT)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
         return f"process {pid} for {fault.seconds} s"
 
     async def _sealer(self, fault: Fault) -> str:
-        """The sealer that holds the lease, or any when nobody can say."""
+        """Return the sealer that holds the lease, or any if it is unknown."""
         with contextlib.suppress(*AWAY):
             async with self._connection() as connection:
                 holder = await connection.fetchval("select holder from audit.sealer") or ""
@@ -118,7 +120,7 @@ class Injector:
             return f"process {pid}"
 
     async def _backend(self, fault: Fault) -> int:
-        """A server process that works for one of ours."""
+        """Return a server process that works for one of ours."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             postmaster = self._stack.children[POSTGRES].pid
@@ -161,13 +163,13 @@ class Injector:
         return f"for {fault.seconds} s"
 
     async def _fill_disk(self, fault: Fault) -> str:
-        """With the database away too, nothing can be kept; a small limit is reached only then."""
+        """Fill the spool's disk. Without the database nothing can be kept then; a small limit is reached only so."""
         disk = self._stack.disk
         is_away = fault.kind == "fill_disk_and_stall" or not disk.can_fill
         async with self._disk:
             started = time.time()
             if disk.can_fill:
-                # A little room makes for batches that fit and batches of which only the beginning does.
+                # With a little room, some batches fit and of others only the beginning.
                 disk.fill(spare_pages=fault.pick % 2)
             try:
                 await (self._stall(fault, "client", "server") if is_away else asyncio.sleep(fault.seconds))
@@ -201,14 +203,11 @@ def _kill(pid: int) -> str:
 
 
 def _backends(postmaster: int) -> Iterator[int]:
-    """Pids of the server processes that work for the services, by the titles that Postgres gives them."""
+    """Yield the pids of backends that serve the services, by their process titles."""
     names = role_names()
     titles = tuple(f"postgres: {names[suffix]} " for suffix in ("app", "ops"))
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
-            continue
-        pid = int(entry.parent.name)
-        if parent == postmaster and " ".join(pids.command_line(pid)).startswith(titles):
-            yield pid
+    try:
+        children = psutil.Process(postmaster).children()
+    except psutil.NoSuchProcess:
+        return
+    yield from (child.pid for child in children if " ".join(pids.command_line(child.pid)).startswith(titles))

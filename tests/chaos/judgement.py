@@ -1,8 +1,8 @@
-"""Compares what the client was told with what is on record. Pure: everything it looks at is given to it.
+"""Comparison of the responses that the client received with the audit trail, without any I/O.
 
-A request that was answered has each event that the answer vouches for exactly once. One that was not has each event
-that it may have caused once or not at all. A refused login may be missing only when neither database nor disk took it,
-and then an audit.gap row counts it, with time bounds that hold it.
+An answered request has each event that its response promises exactly once. An unanswered one has each event that it may
+have caused at most once. A refused login may be missing only if neither database nor disk could store it. Then an
+audit.gap row counts it, with time bounds that include it.
 """
 
 import math
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from tests.chaos.journal import DENIED, REFUSALS, Request
+from tests.chaos.journal import DENIED, REFUSALS, SentRequest
 
-# A refusal that was decided just before the disk had room again may be answered as late as this.
+# A refusal that was decided just before the disk had room again may be answered this late.
 BLOCKED_SLACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A promise that was not kept. what: a word for the summary; evidence: where to look."""
+class BrokenPromise:
+    """Promise that was not kept. what: its kind, for the summary; evidence: the case."""
 
     what: str
     evidence: str
@@ -28,19 +28,19 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time, in seconds since 1970."""
+    """Period, in seconds since 1970."""
 
     first: float
     last: float
 
-    def meets(self, request: Request) -> bool:
-        """Whether the request was in hand at some moment of it."""
+    def meets(self, request: SentRequest) -> bool:
+        """Return whether the request was in progress at some moment of the period."""
         return request.sent_at <= self.last and (request.answered_at or math.inf) >= self.first
 
 
 @dataclass(slots=True)
 class Gap:
-    """An audit.gap row. is_exact: a living process counted, and not a ledger that a dead one left, or damage."""
+    """An audit.gap row. is_exact: its count is of a live process, not of a ledger left by a dead one or of damage."""
 
     event_id: str
     count: int
@@ -49,7 +49,7 @@ class Gap:
 
     @classmethod
     def read(cls, event_id: str, details: Mapping[str, Any]) -> Self:
-        """From the row's details."""
+        """Read it from the row's details."""
         first, last = (
             _seconds(details.get(name), default) for name, default in (("first_at", -math.inf), ("last_at", math.inf))
         )
@@ -63,34 +63,34 @@ Stored = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was found. acknowledged: events that answers vouched for; lost: those of them that gap rows stand for."""
+    """Result. acknowledged: number of events that responses promised; lost: the part that is in gap rows."""
 
     acknowledged: int
     lost: int
-    broken: Sequence[Broken]
+    broken: Sequence[BrokenPromise]
 
 
 def judge(
-    requests: Mapping[str, Request],
+    requests: Mapping[str, SentRequest],
     stored: Stored,
     gaps: Sequence[Gap],
     *,
     blocked: Sequence[Window],
     database_seconds: float,
 ) -> Judgement:
-    """Judge a whole run. blocked: when the disk was full; database_seconds: the setting of the run."""
+    """Judge a whole run. blocked: periods with a full disk; database_seconds: the setting of the run."""
     broken = [*_find_strayed(requests.values()), *_find_doubles(requests.values(), stored)]
     promised = [(request, event_type) for request in requests.values() for event_type in request.promised]
-    lost: list[Request] = []
+    lost: list[SentRequest] = []
     for request, event_type in promised:
         if (request.stored_as, event_type) in stored:
             continue
         if event_type in REFUSALS:
             lost.append(request)
         else:
-            broken.append(Broken("acknowledged event missing", _name(request, event_type)))
+            broken.append(BrokenPromise("acknowledged event missing", _name(request, event_type)))
     broken += [
-        Broken("refusal lost while it could have been kept", _name(request))
+        BrokenPromise("refusal lost while it could have been kept", _name(request))
         for request in lost
         if not any(_later(window).meets(request) for window in blocked)
     ]
@@ -100,41 +100,41 @@ def judge(
     return Judgement(len(promised), len(lost), broken)
 
 
-def _find_strayed(requests: Iterable[Request]) -> Iterable[Broken]:
-    """Requests that the API put into another trace than the caller's."""
+def _find_strayed(requests: Iterable[SentRequest]) -> Iterable[BrokenPromise]:
+    """Yield requests that the API recorded in another trace than the caller's."""
     for request in requests:
         if request.stored_as != request.trace_id:
-            yield Broken("trace not continued", f"{_name(request)}, in trace {request.stored_as}")
+            yield BrokenPromise("trace not continued", f"{_name(request)}, in trace {request.stored_as}")
 
 
-def _find_doubles(requests: Iterable[Request], stored: Stored) -> Iterable[Broken]:
+def _find_doubles(requests: Iterable[SentRequest], stored: Stored) -> Iterable[BrokenPromise]:
     by_trace = {request.stored_as: request for request in requests}
     for (trace_id, event_type), count in stored.items():
         request = by_trace.get(trace_id)
         if request is None:
             continue
         if event_type not in request.possible:
-            yield Broken("event that nobody caused", _name(request, event_type))
+            yield BrokenPromise("event without a cause", _name(request, event_type))
         elif count > 1:
-            yield Broken("event stored twice", _name(request, event_type))
+            yield BrokenPromise("event stored twice", _name(request, event_type))
 
 
-def _find_uncovered(lost: Sequence[Request], gaps: Sequence[Gap]) -> Iterable[Broken]:
-    """Losses that no gap row stands for. Gaps that end first take first, each those that were answered first."""
+def _find_uncovered(lost: Sequence[SentRequest], gaps: Sequence[Gap]) -> Iterable[BrokenPromise]:
+    """Return losses without a gap row. Gaps are matched by their end, and losses by the time of their response."""
     waiting = sorted(lost, key=lambda request: request.answered_at or math.inf)
     for gap in sorted(gaps, key=lambda gap: gap.window.last):
         taken = {request.trace_id for request in [one for one in waiting if gap.window.meets(one)][: gap.count]}
         waiting = [request for request in waiting if request.trace_id not in taken]
-    return [Broken("loss without a gap row", _name(request)) for request in waiting]
+    return [BrokenPromise("loss without a gap row", _name(request)) for request in waiting]
 
 
 def _find_invented(
-    requests: Iterable[Request], stored: Stored, gaps: Sequence[Gap], *, database_seconds: float
-) -> Iterable[Broken]:
-    """Exact gap rows that count more than can have been lost in their time.
+    requests: Iterable[SentRequest], stored: Stored, gaps: Sequence[Gap], *, database_seconds: float
+) -> Iterable[BrokenPromise]:
+    """Yield exact gap rows that count more than was lost in their period.
 
-    A row whose transaction was cut off may be stored all the same: a request that took longer than the database was
-    given may have been counted as lost and be on record.
+    A row whose transaction was cut may have been stored. So a request that took longer than the database's time limit
+    may be both counted as lost and on record.
     """
     doubtful = [
         one
@@ -144,16 +144,16 @@ def _find_invented(
     for gap in gaps:
         most = sum(gap.window.meets(request) for request in doubtful)
         if gap.is_exact and gap.count > most:
-            yield Broken(
+            yield BrokenPromise(
                 "gap row counts too much", f"audit.gap {gap.event_id} says {gap.count}, at most {most} were lost"
             )
     counted = sum(gap.count for gap in gaps if gap.is_exact)
     if counted > len(doubtful):
-        yield Broken("gap rows count too much", f"{counted} in all, at most {len(doubtful)} were lost")
+        yield BrokenPromise("gap rows count too much", f"{counted} in all, at most {len(doubtful)} were lost")
 
 
-def _is_stored(request: Request, stored: Stored) -> bool:
-    """Whether what became of the caller is on record."""
+def _is_stored(request: SentRequest, stored: Stored) -> bool:
+    """Return whether what became of the caller is on record."""
     return any(
         (request.stored_as, event_type) in stored for event_type in request.possible if event_type.startswith("auth.")
     )
@@ -167,7 +167,7 @@ def _seconds(time: object, default: float) -> float:
     return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else default
 
 
-def _name(request: Request, event_type: str = "") -> str:
+def _name(request: SentRequest, event_type: str = "") -> str:
     answer = request.outcome if request.answered_at is None else f"{request.outcome} at {_clock(request.answered_at)}"
     return f"trace {request.trace_id} {event_type or request.act}, sent {_clock(request.sent_at)}, {answer}"
 
@@ -176,6 +176,6 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
-def count_outcomes(requests: Iterable[Request]) -> Counter[str]:
-    """How many requests came to what."""
+def count_outcomes(requests: Iterable[SentRequest]) -> Counter[str]:
+    """Count the requests by how they ended."""
     return Counter(request.outcome for request in requests)

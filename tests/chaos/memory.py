@@ -1,4 +1,4 @@
-"""How much memory the API takes, over all its lives."""
+"""Peak memory of the API over all its restarts."""
 
 import asyncio
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 from services.local.stack.supervise import Child
 
 SAMPLE_SECONDS = 0.5
-# An API without a fault takes about 110 MB; the rest is for buffers that fill while database and disk are away.
+# The API takes about 110 MB without faults. The rest is for buffers that fill while database and disk are away.
 BOUND_BYTES = 256 << 20
 
 
 class PeakMemory:
-    """The largest resident set that any process of a child had."""
+    """Largest resident set of all processes of a child."""
 
     def __init__(self, child: Child) -> None:
         self.peak_bytes = 0
         self._child = child
 
     async def watch(self) -> None:
-        """Look until cancelled; the kernel keeps the peak between two looks."""
+        """Sample until canceled. The kernel keeps the peak between two samples."""
         while True:
             self.peak_bytes = max(self.peak_bytes, _peak_bytes(self._child.pid))
             await asyncio.sleep(SAMPLE_SECONDS)

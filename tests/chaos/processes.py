@@ -1,4 +1,4 @@
-"""Our services as kept processes of a run, with settings of its own and nobody else's."""
+"""Services as kept processes of a run, with its own settings only."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ PROBE_SECONDS = 1.0
 
 
 def inherited() -> dict[str, str]:
-    """The environment without settings of another stack."""
+    """Return the environment without settings of another stack."""
     ours = database.without_client_variables(os.environ).items()
     return {name: value for name, value in ours if not name.startswith("PULSE_")} | {"PYTHONPATH": str(CHECKOUT)}
 
@@ -25,7 +25,7 @@ def inherited() -> dict[str, str]:
 def service_spec(
     name: str, module: str, *, port: int, log: Path, settings: Mapping[str, str], client: httpx.AsyncClient
 ) -> Spec:
-    """A service that is ready when it says so. settings: without the prefix."""
+    """Return a service that is ready when it says so. settings: without the prefix."""
     environment = inherited() | {f"PULSE_{setting}": value for setting, value in settings.items()}
     command = Command(tethered([sys.executable, "-P", "-m", module]), environment, cwd=str(CHECKOUT))
 

@@ -1,9 +1,9 @@
-"""A proxy in front of Postgres that knows where one protocol message ends and the next begins.
+"""Proxy in front of Postgres that passes, cuts or delays whole protocol messages.
 
 client ─▶ message ─▶ script: pass ─▶ server        the same from server to client
-                       ├─ before: both connections end, the message never arrives
-                       ├─ after: it arrives and works, but nothing that follows does
-                       └─ stall: it waits until `released` is set
+                       ├─ before: both connections end before the message arrives
+                       ├─ after: the message arrives and takes effect, then both connections end
+                       └─ stall: the message waits until `released` is set
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 Side = Literal["client", "server"]
-"""Who sent a message."""
+"""Sender of a message."""
 Cut = Literal["pass", "before", "after", "stall"]
 
 _TERMINATE = b"X\x00\x00\x00\x04"
@@ -22,20 +22,20 @@ _GONE = (ConnectionError, asyncio.IncompleteReadError)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way. kind: its type byte, empty for the first of a connection, which has none."""
+    """Message in transit. kind: its type byte, empty for the first message of a connection."""
 
     sender: Side
     kind: bytes
     commits: bool
-    """Whether the server commits a transaction when it arrives."""
+    """The message makes the server commit a transaction."""
 
 
 Script = Callable[[Message], Cut]
-"""Decides about each message, in the order in which they reach the proxy."""
+"""Decides about each message, in the order of arrival."""
 
 
 class MessageProxy:
-    """Listens on loopback and passes whole messages to the server of the URL, as the script says."""
+    """Proxy on loopback that passes whole messages to the server of the URL, as the script decides."""
 
     def __init__(self, url: str, script: Script) -> None:
         self._url = url
@@ -57,23 +57,23 @@ class MessageProxy:
         return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}", query="sslmode=disable"))
 
     def stall(self, *senders: Side) -> None:
-        """Hold back what these send, without an end of any connection, until resume()."""
+        """Hold back the messages of these senders until resume(), with all connections open."""
         for sender in senders:
             self._flowing[sender].clear()
 
     def resume(self) -> None:
-        """Let everything flow."""
+        """Pass all messages again."""
         for flowing in self._flowing.values():
             flowing.set()
 
     def go_down(self) -> None:
-        """Cut all connections and take no more, as if the server were away."""
+        """Cut all connections and refuse new ones, as if the server were away."""
         self._is_down = True
         for link in self._links:
             link.cancel()
 
     def come_back(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._is_down = False
 
     async def __aenter__(self) -> Self:
@@ -103,7 +103,7 @@ class MessageProxy:
         try:
             await _Link(self._decide, reader, server, upstream, writer).run()
         except (*_GONE, asyncio.CancelledError):
-            pass  # one of the two went away by itself, or the proxy is closed
+            pass  # client or server closed its connection, or the proxy is closed
         finally:
             server.close()
             writer.transport.abort()
@@ -126,7 +126,7 @@ class MessageProxy:
 
 
 class _Link:
-    """One client's connection and the one to the server that belongs to it."""
+    """Pair of a client's connection and its connection to the server."""
 
     def __init__(
         self,
@@ -185,9 +185,9 @@ class _Link:
         return cut
 
     def _commits(self, kind: bytes, whole: bytes) -> bool:
-        """CopyDone and the Sync after an Execute commit outside of a transaction block, COMMIT inside of one.
+        """Return whether a message commits: CopyDone or a Sync after Execute outside a transaction block, or COMMIT.
 
-        The statement that settles a new session stores nothing, so it is no place to cut at.
+        The statement that sets up a new session stores nothing, so it does not count.
         """
         if kind == b"P":
             self._settles = b"pg_is_in_recovery()" in whole
@@ -198,13 +198,13 @@ class _Link:
         return not self._in_transaction and (kind == b"c" or (kind == b"S" and executed and not self._settles))
 
     async def _let_work(self) -> None:
-        """Return when the server has done what it was told: it hangs up then, with nobody to hear it."""
+        """Wait until the server has executed the message, after which it closes the connection."""
         self._to_server.write(_TERMINATE)
         while await self._from_server.read(65536):
             pass
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Type byte and whole of the next message."""
+    """Read a message and return its type byte and the whole message."""
     head = await reader.readexactly(5)
     return head[:1], head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)

@@ -1,4 +1,4 @@
-"""One run of `pulse chaos audit`: traffic and faults for a time, then the judgement."""
+"""Run of `pulse chaos audit`: traffic and faults for a time, then the judgement."""
 
 import asyncio
 import contextlib
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import orjson
 
-from services.local.stack.signing_key import SigningKey
+from services.cli.signing_key import SigningKey
 from tests.chaos.disk import SpoolDisk
 from tests.chaos.evidence import read_evidence, settle
 from tests.chaos.faults import Fault, make_schedule
 from tests.chaos.injector import Injector
-from tests.chaos.journal import Journal
-from tests.chaos.judgement import Broken, Window, count_outcomes, judge
+from tests.chaos.journal import ClientJournal
+from tests.chaos.judgement import BrokenPromise, Window, count_outcomes, judge
 from tests.chaos.memory import BOUND_BYTES, PeakMemory
 from tests.chaos.sealed_log import verify_log
 from tests.chaos.stack import API, DATABASE_SECONDS, ChaosStack, open_stack
-from tests.chaos.traffic import Tokens, Traffic
+from tests.chaos.traffic import AuditTraffic, ClientTokens
 
 JOURNAL = "journal.jsonl"
 FAULTS = "faults.jsonl"
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is to do. root: a directory that the server's user can enter."""
+    """Plan of a run. root: a directory that the server's user can enter."""
 
     root: Path
     seed: int
@@ -38,8 +38,8 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Report:
-    """What a run did and found."""
+class AuditReport:
+    """Numbers and findings of a run."""
 
     seed: int
     seconds: float
@@ -57,20 +57,20 @@ class Report:
     leases: int = 0
     checkpoints: int = 0
     peak_bytes: int = 0
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[BrokenPromise] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         file.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
-async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> Report:
-    """Do it all; SIGTERM and SIGINT end it early, and nothing that it started goes on."""
+async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> AuditReport:
+    """Carry out a run. SIGTERM and SIGINT end it early and stop everything that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    report = Report(
+    report = AuditReport(
         plan.seed,
         plan.seconds,
         "a small tmpfs that is filled"
@@ -89,12 +89,12 @@ async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> Report:
     return report
 
 
-async def _hurt(plan: Plan, stack: ChaosStack, say: Say) -> tuple[Journal, Injector]:
+async def _hurt(plan: Plan, stack: ChaosStack, say: Say) -> tuple[ClientJournal, Injector]:
     schedule = make_schedule(plan.seed, plan.seconds)
     with (plan.root / JOURNAL).open("wb") as written, (plan.root / FAULTS).open("wb") as faults:
-        journal = Journal(written)
-        tokens = Tokens.make(stack.key, SigningKey(plan.root / "stranger"))
-        traffic = Traffic(stack.api_url, journal, tokens, plan.seed)
+        journal = ClientJournal(written)
+        tokens = ClientTokens.make(stack.key, SigningKey(plan.root / "stranger"))
+        traffic = AuditTraffic(stack.api_url, journal, tokens, plan.seed)
 
         def note(fault: Fault, told: str) -> None:
             line = {**asdict(fault), "ended_at": time.time(), "told": told}
@@ -120,7 +120,7 @@ async def _hurt(plan: Plan, stack: ChaosStack, say: Say) -> tuple[Journal, Injec
         return journal, injector
 
 
-async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report: Report) -> None:
+async def _judge(stack: ChaosStack, journal: ClientJournal, injector: Injector, report: AuditReport) -> None:
     whole = Window(0.0, time.time())
     connection = await stack.connect()
     try:
@@ -133,7 +133,7 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
         journal.requests,
         evidence.stored,
         evidence.gaps,
-        # Without a disk of its own to fill, the spool is full whenever the database is away for long.
+        # Without its own disk, the spool is full whenever the database is away for long.
         blocked=injector.blocked if stack.disk.can_fill else [whole],
         database_seconds=DATABASE_SECONDS,
     )
@@ -150,7 +150,7 @@ async def _judge(stack: ChaosStack, journal: Journal, injector: Injector, report
     )
     report.broken += [*injector.broken, *judgement.broken, *evidence.broken, *log.broken]
     if not 0 < report.peak_bytes <= BOUND_BYTES:
-        report.broken.append(Broken("memory not bounded", f"the API took {report.peak_bytes >> 20} MB"))
+        report.broken.append(BrokenPromise("memory not bounded", f"the API took {report.peak_bytes >> 20} MB"))
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""The stack under test: a durable server, the API and two sealers as real processes, a proxy in front of the server."""
+"""Stack under test: a durable server, a proxy before it, and the API and two sealers as real processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -11,32 +11,32 @@ import httpx
 import orjson
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.migrate import migrate
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.cli.tenant import create_tenant
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
-from services.local.stack import ports
 from services.local.stack.roster import POSTGRES_STOP
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Child, Spec, Supervisor
 from tests.chaos.cuts import Cuts
 from tests.chaos.disk import SpoolDisk
 from tests.chaos.processes import PROBE_SECONDS, inherited, service_spec
 from tests.chaos.proxy import MessageProxy
+from tests.support.processes import free_ports
 
 TENANT = "chaos"
 API, SEALERS = "ui_iot", ("sealer-1", "sealer-2")
 POSTGRES = "postgres"
 READY_SECONDS = 60.0
 DATABASE_SECONDS = 1.0
-"""PULSE_AUDIT_DATABASE_SECONDS of the run: shorter than most stalls, so that the spool is used."""
+"""PULSE_AUDIT_DATABASE_SECONDS of the run, shorter than most stalls so that the spool is used."""
 LEASE_SECONDS = 1.5
 
 
 @dataclass(slots=True)
 class ChaosStack:
-    """The running stack, and the levers by which it is hurt."""
+    """Running stack, with access to everything that faults act on."""
 
     root: Path
     disk: SpoolDisk
@@ -52,30 +52,30 @@ class ChaosStack:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """Address of the API."""
         return f"http://127.0.0.1:{self.ports[API]}"
 
     @property
     def anchors(self) -> Path:
-        """Where checkpoints are kept."""
+        """Directory of the kept checkpoints."""
         return self.root / "checkpoints"
 
     @property
     def key_file(self) -> Path:
-        """The sealers' key."""
+        """Key file of the sealers."""
         return self.root / "keys" / "signing.key"
 
     @property
     def auditor_url(self) -> str:
-        """The database as those who verify it see it, past the proxy."""
+        """URL as pulse_auditor, without the proxy."""
         return database.as_role(self.server.url(), "pulse_auditor")
 
     async def connect(self) -> asyncpg.Connection:
-        """A superuser's connection, past the proxy."""
+        """Return a superuser's connection, past the proxy."""
         return await asyncpg.connect(self.server.url(), timeout=PROBE_SECONDS, command_timeout=60)
 
     async def running_pid(self, name: str) -> int:
-        """Pid of the process, waited for while it is started anew."""
+        """Return the pid of the process, after its restart if it is not running."""
         while True:
             pid = self.children[name].pid
             if pid is not None:
@@ -83,16 +83,16 @@ class ChaosStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self, *names: str, seconds: float = READY_SECONDS) -> None:
-        """Wait for processes. Raises LocalError that names one that does not become ready."""
+        """Wait until processes are ready. Raises CommandFailed with the name of one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + seconds
         while waiting := [self.children[name] for name in names if not self.children[name].ready]:
             if asyncio.get_running_loop().time() > deadline:
                 child = waiting[0]
-                raise LocalError(f"{child.spec.name} is not ready after {seconds:.0f} s: see {child.spec.log}")
+                raise CommandFailed(f"{child.spec.name} is not ready after {seconds:.0f} s: see {child.spec.log}")
             await asyncio.sleep(0.05)
 
     async def start(self) -> None:
-        """Everything from an empty directory until it is ready."""
+        """Start everything in an empty directory and wait until it is ready."""
         self.may_start_server.set()
         self._keep(Spec(POSTGRES, None, self._log(POSTGRES), self._server_command, self._server_ready, POSTGRES_STOP))
         await self.until_ready(POSTGRES)
@@ -106,7 +106,7 @@ class ChaosStack:
         await self.until_ready(API, *SEALERS)
 
     async def _shorten_recovery(self) -> None:
-        """One call to the kernel instead of one for each of 1,000 files: else every crash costs seconds."""
+        """Write the files back by one call to the kernel; one for each of 1,000 files would cost seconds a crash."""
         connection = await self.connect()
         try:
             await connection.execute("alter system set recovery_init_sync_method = 'syncfs'")
@@ -166,7 +166,7 @@ class ChaosStack:
 
 @asynccontextmanager
 async def open_stack(root: Path, disk: SpoolDisk) -> AsyncIterator[ChaosStack]:
-    """A running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Run a stack below a directory that the server's user can enter, and stop all processes at the end."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.prepare)
     cuts = Cuts()
@@ -175,7 +175,7 @@ async def open_stack(root: Path, disk: SpoolDisk) -> AsyncIterator[ChaosStack]:
         httpx.AsyncClient(trust_env=False) as client,
         MessageProxy(database.as_role(server.url(), "pulse_app"), cuts) as proxy,
     ):
-        chosen = ports.free_ports((API, *SEALERS))
+        chosen = free_ports((API, *SEALERS))
         key = SigningKey(root / "keys")
         stack = ChaosStack(root, disk, server, proxy, cuts, key, supervisor, client, chosen)
         try:

@@ -1,4 +1,4 @@
-"""The judge of a chaos run: it finds each way in which a trail can lie, and accuses nobody who kept a promise."""
+"""Judgement of a chaos run: it finds each broken promise, and reports no promise that was kept."""
 
 import io
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ import pytest
 from services.shared import tracing
 from tests.chaos.config_replay import Change, find_differences
 from tests.chaos.faults import KINDS, make_schedule
-from tests.chaos.journal import Journal, Request, draw_trace_id
+from tests.chaos.journal import ClientJournal, SentRequest, draw_trace_id
 from tests.chaos.judgement import Gap, Judgement, Window, judge
 
-READ = Request("a" * 32, "read", 100.0, 100.1, 200)
-CHANGE = Request("b" * 32, "config.rule_created", 101.0, 101.1, 201)
-REFUSED = Request("c" * 32, "expired", 102.0, 102.1, 401, "expired")
-FORBIDDEN = Request("d" * 32, "forbidden", 103.0, 103.1, 403, "forbidden")
-UNHEARD = Request("e" * 32, "config.rule_updated", 104.0)
-DENIED = Request("f" * 32, "read", 105.0, 105.1, 503, "audit_unavailable")
-AWAY = Request("9" * 32, "read", 106.0, 106.1, 503)
+READ = SentRequest("a" * 32, "read", 100.0, 100.1, 200)
+CHANGE = SentRequest("b" * 32, "config.rule_created", 101.0, 101.1, 201)
+REFUSED = SentRequest("c" * 32, "expired", 102.0, 102.1, 401, "expired")
+FORBIDDEN = SentRequest("d" * 32, "forbidden", 103.0, 103.1, 403, "forbidden")
+UNHEARD = SentRequest("e" * 32, "config.rule_updated", 104.0)
+DENIED = SentRequest("f" * 32, "read", 105.0, 105.1, 503, "audit_unavailable")
+AWAY = SentRequest("9" * 32, "read", 106.0, 106.1, 503)
 REQUESTS = (READ, CHANGE, REFUSED, FORBIDDEN, UNHEARD, DENIED, AWAY)
 STORED = {
     (READ.trace_id, "auth.login_success"): 1,
@@ -36,7 +36,7 @@ ALWAYS = Window(0.0, 1000.0)
 
 
 def gap(count: int, first: float, last: float, **more: Any) -> Gap:
-    """A gap row as the writer makes it, with its times as the database gives them back."""
+    """Return a gap row as the writer makes it, with its times as the database gives them back."""
     first_at, last_at = (datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in (first, last))
     return Gap.read("gap", {"count": count, "first_at": first_at, "last_at": last_at, **more})
 
@@ -45,23 +45,23 @@ DENIED_GAP = gap(1, 105.0, 105.05)
 
 
 def judged(
-    *requests: Request,
+    *requests: SentRequest,
     stored: Mapping[tuple[str, str], int] = STORED,
     gaps: tuple[Gap, ...] = (DENIED_GAP,),
     blocked: Window = ALWAYS,
 ) -> Judgement:
-    """The judgement about these requests, or about all."""
+    """Return the judgement about these requests, or about all."""
     by_trace = {request.trace_id: request for request in requests or REQUESTS}
     return judge(by_trace, stored, gaps, blocked=[blocked], database_seconds=1.0)
 
 
 def found(judgement: Judgement) -> list[str]:
-    """What it says was broken."""
+    """Return what it says was broken."""
     return [broken.what for broken in judgement.broken]
 
 
 def without(*keys: tuple[str, str]) -> dict[tuple[str, str], int]:
-    """What is stored, but for these."""
+    """Return what is stored, but for these."""
     return {key: count for key, count in STORED.items() if key not in keys}
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_kept_its_promises_is_clean() -> None:
     ],
 )
 def test_a_missing_event_is_found(key: tuple[str, str]) -> None:
-    """Whatever the answer vouched for, gap row or not: a success without its row would have been refused."""
+    """A success needs its row even if there is a gap row, because otherwise it would have been refused."""
     judgement = judged(stored=without(key), gaps=(DENIED_GAP, gap(5, 90.0, 110.0, at_most=True, by_buffer={})))
     assert found(judgement) == ["acknowledged event missing"]
     assert key[0] in judgement.broken[0].evidence
@@ -89,7 +89,7 @@ def test_a_missing_event_is_found(key: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("key", [(READ.trace_id, "auth.login_success"), (UNHEARD.trace_id, "config.rule_updated")])
 def test_a_double_is_found(key: tuple[str, str]) -> None:
-    """Also of what nobody was told about."""
+    """Even an event without a response counts."""
     assert found(judged(stored={**STORED, key: 2})) == ["event stored twice"]
 
 
@@ -116,7 +116,7 @@ def test_a_gap_row_of_another_time_does_not_count() -> None:
 
 
 def test_a_gap_row_that_counts_too_little_is_found() -> None:
-    """Two are lost, one is told of."""
+    """Two are lost and one is counted."""
     stored = without((REFUSED.trace_id, "auth.login_failure"), (FORBIDDEN.trace_id, "auth.forbidden"))
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(1, 102.0, 103.1)))) == ["loss without a gap row"]
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(2, 102.0, 103.1)))) == []
@@ -147,7 +147,7 @@ def test_a_refusal_is_not_lost_while_it_can_be_kept() -> None:
 
 
 def test_a_denied_request_is_counted_too() -> None:
-    """Its caller was told that it is not on record; the trail says so as well."""
+    """The response and the trail both report the loss."""
     assert found(judged(gaps=())) == ["loss without a gap row"]
 
 
@@ -177,7 +177,7 @@ def test_a_run_draws_no_trace_id_with_a_time() -> None:
 def test_the_journal_is_written_as_it_happens() -> None:
     """A line when it is sent, a line when it is answered; what was never answered stays open."""
     written = io.BytesIO()
-    journal = Journal(written)
+    journal = ClientJournal(written)
     journal.send(READ.trace_id, READ.act)
     journal.send(UNHEARD.trace_id, UNHEARD.act)
     assert len(written.getvalue().splitlines()) == 2

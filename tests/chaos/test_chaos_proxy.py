@@ -20,14 +20,14 @@ async def table(conn: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def order(cuts: Cuts, cut: Order) -> "asyncio.Task[bool]":
-    """The cut, waiting for its message."""
+    """Return the cut, waiting for its message."""
     task = asyncio.create_task(cuts.make(cut, seconds=10))
     await asyncio.sleep(0)
     return task
 
 
 async def write_in_block(client: asyncpg.Connection, insert: PreparedStatement) -> None:
-    """The insert within a transaction block."""
+    """Run the insert within a transaction block."""
     async with client.transaction():
         await insert.fetch(1)
 
@@ -37,7 +37,7 @@ async def write_in_block(client: asyncpg.Connection, insert: PreparedStatement) 
 async def test_a_commit_is_cut_on_either_side(
     table: asyncpg.Connection, database_url: str, cut: str, rows: int, *, in_block: bool
 ) -> None:
-    """Before: nothing is stored. After: the row is stored and the client does not hear of it."""
+    """Before: nothing is stored. After: the row is stored, and the client gets no response."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -52,7 +52,7 @@ async def test_a_commit_is_cut_on_either_side(
 
 
 async def test_an_answer_is_lost(table: asyncpg.Connection, database_url: str) -> None:
-    """The server's message is cut, so what it tells of was done."""
+    """The server's message is cut, so the work was done."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -66,7 +66,7 @@ async def test_an_answer_is_lost(table: asyncpg.Connection, database_url: str) -
 
 
 async def test_a_cut_that_finds_no_message_is_taken_back(database_url: str) -> None:
-    """Nothing of it is left for later."""
+    """No part is kept for later."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -93,7 +93,7 @@ async def test_a_stall_holds_back_answers_and_not_the_work(table: asyncpg.Connec
 
 
 async def test_a_server_that_is_away_is_a_lost_connection() -> None:
-    """Nobody waits for it."""
+    """No message waits."""
     async with MessageProxy("postgresql://nobody@127.0.0.1:1/none", Cuts()) as proxy:
         with pytest.raises((*LOST, OSError)):
             await asyncpg.connect(proxy.url, timeout=10)

@@ -1,4 +1,4 @@
-"""What a chaos run says of the sealed trail at its end."""
+"""Verification of the sealed trail at the end of a chaos run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from services.ops_worker.sealing.anchors import FileAnchor
 from services.ops_worker.sealing.sealer import Sealer
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
-from tests.chaos.sealed_log import SealedLog, verify_log
+from tests.chaos.sealed_log import SealedLogCheck, verify_log
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ async def anchors(tmp_path: Path, conn: asyncpg.Connection, ops_pool: db.Pool) -
     return tmp_path / "checkpoints"
 
 
-async def verified(anchors: Path, role_url: Callable[[str], str]) -> SealedLog:
+async def verified(anchors: Path, role_url: Callable[[str], str]) -> SealedLogCheck:
     return await verify_log(
         role_url("pulse_auditor"), anchors=anchors, public_keys=anchors.with_name("signing.key.pub")
     )
 
 
-def found(log: SealedLog) -> list[str]:
+def found(log: SealedLogCheck) -> list[str]:
     return [broken.what for broken in log.broken]
 
 
@@ -54,7 +54,7 @@ async def test_a_whole_trail_is_clean(anchors: Path, role_url: Callable[[str], s
 async def test_what_was_altered_is_found(
     anchors: Path, role_url: Callable[[str], str], conn: asyncpg.Connection, tampering: str
 ) -> None:
-    """Also by somebody whom no trigger stops."""
+    """Even a user that no trigger stops is found."""
     await conn.execute(f"set session_replication_role = replica; {tampering}")
     assert "the sealed trail does not verify" in found(await verified(anchors, role_url))
 

@@ -1,4 +1,4 @@
-"""Kills while traces are made: a short `pulse chaos traces`, and the judge of a trace, who finds each fault."""
+"""A short `pulse chaos traces`, and the check of a trace, which finds each fault."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def test_no_kill_tears_a_trace(tmp_path: Path) -> None:
 
 
 def step(span_id: str, parent: str | None, kind: str, state: str | None = None) -> dict[str, Any]:
-    """As the timeline gives it."""
+    """Return a span as the timeline does."""
     return {"span_id": span_id, "parent_span_id": parent, "kind": kind, "state": state, "entity_id": "1"}
 
 
@@ -65,6 +65,6 @@ def test_the_judge_finds_each_fault(steps: list[dict[str, Any]], taken: int, fau
 
 
 def test_a_webhook_bears_the_span_of_its_attempt() -> None:
-    """What the receiver sees is what the trace shows."""
+    """The receiver sees the same as the trace shows."""
     assert list(find_faults(WHOLE, 1, {"e"})) == []
     assert list(find_faults(WHOLE, 1, {"e", "d"})) == ["webhook whose span is no attempt of its trace"]

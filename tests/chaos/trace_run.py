@@ -1,4 +1,4 @@
-"""One run of `pulse chaos traces`: traffic and kills, then every trace is looked at."""
+"""Run of `pulse chaos traces`: traffic and kills, then a check of every trace."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.local.stack import ports
 from services.shared.server import serve
-from tests.chaos.judgement import Broken
+from tests.chaos.judgement import BrokenPromise
 from tests.chaos.trace_stack import API, TENANT, VICTIMS, TraceStack, open_trace_stack
-from tests.chaos.trace_traffic import SENDERS, Sink, Traffic
+from tests.chaos.trace_traffic import SENDERS, Sink, TraceTraffic
+from tests.support.processes import free_ports
 
 TRACES_A_KILL = 250
 FEWEST_KILLS = 2
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class TraceReport:
-    """What a run did and found."""
+    """Numbers and findings of a run."""
 
     seed: int
     traces: int
@@ -47,23 +47,23 @@ class TraceReport:
     webhooks: Mapping[int, int] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
     orphans: int = 0
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[BrokenPromise] = field(default_factory=list)
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
         file.write_bytes(orjson.dumps(asdict(self), option=options))
 
 
 async def run_traces(root: Path, *, count: int, seed: int, say: Say) -> TraceReport:
-    """Do it all; SIGTERM and SIGINT end it early. root: a directory that the server's user can enter."""
+    """Carry out a run. SIGTERM and SIGINT end it early. root: a directory that the server's user can enter."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     sink = Sink(random.Random(f"{seed}/sink"))
-    sink_port = ports.free_ports(["sink"])["sink"]
-    # So many readings a device that most of them open or close an alert.
+    sink_port = free_ports(["sink"])["sink"]
+    # Enough readings per device that most readings open or close an alert.
     devices = SENDERS * max(1, min(count // (8 * SENDERS), 25))
     say("starting a server and five services")
     async with (
@@ -73,21 +73,21 @@ async def run_traces(root: Path, *, count: int, seed: int, say: Say) -> TraceRep
         say(f"{count} traces over {devices} devices, seed {seed}")
         traffic, kills = await _hurt(stack, count, devices, seed, say)
         report = TraceReport(seed, len(traffic.acknowledged), traffic.repeats, dict(kills))
-        say("all are acknowledged: waiting until nothing is under way")
+        say("all are acknowledged: waiting until all work is done")
         await stack.until_ready()
         connection = await stack.connect()
         try:
             await _until_quiet(connection, report)
-            await stack.supervisor.stop([API])  # what it still has to write of its requests is written
-            say("looking at every trace")
+            await stack.supervisor.stop([API])  # the API has written the rest of its audit events
+            say("checking every trace")
             await _judge(connection, traffic, sink, report)
         finally:
             await connection.close()
     return report
 
 
-async def _hurt(stack: TraceStack, count: int, devices: int, seed: int, say: Say) -> tuple[Traffic, Counter[str]]:
-    """Send everything, with a kill -9 at each of so many points of the way; the same seed kills the same services."""
+async def _hurt(stack: TraceStack, count: int, devices: int, seed: int, say: Say) -> tuple[TraceTraffic, Counter[str]]:
+    """Send everything, with a SIGKILL at each of several points. The same seed kills the same services."""
     kills: Counter[str] = Counter()
     victims = _deal(random.Random(f"{seed}/kills"))
     planned = max(FEWEST_KILLS, count // TRACES_A_KILL)
@@ -103,7 +103,7 @@ async def _hurt(stack: TraceStack, count: int, devices: int, seed: int, say: Say
                 say(f"{acknowledged} acknowledged, {kills.total()} kills")
 
         token = stack.key.token(tenant_id=TENANT, role="operator")
-        traffic = Traffic(stack.api_url, token, count, devices, seed, hurt)
+        traffic = TraceTraffic(stack.api_url, token, count, devices, seed, hurt)
         await traffic.run()
     return traffic, kills
 
@@ -117,18 +117,19 @@ async def _until_quiet(connection: asyncpg.Connection, report: TraceReport) -> N
     deadline = asyncio.get_running_loop().time() + QUIET_SECONDS
     while waiting := await connection.fetchval(_WAITING):
         if asyncio.get_running_loop().time() > deadline:
-            report.broken.append(Broken("not everything was dealt with", f"{waiting} rows still wait"))
+            report.broken.append(BrokenPromise("work was left", f"{waiting} rows are waiting"))
             return
         await asyncio.sleep(0.1)
 
 
-async def _judge(connection: asyncpg.Connection, traffic: Traffic, sink: Sink, report: TraceReport) -> None:
+async def _judge(connection: asyncpg.Connection, traffic: TraceTraffic, sink: Sink, report: TraceReport) -> None:
     orphans = await connection.fetch("select fault, trace_id, entity_type, entity_id from trace.orphans")
     report.orphans = len(orphans)
     report.broken += [
-        Broken(row["fault"], f"{row['entity_type']} {row['entity_id']} of trace {row['trace_id']}") for row in orphans
+        BrokenPromise(row["fault"], f"{row['entity_type']} {row['entity_id']} of trace {row['trace_id']}")
+        for row in orphans
     ]
-    report.broken += [Broken("webhook without its trace", webhook_id) for webhook_id in sink.untraced]
+    report.broken += [BrokenPromise("webhook without its trace", webhook_id) for webhook_id in sink.untraced]
     rows: Counter[str] = Counter()
     taken = Counter(sink.taken.values())
     await connection.execute("select set_config('pulse.tenant_id', $1, false)", TENANT)
@@ -136,13 +137,13 @@ async def _judge(connection: asyncpg.Connection, traffic: Traffic, sink: Sink, r
         steps = await connection.fetch(_STEPS, trace_id)
         rows.update(step["kind"] for step in steps)
         faults = find_faults(steps, taken.pop(trace_id, 0), sink.spans[trace_id])
-        report.broken += [Broken(fault, f"trace {trace_id}") for fault in faults]
-    report.broken += [Broken("webhook of an unknown trace", trace_id) for trace_id in taken]
+        report.broken += [BrokenPromise(fault, f"trace {trace_id}") for fault in faults]
+    report.broken += [BrokenPromise("webhook of an unknown trace", trace_id) for trace_id in taken]
     report.rows, report.webhooks = dict(rows), dict(sink.answers)
 
 
 def find_faults(steps: Sequence[Mapping[str, Any]], taken: int, spans: set[str]) -> Iterator[str]:
-    """What is wrong with an acknowledged trace. taken: its webhooks that the receiver took; spans: of all it got."""
+    """Yield the faults of an answered trace. taken: its webhooks that the receiver took; spans: all of its spans."""
     kinds = {step["span_id"]: step["kind"] for step in steps}
     counted = Counter(kinds.values())
     for kind in ("request", "reading"):
@@ -161,7 +162,7 @@ def find_faults(steps: Sequence[Mapping[str, Any]], taken: int, spans: set[str])
         yield "notification that was not delivered"
     if not spans <= {span_id for span_id, kind in kinds.items() if kind == "attempt"}:
         yield "webhook whose span is no attempt of its trace"
-    # A worker that died between answer and record repeats a webhook, under its old id: that is one.
+    # A worker that died before it recorded the response repeats the webhook with the same id, which counts once.
     if delivered != taken:
         yield "receiver and trace do not agree on what was delivered"
 

@@ -1,4 +1,4 @@
-"""The stack of `pulse chaos traces`: a server, the five services as real processes, a tenant with rule and webhook."""
+"""Stack of `pulse chaos traces`: a server, five services as real processes, and a tenant with rule and webhook."""
 
 import asyncio
 import base64
@@ -14,15 +14,15 @@ import asyncpg
 import httpx
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.migrate import migrate
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.cli.tenant import create_tenant
 from services.local.postgres.server import EmbeddedPostgres
-from services.local.stack import ports
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Child, Supervisor
 from services.shared import db, tracing
 from tests.chaos.processes import inherited, service_spec
+from tests.support.processes import free_ports
 
 TENANT = "chaos"
 API = "ui_iot"
@@ -35,7 +35,7 @@ _ACTOR = db.Actor(type="service", id="local_stack", name="pulse chaos traces")
 
 @dataclass(slots=True)
 class TraceStack:
-    """The running stack. url: of the database, as a superuser."""
+    """Running stack. url: of the database, as a superuser."""
 
     url: str
     key: SigningKey
@@ -45,15 +45,15 @@ class TraceStack:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """Address of the API."""
         return f"http://127.0.0.1:{self.ports[API]}"
 
     async def connect(self) -> asyncpg.Connection:
-        """A superuser's connection."""
+        """Return a superuser's connection."""
         return await asyncpg.connect(self.url, command_timeout=300)
 
     async def kill(self, name: str) -> None:
-        """Kill -9 the process as soon as there is one; it is started again."""
+        """Kill the process with SIGKILL as soon as it runs. The supervisor restarts it."""
         while True:
             pid = self.children[name].pid
             if pid is not None:
@@ -62,17 +62,17 @@ class TraceStack:
             await asyncio.sleep(0.02)
 
     async def until_ready(self) -> None:
-        """Wait for all processes. Raises LocalError that names one that does not become ready."""
+        """Wait until all are ready. Raises CommandFailed with the name of one that does not become ready."""
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while waiting := [child for child in self.children.values() if not child.ready]:
             if asyncio.get_running_loop().time() > deadline:
-                raise LocalError(f"{waiting[0].spec.name} is not ready: see {waiting[0].spec.log}")
+                raise CommandFailed(f"{waiting[0].spec.name} is not ready: see {waiting[0].spec.log}")
             await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
 async def open_trace_stack(root: Path, *, devices: int, sink_url: str) -> AsyncIterator[TraceStack]:
-    """A running stack below a directory that the server's user can enter; nothing of it runs afterwards."""
+    """Run a stack below a directory that the server's user can enter, and stop all processes at the end."""
     server = EmbeddedPostgres(root / "postgres")
     await asyncio.to_thread(server.start)
     supervisor = Supervisor(lambda: None, wait=lambda _failures: 0.1)
@@ -80,7 +80,7 @@ async def open_trace_stack(root: Path, *, devices: int, sink_url: str) -> AsyncI
         await migrate(server.url(), inherited(), say=lambda _line: None)
         async with database.open_database(database.as_role(server.url(), "pulse_app")) as pool:
             await _make_tenant(pool, devices=devices, sink_url=sink_url)
-        stack = TraceStack(server.url(), SigningKey(root / "keys"), supervisor, ports.free_ports(SERVICES))
+        stack = TraceStack(server.url(), SigningKey(root / "keys"), supervisor, free_ports(SERVICES))
         async with httpx.AsyncClient(trust_env=False) as client:
             for name in SERVICES:
                 spec = service_spec(
@@ -113,7 +113,7 @@ def _settings(stack: TraceStack, root: Path, name: str) -> dict[str, str]:
         "AUDIT_KEY_FILE": str(root / "keys" / "signing.key"),
         "AUDIT_ANCHOR_DIR": str(root / "checkpoints"),
         "ALLOW_PRIVATE_DESTINATIONS": "true",
-        # What a killed worker or a refused request holds up must not hold up the run.
+        # Short times, so that the run does not wait for leases and retries.
         "POLL_SECONDS": "0.5",
         "DELIVERY_LEASE_SECONDS": "2",
         "DELIVERY_TIMEOUT_SECONDS": "0.9",

@@ -1,4 +1,4 @@
-"""Readings that open and close alerts, each in a trace of its own, and the receiver of what they cause."""
+"""Readings that open and close alerts, each with its own trace, and the receiver of their webhooks."""
 
 import asyncio
 import itertools
@@ -21,28 +21,31 @@ SENDERS = 16
 _ANSWER_SECONDS = 5.0
 _PAUSE_UNREACHABLE_SECONDS = 0.1
 _FAILURES = 0.1
-"""Part of the webhooks that the receiver turns away."""
+"""Share of the webhooks that the receiver refuses."""
 
 
 @dataclass(slots=True)
 class Sink:
-    """Answers 204, or 503 now and then. taken: trace ids it answered 204, by the webhook's id; spans: by trace id."""
+    """Receiver that answers 204, or sometimes 503.
+
+    taken: trace ids of accepted webhooks, by webhook id; spans: span ids of all webhooks, by trace id.
+    """
 
     randomness: random.Random
     taken: dict[str, str] = field(default_factory=dict)
     spans: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     untraced: list[str] = field(default_factory=list)
-    """Ids of webhooks whose two headers do not name one and the same trace."""
+    """Ids of webhooks whose two headers name different traces."""
     answers: Counter[int] = field(default_factory=Counter)
 
     def app(self) -> Starlette:
-        """To be served."""
+        """Return the application to serve."""
         return Starlette(routes=[Route("/hook", self._receive, methods=["POST"])])
 
     async def _receive(self, request: Request) -> Response:
         try:
             await request.body()
-        except ClientDisconnect:  # its sender was killed, or gave up
+        except ClientDisconnect:  # the sender was killed or gave up
             return Response(status_code=400)
         webhook_id = request.headers["webhook-id"]
         trace_id = request.headers.get("x-trace-id", "")
@@ -58,10 +61,10 @@ class Sink:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Sends one reading a trace and repeats it, unchanged, until it is acknowledged.
+class TraceTraffic:
+    """Readings, one per trace, each repeated unchanged until it is acknowledged.
 
-    on_acknowledged: called with how many are.
+    on_acknowledged: called with the number of acknowledged readings.
     """
 
     url: str
@@ -74,7 +77,7 @@ class Traffic:
     repeats: int = 0
 
     async def run(self) -> None:
-        """Send them all. A device's readings are sent one after the other, or nothing would open and close."""
+        """Send all readings. Those of a device are sent in sequence, so that they open and close alerts."""
         limits = httpx.Limits(max_connections=SENDERS)
         headers = {"Authorization": f"Bearer {self.token}"}
         async with (
@@ -89,7 +92,7 @@ class Traffic:
     async def _send_all(self, http: httpx.AsyncClient, sender: int) -> None:
         randomness = random.Random(f"{self.seed}/{sender}")
         for number, device in zip(range(sender, self.count, SENDERS), self._devices(sender), strict=False):
-            # Ids of our own, which bring their time, and a stranger's, which do not.
+            # Ids of our own layout, which contain their time, and foreign ones.
             trace_id = tracing.new_trace_id() if number % 4 else draw_trace_id(randomness)
             is_hot = (number // (SENDERS * len(self._mine(sender)))) % 2 == 0
             reading = {

@@ -1,4 +1,4 @@
-"""The client of the run: logins of every kind and changes of the configuration, through the HTTP API."""
+"""Client of the run: logins of every kind and changes of the configuration, through the HTTP API."""
 
 import asyncio
 import base64
@@ -11,12 +11,12 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from services.local.stack.signing_key import SigningKey
-from tests.chaos.journal import FORBIDDEN, READ, Journal, draw_trace_id
+from services.cli.signing_key import SigningKey
+from tests.chaos.journal import FORBIDDEN, READ, ClientJournal, draw_trace_id
 from tests.chaos.stack import TENANT
 
 LOGIN_CLIENTS = 4
-# Longer than a request can wait for the audit trail and then for the database.
+# Longer than a request can wait for the audit trail and then the database.
 ANSWER_SECONDS = 20.0
 _PAUSE_SECONDS = 0.03
 _PAUSE_UNREACHABLE_SECONDS = 0.2
@@ -26,16 +26,16 @@ _SECRET: Final = f"whsec_{base64.b64encode(bytes(24)).decode()}"
 
 
 @dataclass(slots=True)
-class Tokens:
-    """What a client may show. `bad`: an act of the journal and the token that stands for it."""
+class ClientTokens:
+    """Tokens of a client. `bad`: the token for each act of the journal that is refused."""
 
     admin: str
     viewer: str
     bad: Mapping[str, str | None]
 
     @classmethod
-    def make(cls, key: SigningKey, stranger: SigningKey) -> "Tokens":
-        """stranger: a key that the API does not know."""
+    def make(cls, key: SigningKey, stranger: SigningKey) -> "ClientTokens":
+        """Return tokens. stranger: a key that the API does not know."""
         admin = key.token(tenant_id=TENANT, role="admin")
         head, body, _ = admin.split(".")
         foreign = stranger.token(tenant_id=TENANT, role="admin")
@@ -55,21 +55,21 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One of the clients: every request has a trace id and an address of its own, and stands in the journal."""
+    """Client whose requests each have a new trace id and address, and are in the journal."""
 
     http: httpx.AsyncClient
-    journal: Journal
-    tokens: Tokens
+    journal: ClientJournal
+    tokens: ClientTokens
     randomness: random.Random
 
     async def pause(self) -> None:
-        """Between two requests."""
+        """Wait between two requests."""
         await asyncio.sleep(self.randomness.uniform(0, 2 * _PAUSE_SECONDS))
 
     async def send(
         self, act: str, *, method: str, path: str, token: str | None, body: Mapping[str, Any] | None = None
     ) -> httpx.Response | None:
-        """The whole answer; None when there was none."""
+        """Return the whole answer; None when there was none."""
         trace_id = draw_trace_id(self.randomness)
         headers = {"X-Trace-ID": trace_id, "X-Forwarded-For": _address(self.randomness)}
         if token is not None:
@@ -85,7 +85,7 @@ class Caller:
         return answer
 
     async def log_in(self) -> None:
-        """One attempt, good or bad."""
+        """Make one attempt, good or bad."""
         act = self.randomness.choice((READ, READ, READ, FORBIDDEN, *self.tokens.bad))
         if act == FORBIDDEN:
             await self.send(act, method="DELETE", path="/api/v1/rules/1", token=self.tokens.viewer)
@@ -97,7 +97,7 @@ class Caller:
     async def change(
         self, entity: str, *, method: str, place: str = "", body: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """What the API answered to a change it made; None when it made none or did not say."""
+        """Return what the API answered to a change it made; None when it made none or did not say."""
         act = f"config.{entity}_" + {"POST": "created", "PATCH": "updated", "DELETE": "deleted"}[method]
         path = f"/api/v1/{_PATHS[entity]}{place}"
         answer = await self.send(act, method=method, path=path, token=self.tokens.admin, body=body)
@@ -108,7 +108,7 @@ class Caller:
         return made
 
     async def live(self, entity: str, body: Mapping[str, Any], names: Iterator[str]) -> None:
-        """Create, change a few times, delete; up to the first answer that did not come, after which it stays."""
+        """Create, change and delete an entity, until a response is missing."""
         made = await self.change(entity, method="POST", body=body)
         if made is None:
             return
@@ -121,21 +121,21 @@ class Caller:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Sends until it is stopped."""
+class AuditTraffic:
+    """Requests that go on until stop()."""
 
     url: str
-    journal: Journal
-    tokens: Tokens
+    journal: ClientJournal
+    tokens: ClientTokens
     seed: int
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:
-        """Send nothing new; run() returns when the last answer is there."""
+        """Send no new requests. run() returns after the last response."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Send."""
+        """Send requests until stop()."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         async with (
             httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=ANSWER_SECONDS, limits=limits) as http,

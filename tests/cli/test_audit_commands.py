@@ -11,9 +11,9 @@ import asyncpg
 import orjson
 import pytest
 
-from services.cli.audit.app import operator
 from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
+from services.cli.database import operator
 from services.shared import db
 from services.shared.sealed_log.key_file import KeyFile
 from tests.support.audit_program import Pulse
@@ -63,8 +63,8 @@ async def test_verify_exits_with_1_and_names_what_is_wrong(log: SealedLog, pulse
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--checkpoint", "/nowhere"], "there is no /nowhere"),
-        (["--keys", "/nowhere"], "no public key to check with: /nowhere: No such file"),
+        (["--checkpoint", "/nowhere"], "there is no file /nowhere"),
+        (["--keys", "/nowhere"], "there is no public key to verify with: /nowhere: No such file"),
         (["--since", "yesterday"], "yesterday is no time"),
     ],
 )
@@ -135,7 +135,7 @@ async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog
     public, kept = log.sealer.keys.public_path, next(log.checkpoints.iterdir())
     for local in ((), ("--keys", str(public)), ("--checkpoint", str(kept)), ("--checkpoint", str(log.checkpoints))):
         shown = (await pulse("verify", *local, status=3)).stdout
-        assert "Consistent, but trusted only as far as this machine" in shown, local
+        assert "Consistent, but only with this machine" in shown, local
     assert orjson.loads((await pulse("verify", "--json", status=3)).stdout)["trusted_from_outside"] is False
     away = tmp_path / "away.pub"
     away.write_bytes(public.read_bytes())
@@ -179,14 +179,14 @@ async def test_an_export_is_a_file_for_its_owner(log: SealedLog, pulse: Pulse, t
     assert orjson.loads(out.read_bytes().splitlines()[0])["checkpoint"] in kept.read_text()
     out.unlink()
     await log.conn.execute("set session_replication_role = replica; update audit_log set message = ''")
-    assert "pulse audit verify tells more" in (await pulse(*options, status=1)).stderr
+    assert "run pulse audit verify" in (await pulse(*options, status=1)).stderr
     assert not {"export.jsonl", ".export.jsonl.part"} & set(await asyncio.to_thread(os.listdir, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--from", "2026-02-01", "--to", "2026-01-01"], "there is no time between --from and --to"),
+        (["--from", "2026-02-01", "--to", "2026-01-01"], "--from must be earlier than --to"),
         (["--from", "last week"], "last week is no time"),
     ],
 )

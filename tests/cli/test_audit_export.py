@@ -9,7 +9,7 @@ import pytest
 from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
 from services.cli.audit.prove import find
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared.sealed_log.key_file import KeyFile
 from tests.support.exported import ALL, check, export
 from tests.support.sealed_log import SealedLog
@@ -92,7 +92,7 @@ async def test_who_reads_is_recorded_before_the_first_byte(log: SealedLog) -> No
 async def test_what_is_not_sealed_is_not_exported(log: SealedLog) -> None:
     """It has no proof yet."""
     await log.write(3)
-    with pytest.raises(LocalError, match="nothing is sealed yet"):
+    with pytest.raises(CommandFailed, match="nothing is sealed yet"):
         await export(log)
     await log.seal()
     await log.write(5)
@@ -118,12 +118,12 @@ async def test_an_altered_log_is_not_exported(log: SealedLog) -> None:
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'quiet' where timestamp < '2026-02-01'"
     )
-    with pytest.raises(LocalError, match=r"^block 0 .* altered; pulse audit verify tells more"):
+    with pytest.raises(CommandFailed, match=r"^block 0 .* altered; run pulse audit verify"):
         await export(log)
     await log.conn.execute("delete from audit_log where timestamp < '2026-02-01'")
     assert (await check(log, await export(log)))[0] == 0
     await log.conn.execute("update audit.tree_nodes set hash = sha256('x')")
-    with pytest.raises(LocalError, match="is not in the signed tree"):
+    with pytest.raises(CommandFailed, match="is not in the signed tree"):
         await export(log)
 
 
@@ -146,17 +146,17 @@ async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
     await log.fill()
     await log.write(1)
     newest = await log.conn.fetchval("select event_id from audit_log order by xid desc limit 1")
-    with pytest.raises(LocalError, match=f"event {newest} is not sealed yet"):
+    with pytest.raises(CommandFailed, match=f"event {newest} is not sealed yet"):
         await find(log.reader, newest, None)
     oldest = await log.conn.fetchval("select event_id from audit_log where tenant_id = 'acme' order by xid limit 1")
-    with pytest.raises(LocalError, match=f"there is no event {oldest} of tenant umbrella"):
+    with pytest.raises(CommandFailed, match=f"there is no event {oldest} of tenant umbrella"):
         await find(log.reader, oldest, "umbrella")
     await log.conn.execute(
         "select audit.write(array[audit.event('umbrella', 'alert.opened', p_event_id => $1,"
         " p_timestamp => l.timestamp)]) from audit_log l where event_id = $1",
         oldest,
     )
-    with pytest.raises(LocalError, match=f"2 events have the id {oldest} .tenants acme, umbrella.: name one"):
+    with pytest.raises(CommandFailed, match=f"2 events have the id {oldest} .tenants acme, umbrella.: name one"):
         await find(log.reader, oldest, None)
     asked = await log.conn.fetch(
         "select tenant_id, details #>> '{filter,event_id}' as event_id from audit_log where event_type = 'audit.read'"

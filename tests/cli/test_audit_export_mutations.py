@@ -46,7 +46,7 @@ async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool
 
 
 def edited(line: bytes, *path: str, value: Any) -> bytes:
-    """A line of JSON with another value at a place, or what a function makes of the value."""
+    """Return a line of JSON with another value at a place, or what a function makes of the value."""
     document = orjson.loads(line)
     inner = document
     for step in path[:-1]:
@@ -56,7 +56,7 @@ def edited(line: bytes, *path: str, value: Any) -> bytes:
 
 
 def edit(at: int, *path: str, value: Any) -> Callable[[Lines], Lines]:
-    """The line at this number with another value."""
+    """Return the line at this number with another value."""
 
     def change(lines: Lines) -> Lines:
         changed = list(lines)
@@ -67,7 +67,7 @@ def edit(at: int, *path: str, value: Any) -> Callable[[Lines], Lines]:
 
 
 def replace(at: int, old: bytes, new: bytes) -> Callable[[Lines], Lines]:
-    """The line at this number with other bytes."""
+    """Return the line at this number with other bytes."""
 
     def change(lines: Lines) -> Lines:
         assert old in lines[at]
@@ -79,7 +79,7 @@ def replace(at: int, old: bytes, new: bytes) -> Callable[[Lines], Lines]:
 
 
 def swap(one: int, two: int) -> Callable[[Lines], Lines]:
-    """Two lines in each other's place."""
+    """Return two lines in each other's place."""
 
     def change(lines: Lines) -> Lines:
         changed = list(lines)
@@ -90,7 +90,7 @@ def swap(one: int, two: int) -> Callable[[Lines], Lines]:
 
 
 def swap_paths(one: int, two: int) -> Callable[[Lines], Lines]:
-    """Two lines with each other's proof."""
+    """Return two lines with each other's proof."""
 
     def change(lines: Lines) -> Lines:
         paths = [orjson.loads(lines[at])["path"] for at in (one, two)]
@@ -106,13 +106,13 @@ def second_block(lines: Lines) -> int:
 
 
 def move_blocks(lines: Lines) -> Lines:
-    """The first block behind all others."""
+    """Return the first block behind all others."""
     second = second_block(lines)
     return [lines[0], *lines[second:-1], *lines[1:second], lines[-1]]
 
 
 def move_event(lines: Lines) -> Lines:
-    """The first event among those of the second block."""
+    """Return the first event among those of the second block."""
     second = second_block(lines)
     return [*lines[:2], *lines[3 : second + 1], lines[2], *lines[second + 1 :]]
 

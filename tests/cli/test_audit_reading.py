@@ -33,7 +33,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 async def walk(conn: asyncpg.Connection, **rest: Any) -> list[str]:
-    """The ids of all events, page after page."""
+    """Return the ids of all events, page after page."""
     found: list[str] = []
     place = None
     for _ in range(2000):
@@ -92,7 +92,7 @@ async def test_every_way_of_paging_gives_the_one_order(conn: asyncpg.Connection,
 
 
 def keeps(row: Any, values: dict[str, str], since: datetime | None = None, until: datetime | None = None) -> bool:
-    """Whether a filter keeps a row."""
+    """Return whether a filter keeps a row."""
     return (
         all(row[name] == value for name, value in values.items())
         and (since is None or row["timestamp"] >= since)

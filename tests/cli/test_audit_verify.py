@@ -49,7 +49,7 @@ async def test_what_has_no_one_form_is_not_stored(log: SealedLog, column: str, v
 
 
 async def bury_january(log: SealedLog) -> None:
-    """What retention does: the partition goes and its tombstone comes in one transaction."""
+    """Drop the partition and store its tombstone in one transaction, as retention does."""
     blocks = await log.conn.fetch(
         "select block_no, row_count, leaf_hash from audit.blocks where segment = '2026-01-01' order by block_no"
     )
@@ -160,7 +160,7 @@ async def test_an_older_export_names_the_row(log: SealedLog, tmp_path: Path, rol
     keys = ("--keys", str(log.sealer.keys.public_path), "--checkpoint", str(log.checkpoints))
     count = file.read_bytes().count(b'"type":"event"')
     done = await pulse("verify", *keys, "--against", str(file))
-    assert f"{count} exported events are there as they were exported." in done.stdout
+    assert f"{count} exported events are unchanged." in done.stdout
     edited, removed = await log.conn.fetch(
         "select event_id::text from audit_log where tenant_id = 'acme' and timestamp < '2026-02-01' limit 2"
     )

@@ -11,31 +11,18 @@ from pathlib import Path
 import asyncpg
 import orjson
 import pytest
+from typer.testing import CliRunner
 
 from services.cli import checks
 from services.cli.home import Home
 from services.cli.lock import hold
-from services.cli.state_file import ProcessState, write_state
+from services.cli.program import COMMANDS, app
+from services.cli.state_file import ProcessState, StackState, write_state
 from services.shared.write_once import replace
 from services.ui_iot.routes.traces import Trace
 from tests.support import seed
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (
-    "up",
-    "status",
-    "token",
-    "psql",
-    "trace",
-    "tenant",
-    "migrate",
-    "test",
-    "bench",
-    "chaos",
-    "metrics",
-    "key",
-    "secrets",
-)
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 NOWHERE = "postgresql://pulse_app@127.0.0.1:1/pulse"
 
@@ -82,11 +69,35 @@ AUDIT = ("audit hold", "audit release", "audit tail")
 @pytest.mark.parametrize(
     "command", ["", *COMMANDS, "tenant create", "tenant list", "metrics list", "metrics lint", *AUDIT]
 )
-def test_every_command_has_help(pulse: Run, command: str) -> None:
-    """Also the program itself."""
-    done = pulse(*command.split(), "--help")
-    assert done.returncode == 0
+def test_every_command_has_help(command: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="pulse")
+    assert done.exit_code == 0
     assert done.stdout.startswith(f"Usage: pulse {command}".rstrip())
+
+
+HEAVY = {"asyncio", "asyncpg", "cryptography", "fastapi", "httpx", "psycopg", "pydantic", "rich", "sqlalchemy"}
+
+
+def test_help_loads_none_of_the_commands(pulse: Run) -> None:
+    """Help is shown in an instant, because each command is imported when it is called."""
+    code = "import sys; from services.cli.program import main\ntry: main()\nfinally: print('LOADED', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "--help"],
+        check=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    shown, _, loaded = done.stdout.partition("LOADED")
+    assert [line.split()[0] for line in shown.partition("Commands:")[2].splitlines() if line] == list(COMMANDS)
+    assert set(loaded.split()) & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_shows_the_first_line_of_each_commands_help(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], prog_name="pulse").stdout.splitlines()
+    assert shown[2].strip() == COMMANDS[command][1]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
         ProcessState("dispatcher", None, 8083, ready=False, restarts=3, module="services.dispatcher"),
     ]
     with hold(home.lock):
-        write_state(home, 8080, processes=processes, server=None)
+        write_state(home, StackState(os.getpid(), 8080, processes))
         done = pulse("status", "--json")
         assert done.returncode == 1
         assert orjson.loads(done.stdout) == {
@@ -131,7 +142,7 @@ def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
             ["ui_iot", "7", "8081", "ready", "0"],
             ["dispatcher", "-", "8083", "not", "ready", "3"],
         ]
-        write_state(home, 8080, processes=processes[:1], server=None)
+        write_state(home, StackState(os.getpid(), 8080, processes[:1]))
         assert pulse("status").returncode == 0
 
 
@@ -261,7 +272,7 @@ async def test_holds_are_placed_shown_and_released(
 ) -> None:
     """As the auditor, who is named in the event; a wrong time, number or role is told in one line."""
     url = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_auditor")}
-    assert pulse("audit", "holds", **url).stdout == "No hold was ever placed.\n"
+    assert pulse("audit", "holds", **url).stdout == "There are no legal holds.\n"
     await conn.execute(
         "insert into audit.tombstones select month::date, 1, 0, 3, now(), 'note'"
         " from unnest(array['2025-04-01', '2025-05-01']) month"
@@ -269,8 +280,8 @@ async def test_holds_are_placed_shown_and_released(
     placed = pulse("audit", "hold", "--from", "2025-05-31", "--reason", "case [7] of :x:", **url)
     assert (placed.returncode, placed.stderr) == (0, "")
     assert placed.stdout.splitlines() == [
-        "Hold 1 is in force; ./pulse audit release 1 --reason … ends it.",
-        "Too late for what was dropped before: 2025-05.",
+        "Hold 1 is in force until ./pulse audit release 1 --reason … ends it.",
+        "These months were dropped before: 2025-05.",
     ]
     second = ["audit", "hold", "--from", "2026-01-01T01:00+01:00", "--to", "2026-02-01"]
     assert len(pulse(*second, "--reason", "x", **url).stdout.splitlines()) == 1

@@ -22,7 +22,7 @@ Lines = list[str]
 
 @asynccontextmanager
 async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Lines]]:
-    """The command and the lines it has printed so far; killed at the end when the test did not stop it."""
+    """Yield the command and the lines it has printed so far; killed at the end when the test did not stop it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "services.cli", "audit", "tail", *arguments),
@@ -51,7 +51,7 @@ async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subp
 
 
 async def run(url: str, *arguments: str) -> tuple[Lines, str, int]:
-    """What it printed, what it said besides, and its exit status."""
+    """Return what it printed, what it said besides, and its exit status."""
     async with running(url, *arguments) as (process, lines):
         assert process.stderr is not None
         said = (await process.stderr.read()).decode()
@@ -83,7 +83,7 @@ async def test_it_shows_all_tenants_or_one_in_order_and_goes_on_where_it_stopped
     assert [row["tenant_id"] for row in readers] == ["system", "system", "other"]
     await write(conn, 1, tenant_id="third")
     await seal()
-    assert said.startswith("go on with --after ")
+    assert said.startswith("continue with --after ")
     new, _, _ = await run(url, "--no-follow", "--event-type", "alert.opened", "--after", said.split()[-1])
     assert [line.split("  ")[1] for line in new] == ["third"]
 
@@ -111,7 +111,7 @@ async def test_it_follows_and_says_at_ctrl_c_where_it_stopped(url: str, conn: as
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 15) == 130
         assert process.stderr is not None
-        assert b"go on with --after " in await process.stderr.read()
+        assert b"continue with --after " in await process.stderr.read()
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'audit.read'") == 1
 
 

@@ -47,7 +47,7 @@ def run(script: Path, *arguments: str, cwd: Path | str = "/", **settings: str) -
 
 
 def fake_python(directory: Path, body: str) -> str:
-    """A python3 of another kind."""
+    """Return a python3 of another kind."""
     fake = directory / "python3"
     fake.write_text(f"#!/bin/sh\n{body}\n")
     fake.chmod(0o755)
@@ -113,7 +113,7 @@ def test_no_python_is_one_line(bare: Path) -> None:
     """It says which version is needed."""
     done = run(bare / "pulse", PULSE_PYTHON="/no/such/python3")
     assert done.returncode == 1
-    assert done.stderr == "pulse: /no/such/python3 is not installed; Pulse needs Python 3.11 or newer\n"
+    assert done.stderr == "pulse: /no/such/python3 is not installed: install Python 3.11 or newer\n"
 
 
 def test_an_old_python_is_one_line(bare: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_old_python_is_one_line(bare: Path, tmp_path: Path) -> None:
     old = fake_python(tmp_path, '[ "$1" = -V ] && echo Python 3.9.2 && exit 0; exit 1')
     done = run(bare / "pulse", PULSE_PYTHON=old)
     assert done.returncode == 1
-    assert done.stderr == f"pulse: {old} is Python 3.9.2; Pulse needs Python 3.11 or newer, PULSE_PYTHON can name it\n"
+    assert done.stderr == f"pulse: {old} is Python 3.9.2: set PULSE_PYTHON to Python 3.11 or newer\n"
 
 
 def test_a_python_without_venv_is_one_line(bare: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_python_without_venv_is_one_line(bare: Path, tmp_path: Path) -> None:
     lame = fake_python(tmp_path, 'case "$2" in *venv*) echo ModuleNotFoundError >&2; exit 1 ;; esac')
     done = run(bare / "pulse", PULSE_PYTHON=lame)
     assert done.returncode == 1
-    assert done.stderr == f"pulse: {lame} has no venv module; install it (on Debian: apt install python3-venv)\n"
+    assert done.stderr == f"pulse: {lame} has no venv module: install it (on Debian: apt install python3-venv)\n"
 
 
 def test_the_script_is_plain_sh(bare: Path, require: Callable[[str], str]) -> None:

@@ -1,4 +1,4 @@
-"""The operator's guide, pasted block by block into a shell beside a whole stack."""
+"""The first hour of each reader, pasted block by block into a shell beside a whole stack."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.running_stack import RunningStack, free_port_base
 
 GUIDE = CHECKOUT / "docs" / "first-hour.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SECONDS = 240
+SECONDS = 900
 
 
 @pytest.fixture
@@ -28,12 +28,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         running.kill()
 
 
-def test_every_act_of_an_operator_has_its_block() -> None:
+def test_every_act_has_its_block() -> None:
     blocks = "".join(BLOCK.findall(GUIDE.read_text(encoding="utf-8")))
     for act in (
         *("POST /api/v1/devices", "POST /api/v1/channels", "POST /api/v1/rules", "POST /api/v1/routes", "/readings"),
         *("/acknowledge", "/silence", "/redrive", "/close", "PATCH", "DELETE", "If-Match", "Idempotency-Key"),
-        *("psql --as auditor", "audit verify", "/audit/events"),
+        *(
+            "psql --as auditor",
+            "audit verify",
+            "/audit/events",
+            "audit export",
+            "audit prove",
+            "audit hold",
+            "--against",
+        ),
+        *("pulse status", "/readyz", "/metrics", "pulse trace", "metrics list", "create view metrics.", "audit hold"),
     ):
         assert act in blocks, act
     for document in ("README.md", "docs/architecture.md"):
@@ -41,7 +50,7 @@ def test_every_act_of_an_operator_has_its_block() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path, require: Callable[[str], str]) -> None:
     """In one shell that stops at the first block that fails."""
     require("curl")
@@ -49,9 +58,12 @@ def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path, r
     program = tmp_path / "pulse"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m services.cli "$@"\n')
     program.chmod(0o755)
+    (tmp_path / "docs").symlink_to(GUIDE.parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     blocks = BLOCK.findall(GUIDE.read_text(encoding="utf-8"))
     text = "".join(f"echo '=== block {number}'\n{block}" for number, block in enumerate(blocks))
-    script = text.replace("8081", str(stack.port_base + 1)).replace("8099", str(free_port()))
+    script = re.sub(r"\b808([1-7])\b", lambda port: str(stack.port_base + int(port[1])), text)
+    script = script.replace("8099", str(free_port()))
     pasted = subprocess.run(
         [require("bash"), "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"],
         check=False,
@@ -65,5 +77,7 @@ def test_the_first_hour_works_when_pasted(stack: RunningStack, tmp_path: Path, r
     for shown in (
         *('"accepted":1', '"state":"dead"', "HTTP 400", '"status":"acknowledged"', '"silenced_until":"20'),
         *('"name":"Pump pressure far too high"', '"close_reason":"Valve replaced"', "config.rule_updated"),
+        *("pulse_queue_depth", "attempt 1: delivered", "auth.login_failure", "exported events are unchanged"),
+        *("Case 7", "pulse_rules_enabled{", "CREATE OR REPLACE FUNCTION dispatcher.dispatch"),
     ):
         assert shown in pasted.stdout, shown

@@ -58,26 +58,26 @@ ROW: dict[str, Any] = {
 
 @functools.cache
 def schema() -> OcsfJsonSchemaEmbedded:
-    """The schema of the version that the events name."""
+    """Return the schema of the version that the events name."""
     return OcsfJsonSchemaEmbedded(published())
 
 
 @functools.cache
 def published() -> dict[str, Any]:
-    """The schema as it is published."""
+    """Return the schema as it is published."""
     found: dict[str, Any] = get_ocsf_schema(version=ocsf.VERSION)
     return found
 
 
 @functools.cache
 def validator(class_uid: int, profiles: tuple[str, ...]) -> Draft202012Validator:
-    """What checks events of a class: required members, types, enumerations, constraints, and nothing unknown."""
+    """Return what checks events of a class: required members, types, enumerations, constraints, and nothing unknown."""
     name = schema().lookup_class_name_from_uid(class_uid=class_uid)
     return Draft202012Validator(schema().get_class_schema(class_name=name, profiles=list(profiles)))
 
 
 def faults(event: dict[str, Any]) -> list[str]:
-    """What is wrong with an event by the schema; captions beside their numbers are compared too."""
+    """Return what is wrong with an event by the schema; captions beside their numbers are compared too."""
     profiles = tuple(event["metadata"].get("profiles", ()))
     # Through JSON, as a SIEM gets it.
     event = orjson.loads(orjson.dumps(event))

@@ -17,7 +17,7 @@ START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 def row(
     span_id: str, parent: str | None, kind: str, seconds: float, what: str, ms: float | None = None
 ) -> dict[str, Any]:
-    """As the database gives it."""
+    """Return a span as the database does."""
     at = START + timedelta(seconds=seconds)
     node = {"span_id": span_id, "parent_span_id": parent, "kind": kind, "at": at}
     return {**node, "duration_ms": ms, "service": "s", "what": what}
@@ -39,7 +39,7 @@ STORY = [
 
 
 def shown(rows: list[dict[str, Any]], width: int | None) -> list[str]:
-    """What is printed, without the spaces at the ends."""
+    """Return what is printed, without the spaces at the ends."""
     console = Console(width=width or 160)
     with console.capture() as capture:
         console.print(waterfall_table(rows, width=width))

@@ -24,6 +24,7 @@ from services.shared.secret_box import (
     NotOpened,
     UnknownKey,
     is_sealed,
+    protection,
     public_file,
     read_public_key,
     seal_config,
@@ -31,6 +32,7 @@ from services.shared.secret_box import (
     shown_url,
 )
 from services.shared.settings import DeliverySettings, UiSettings
+from services.ui_iot.resources.channel_sealing import report_protection
 from tests.support import seed
 from tests.support.api_client import Api, open_api
 from tests.support.delivery import job, states
@@ -88,14 +90,14 @@ def api(request: pytest.FixtureRequest) -> Api:
 
 
 async def stored(conn: asyncpg.Connection, channel_id: int) -> dict[str, Any]:
-    """A channel's configuration as it is in the table."""
+    """Return a channel's configuration as it is in the table."""
     query = "select config from notification_channels where channel_id = $1"
     config: dict[str, Any] = orjson.loads(await conn.fetchval(query, channel_id))
     return config
 
 
 async def make(api: Api, kind: str, config: dict[str, Any], name: str = "c") -> dict[str, Any]:
-    """A channel through the API."""
+    """Return a channel through the API."""
     made: dict[str, Any] = await api.make("/api/v1/channels", {"name": name, "kind": kind, "config": config})
     return made
 
@@ -463,6 +465,22 @@ async def channels_of(conn: asyncpg.Connection, key_file: Path) -> tuple[set[str
     return names, opened
 
 
+async def test_health_of_the_api_names_the_key_after_a_rotation(sealing: Api, key_file: Path) -> None:
+    report_protection(sealing.process, key_file)
+
+    async def shown() -> str:
+        return str((await sealing.client.get("/health")).json()["channel_secrets"])
+
+    first = await shown()
+    assert first == protection(read_public_key(key_file))
+    add_key(key_file)
+    assert await shown() == protection(read_public_key(key_file)) != first
+    public_file(key_file).unlink()
+    assert (await shown()).startswith(f"unknown: {public_file(key_file)}")
+    report_protection(sealing.process, None)
+    assert "plain text" in await shown()
+
+
 async def test_existing_secrets_are_sealed_and_keys_rotated(
     conn: asyncpg.Connection, secrets: Run, tmp_path: Path
 ) -> None:
@@ -478,11 +496,11 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     assert "`pulse secrets init` makes one" in (await secrets("encrypt", file))[1]
     assert (await secrets("init", file))[0] == 0
     made = file.read_text()
-    assert "stays as it is" in (await secrets("init", file))[1]
+    assert "is unchanged" in (await secrets("init", file))[1]
     assert file.read_text() == made
     status, said = await secrets("encrypt", file)
-    assert (status, "8 channels seen, 8 sealed" in said) == (0, True), said
-    assert "8 channels seen, 0 sealed" in (await secrets("encrypt", file))[1]
+    assert (status, "8 channels read, 8 sealed" in said) == (0, True), said
+    assert "8 channels read, 0 sealed" in (await secrets("encrypt", file))[1]
     first, opened = await channels_of(conn, file)
     assert (len(first), "plain" in first, opened) == (1, False, [*CONFIGS.values()] * 2)
     assert (await conn.fetchval(metric), await conn.fetch(public)) == (0, before)

@@ -35,7 +35,7 @@ async def test_a_claimed_job_comes_with_all_that_sending_needs(conn: asyncpg.Con
 
 
 async def dead_reason(conn: asyncpg.Connection, number: int) -> str | None:
-    """Why the job was given up; null while it was not."""
+    """Return why the job was given up, or None if it was not."""
     query = "select dead_reason from notification_jobs where job_id = $1 and state = 'dead'"
     reason: str | None = await conn.fetchval(query, number)
     return reason
@@ -278,7 +278,7 @@ async def test_two_claimers_never_get_the_same_job(conn: asyncpg.Connection, dat
 async def claim_stopped_after_looking(
     conn: asyncpg.Connection, slow: asyncpg.Connection, holder: asyncpg.Connection
 ) -> AsyncIterator[asyncio.Task[list[asyncpg.Record]]]:
-    """A claim with limit 2 that has chosen its jobs and goes on to take them when the block ends."""
+    """Yield a claim with limit 2 that has chosen its jobs and goes on to take them when the block ends."""
     off = await seed.channel(conn, "off", enabled=False)
     await job(conn, off)
     async with holder.transaction():

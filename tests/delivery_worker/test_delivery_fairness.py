@@ -53,7 +53,7 @@ async def hang(conn: asyncpg.Connection, rows: list[asyncpg.Record], outcome: st
 
 
 async def lane(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """The one channel's pause, in seconds from now, and what is known of it."""
+    """Return the one channel's pause, in seconds from now, and what is known of it."""
     return await conn.fetchrow(
         "select extract(epoch from paused_until - now())::float8 as seconds, hangs, limits from delivery.lanes"
     )
@@ -71,6 +71,20 @@ async def test_a_tenant_gets_half_of_the_slots_of_each_worker(conn: asyncpg.Conn
     for worker in ("w1", "w2"):
         number = await job(conn, quiet, tenant_id="quiet")
         assert ids(await claim(conn, 32, worker=worker, channel_limit=8)) == [number]
+
+
+async def test_a_claim_leases_a_few_jobs_at_a_time(conn: asyncpg.Connection) -> None:
+    """Another tenant's job waits for a few starts, not for as many as there are slots, whose shares stay the same."""
+    await crowd(conn, "evil", channels=80, jobs=3)
+    quiet = await seed.channel(conn, tenant_id="quiet")
+    few = "select * from delivery.claim('w1', $1, 30, 8, 8)"
+    assert len(await conn.fetch(few, 64)) == 8
+    number = await job(conn, quiet, tenant_id="quiet")
+    rows = await conn.fetch(few, 56)
+    assert (len(rows), number in ids(rows)) == (8, True)
+    for free in (48, 40, 32):
+        await conn.fetch(few, free)
+    assert await held(conn) == {("w1", "evil"): 32, ("w1", "quiet"): 1}
 
 
 async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Connection) -> None:
@@ -283,7 +297,7 @@ async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Conne
 
 
 async def delivered(conn: asyncpg.Connection, numbers: list[int]) -> bool:
-    """Whether these jobs, as far as they exist, were delivered."""
+    """Return whether these jobs, as far as they exist, were delivered."""
     query = "select bool_and(state = 'delivered') from notification_jobs where job_id = any ($1)"
     return bool(await conn.fetchval(query, numbers))
 

@@ -28,18 +28,18 @@ QUICK = {
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink") -> int:
-    """A webhook channel to the receiver."""
+    """Return a webhook channel to the receiver."""
     config = {"url": f"{receiver.url}/hush-hush-hush", "secret": SECRET}
     return await seed.channel(conn, name, config=orjson.dumps(config).decode())
 
 
 async def all_are(conn: asyncpg.Connection, state: str) -> bool:
-    """Whether every job is in this state."""
+    """Return whether every job is in this state."""
     return set((await states(conn)).values()) == {state}
 
 
 def attempts(worker: Running) -> list[dict[str, Any]]:
-    """The log lines of attempts."""
+    """Return the log lines of attempts."""
     return [line for line in worker.lines if "outcome" in line]
 
 

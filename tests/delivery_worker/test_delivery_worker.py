@@ -27,13 +27,13 @@ URL = "postgresql://unused"
 
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:
-    """A webhook channel to the receiver."""
+    """Return a webhook channel to the receiver."""
     told = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
     return await seed.channel(conn, name, config=orjson.dumps(told).decode())
 
 
 async def settled(conn: asyncpg.Connection, *wanted: str) -> bool:
-    """Whether every job is in one of these states."""
+    """Return whether every job is in one of these states."""
     return set((await states(conn)).values()) <= set(wanted)
 
 
@@ -247,7 +247,7 @@ async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Sta
         "The address is not a public one.",
         "the channel's configuration cannot work: tokne: Extra inputs are not permitted",
     ]
-    assert errors[3].startswith("the notification cannot be told: tenant_id: Field required")
+    assert errors[3].startswith("the notification is not valid: tenant_id: Field required")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

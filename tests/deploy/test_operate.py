@@ -25,7 +25,7 @@ ALL_IS_WELL = "All is as it was sealed"
 
 
 def blocks(heading: str, kind: str = "sh") -> list[str]:
-    """The code blocks below a heading of the page, down to the next heading of its level or a higher one."""
+    """Return the code blocks below a heading of the page, down to the next heading of its level or a higher one."""
     found: list[str] = []
     inside, fence = False, ""
     for line in PAGE.splitlines(keepends=True):
@@ -65,7 +65,7 @@ class Operator:
         return f"postgresql://{role}@/{database}?host={quote(str(self.sockets), safe='')}"
 
     def directory(self, name: str) -> Path:
-        """An empty directory of the server's user."""
+        """Return an empty directory of the server's user."""
         path = self.base / name
         path.mkdir()
         self.account.own(path, mode=0o700)

@@ -46,7 +46,7 @@ def test_every_alert_has_a_case_of_each_kind() -> None:
 
 
 def is_proven(test: dict[str, Any], alert: str) -> bool:
-    """Whether the test has the alert silent with data, then firing, then silent with data."""
+    """Return whether the test has the alert silent with data, then firing, then silent with data."""
     moments = sorted(
         (seconds(case["eval_time"]), bool(case["exp_alerts"]))
         for case in test["alert_rule_test"]
@@ -58,7 +58,7 @@ def is_proven(test: dict[str, Any], alert: str) -> bool:
 
 
 def shows_data(test: dict[str, Any], alert: str, at: float) -> bool:
-    """Whether a series that the alert reads, itself or by what is recorded, has a sample then."""
+    """Return whether a series that the alert reads, itself or by what is recorded, has a sample then."""
     read_by_alert = base_metrics(alerts()[alert]["expr"])
     step = seconds(test["interval"])
     return any(
@@ -91,7 +91,7 @@ def test_what_may_wake_somebody_is_missed_when_it_is_gone() -> None:
 
 
 def presence(values: str) -> list[bool]:
-    """Of promtool's notation: whether there is a sample at each step."""
+    """Read promtool's notation; return whether there is a sample at each step."""
     found: list[bool] = []
     for part in values.split():
         value, _, times = part.partition("x")

@@ -16,10 +16,9 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from services.local.stack.ports import free_ports
 from services.local.stack.roster import SERVICES
 from tests.support.migrator import ROOT
-from tests.support.processes import Running, service
+from tests.support.processes import Running, free_ports, service
 from tests.support.prometheus_rules import (
     PROMETHEUS,
     Expression,
@@ -66,7 +65,7 @@ async def test_nothing_is_dead_and_a_fault_is_told(
 
 
 async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
-    """All six at once."""
+    """Return all six at once."""
     ports = free_ports(list(SERVICES))
     targets = orjson.dumps({name: f"http://127.0.0.1:{port}" for name, port in ports.items()}).decode()
     running = await asyncio.gather(
@@ -92,13 +91,13 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
 
 
 def has_started(process: Running) -> bool:
-    """Whether it has said so."""
+    """Return whether it has said so."""
     assert process.process.returncode is None, process.lines[-3:]
     return any(line.get("message") == "started" for line in process.lines)
 
 
 async def scrape(processes: Mapping[str, Running]) -> Shown:
-    """Every series that a process shows, with the values of its labels."""
+    """Return every series that a process shows, with the values of its labels."""
     found: dict[str, dict[str, set[str]]] = {}
     for name, process in processes.items():
         answer = await process.get("/metrics", accept=OPENMETRICS, authorization=f"Bearer {TOKEN}")
@@ -125,7 +124,7 @@ async def labels_of(conn: asyncpg.Connection, shown: Shown) -> dict[str, frozens
 
 
 def check_names(shown: Known) -> None:
-    """Every rule and panel can hold; and each would be missed if one name of it were wrong."""
+    """Check that every rule and panel can hold, and that a wrong name in any of them is found."""
     known, faults = with_recorded(shown)
     expressions = [*rule_expressions(), *panel_expressions()]
     assert [*faults, *(fault for expression in expressions for fault in faults_of(expression, known))] == []
@@ -138,7 +137,7 @@ def check_names(shown: Known) -> None:
 
 
 def check_values(shown: Shown) -> None:
-    """What a matcher names is the value of a label somewhere; statuses come with the requests that end so."""
+    """Check that each matcher names a value of a label; statuses come with the requests that end so."""
     everywhere: dict[str, set[str]] = {"job": {f"pulse_{name}" for name in SERVICES}}
     for labels in shown.values():
         for label, values in labels.items():
@@ -157,7 +156,7 @@ def check_values(shown: Shown) -> None:
 
 
 async def check_runbooks(conn: asyncpg.Connection) -> None:
-    """Every query that a runbook gives runs as the owner of the tables, as `./pulse psql` is."""
+    """Run every query of the runbooks as the owner of the tables, as `./pulse psql` does."""
     queries = re.findall(r"^```sql\n(.*?)^```$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(queries) > 20
     await conn.execute("set role pulse_owner")
@@ -168,7 +167,7 @@ async def check_runbooks(conn: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def prometheus(program: str, place: Path, processes: Mapping[str, Running]) -> AsyncIterator[httpx.AsyncClient]:
-    """A Prometheus with deploy's configuration, of which targets, token, intervals and one `for` are others."""
+    """Yield a Prometheus with deploy's configuration, of which targets, token, intervals and one `for` are others."""
     config = read(PROMETHEUS / "prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
@@ -203,7 +202,7 @@ async def prometheus(program: str, place: Path, processes: Mapping[str, Running]
 
 
 async def ask(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """What Prometheus answers, nothing while it starts."""
+    """Return what Prometheus answers, nothing while it starts."""
     try:
         answer = await api.get(path)
     except httpx.TransportError:
@@ -218,7 +217,7 @@ async def firing(api: httpx.AsyncClient) -> set[str]:
 
 
 async def all_is_well(api: httpx.AsyncClient) -> bool:
-    """All six targets are up, every rule was evaluated without an error, and nothing fires."""
+    """Return all six targets are up, every rule was evaluated without an error, and nothing fires."""
     targets = (await ask(api, "targets?state=active")).get("activeTargets", [])
     groups = (await ask(api, "rules")).get("groups", [])
     rules = [rule for group in groups for rule in group["rules"]]
@@ -229,7 +228,7 @@ async def all_is_well(api: httpx.AsyncClient) -> bool:
 
 
 async def has_exemplar(api: httpx.AsyncClient, trace_id: str) -> bool:
-    """Whether the request with this trace id is a dot on the panels."""
+    """Return whether the request with this trace id is a dot on the panels."""
     query = {"query": "pulse_http_request_duration_seconds_bucket", "start": "0", "end": str(2**31)}
     answer = (await api.get("query_exemplars", params=query)).json()
     found = [exemplar for series in answer.get("data") or () for exemplar in series["exemplars"]]
@@ -237,7 +236,7 @@ async def has_exemplar(api: httpx.AsyncClient, trace_id: str) -> bool:
 
 
 async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
-    """Two alerts, as deploy has them, fire; they end when the trigger is back and a person has closed the alert."""
+    """Let two alerts fire and end: the trigger comes back, and a user closes the alert."""
     await conn.execute("alter table public.alert_rules disable trigger user; select audit.report_broken_log('a test')")
     await until(lambda: fires(api, "PulseAuditLogBroken", "PulseAuditUnguarded"), seconds=15)
     await conn.execute(
@@ -248,7 +247,7 @@ async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClien
 
 
 async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) -> None:
-    """A process that stands still with its port open is down; it is up when it goes on."""
+    """Stop a process whose port stays open: it is down, and up again when it goes on."""
     os.kill(evaluator.process.pid, signal.SIGSTOP)
     try:
         await until(lambda: fires(api, "PulseServiceDown pulse_evaluator_iot"), seconds=15)
@@ -258,5 +257,5 @@ async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) 
 
 
 async def fires(api: httpx.AsyncClient, *names: str) -> bool:
-    """Whether exactly these fire."""
+    """Return whether exactly these fire."""
     return await firing(api) == set(names)

@@ -86,7 +86,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def section() -> str:
-    """The shell block of the section."""
+    """Return the shell block of the section."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Run it for real")[2]
     found = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found is not None
@@ -94,7 +94,7 @@ def section() -> str:
 
 
 def python_that_lends_its_packages(directory: Path) -> Path:
-    """A python3 that, asked to make .venv, links this one's instead of installing: no network is needed."""
+    """Return a python3 that, asked to make .venv, links this one's instead of installing: no network is needed."""
     lender = directory / "python3"
     prefix = Path(sys.prefix)
     lender.write_text(
@@ -128,7 +128,7 @@ def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Pa
             until_now(lambda: is_ready(base + offset, shell, output), seconds=90)  # noqa: B023  called at once
         said = output.read_text()
         assert "upgraded base -> 0001" in said
-        assert "a token of your identity provider signs in to it with the claims tenant_id: acme" in said
+        assert "Sign in with a token of your identity provider that has the claims tenant_id: acme" in said
         send_reading(base, server_port)
         metrics = httpx.get(f"http://127.0.0.1:{base + 6}/metrics", trust_env=False).text
         assert "pulse_exporter_up 1.0" in metrics
@@ -139,7 +139,7 @@ def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Pa
 
 
 def is_ready(port: int, shell: "subprocess.Popen[bytes]", output: Path) -> bool:
-    """Whether a process answers that it is ready; fails with what was printed when the script has ended."""
+    """Return whether a process answers that it is ready; fails with what was printed when the script has ended."""
     if shell.poll() is not None:
         raise AssertionError(output.read_text())
     try:

@@ -58,6 +58,24 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         ),
         {"service": "evaluator_iot", "queue_name": "inbox", "depth": 1},
     ),
+    "PulseTenantsFailing": (
+        "update evaluator.inbox set received_at = now() - interval '6 minutes'",
+        {"tenant_id": "acme", "readings": 1},
+    ),
+    "PulseTenantsBusy": (
+        (
+            "insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value,"
+            " received_at) values (1, 2, 'acme', 'boiler-1', 'temperature', now(), 1, now())"
+        ),
+        {"tenant_id": "acme", "readings": 2},
+    ),
+    "PulseLimitRefusals": (
+        (
+            "insert into ops.limit_refusals (tenant_id, limit_name, shard, window_start, window_refused, refused)"
+            " values ('acme', 'rules', -1, now(), 3, 3)"
+        ),
+        {"tenant_id": "acme", "limit_name": "rules", "refused": 3},
+    ),
     "PulseDeliveryStuck": (
         "update notification_jobs set run_at = now() - interval '1 hour', last_error = 'refused'",
         {"name": "sink", "kind": "webhook", "enabled": True, "state": "pending", "an_error": "refused"},
@@ -145,7 +163,7 @@ async def operator(role_url: RoleUrl) -> AsyncIterator[asyncpg.Connection]:
 
 
 def query_of(section: str) -> str:
-    """The one query of a section that has one."""
+    """Return the one query of a section that has one."""
     (query,) = sections()[section].queries
     return query
 
@@ -218,7 +236,7 @@ class Jam:
 
 @asynccontextmanager
 async def jam(url: str, operator: asyncpg.Connection) -> AsyncIterator[Jam]:
-    """A jam that is there, seen by the operator."""
+    """Yield a jam that is there, seen by the operator."""
     made = Jam(url)
     try:
         await made.begin()

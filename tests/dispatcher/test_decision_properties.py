@@ -125,7 +125,7 @@ class World:
                 await self.dispatch()
 
     async def check(self) -> None:
-        """Every event has one row for each channel it needed one for, and none has two."""
+        """Check that every event has exactly one row for each channel that needed one."""
         rows = await self.conn.fetch(
             "select event_id, channel_id from notification_jobs union all select event_id, channel_id from suppressions"
         )

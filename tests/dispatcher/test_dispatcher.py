@@ -32,7 +32,7 @@ async def breach(
     device_id: str = "boiler-1",
     trace_id: str | None = None,
 ) -> None:
-    """One reading that opens the rule's alert."""
+    """Store one reading that opens the rule's alert."""
     await seed.readings(conn, (at, 90, device_id), trace_id=trace_id)
     await evaluate(conn)
 

@@ -18,13 +18,13 @@ OPEN = "select count(*) from alerts where tenant_id = $1 and status <> 'closed'"
 
 
 async def reached(conn: asyncpg.Connection) -> list[dict[str, Any]]:
-    """The audit events about limits."""
+    """Return the audit events about limits."""
     query = "select tenant_id, details from audit_log where event_type = 'system.limit_reached' order by recorded_at"
     return [{"tenant_id": row["tenant_id"], **orjson.loads(row["details"])} for row in await conn.fetch(query)]
 
 
 async def refused(conn: asyncpg.Connection, limit: str) -> int:
-    """What the metric says of a limit."""
+    """Return what the metric says of a limit."""
     return int(await conn.fetchval("select value from metrics.limit_refusals_total where limit_name = $1", limit))
 
 

@@ -74,7 +74,7 @@ class Relay:
 
 @asynccontextmanager
 async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, Relay]]:
-    """A relay and the URL by which the exporter's role reaches the database through it."""
+    """Yield a relay and the URL by which the exporter's role reaches the database through it."""
     relay = Relay(server)
     listener = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
@@ -87,7 +87,7 @@ async def relaying(server: Server, database: str) -> AsyncIterator[tuple[str, Re
 
 @asynccontextmanager
 async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
-    """While it lasts, the view `gate` waits; reads of public.counted are counted by the server."""
+    """Make the view `gate` wait while the context lasts; the server counts the reads of public.counted."""
     await conn.execute("create table public.counted (n integer); grant select on public.counted to pulse_owner")
     await as_owner(
         conn,
@@ -104,7 +104,7 @@ async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def waiting_at_gate(conn: asyncpg.Connection) -> bool:
-    """Whether somebody waits for the gate to open."""
+    """Return whether somebody waits for the gate to open."""
     query = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
     return bool(await conn.fetchval(query))
 

@@ -42,11 +42,11 @@ class Wanted:
 
     @property
     def is_served(self) -> bool:
-        """Whether it is a metric that the exporter may read."""
+        """True if it is a metric that the exporter may read."""
         return self.readable and self.value_name == "value"
 
     def sql(self) -> str:
-        """The body of the view, whose rows are those of i = 1, 2 and so on."""
+        """Return the body of the view, whose rows are those of i = 1, 2 and so on."""
         labels = [f"('no. ' || i)::{self.label_type} as {label}" for label in self.labels]
         value = f"{VALUES[self.value][0].format('i')} as {self.value_name}"
         source = f"generate_series(1, {self.rows}) i" if self.labels else "(values (1)) v (i)"
@@ -69,7 +69,7 @@ class Schema:
         self.views: dict[str, Wanted] = {}
 
     def change(self) -> tuple[str, list[str]]:
-        """The next change: its kind and its statements, in one transaction; every kind has its turn."""
+        """Return the next change: its kind and its statements, in one transaction; every kind has its turn."""
         if not self._deck:
             self._deck = list(KINDS)
             self._random.shuffle(self._deck)
@@ -158,7 +158,7 @@ class Schema:
         return [f"create view metrics.{name} as {self.views[name].sql()}"]
 
     def _bystander(self) -> str:
-        """What is no view is no metric."""
+        """Return what is no view is no metric."""
         name = self._new_name()
         return self._random.choice(
             (

@@ -45,7 +45,7 @@ SLOW = {
 
 
 async def make_views(conn: asyncpg.Connection) -> None:
-    """The queues, the views that count them, and the bad ones in between; of the shipped ones a few will do."""
+    """Make the queues, the views that count them and the bad ones in between; keep a few of the shipped ones."""
     bad = [f'create view metrics."{name}" as {sql}' for name, sql in (*SLOW.items(), *BAD.items())]
     between = [
         statement
@@ -66,7 +66,7 @@ async def make_views(conn: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def moving_rows(url: str, permits: asyncio.Semaphore) -> AsyncIterator[list[int]]:
-    """Two writers that move rows from queue to queue, each time as there is a permit; the list counts their moves."""
+    """Yield two writers that move rows between queues, one move for each permit; the list counts the moves."""
     moves = [0, 0]
 
     async def move(writer: int) -> None:

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.postgres import account as pg_account
 from services.local.postgres import binaries as pg_binaries
 from services.local.postgres import places as pg_places
@@ -57,7 +58,7 @@ def test_data_is_there_at_the_second_start(home: Path) -> None:
         run(server, "create table kept as select 7 as value")
         pid = server.pid
     assert pid is not None
-    assert not pids.exists(pid)
+    assert not psutil.pid_exists(pid)
     with EmbeddedPostgres(home) as server:
         assert run(server, "select value from kept") == [(7,)]
 
@@ -172,7 +173,7 @@ def test_the_server_ends_with_the_process_that_started_it(home: Path) -> None:
 
 def test_one_home_has_one_server(home: Path) -> None:
     """A second one names the process that runs the first."""
-    with EmbeddedPostgres(home), pytest.raises(LocalError, match=f"run by process {os.getpid()}"):
+    with EmbeddedPostgres(home), pytest.raises(CommandFailed, match=f"run by process {os.getpid()}"):
         EmbeddedPostgres(home).start()
 
 
@@ -199,7 +200,7 @@ def test_data_of_another_version_is_refused_in_one_line(home: Path) -> None:
     """Postgres itself would only say so in its log."""
     (home / "data").mkdir(parents=True)
     (home / "data" / "PG_VERSION").write_text("12\n")
-    with pytest.raises(LocalError, match="was written by Postgres 12, this is Postgres 18"):
+    with pytest.raises(CommandFailed, match="was written by Postgres 12, and this is Postgres 18"):
         EmbeddedPostgres(home).start()
 
 
@@ -209,7 +210,7 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
         configuration = server.places.data / "postgresql.conf"
     with configuration.open("a") as file:
         file.write("no_such_setting = 1\n")
-    with pytest.raises(LocalError, match=r"did not start: .*configuration file"):
+    with pytest.raises(CommandFailed, match=r"did not start: .*configuration file"):
         EmbeddedPostgres(home).start()
 
 
@@ -320,7 +321,7 @@ def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch:
         assert run(server, "select 1") == [(1,)]
         assert server.places.data.owner() == "nobody"
     monkeypatch.setattr(os, "geteuid", lambda: 1)
-    with pytest.raises(LocalError, match="belongs to nobody: start as that user or as root"):
+    with pytest.raises(CommandFailed, match="belongs to nobody: run pulse as this user or as root"):
         EmbeddedPostgres(home).start()
 
 
@@ -340,7 +341,7 @@ def test_a_moved_checkout_keeps_its_data(home: Path, tmp_path: Path, monkeypatch
     with EmbeddedPostgres(inside):
         pass
     shutil.move(inside, tmp_path / "inside")
-    with pytest.raises(LocalError, match="cannot enter"):
+    with pytest.raises(CommandFailed, match="cannot enter"):
         EmbeddedPostgres(tmp_path / "inside").start()
 
 
@@ -353,7 +354,7 @@ def test_an_unusable_user_is_refused_in_one_line(
 ) -> None:
     """PULSE_PG_USER must name a user that Postgres accepts."""
     monkeypatch.setenv("PULSE_PG_USER", wanted)
-    with pytest.raises(LocalError, match=message):
+    with pytest.raises(CommandFailed, match=message):
         EmbeddedPostgres(home).start()
 
 
@@ -363,17 +364,17 @@ def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: p
     monkeypatch.delenv("PULSE_PG_USER", raising=False)
     monkeypatch.setattr(pg_account, "CANDIDATES", ("no-such-user",))
     monkeypatch.setattr(pg_account, "USERADD", "/no/such/useradd")
-    with pytest.raises(LocalError, match="set PULSE_PG_USER"):
+    with pytest.raises(CommandFailed, match="set PULSE_PG_USER"):
         EmbeddedPostgres(home).start()
     monkeypatch.setattr(pg_account, "USERADD", "/bin/false")
-    with pytest.raises(LocalError, match="cannot make the user pulse-pg"):
+    with pytest.raises(CommandFailed, match="cannot create the user pulse-pg"):
         EmbeddedPostgres(home).start()
 
 
 def test_a_machine_without_the_programs_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheel does not exist for every platform."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(LocalError, match="set PULSE_DATABASE_URL"):
+    with pytest.raises(CommandFailed, match="set PULSE_DATABASE_URL"):
         EmbeddedPostgres(home).start()
 
 

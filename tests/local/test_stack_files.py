@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.cli.lock import AlreadyHeldError, hold, holder
-from services.cli.state_file import NotRunningError, ProcessState, read_state, running_state, write_state
+from services.cli.state_file import NotRunningError, ProcessState, StackState, read_state, running_state, write_state
 from services.local.process import pids
 from services.local.process.log_files import last_message, trim
-from services.local.stack import leftovers
-from services.local.stack.ports import check_free
+from services.local.stack.obstacles import check_free, stop_leftovers
 from services.shared.write_once import replace, write_once
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +56,7 @@ def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
         running_state(home)
     processes = [ProcessState("ui_iot", 7, 8081, ready=True, restarts=0, module="services.ui_iot")]
     with hold(home.lock):
-        write_state(home, 8080, processes=processes, server=None)
+        write_state(home, StackState(os.getpid(), 8080, processes))
         assert running_state(home).processes == processes
         home.state.write_bytes(home.state.read_bytes().replace(str(os.getpid()).encode(), b"1"))
         with pytest.raises(NotRunningError):
@@ -65,7 +64,7 @@ def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
         home.state.write_text("{")
         with pytest.raises(NotRunningError):
             running_state(home)
-    write_state(home, 8080, processes=processes, server=None)
+    write_state(home, StackState(os.getpid(), 8080, processes))
     with pytest.raises(NotRunningError):
         running_state(home)
 
@@ -83,8 +82,8 @@ def test_processes_of_a_killed_stack_are_stopped_and_strangers_are_not(tmp_path:
             ProcessState("exporter", stranger.pid, 8086, ready=True, restarts=0, module="exporter"),
             ProcessState("postgres", stranger.pid, None, ready=True, restarts=0),
         ]
-        write_state(home, 8080, processes=states, server=None)
-        leftovers.stop_leftovers(home)
+        write_state(home, StackState(os.getpid(), 8080, states))
+        stop_leftovers(home)
         assert not pids.is_running(left.pid)
         assert pids.is_running(stranger.pid)
     finally:
@@ -96,7 +95,7 @@ def test_processes_of_a_killed_stack_are_stopped_and_strangers_are_not(tmp_path:
 def test_no_state_means_nothing_to_stop(tmp_path: Path) -> None:
     """The first start finds an empty directory."""
     assert read_state(Home(tmp_path)) is None
-    leftovers.stop_leftovers(Home(tmp_path))
+    stop_leftovers(Home(tmp_path))
 
 
 def test_a_secret_is_made_once_however_many_ask(tmp_path: Path) -> None:
@@ -153,12 +152,12 @@ def test_a_taken_port_is_named_with_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         expected = rf"port {port} for ui_iot is taken by process {os.getpid()} .*--port-base"
-        with pytest.raises(LocalError, match=expected):
+        with pytest.raises(CommandFailed, match=expected):
             check_free({"ui_iot": port}, host="127.0.0.1")
     check_free({"ui_iot": port}, host="127.0.0.1")
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:
     """PULSE_HOST may name an address of another machine."""
-    with pytest.raises(LocalError, match=r"cannot be used on 192\.0\.2\.1: EADDRNOTAVAIL"):
+    with pytest.raises(CommandFailed, match=r"cannot be used on 192\.0\.2\.1: EADDRNOTAVAIL"):
         check_free({"ui_iot": 8081}, host="192.0.2.1")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.cli.journey import hops, journey_table
+from services.local.demo.first_journey import hops, journey_table
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 STEPS = (
@@ -21,7 +21,7 @@ STEPS = (
 
 
 def row(kind: str, service: str, what: str, milliseconds: float, duration_ms: float | None) -> dict[str, Any]:
-    """As the database gives it."""
+    """Return a span as the database does."""
     at = START + timedelta(milliseconds=milliseconds)
     return {"kind": kind, "service": service, "what": what, "at": at, "duration_ms": duration_ms}
 

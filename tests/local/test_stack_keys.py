@@ -8,7 +8,7 @@ import pytest
 from jose import jwt
 from jose.exceptions import ExpiredSignatureError
 
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey
 
 
 def test_a_token_is_accepted_with_the_published_key(tmp_path: Path) -> None:

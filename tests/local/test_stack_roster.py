@@ -30,7 +30,7 @@ def roster(tmp_path: Path, client: httpx.AsyncClient) -> Roster:
 
 
 async def environment(spec: Spec) -> Mapping[str, str]:
-    """Of the process that the spec starts."""
+    """Return the environment of the process that the spec starts."""
     return (await spec.command()).env
 
 

@@ -6,10 +6,11 @@ import asyncpg
 import orjson
 import pytest
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
+from services.cli.token import device_token
 from services.local.demo import factory as demo
-from services.local.demo.seed import device_token, seed, sink_secret
+from services.local.demo.seed import seed, sink_secret
 from services.shared import db
 
 SINK = "http://127.0.0.1:8087"
@@ -72,7 +73,7 @@ async def test_the_tokens_are_those_of_the_devices(app_pool: db.Pool, conn: asyn
     query = "select device_id from ingest.authenticate_devices(array['demo'], array[sha256(convert_to($1, 'UTF8'))])"
     assert {name: await conn.fetchval(query, token) for name, token in tokens.items()} == {n: n for n in tokens}
     assert device_token(home, demo.FREE_DEVICE) == tokens[demo.FREE_DEVICE]
-    with pytest.raises(LocalError, match="no device sensor-001"):
+    with pytest.raises(CommandFailed, match="no device sensor-001"):
         device_token(home, "sensor-001")
 
 

@@ -112,7 +112,7 @@ def session(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def faults(session: psycopg.Connection[Any]) -> list[str]:
-    """What differs, as pulse_owner sees it."""
+    """Return what differs, as pulse_owner sees it."""
     with session.transaction():
         session.execute(f"set local role {RoleNames().owner}".encode())
         row = session.execute(RECORDED).fetchone()
@@ -209,7 +209,7 @@ def test_what_a_rebuild_cannot_mend_is_said_once(session: psycopg.Connection[Any
         said = migrator.upgrade().splitlines()
         fault = "altered grants on table public.audit_log"
         assert said[0] == f"the SQL layer is not as it was applied: {fault}"
-        assert said[2] == f"WARNING: this is not mended by it, and recorded as it is: {fault}"
+        assert said[2] == f"WARNING: differences remain and are recorded: {fault}"
         assert migrator.upgrade().startswith("nothing to do")
     finally:
         session.execute("drop owned by pulse_test_grantor cascade; drop role pulse_test_grantor")
@@ -287,7 +287,7 @@ def test_a_table_that_left_the_list_of_tracked_ones_is_named(
     session.execute("select audit.untrack('gauge'); delete from audit.tracked_tables where entity_type = 'device'")
     assert faults(session) == ["no tracking of public.devices"]
     said = migrator.upgrade()
-    assert "WARNING: this is not mended by it, and recorded as it is: no tracking of public.devices" in said
+    assert "WARNING: differences remain and are recorded: no tracking of public.devices" in said
     assert migrator.upgrade().startswith("nothing to do")
 
 
@@ -355,7 +355,7 @@ def test_an_altered_part_of_a_table_is_named_until_it_is_back(
 
 
 def head(session: psycopg.Connection[Any]) -> str:
-    """The revision of the tables."""
+    """Return the revision of the tables."""
     row = session.execute("select version_num from alembic_version").fetchone()
     assert row is not None
     return str(row[0])

@@ -43,7 +43,7 @@ ODD = {
 
 
 def alembic(*arguments: str, url: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """The command as people run it."""
+    """Return the command as people run it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     return subprocess.run(
         [sys.executable, "-m", *arguments],
@@ -56,7 +56,7 @@ def alembic(*arguments: str, url: str, **settings: str) -> "subprocess.Completed
 
 
 def refusal(url: str) -> str:
-    """What `alembic upgrade head` says in its one line; every other command says the same."""
+    """Return what `alembic upgrade head` says in its one line; every other command says the same."""
     done = alembic("alembic", "upgrade", "head", url=url)
     assert done.returncode != 0
     (line,) = (done.stdout + done.stderr).splitlines()
@@ -164,7 +164,7 @@ def test_a_standby_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def old_server() -> Iterator[str]:
-    """A server that introduces itself as Postgres 14 and answers each statement with success; its URL."""
+    """Yield a server that introduces itself as Postgres 14 and answers each statement with success; its URL."""
 
     def message(kind: bytes, body: bytes) -> bytes:
         return kind + struct.pack("!i", len(body) + 4) + body

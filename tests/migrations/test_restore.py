@@ -58,17 +58,17 @@ class Place:
         return done.stdout
 
     def list_dump(self, dump: Path) -> list[str]:
-        """The contents of a dump in custom format."""
+        """Return the contents of a dump in custom format."""
         listing = [str(self.bin_dir / "pg_restore"), "--list", str(dump)]
         return subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
 
     def list_objects(self, dump: Path) -> set[str]:
-        """The same without the numbers that the server gave."""
+        """Return the same without the numbers that the server gave."""
         return {re.sub(r"^\d+; \d+ \d+ ", "", line) for line in self.list_dump(dump) if not line.startswith(";")}
 
 
 def make_place(server: Server, name: str) -> Place:
-    """An empty database with the roles of Pulse."""
+    """Return an empty database with the roles of Pulse."""
     with psycopg.connect(server.url(database="postgres"), autocommit=True) as session:
         session.execute(f"drop database if exists {name} with (force)".encode())
         session.execute(f"create database {name}".encode())
@@ -80,7 +80,7 @@ def make_place(server: Server, name: str) -> Place:
 
 
 def definitions(place: Place) -> dict[str, str]:
-    """The definitions of the layer in the catalog."""
+    """Return the definitions of the layer in the catalog."""
     with psycopg.connect(place.url(None)) as session:
         return dict(record_definitions(session)["definitions"])
 
@@ -104,7 +104,7 @@ async def source(pg_server: Server, database_url: str, role_url: Callable[[str],
 
 
 def major_of(url: str) -> int:
-    """The server's major version."""
+    """Return the server's major version."""
     with psycopg.connect(url) as session:
         return session.info.server_version // 10000
 
@@ -226,7 +226,7 @@ class Way:
 
 
 def options_of(restore: list[str]) -> dict[str, str]:
-    """The variable that lets psql restore as the owner."""
+    """Return the variable that lets psql restore as the owner."""
     return {"PGOPTIONS": f"-c role={OWNER}"} if restore else {}
 
 

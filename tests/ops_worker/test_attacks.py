@@ -33,7 +33,7 @@ def tries(
 
 
 def stuffing(accounts: int = 10, each: int = 3, *, start: datetime = NOON) -> list[Login]:
-    """One address tries many accounts."""
+    """Return one address tries many accounts."""
     return [login for number in range(accounts) for login in tries(f"victim-{number}", each, start=start)]
 
 
@@ -53,7 +53,7 @@ def takeover(failures: int = 10, *, start: datetime = NOON, address: str | None 
 
 
 async def detect(conn: asyncpg.Connection, when: datetime) -> list[tuple[str, str]]:
-    """One pass as of a moment: kind and subject of what is new."""
+    """Return one pass as of a moment: kind and subject of what is new."""
     return [(row["kind"], row["subject"]) for row in await conn.fetch("select * from audit._detect_attacks($1)", when)]
 
 
@@ -66,7 +66,7 @@ async def replay(
 
 
 def soon(minutes: float = 5) -> datetime:
-    """A moment after noon."""
+    """Return a moment after noon."""
     return NOON + timedelta(minutes=minutes)
 
 

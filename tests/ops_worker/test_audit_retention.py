@@ -44,7 +44,7 @@ class Trail:
     retention: AuditRetention
 
     async def write(self, timestamp: str, count: int = 3, *, recorded_at: str | None = None) -> None:
-        """So many events of a time, recorded then too unless told otherwise, in one transaction."""
+        """Write so many events of a time in one transaction, recorded at that time unless stated otherwise."""
         await self.conn.execute(
             "insert into audit_log (tenant_id, timestamp, event_id, recorded_at, event_type, category, action, message,"
             " source_service, entity_id) select 'acme', $1::text::timestamptz, core.uuid_v7(), $2::text::timestamptz,"
@@ -59,11 +59,11 @@ class Trail:
         await self.sealer.seal(self.pool)
 
     async def drop(self) -> int:
-        """One pass of the retention."""
+        """Return one pass of the retention."""
         return await self.retention.drop(self.pool)
 
     async def months(self) -> list[str]:
-        """The months that have a partition, as YYYYMM."""
+        """Return the months that have a partition, as YYYYMM."""
         rows = await self.conn.fetch(
             "select right(relid::regclass::text, 6) from pg_partition_tree('audit_log')"
             " where relid::regclass::text ~ '[0-9]{6}$' order by 1"
@@ -71,12 +71,12 @@ class Trail:
         return [row[0] for row in rows]
 
     async def tombstones(self) -> list[Tombstone]:
-        """What the database has, signatures checked."""
+        """Return what the database has, signatures checked."""
         rows = await self.conn.fetch("select note from audit.tombstones order by segment, last_block")
         return [open_tombstone(row["note"], self.keys.verifiers()) for row in rows]
 
     async def candidate(self, days: int = DAYS) -> str | None:
-        """The month that may go next, as YYYY-MM."""
+        """Return the month that may go next, as YYYY-MM."""
         segment = await self.conn.fetchval("select segment from audit.retention_candidate($1)", days)
         return segment and f"{segment:%Y-%m}"
 

@@ -19,7 +19,7 @@ EDIT = "update audit_log set message = 'nothing happened' where xid = (select {}
 
 
 def verifier_of(log: SealedLog) -> AuditVerifier:
-    """The verifier of the process that has the key."""
+    """Return the verifier of the process that has the key."""
     return AuditVerifier(log.sealer.keys, FileAnchor(log.checkpoints), recent_seconds=3600, all_seconds=86400)
 
 
@@ -105,7 +105,7 @@ async def test_the_layer_is_compared_as_often(log: SealedLog, ops_url: str, capl
 
 
 async def recent(log: SealedLog, since: datetime) -> Report:
-    """What the hourly verification finds."""
+    """Return what the hourly verification finds."""
     kept = read_kept(log.checkpoints, log.public_keys)[-1:]
     return await Verification(log.writer, log.public_keys, kept, since, in_background=True).run()
 

@@ -18,7 +18,7 @@ from tests.support.wait import until
 
 
 async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int | None]]:
-    """One pass; outcome and step of each escalation handled."""
+    """Return one pass; outcome and step of each escalation handled."""
     rows = await conn.fetch("select outcome, step_number from ops.run_escalations($1)", limit)
     return [(row["outcome"], row["step_number"]) for row in rows]
 

@@ -27,7 +27,7 @@ class Model:
     held_until: float = 0.0
 
     def due(self) -> float:
-        """When the next step comes."""
+        """Return when the next step comes."""
         return max(self.steps[len(self.told)] + self.delay, self.held_until)
 
     def silence(self, until: float) -> None:

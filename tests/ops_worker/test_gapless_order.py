@@ -41,7 +41,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 async def write_rounds(url: str, number: int) -> set[str]:
-    """One writer's transactions: some rows, a pause of up to half a second, a commit or not. The ids it committed."""
+    """Run one writer: some rows, a pause of up to half a second, a commit or not. Return the committed ids."""
     chance = random.Random(SEED * 1000 + number)
     connection = await asyncpg.connect(url)
     committed: set[str] = set()
@@ -68,7 +68,7 @@ async def write_rounds(url: str, number: int) -> set[str]:
 
 
 async def page_through(api: Api, sealed: asyncio.Event) -> list[str]:
-    """What a pager gets that comes again and again while events are written."""
+    """Return what a pager gets that comes again and again while events are written."""
     found: list[str] = []
     cursor = None
     chance = random.Random(SEED)
@@ -86,7 +86,7 @@ async def page_through(api: Api, sealed: asyncio.Event) -> list[str]:
 
 
 async def follow(url: str, sealed: asyncio.Event) -> list[str]:
-    """What `pulse audit tail` gets."""
+    """Return what `pulse audit tail` gets."""
     connection = await asyncpg.connect(url)
     await connection.set_type_codec(
         "jsonb",
@@ -108,7 +108,7 @@ async def follow(url: str, sealed: asyncio.Event) -> list[str]:
 
 
 async def export(pool: db.Pool, question: Question) -> list[str]:
-    """What `pulse audit export` writes, of one type."""
+    """Return what `pulse audit export` writes, of one type."""
     file = io.BytesIO()
     await write_export(pool, question, file)
     lines = [orjson.loads(line) for line in file.getvalue().splitlines()]
@@ -129,7 +129,7 @@ async def keep_exporting(pool: db.Pool, sealed: asyncio.Event) -> list[list[str]
 
 
 async def open_writer(url: str, statement: str) -> asyncpg.Connection:
-    """A connection with a transaction that has written and does not end."""
+    """Return a connection with a transaction that has written and does not end."""
     connection = await asyncpg.connect(url)
     await connection.execute("begin")
     await connection.execute(statement)

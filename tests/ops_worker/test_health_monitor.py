@@ -24,12 +24,12 @@ async def target() -> AsyncIterator[HealthTarget]:
 
 
 def monitor(client: httpx.AsyncClient, urls: Mapping[str, str], round_seconds: float = 0.0) -> HealthMonitor:
-    """A monitor that alerts at the third failure; its rounds count however soon they follow each other."""
+    """Return a monitor that alerts at the third failure; its rounds count however soon they follow each other."""
     return HealthMonitor(client=client, urls=urls, failures_to_alert=3, round_seconds=round_seconds, concurrency=4)
 
 
 async def health(conn: asyncpg.Connection, service: str = "dispatcher") -> dict[str, Any]:
-    """The stored row of the service."""
+    """Return the stored row of the service."""
     return dict(await conn.fetchrow("select * from service_health where service = $1", service))
 
 

@@ -13,7 +13,7 @@ from tests.support.health_target import HealthTarget
 
 
 def collector(client: httpx.AsyncClient, target: HealthTarget, round_seconds: float = 0.0) -> MetricsCollector:
-    """A collector of one service whose rounds count however soon they follow each other."""
+    """Return a collector of one service whose rounds count however soon they follow each other."""
     return MetricsCollector(client=client, urls={"dispatcher": target.url}, round_seconds=round_seconds, concurrency=4)
 
 

@@ -17,7 +17,7 @@ RETAINED = ("alerts", "alert_events", "notification_jobs", "delivery_attempts", 
 async def prune(
     conn: asyncpg.Connection, *, telemetry: int = 30, alerts: int = 365, metrics: int = 30, limit: int = 1000
 ) -> dict[str, int]:
-    """One pass; rows removed by table."""
+    """Return one pass; rows removed by table."""
     rows = await conn.fetch("select what, removed from ops.prune_telemetry($1, $2)", telemetry, limit)
     rows += await conn.fetch("select what, removed from ops.prune($1, $2, $3)", alerts, metrics, limit)
     return {row["what"]: row["removed"] for row in rows}
@@ -47,7 +47,7 @@ async def alert(
     job: str | None = "delivered",
     dispatched: bool = True,
 ) -> int:
-    """An alert with an event, a job in the given state (None: no job), an attempt and a suppression; its id."""
+    """Return an alert with an event, a job in the given state (None: no job), an attempt and a suppression; its id."""
     await seed.tenant(conn)
     alert_id = int(
         await conn.fetchval(
@@ -86,7 +86,7 @@ async def alert(
 
 
 async def somebody_waits(conn: asyncpg.Connection) -> bool:
-    """Whether a connection to the clone waits for a lock."""
+    """Return whether a connection to the clone waits for a lock."""
     query = (
         "select exists (select from pg_stat_activity"
         " where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0)"

@@ -40,12 +40,12 @@ OFTEN = dict.fromkeys(TIMERS, "0.05")
 
 
 def only(target: HealthTarget) -> str:
-    """The setting that lets the monitor ask this service and no other."""
+    """Return the setting that lets the monitor ask this service and no other."""
     return orjson.dumps({"dispatcher": target.url.removesuffix("/health")}).decode()
 
 
 def lines(worker: Running, start: str) -> list[dict[str, Any]]:
-    """The log lines whose message starts like this, so far."""
+    """Return the log lines whose message starts like this, so far."""
     return [line for line in worker.lines if line.get("message", "").startswith(start)]
 
 
@@ -209,7 +209,7 @@ async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, ops_ur
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsSettings:
-    """The settings of an environment."""
+    """Return the settings of an environment."""
     for name, value in {"database_url": "postgresql://x/y", **variables}.items():
         monkeypatch.setenv(f"PULSE_{name.upper()}", value)
     return OpsSettings.load()

@@ -21,7 +21,7 @@ async def make(conn: asyncpg.Connection, days: int = 2, months: int = 1) -> dict
 
 
 async def send(conn: asyncpg.Connection | Pool, *moments: datetime, device_id: str = "boiler-1") -> int:
-    """A reading at each moment; how many were stored."""
+    """Return a reading at each moment; how many were stored."""
     return int(
         await conn.fetchval(
             "select accepted from ingest.record_readings('acme', $1, $2, $3, $4, null)",

@@ -146,6 +146,22 @@ async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pul
 
 
 @pytest.mark.slow
+async def test_a_second_break_raises_a_second_alarm(log: SealedLog, pulse: Pulse) -> None:
+    """In one process that sealed in between."""
+    for alarms in (1, 2):
+        await log.conn.execute("update audit.checkpoints set note = replace(note, 'rows', 'cows')")
+        for _ in range(2):
+            with pytest.raises(LogBroken, match="damaged"):
+                await log.sealer.seal(log.writer)
+        events = "select count(*) from audit_log where event_type = 'audit.log_broken'"
+        assert await log.conn.fetchval(events) == alarms
+        await log.conn.execute("update audit.checkpoints set note = replace(note, 'cows', 'rows')")
+        size = await log.conn.fetchval("select max(tree_size) from audit.checkpoints")
+        await pulse("declare-loss", "--reason", "put back", "--at", str(size))
+        assert await log.sealer.seal(log.writer) > 0
+
+
+@pytest.mark.slow
 async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pulse: Pulse) -> None:
     """Signed with the same key on another machine: the log is cut back to where everything agreed."""
     await save(log)
@@ -363,8 +379,8 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
 
     assert "the log was signed by key" in await only("database")
     for trace, words in (
-        (".pub", "has what stood beside a key"),
-        (".head", "has what stood beside a key"),
+        (".pub", "has files of an earlier key"),
+        (".head", "has files of an earlier key"),
         ("mark", "the database had a sealed log"),
         ("anchors", "there are kept checkpoints"),
     ):
@@ -372,7 +388,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
     # A person goes on: a new key, and then what it cannot sign for is declared lost.
     await only("mark", ".pub", ".head", "anchors")
     await log.conn.execute("set session_replication_role = origin")
-    assert "go on with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
+    assert "continue with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
     await restart(log)
     await refuses(log, "had 4 blocks and has 0")
     await pulse("declare-loss", "--reason", "key and tables are gone", "--at", "0")
@@ -440,7 +456,11 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
     assert sealer.history.seen is not None
     assert sealer.history.seen.tree_size == 4
     shown = sealer.status.as_dict()["anchor_faults"]
-    for words in ("01-03.log is empty", "01-04.log holds something that is no", "4711 blocks that is not ours"):
+    for words in (
+        "01-03.log is empty",
+        "01-04.log holds something that is no",
+        "4711 blocks that is not valid",
+    ):
         assert words in shown
         assert any(words in record.getMessage() for record in caplog.records)
     # With the memory gone, the anchor alone stops a log that is smaller.

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +17,7 @@ from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import open_checkpoint
 from services.shared.settings import UiSettings
 from tests.support.plans import rows_touched
+from tests.support.wait import until
 
 
 @pytest.fixture
@@ -25,12 +27,12 @@ def sealer(tmp_path: Path) -> Sealer:
 
 
 def make_sealer(path: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
-    """A sealer; those of one path share a key."""
+    """Return a sealer; those of one path share a key."""
     return Sealer(holder, KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=10.0)
 
 
 async def write(conn: asyncpg.Connection, count: int = 1, *, timestamp: str = "now") -> None:
-    """So many events in one transaction."""
+    """Write so many events in one transaction."""
     await conn.execute(
         "select audit.write(array(select audit.event('acme', 'alert.opened', p_entity_id => n::text,"
         f" p_timestamp => '{timestamp}'::timestamptz, p_details => jsonb_build_object('n', n))"
@@ -249,6 +251,8 @@ async def test_nothing_is_added_to_a_log_that_was_altered(
     for _ in range(2):
         with pytest.raises(LogBroken, match=words):
             await sealer.seal(ops_pool)
+        # The command that answers the alarm needs the lease.
+        assert await conn.fetchval("select lease_until <= clock_timestamp() from audit.sealer")
     assert await conn.fetchval("select count(*) from audit_log where event_type = 'audit.log_broken'") == 1
     assert await conn.fetchval("select count(*) from alerts where fingerprint = 'audit:log' and status = 'open'") == 1
 
@@ -295,6 +299,28 @@ async def test_a_read_may_take_longer_than_other_statements(
     await pool.close()
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
     assert await conn.fetchval("select epoch from audit.blocks limit 1") == 1
+
+
+async def test_the_lease_is_renewed_during_a_pass(
+    conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
+) -> None:
+    await write(conn)
+    await conn.execute(
+        "alter function audit._leaf_hash(audit_log) rename to _fast;"
+        "create function audit._leaf_hash(p_row audit_log) returns bytea language plpgsql stable as"
+        " $$ begin perform pg_advisory_xact_lock_shared(7); return audit._fast(p_row); end $$;"
+        "grant execute on function audit._leaf_hash to pulse_owner"
+    )
+    gate = await asyncpg.connect(database_url)
+    await gate.execute("select pg_advisory_lock(7)")
+    sealer = Sealer("slow", KeyFile(tmp_path / "signing.key", "n"), rows_per_pass=100, lease_seconds=1.0)
+    sealing = asyncio.create_task(sealer.seal(ops_pool))
+
+    query = "select lease_until from audit.sealer where holder = 'slow' and lease_until > $1"
+    first = await until(lambda: conn.fetchval(query, datetime.min.replace(tzinfo=UTC)))
+    await until(lambda: conn.fetchval(query, first))
+    await gate.close()
+    assert await sealing > 0
 
 
 async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def pulse(tmp_path: Path, role_url: Callable[[str], str], monkeypatch: pytest.Mo
 
 
 def stranger(path: Path, holder: str = "two") -> Sealer:
-    """A sealer whose key directory is empty."""
+    """Return a sealer whose key directory is empty."""
     return Sealer(holder, KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=1000, lease_seconds=10.0)
 
 
@@ -162,7 +162,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     assert (event["entity_id"], event["actor_type"]) == (new.verifier.key_id, "user")
     await log.sealer.release(log.writer)
     again = await pulse("rotate-key", "--lost", "--reason", "again", status=1)
-    assert "it is not lost" in again.stderr
+    assert "is not lost" in again.stderr
     # Who finds the old key cannot go on with it.
     thief = stranger(tmp_path / "thief", "thief")
     log.sealer.keys.path.rename(tmp_path / "signing.key")
@@ -179,8 +179,8 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     for arguments, words in (
         (["--from-checkpoint", "1", "--reason", "r"], "nothing to continue"),
         (["--from-checkpoint", "7", "--reason", "r"], "ends at checkpoint 1, not 7"),
-        (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no /nowhere"),
-        (["--from-checkpoint", "1", "--reason", " "], "--reason must say"),
+        (["--from-checkpoint", "/nowhere", "--reason", "r"], "there is no file /nowhere"),
+        (["--from-checkpoint", "1", "--reason", " "], "--reason is empty"),
     ):
         assert words in (await pulse("continue", *arguments, status=1)).stderr
     as_app = {"PULSE_OPS_DATABASE_URL": pulse.settings["PULSE_OPS_DATABASE_URL"].replace("pulse_ops", "pulse_auditor")}
@@ -241,13 +241,13 @@ async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str)
 
 
 async def audit_sealing(worker: Running, state: str) -> dict[str, Any] | None:
-    """What /health says about sealing, once it is in this state."""
+    """Return what /health says about sealing, once it is in this state."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_sealing"]
     return shown if shown["state"] == state else None
 
 
 async def verification(worker: Running) -> dict[str, Any] | None:
-    """What /health says about verification, once it has found something."""
+    """Return what /health says about verification, once it has found something."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_verification"]
     return shown if shown.get("day", {}).get("faults") else None
 

@@ -10,7 +10,7 @@ import pytest
 from alembic.util import CommandError
 
 from services.cli.audit.continuing import continue_log
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.postgres.server import EmbeddedPostgres
 from services.ops_worker.sealing.standing import LogBroken
 from services.shared.sealed_log.entry import Entry
@@ -37,7 +37,7 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 
 
 async def continue_at(log: SealedLog, blocks: int, reason: str = "db-1 died") -> Entry:
-    """What `pulse audit continue` does, once the sealer that ran before is gone."""
+    """Return what `pulse audit continue` does, once the sealer that ran before is gone."""
     await log.sealer.release(log.writer)
     keys = log.sealer.keys
     kept = read_kept(log.checkpoints, keys.verifiers())
@@ -52,7 +52,7 @@ async def blocks_of(log: SealedLog) -> int:
 
 
 async def assert_all_is_sealed_once(log: SealedLog) -> None:
-    """Every row lies in exactly one block, in the eyes of the proof, of readers and of the metrics."""
+    """Check that every row lies in exactly one block for the proof, for readers and for the metrics."""
     rows = await log.conn.fetchval("select count(*) from audit_log")
     assert await log.conn.fetchval("select sum(row_count) from audit.blocks") == rows
     for independent in (False, True):
@@ -65,7 +65,7 @@ async def assert_all_is_sealed_once(log: SealedLog) -> None:
 
 
 async def page_through(log: SealedLog, *, newest_first: bool) -> list[str]:
-    """Every event that the API's pages give."""
+    """Return every event that the API's pages give."""
     seen: list[str] = []
     place = None
     while True:
@@ -122,7 +122,7 @@ async def test_a_restored_dump_is_sealed_exactly_once(
         assert await blocks_of(moved) == old_size
         assert await moved.conn.fetchval("select count(*) from audit_log where event_type = 'audit.log_broken'") == 0
         await moved.write(1)
-        with pytest.raises(LocalError, match=f"ends at checkpoint {old_size}, not 3"):
+        with pytest.raises(CommandFailed, match=f"ends at checkpoint {old_size}, not 3"):
             await continue_at(moved, 3)
         entry = await continue_at(moved, old_size)
         assert (entry.before.epoch, entry.after.epoch, entry.size, entry.lost) == (0, 1, old_size, None)
@@ -140,7 +140,7 @@ async def test_a_restored_dump_is_sealed_exactly_once(
         status_now, said = await check(moved, await export(moved))
         assert status_now == 0
         assert f"from checkpoint {old_size} after restore: db-1 died" in said
-        with pytest.raises(LocalError, match="nothing to continue"):
+        with pytest.raises(CommandFailed, match="nothing to continue"):
             await continue_at(moved, await blocks_of(moved))
 
 
@@ -366,5 +366,5 @@ async def test_a_log_without_blocks_is_not_to_be_continued(log: SealedLog, other
         empty.sealer.history.seen = log.sealer.history.seen
         assert await empty.sealer.seal(empty.writer) == 0
         assert "a new log has its own directory" in empty.sealer.status.message
-        with pytest.raises(LocalError, match="there is no log to continue"):
+        with pytest.raises(CommandFailed, match="there is no log to continue"):
             await continue_at(empty, 0)

@@ -26,12 +26,12 @@ hostile_value = st.recursive(
 
 
 def event(**values: Any) -> AuditEvent:
-    """A harmless event but for the values."""
+    """Return a harmless event but for the values."""
     return AuditEvent(**{"event_type": "auth.login_success", "message": "caller let in", **values})
 
 
 def store(**values: Any) -> dict[str, Any]:
-    """What would be stored of such an event, details decoded."""
+    """Return what would be stored of such an event, details decoded."""
     row: dict[str, Any] = read_line(make_line(event(**values), "ui_iot"))
     row["details"] = orjson.loads(row["details"])
     return row

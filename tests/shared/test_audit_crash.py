@@ -53,7 +53,7 @@ class Victim:
 
 @asynccontextmanager
 async def victim(url: str, **settings: str) -> AsyncIterator[Victim]:
-    """A process that is ready to write."""
+    """Yield a process that is ready to write."""
     environment = os.environ | {"PULSE_DATABASE_URL": url, **{f"PULSE_{k.upper()}": v for k, v in settings.items()}}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.audit_victim"),
@@ -82,7 +82,7 @@ async def locked(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def gaps(conn: asyncpg.Connection) -> list[dict[str, Any]]:
-    """The details of all audit.gap rows."""
+    """Return the details of all audit.gap rows."""
     rows = await conn.fetch("select details from audit_log where event_type = 'audit.gap' order by timestamp")
     return [orjson.loads(row[0]) for row in rows]
 
@@ -246,7 +246,7 @@ async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> 
 
 @contextmanager
 def standing_still(pid: int) -> Iterator[None]:
-    """A process and its children, stopped."""
+    """Yield a process and its children, stopped."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     pids = [pid, *map(int, children)]
     for each in pids:
@@ -308,5 +308,5 @@ async def _is(conn: asyncpg.Connection, query: str, value: object) -> bool:
 
 
 def segments(spool_dir: Path) -> list[Path]:
-    """All segments of all processes."""
+    """Return all segments of all processes."""
     return sorted(spool_dir.glob("*/*.spool"))

@@ -23,14 +23,14 @@ REASONS = ("expired", "invalid_token", "rate_limited")
 
 
 def refusal(address: str | None, reason: str = "expired", account: str | None = None) -> AuditEvent:
-    """A refused request."""
+    """Return a refused request."""
     kind = "auth.rate_limited" if reason == "rate_limited" else "auth.login_failure"
     details = {"reason": reason} if account is None else {"reason": reason, "account": account}
     return AuditEvent(event_type=kind, message="m", ip_address=address, details=details)
 
 
 def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: EventLedger | None = None) -> Flood:
-    """A flood control with windows of ten seconds."""
+    """Return a flood control with windows of ten seconds."""
     account = (ledger or EventLedger(None, "ui_iot")).accounts["aggregated"]
     return Flood(
         rows=rows,

@@ -137,7 +137,7 @@ async def test_a_clean_stop_loses_nothing(app_pool: db.Pool, conn: asyncpg.Conne
 
 
 def cuts(seed: int) -> Iterator[Cut]:
-    """What happens at each commit, mostly bad."""
+    """Return what happens at each commit, mostly bad."""
     return iter(random.Random(seed).choices(("before", "after", "pass"), k=COMMITS))
 
 

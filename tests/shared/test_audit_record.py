@@ -90,12 +90,12 @@ async def test_one_who_gives_up_waiting_takes_nobody_along(app_url: str, conn: a
 
 
 def plan(*cuts: Cut) -> Iterator[Cut]:
-    """What happens at the first commits."""
+    """Return what happens at the first commits."""
     return iter(cuts)
 
 
 def cuts(seed: int) -> Iterator[Cut]:
-    """What happens at each commit, mostly bad."""
+    """Return what happens at each commit, mostly bad."""
     return iter(random.Random(seed).choices(("before", "after", "pass"), k=40))
 
 

@@ -17,7 +17,7 @@ from services.shared.audit_writer.line import make_line, read_line
 from services.shared.db import Actor
 from services.ui_iot.auth.authenticator import claimed_account
 from services.ui_iot.auth.claims import LONGEST_SUBJECT
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from tests.support.api_client import open_api, token
 from tests.support.bad_values import hostile_text
 
@@ -135,7 +135,7 @@ async def test_no_token_reaches_a_row_or_a_log_over_http(
     """In header, cookie, path, query and body, good or bad."""
     caplog.set_level("DEBUG", logger="services")
     good, stale = token(), token(iat=1000, exp=2000)
-    device, _ = new_device_token("acme")
+    device, _ = DeviceTokens.make("acme")
     async with open_api(app_url) as api:
         for text in (good, stale, device):
             for headers in ({"Authorization": f"Bearer {text}"}, {"Cookie": f"pulse_session={text}"}, {}):

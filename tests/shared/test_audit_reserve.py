@@ -21,7 +21,7 @@ from services.shared.audit_writer.spool_directory import SpoolDirectory
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can be made as large as a ledger; one that is so large already can be written to."""
+    """Let no file grow to the size of a ledger; an existing one of that size can be written to."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LEDGER_BYTES // 2, hard))
     try:
@@ -31,7 +31,7 @@ def full_disk() -> Iterator[None]:
 
 
 def lose_some(root: Path, count: int) -> Path:
-    """What a process leaves that took so many events and was killed; gives its directory."""
+    """Return what a process leaves that took so many events and was killed; gives its directory."""
     directory = SpoolDirectory.create(root, "ui_iot")
     ledger = EventLedger(directory.path, "ui_iot")
     ledger.accounts["lost"].take(1_000_000_000, count)

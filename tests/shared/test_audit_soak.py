@@ -32,7 +32,7 @@ class Soak:
         self.hashed: list[int] = []
 
     def in_time(self) -> bool:
-        """Whether it goes on."""
+        """Return whether it goes on."""
         return time.monotonic() < self.end
 
     async def write(self, seed: int) -> None:
@@ -54,7 +54,7 @@ class Soak:
         await connection.close()
 
     async def seal(self) -> None:
-        """Two sealers in turn, and partitions made behind the rows that are theirs."""
+        """Run two sealers in turn, and make partitions behind the rows that belong into them."""
         rival = replace(self.log, sealer=make_sealer(self.log.home, holder="two", rows=7))
         turn = 0
         while self.in_time():
@@ -65,7 +65,7 @@ class Soak:
                 await self.log.conn.execute("select * from ops.ensure_partitions()")
 
     async def verify(self) -> None:
-        """One check after the other; each must find nothing."""
+        """Run one check after the other; each must find nothing."""
         while self.in_time():
             report = await self.log.verify(independent=len(self.hashed) % 2 == 1)
             assert [str(fault) for fault in report.faults] == []

@@ -43,7 +43,7 @@ def lines(count: int, start: int = 0) -> list[Line]:
 
 
 def read_all(directory: SpoolDirectory) -> list[Line]:
-    """What is in all segments."""
+    """Return what is in all segments."""
     return [line for file in directory.segments() for line in read_segment(file).lines]
 
 
@@ -149,7 +149,7 @@ def test_the_bound_is_for_all_processes_together(directory: SpoolDirectory, spoo
 
 @contextmanager
 def longest_file(size: int) -> Iterator[None]:
-    """The kernel writes files up to this size and refuses the rest, in the middle of a write."""
+    """Yield the kernel writes files up to this size and refuses the rest, in the middle of a write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

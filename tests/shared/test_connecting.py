@@ -153,7 +153,7 @@ async def test_a_bad_url_ends_processes_and_commands_with_status_2(app_url: str)
 
 
 def connector(url: str, *, attrs: str = "any") -> Connector:
-    """One that takes what comes."""
+    """Return one that takes what comes."""
     return Connector(url, application_name="t", default_attrs=lambda _: attrs, pooled=False)
 
 
@@ -224,7 +224,7 @@ async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: 
 
 
 async def answers(api: Any, status: int, text: str = "") -> bool:
-    """Whether a page of devices is answered so; what is not a success must be 503."""
+    """Return whether a page of devices is answered so; what is not a success must be 503."""
     response = await api.call("GET", "/api/v1/devices")
     assert response.status_code in (200, 503), response.text
     return response.status_code == status and text in response.text
@@ -288,7 +288,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
         await node.execute("select pg_reload_conf()")
 
         async def encrypted(query: str) -> bool | None:
-            """Whether the session is encrypted; None when there is none, for services and libpq alike."""
+            """Return whether the session is encrypted; None when there is none, for services and libpq alike."""
             url = f"postgresql://me@localhost:{node.port}/postgres?hostaddr=127.0.0.1&{query}"
             query_ssl = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
             try:
@@ -337,7 +337,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
 
 
 def make_certificates(openssl: str, directory: Path) -> tuple[Path, Path, Path]:
-    """An authority's certificate, and key and certificate of localhost that it signed."""
+    """Return an authority's certificate, and key and certificate of localhost that it signed."""
     ca, ca_key, key, crt, request = (directory / name for name in ("ca.pem", "ca.key", "s.key", "s.crt", "s.csr"))
 
     def run(*arguments: object) -> None:
@@ -353,7 +353,7 @@ def make_certificates(openssl: str, directory: Path) -> tuple[Path, Path, Path]:
 
 
 def refusal(state: str) -> asyncpg.PostgresError:
-    """An error as asyncpg makes it of what a server says."""
+    """Return an error as asyncpg makes it of what a server says."""
     made: asyncpg.PostgresError = asyncpg.PostgresError.new({"S": "ERROR", "V": "ERROR", "C": state, "M": "no"})
     return made
 

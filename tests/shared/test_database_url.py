@@ -187,7 +187,7 @@ def test_a_url_that_cannot_be_used_ends_each_command_with_2(command: list[str], 
 
 
 def fault_of(work: Callable[[], object]) -> str | None:
-    """What it says against a URL, None when it takes it."""
+    """Return what it says against a URL, None when it takes it."""
     try:
         work()
     except (BadUrl, NoDatabase) as fault:

@@ -99,13 +99,13 @@ class Server:
         return self.registry.get_sample_value("pulse_http_connections_open") or 0.0
 
     async def get(self, path: str, *, address: str = "127.0.0.1") -> bytes:
-        """The answer to a request of its own connection."""
+        """Return the answer to a request of its own connection."""
         async with self.client(address=address) as client:
             client.request("GET", path)
             return await client.read_all()
 
     def client(self, *, address: str = "127.0.0.1") -> "Client":
-        """A client that is still to connect."""
+        """Return a client that is still to connect."""
         return Client(self.port, address)
 
 
@@ -133,7 +133,7 @@ class Client(RawConnection):
 
 @asynccontextmanager
 async def serving(limits: Limits, *, tls: ServerTls | None = None) -> AsyncIterator[Server]:
-    """A running server."""
+    """Yield a running server."""
     server, stop = Server(limits), asyncio.Event()
     running = asyncio.create_task(
         serve_on([server.listening], server.app(), stop=stop, limits=limits, registry=server.registry, tls=tls)

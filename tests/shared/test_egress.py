@@ -25,7 +25,7 @@ URL = "postgresql://pulse_app@127.0.0.1/pulse"
 
 
 def resolving(**answers: Sequence[str]) -> Resolver:
-    """A resolver that knows these names, with _ for a dot, and addresses."""
+    """Return a resolver that knows these names, with _ for a dot, and addresses."""
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
         return answers.get(host.replace(".", "_"), [host])

@@ -79,7 +79,7 @@ PUBLIC = [
 
 
 def answering(*answers: Sequence[str]) -> tuple[Resolver, list[str]]:
-    """A resolver that gives these answers in turn, the last for ever, and the names it was asked."""
+    """Return a resolver that gives these answers in turn, the last for ever, and the names it was asked."""
     asked: list[str] = []
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
@@ -317,7 +317,7 @@ async def test_connections_refused_are_transport_errors() -> None:
 
 
 def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext, list[str | None]]:
-    """A server's and a client's TLS context for a certificate of that name, and the names clients asked for."""
+    """Return a server's and a client's TLS context for a certificate of that name, and the names clients asked for."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)

@@ -27,13 +27,13 @@ class Written:
         self.handler.handle(record)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every line."""
+        """Return every line."""
         buffer = self._stream.buffer
         assert isinstance(buffer, io.BytesIO)
         return [orjson.loads(line) for line in buffer.getvalue().splitlines()]
 
     def found(self) -> list[tuple[str, int | None]]:
-        """Every line's message and count."""
+        """Return every line's message and count."""
         return [(line["message"], line.get("repeats")) for line in self.lines()]
 
 

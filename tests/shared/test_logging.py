@@ -17,7 +17,7 @@ FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span
 
 
 def line(message: str, *args: Any, extra: dict[str, Any] | None = None, exc_info: Any = None) -> dict[str, Any]:
-    """The record as it is written, parsed again."""
+    """Return the record as it is written, parsed again."""
     record = logging.getLogger("test").makeRecord(
         "test", logging.INFO, __file__, 1, message, args, exc_info, extra=extra
     )

@@ -72,7 +72,7 @@ def ids(span: Span) -> tuple[str, str, str]:
 
 @contextmanager
 def request_lines() -> Iterator[list[dict[str, Any]]]:
-    """The log lines of requests, as they are written."""
+    """Yield the log lines of requests, as they are written."""
     written: list[dict[str, Any]] = []
     formatter = JsonFormatter("ui_iot")
 

@@ -99,7 +99,7 @@ class Harness:
     receiver: Receiver
 
     async def sent_on(self, *headers: tuple[str, str], calls: int = 1) -> list[tuple[list[str], str | None]]:
-        """The fields of traceparent and the tracestate that each call of the service carried."""
+        """Return the fields of traceparent and the tracestate that each call of the service carried."""
         self.receiver.requests.clear()
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         await self.client.get(f"http://service.test/{calls}", headers=raw)

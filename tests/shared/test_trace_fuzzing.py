@@ -35,7 +35,7 @@ NAMES = (b"traceparent", b"traceparent", b"x-trace-id", b"x-trace-id", b"tracest
 
 
 def value(chance: random.Random) -> bytes:
-    """A valid value, one with a few bytes changed, or bytes of one of the alphabets, at times very many."""
+    """Return a valid value, one with a few bytes changed, or bytes of one of the alphabets, at times very many."""
     form = chance.random()
     if form < 0.1:
         return chance.choice(VALID)
@@ -83,7 +83,7 @@ class Endless(str):
 
 
 def nested(depth: int) -> list[Any]:
-    """A list in a list in a list."""
+    """Return a list in a list in a list."""
     value: list[Any] = []
     for _ in range(depth):
         value = [value]
@@ -115,7 +115,7 @@ EXTRAS: tuple[Callable[[str], Any], ...] = (
 
 @contextmanager
 def lines() -> Iterator[list[str]]:
-    """Every line that is written meanwhile, as a process would write it."""
+    """Yield every line that is written meanwhile, as a process would write it."""
     written: list[str] = []
     formatter = JsonFormatter("ui_iot")
 

@@ -67,7 +67,7 @@ def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
 
 
 def id_at(seconds: float) -> str:
-    """A trace id that carries a time so many seconds from now."""
+    """Return a trace id that carries a time so many seconds from now."""
     return f"{int((time.time() + seconds) * 1000):012x}7bea8{'1' * 15}"
 
 

@@ -14,9 +14,9 @@ import asyncpg
 import orjson
 import pytest
 
-from services.cli.journey import Hop, journey_table
 from services.delivery_worker.channels import pagerduty, slack, teams, webhook
 from services.delivery_worker.notification import Notification
+from services.local.demo.first_journey import Hop, journey_table
 from services.local.process import log_files
 from services.local.process.log_files import last_message
 from services.local.stack.screen import describe, table
@@ -47,12 +47,12 @@ HARMLESS = (
 
 
 def is_harmless(text: str) -> bool:
-    """Whether no character could steer a terminal, break a line or turn or hide text; joiners may stay."""
+    """Return whether no character could steer a terminal, break a line or turn or hide text; joiners may stay."""
     return all(letter.isprintable() or letter in "\u200c\u200d" for letter in text)
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value."""
+    """Yield every text in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

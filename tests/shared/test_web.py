@@ -43,7 +43,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def listening(api: Api) -> AsyncIterator[int]:
-    """The application over sockets; its port."""
+    """Yield the application over sockets; its port."""
     stop, port = asyncio.Event(), free_port()
     server = asyncio.create_task(serve(api.app, host="127.0.0.1", port=port, stop=stop))
     try:
@@ -69,7 +69,7 @@ def headers_of(answer: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def assert_secured(headers: list[tuple[bytes, bytes]], *, scheme: str = "http") -> None:
-    """Every header once, with its value; the policy and the cache control of an answer of its own apart."""
+    """Check every header and its value, but for the policy and the cache control of an answer that has its own."""
     for name, value in headers_for(scheme):
         found = [each for given, each in headers if given == name]
         assert len(found) == 1, (name, headers)
@@ -296,7 +296,7 @@ async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: async
 
 @asynccontextmanager
 async def running(process: Process) -> AsyncIterator[None]:
-    """A process that serves nothing but its status."""
+    """Yield a process that serves nothing but its status."""
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, status_app(process), stop=stop))
     try:
@@ -355,7 +355,7 @@ async def test_https_of_a_trusted_proxy_counts_and_nobody_elses(app_url: str, co
 
 
 async def certificate_of(port: int, ca: PrivateCa, name: str = "localhost") -> tuple[bytes, asyncio.StreamWriter]:
-    """The certificate that a new connection is shown, and the connection."""
+    """Return the certificate that a new connection is shown, and the connection."""
     context = ssl.create_default_context(cafile=ca.file)
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)

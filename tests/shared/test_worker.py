@@ -6,21 +6,27 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from services.delivery_worker.worker import build as build_delivery
+from services.dispatcher.dispatcher import build as build_dispatcher
+from services.evaluator_iot.evaluator import build as build_evaluator
+from services.ops_worker.main import build as build_ops
 from services.shared.backoff import backoff_seconds
 from services.shared.db import Pool
 from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
-from services.shared.settings import EvaluatorSettings
+from services.shared.settings import DeliverySettings, DispatcherSettings, EvaluatorSettings, OpsSettings, Settings
 from services.shared.worker import Loop
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
 from services.shared.worker.metrics import WorkerMetrics
-from services.shared.worker.process import entered
+from services.shared.worker.process import Build, entered
 from tests.support import seed
+from tests.support.migrator import ROOT
 from tests.support.processes import free_port, ready_service, service
 from tests.support.wait import until
 
@@ -279,3 +285,24 @@ async def test_a_database_that_is_not_there(conn: asyncpg.Connection, app_url: s
         )
         assert await evaluator.stop() == 0
     assert len([line for line in evaluator.lines if "listener is deaf" in str(line.get("message"))]) == 1
+
+
+async def test_the_page_lists_the_loops_of_each_worker(tmp_path: Path) -> None:
+    """docs/metrics.md names the operations of the table that each worker's build returns."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    url = "postgresql://unused"
+    ops = OpsSettings(database_url=url, audit_key_file=tmp_path / "signing.key", audit_anchor_dir=tmp_path)
+    workers: list[tuple[Settings, Build]] = [
+        (EvaluatorSettings(database_url=url), build_evaluator),
+        (DispatcherSettings(database_url=url), build_dispatcher),
+        (DeliverySettings(database_url=url), build_delivery),
+        (ops, build_ops),
+    ]
+    for settings, build in workers:
+        row = re.search(rf"^\| {settings.service} \| (`.*`) \|$", page, re.MULTILINE)
+        assert row is not None, f"docs/metrics.md has no row for the loops of {settings.service}"
+        async with entered(build(Process(settings, ProcessMetrics(settings.service)))) as loops:
+            listed, made = set(re.findall(r"`(\w+)`", row[1])), {loop.operation for loop in loops}
+        assert not made - listed, f"the row of {settings.service} in docs/metrics.md lacks {sorted(made - listed)}"
+        assert not listed - made, f"{settings.service} has no loop {sorted(listed - made)}, which docs/metrics.md names"
+        assert len(made) == len(loops)

@@ -17,7 +17,7 @@ _PUT_TOGETHER = re.compile(rf"""p_event_type => '((?:{CATEGORIES})\.)' \|\|""")
 
 
 def sources() -> list[str]:
-    """The text of every file that may write an event."""
+    """Return the text of every file that may write an event."""
     files = [
         *(ROOT / "services").rglob("*.py"),
         *(ROOT / "exporter").rglob("*.py"),
@@ -32,7 +32,7 @@ async def registry(conn: asyncpg.Connection) -> dict[str, asyncpg.Record]:
 
 
 async def changes(conn: asyncpg.Connection) -> set[str]:
-    """The types that the triggers of our tracked tables put together: of an alert only its silence."""
+    """Return the types that the triggers of our tracked tables put together: of an alert only its silence."""
     rows = await conn.fetch("select entity_type, only_columns is null as whole from audit.tracked_tables")
     found = {f"{row['entity_type']}_{act}" for row in rows if row["whole"] for act in ("created", "updated", "deleted")}
     found |= {"alert_silenced", "row_created", "row_updated", "row_deleted"}

@@ -12,13 +12,13 @@ from tests.support.tracked_tables import Event, events, make_table, rows
 
 
 def created(entity_id: int, **new: object) -> Event:
-    """A new row of the table of tests.support.tracked_tables."""
+    """Return a new row of the table of tests.support.tracked_tables."""
     values = {"id": entity_id, "name": None, "value": None, "secret": None}
     return Event("created", str(entity_id), {"new": {**values, **new}})
 
 
 def updated(entity_id: int, **changes: list[object]) -> Event:
-    """A changed row of the same."""
+    """Return a changed row of the same."""
     return Event("updated", str(entity_id), {"changes": changes})
 
 

@@ -81,7 +81,7 @@ def _do(session: Session, act: tuple[str, Any, Any]) -> None:
 
 
 def _rows(session: Session) -> dict[str, Row]:
-    """The table as the trail tells it: keys as text, values as JSON, what is redacted as a mark."""
+    """Return the table as the trail tells it: keys as text, values as JSON, what is redacted as a mark."""
     query = (
         "select id::text, to_jsonb(g) || jsonb_build_object("
         "'secret', case when secret is not null then '[redacted]' end,"
@@ -92,7 +92,7 @@ def _rows(session: Session) -> dict[str, Row]:
 
 
 def _replayed(session: Session) -> dict[str, Row]:
-    """The same, made anew from the events alone."""
+    """Return the same, made anew from the events alone."""
     rows: dict[str, Row] = {}
     query = (
         "select action, entity_id, details from audit_log where event_type like 'config.row%' order by timestamp, ctid"

@@ -46,7 +46,7 @@ reset session_replication_role;
 async def refuse(
     conn: asyncpg.Connection, reason: str, *, when: datetime, address: str = "10.0.0.1", **details: object
 ) -> None:
-    """One refused request."""
+    """Record one refused request."""
     await conn.execute(
         "call audit.record_auth_failure($1, $2, null, $3, $4::inet, p_details => $5)",
         uuid4(),

@@ -59,7 +59,7 @@ select 'trigger ' || t.tgname || ' on ' || t.tgrelid::regclass
 
 
 async def column(conn: asyncpg.Connection, query: str) -> list[str]:
-    """The first column of a query, sorted."""
+    """Return the first column of a query, sorted."""
     return sorted(row[0] for row in await conn.fetch(query))
 
 

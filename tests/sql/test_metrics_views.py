@@ -489,7 +489,7 @@ async def test_neither_history_nor_a_backlog_makes_a_view_slow(conn: asyncpg.Con
 
 
 async def _too_many(conn: asyncpg.Connection, *, waiting: int) -> dict[str, dict[str, int]]:
-    """What views read beyond their bounds while so many rows wait in each queue: rows by view and table."""
+    """Return what views read beyond their bounds while so many rows wait in each queue: rows by view and table."""
     found = {}
     for view in VIEWS:
         most = _bounds(waiting).get(view, {})
@@ -521,7 +521,7 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
 
 
 def _steps(scrape: Scrape, histogram: str, **labels: str) -> dict[str, float]:
-    """The buckets of a histogram that hold more than the one before, with what is in them by then."""
+    """Return the buckets of a histogram that hold more than the one before, with what is in them by then."""
     names = sorted(labels)
     found = scrape.series(f"pulse_{histogram}_bucket", *names, "le")
     mine = {le: value for (*given, le), value in found.items() if given == [labels[name] for name in names]}
@@ -531,7 +531,7 @@ def _steps(scrape: Scrape, histogram: str, **labels: str) -> dict[str, float]:
 
 
 async def _allowed(conn: asyncpg.Connection, constraint: str) -> set[str]:
-    """The words a check constraint allows."""
+    """Return the words a check constraint allows."""
     query = """
       select m[1] from pg_constraint c, regexp_matches(pg_get_constraintdef(c.oid), '''([a-z_]+)''', 'g') m
        where c.conname = $1"""

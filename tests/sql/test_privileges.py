@@ -74,7 +74,15 @@ async def test_rights_are_those_of_the_matrix(conn: asyncpg.Connection) -> None:
     if os.environ.get("PULSE_TEST_REGENERATE"):
         EXPECTED.write_text(HEADER + "\n".join(found) + "\n", encoding="utf-8")
     expected = [line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    assert found == expected
+    changed = [*(f"new: {line}" for line in set(found) - set(expected))]
+    changed += [f"gone: {line}" for line in set(expected) - set(found)]
+    assert not changed, "\n".join(
+        [
+            "rights differ from tests/sql/privileges.expected (role, object, rights):",
+            *sorted(changed),
+            "If that is meant: PULSE_TEST_REGENERATE=1 python -m pytest tests/sql/test_privileges.py; read the diff.",
+        ]
+    )
 
 
 async def test_internal_functions_are_nobodys(conn: asyncpg.Connection) -> None:

@@ -34,7 +34,7 @@ READERS = ("pulse_exporter", "pulse_auditor", "pulse_operator")
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session of a reader that lifted its own limits."""
+    """Yield a session of a reader that lifted its own limits."""
     connection = await asyncpg.connect(url)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     await connection.execute("; ".join(f"set {limit} = 0" for limit in limits))
@@ -84,7 +84,7 @@ async def test_a_reader_cannot_keep_tokens_from_being_revoked(
 
 
 async def waiting_event(conn: asyncpg.Connection) -> None:
-    """An alert event that the dispatcher has not decided about."""
+    """Insert an alert event that the dispatcher has not decided about."""
     await seed.tenant(conn)
     await conn.execute("select evaluator.open_alert('acme', 'test', 'name', 'warning', 'message', repeat('a', 32))")
 

@@ -29,7 +29,7 @@ OF_AUDITORS = {"audit.read_all_events"}
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection for a block."""
+    """Yield a connection for a block."""
     connection = await asyncpg.connect(url)
     yield connection
     await connection.close()

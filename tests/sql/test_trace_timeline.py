@@ -65,7 +65,7 @@ STORY = f"select * from api.trace_timeline('{TRACE}')"
 
 
 def tree(rows: list[asyncpg.Record]) -> dict[str, str | None]:
-    """What each row says and what its parent says. Fails when the tree is not closed."""
+    """Return what each row says and what its parent says. Fails when the tree is not closed."""
     what = {row["span_id"]: row["what"] for row in rows}
     assert len(what) == len(rows)
     return {row["what"]: row["parent_span_id"] and what[row["parent_span_id"]] for row in rows}

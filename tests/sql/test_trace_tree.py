@@ -107,11 +107,11 @@ class History:
                 )
 
     def act(self, name: str, *values: Any) -> None:
-        """One act of the list."""
+        """Do one act of the list."""
         getattr(self, f"_{name}")(*values)
 
     def _as_person(self, call: str, tenant: str, trace_id: str) -> None:
-        """A call of a person's, which may be refused."""
+        """Make a user's call, which may be refused."""
         with self.session.transaction():
             self.session.execute("select core.act(%s, 'user', 'alice', 'Alice', '', %s, 'ui_iot')", [tenant, trace_id])
             try:

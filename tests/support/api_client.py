@@ -46,7 +46,7 @@ class SigningKey:
     pem: str
 
     def public(self) -> dict[str, Any]:
-        """The JWK an issuer publishes."""
+        """Return the JWK an issuer publishes."""
         # python-jose knows no PS256; the JWK differs by the name only.
         known = "RS256" if self.algorithm == "PS256" else self.algorithm
         public = jwk.construct(self.pem, known).public_key().to_dict()
@@ -54,22 +54,22 @@ class SigningKey:
 
 
 def ec_key(kid: str = "ec-1") -> SigningKey:
-    """A key for ES256."""
+    """Return a key for ES256."""
     return SigningKey(kid, "ES256", _pem(ec.generate_private_key(ec.SECP256R1())))
 
 
 def rsa_key(kid: str = "rsa-1", *, bits: int = 2048) -> SigningKey:
-    """A key for RS256."""
+    """Return a key for RS256."""
     return SigningKey(kid, "RS256", _pem(rsa.generate_private_key(public_exponent=65537, key_size=bits)))
 
 
 def es384_key(kid: str = "ec-384") -> SigningKey:
-    """A key for ES384."""
+    """Return a key for ES384."""
     return SigningKey(kid, "ES384", _pem(ec.generate_private_key(ec.SECP384R1())))
 
 
 def ps256_key(kid: str = "ps-1") -> SigningKey:
-    """A key for PS256."""
+    """Return a key for PS256."""
     return replace(rsa_key(kid), algorithm="PS256")
 
 
@@ -95,7 +95,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def sign(payload: dict[str, Any] | bytes, *, key: SigningKey = EC, headers: dict[str, Any] | None = None) -> str:
-    """A token over any payload, signed by the key."""
+    """Return a token over any payload, signed by the key."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     if key.algorithm == "PS256":
         return _sign_pss(body, key, {"alg": "PS256", "typ": "JWT", "kid": key.kid, **(headers or {})})
@@ -115,7 +115,7 @@ def _encode(raw: bytes) -> str:
 
 
 def token(**changes: Any) -> str:
-    """A good token with these claims changed."""
+    """Return a good token with these claims changed."""
     return sign(claims(**changes))
 
 
@@ -129,7 +129,7 @@ class KeyServer:
     note: str | None = None
 
     async def fetch_keys(self) -> object:
-        """The document."""
+        """Return the document."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -151,7 +151,7 @@ class Api:
         return self.backend.process
 
     async def call(self, method: str, path: str, *, role: str = "admin", tenant: str = "acme", **rest: Any) -> Any:
-        """A request by a user of the role."""
+        """Return a request by a user of the role."""
         headers = {"Authorization": f"Bearer {token(role=role, tenant_id=tenant, sub=f'{role}@{tenant}')}"}
         return await self.client.request(method, path, headers={**headers, **rest.pop("headers", {})}, **rest)
 
@@ -172,7 +172,7 @@ async def open_api(
     with_users: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Api]:
-    """The application over the database, its audit trail included. issuer: the only one; issuers: several."""
+    """Yield the application over the database, its audit trail included. issuer: the only one; issuers: several."""
     # One connection at start: a test needs few, and twenty tests a minute open them.
     values = UiSettings(
         **{

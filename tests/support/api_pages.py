@@ -9,7 +9,7 @@ from tests.support.api_client import Api
 
 
 async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
-    """So many of everything that is listed."""
+    """Insert so many rows for each list."""
     await seed.tenant(conn, tenant_id)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name) select $1, 'd' || n, $1 || n from generate_series(1, $2) n",
@@ -65,7 +65,7 @@ async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
 
 
 async def read_all(api: Api, name: str, query: str, **rest: Any) -> list[dict[str, Any]]:
-    """Every page of a list, one after the other."""
+    """Return every page of a list, one after the other."""
     items: list[dict[str, Any]] = []
     cursor = None
     for _ in range(100):

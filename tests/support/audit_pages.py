@@ -18,7 +18,7 @@ order by b.block_no, l.xid, l.timestamp, l.tenant_id collate "C", l.event_id
 async def write(
     conn: asyncpg.Connection, count: int, *, tenant_id: str = "acme", ago: str = "0", kind: str = "x"
 ) -> None:
-    """So many events in one transaction, each a second before the next."""
+    """Write so many events in one transaction, each a second before the next."""
     await conn.execute(
         "select audit.write(array(select audit.event($1, 'alert.opened', p_entity_type => $4, p_entity_id => n::text,"
         " p_timestamp => now() - $3::text::interval + n * interval '1 second') from generate_series(1, $2) n))",
@@ -38,7 +38,7 @@ async def read(
     tenant: str | None = None,
     **matching: Any,
 ) -> dict[str, Any]:
-    """What audit._read_sealed gives."""
+    """Return what audit._read_sealed gives."""
     text = await conn.fetchval(
         "select audit._read_sealed($1, $2::text::jsonb, $3::text::jsonb, $4, $5)::text",
         tenant,

@@ -20,7 +20,7 @@ class Pulse:
         self.settings: dict[str, str] = {}
 
     async def __call__(self, *arguments: str, status: int = 0, text: str | None = None, **settings: str) -> Done:
-        """The finished process, which exits with this status."""
+        """Return the finished process, which exits with this status."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
         ours = {"PYTHONPATH": str(ROOT), "PULSE_HOME": str(self.home), "PULSE_AUDIT_DATABASE_URL": self.url}
 

@@ -43,7 +43,7 @@ def account(name: str) -> str:
 
 
 def at(hour: float, *, seconds: float = 0.0) -> datetime:
-    """A moment of the day."""
+    """Return a moment of the day."""
     return MIDNIGHT + timedelta(hours=hour, seconds=seconds)
 
 
@@ -59,7 +59,7 @@ class Login:
     recorded: datetime | None = None
 
     def row(self, number: int) -> tuple[Any, ...]:
-        """The row that the API writes."""
+        """Return the row that the API writes."""
         action = "login_success" if self.reason is None else "login_failure"
         proven = self.user is not None and self.reason in (None, "expired")
         details: dict[str, Any] = {"path": "/api/v1/alerts"}
@@ -99,12 +99,12 @@ class Day:
         self.dice = random.Random(self.seed)
 
     def add(self, when: datetime, address: str | None, user: str | None = None, reason: str | None = None) -> None:
-        """One event."""
+        """Add one event."""
         self.logins.append(Login(when=when, address=address, user=user, reason=reason))
 
 
 def make_day(seed: int = 1) -> list[Login]:
-    """The day."""
+    """Return the day."""
     day = Day(seed)
     for number in range(OFFICE_USERS):
         _work(day, f"office-{number}", OFFICE)
@@ -134,7 +134,7 @@ def _work(day: Day, user: str, address: str) -> None:
 
 
 def _change_signing_key(day: Day) -> None:
-    """At eleven the issuer changes its key without notice: every open browser fails a few times and signs in again."""
+    """Change the issuer's key at eleven without notice: every open browser fails a few times and signs in again."""
     seen: dict[str, Login] = {}
     for login in day.logins:
         if login.reason is None and at(10.2) < login.when < at(11) and login.user is not None:
@@ -147,7 +147,7 @@ def _change_signing_key(day: Day) -> None:
 
 
 def _break_gateway(day: Day) -> None:
-    """A gateway whose token was rotated retries all day, ten times a second: single rows first, then aggregates."""
+    """Let a gateway with a rotated token retry all day, ten times a second: single rows first, then aggregates."""
     for number in range(50):
         day.add(at(2, seconds=number / 10), "192.0.2.50", None, "invalid_token")
     day.logins.extend(
@@ -157,7 +157,7 @@ def _break_gateway(day: Day) -> None:
 
 
 def _ask_health(day: Day) -> None:
-    """A load balancer and a crawler without a token."""
+    """Let a load balancer and a crawler call without a token."""
     for minute in range(24 * 60):
         day.add(at(0, seconds=60 * minute), "10.0.0.2", None, "missing_token")
 

@@ -29,13 +29,13 @@ class PrivateCa:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *names: str) -> ssl.SSLContext:
-        """The context of a server with a certificate for these names and addresses."""
+        """Return the context of a server with a certificate for these names and addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate(*names))
         return context
 
     def certificate(self, *names: str) -> Path:
-        """A file with a certificate for these names and addresses, and its private key."""
+        """Return a file with a certificate for these names and addresses, and its private key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

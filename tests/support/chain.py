@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 def is_signed(got: Request) -> bool:
-    """Whether one of the signatures is that of id, timestamp and body under the secret, as Standard Webhooks has it."""
+    """Return whether one signature is that of id, timestamp and body under the secret (Standard Webhooks)."""
     key = base64.b64decode(SECRET.removeprefix("whsec_"))
     signed = f"{got.header('webhook-id')}.{got.header('webhook-timestamp')}.".encode() + got.body
     expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
@@ -35,6 +35,6 @@ def is_signed(got: Request) -> bool:
 
 
 def reading(value: float, *, seconds_ago: float = 0) -> dict[str, Any]:
-    """A reading of the device."""
+    """Return a reading of the device."""
     at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
     return {"device_id": "boiler-1", "metric": "temperature", "value": value, "timestamp": at.isoformat()}

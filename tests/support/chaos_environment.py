@@ -6,6 +6,6 @@ from services.cli.home import CHECKOUT
 
 
 def environment() -> dict[str, str]:
-    """Without settings of another stack."""
+    """Return the environment without the settings of another stack."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     return {**inherited, "PYTHONPATH": str(CHECKOUT)}

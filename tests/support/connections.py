@@ -10,7 +10,7 @@ Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 @asynccontextmanager
 async def connections(url: str) -> AsyncIterator[Connect]:
-    """A function that opens one more connection; all are closed at the end."""
+    """Yield a function that opens one more connection; all are closed at the end."""
     async with AsyncExitStack() as opened:
 
         async def open_one() -> asyncpg.Connection:
@@ -22,5 +22,5 @@ async def connections(url: str) -> AsyncIterator[Connect]:
 
 
 async def is_blocked(conn: asyncpg.Connection, other: asyncpg.Connection) -> bool:
-    """Whether the other connection waits for a lock, asked on the first."""
+    """Return whether the other connection waits for a lock, asked on the first."""
     return bool(await conn.fetchval("select pg_blocking_pids($1) <> '{}'", other.get_server_pid()))

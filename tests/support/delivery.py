@@ -11,7 +11,7 @@ from tests.support.notifications import payload
 
 
 async def alert(conn: asyncpg.Connection, *, tenant_id: str = "acme") -> int:
-    """An open alert; its id."""
+    """Return an open alert; its id."""
     await seed.tenant(conn, tenant_id)
     return int(
         await conn.fetchval(
@@ -32,7 +32,7 @@ async def job(
     tenant_id: str = "acme",
     **columns: Any,
 ) -> int:
-    """A pending job of a new alert, or of the one given, as the dispatcher makes it; its id."""
+    """Return a pending job of a new alert, or of the one given, as the dispatcher makes it; its id."""
     alert_id = alert_id or await alert(conn, tenant_id=tenant_id)
     event_id = await conn.fetchval(
         "insert into alert_events"
@@ -74,7 +74,7 @@ async def claim(
 
 
 def ids(rows: Sequence[asyncpg.Record]) -> list[int]:
-    """The job ids of rows."""
+    """Return the job ids of rows."""
     return [row["job_id"] for row in rows]
 
 

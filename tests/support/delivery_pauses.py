@@ -16,7 +16,7 @@ async def acting(conn: asyncpg.Connection, query: str, *arguments: Any) -> Any:
 
 
 async def shown(conn: asyncpg.Connection, view: str) -> asyncpg.Record:
-    """The one row of a view, as the tenant sees it."""
+    """Return the one row of a view, as the tenant sees it."""
     async with conn.transaction():
         await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
         (row,) = await conn.fetch(f"select * from api.{view} order by 1 desc limit 1")
@@ -34,7 +34,7 @@ async def listening(conn: asyncpg.Connection) -> AsyncIterator[list[str]]:
 
 
 async def redrive(conn: asyncpg.Connection, number: int, *, tenant_id: str = "acme") -> None:
-    """As a person of the tenant does it."""
+    """Put a job back in the queue as a user of the tenant does."""
     async with conn.transaction():
         await conn.execute(
             "select set_config('pulse.tenant_id', $1, true), set_config('pulse.actor_type', 'user', true),"

@@ -32,12 +32,12 @@ class Worker:
     stop: Callable[[], Awaitable[None]]
 
     async def claim(self) -> int:
-        """One pass of the claim loop."""
+        """Return one pass of the claim loop."""
         assert self.process.pool is not None
         return await self.claim_loop.step(self.process.pool)
 
     async def reap(self) -> int:
-        """One pass of the reap loop."""
+        """Return one pass of the reap loop."""
         assert self.process.pool is not None
         return await self.reap_loop.step(self.process.pool)
 

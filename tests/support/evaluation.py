@@ -36,11 +36,11 @@ class Evaluating:
     ages: Iterator[int]
 
     def sample(self, name: str, **labels: str) -> float | None:
-        """A metric of the worker."""
+        """Return a metric of the worker."""
         return self.process.metrics.registry.get_sample_value(name, {"service": "evaluator_iot", **labels})
 
     def states(self) -> dict[str, float | None]:
-        """The listener's gauge."""
+        """Return the listener's gauge."""
         return {state: self.sample("pulse_listener_state", state=state) for state in ("connected", "deaf", "polling")}
 
     async def becomes(self, state: str) -> None:

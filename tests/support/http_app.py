@@ -36,7 +36,7 @@ class Measured:
         )
 
     def samples(self, name: str) -> list[Sample]:
-        """All samples of this name."""
+        """Return all samples of this name."""
         return [
             sample for family in self.metrics.registry.collect() for sample in family.samples if sample.name == name
         ]
@@ -46,12 +46,12 @@ class Measured:
         return self._by_label(f"pulse_http_request_duration_seconds_{what}", "method", "path_template", "status_code")
 
     def value(self, name: str) -> float | None:
-        """A sample without labels."""
+        """Return a sample without labels."""
         return self.metrics.registry.get_sample_value(name)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client that sees what a server would send."""
+        """Yield a client that sees what a server would send."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
             yield client
@@ -62,7 +62,7 @@ class Measured:
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[int]:
-    """The application over uvicorn as the services run it; its port."""
+    """Yield the application over uvicorn as the services run it; its port."""
     stop, port = asyncio.Event(), free_port()
     server = asyncio.create_task(serve(app, host="127.0.0.1", port=port, stop=stop))
     try:
@@ -89,7 +89,7 @@ class Gates:
         self._events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def wait(self, key: str) -> None:
-        """Until open(key)."""
+        """Wait until open(key)."""
         await self._events[key].wait()
 
     def open(self, key: str) -> None:
@@ -98,7 +98,7 @@ class Gates:
 
 
 def make_app(gates: Gates) -> FastAPI:
-    """An application with included and nested routes, whose responses end in every way."""
+    """Return an application with included and nested routes, whose responses end in every way."""
     api = FastAPI(redirect_slashes=False)
     install_problem_handlers(api)
     items = APIRouter(prefix="/items")

@@ -21,7 +21,7 @@ from tests.support.server import ACTOR, PASSWORD
 
 
 def binaries(major: int) -> Path:
-    """The programs of a version of Postgres: a dump that newer ones make sets what an older server does not know."""
+    """Return the programs of a version of Postgres: a newer pg_dump sets what an older server does not know."""
     debian = Path(f"/usr/lib/postgresql/{major}/bin")
     return debian if debian.exists() else carried_binaries()
 
@@ -118,7 +118,7 @@ class PhysicalServer:
 
 @contextmanager
 def physical_servers(*programs: Path | None) -> Iterator[list[PhysicalServer]]:
-    """A server of each of these programs (None: the embedded ones), the first one running with a database `pulse`."""
+    """Yield a server for each of these programs (None: the embedded ones); the first runs with a database `pulse`."""
     servers = [PhysicalServer(one) for one in programs]
     try:
         servers[0].make()
@@ -133,7 +133,7 @@ def physical_servers(*programs: Path | None) -> Iterator[list[PhysicalServer]]:
 
 @asynccontextmanager
 async def sealed_log(url: str, home: Path) -> AsyncIterator[SealedLog]:
-    """The log in a database, as a sealer sees it that has just started with the key and checkpoints of a home."""
+    """Yield the log in a database, as a sealer sees it that has just started with the key and checkpoints of a home."""
     conn = await asyncpg.connect(url, server_settings=ACTOR)
     writer = await db.open_pool(OpsSettings(database_url=as_role(url, "pulse_ops")))
     reader = await db.open_pool(UiSettings(database_url=as_role(url, "pulse_auditor")))
@@ -146,5 +146,5 @@ async def sealed_log(url: str, home: Path) -> AsyncIterator[SealedLog]:
 
 
 def as_role(url: str, role: str) -> str:
-    """The same URL for another role."""
+    """Return the same URL for another role."""
     return re.sub(r"//[^@/]*@", f"//{role}:{PASSWORD}@", url)

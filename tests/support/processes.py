@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that was free a moment ago."""
+    return free_ports(["port"])["port"]
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """Return a port on loopback for each name, all of them free a moment ago."""
+    with ExitStack() as held:
+        probes = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: int(probe.getsockname()[1]) for name, probe in probes.items()}
 
 
 @dataclass(slots=True)
@@ -38,16 +43,16 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Address at which it serves."""
         return f"http://127.0.0.1:{self.port}"
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        """One GET."""
+        """Return one GET."""
         async with httpx.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path, headers=headers)
 
     async def is_ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         if self.process.returncode is not None:
             raise AssertionError(f"{self.module} exited with {self.process.returncode}: {self.lines[-3:]}")
         try:
@@ -98,7 +103,7 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
 
 @asynccontextmanager
 async def ready_service(module: str, database_url: str, **settings: str) -> AsyncIterator[Running]:
-    """The same, entered when it is ready."""
+    """Yield the same, entered when it is ready."""
     async with service(module, database_url, **settings) as running:
         await until(running.is_ready, seconds=30)
         yield running

@@ -31,13 +31,13 @@ class Expression:
 
 
 def read(path: Path) -> Any:
-    """A YAML file."""
+    """Return a YAML file."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @cache
 def rules(name: str) -> tuple[Mapping[str, Any], ...]:
-    """The rules of rules/<name>.yml in their order."""
+    """Return the rules of rules/<name>.yml in their order."""
     return tuple(rule for group in read(PROMETHEUS / "rules" / f"{name}.yml")["groups"] for rule in group["rules"])
 
 
@@ -68,7 +68,7 @@ def panel_expressions() -> Iterator[Expression]:
 
 
 def with_recorded(known: Mapping[str, frozenset[str]]) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """What is known with what is recorded of it, and the faults of recording."""
+    """Return what is known with what is recorded of it, and the faults of recording."""
     everything = {**OWN, **known}
     faults: list[str] = []
     for rule in rules("recording"):
@@ -79,7 +79,7 @@ def with_recorded(known: Mapping[str, frozenset[str]]) -> tuple[dict[str, frozen
 
 
 def faults_of(expression: Expression, known: Mapping[str, frozenset[str]]) -> list[str]:
-    """Why it can never hold, or shows a label that its result has not."""
+    """Return why the expression can never hold, or which label it shows and its result lacks."""
     parsed = Parser(expression.text, known)
     missing = expression.shown - (parsed.labels or frozenset())
     return [

@@ -36,7 +36,7 @@ class TunnelProxy:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Address at which it serves."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -39,11 +39,11 @@ class RawConnection:
         self.write("\r\n".join(lines).encode("latin-1") + body)
 
     async def read_until(self, mark: bytes) -> bytes:
-        """What came up to the mark."""
+        """Return what came up to the mark."""
         return await self._reader.readuntil(mark)
 
     async def read_all(self) -> bytes:
-        """What came up to the end of the connection, however it ended."""
+        """Return what came up to the end of the connection, however it ended."""
         got = bytearray()
         try:
             while piece := await self._reader.read(65536):
@@ -54,6 +54,6 @@ class RawConnection:
 
 
 def status_of(response: bytes) -> int | None:
-    """The status in a response's first line; None when there is none."""
+    """Return the status in a response's first line; None when there is none."""
     found = re.match(rb"HTTP/1\.1 (\d{3}) ", response)
     return int(found[1]) if found else None

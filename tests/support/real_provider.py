@@ -65,7 +65,7 @@ class RealProvider:
             await self.process.wait()
 
     async def grant(self, grant_type: str, **form: str) -> dict[str, Any]:
-        """What the token endpoint gives the client."""
+        """Return what the token endpoint gives the client."""
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.post(
                 f"{self.url}/token",

@@ -23,13 +23,13 @@ class Request:
     arrived_at: float
 
     def header(self, name: str) -> str | None:
-        """The one value of a header; fails when it came twice."""
+        """Return the one value of a header; fails when it came twice."""
         values = [value for known, value in self.headers if known == name]
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None
 
     def json(self) -> Any:
-        """The body, parsed."""
+        """Return the body, parsed."""
         return orjson.loads(self.body)
 
 
@@ -57,7 +57,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """Address at which it serves."""
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:

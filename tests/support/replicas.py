@@ -50,7 +50,7 @@ class Node:
 
     @property
     def log(self) -> Path:
-        """What it logs."""
+        """The server's log."""
         return self.home / "log"
 
     def url(self, user: str = "postgres", database: str = "postgres", query: str = "") -> str:
@@ -82,7 +82,7 @@ class Node:
         await until(self.answers, seconds=30)
 
     async def answers(self) -> bool:
-        """Whether it takes a connection now."""
+        """Return whether it takes a connection now."""
         assert self.process is not None
         assert self.process.returncode is None, self.log.read_text(errors="replace")[-2000:]
         try:
@@ -117,7 +117,7 @@ class Node:
             await asyncio.wait_for(self.process.wait(), 20)
 
     async def standby(self, home: Path) -> "Node":
-        """A server that follows this one."""
+        """Return a server that follows this one."""
         node = Node(make_home(home, self.account), self.account, self.binaries)
         source = f"host=127.0.0.1 port={self.port} user=postgres"
         options = ["-R", "-X", "stream", "--checkpoint=fast", "--no-sync"]
@@ -131,14 +131,14 @@ class Node:
 
 
 def make_home(path: Path, account: Account) -> Path:
-    """A directory of the server's user."""
+    """Return a directory of the server's user."""
     path.mkdir()
     account.own(path, mode=0o700)
     return path
 
 
 def make_root() -> Path:
-    """A directory in memory, where there is some, that the server's user can enter."""
+    """Return a directory in memory, where there is some, that the server's user can enter."""
     root = Path(tempfile.mkdtemp(prefix="pulse-node-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     root.chmod(0o755)
     return root
@@ -146,7 +146,7 @@ def make_root() -> Path:
 
 @asynccontextmanager
 async def primary(*, binaries: Path | None = None, encoding: str = "UTF8", **settings: str) -> AsyncIterator[Node]:
-    """A new server. Nodes below its directory are to be stopped before."""
+    """Yield a new server. Nodes below its directory are to be stopped before."""
     account = find_account()
     root = make_root()
     node = Node(make_home(root / "first", account), account, binaries or reachable_binaries(account))
@@ -162,7 +162,7 @@ async def primary(*, binaries: Path | None = None, encoding: str = "UTF8", **set
 
 @asynccontextmanager
 async def pair() -> AsyncIterator[tuple[Node, Node]]:
-    """A primary and its standby."""
+    """Yield a primary and its standby."""
     async with primary() as first:
         second = await first.standby(first.home.parent / "second")
         try:
@@ -183,7 +183,7 @@ class Switch:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Address at which it listens."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 

@@ -112,7 +112,7 @@ insert into "My Own"."Table {number}" values (1, {old}, 0);
 
 @asynccontextmanager
 async def pools(url: Url, *roles: str) -> AsyncIterator[list[db.Pool]]:
-    """A pool for each role, as its process opens it."""
+    """Yield a pool for each role, as its process opens it."""
     kinds: dict[str, Any] = {"pulse_app": UiSettings, "pulse_ops": OpsSettings}
     async with AsyncExitStack() as exits:
         opened = []
@@ -125,7 +125,7 @@ async def pools(url: Url, *roles: str) -> AsyncIterator[list[db.Pool]]:
 
 @asynccontextmanager
 async def superuser(url: Url) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that names its actor."""
+    """Yield a connection that names its actor."""
     actor = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
     connection = await asyncpg.connect(url(None), server_settings=actor)
     try:
@@ -183,7 +183,7 @@ async def change_own_tables(conn: asyncpg.Connection) -> None:
 
 
 async def contents(url: Url) -> dict[str, tuple[int, str]]:
-    """The number of rows of each table, and a digest of all their values in an order that is the same everywhere."""
+    """Return the number of rows of each table and a digest of all values in an order that is the same everywhere."""
     query = "select count(*), coalesce(md5(string_agg(r, chr(10) order by r collate \"C\")), '')"
     async with superuser(url) as conn:
         await conn.execute("set timezone = 'UTC'")

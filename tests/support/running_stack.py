@@ -21,7 +21,7 @@ READY_SECONDS = 90.0
 
 
 def free_port_base() -> int:
-    """A port that is followed by twelve free ones, below those that the kernel gives to clients."""
+    """Return a port that is followed by twelve free ones, below those that the kernel gives to clients."""
     for base in range(20_000 + os.getpid() % 500 * 20, 32_000, 20):
         with ExitStack() as held:
             try:
@@ -51,7 +51,7 @@ class RunningStack:
 
     @property
     def output(self) -> str:
-        """What `up` printed so far."""
+        """Output of `up` so far."""
         return (self.home / "up.txt").read_text()
 
     def start(self) -> None:
@@ -86,7 +86,7 @@ class RunningStack:
         )
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What `stack.json` says, by name; empty before the running `up` has written anything."""
+        """Return what `stack.json` says, by name; empty before the running `up` has written anything."""
         try:
             state = orjson.loads((self.home / "stack.json").read_bytes())
         except FileNotFoundError:

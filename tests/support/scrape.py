@@ -29,7 +29,7 @@ class Scrape:
     samples: Mapping[tuple[str, Labels], float]
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The sample of a name and exactly these labels, None when there is none."""
+        """Return the sample of a name and exactly these labels, None when there is none."""
         return self.samples.get((name, frozenset(labels.items())))
 
     def series(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -41,7 +41,7 @@ class Scrape:
         }
 
     def views(self) -> dict[str, bool]:
-        """Every view that was found, and whether it is served."""
+        """Return every view that was found, and whether it is served."""
         return {view: bool(value) for (view,), value in self.series("pulse_exporter_view_success", "view").items()}
 
     def names(self) -> set[str]:
@@ -58,14 +58,14 @@ class Scraper:
     client: httpx.AsyncClient
 
     async def scrape(self, **headers: str) -> Scrape:
-        """One scrape in OpenMetrics."""
+        """Return one scrape in OpenMetrics."""
         answer = await self.client.get("/metrics", headers={"accept": OPENMETRICS, **headers})
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
         return _parsed(list(parse_openmetrics(answer.text)))  # type: ignore[no-untyped-call]
 
     async def scrape_text(self) -> Scrape:
-        """One scrape in the text format."""
+        """Return one scrape in the text format."""
         answer = await self.client.get("/metrics")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -83,7 +83,7 @@ def _parsed(families: list[Metric]) -> Scrape:
 
 @asynccontextmanager
 async def exporting(url: str, **settings: Any) -> AsyncIterator[Scraper]:
-    """An exporter of the database at url."""
+    """Yield an exporter of the database at url."""
     options = ExporterSettings(database_url=url, **settings)
     process = Process(settings=options, metrics=ProcessMetrics("exporter"))
     collector = ViewCollector(options, process)

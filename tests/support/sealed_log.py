@@ -33,7 +33,7 @@ class SealedLog:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are kept."""
+        """Directory of the kept checkpoints."""
         return self.home / "checkpoints"
 
     @property
@@ -42,7 +42,7 @@ class SealedLog:
         return self.sealer.keys.verifiers()
 
     async def write(self, count: int = 1, *, timestamp: str = "now", tenant: str = "acme") -> None:
-        """So many events in one transaction."""
+        """Write so many events in one transaction."""
         await self.conn.execute(
             "select audit.write(array(select audit.event($2, 'alert.opened', p_entity_id => n::text,"
             " p_entity_type => 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada',"
@@ -55,7 +55,7 @@ class SealedLog:
         )
 
     async def seal(self) -> None:
-        """A pass of the sealer, and its checkpoint kept."""
+        """Run a pass of the sealer and keep its checkpoint."""
         await self.sealer.seal(self.writer)
         newest = await self.writer.fetchrow("select tree_size, note from audit.newest_checkpoint()")
         if newest is not None:
@@ -75,7 +75,7 @@ class SealedLog:
     async def verify(
         self, *, keys: Sequence[VerifierKey] | None = None, since: datetime | None = None, independent: bool = False
     ) -> Report:
-        """What `pulse audit verify` finds."""
+        """Return what `pulse audit verify` finds."""
         trusted = self.public_keys if keys is None else keys
         try:
             kept = read_kept(self.checkpoints, trusted)
@@ -87,7 +87,7 @@ class SealedLog:
 
 
 def make_sealer(home: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
-    """A sealer whose key is in this directory."""
+    """Return a sealer whose key is in this directory."""
     keys = KeyFile(home / "signing.key", "pulse.test/audit")
     keys.load()
     return Sealer(holder, keys, rows_per_pass=rows, lease_seconds=10.0)

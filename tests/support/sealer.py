@@ -12,5 +12,5 @@ Seal: TypeAlias = Callable[[], Awaitable[int]]
 
 
 def sealer_of(path: Path, *, rows: int = 50_000) -> Sealer:
-    """A sealer with its key in the directory."""
+    """Return a sealer with its key in the directory."""
     return Sealer("test", KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=60.0)

@@ -10,7 +10,7 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 async def tenant(conn: asyncpg.Connection, tenant_id: str = "acme") -> str:
-    """A tenant; its id."""
+    """Return a tenant; its id."""
     await conn.execute(
         "insert into public.tenants (tenant_id, name) values ($1, initcap($1)) on conflict do nothing",
         tenant_id,
@@ -25,7 +25,7 @@ async def device(
     tenant_id: str = "acme",
     tags: tuple[str, ...] = (),
 ) -> str:
-    """A device of the tenant; its id."""
+    """Return a device of the tenant; its id."""
     await tenant(conn, tenant_id)
     await conn.execute(
         "insert into public.devices (tenant_id, device_id, name, tags) values ($1, $2, $2, $3)",
@@ -37,7 +37,7 @@ async def device(
 
 
 async def rule(conn: asyncpg.Connection, *, tenant_id: str = "acme", **columns: Any) -> int:
-    """A rule; 'temperature > 80' unless columns say otherwise; its id."""
+    """Return a rule; 'temperature > 80' unless columns say otherwise; its id."""
     await tenant(conn, tenant_id)
     values = {
         "name": "too hot",
@@ -60,7 +60,7 @@ async def channel(
     kind: str = "webhook",
     **columns: Any,
 ) -> int:
-    """A channel; its id."""
+    """Return a channel; its id."""
     await tenant(conn, tenant_id)
     config = columns.pop(
         "config",
@@ -80,7 +80,7 @@ async def route(
     tenant_id: str = "acme",
     **columns: Any,
 ) -> int:
-    """A route to the channel; its id."""
+    """Return a route to the channel; its id."""
     values = {"name": f"to {channel_id}", "channel_id": channel_id, **columns}
     names = ", ".join(values)
     places = ", ".join(f"${number}" for number in range(2, len(values) + 2))

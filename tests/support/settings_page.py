@@ -54,7 +54,7 @@ LOCAL = """\
 
 
 def render() -> str:
-    """The page."""
+    """Return the page."""
     classes = (
         settings.Settings,
         settings.AuditSettings,
@@ -105,7 +105,7 @@ def _default(each: type[BaseSettings], name: str) -> str:
 
 
 def _field_texts(each: type[BaseSettings]) -> dict[str, str]:
-    """The string below each field of a class; empty where there is none."""
+    """Return the string below each field of a class; empty where there is none."""
     source = inspect.getsourcefile(each)
     assert source is not None
     tree = ast.parse(Path(source).read_text(encoding="utf-8"))

@@ -7,5 +7,5 @@ class Clock:
     now = 0.0
 
     def __call__(self) -> float:
-        """What it shows."""
+        """Return what it shows."""
         return self.now

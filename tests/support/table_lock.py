@@ -18,9 +18,9 @@ class TableLock:
         self._connection = connection
 
     async def hold(self) -> None:
-        """From now on."""
+        """Take the lock."""
         await self._connection.execute("begin; lock table audit_log in access exclusive mode")
 
     async def release(self) -> None:
-        """No more."""
+        """Release the lock."""
         await self._connection.execute("rollback")

@@ -43,7 +43,7 @@ class Stream:
         return [event["event_id"] for event in self.events]
 
     async def wait_for(self, count: int) -> list[dict[str, Any]]:
-        """The events, as soon as there are so many."""
+        """Return the events, as soon as there are so many."""
         assert self.response.status_code == 200, self.response.text
         await until(lambda: len(self.events) >= count)
         return self.events
@@ -51,7 +51,7 @@ class Stream:
 
 @asynccontextmanager
 async def tail(url: str, query: str = "", *, bearer: str | None = None, **headers: str) -> AsyncIterator[Stream]:
-    """A tail that is read in the background while the context lasts; then the client hangs up."""
+    """Yield a tail that is read in the background while the context lasts; then the client hangs up."""
     headers = {"Authorization": f"Bearer {bearer or token(role='auditor')}", **headers}
     async with (
         httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(30)) as client,
@@ -72,7 +72,7 @@ async def tail(url: str, query: str = "", *, bearer: str | None = None, **header
 
 @asynccontextmanager
 async def served(api: Api) -> AsyncIterator[str]:
-    """The URL at which the application answers."""
+    """Yield the URL at which the application answers."""
     stop, port = asyncio.Event(), free_port()
     serving = asyncio.create_task(serve(api.app, host="127.0.0.1", port=port, stop=stop))
     url = f"http://127.0.0.1:{port}"

@@ -22,7 +22,7 @@ class Event:
 async def make_table(
     conn: asyncpg.Connection, name: str = "public.gauge", *, columns: str = COLUMNS, track: str | None = ""
 ) -> None:
-    """A table of pulse_owner's; track: further arguments of audit.track, None leaves it alone."""
+    """Make a table of pulse_owner. track: further arguments of audit.track; None leaves the table untracked."""
     await conn.execute(f"create table {name} ({columns}); alter table {name} owner to pulse_owner")
     if track is not None:
         await conn.execute(f"select audit.track($t${name}$t${track})")
@@ -38,7 +38,7 @@ async def rows(conn: asyncpg.Connection) -> list[asyncpg.Record]:
 
 
 async def events(conn: asyncpg.Connection) -> list[Event]:
-    """The same, as far as tests compare it; a created_at in them is left out."""
+    """Return the same, as far as tests compare it; a created_at in them is left out."""
     return [
         Event(
             act=row["action"].rpartition("_")[2],

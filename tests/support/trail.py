@@ -32,27 +32,27 @@ class Trail:
         self.sent = 0
 
     def metric(self, name: str, buffer: str = "events") -> float:
-        """A sample of pulse_audit_<name>."""
+        """Return a sample of pulse_audit_<name>."""
         value = self.registry.get_sample_value(f"pulse_audit_{name}", {"buffer": buffer})
         assert value is not None
         return value
 
     def total(self, name: str) -> float:
-        """A sample of pulse_audit_<name> that there is one of."""
+        """Return a sample of pulse_audit_<name> that there is one of."""
         value = self.registry.get_sample_value(f"pulse_audit_{name}")
         assert value is not None
         return value
 
     def has_written(self, count: int) -> bool:
-        """Whether so many events are stored, by either way."""
+        """Return whether so many events are stored, by either way."""
         return self.metric("events_written_total") + self.metric("events_written_total", "auth_failures") == count
 
     def has_begun(self, count: int) -> bool:
-        """Whether some of so many events are stored, by either way."""
+        """Return whether some of so many events are stored, by either way."""
         return self.metric("buffer_events") + self.metric("buffer_events", "auth_failures") < count
 
     def has_failed_since(self, failures: float) -> bool:
-        """Whether writes failed since there had been so many failures."""
+        """Return whether writes failed since there had been so many failures."""
         return self.metric("write_failures_total") > failures
 
     def send(self, count: int) -> None:
@@ -73,14 +73,14 @@ class Trail:
             await self.logger.record(self.login())
 
     def login(self) -> AuditEvent:
-        """The next numbered login."""
+        """Return the next numbered login."""
         self.sent += 1
         return self.logger.auth.success(tenant_id="acme", actor=db.Actor("user", f"user-{self.sent - 1}"))
 
 
 @asynccontextmanager
 async def open_trail(url: str, **settings: Any) -> AsyncIterator[Trail]:
-    """A trail that is writing, with a pool of its own, as open_audit_logger makes it."""
+    """Yield a trail that is writing, with a pool of its own, as open_audit_logger makes it."""
     pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0, pool_max_size=4))
     trail = Trail(pool, **settings)
     await trail.logger.start()
@@ -92,16 +92,16 @@ async def open_trail(url: str, **settings: Any) -> AsyncIterator[Trail]:
 
 
 async def stored(conn: asyncpg.Connection) -> list[str]:
-    """The actors of all stored auth events, sorted by their number; one twice stands here twice."""
+    """Return the actors of all stored auth events, sorted by their number; one twice stands here twice."""
     rows = await conn.fetch("select actor_id from audit_log where category = 'auth'")
     return sorted((row[0] for row in rows), key=lambda name: int(name.removeprefix("user-")))
 
 
 def expected(count: int) -> list[str]:
-    """Each of so many events once."""
+    """Return each of so many events once."""
     return [f"user-{number}" for number in range(count)]
 
 
 def trace_id_of(time: datetime, number: int = 0) -> str:
-    """An id of our own, from that time."""
+    """Return an id of our own, from that time."""
     return f"{int(time.timestamp() * 1000):012x}7bea8{number:03x}{'a' * 12}"

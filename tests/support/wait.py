@@ -16,7 +16,7 @@ async def until(predicate: Callable[[], Awaitable[T]], *, seconds: float = ...) 
 @overload
 async def until(predicate: Callable[[], T], *, seconds: float = ...) -> T: ...
 async def until(predicate: Callable[[], object], *, seconds: float = 10.0) -> object:
-    """The first true value of the predicate (a plain or async function); fails when none came in time."""
+    """Return the first true value of the predicate (a plain or async function); fails when none came in time."""
     deadline = time.monotonic() + seconds
     while True:
         found = predicate()
@@ -29,5 +29,5 @@ async def until(predicate: Callable[[], object], *, seconds: float = 10.0) -> ob
 
 
 def until_now(predicate: Callable[[], T], *, seconds: float = 10.0) -> T:
-    """The same for a test that has no event loop."""
+    """Return the same for a test that has no event loop."""
     return asyncio.run(until(predicate, seconds=seconds))

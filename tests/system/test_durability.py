@@ -28,7 +28,7 @@ def durable() -> Iterator[EmbeddedPostgres]:
 
 
 async def said_at_exit(running: Running) -> str:
-    """Why it did not start, from its one line."""
+    """Return why it did not start, from its one line."""
     assert await running.process.wait() == 1
     await until(lambda: any(line.get("level") == "error" for line in running.lines))
     errors = [line["message"] for line in running.lines if line.get("level") == "error"]

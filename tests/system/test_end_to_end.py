@@ -36,7 +36,7 @@ class Stack:
     url: str
 
     async def start(self, module: str) -> Running:
-        """One more process of a service."""
+        """Return one more process of a service."""
         running = await self.exits.enter_async_context(ready_service(module, self.url, **SETTINGS))
         self.services.setdefault(module, []).append(running)
         return running
@@ -56,18 +56,18 @@ class Stack:
 
 
 def told(got: Request) -> str:
-    """The kind of alert event that the request tells of."""
+    """Return the kind of alert event that the request tells of."""
     return str(got.json()["type"]).removeprefix("alert.")
 
 
 def distinct(receiver: Receiver) -> list[Request]:
-    """What a receiver that drops repeats of a webhook-id keeps, in order."""
+    """Return what a receiver that drops repeats of a webhook-id keeps, in order."""
     return list({got.header("webhook-id"): got for got in reversed(receiver.requests)}.values())[::-1]
 
 
 @asynccontextmanager
 async def running_stack(conn: asyncpg.Connection, app_url: str, copies: int) -> AsyncIterator[Stack]:
-    """The four services of the flow, so many copies each, with one device, one rule and one webhook."""
+    """Yield the four services of the flow, so many copies each, with one device, one rule and one webhook."""
     async with AsyncExitStack() as exits:
         sink = await exits.enter_async_context(Receiver())
         await seed.device(conn)

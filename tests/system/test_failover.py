@@ -51,7 +51,7 @@ async def post(api: Api, device_id: str) -> int:
 
 
 async def readyz(api: Api) -> tuple[int, str]:
-    """What /readyz answers."""
+    """Return what /readyz answers."""
     response = await api.client.get("/readyz")
     return response.status_code, response.text.strip()
 
@@ -82,7 +82,7 @@ async def test_behind_a_proxy_the_api_follows_the_primary(servers: tuple[Node, N
 
 
 async def is_refused(api: Api) -> bool:
-    """Whether a change is answered by 503 with all that belongs to it; never by another fault."""
+    """Return whether a change is answered by 503 with all that belongs to it; never by another fault."""
     response = await api.call("POST", "/api/v1/devices", json={**DEVICE, "device_id": "between"})
     assert response.status_code == 503, response.text
     assert response.headers["retry-after"]
@@ -91,7 +91,7 @@ async def is_refused(api: Api) -> bool:
 
 
 async def is_made(api: Api) -> bool:
-    """Whether a change is possible again; a refused one left nothing behind."""
+    """Return whether a change is possible again; a refused one left nothing behind."""
     status = await post(api, "after")
     assert status in (201, 503)
     return status == 201
@@ -114,13 +114,13 @@ async def test_a_server_that_becomes_read_only_is_left(servers: tuple[Node, Node
 
 
 def pool_of(api: Api) -> db.Pool:
-    """The API's pool."""
+    """Return the API's pool."""
     assert api.process.pool is not None
     return api.process.pool
 
 
 async def is_read_only(api: Api) -> bool:
-    """Whether readiness says so; a change is refused then and not lost."""
+    """Return whether readiness says so; a change is refused then and not lost."""
     status, said = await readyz(api)
     if status == 200:
         return False
@@ -216,7 +216,7 @@ async def test_workers_go_on(servers: tuple[Node, Node]) -> None:
 
 
 async def says(running: Running, text: str) -> bool:
-    """Whether its readiness says so."""
+    """Return whether its readiness says so."""
     try:
         return text in (await running.get("/readyz")).text
     except httpx.TransportError:

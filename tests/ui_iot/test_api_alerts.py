@@ -270,7 +270,7 @@ async def test_a_trace_that_takes_too_long_gives_its_connection_back(
     async with conn.transaction():
         await conn.execute("lock table public.telemetry")
         response = await api.call("GET", f"/api/v1/traces/{TRACE}")
-    assert (response.status_code, response.json()["detail"]) == (422, "The trace has too many rows to be told in time.")
+    assert (response.status_code, response.json()["detail"]) == (422, "The trace has too many rows to be read in time.")
     monkeypatch.undo()
     assert (await api.call("GET", f"/api/v1/traces/{TRACE}")).status_code == 200
 

@@ -34,14 +34,14 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 async def post(api: Api, path: str, body: Any = None, *, key: str = "k", **rest: Any) -> httpx.Response:
-    """A POST with an idempotency key."""
+    """Return a POST with an idempotency key."""
     content = {} if body is None else {"json": body}
     response: httpx.Response = await api.call("POST", path, headers={"Idempotency-Key": key}, **content, **rest)
     return response
 
 
 async def wait_for_a_lock(conn: asyncpg.Connection, count: int = 1) -> None:
-    """Until so many sessions wait for a lock."""
+    """Wait until so many sessions wait for a lock."""
 
     async def waits() -> bool:
         query = "select count(distinct pid) from pg_locks where not granted"
@@ -281,7 +281,7 @@ async def test_pruning_reads_old_keys_only(conn: asyncpg.Connection) -> None:
 
 
 def tags_of(*values: str) -> Tags | None:
-    """If-Match with these lines."""
+    """Return if-Match with these lines."""
     headers = [(b"if-match", value.encode("latin-1")) for value in values]
     return Tags.read(Request({"type": "http", "headers": headers}), "If-Match")
 

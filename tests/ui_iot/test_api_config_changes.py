@@ -21,7 +21,7 @@ async def deletion(conn: asyncpg.Connection, event_type: str) -> dict[str, Any]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, whose times the API writes in another way than the trail."""
+    """Return the row, whose times the API writes in another way than the trail."""
     return {name: value for name, value in row.items() if name not in {"created_at", "updated_at"}}
 
 

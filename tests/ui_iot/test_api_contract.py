@@ -56,12 +56,12 @@ class Operation:
         return [content["example"]] if "example" in content else self.resolve(content["schema"])["examples"][:1]
 
     def resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The schema that a reference names."""
+        """Return the schema that a reference names."""
         return dict(self.schemas[schema["$ref"].rpartition("/")[2]]) if "$ref" in schema else schema
 
     @property
     def has_tag(self) -> bool:
-        """Whether its answer carries an ETag."""
+        """True if its answer carries an ETag."""
         return any("ETag" in answer.get("headers", ()) for answer in self.described["responses"].values())
 
 
@@ -118,7 +118,7 @@ def operations(api: Api) -> list[Operation]:
 
 
 def sample(schema: dict[str, Any]) -> str:
-    """A value that the schema of a query parameter takes."""
+    """Return a value that the schema of a query parameter takes."""
     for choice in schema.get("anyOf", ()):
         if choice.get("type") != "null":
             return sample(choice)
@@ -356,7 +356,7 @@ async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
 
 
 async def _is_settled(conn: asyncpg.Connection, tasks: list[asyncio.Task[Any]]) -> bool:
-    """Whether each task has ended or waits for a lock."""
+    """Return whether each task has ended or waits for a lock."""
     waiting = await conn.fetchval("select count(distinct pid) from pg_locks where not granted")
     return bool(sum(task.done() for task in tasks) + waiting >= len(tasks))
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from services.ui_iot.app import ROUTERS
-from services.ui_iot.auth.api_keys import SCOPES, ApiKeys, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.backend import pool_of
@@ -206,7 +206,7 @@ async def test_a_key_revoked_elsewhere_is_remembered_for_seconds_only(api: Api, 
     """The clock of the memory is set by hand; another process revoked the key in the database."""
     now = [0.0]
     keys = ApiKeys(lambda: pool_of(api.process), remember_seconds=60, clock=lambda: now[0])
-    key, digest = new_api_key("acme")
+    key, digest = ApiKeys.make("acme")
     await conn.execute(
         "insert into api_keys (tenant_id, name, role, scopes, key_hash, expires_at)"
         " values ('acme', 'k', 'viewer', '{devices:read}', $1, now() + interval '1 day')",

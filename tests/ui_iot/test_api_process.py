@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from services.shared import tracing
 from services.shared.server import serve
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from tests.support import seed
 from tests.support.api_client import token
 from tests.support.identity_provider import Provider
@@ -26,7 +26,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def lines_of(running: Running, trace_id: str) -> list[dict[str, Any]]:
-    """What was logged within a trace."""
+    """Return what was logged within a trace."""
     return [line for line in running.lines if line.get("trace_id") == trace_id]
 
 
@@ -72,7 +72,7 @@ async def test_a_request_leaves_its_trace_in_log_metric_row_and_audit(
 @pytest.mark.slow
 async def test_without_an_issuer_it_says_so_once_and_devices_are_let_in(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.device(conn)
-    text, digest = new_device_token("acme")
+    text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1", digest)
     async with ready_service("services.ui_iot", app_url) as running:
         user = await running.get("/api/v1/devices", authorization=f"Bearer {token()}")

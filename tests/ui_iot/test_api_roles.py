@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.ui_iot.app import create_api
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.guard import GuardedRoute
 from services.ui_iot.middleware.auth import OPEN_PATHS
 from tests.support import seed
@@ -68,7 +68,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 def operations(api: Api) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every operation of the OpenAPI document."""
+    """Return every operation of the OpenAPI document."""
     paths = create_api(api.backend).openapi()["paths"]
     return {(method.upper(), path): what for path, methods in paths.items() for method, what in methods.items()}
 
@@ -98,7 +98,7 @@ async def test_every_route_is_guarded_or_open_on_purpose(api: Api) -> None:
 
 async def test_every_route_opens_for_its_roles_and_for_no_other(api: Api, conn: asyncpg.Connection) -> None:
     """And the document says the same as the guard does."""
-    device, digest = new_device_token("acme")
+    device, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1", digest)
     documented = operations(api)
     for (method, template), allowed in MATRIX.items():

@@ -23,7 +23,7 @@ where event_type = $1 and actor_id = any ($2) order by timestamp
 
 
 def read(actor: str = "alice", path: str = "/a", address: str = "10.0.0.1", tenant: str = "acme") -> AuditEvent:
-    """A request of a person that was let in."""
+    """Return a request of a person that was let in."""
     details = {"method": "GET", "path": path, "role": "viewer", "span_id": "b7ad6b7169203331"}
     return AuditEvent(
         event_type="auth.login_success",

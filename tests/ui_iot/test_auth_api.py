@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from services.shared.audit_writer.event import KEY_FILE, Pseudonyms
 from services.shared.metrics import AUTH_FAILURE_REASONS
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.failure_limit import FailureLimit
 from services.ui_iot.auth.oidc import Granted, Issuer
 from services.ui_iot.auth.refresh_gate import MOST_AT_ONCE, MOST_IN_HAND, RefreshGate
@@ -37,9 +37,9 @@ PATH = "/api/v1/devices"
 
 
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
-    """A device with a token; the token."""
+    """Return a device with a token; the token."""
     await seed.device(conn, device_id)
-    text, digest = new_device_token("acme")
+    text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
     for name, value in columns.items():
         await conn.execute(f"update devices set {name} = $2 where device_id = $1", device_id, value)
@@ -47,7 +47,7 @@ async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **
 
 
 def pseudonym(account: str) -> str:
-    """The account as the trail of this test has it."""
+    """Return the account as the trail of this test has it."""
     key = Path(os.environ["PULSE_AUDIT_SPOOL_DIR"]).parent / KEY_FILE
     return Pseudonyms(key.read_bytes()).of(account)
 
@@ -311,7 +311,7 @@ async def test_tries_on_one_account_from_many_addresses_are_limited(app_url: str
         assert await status(forged("other")) == 401
         assert await status(token(sub="victim", role="operator")) == 202
         assert await status(token(sub="victim", iat=1000, exp=2000)) == 401
-        assert [await status(new_device_token("acme")[0]) for _ in range(5)] == [401] * 3 + [429] * 2
+        assert [await status(DeviceTokens.make("acme")[0]) for _ in range(5)] == [401] * 3 + [429] * 2
         assert await status(good_device) == 202
 
 
@@ -333,7 +333,7 @@ async def test_a_flood_of_unknown_device_tokens_takes_few_queries(app_url: str, 
             headers = {"Authorization": f"Bearer {text}"}
             return (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code
 
-        texts = [new_device_token("acme")[0] for _ in range(400)]
+        texts = [DeviceTokens.make("acme")[0] for _ in range(400)]
         answers = await asyncio.gather(*(send(text) for text in texts), send(good))
         assert sorted(answers) == [202] + [401] * 10 + [429] * 390
         assert sum(queries) == 401
@@ -365,17 +365,18 @@ async def test_a_lookup_reads_the_devices_it_asks_for_and_no_others(conn: asyncp
 
 
 async def test_a_disabled_device_that_keeps_sending_costs_no_query_and_works_once_enabled(
-    api: Api, conn: asyncpg.Connection
+    app_url: str, conn: asyncpg.Connection
 ) -> None:
     text = await device_token(conn, enabled=False)
     headers = {"Authorization": f"Bearer {text}"}
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
-    await conn.execute("update devices set token_hash = null")
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
-    digest = hashlib.sha256(text.encode()).digest()
-    await conn.execute("update devices set token_hash = $1", digest)
-    assert (await api.call("PATCH", f"{PATH}/boiler-1", json={"enabled": True})).status_code == 200
-    assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 202
+    async with open_api(app_url, device_cache_seconds=60.0) as api:
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
+        await conn.execute("update devices set token_hash = null")
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 403
+        digest = hashlib.sha256(text.encode()).digest()
+        await conn.execute("update devices set token_hash = $1", digest)
+        assert (await api.call("PATCH", f"{PATH}/boiler-1", json={"enabled": True})).status_code == 200
+        assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 202
 
 
 async def test_tries_beyond_the_limit_are_still_tries(app_url: str, conn: asyncpg.Connection) -> None:

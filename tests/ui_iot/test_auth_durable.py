@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from services.shared.audit_writer.spool import directories
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.oidc import Issuer
 from tests.support import seed
 from tests.support.api_client import Api, open_api, token
@@ -46,7 +46,7 @@ async def table_lock(database_url: str) -> AsyncIterator[TableLock]:
 
 
 async def waits(conn: asyncpg.Connection) -> bool:
-    """Whether somebody waits for the lock."""
+    """Return whether somebody waits for the lock."""
     return bool(await conn.fetchval(WAITING))
 
 
@@ -56,11 +56,11 @@ async def count(conn: asyncpg.Connection, event_type: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "event_type"),
+    ("make_token", "status", "event_type"),
     [
-        ({"Authorization": "Bearer rubbish"}, 401, "auth.login_failure"),
-        ({"Authorization": f"Bearer {token(role='viewer')}"}, 403, "auth.forbidden"),
-        ({"Authorization": f"Bearer {token()}"}, 201, "auth.login_success"),
+        (lambda: "rubbish", 401, "auth.login_failure"),
+        (lambda: token(role="viewer"), 403, "auth.forbidden"),
+        (token, 201, "auth.login_success"),
     ],
 )
 async def test_the_answer_waits_for_the_row(
@@ -68,7 +68,7 @@ async def test_the_answer_waits_for_the_row(
     conn: asyncpg.Connection,
     table_lock: TableLock,
     issuer: dict[str, str],
-    headers: dict[str, str],
+    make_token: Callable[[], str],
     status: int,
     event_type: str,
 ) -> None:
@@ -79,6 +79,7 @@ async def test_the_answer_waits_for_the_row(
         httpx.AsyncClient(base_url=running.url, timeout=30) as client,
     ):
         await table_lock.hold()
+        headers = {"Authorization": f"Bearer {make_token()}"}
         request = asyncio.create_task(client.post(PATH, json={"device_id": "boiler-1"}, headers=headers))
         await until(lambda: waits(conn))
         assert not request.done()
@@ -246,7 +247,7 @@ async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: 
     tokens = {}
     for device_id in ("boiler-1", "boiler-2"):
         await seed.device(conn, device_id)
-        tokens[device_id], digest = new_device_token("acme")
+        tokens[device_id], digest = DeviceTokens.make("acme")
         await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
     async with open_api(app_url) as api:
         for text in (*tokens.values(), "pdt_acme_" + "A" * 43, "pdt_acme_" + "B" * 43):

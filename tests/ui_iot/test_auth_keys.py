@@ -200,7 +200,7 @@ class Torn(httpx.AsyncBaseTransport):
     """A network where every one of a name's addresses fails in its own way."""
 
     async def handle_async_request(self, _request: httpx.Request) -> httpx.Response:
-        """Nothing."""
+        """Return nothing."""
         raise ExceptionGroup("all addresses failed", [OSError("refused"), TimeoutError()])
 
 

@@ -157,7 +157,7 @@ async def test_a_body_that_is_too_long_is_read_to_its_end(api: Api) -> None:
 
 
 def principal(tenant: str, device: str) -> Principal:
-    """A device."""
+    """Return a device."""
     return Principal(tenant, "device", Actor("device", device))
 
 
@@ -221,7 +221,7 @@ async def test_bytes_are_given_back_however_a_request_ends(end: str) -> None:
     upload = Upload(principal("a", "1"))
 
     async def send(_message: Message) -> None:
-        """Nothing is answered here."""
+        """Answer nothing."""
 
     running = asyncio.create_task(middleware(upload.scope, upload.receive, send))
     upload.send_piece(SMALL_BYTES)

@@ -330,7 +330,7 @@ def test_a_slack_message() -> None:
 
 
 def texts_of(value: Any) -> list[dict[str, Any]]:
-    """Every text object of a message."""
+    """Return every text object of a message."""
     if isinstance(value, list):
         return [text for item in value for text in texts_of(item)]
     if not isinstance(value, dict):

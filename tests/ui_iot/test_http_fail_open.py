@@ -21,7 +21,7 @@ ERRORS = "pulse_http_measuring_errors_total"
 
 
 def fail(*_args: Any, **_rest: Any) -> Any:
-    """What stands in for anything that breaks."""
+    """Return what stands in for anything that breaks."""
     raise RuntimeError("measuring is broken")
 
 
@@ -110,12 +110,12 @@ PARTS = [name.removeprefix(BREAK) for name in vars(Broken) if name.startswith(BR
 
 
 def meter(measured: Measured) -> Any:
-    """What counts."""
+    """Return what counts."""
     return measured.app._meter  # noqa: SLF001  # broken on purpose
 
 
 async def ask(port: int, path: str) -> bytes:
-    """The whole response, its trace id and date taken out."""
+    """Return the whole response, its trace id and date taken out."""
     async with RawConnection(port) as connection:
         connection.request("GET", path)
         response = await connection.read_all()

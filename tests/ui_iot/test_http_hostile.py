@@ -66,20 +66,20 @@ class Attacker:
         self._chance = random.Random(seed)
 
     def word(self) -> str:
-        """The mark with something odd about it."""
+        """Return the mark with something odd about it."""
         return MARK + str(self._chance.randrange(10**9)) + "".join(self._chance.choices(_WEIRD, k=2))
 
     def path(self) -> str:
-        """One that leads to a route, or nearly."""
+        """Return one that leads to a route, or nearly."""
         seed = self._chance.choice(_SEEDS)
         return seed.format(*(self.word() for _ in range(seed.count("{}"))))
 
     def method(self) -> str:
-        """A known one, or any."""
+        """Return a known one, or any."""
         return self._chance.choice((*_METHODS, self.word(), self.word() * 50))
 
     def scope(self) -> Scope:
-        """A request as a server would pass it on if it checked nothing."""
+        """Return a request as a server would pass it on if it checked nothing."""
         names = [b"host", b"user-agent", b"x-trace-id", b"traceparent", b"tracestate", b"x-forwarded-for", b"forwarded"]
         names += [b"x-http-method-override", b"x-original-url", b"x-forwarded-prefix", b"baggage", self._bytes()]
         headers = [(name, self._bytes()) for name in self._chance.choices(names, k=5)]
@@ -100,7 +100,7 @@ class Attacker:
 
 
 async def attack(measured: Measured, attacker: Attacker) -> None:
-    """One request; what it is answered is no matter here."""
+    """Send one request, whatever its answer."""
     scope = attacker.scope()
     incoming: list[Message] = [{"type": "http.request", "body": b"{", "more_body": False}]
 
@@ -114,7 +114,7 @@ async def attack(measured: Measured, attacker: Attacker) -> None:
 
 
 def assert_closed(measured: Measured) -> None:
-    """Every label value is one of a set that no client has a hand in."""
+    """Check that no client can make a label value."""
     for method, template, status in measured.requests():
         assert method in KNOWN_METHODS | {OTHER}
         assert template in TEMPLATES

@@ -35,7 +35,7 @@ class Ledger:
     """Seconds of these in which an answer was surely not complete."""
 
     async def ask(self, method: str, path: str, template: str, status: int, *, counted: str | None = None) -> None:
-        """A request that is answered whole."""
+        """Send a request that is answered whole."""
         key = (counted or method, template, str(status))
         started = time.perf_counter()
         async with RawConnection(self.port) as connection:
@@ -46,7 +46,7 @@ class Ledger:
         self.counts[key] += 1
 
     async def break_off(self, method: str, path: str, template: str, mark: bytes, *headers: str) -> None:
-        """A request whose client leaves at the mark, or at once when there is none."""
+        """Send a request whose client leaves at the mark, or at once without one."""
         async with RawConnection(self.port) as connection:
             connection.request(method, path, *headers)
             if mark:
@@ -54,7 +54,7 @@ class Ledger:
         self.counts[method, template, "499"] += 1
 
     async def half(self) -> None:
-        """A response that breaks: its client sees 200 and not the end."""
+        """Ask for a response that breaks: its client sees 200 and not the end."""
         key = ("GET", "/half/{path}", "500")
         async with RawConnection(self.port) as connection:
             connection.request("GET", "/half/x")
@@ -64,7 +64,7 @@ class Ledger:
         self.counts[key] += 1
 
     async def stream(self, name: str) -> None:
-        """A body whose last byte is late."""
+        """Send a body whose last byte is late."""
         key = ("GET", "/stream/{key}", "200")
         started = time.perf_counter()
         async with RawConnection(self.port) as connection:
@@ -79,7 +79,7 @@ class Ledger:
         self.counts[key] += 1
 
     async def background(self, name: str) -> None:
-        """An answer after which the application is busy for a while: nobody waited for that."""
+        """Ask for an answer after which the application is busy for a while, when no client waits any more."""
         await self.ask("GET", f"/background/{name}", "/background/{key}", 200)
         await self.ask("GET", "/v1/items/7", "/v1/items/{item_id}", 200)
         self.gates.open(name)

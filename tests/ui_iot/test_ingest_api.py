@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.ingest import readings
 from services.ui_iot.ingest.readings import ReadingLimits, check_readings, decode_readings
 from tests.support import seed
@@ -31,7 +31,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 def reading(**changes: Any) -> dict[str, Any]:
-    """A good reading with these members changed; a change to ... leaves the member out."""
+    """Return a good reading with these members changed; a change to ... leaves the member out."""
     good = {"device_id": "boiler-1", "metric": "temperature", "value": 20.5, **changes}
     return {name: value for name, value in good.items() if value is not ...}
 
@@ -353,7 +353,7 @@ async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
 @pytest.fixture
 async def gateway(conn: asyncpg.Connection, api: Api) -> str:
     """Token of a device; a gateway only once the test makes it one."""
-    text, digest = new_device_token("acme")
+    text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1 where device_id = 'boiler-1'", digest)
     return text
 

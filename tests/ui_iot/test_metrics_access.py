@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from exporter.app import create_app
 from exporter.collector import ViewCollector
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.local.stack.roster import Ports
 from services.local.stack.screen import Screen
@@ -34,19 +34,19 @@ TOKEN = "correct-horse-battery-staple"
 
 
 def worker_app(process: Process) -> ASGIApp:
-    """What a worker serves."""
+    """Return what a worker serves."""
     return Starlette(routes=status_routes(process))
 
 
 def exporter_app(process: Process) -> ASGIApp:
-    """What the exporter serves."""
+    """Return what the exporter serves."""
     assert isinstance(process.settings, ExporterSettings)
     return create_app(process, ViewCollector(process.settings, process), longest_seconds=1)
 
 
 @asynccontextmanager
 async def serving(settings: Settings, make_app: Callable[[Process], ASGIApp]) -> AsyncIterator[httpx.AsyncClient]:
-    """A process's server, and a client that has found it."""
+    """Yield a process's server, and a client that has found it."""
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, make_app(process), stop=stop))
@@ -109,7 +109,7 @@ class Slow(Collector):
         self.was_held_up = True
 
     def collect(self) -> Iterator[Metric]:
-        """Nothing."""
+        """Return nothing."""
         went_on = threading.Event()
         self._loop.call_soon_threadsafe(went_on.set)
         self.was_held_up = not went_on.wait(2)
@@ -153,6 +153,6 @@ def test_the_stack_refuses_a_port_for_six_processes(tmp_path: Path, monkeypatch:
     """Passing over it would leave /metrics open where its owner thinks it is not."""
     monkeypatch.setenv("PULSE_METRICS_PORT", "9100")
     options = Options(Ports(8080), demo=False, devices=1, rate=1.0)
-    with pytest.raises(LocalError, match="PULSE_METRICS_PORT is one port and the stack has six processes"):
+    with pytest.raises(CommandFailed, match="PULSE_METRICS_PORT names one port and the stack has six processes"):
         run_stack(Home(tmp_path), options, Screen(Console()))
     assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,7 @@ class Application:
         self._fill(self.api, "", 2)
 
     async def ask(self, method: str, path: str) -> Scope:
-        """One request; its scope as the application left it."""
+        """Return one request; its scope as the application left it."""
         scope = make_scope(method, path)
 
         async def receive() -> Message:
@@ -83,7 +83,7 @@ class Application:
         return scope
 
     def request(self) -> tuple[str, str]:
-        """A method and a path, of which most lead somewhere near a route."""
+        """Return a method and a path, of which most lead somewhere near a route."""
         path = "/".join(["", *self._chance.choices(WORDS, k=self._chance.randrange(4))])
         if self._paths and self._chance.random() < 0.8:
             path = re.sub(r"{\w+:?(\w*)}", self._fill_in, self._chance.choice(self._paths))
@@ -138,7 +138,7 @@ class Application:
 
 
 def make_scope(method: str, path: str) -> Scope:
-    """A request as a server hands it on."""
+    """Return a request as a server hands it on."""
     return {"type": "http", "method": method, "path": path, "root_path": "", "headers": [], "query_string": b""}
 
 

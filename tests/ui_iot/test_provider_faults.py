@@ -38,7 +38,7 @@ DESCRIPTION = f"{URL}/.well-known/openid-configuration"
 
 
 def one_answer(answer: Response) -> Starlette:
-    """A provider that says the same to everything."""
+    """Return a provider that says the same to everything."""
 
     async def always(_request: Request) -> Response:
         return answer
@@ -47,7 +47,7 @@ def one_answer(answer: Response) -> Starlette:
 
 
 def bent(**changes: Any) -> Starlette:
-    """A provider with another description."""
+    """Return a provider with another description."""
     provider = Provider(URL)
     provider.description |= changes
     return provider.app
@@ -126,7 +126,7 @@ async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog:
 
 
 async def test_a_provider_that_hangs_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ui_iot.auth.oidc.DOCUMENT_SECONDS", 0.05)
+    monkeypatch.setattr("services.ui_iot.auth.key_sources.DOCUMENT_SECONDS", 0.05)
     async with Receiver() as silent, traced_client(trusted=True) as client:
         silent.hold.clear()
         jwks = Jwks(Issuer(client, silent.url, client_id="pulse"), issuer=silent.url)
@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def tls_provider(provider: Provider, certificate: Path, port: int) -> AsyncIterator[None]:
-    """The provider behind TLS on loopback."""
+    """Yield the provider behind TLS on loopback."""
     config = uvicorn.Config(
         provider.app, host="127.0.0.1", port=port, ssl_certfile=certificate, log_config=None, lifespan="off"
     )

@@ -63,5 +63,5 @@ async def test_tokens_sessions_and_a_restart_with_the_same_key_id(
 
 
 async def succeeds(status: Callable[[str], Awaitable[int]], text: str) -> bool:
-    """Whether the token is accepted."""
+    """Return whether the token is accepted."""
     return await status(text) == 200

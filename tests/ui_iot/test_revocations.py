@@ -68,6 +68,17 @@ async def test_a_token_is_refused_by_each_of_its_marks_although_it_is_remembered
     assert await status(api, old_keycloak) == REFUSED
 
 
+@pytest.mark.parametrize(
+    ("claim", "named"),
+    [(7, "7"), (7.0, "7"), (2**62, str(2**62)), (7.5, "7.5"), ("j" * 256, "j" * 256), ("é" * 500, "é" * 500)],
+)
+@pytest.mark.parametrize("name", ["jti", "sid", "session_state"])
+async def test_a_number_or_a_long_id_is_revoked_by_its_value(api: Api, name: str, claim: object, named: str) -> None:
+    mine, other = token(**{name: claim}), token(**{name: "7 " if isinstance(claim, float | int) else f"{claim}j"})
+    await revoke(api, **{"token_id" if name == "jti" else "session": named})
+    assert (await status(api, mine), await status(api, other)) == (REFUSED, OPEN)
+
+
 def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 

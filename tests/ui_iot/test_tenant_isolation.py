@@ -84,12 +84,12 @@ async def app(app_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def readable(conn: asyncpg.Connection, role: str) -> list[asyncpg.Record]:
-    """Every relation of ours of which a role may read a column, by a grant to it or to everybody."""
+    """Return every relation of ours of which a role may read a column, by a grant to it or to everybody."""
     return list(await conn.fetch(READABLE, role, [*SCHEMAS, "public"]))
 
 
 async def rows_as(connection: asyncpg.Connection, name: str, tenant: str | None) -> list[str]:
-    """All rows of a relation, as text, in a transaction of the tenant."""
+    """Return all rows of a relation, as text, in a transaction of the tenant."""
     async with connection.transaction(readonly=True):
         if tenant is not None:
             await connection.execute("select set_config('pulse.tenant_id', $1, true)", tenant)

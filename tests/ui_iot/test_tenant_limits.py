@@ -46,13 +46,13 @@ async def counts(conn: asyncpg.Connection, query: str, tenant_id: str = "acme") 
 
 
 async def reached(conn: asyncpg.Connection) -> list[dict[str, Any]]:
-    """The audit events about limits."""
+    """Return the audit events about limits."""
     query = "select tenant_id, details from audit_log where event_type = 'system.limit_reached' order by recorded_at"
     return [{"tenant_id": row["tenant_id"], **orjson.loads(row["details"])} for row in await conn.fetch(query)]
 
 
 def channel(number: int) -> dict[str, Any]:
-    """A channel as the API takes it."""
+    """Return a channel as the API takes it."""
     return {"name": f"c{number}", "kind": "webhook", "config": {"url": f"https://hooks.example.com/{number}"}}
 
 

@@ -140,7 +140,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 async def run(
     handler: Handler, *, receive: Receive | None = None
 ) -> tuple[Measured, list[Message], BaseException | None]:
-    """One request to a bare application; what was sent, and what came out as an exception."""
+    """Return one request to a bare application; what was sent, and what came out as an exception."""
     measured = Measured(handler)
     sent: list[Message] = []
 

@@ -1,6 +1,6 @@
-"""Compares an older export with the database: names the rows that were altered or removed since.
+"""Comparison of an older export with the database, which finds rows that were altered, removed or added since.
 
-the export, proven by docs/verify_export.py ─▶ block by block: the same rows as they are now ─▶ removed, altered, added
+export, proven by docs/verify_export.py ─▶ the same rows in the database, block by block ─▶ differences
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from services.cli.audit.asking import record_read
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.database import LONG_SECONDS, read_tombstones
@@ -27,20 +27,20 @@ PROGRAM = Path(__file__).parents[3] / "docs" / "verify_export.py"
 
 @dataclass(slots=True)
 class ExportedBlock:
-    """A block of an export with those of its events that were exported, by id."""
+    """Block of an export, with its exported events by tenant and id."""
 
     line: Mapping[str, Any]
     events: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
-        """Its place in the log."""
+        """Number of the block in the log."""
         return int(self.line["block_no"])
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export that was proven. asked: its filter."""
+    """Export that was proven. asked: the filter it was made with."""
 
     name: str
     asked: Mapping[str, str]
@@ -48,23 +48,23 @@ class Export:
 
     @property
     def events(self) -> int:
-        """How many events it holds."""
+        """Number of events in it."""
         return sum(len(block.events) for block in self.blocks)
 
 
 @cache
 def _program() -> ModuleType:
-    """The program that auditors have: one reader of exports is enough."""
+    """Load the program that auditors have, so that there is one reader of exports."""
     spec = importlib.util.spec_from_file_location("verify_export", PROGRAM)
     if spec is None or spec.loader is None or not PROGRAM.exists():
-        raise LocalError(f"{PROGRAM} is missing: --against needs it to prove the export")
+        raise CommandFailed(f"{PROGRAM} is missing: --against proves the export with it")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def read_export(file: Path, keys: Iterable[VerifierKey]) -> Export:
-    """Return an export or a proof after proving it with the public keys. Raises LocalError."""
+    """Prove an export with the public keys and return it. Raises CommandFailed."""
     program = _program()
     checked = program.Export(program.read_keys([str(key) for key in keys]), None)
     blocks: list[ExportedBlock] = []
@@ -79,14 +79,14 @@ def read_export(file: Path, keys: Iterable[VerifierKey]) -> Export:
                 blocks[-1].events[event["tenant_id"], event["event_id"]] = event
         checked.close()
     except (program.Fault, program.CannotTell) as fault:
-        raise LocalError(f"{file} proves nothing: {fault}") from None
+        raise CommandFailed(f"{file} proves nothing: {fault}") from None
     return Export(file.name, checked.header["filter"], blocks)
 
 
 async def compare_export(
     pool: db.Pool, export: Export, keys: list[VerifierKey], entries: Iterable[Entry]
 ) -> AsyncIterator[Broken]:
-    """Record the read, then yield the exported rows that the database no longer holds unchanged."""
+    """Record the read, then yield each exported row that differs in the database."""
     await record_read(pool, {"against": export.name, **export.asked}, export.events, export.asked.get("tenant"))
     lost = [entry for entry in entries if entry.lost is not None]
     stones: list[Tombstone] | None = None

@@ -1,4 +1,4 @@
-"""Every command of `pulse audit`: a module that is imported here adds its own."""
+"""All commands of `pulse audit`. Each module imported here adds its own to the group."""
 
 from services.cli.audit import continuing, declaring, export, holds, keys, prove, tail, verify
 from services.cli.audit.app import app

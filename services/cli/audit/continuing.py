@@ -1,4 +1,4 @@
-"""`pulse audit continue`: the sealed log goes on after a restore, an upgrade or a failover that lost its end."""
+"""`pulse audit continue`: sealing goes on after a restore, an upgrade or a failover that lost the end of the log."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,21 +7,27 @@ from typing import Annotated
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
-from services.cli.audit.entries import Standing, add_entry, committed, read_standing, remembered, sealing_lease
+from services.cli.audit.app import app, as_sealer
+from services.cli.audit.entries import (
+    Standing,
+    add_entry,
+    committed,
+    one_line,
+    read_standing,
+    remembered,
+    sealing_lease,
+)
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.memory import MemoryFault
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import SignerKey
 from services.shared.visible_text import terminal_text
 
@@ -32,37 +38,33 @@ def continue_sealing(
     from_checkpoint: Annotated[
         str,
         typer.Option(
-            metavar="FILE|N", help="Number of blocks of the restored log, or its kept checkpoints: a file or directory."
+            metavar="FILE|N", help="Number of blocks in the restored log, or its kept checkpoints: a file or directory."
         ),
     ],
-    reason: Annotated[str, typer.Option(help="Why the log moved or lost its end; it stays on record.")],
+    reason: Annotated[str, typer.Option(help="Reason why the log moved or lost its end, for the record.")],
 ) -> None:
-    """Let the sealed log go on after a restore.
+    """Continue the sealed log after a restore.
 
     Run it on the machine of the ops worker, with the log's key and its kept checkpoints. It checks the blocks against
-    every checkpoint and writes a signed entry that names the old and the new server, the checkpoints that were lost,
-    you and your reason.
+    every checkpoint. Then it writes a signed entry with the old and the new server, the lost checkpoints, your name and
+    your reason.
     """
     home = Home.find()
     keys, directory = key_file(home), checkpoint_directory(home)
-    try:
+    with one_line():
         key = keys.find()
         if key is None:
-            raise LocalError(f"there is no key in {keys.path}: only the holder of the log's key can continue it")
+            raise CommandFailed(f"there is no key in {keys.path}: continuing the log takes its key")
         kept = read_kept(directory, keys.verifiers())
         named = None if from_checkpoint.isdecimal() else _named(Path(from_checkpoint), keys)
-    except (KeyFault, MemoryFault, Broken) as fault:
-        raise LocalError(str(fault)) from None
-    except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}") from None
     if not reason.strip():
-        raise LocalError("--reason must say why the log moved")
+        raise CommandFailed("--reason is empty: give the reason why the log moved")
     blocks = int(from_checkpoint) if named is None else None
     entry = as_sealer(
         lambda pool: continue_log(pool, keys, key, kept, blocks=blocks, named=named, reason=reason, directory=directory)
     )
     print(terminal_text(f"The log {entry.in_words()}."))
-    print(terminal_text(f"Before: {entry.before}. Now: {entry.after}. A running ops worker seals from here on."))
+    print(terminal_text(f"Before: {entry.before}. Now: {entry.after}. A running ops worker goes on sealing."))
 
 
 async def continue_log(
@@ -76,30 +78,17 @@ async def continue_log(
     reason: str,
     directory: Path,
 ) -> Entry:
-    """Write the entry and keep its checkpoint; one of blocks and named says which log is meant. Raises LocalError."""
+    """Write the entry and keep its checkpoint. blocks or named identifies the log. Raises CommandFailed."""
     async with sealing_lease(pool) as lease:
         standing = await read_standing(pool, keys)
         _check_names(standing, key, keys, blocks=blocks, named=named)
         lost = await _check_blocks(pool, keys, standing, [*kept, *(named or ())])
         if lost is None and not standing.differences:
-            raise LocalError(
-                "nothing to continue: the log was sealed on this server, and none of its checkpoints is lost"
-            )
+            raise CommandFailed("nothing to continue: the log was sealed on this server, and no checkpoint is lost")
         newest = max((one.signed_at for one in (*kept, *remembered(keys))), default=datetime.min.replace(tzinfo=UTC))
-        entry = Entry(
-            origin=key.name,
-            kind="continued",
-            size=standing.head["tree_size"],
-            root=standing.head["root"],
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.site,
-            lost=lost,
-            actor=operator(),
-            reason=reason,
-            # A checkpoint that is lost was signed before, by whichever clock.
-            made_at=max(datetime.now(UTC), newest + timedelta(microseconds=1)),
-        )
+        # The entry must be later than every lost checkpoint, even if another clock was ahead.
+        made_at = max(datetime.now(UTC), newest + timedelta(microseconds=1))
+        entry = standing.entry(key, "continued", lost=lost, reason=reason, made_at=made_at)
         await add_entry(pool, lease, keys, key, entry)
     note = await pool.fetchval("select note from audit.newest_checkpoint()")
     await FileAnchor(directory).keep(note)
@@ -108,36 +97,34 @@ async def continue_log(
 
 def _named(file: Path, keys: KeyFile) -> Sequence[Kept]:
     if not file.exists():
-        raise LocalError(f"there is no {file}: --from-checkpoint takes a number of blocks or a file of checkpoints")
+        raise CommandFailed(
+            f"there is no file {file}: give --from-checkpoint a number of blocks or a file of checkpoints"
+        )
     return read_kept(file, keys.verifiers())
 
 
 def _check_names(
     standing: Standing, key: SignerKey, keys: KeyFile, *, blocks: int | None, named: Sequence[Kept] | None
 ) -> None:
-    """Check that the operator means this log and holds its key. Raises LocalError."""
+    """Check that the operator named this log and has its key. Raises CommandFailed."""
     size = standing.head["tree_size"]
     if size == 0:
-        raise LocalError("nothing is sealed in this database: there is no log to continue")
-    try:
-        if check_key(standing.head, key, keys) is not None:
-            raise LocalError("the key was rotated and the log does not know it yet: the rotation comes first")
-    except SealingRefused as refusal:
-        raise LocalError(str(refusal)) from None
+        raise CommandFailed("nothing is sealed in this database: there is no log to continue")
+    standing.require_key(key, keys)
     if blocks is not None and blocks != size:
-        raise LocalError(f"the log in the database ends at checkpoint {size}, not {blocks}")
+        raise CommandFailed(f"the log in the database ends at checkpoint {size}, not {blocks}")
     if named is not None and not any(one.tree_size <= size for one in named):
-        raise LocalError(f"the file holds no checkpoint of the log's first {size} blocks")
+        raise CommandFailed(f"the file holds no checkpoint of the log's first {size} blocks")
 
 
 async def _check_blocks(pool: db.Pool, keys: KeyFile, standing: Standing, kept: Sequence[Kept]) -> Extent | None:
-    """Hold the blocks against every checkpoint; return the newest head that is gone. Raises LocalError."""
+    """Check the blocks against every checkpoint and return the newest lost head. Raises CommandFailed."""
     size = standing.head["tree_size"]
     within = sorted({one for one in (*kept, *committed(keys)) if one.tree_size <= size})
     try:
         chain = await read_chain(pool, Chain(keys.verifiers(), within))
     except Broken as fault:
-        raise LocalError(f"the log is not as it was signed: {fault}") from None
+        raise CommandFailed(f"the log is not as it was signed: {fault}") from None
     beyond = [
         one
         for one in (*kept, *remembered(keys))

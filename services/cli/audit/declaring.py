@@ -1,6 +1,6 @@
-"""`pulse audit declare-loss`: the sealer stopped, and a person declares what of the sealed log is lost.
+"""`pulse audit declare-loss`: a person declares which blocks are lost, so that a stopped sealer goes on.
 
-what was signed (memory, anchors) ─▶ how far does the log agree? ─▶ cut the rest ─▶ signed entry ─▶ the sealer goes on
+signed checkpoints (memory, anchors) ─▶ largest log that agrees ─▶ cut the rest ─▶ signed entry ─▶ sealing goes on
 """
 
 from collections.abc import Sequence
@@ -9,27 +9,25 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
-from services.cli.audit.entries import add_entry, committed, read_standing, remembered, sealing_lease
+from services.cli.audit.app import app, as_sealer
+from services.cli.audit.entries import add_entry, committed, one_line, read_standing, remembered, sealing_lease
 from services.cli.audit.places import checkpoint_directory, key_file
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.anchors import FileAnchor
-from services.ops_worker.sealing.standing import SealingRefused, check_key
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.chain import Chain
 from services.shared.sealed_log.chain_reading import read_chain
 from services.shared.sealed_log.entry import Entry, Extent
 from services.shared.sealed_log.kept import Kept, read_kept
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import MemoryFault
 from services.shared.sealed_log.note import SignerKey
-from services.shared.sealed_log.tree import EMPTY_ROOT
 
 
 class Loss(NamedTuple):
-    """How far the log agrees with what was signed, the largest tree beyond that, and why the rest does not agree."""
+    """Number of blocks that agree with the signed checkpoints, the largest lost tree, and the fault after them."""
 
     agreed: int
     lost: Extent | None
@@ -39,79 +37,62 @@ class Loss(NamedTuple):
 @app.command("declare-loss")
 def declare_loss(
     *,
-    reason: Annotated[str, typer.Option(help="What happened to the log; it stays on record.")],
+    reason: Annotated[str, typer.Option(help="What happened to the log, for the record.")],
     at: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Number of blocks to go on from, as this command names it without --at."),
+        typer.Option(metavar="N", help="Number of blocks to keep, as this command prints it without --at."),
     ] = None,
 ) -> None:
-    """Let the sealer go on after it stopped because the log is not what it signed.
+    """Declare lost blocks, so that a sealer goes on that stopped because the log is not what it signed.
 
-    Run it on the machine of the ops worker, with the log's key, and keep a physical backup of the database first. It
-    finds how many blocks agree with everything that was signed and, without --at, only reports them. With --at it
-    removes the blocks after them and writes a signed entry that names the checkpoints that are lost, you and your
-    reason. Rows that are still there are sealed anew, with the present time.
+    Make a physical backup of the database first. Run the command on the machine of the ops worker, with the log's key.
+    Without --at it reports how many blocks agree with all signed checkpoints. With --at it removes the blocks after
+    them and writes a signed entry with the lost checkpoints, your name and your reason. Rows that still exist are
+    sealed again, with the present time.
     """
     home = Home.find()
     keys, directory = key_file(home), checkpoint_directory(home)
     if not reason.strip():
-        raise LocalError("--reason must say what happened to the log")
-    try:
+        raise CommandFailed("--reason is empty: say what happened to the log")
+    with one_line():
         key = keys.find()
         if key is None:
-            raise LocalError(f"there is no key in {keys.path}: `pulse audit rotate-key --lost` makes a new one")
+            raise CommandFailed(
+                f"there is no key in {keys.path}: create a new one with `pulse audit rotate-key --lost`"
+            )
         kept = read_kept(directory, keys.verifiers())
         entry = as_sealer(lambda pool: declare(pool, keys, key, kept, at=at, reason=reason))
         note = as_sealer(lambda pool: pool.fetchval("select note from audit.newest_checkpoint()"))
         as_sealer(lambda _: FileAnchor(directory).keep(note))
-    except (KeyFault, MemoryFault, Broken) as fault:
-        raise LocalError(str(fault)) from None
-    except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}") from None
     print(f"The log {entry.in_words()}.")
-    print("A running ops worker seals from here on. Close the alert audit:log when you have kept the evidence.")
+    print("A running ops worker goes on sealing. Close the alert audit:log when you have kept the evidence.")
 
 
 async def declare(
     pool: db.Pool, keys: KeyFile, key: SignerKey, kept: Sequence[Kept], *, at: int | None, reason: str
 ) -> Entry:
-    """Cut the log back to where it agrees and write the entry. Raises LocalError, KeyFault, MemoryFault."""
+    """Cut the log back to the blocks that agree and write the entry. Raises CommandFailed, KeyFault, MemoryFault."""
     async with sealing_lease(pool) as lease:
         loss = await find_loss(pool, keys, kept)
         if at != loss.agreed:
-            raise LocalError(f"{_in_words(loss)}; nothing was changed: to declare this, add --at {loss.agreed}")
+            raise CommandFailed(f"{_in_words(loss)}; nothing was changed: to declare this, add --at {loss.agreed}")
         if not await pool.fetchval("select audit.cut_log($1, $2, $3)", lease.holder, lease.number, loss.agreed):
-            raise LocalError("another process sealed meanwhile: try again")
+            raise CommandFailed("another process sealed meanwhile: try again")
         standing = await read_standing(pool, keys)
-        try:
-            if check_key(standing.head, key, keys) is not None:
-                raise LocalError("the key was rotated and the log does not know it yet: the rotation comes first")
-        except SealingRefused as refusal:
-            raise LocalError(str(refusal)) from None
+        standing.require_key(key, keys)
         alarm = keys.memory.forget_damage().alarm
         before = [one.signed_at for one in (*kept, *remembered(keys))] + ([] if alarm is None else [alarm.raised_at])
-        entry = Entry(
-            origin=key.name,
-            kind="loss",
-            size=standing.head["tree_size"],
-            root=standing.head["root"] or EMPTY_ROOT,
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.site,
-            lost=loss.lost,
-            actor=operator(),
-            reason=reason,
-            # Later than the alarm and all that is lost, by whichever clock.
-            made_at=max([datetime.now(UTC), *(one + timedelta(microseconds=1) for one in before)]),
-        )
+        # The entry must be later than the alarm and every lost checkpoint, even if another clock was ahead.
+        made_at = max([datetime.now(UTC), *(one + timedelta(microseconds=1) for one in before)])
+        entry = standing.entry(key, "loss", lost=loss.lost, reason=reason, made_at=made_at)
         await add_entry(pool, lease, keys, key, entry)
     return entry
 
 
 async def find_loss(pool: db.Pool, keys: KeyFile, kept: Sequence[Kept]) -> Loss:
-    """Hold the log against everything that was signed.
+    """Check the log against all signed checkpoints.
 
-    Raises LocalError when nothing is lost and the sealer has not stopped, KeyFault, MemoryFault.
+    Raises CommandFailed if nothing is lost and the sealer has not stopped, and KeyFault and MemoryFault.
     """
     head = await pool.fetchrow("select * from audit.read_head()")
     memory = keys.memory.forget_damage()
@@ -138,7 +119,7 @@ async def find_loss(pool: db.Pool, keys: KeyFile, kept: Sequence[Kept]) -> Loss:
     except MemoryFault:
         is_settled = False
     if lost is None and fault is None and is_settled and (agreed > 0 or not head["is_begun"]):
-        raise LocalError("nothing to declare: the log is what was signed, and the sealer has not stopped")
+        raise CommandFailed("nothing to declare: the log is as it was signed, and the sealer has not stopped")
     return Loss(agreed, lost, fault)
 
 

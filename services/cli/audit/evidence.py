@@ -1,4 +1,4 @@
-"""Sealed events in their one order, each with what proves it."""
+"""Sealed events in sealed order, each with its proof."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from services.cli.audit.paths import Place, RowTree, subtrees_of_path, tree_path
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 from services.shared.sealed_log.block import Block
 from services.shared.sealed_log.contents import Group, Pass, fault_of, passes_of, sort_rows, sorter
@@ -21,7 +21,7 @@ BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which events: from a time up to before another, of a tenant, one by its id."""
+    """Filter of events: from_time up to but not including to_time, one tenant, one event."""
 
     from_time: datetime
     to_time: datetime
@@ -30,7 +30,7 @@ class Question:
     block_no: int | None = None
 
     def as_filter(self) -> dict[str, str]:
-        """What a reader is recorded to have asked."""
+        """Return the filter for the record of the read."""
         named = {
             "from": as_text(self.from_time),
             "to": as_text(self.to_time),
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Up to where: a checkpoint, its note, and the snapshot of its last block."""
+    """End of the evidence: a checkpoint, its note, and the snapshot of its last block."""
 
     checkpoint: Checkpoint
     note: str
@@ -50,7 +50,7 @@ class Head:
 
 
 class ProvenBlock(NamedTuple):
-    """A block, the tree over its rows, its path to the checkpoint's root, and where its transactions begin."""
+    """Block with the tree over its rows, its path to the checkpoint's root, and the first place of each transaction."""
 
     block: Block
     rows: RowTree
@@ -59,7 +59,7 @@ class ProvenBlock(NamedTuple):
 
 
 class ProvenEvent(NamedTuple):
-    """An event as JSON, its block, and its place in it."""
+    """Event as JSON, its block, and its place in the block."""
 
     block: ProvenBlock
     place: int
@@ -68,14 +68,14 @@ class ProvenEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The answer to a question."""
+    """Answer to a question."""
 
     pool: db.Pool
     question: Question
     head: Head
 
     async def count(self) -> int:
-        """How many events there are."""
+        """Return the number of events."""
         asked = self.question
         return int(
             await self.pool.fetchval(
@@ -90,7 +90,7 @@ class Evidence:
         )
 
     async def events(self) -> AsyncGenerator[ProvenEvent, None]:
-        """All of them. Raises LocalError at a block whose rows are not those that were sealed."""
+        """Yield all events. Raises CommandFailed at a block whose rows are not those that were sealed."""
         only = self.question.block_no
         wanted = Range(
             0 if only is None else only,
@@ -116,7 +116,7 @@ class Evidence:
                 yield ProvenEvent(found, found.starts[row["xid"]] + row["place"], row["event"])
 
     async def _read(self, passes: Sequence[Pass], batch: Sequence[Block]) -> AsyncGenerator[Mapping[str, Any], None]:
-        """In sealed order; the rows of a block that is too large for a batch are streamed."""
+        """Yield rows in sealed order. A block that is too large for a batch is streamed."""
         segments = [block.segment for block in batch]
         asked = self.question
         async with self.pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
@@ -181,11 +181,11 @@ class Evidence:
         leaves = b"".join(group.leaves for group in groups)
         fault = fault_of(block, leaves)
         if fault is not None:
-            raise LocalError(f"{fault}; pulse audit verify tells more")
+            raise CommandFailed(f"{fault}; run pulse audit verify")
         path = tree_path(block.block_no, self.head.checkpoint.tree_size, hashes)
         root = root_from_path(block.leaf(), block.block_no, self.head.checkpoint.tree_size, path)
         if root != self.head.checkpoint.root:
-            raise LocalError(f"block {block.block_no} is not in the signed tree; pulse audit verify tells more")
+            raise CommandFailed(f"block {block.block_no} is not in the signed tree; run pulse audit verify")
         starts, start = {}, 0
         for group in groups:
             starts[group.xid] = start
@@ -194,5 +194,5 @@ class Evidence:
 
 
 def as_text(time: datetime) -> str:
-    """RFC 3339 in UTC, with all six digits."""
+    """Format as RFC 3339 in UTC with microseconds."""
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

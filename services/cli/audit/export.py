@@ -1,4 +1,4 @@
-"""`pulse audit export`."""
+"""`pulse audit export`: sealed events as files."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from services.cli.audit.lines import Lines
 from services.cli.audit.ocsf import to_ocsf
 from services.cli.audit.places import parse_time, public_keys
 from services.cli.audit.progress import show_progress
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 from services.shared.sealed_log.block import Broken
@@ -29,24 +29,29 @@ Advance = Callable[[int], None]
 @app.command()
 def export(
     *,
-    from_time: Annotated[str, typer.Option("--from", metavar="TIME", help="Events from then on (ISO 8601, or 7d).")],
-    to_time: Annotated[str, typer.Option("--to", metavar="TIME", help="Events before then.")] = "0s",
-    tenant: Annotated[str | None, typer.Option(help="Events of this tenant only.")] = None,
+    from_time: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="Begin of the export (ISO 8601, or an age such as 7d).")
+    ],
+    to_time: Annotated[
+        str, typer.Option("--to", metavar="TIME", help="End of the export, exclusive. By default, now.")
+    ] = "0s",
+    tenant: Annotated[str | None, typer.Option(help="Export this tenant only.")] = None,
     output_format: Annotated[
-        Literal["jsonl", "ocsf"], typer.Option("--format", help="With proofs, or as OCSF events.")
+        Literal["jsonl", "ocsf"], typer.Option("--format", help="jsonl has proofs, ocsf is for a SIEM.")
     ] = "jsonl",
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Prove against the newest checkpoint kept there.")
+        Path | None, typer.Option(metavar="FILE", help="Prove against the newest checkpoint in this file or directory.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file that only you may read.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file, readable by you only.")] = None,
 ) -> None:
     """Write sealed events as JSON Lines, in sealed order, each with its proof.
 
-    python docs/verify_export.py checks such a file anywhere, with the public key alone. Who exports is recorded first.
+    python docs/verify_export.py checks the file on any machine with the public key. The export is recorded in the audit
+    trail first.
     """
     question = Question(parse_time(from_time), parse_time(to_time), tenant)
     if question.from_time >= question.to_time:
-        raise LocalError("there is no time between --from and --to")
+        raise CommandFailed("--from must be earlier than --to")
     kept = None if checkpoint is None else _newest(checkpoint)
     render = to_ocsf if output_format == "ocsf" else None
     with _open(out) as file, show_progress("exporting events") as (begin, advance):
@@ -65,7 +70,7 @@ async def write_export(
     begin: Advance = lambda _: None,
     advance: Advance = lambda _: None,
 ) -> None:
-    """Write the answer: evidence, or what `render` makes of each event."""
+    """Write the evidence, or each event as `render` returns it."""
     head = await read_head(pool, kept)
     evidence, count = await ask(pool, question, head)
     begin(count)
@@ -82,7 +87,7 @@ async def write_export(
             written += events
             advance(events)
     if written != count:
-        raise LocalError(f"{count} events were counted and {written} found; pulse audit verify tells more")
+        raise CommandFailed(f"{count} events were counted and {written} found; run pulse audit verify")
     if render is None:
         file.write(lines.trailer())
     file.flush()
@@ -110,15 +115,15 @@ def _newest(place: Path) -> Kept:
     try:
         kept = read_kept(place, public_keys(Home.find(), None))
     except Broken as fault:
-        raise LocalError(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     if not kept:
-        raise LocalError(f"{place} holds no checkpoint")
+        raise CommandFailed(f"{place} holds no checkpoint")
     return kept[-1]
 
 
 @contextmanager
 def _open(out: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that has its name only when it is whole."""
+    """Open standard output, or a draft that gets the name of the file when it is complete."""
     if out is None:
         yield sys.stdout.buffer
         return

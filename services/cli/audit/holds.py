@@ -1,17 +1,17 @@
-"""`pulse audit hold|release|holds`: what keeps months of the audit trail from being dropped."""
+"""`pulse audit hold`, `release` and `holds`: legal holds, which keep months of the audit trail from being dropped."""
 
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from services.cli.audit.app import app, as_auditor, operator
+from services.cli.audit.app import app, as_auditor
 from services.cli.audit.places import parse_time
+from services.cli.console import open_console
+from services.cli.database import operator
 from services.shared import db, tracing
 from services.shared.visible_text import terminal_text
 
@@ -19,23 +19,23 @@ from services.shared.visible_text import terminal_text
 @app.command()
 def hold(
     *,
-    start: Annotated[str, typer.Option("--from", help="First moment held (ISO 8601, or 7d).")],
-    end: Annotated[str | None, typer.Option("--to", help="End of what is held; without it, all that follows.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    start: Annotated[str, typer.Option("--from", help="Begin of the hold (ISO 8601, or an age such as 7d).")],
+    end: Annotated[str | None, typer.Option("--to", help="End of the hold. Without it, the hold has no end.")] = None,
+    reason: Annotated[str, typer.Option(help="Reason, for the record.")],
 ) -> None:
     """Place a legal hold: no month that it touches is dropped."""
     held_from, held_to = parse_time(start), None if end is None else parse_time(end)
     hold_id, dropped = as_auditor(lambda pool: place_hold(pool, held_from, held_to, reason))
-    print(f"Hold {hold_id} is in force; ./pulse audit release {hold_id} --reason … ends it.")
+    print(f"Hold {hold_id} is in force until ./pulse audit release {hold_id} --reason … ends it.")
     if dropped:
-        print(f"Too late for what was dropped before: {', '.join(dropped)}.")
+        print(f"These months were dropped before: {', '.join(dropped)}.")
 
 
 @app.command()
 def release(
-    hold_id: Annotated[int, typer.Argument(metavar="ID", help="As ./pulse audit holds shows it.")],
+    hold_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the hold, as ./pulse audit holds shows it.")],
     *,
-    reason: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    reason: Annotated[str, typer.Option(help="Reason, for the record.")],
 ) -> None:
     """Release a legal hold."""
     as_auditor(lambda pool: release_hold(pool, hold_id, reason))
@@ -44,15 +44,13 @@ def release(
 
 @app.command()
 def holds() -> None:
-    """Show every legal hold, released ones too."""
+    """List all legal holds, including released ones."""
     found = as_auditor(list_holds)
-    # A reason is somebody's text, not markup.
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
-    console.print(holds_table(found) if found else "No hold was ever placed.")
+    open_console().print(holds_table(found) if found else "There are no legal holds.")
 
 
 async def place_hold(pool: db.Pool, start: datetime, end: datetime | None, reason: str) -> tuple[int, list[str]]:
-    """The new hold's number, and the months in its range that are gone."""
+    """Place a hold. Return its number and the months in its range that were dropped before."""
     async with _acting(pool) as connection:
         hold_id = await connection.fetchval("select audit.hold($1, $2, $3)", start, end, reason)
         gone = await connection.fetchval("select dropped_months from audit.legal_holds where hold_id = $1", hold_id)
@@ -66,12 +64,12 @@ async def release_hold(pool: db.Pool, hold_id: int, reason: str) -> None:
 
 
 async def list_holds(pool: db.Pool) -> Sequence[Mapping[str, Any]]:
-    """All holds, by number."""
+    """Return all holds, by number."""
     return list(await pool.fetch("select * from audit.legal_holds order by hold_id"))
 
 
 def holds_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a hold."""
+    """Return a table with one row per hold."""
     table = Table("id", "from", "to", "placed", "by", "reason", "released")
     for row in found:
         released = (
@@ -99,5 +97,5 @@ async def _acting(pool: db.Pool) -> AsyncIterator[db.Connection]:
 
 def _shown(moment: datetime) -> str:
     if moment.year in (MINYEAR, MAXYEAR):
-        return "…"  # how asyncpg gives Postgres' infinities
+        return "…"  # asyncpg's values for infinity
     return moment.astimezone(UTC).isoformat(sep=" ").replace("+00:00", "Z")

@@ -1,34 +1,33 @@
-"""`pulse audit keys` and `pulse audit rotate-key`: the keys that checkpoints are signed with."""
+"""`pulse audit keys` and `rotate-key`: the keys that sign checkpoints."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from services.cli.audit.app import app, as_sealer, operator
+from services.cli.audit.app import app, as_sealer
 from services.cli.audit.asking import read_keys
-from services.cli.audit.entries import add_entry, read_standing, sealing_lease
+from services.cli.audit.entries import add_entry, one_line, read_standing, sealing_lease
 from services.cli.audit.places import key_file, public_keys
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.ops_worker.sealing.standing import signer_of
 from services.shared import db
 from services.shared.sealed_log.entry import LOST, Entry
-from services.shared.sealed_log.key_file import KeyFault, KeyFile
-from services.shared.sealed_log.memory import MemoryFault
+from services.shared.sealed_log.key_file import KeyFile
 from services.shared.visible_text import terminal_text
 
 
 @app.command()
 def keys() -> None:
-    """Print the public keys, the newest last: what an auditor takes away."""
+    """Print the public keys for auditors, the newest last."""
     for key in public_keys(Home.find(), None):
         print(terminal_text(key))
 
 
 def _make_key_for_emptied_log(keys: KeyFile, *, is_begun: bool) -> None:
     if keys.path.exists() or not (is_begun or keys.has_traces()):
-        raise LocalError("nothing is signed in this database: no key can be lost")
+        raise CommandFailed("nothing is signed in this database, so no key can be lost")
     names = [one.origin for one in keys.memory.forget_damage().checkpoints()]
     if keys.public_path.exists():
         names += [one.name for one in keys.verifiers()[-1:]]
@@ -38,45 +37,41 @@ def _make_key_for_emptied_log(keys: KeyFile, *, is_begun: bool) -> None:
 @app.command("rotate-key")
 def rotate_key(
     *,
-    lost: Annotated[
-        bool, typer.Option("--lost", help="The log's key is gone: a new one takes over without it.")
-    ] = False,
-    reason: Annotated[str, typer.Option(help="With --lost: what became of the key; it stays on record.")] = "not given",
+    lost: Annotated[bool, typer.Option("--lost", help="Replace a key that is lost, without its signature.")] = False,
+    reason: Annotated[str, typer.Option(help="With --lost: what happened to the key, for the record.")] = "not given",
 ) -> None:
     """Sign with a new key from now on.
 
-    The old key signs that it hands over to the new one, and the sealer writes that into the log at its next pass. What
-    older keys signed stays verifiable with the public keys on record.
+    The old key signs a handover to the new one, which the sealer writes into the log at its next pass. Older
+    checkpoints stay verifiable with the older public keys.
     """
     found = key_file(Home.find())
-    try:
+    with one_line():
         if lost:
             entry = as_sealer(lambda pool: replace_lost_key(pool, found, reason))
             if entry is None:
-                print("The database has no log, so nothing is on record: go on with `pulse audit declare-loss`.")
+                print("The database has no log, so no entry was written: continue with `pulse audit declare-loss`.")
             else:
                 print(terminal_text(f"The log {entry.in_words()}."))
             print(
-                f"Hold the older keys in {found.public_path}, which came from the database, against auditors' copies."
+                f"Compare the older keys in {found.public_path}, which came from the database, with auditors' copies."
             )
         else:
             if not found.path.exists():
-                raise LocalError(
-                    f"there is no key in {found.path}: the sealer makes it at its first pass, or, if the log's key is "
-                    "gone, `pulse audit rotate-key --lost` does"
+                raise CommandFailed(
+                    f"there is no key in {found.path}: the sealer creates it at its first pass; for a lost key, use "
+                    "`pulse audit rotate-key --lost`"
                 )
             found.rotate()
-    except (KeyFault, MemoryFault) as fault:
-        raise LocalError(str(fault)) from None
     print(f"New checkpoints are signed with {found.load().verifier}")
-    print(f"Give {found.public_path} to your auditors again: it has the older keys too.")
+    print(f"Give {found.public_path}, which contains all public keys, to your auditors again.")
 
 
 async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry | None:
-    """Take over the log with a key of this machine, which is made when there is none.
+    """Take over the log with a key of this machine, which is created if there is none.
 
-    None when the tables of the log were emptied: there is nothing that an entry could follow. Raises LocalError,
-    KeyFault, MemoryFault.
+    Return None if the tables of the log were emptied, so that no entry can follow. Raises CommandFailed, KeyFault,
+    MemoryFault.
     """
     async with sealing_lease(pool) as lease:
         head = await pool.fetchrow("select * from audit.read_head()")
@@ -86,27 +81,17 @@ async def replace_lost_key(pool: db.Pool, keys: KeyFile, reason: str) -> Entry |
             return None
         own = KeyFile(keys.path, keys.name or signer.name)
         if own.name != signer.name:
-            raise LocalError(f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name")
+            raise CommandFailed(
+                f"PULSE_AUDIT_LOG_NAME is {own.name}, and the log is {signer.name}: a log keeps its name"
+            )
         key = own.load()
         if key.verifier == signer or own.handover(signer, key.verifier) is not None:
-            raise LocalError(f"the key in {own.path} signed this log, or its successor: it is not lost")
+            raise CommandFailed(f"the key in {own.path} is not lost: this key or its successor signed the log")
         for known in await read_keys(pool):
             own.trust(known)
         standing = await read_standing(pool, own)
-        entry = Entry(
-            origin=key.name,
-            kind="key",
-            size=standing.head["tree_size"],
-            root=standing.head["root"],
-            row_count=standing.head["row_count"],
-            before=standing.recorded or standing.site,
-            after=standing.recorded or standing.site,
-            old=str(signer),
-            new=str(key.verifier),
-            handover=LOST,
-            actor=operator(),
-            reason=reason,
-            made_at=datetime.now(UTC),
-        )
+        place = standing.recorded or standing.site
+        change = {"after": place, "old": str(signer), "new": str(key.verifier), "handover": LOST}
+        entry = standing.entry(key, "key", reason=reason, made_at=datetime.now(UTC), **change)
         await add_entry(pool, lease, own, key, entry)
     return entry

@@ -1,4 +1,4 @@
-"""Evidence as lines of JSON, which docs/verify_export.py checks without a database.
+"""Evidence as JSON lines, which docs/verify_export.py checks without a database.
 
 header ─▶ block ─▶ event, event … ─▶ block ─▶ event … ─▶ trailer
 """
@@ -17,7 +17,7 @@ FORMAT = "pulse.audit.export.v1"
 
 
 class Lines:
-    """Makes the lines of one export; the trailer covers what was made."""
+    """Lines of one export. The trailer covers all lines before it."""
 
     def __init__(self) -> None:
         self._digest = sha256()
@@ -27,8 +27,8 @@ class Lines:
     def header(
         self, question: Question, head: Head, keys: Iterable[VerifierKey], entries: Sequence[str], events: int
     ) -> bytes:
-        """Return what says what follows, and whose statement it is proven against."""
-        # A log without entries has no such member, so that its exports are what they always were.
+        """Return the header: the filter, and the checkpoint and keys that prove the lines after it."""
+        # A log without entries has no such member, so that its exports keep their format.
         said = {"entries": entries} if entries else {}
         return _line(
             type="header",
@@ -42,7 +42,7 @@ class Lines:
         )
 
     def block(self, proven: ProvenBlock) -> bytes:
-        """A block, with its path to the root."""
+        """Return a block with its path to the root."""
         block = proven.block
         self._blocks += 1
         return self._count(
@@ -64,7 +64,7 @@ class Lines:
         )
 
     def event(self, proven: ProvenEvent) -> bytes:
-        """An event, with its path to its block's root."""
+        """Return an event with its path to the root of its block."""
         self._events += 1
         return self._count(
             _line(
@@ -77,7 +77,7 @@ class Lines:
         )
 
     def trailer(self) -> bytes:
-        """What a file that was cut off lacks. sha256: of all lines between header and trailer."""
+        """Return the last line, which a truncated file lacks. sha256: of the lines between header and trailer."""
         return _line(type="trailer", blocks=self._blocks, events=self._events, sha256=self._digest.hexdigest())
 
     def _count(self, line: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Audit events in the words of the Open Cybersecurity Schema Framework, for a SIEM."""
+"""Audit events in the Open Cybersecurity Schema Framework (OCSF), for a SIEM."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 VERSION: Final = "1.8.0"
-"""Of the schema that the events are valid against."""
+"""Version of the schema."""
 
 _SEVERITIES: Final = {
     "debug": (1, "Informational"),
@@ -18,7 +18,7 @@ _SEVERITIES: Final = {
 _STATUSES: Final = {0: "Unknown", 1: "Success", 2: "Failure"}
 _METHODS: Final = frozenset(("OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "PATCH"))
 _USER_TYPES: Final = {"user": (1, "User"), "service": (4, "Service"), "device": (99, "Device")}
-# Columns that every class has a place for; the others stay readable by their own names in unmapped.
+# Columns that have a place in every class. The others keep their names in unmapped.
 _MAPPED: Final = frozenset(
     (
         "timestamp",
@@ -70,11 +70,11 @@ _CHANGES: Final = {
 
 
 def to_ocsf(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An OCSF event. event: a row of audit_log by column, as JSON has it; every auth.* becomes an Authentication."""
+    """Return an OCSF event. event: a row of audit_log as JSON. Every auth.* becomes an Authentication."""
     event_type: str = event["event_type"]
     category, _, action = event_type.partition(".")
     if category == "auth" or event_type in _AUTHENTICATIONS:
-        # What is neither a logon nor a refresh, such as a suspected attack, has a status that only its text tells.
+        # Other events, such as a suspected attack, have a status that only their message describes.
         activity = _AUTHENTICATIONS.get(event_type) or _other(action, status=0)
         return _put_together(event, _AUTHENTICATION, activity, _authentication(event))
     if category in ("config", "rule") or (
@@ -94,7 +94,7 @@ def _other(action: str, *, status: int = 1) -> _Activity:
 def _put_together(
     event: Mapping[str, Any], ocsf_class: _Class, activity: _Activity, special: dict[str, Any]
 ) -> dict[str, Any]:
-    """What all classes have in common, with what is special to one."""
+    """Join the members that all classes share with those of one class."""
     details = _details(event)
     severity_id, severity = _SEVERITIES.get(event["severity"], (0, "Unknown"))
     caption = "Other" if activity.number == 99 else activity.name
@@ -182,7 +182,7 @@ def _api_activity(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _user(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Who acted or claimed to; an unproven account has its pseudonym only, and nobody at all is named unknown."""
+    """Return the proven or claimed actor. A claimed account is a pseudonym; without any, the name is unknown."""
     type_id, type_name = _USER_TYPES.get(event.get("actor_type") or "", (0, "Unknown"))
     account = _text(_details(event).get("account"))
     user = {
@@ -210,7 +210,7 @@ def _http_request(event: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _aggregate(details: Mapping[str, Any]) -> dict[str, int | None]:
-    """How many events a row stands for, and from when to when."""
+    """Return the number of events that a row stands for, and the times of the first and the last."""
     count = details.get("count")
     if details.get("aggregated") is not True or type(count) is not int:
         return {}
@@ -228,7 +228,7 @@ def _iso(moment: datetime | str) -> str:
 
 
 def _milliseconds(moment: object) -> int | None:
-    """Since 1970, of a time or its text; None when it is neither."""
+    """Return milliseconds since 1970 of a time or its text, None if it is neither."""
     if isinstance(moment, str):
         try:
             moment = datetime.fromisoformat(moment)
@@ -238,7 +238,7 @@ def _milliseconds(moment: object) -> int | None:
 
 
 def _whole(number: float | None) -> int | None:
-    """The nearest whole number, None when it has none of 64 bits."""
+    """Return the nearest whole number, None if it does not fit 64 bits."""
     return round(number) if number is not None and math.isfinite(number) and abs(number) < 2**63 else None
 
 

@@ -15,7 +15,7 @@ Place = tuple[int, int]
 
 
 class RowTree:
-    """All levels of the small tree over a block's rows."""
+    """Tree over the rows of a block, with all levels."""
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
         self._levels = [list(leaves)]
@@ -28,11 +28,11 @@ class RowTree:
 
     @property
     def root(self) -> bytes:
-        """The block's rows_root."""
+        """Root over the rows, the block's rows_root."""
         return self._levels[-1][0]
 
     def path(self, index: int) -> list[bytes]:
-        """From a row to the root, the nearest first; an odd last hash moves up without a sibling."""
+        """Return the path from a row to the root, the nearest first. An odd last hash moves up without a sibling."""
         path = []
         for row in self._levels[:-1]:
             if index ^ 1 < len(row):
@@ -42,12 +42,12 @@ class RowTree:
 
 
 def subtrees_of_path(index: int, size: int) -> list[Place]:
-    """The complete subtrees that a block's path is made of."""
+    """Return the complete subtrees of a block's path."""
     return [place for low, high in ranges_of_path(index, size) for place in complete_subtrees(low, high)]
 
 
 def tree_path(index: int, size: int, hashes: Mapping[Place, bytes]) -> list[bytes]:
-    """A block's path to the root over so many blocks."""
+    """Return a block's path to the root over `size` blocks."""
     return inclusion_path(
         index, size, lambda low, high: join_subtrees([hashes[place] for place in complete_subtrees(low, high)])
     )

@@ -1,4 +1,4 @@
-"""How far a long command is, on standard error: a bar on a terminal, else a line now and then."""
+"""Progress of a long command on standard error: a bar on a terminal, else a line every ten seconds."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _LINE_SECONDS = 10.0
 
 @contextmanager
 def show_progress(doing: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Two functions: one takes how many there will be, one how many more are done."""
+    """Yield two functions: one sets the total, the other adds to the number done."""
     if sys.stderr.isatty():
         columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -21,17 +21,17 @@ def show_progress(doing: str) -> Iterator[tuple[Callable[[int], None], Callable[
             yield (lambda total: bar.update(task, total=total)), (lambda done: bar.update(task, advance=done))
         return
     total = done = 0
-    told_at = time.monotonic()
+    shown_at = time.monotonic()
 
     def begin(count: int) -> None:
         nonlocal total
         total = count
 
     def advance(count: int) -> None:
-        nonlocal done, told_at
+        nonlocal done, shown_at
         done += count
-        if time.monotonic() - told_at >= _LINE_SECONDS:
-            told_at = time.monotonic()
+        if time.monotonic() - shown_at >= _LINE_SECONDS:
+            shown_at = time.monotonic()
             print(f"{doing}: {done:,} of {total:,}", file=sys.stderr)
 
     yield begin, advance

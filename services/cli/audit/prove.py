@@ -1,4 +1,4 @@
-"""`pulse audit prove`."""
+"""`pulse audit prove`: the proof of one event."""
 
 import sys
 from datetime import timedelta
@@ -11,19 +11,19 @@ from services.cli.audit.app import app, as_auditor
 from services.cli.audit.asking import record_read
 from services.cli.audit.evidence import Question
 from services.cli.audit.export import write_export
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.shared import db
 
 
 @app.command()
 def prove(
-    event_id: Annotated[UUID, typer.Argument(metavar="EVENT_ID", help="The event, as the trail names it.")],
+    event_id: Annotated[UUID, typer.Argument(metavar="EVENT_ID", help="Id of the event.")],
     *,
-    tenant: Annotated[str | None, typer.Option(help="Tenant whose event it is.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant of the event.")] = None,
 ) -> None:
-    """Print what proves that an event is in the sealed trail: an export of this one event.
+    """Print the proof that an event is in the sealed trail, as an export of this event.
 
-    pulse audit prove ID | python docs/verify_export.py --key FILE - checks it.
+    Check it with: pulse audit prove ID | python docs/verify_export.py --key FILE -
     """
 
     async def answer(pool: db.Pool) -> None:
@@ -33,22 +33,22 @@ def prove(
 
 
 async def find(pool: db.Pool, event_id: UUID, tenant: str | None) -> Question:
-    """Where the event is. Raises LocalError when it is nowhere, in several places, or not sealed.
+    """Return the question that finds the event. Raises CommandFailed if it is missing, ambiguous or not sealed.
 
-    That is an answer too, so it is recorded first that somebody asked; the export that a place leads to records itself.
+    Such a failure is recorded as a read, because it is an answer. An export records itself.
     """
     rows = await pool.fetch("select tenant_id, happened_at, block_no from audit.find_event($1, $2)", event_id, tenant)
     if len(rows) != 1 or rows[0]["block_no"] is None:
         await record_read(pool, {"event_id": str(event_id), "tenant": tenant}, 0, tenant)
     of = "" if tenant is None else f" of tenant {tenant}"
     if not rows:
-        raise LocalError(f"there is no event {event_id}{of}: it never was, or retention let its month go")
+        raise CommandFailed(f"there is no event {event_id}{of}: it never existed, or retention dropped its month")
     if len(rows) > 1:
         named = ", ".join(sorted({row["tenant_id"] for row in rows}))
-        raise LocalError(f"{len(rows)} events have the id {event_id} (tenants {named}): name one with --tenant")
+        raise CommandFailed(f"{len(rows)} events have the id {event_id} (tenants {named}): choose one with --tenant")
     [row] = rows
     if row["block_no"] is None:
-        raise LocalError(f"event {event_id} is not sealed yet: the sealer takes it within a second, while it runs")
+        raise CommandFailed(f"event {event_id} is not sealed yet: a running sealer seals it within a second")
     happened_at = row["happened_at"]
     return Question(
         happened_at, happened_at + timedelta(microseconds=1), row["tenant_id"], event_id, block_no=row["block_no"]

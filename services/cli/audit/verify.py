@@ -1,4 +1,4 @@
-"""`pulse audit verify`."""
+"""`pulse audit verify`: the check of the whole sealed log."""
 
 import asyncio
 import os
@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
+import psycopg
 import typer
 
-from migrations.layer_check import Findings
+from migrations.layer_catalog import one_line
+from migrations.layer_check import Findings, read_findings
 from services.cli.audit.against import compare_export, read_export
 from services.cli.audit.app import app, as_auditor, auditor_url
-from services.cli.audit.layer import compare_layer
 from services.cli.audit.places import checkpoint_directory, key_file, parse_time, public_keys
 from services.cli.audit.progress import show_progress
 from services.cli.audit.witness import Witness, is_elsewhere, read_memory
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
 from services.shared import db
 from services.shared.sealed_log.block import Broken
@@ -28,48 +29,53 @@ from services.shared.sealed_log.verification import Report, Verification
 from services.shared.visible_text import escape_json, terminal_text
 
 LOCAL_TRUST = 3
-"""Exit status of a log that agrees with nothing but what this machine holds."""
+"""Exit status of a log that agrees with keys and checkpoints of this machine only."""
 _LATE_SECONDS = 60.0
-"""Sealing looks for rows twice a second; what waits for so long waits for a sealer that does not run."""
+"""Age of an unsealed row after which the sealer must have stopped. It looks for rows twice per second."""
 
 
 @app.command()
 def verify(
     *,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Hash only rows sealed since then (ISO 8601, or 90m, 7d).")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Hash only rows sealed since this time (ISO 8601, or an age such as 90m, 7d)."
+        ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file, or a directory of them.")
+        Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file or a directory.")
     ] = None,
     keys: Annotated[
-        Path | None, typer.Option("--keys", "--key", metavar="FILE", help="Public keys to trust, one a line.")
+        Path | None, typer.Option("--keys", "--key", metavar="FILE", help="Public keys to trust, one per line.")
     ] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="An older export or proof: names the rows that differ from it. Repeatable."),
+        typer.Option(metavar="FILE", help="Older export or proof to compare the rows with. Repeatable."),
     ] = None,
     independent: Annotated[
         bool,
-        typer.Option("--independent", help="Hash here and trust no function in the database; takes twice as long."),
+        typer.Option(
+            "--independent", help="Hash on this machine and trust no function of the database. Takes twice as long."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check that nobody altered the audit trail.
+    """Check that the audit trail was not altered.
 
-    Hashes every sealed row anew and holds blocks and tree against the checkpoints kept outside the database.
+    Hashes every sealed row again and compares blocks and tree with the checkpoints kept outside the database.
 
-    Exit status: 0 all is as it was sealed; 1 something is wrong; 2 it cannot tell; 3 all agrees, but public keys and
-    checkpoints came from this machine only, where one intruder may have replaced them together with the log. --keys,
-    --checkpoint or --against with a file from elsewhere lead to 0.
+    Exit status: 0, the trail is as it was sealed; 1, a fault was found; 2, it could not be verified; 3, it is
+    consistent, but public keys and checkpoints are from this machine only, where an intruder may have replaced them
+    with the log. For 0, give --keys, --checkpoint or --against a file from elsewhere.
     """
     try:
         report, witness = _verify(since, checkpoint, keys, against or [], independent=independent)
     except Exception as error:
         if os.environ.get("PULSE_DEBUG"):
             raise
-        # Whatever it is, it must not look like a log that somebody altered, which is status 1.
-        what = str(error) if isinstance(error, LocalError | OSError) else f"{type(error).__name__}: {error}"
+        # No other failure may look like an altered log, which is status 1.
+        what = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
         print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
@@ -89,7 +95,7 @@ def _verify(
     home = Home.find()
     place = checkpoint or checkpoint_directory(home)
     if checkpoint is not None and not checkpoint.exists():
-        raise LocalError(f"there is no {checkpoint}")
+        raise CommandFailed(f"there is no file {checkpoint}")
     start = parse_time(since) if since is not None else None
     trusted = public_keys(home, keys)
     own = key_file(home)
@@ -119,23 +125,23 @@ def _verify(
 
         report = _in_layer(auditor_url(home), hash_rows, witness)
     if report.blocks and not kept and not report.faults:
-        raise LocalError(f"{place} holds no checkpoint, so nothing outside the database says what it held")
+        raise CommandFailed(f"{place} holds no checkpoint, so there is nothing outside the database to compare with")
     return report, witness._replace(is_outside=witness.is_outside or report.compared > 0)
 
 
 def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witness: Witness) -> Report:
-    """Return what is wrong with the rows and with the SQL layer that they are read through. Raises LocalError."""
+    """Return the faults of the rows and of the SQL layer that they are read through. Raises CommandFailed."""
     layer = Findings([], [])
 
     async def work(pool: db.Pool) -> Report:
         nonlocal layer
-        layer = await asyncio.to_thread(compare_layer, url)
+        layer = await asyncio.to_thread(_compare_layer, url)
         return await hash_rows(pool)
 
     try:
         report = as_auditor(work)
-    except LocalError as error:
-        # What does not work in a layer that was altered is a fault of the layer.
+    except CommandFailed as error:
+        # A failure in an altered layer is a fault of the layer.
         if not layer.faults:
             raise
         report = Report()
@@ -144,6 +150,18 @@ def _in_layer(url: str, hash_rows: Callable[[db.Pool], Awaitable[Report]], witne
         report.add(Broken(f"the SQL layer is not as it was applied: {fault}"))
     witness.warnings.extend(layer.notes)
     return report
+
+
+def _compare_layer(url: str) -> Findings:
+    """Compare the SQL layer with its record, by queries of this program. Raises CommandFailed."""
+    try:
+        return read_findings(url)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+        raise CommandFailed(
+            f"the SQL layer was not compared: {one_line(error)}; if the database is older, run ./pulse migrate"
+        ) from error
+    except psycopg.Error as error:
+        raise CommandFailed(f"the SQL layer was not compared: {one_line(error)}") from error
 
 
 def _as_lines(report: Report, witness: Witness) -> Iterator[str]:
@@ -168,15 +186,15 @@ def _all_is_well(report: Report, witness: Witness) -> Iterator[str]:
             f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {witness.place}."
         )
     if report.compared:
-        yield f"{report.compared:,} exported events are there as they were exported."
+        yield f"{report.compared:,} exported events are unchanged."
     for entry in report.entries:
         yield f"The log {entry.in_words()}."
     if report.released:
-        yield f"{count_of(report.released)} were let go by retention, with signed tombstones."
+        yield f"{count_of(report.released)} were dropped by retention, with signed tombstones."
     if not witness.is_outside:
         yield (
-            "Consistent, but trusted only as far as this machine: neither public key nor checkpoint came from "
-            "elsewhere (--keys, --checkpoint, --against)."
+            "Consistent, but only with this machine: no public key, checkpoint or export came from elsewhere "
+            "(--keys, --checkpoint, --against)."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a verification holds the log against, and how far that is to be trusted."""
+"""Evidence that a verification compares the log with, and its origin."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from services.shared.sealed_log.note import BadNote, VerifierKey, open_checkpoin
 
 
 class Witness(NamedTuple):
-    """place: of the checkpoints. is_outside: whether a public key, checkpoint or export came from elsewhere."""
+    """Origin of the evidence. is_outside: a public key, checkpoint or export came from elsewhere."""
 
     place: Path
     is_outside: bool
@@ -22,14 +22,14 @@ class Witness(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """What the sealer's memory adds, on the machine that has it."""
+    """Evidence of the sealer's memory, on its machine."""
 
     kept: list[Kept]
     faults: list[Broken]
 
 
 def is_elsewhere(given: Path | None, own: Path) -> bool:
-    """Return whether a file that was named is another one than this machine's own, or than those in its directory."""
+    """Return whether a given file is neither this machine's own nor in its own directory."""
     if given is None:
         return False
     path, ours = given.resolve(), own.resolve()
@@ -37,9 +37,9 @@ def is_elsewhere(given: Path | None, own: Path) -> bool:
 
 
 def read_memory(keys: KeyFile, trusted: Sequence[VerifierKey]) -> Remembered:
-    """Return the largest tree that the sealer of this machine signed, and why it has stopped, if it has.
+    """Return the largest tree that this machine's sealer signed, and why the sealer has stopped, if it has.
 
-    Nothing, when the memory is of a log with other keys, or is not this user's to read.
+    Return nothing if the memory belongs to a log with other keys or may not be read by this user.
     """
     nothing = Remembered([], [])
     if not os.access(keys.memory.path, os.R_OK):

@@ -1,4 +1,4 @@
-"""What the demo consists of: a small factory whose furnace gets too hot now and then."""
+"""Content of the demo: a small factory whose furnace is too hot from time to time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ SENSORS_PER_GATEWAY = 50
 HALLS = ("north", "south", "yard")
 
 HOT_DEVICE = "furnace-1"
-"""The fleet heats it; it reports for itself."""
+"""Device that the fleet heats, with its own token."""
 FREE_DEVICE = "probe-1"
-"""Nobody drives it: for readings sent by hand, under the same rule as the furnace."""
+"""Device for readings sent by hand, under the same rule as the furnace."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoDevice:
-    """A device of the demo; `gateway` is who reports for it, None when it reports for itself."""
+    """Device of the demo. `gateway`: the device that reports for it, None if it has its own token."""
 
     device_id: str
     name: str
@@ -26,7 +26,7 @@ class DemoDevice:
 
 
 def devices(count: int) -> list[DemoDevice]:
-    """The furnace and count - 1 sensors, gateways for the sensors, and the device that is driven by hand."""
+    """Return the furnace and count - 1 sensors, their gateways, and the device for readings sent by hand."""
     sensors = [
         DemoDevice(
             device_id=f"sensor-{number:03}",

@@ -1,7 +1,7 @@
-"""A simulated fleet that posts real batches over HTTP with device tokens, `python -m services.local.demo.fleet`.
+"""Simulated fleet that posts batches over HTTP with device tokens, `python -m services.local.demo.fleet`.
 
-Gateways report for their sensors, the furnace for itself. Every round the furnace is normal first, then too hot, then
-normal again, so that each round opens and closes one alert, also after a run that was cut off in between.
+Gateways report for their sensors, the furnace for itself. In each round the furnace is normal, then too hot, then
+normal again, so that each round opens and closes one alert, even after a run that was interrupted.
 """
 
 import argparse
@@ -32,19 +32,19 @@ ROUND_SECONDS = 60.0
 HOT_FROM_SECONDS, HOT_UNTIL_SECONDS = 2.0, 22.0
 LARGEST_BATCH = 10_000
 KEPT_BATCHES = 20
-"""Batches a sender keeps while the API is away; older ones are lost, as in a device with little memory."""
+"""Number of batches that a sender keeps while the API is away. Older ones are lost."""
 METRICS = {"temperature": (24.0, 4.0), "vibration": (3.0, 1.5), "battery": (76.0, 9.0)}
-"""Middle and swing of each metric of a sensor."""
+"""Mean and amplitude of each metric of a sensor."""
 
 
 def furnace_temperature(seconds: float) -> float:
-    """Degrees at a time since the start: 60 or a little more, and 95 in the hot part of each round."""
+    """Return the degrees at a time since the start: about 60, and about 95 in the hot part of each round."""
     into = seconds % ROUND_SECONDS
     return (95.0 if HOT_FROM_SECONDS <= into < HOT_UNTIL_SECONDS else 60.0) + math.sin(seconds) * 2
 
 
 def sensor_value(device_id: str, metric: str, seconds: float) -> float:
-    """A slow wave with noise; each device has its own phase."""
+    """Return a slow wave with noise and a phase that depends on the device."""
     middle, swing = METRICS[metric]
     phase = sum(device_id.encode()) % 97
     return round(middle + swing * math.sin(seconds / 40 + phase) + random.gauss(0, swing / 20), 2)
@@ -52,17 +52,17 @@ def sensor_value(device_id: str, metric: str, seconds: float) -> float:
 
 @dataclass(slots=True)
 class ReadingSender:
-    """One token and the devices it reports for, in the order in which they take turns."""
+    """Token with the devices that it reports for, in the order of their turns."""
 
     token: str
     turns: Iterator[tuple[str, str]]
     share: float
-    """Part of the fleet's readings that this sender brings, 0 to 1."""
+    """Share of the fleet's readings that this sender posts, 0 to 1."""
     owed: float = 0.0
     unsent: list[list[dict[str, Any]]] = field(default_factory=list)
 
     def collect(self, *, rate: float, seconds: float, now: float) -> None:
-        """Measure what is due for one interval, spread over it, so that no reading has another's time."""
+        """Collect the readings that are due for one interval, with distinct times within it."""
         self.owed = min(self.owed + rate * self.share * INTERVAL_SECONDS, LARGEST_BATCH)
         count = int(self.owed)
         self.owed -= count
@@ -80,7 +80,7 @@ class ReadingSender:
 
 
 def build_senders(fleet: Sequence[DemoDevice], tokens: Mapping[str, str]) -> list[ReadingSender]:
-    """A sender for each gateway; all sensors measure equally often."""
+    """Return a sender for each gateway. All sensors measure equally often."""
     sensors = [device for device in fleet if device.gateway]
     groups: dict[str, list[str]] = {}
     for sensor in sensors:
@@ -96,7 +96,7 @@ def build_senders(fleet: Sequence[DemoDevice], tokens: Mapping[str, str]) -> lis
 
 
 async def post(client: httpx.AsyncClient, token: str, readings: list[dict[str, Any]]) -> bool:
-    """Send one batch; False when it should be sent again later."""
+    """Send one batch. Return False if it should be sent again."""
     try:
         answer = await client.post(
             "/ingest/v1/readings", json={"readings": readings}, headers={"Authorization": f"Bearer {token}"}
@@ -115,13 +115,13 @@ async def post(client: httpx.AsyncClient, token: str, readings: list[dict[str, A
 
 
 async def send_all(client: httpx.AsyncClient, sender: ReadingSender) -> None:
-    """Send what the sender has, oldest first, until one fails."""
+    """Send the sender's batches, oldest first, until one fails."""
     while sender.unsent and await post(client, sender.token, sender.unsent[0]):
         sender.unsent.pop(0)
 
 
 async def run(*, url: str, fleet: Sequence[DemoDevice], tokens: Mapping[str, str], rate: float) -> None:
-    """Send for ever, once an interval; a slow API delays the next interval instead of piling requests up."""
+    """Send once per interval until canceled. A slow API delays the next interval, so requests do not pile up."""
     senders = build_senders(fleet, tokens)
     furnace = ReadingSender(token=tokens[HOT_DEVICE], turns=iter(()), share=0)
     started = time.monotonic()
@@ -152,10 +152,10 @@ async def _run_until_stopped(**options: Any) -> None:
 
 
 def main() -> int:
-    """Read the fleet's file and send."""
+    """Read the file of the fleet and send its readings."""
     parser = argparse.ArgumentParser(prog="python -m services.local.demo.fleet", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8081", help="address of ui_iot")
-    parser.add_argument("--rate", type=float, default=20.0, help="readings a second of the whole fleet")
+    parser.add_argument("--rate", type=float, default=20.0, help="readings per second of the whole fleet")
     parser.add_argument("--file", type=Path, required=True, help="devices and tokens, as `pulse up` writes them")
     arguments = parser.parse_args()
     document = orjson.loads(arguments.file.read_bytes())

@@ -1,4 +1,4 @@
-"""Makes the demo's tenant, devices, rules, channel and route, once; a second start finds them."""
+"""Creation of the demo's tenant, devices, rules, channel and route, unless they exist."""
 
 import base64
 import hashlib
@@ -13,28 +13,29 @@ from typing import Any
 import asyncpg
 import orjson
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
+from services.cli.token import read_device_tokens
 from services.local.demo import factory as demo
 from services.shared import db, tracing
 from services.shared.secret_box import public_file, shown_url
 from services.shared.write_once import replace, write_once
-from services.ui_iot.channel_sealing import seal_changes, seal_new
+from services.ui_iot.resources.channel_sealing import seal_changes, seal_new
 
 ACTOR = db.Actor(type="service", id="local_stack", name="pulse up")
 
 
 def sink_secret(home: Home) -> str:
-    """The secret that the demo's channel signs with, made on first use and written as Standard Webhooks does."""
+    """Return the signing secret of the demo's channel in the format of Standard Webhooks, created on first use."""
     return write_once(home.keys / "sink.secret", b"whsec_" + base64.b64encode(secrets.token_bytes(32))).decode()
 
 
 async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> None:
-    """Make what is missing and write the fleet's file. Raises LocalError in one line."""
+    """Create what is missing and write the file of the fleet. Raises CommandFailed."""
     wanted = demo.devices(devices)
-    known = _known_tokens(home)
+    known = read_device_tokens(home)
     tokens = {device.device_id: known.get(device.device_id) or _new_token() for device in wanted if not device.gateway}
-    # Before the database knows them: a token that only the database knew would be lost.
+    # The file comes first, because the database has only the hashes of the tokens.
     replace(home.fleet, orjson.dumps({"devices": [asdict(device) for device in wanted], "tokens": {**known, **tokens}}))
     try:
         with tracing.use(tracing.start()):
@@ -45,25 +46,7 @@ async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> Non
             key_file = Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or home.channel_secrets)
             await _make_channel(pool, key_file, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
     except asyncpg.PostgresError as error:
-        raise LocalError(f"cannot make the demo: {error}") from error
-
-
-def device_token(home: Home, device_id: str) -> str:
-    """Token of a device of the demo. Raises LocalError when there is none."""
-    try:
-        return str(_known_tokens(home)[device_id])
-    except KeyError:
-        raise LocalError(
-            f"the demo has no device {device_id} with a token; ./pulse up makes {demo.FREE_DEVICE}"
-        ) from None
-
-
-def _known_tokens(home: Home) -> Mapping[str, str]:
-    try:
-        tokens: Mapping[str, str] = orjson.loads(home.fleet.read_bytes())["tokens"]
-    except (OSError, ValueError, KeyError):
-        return {}
-    return tokens
+        raise CommandFailed(f"cannot create the demo: {error}") from error
 
 
 def _new_token() -> str:
@@ -75,7 +58,7 @@ def _acting(pool: db.Pool) -> AbstractAsyncContextManager[db.Connection]:
 
 
 async def _make_devices(pool: db.Pool, wanted: Sequence[demo.DemoDevice], *, tokens: Mapping[str, str]) -> None:
-    """Create what is missing; a device whose token was lost gets the new one."""
+    """Create missing devices. A device whose token was lost gets a new one."""
     there = {row["device_id"] for row in await _list(pool, "select device_id from api.devices")}
     async with _acting(pool) as connection:
         for device in wanted:
@@ -108,7 +91,7 @@ async def _make_rules(pool: db.Pool) -> None:
 
 
 async def _make_channel(pool: db.Pool, key_file: Path, *, url: str, secret: str) -> None:
-    """The signed webhook and its route; the address follows the ports of this start."""
+    """Create the signed webhook and its route, or update its address to the ports of this start."""
     config = {"url": url, "secret": secret}
     key = key_file if public_file(key_file).exists() else None
     channels = {row["name"]: row for row in await _list(pool, "select name, channel_id, config from api.channels")}

@@ -2,8 +2,8 @@
 
     python -m services.local.demo.sink --port 8087
 
-POST /hooks/<name>   204 when the Standard Webhooks signature holds, else 401
-GET  /received       the newest requests first, with their headers; ?trace_id=… and ?limit=… choose
+POST /hooks/<name>   204 if the Standard Webhooks signature is valid, else 401
+GET  /received       received requests, newest first; parameters trace_id and limit
 """
 
 import argparse
@@ -36,11 +36,11 @@ log = logging.getLogger("services.local.demo.sink")
 KEPT_REQUESTS = 500
 LONGEST_BODY_BYTES = 1_000_000
 TOLERANCE_SECONDS = 300
-"""What the Standard Webhooks libraries allow between the signature's time and ours."""
+"""Largest difference between the signature's time and ours, as in the Standard Webhooks libraries."""
 
 
 def signature_fault(headers: dict[str, str], body: bytes, *, secret: str, now: float) -> str | None:
-    """Why the signature does not hold by https://www.standardwebhooks.com, None when it does."""
+    """Return the fault of a signature by https://www.standardwebhooks.com, None if it is valid."""
     message_id, sent_at = headers.get("webhook-id"), headers.get("webhook-timestamp")
     signatures = headers.get("webhook-signature", "")
     if not message_id or not sent_at or not signatures:
@@ -61,7 +61,7 @@ def signature_fault(headers: dict[str, str], body: bytes, *, secret: str, now: f
 
 
 def create_app(secret: str) -> Starlette:
-    """The receiver; what it received lives as long as the application."""
+    """Return the receiver, which keeps received requests in memory."""
     received: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
 
     async def receive(request: Request) -> Response:
@@ -120,13 +120,13 @@ async def _run(port: int, secret: str) -> None:
 
 
 def main() -> int:
-    """Serve until told to stop."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m services.local.demo.sink", description=__doc__)
     parser.add_argument("--port", type=int, default=8087)
     port = parser.parse_args().port
     secret = os.environ.get("PULSE_SINK_SECRET")
     if not secret:
-        print("sink: PULSE_SINK_SECRET is not set: the secret (whsec_…) that senders sign with", file=sys.stderr)
+        print("sink: set PULSE_SINK_SECRET to the secret (whsec_…) that senders sign with", file=sys.stderr)
         return 2
     json_logging.configure("sink")
     asyncio.run(_run(port, secret))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process.command import SpawnOptions
 
 CREATED_USER = "pulse-pg"
@@ -18,7 +18,7 @@ CANDIDATES = ("postgres", CREATED_USER)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of this machine; `switch` says that children must change to it."""
+    """User of this machine. `switch`: child processes must change to it."""
 
     name: str
     uid: int
@@ -26,23 +26,23 @@ class Account:
     switch: bool
 
     def spawn_options(self) -> SpawnOptions:
-        """Options for subprocess.Popen; empty when we already are that user."""
+        """Return the options of subprocess.Popen, none if this process already runs as the user."""
         if not self.switch:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path, *, mode: int) -> None:
-        """Hand a file or directory of ours to the account."""
+        """Give a file or directory of ours to the account."""
         path.chmod(mode)
         if self.switch:
             os.chown(path, self.uid, self.gid)
 
     def can_enter(self, directory: Path) -> bool:
-        """Whether the account reaches the directory; asked of the kernel, which knows ACLs and mounts too."""
+        """Return whether the account can enter the directory. The kernel decides, by ACLs and mounts."""
         return not self.switch or self.succeeds(["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)])
 
     def succeeds(self, argv: Sequence[str]) -> bool:
-        """Whether the command exits with 0 when the account runs it."""
+        """Return whether the command exits with 0 if the account runs it."""
         try:
             done = subprocess.run(
                 argv,
@@ -59,18 +59,18 @@ class Account:
 
 
 def find_account(data: Path | None = None) -> Account:
-    """The account for the server: who owns the data that is there already, else see _choose. Raises LocalError."""
+    """Return the account for the server: the owner of existing data, else see _choose. Raises CommandFailed."""
     uid = os.geteuid()
     owner = data.stat().st_uid if data is not None else None
     if uid == 0:
         return _choose() if owner in (None, 0) else _by_uid(owner, switch=True)
     if owner not in (None, uid):
-        raise LocalError(f"{data} belongs to {_by_uid(owner, switch=True).name}: start as that user or as root")
+        raise CommandFailed(f"{data} belongs to {_by_uid(owner, switch=True).name}: run pulse as this user or as root")
     return _by_uid(uid, switch=False)
 
 
 def _choose() -> Account:
-    """What root takes for new data: $PULSE_PG_USER, `postgres`, or a system user made now."""
+    """Return the account that root uses for new data: PULSE_PG_USER, `postgres`, or a new system user."""
     wanted = os.environ.get("PULSE_PG_USER")
     for name in (wanted,) if wanted else CANDIDATES:
         try:
@@ -78,10 +78,10 @@ def _choose() -> Account:
         except KeyError:
             continue
         if entry.pw_uid == 0:
-            raise LocalError("PULSE_PG_USER must not be root: Postgres refuses to run as root")
+            raise CommandFailed("PULSE_PG_USER must not be root: Postgres refuses to run as root")
         return _account(entry, switch=True)
     if wanted:
-        raise LocalError(f"PULSE_PG_USER names {wanted}, which is no user of this machine")
+        raise CommandFailed(f"PULSE_PG_USER names {wanted}, which is no user of this machine")
     return _create_account()
 
 
@@ -89,8 +89,8 @@ def _by_uid(uid: int, *, switch: bool) -> Account:
     try:
         return _account(pwd.getpwuid(uid), switch=switch)
     except KeyError:
-        raise LocalError(
-            f"user id {uid} has no name on this machine, which Postgres needs; name it or set PULSE_DATABASE_URL"
+        raise CommandFailed(
+            f"user id {uid} has no name on this machine, which Postgres needs: add the user or set PULSE_DATABASE_URL"
         ) from None
 
 
@@ -109,9 +109,9 @@ def _create_account() -> Account:
     try:
         done = subprocess.run([USERADD, *options, CREATED_USER], check=False, capture_output=True, text=True)
     except FileNotFoundError:
-        raise LocalError(
-            "Postgres refuses to run as root and there is no useradd to make a user for it; set PULSE_PG_USER to one"
+        raise CommandFailed(
+            "Postgres refuses to run as root and useradd is missing: set PULSE_PG_USER to another user"
         ) from None
     if done.returncode != 0:
-        raise LocalError(f"cannot make the user {CREATED_USER} for Postgres: {done.stderr.strip()}")
+        raise CommandFailed(f"cannot create the user {CREATED_USER} for Postgres: {done.stderr.strip()}")
     return _account(pwd.getpwnam(CREATED_USER), switch=True)

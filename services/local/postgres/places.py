@@ -1,11 +1,11 @@
-"""Where the embedded server keeps its data and its socket.
+"""Directories of the embedded server's data and socket.
 
-Both belong below the home directory. They move when they cannot work there:
-- data, when the server's user cannot enter the home (a checkout in /root): to /var/lib/pulse/data/<id>;
-- data of a throw-away server: to /dev/shm when it has room;
-- the socket, when its path would be too long for the kernel: to a directory in /tmp.
-The id is a random word kept in the home, so a home that was deleted and made again starts with new data; the old data
-is then removed.
+Both are below the home directory, with three exceptions:
+- If the server's user cannot enter the home, as with a checkout in /root, data is in /var/lib/pulse/data/<id>.
+- Data of a throw-away server is in /dev/shm, if there is room.
+- If the path of the socket is too long for the kernel, the socket is in a directory of /tmp.
+The id is a random word in the home. A home that was deleted and created again has a new id and new data, and the old
+data is removed.
 """
 
 import os
@@ -15,14 +15,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.lock import holder
 from services.local.postgres.account import Account
 from services.local.postgres.binaries import SHARED, open_directory
 
 # sun_path has 108 bytes on Linux, 104 on macOS, and holds a final zero.
 LONGEST_SOCKET_PATH = 103
-SHORT = Path("/tmp")  # noqa: S108  the directory made in it has a random name, our owner and mode 0700
+SHORT = Path("/tmp")  # noqa: S108  the directory created in it has a random name, our owner and mode 0700
 MEMORY = Path("/dev/shm")  # noqa: S108  likewise
 SOCKET_NAME = ".s.PGSQL.5432.lock"
 MEMORY_ROOM_BYTES = 1 << 30
@@ -30,7 +30,7 @@ MEMORY_ROOM_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The directories of one server; `temporary` is what goes away with a throw-away server."""
+    """Directories of one server. `temporary` is removed with a throw-away server."""
 
     data: Path
     sockets: Path
@@ -38,16 +38,16 @@ class Places:
 
 
 def existing_data(home: Path) -> Path | None:
-    """The data of this home, wherever an earlier start put it."""
+    """Return the data that an earlier start created for this home, None if there is none."""
     found = (data for data in (home / "data", _outside(home) / "data") if data.exists())
     return next(found, None)
 
 
 def find_places(home: Path, account: Account, *, durable: bool) -> Places:
-    """The places of the server with this home, made when they are missing; the caller holds the home's lock."""
+    """Return the places of the server, created if missing. The caller holds the lock of the home."""
     base = _durable_base(home, account) if durable else _throwaway_base(home, account)
     if not account.can_enter(base):
-        raise LocalError(f"user {account.name} cannot enter {base}; set PULSE_PG_USER or PULSE_DATABASE_URL")
+        raise CommandFailed(f"user {account.name} cannot enter {base}: set PULSE_PG_USER or PULSE_DATABASE_URL")
     sockets = base / "socket"
     if len(os.fsencode(sockets / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
         sockets = SHORT / f"pulse-{home_id(home)}"
@@ -56,7 +56,7 @@ def find_places(home: Path, account: Account, *, durable: bool) -> Places:
 
 
 def _durable_base(home: Path, account: Account) -> Path:
-    """Where the data is, else the home when the account can enter it. A checkout that was moved keeps its data."""
+    """Return the home if it has data or the account can enter it. A checkout that was moved keeps its data."""
     inside = (home / "data").exists()
     if inside or (account.can_enter(home) and not (_outside(home) / "data").exists()):
         return home
@@ -68,7 +68,7 @@ def _outside(home: Path) -> Path:
 
 
 def home_id(home: Path) -> str:
-    """The random word of this home, made on first use."""
+    """Return the random word of this home, created on first use."""
     known = _read_id(home)
     if known:
         return known
@@ -77,14 +77,14 @@ def home_id(home: Path) -> str:
 
 
 def _throwaway_base(home: Path, account: Account) -> Path:
-    """A fresh directory in memory when there is room, else below the home; its owner removes it."""
+    """Create a directory in memory if there is room, else below the home. The caller removes it."""
     shm = MEMORY
     try:
         room = os.statvfs(shm)
         in_memory = room.f_bavail * room.f_frsize >= MEMORY_ROOM_BYTES and os.access(shm, os.W_OK | os.X_OK)
     except OSError:
         in_memory = False
-    # The other temporary directory is for a home that the server's user cannot enter.
+    # A home that the server's user cannot enter has its directory elsewhere.
     parent = shm if in_memory else home if account.can_enter(home) else Path(tempfile.gettempdir())
     remove_abandoned(parent)
     base = Path(tempfile.mkdtemp(prefix="pulse-pg-", dir=parent))
@@ -94,7 +94,7 @@ def _throwaway_base(home: Path, account: Account) -> Path:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove throw-away servers' files whose home is gone or no longer locked: their process was killed."""
+    """Remove files of throw-away servers that were killed: their home is gone or not locked."""
     for base in parent.glob("pulse-pg-*"):
         try:
             home = Path((base / "home").read_text())
@@ -105,12 +105,12 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _outside_base(home: Path) -> Path:
-    """Data directory below /var/lib/pulse for a home that only root can enter."""
+    """Return the directory below /var/lib/pulse for a home that only root can enter."""
     root = open_directory(SHARED / "data")
     base = open_directory(root / home_id(home))
     owner = base / "home"
     if owner.exists() and owner.read_text() != str(home) and _read_id(Path(owner.read_text())) == base.name:
-        # The checkout was copied, its id with it: the copy gets data of its own.
+        # The checkout was copied with its id, so the copy gets a new id and its own data.
         (home / "id").unlink()
         return _outside_base(home)
     owner.write_text(str(home))
@@ -121,9 +121,9 @@ def _outside_base(home: Path) -> Path:
 
 
 def _is_orphan(owner: Path, home: Path) -> bool:
-    """Whether data of another id has no home any more: it is ours that started anew, or one that was deleted.
+    """Return whether data belongs to an earlier id of this home, or to a home that was deleted.
 
-    One whose parent is gone as well may lie on a disk that is not mounted now.
+    A home whose parent is missing may be on a disk that is not mounted.
     """
     return owner == home or (owner.parent.is_dir() and not owner.exists())
 
@@ -136,11 +136,11 @@ def _read_id(home: Path) -> str | None:
 
 
 def _private_directory(path: Path, account: Account) -> None:
-    """A directory that only the account (and root) can enter; refuses one that somebody else put there."""
+    """Create a directory that only the account and root can enter. Raises CommandFailed if another user owns it."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
         found = path.lstat()
         if path.is_symlink() or not path.is_dir() or found.st_uid not in (account.uid, os.geteuid()):
-            raise LocalError(f"{path} belongs to somebody else; remove it") from None
+            raise CommandFailed(f"{path} belongs to another user: remove it") from None
     account.own(path, mode=0o700)

@@ -1,4 +1,4 @@
-"""What it takes to start a process."""
+"""Command of a process."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class SpawnOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line, its whole environment, and as whom and where to run it."""
+    """Command line with its whole environment, directory and user."""
 
     argv: Sequence[str]
     env: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The log files of the local stack: bounded in size, and read for the last thing a process said."""
+"""Log files of the local stack: bounded in size, and read for the last message of a process."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from services.shared.visible_text import terminal_text
 LARGEST_BYTES = 10_000_000
 GENERATIONS = 3
 MODE = 0o640
-"""For the owner and a group of log readers: a log names devices, people and addresses."""
+"""For the owner and a group of log readers, because logs name devices, people and addresses."""
 
 
 def open_log(log: Path) -> BinaryIO:
-    """Open a log to append to, readable by owner and group only, whatever the umask or an older file's mode is."""
+    """Open a log for appending, readable by owner and group only, even if it exists with another mode."""
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, MODE)
     os.fchmod(handle, MODE)
@@ -24,10 +24,9 @@ def open_log(log: Path) -> BinaryIO:
 
 
 def trim(log: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
-    """Move what a large log holds to log.1, .1 to .2, and so on.
+    """Move the content of a large log to log.1, that of log.1 to log.2, and so on.
 
-    The writer keeps its open file, so the content is copied and the file emptied; every writer appends. A line written
-    between the two is lost, which is why an audit trail is no log file.
+    The writer keeps its open file, so the content is copied and the file truncated. A line written in between is lost.
     """
     if not log.exists() or log.stat().st_size <= largest_bytes:
         return
@@ -42,7 +41,7 @@ def trim(log: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
 
 
 def last_message(log: Path) -> str:
-    """The last line of the log, or its message when it is a JSON line; empty when there is none."""
+    """Return the last line of the log, or its message if the line is JSON. Empty if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 20_000))

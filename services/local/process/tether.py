@@ -1,8 +1,8 @@
-"""Ties the life of a child process to ours, so that kill -9 of the parent leaves nothing running.
+"""Child processes that end with their parent, even if it is killed with SIGKILL.
 
-The child starts as a few lines of Python that ask the kernel for a signal at our death and then become the real
-program. That needs no code between fork and exec in our own, possibly threaded, process. The kernel watches the
-thread that started the child: start children from a thread that lives as long as they do, the main thread.
+The child starts as a few lines of Python that ask the kernel for a signal at the parent's death and then become the
+program. So no code runs between fork and exec in the parent, which may have threads. The kernel watches the thread that
+started the child, so start children from the main thread.
 """
 
 import os
@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-# 1 = PR_SET_PDEATHSIG. The parent may be gone before prctl is called, hence the look at getppid.
+# 1 is PR_SET_PDEATHSIG. The parent may end before prctl is called, so getppid is checked after it.
 _LAUNCHER = (
     "import ctypes, os, sys; "
     "ctypes.CDLL(None).prctl(1, int(sys.argv[2])); "
@@ -19,7 +19,7 @@ _LAUNCHER = (
 )
 
 
-# The machine's own Python stands in where ours is below a directory that the child's user cannot enter.
+# The system's Python is used if the child's user cannot enter the directory of ours.
 INTERPRETERS = (os.path.realpath(sys.executable), "/usr/bin/python3")
 
 
@@ -29,11 +29,10 @@ def tethered(
     on_parent_death: signal.Signals = signal.SIGTERM,
     can_run: Callable[[Sequence[str]], bool] = lambda _argv: True,
 ) -> list[str]:
-    """Command line that runs argv and sends it a signal when the calling process dies.
+    """Return a command line that runs argv and signals it when the calling process dies.
 
-    argv[0] must be a path. The process keeps its pid and its command line becomes argv. can_run tells what the user
-    who will run it can run. Without a usable interpreter, or where the kernel has no such service (macOS), argv is
-    returned as it is.
+    argv[0] must be a path. The process keeps its pid, and its command line becomes argv. can_run returns whether the
+    child's user can run a command. Without a usable interpreter, or on systems other than Linux, argv is returned.
     """
     if sys.platform.startswith("linux"):
         for python in INTERPRETERS:

@@ -1,4 +1,4 @@
-"""What `pulse up` tells people when everything is ready: addresses, a token, and commands to paste."""
+"""Hints that `pulse up` prints when all processes are ready: addresses and commands to paste."""
 
 import os
 import shlex
@@ -9,13 +9,13 @@ from services.local.demo.factory import FREE_DEVICE, TENANT_ID
 from services.local.stack.roster import SERVICES, SINK, Ports, kind_of
 
 EXAMPLE_TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-FIRST_TENANT = """A tenant to begin with, and a token for it:
+FIRST_TENANT = """Create a first tenant and a token for it:
    ./pulse tenant create acme --name "Acme"
    ./pulse token --tenant acme --role admin"""
 
 
 def addresses(ports: Ports, *, demo: bool) -> Iterator[tuple[str, str]]:
-    """Label and URL of what can be opened."""
+    """Yield label and URL of each address to open."""
     yield "API", ports.url("ui_iot") + "/docs"
     yield "Metrics", ports.url("exporter") + "/metrics"
     if demo:
@@ -23,14 +23,14 @@ def addresses(ports: Ports, *, demo: bool) -> Iterator[tuple[str, str]]:
 
 
 def checks(ports: Ports, home: Home, *, demo: bool) -> Iterator[tuple[str, list[str]]]:
-    """Title and commands of the four things to try, each ready to paste into a shell."""
+    """Yield title and commands of the things to try, ready to paste into a shell."""
     api = f"localhost:{ports['ui_iot']}"
     expired = f"$(./pulse token --tenant {TENANT_ID} --role admin --expired)"
-    # Named, not shown: what is printed here ends up in logs and on screens.
+    # The variable is printed, not its value, which would end up in logs and on screens.
     shown = '-H "Authorization: Bearer $PULSE_METRICS_TOKEN" ' if os.environ.get("PULSE_METRICS_TOKEN") else ""
     failures = "SELECT * FROM audit_log WHERE event_type LIKE 'auth.%' ORDER BY timestamp DESC LIMIT 5;"
     yield (
-        "Failed logins stand in the audit trail, with reason and address",
+        "Failed logins are in the audit trail, with reason and address",
         [
             f'curl -s -H "Authorization: Bearer {expired}" {api}/api/v1/alerts',
             f'curl -s -H "Authorization: Bearer not-a-token" {api}/api/v1/alerts',
@@ -41,10 +41,10 @@ def checks(ports: Ports, home: Home, *, demo: bool) -> Iterator[tuple[str, list[
     metrics = f"{api}/metrics" if len(measured_at) == 1 else f'"localhost:{{{",".join(measured_at)}}}/metrics"'
     yield "Every request is measured", [f"curl -s {shown}{metrics} | grep http_request_duration_seconds"]
     if demo:
-        yield "One trace id goes from the reading to the webhook", list(_trace_commands(ports, home))
+        yield "One trace id leads from the reading to the webhook", list(_trace_commands(ports, home))
     workers = ",".join(str(ports[name]) for name in list(SERVICES)[1:5])
     measured = "pulse_(processing_duration_seconds|db_pool|queue_depth)"
-    yield "Every worker is measured too", [f'curl -s {shown}"localhost:{{{workers}}}/metrics" | grep -E "{measured}"']
+    yield "Every worker is measured", [f'curl -s {shown}"localhost:{{{workers}}}/metrics" | grep -E "{measured}"']
 
 
 def _trace_commands(ports: Ports, home: Home) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The processes of the stack: what each runs, on which port, in which environment, and when it counts as ready."""
+"""Processes of the stack: command, port, environment and readiness check of each."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ import orjson
 from migrations.role_names import CALLERS
 from services.cli.database import without_client_variables
 from services.cli.home import CHECKOUT, Home
+from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey, uses_own_keys
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
 from services.local.process.tether import tethered
-from services.local.stack.signing_key import AUDIENCE, ISSUER, SigningKey
 from services.local.stack.supervise import Spec
 
 DEFAULT_PORT_BASE = 8080
@@ -34,7 +34,7 @@ SERVICES = {
 SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
 MODULES = {**SERVICES, SINK: "services.local.demo.sink", FLEET: "services.local.demo.fleet"}
 PROBE_TIMEOUT_SECONDS = 2.0
-# Fleet, then services, then sink and database together are stopped, within 10 s even when all of them hang.
+# The fleet is stopped first, then the services, then sink and database: within 10 s even if all of them hang.
 SERVICE_STOP = ((signal.SIGTERM, 4.4), (signal.SIGKILL, 0.5))
 DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))
@@ -42,8 +42,8 @@ MIGRATION_SECRETS = (
     "PULSE_MIGRATION_URL",
     *(f"PULSE_{role.upper()}_PASSWORD" for role in CALLERS),
 )
-"""Not for the services, which run with the least privilege."""
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
+"""Variables that the services do not get, because they run with the least privilege."""
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  compared with, never bound
 ROLES = {
     "ui_iot": "pulse_ui",
     "evaluator_iot": "pulse_evaluator",
@@ -52,14 +52,12 @@ ROLES = {
     "ops_worker": "pulse_ops",
     "exporter": "pulse_exporter",
 }
-"""The role of each service."""
-_OWN_KEYS_UNLESS = ("PULSE_OIDC_ISSUER", "PULSE_JWKS_URL", "PULSE_JWKS_FILE")
-"""With one of these, tokens come from the user's identity provider."""
+"""Database role of each service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one stack: services in their order from base + 1, then the sink.
+    """Ports of one stack: the services in order from base + 1, then the sink.
 
     Several API processes (ui_iot, ui_iot-2, …) share a port. Their metrics ports begin at base + 11.
     """
@@ -73,11 +71,11 @@ class Ports:
 
     @property
     def services(self) -> list[str]:
-        """The names of all processes of services."""
+        """Names of all processes of services."""
         return [*SERVICES, *(f"ui_iot-{number}" for number in range(2, self.ui_processes + 1))]
 
     def metrics(self, name: str) -> int:
-        """The port of a process that no other process shares."""
+        """Return the port that serves the metrics of this process only."""
         if kind_of(name) != "ui_iot" or self.ui_processes == 1:
             return self[name]
         return self.base + 10 + int(name.partition("-")[2] or 1)
@@ -96,7 +94,7 @@ class Ports:
 
 
 class Roster:
-    """Makes the specs of one stack. `embedded`: the database is ours and the caller's PG* variables are not for it."""
+    """Specs of the processes of one stack. `embedded`: the database is ours, and the caller's PG* do not apply."""
 
     def __init__(self, home: Home, ports: Ports, client: httpx.AsyncClient, *, embedded: bool) -> None:
         self._home = home
@@ -125,7 +123,7 @@ class Roster:
                 self._home.channel_secrets
             )
         if self._embedded:
-            # Whatever the caller has in these is about another database.
+            # The caller's values of these belong to another database.
             roles = (role.removeprefix("pulse_").upper() for role in ROLES.values())
             own_urls = ("PULSE_LISTEN_URL", *(f"PULSE_{role}_DATABASE_URL" for role in roles))
             extra |= dict.fromkeys(own_urls, database_url)
@@ -141,17 +139,17 @@ class Roster:
         return self._spec(name, [], extra=extra, ready_path="/readyz")
 
     def sink(self, *, secret: str) -> Spec:
-        """The receiver of the demo's webhooks."""
+        """Return the spec of the receiver of the demo's webhooks."""
         arguments = ["--port", str(self._ports[SINK])]
         return self._spec(SINK, arguments, extra={"PULSE_SINK_SECRET": secret}, ready_path="/readyz")
 
     def fleet(self, *, rate: float) -> Spec:
-        """The simulated devices."""
+        """Return the spec of the simulated devices."""
         arguments = ["--url", self._ports.url("ui_iot"), "--rate", str(rate), "--file", str(self._home.fleet)]
         return self._spec(FLEET, arguments, extra={}, ready_path=None)
 
     def postgres(self, server: EmbeddedPostgres) -> Spec:
-        """The embedded server; after a crash its restart first clears away what the crash left."""
+        """Return the spec of the embedded server, whose restart cleans up after a crash."""
 
         async def command() -> Command:
             return await asyncio.to_thread(server.prepare)
@@ -162,7 +160,7 @@ class Roster:
         return Spec(POSTGRES, None, self._home.log(POSTGRES), command, is_ready, POSTGRES_STOP)
 
     def environment(self) -> dict[str, str]:
-        """What every child inherits: ours without what would change the embedded database's clients."""
+        """Return the inherited environment, without PG* variables if the database is embedded."""
         ours = without_client_variables(os.environ) if self._embedded else os.environ
         return {**ours, "PYTHONUNBUFFERED": "1"}
 
@@ -191,8 +189,3 @@ class Roster:
 def kind_of(name: str) -> str:
     """Return the service of a process: ui_iot of ui_iot-2."""
     return name.partition("-")[0]
-
-
-def uses_own_keys() -> bool:
-    """Whether user tokens are signed by this stack, because no identity provider is configured."""
-    return not any(os.environ.get(name) for name in _OWN_KEYS_UNLESS)

@@ -1,6 +1,6 @@
-"""What `pulse up` shows: a live table on a terminal, a line for each change elsewhere."""
+"""Output of `pulse up`: a live table on a terminal, otherwise one line per change."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console
@@ -8,13 +8,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.state_file import ProcessState
+from services.cli.status import process_table
 from services.local.stack.supervise import Child
 from services.shared.visible_text import terminal_text
 
 
 class Screen:
-    """Prints notes, and the processes below them."""
+    """Notes, with the table of processes below them."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -22,36 +22,36 @@ class Screen:
         self._shown: dict[str, str] = {}
 
     def note(self, text: str | Text | Table = "") -> None:
-        """Print something once; on a terminal it scrolls above the table."""
+        """Print a note, which scrolls above the table on a terminal."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def open(self) -> None:
-        """Start the live table, if this is a terminal."""
+        """Start the live table on a terminal."""
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
 
     def close(self) -> None:
-        """Leave the table as it is and give the terminal back."""
+        """Leave the last table on the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def show(self, children: Sequence[Child]) -> None:
-        """Bring the table up to date, or print what changed."""
+        """Update the table, or print each change."""
         if self._live is not None:
             self._live.update(table(children), refresh=True)
         elif not self.console.is_terminal:
             for child in children:
                 line = describe(child)
-                # Neither running nor failed: there is nothing to say yet.
+                # A process that has neither started nor failed has no line.
                 if (child.pid or child.fault) and line != self._shown.get(child.spec.name):
                     self._shown[child.spec.name] = line
                     self.note(f"{datetime.now().astimezone():%H:%M:%S} {line}")
 
 
 def describe(child: Child) -> str:
-    """One line about a process, without what changes by itself."""
+    """Return one line about a process."""
     where = f", port {child.spec.port}" if child.spec.port else ""
     again = f", restart {child.restarts}" if child.restarts else ""
     if child.pid is None:
@@ -60,7 +60,7 @@ def describe(child: Child) -> str:
 
 
 def progress(child: Child) -> str:
-    """One word or two about a process."""
+    """Return the state of a process in a word or two."""
     if child.stopping.is_set():
         return "stopping" if child.pid else "stopped"
     if child.pid is None:
@@ -69,27 +69,10 @@ def progress(child: Child) -> str:
 
 
 def table(children: Sequence[Child]) -> Table:
-    """The kept processes, with the reason when one is not ready."""
-    return _table((one.spec.name, one.pid, one.spec.port, _state(one), one.restarts) for one in children)
+    """Return the table of processes, with the fault of each that is not running."""
+    return process_table((one.spec.name, one.pid, one.spec.port, _state(one), one.restarts) for one in children)
 
 
 def _state(child: Child) -> str:
     waits = child.pid is None and not child.stopping.is_set()
     return (child.fault or "starting") if waits else progress(child)
-
-
-def state_table(processes: Sequence[ProcessState]) -> Table:
-    """The same for processes that another process keeps."""
-    return _table(
-        (one.name, one.pid, one.port, "ready" if one.ready else "not ready", one.restarts) for one in processes
-    )
-
-
-def _table(rows: Iterable[tuple[str, int | None, int | None, str, int]]) -> Table:
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("process", "pid", "port", "ready", "restarts"):
-        made.add_column(title, justify="left" if title in ("process", "ready") else "right")
-    for name, pid, port, state, restarts in rows:
-        colour = "green" if state == "ready" else "yellow"
-        made.add_row(name, str(pid or "-"), str(port or "-"), Text(terminal_text(state), colour), str(restarts))
-    return made

@@ -1,4 +1,4 @@
-"""`pulse up`: everything on one machine, from an empty directory to the first delivered alert, until Ctrl-C.
+"""The stack of `pulse up`: all processes on one machine, from an empty directory to the first delivered alert.
 
 The order of the start, and below it of the stop:
     database ─▶ roles and migrations ─▶ seed ─▶ services ready ─▶ fleet ─▶ first journey ─▶ hints ─▶ wait
@@ -10,38 +10,26 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
 from services.cli import database
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.cli.home import Home
-from services.cli.journey import journey_table
 from services.cli.lock import hold
 from services.cli.migrate import migrate
 from services.cli.secret_keys import make_keys
-from services.cli.state_file import ProcessState, write_state
-from services.local.demo.first_journey import first_journey
+from services.cli.signing_key import SigningKey, uses_own_keys
+from services.cli.state_file import ProcessState, StackState, write_state
+from services.local.demo.first_journey import first_journey, journey_table
 from services.local.demo.seed import seed, sink_secret
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.log_files import last_message, trim
-from services.local.stack import hints, ports
-from services.local.stack.leftovers import stop_leftovers
-from services.local.stack.roster import (
-    FLEET,
-    MODULES,
-    POSTGRES,
-    ROLES,
-    SERVICES,
-    SINK,
-    Ports,
-    Roster,
-    kind_of,
-    uses_own_keys,
-)
+from services.local.stack import hints
+from services.local.stack.obstacles import check_free, stop_leftovers
+from services.local.stack.roster import FLEET, MODULES, POSTGRES, ROLES, SERVICES, SINK, Ports, Roster, kind_of
 from services.local.stack.screen import Screen
-from services.local.stack.signing_key import SigningKey
 from services.local.stack.supervise import Child, Supervisor
 
 READY_SECONDS = 90.0
@@ -50,13 +38,13 @@ JOURNEY_SECONDS = 15.0
 TRIM_SECONDS = 5.0
 
 _NO_TLS = (
-    "the stack asks its processes over http on this machine: unset PULSE_TLS_CERT_FILE and PULSE_TLS_KEY_FILE"
-    " here, and set them for each process where you start them one by one"
+    "pulse up checks its processes over plain HTTP: unset PULSE_TLS_CERT_FILE and PULSE_TLS_KEY_FILE here, and set"
+    " them where you start each process yourself"
 )
-# If a setting were ignored, /metrics would be open where its owner believes it is not.
+# Settings that pulse up refuses. Ignoring them could open /metrics against the operator's intention.
 _REFUSED = {
-    "PULSE_METRICS_PORT": "PULSE_METRICS_PORT is one port and the stack has six processes: unset it here, and set it"
-    " for each process where you start them one by one",
+    "PULSE_METRICS_PORT": "PULSE_METRICS_PORT names one port and the stack has six processes: unset it here, and set"
+    " it where you start each process yourself",
     "PULSE_TLS_CERT_FILE": _NO_TLS,
     "PULSE_TLS_KEY_FILE": _NO_TLS,
     "PULSE_UI_WORKERS": "PULSE_UI_WORKERS was replaced: unset it, and use ./pulse up --ui-processes N",
@@ -65,7 +53,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller of `pulse up` chose; rate in readings a second."""
+    """Options of `pulse up`. rate: readings per second."""
 
     ports: Ports
     demo: bool
@@ -74,17 +62,17 @@ class Options:
 
 
 def run_stack(home: Home, options: Options, screen: Screen) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP. Raises AlreadyHeldError when it runs already, LocalError when it cannot."""
+    """Run until SIGINT, SIGTERM or SIGHUP. Raises CommandFailed, and AlreadyHeldError if a stack is running."""
     for name, reason in _REFUSED.items():
         if os.environ.get(name):
-            raise LocalError(reason)
+            raise CommandFailed(reason)
     with hold(home.lock):
         stop_leftovers(home)
         chosen = options.ports
         wanted = {name: chosen[name] for name in [*SERVICES, *([SINK] if options.demo else [])]}
         if chosen.ui_processes > 1:
             wanted |= {f"the metrics of {name}": chosen.metrics(name) for name in chosen.services if "ui_iot" in name}
-        ports.check_free(wanted, host=chosen.host)
+        check_free(wanted, host=chosen.host)
         asyncio.run(Stack(home, options, screen).run())
 
 
@@ -118,7 +106,7 @@ class Stack:
         url = await self._start_database(roster)
         if self._server is not None or database.may_migrate(url):
             await migrate(url, roster.environment(), say=lambda line: self._screen.note(f"migrate: {line}"))
-        # Services never use the login that migrates, unless the caller has no other.
+        # Services use the login that migrates only if there is no other.
         given_url = database.given_url()
         ui_url = database.given_url("PULSE_UI_DATABASE_URL") or given_url or database.as_role(url, "pulse_ui")
         if not os.environ.get("PULSE_SECRETS_KEY_FILE"):
@@ -142,7 +130,7 @@ class Stack:
         await asyncio.Event().wait()
 
     async def _start_database(self, roster: Roster) -> str:
-        """URL to migrate with."""
+        """Start the embedded server, unless a database is configured, and return the URL to migrate with."""
         if self._server is None:
             return database.migration_url(self._home)
         await self._until_ready([self._supervisor.start(roster.postgres(self._server))])
@@ -151,12 +139,12 @@ class Stack:
         return self._server.url()
 
     async def _until_ready(self, children: Sequence[Child]) -> None:
-        """Wait for all; LocalError with a process's last words when one cannot start."""
+        """Wait until all are ready. Raises CommandFailed with the last log message of a process that cannot start."""
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         while waiting := [child for child in children if not child.was_ready]:
             for child in waiting:
                 if child.restarts >= SHORT_RUNS_THAT_MEAN_NEVER or asyncio.get_running_loop().time() > deadline:
-                    raise LocalError(f"{child.spec.name} does not become ready: {_reason(child)}")
+                    raise CommandFailed(f"{child.spec.name} does not become ready: {_reason(child)}")
             await asyncio.sleep(0.05)
 
     async def _show_first_journey(self, ui_url: str, client: httpx.AsyncClient) -> None:
@@ -164,7 +152,9 @@ class Stack:
         async with database.open_database(ui_url) as pool:
             found = await first_journey(pool, client, sink_url=sink_url, seconds=JOURNEY_SECONDS)
         if found is None:
-            self._screen.note(f"No alert was delivered within {JOURNEY_SECONDS:.0f} s; see {self._home.root}/log.")
+            self._screen.note(
+                f"No alert was delivered within {JOURNEY_SECONDS:.0f} s: see the logs in {self._home.root}/log."
+            )
             return
         trace_id, steps = found
         self._screen.note(f"\nThe first alert's journey, trace {trace_id}:")
@@ -182,7 +172,7 @@ class Stack:
             self._screen.note(f"\n{hints.FIRST_TENANT}")
         for number, (title, commands) in enumerate(hints.checks(self._options.ports, self._home, demo=demo), start=1):
             self._screen.note("\n".join([f"\n{number}. {title}:", *(f"   {command}" for command in commands)]))
-        self._screen.note("\nCtrl-C stops everything; the data stays.")
+        self._screen.note("\nCtrl-C stops all processes and keeps the data.")
 
     def _stop_on_signals(self, work: "asyncio.Task[None]") -> None:
         def stop() -> None:
@@ -193,7 +183,7 @@ class Stack:
             asyncio.get_running_loop().add_signal_handler(number, stop)
 
     async def _shut_down(self) -> None:
-        """Those that bring work first, the database last."""
+        """Stop the processes that bring work first and the database last."""
         self._screen.note("Stopping.")
         await self._supervisor.stop([FLEET])
         await self._supervisor.stop(self._options.ports.services)
@@ -205,13 +195,11 @@ class Stack:
     def _changed(self) -> None:
         children = self._supervisor.children
         self._screen.show(children)
-        started = self._server is not None and any(child.was_ready for child in children)
-        write_state(
-            self._home,
-            self._options.ports.base,
-            processes=[_state(child) for child in children],
-            server=self._server if started else None,
-        )
+        started = any(child.was_ready for child in children)
+        state = StackState(os.getpid(), self._options.ports.base, [_state(child) for child in children])
+        if self._server is not None and started:
+            state = replace(state, migration_url=self._server.url(), bin_dir=str(self._server.bin_dir))
+        write_state(self._home, state)
 
     async def _trim_logs(self) -> None:
         while True:

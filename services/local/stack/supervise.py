@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them, watches whether they are ready, restarts what dies, stops them in order.
+"""Supervisor: starts processes, checks their readiness, restarts them when they end, and stops them in order.
 
 start ─▶ running ─▶ ready
            │          │
@@ -14,22 +14,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from services.cli.errors import LocalError
+from services.cli.errors import CommandFailed
 from services.local.process.command import Command
 from services.local.process.log_files import open_log
 from services.shared.backoff import backoff_seconds
 
 WAIT_SECONDS = partial(backoff_seconds, longest_seconds=10.0)
-"""The pause before the next start after so many short runs in a row."""
+"""Pause before the next start, by the number of short runs in a row."""
 STABLE_SECONDS = 10.0
-"""A run of this length makes the next wait short again."""
+"""Length of a run after which the next pause is short again."""
 PROBE_SECONDS = 0.1
 READY_PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One process to keep running. `command` is asked anew before each start; `port` is None when it has none."""
+    """Process to keep running. `command` is called before each start. `port` may be None."""
 
     name: str
     port: int | None
@@ -37,12 +37,12 @@ class Spec:
     command: Callable[[], Awaitable[Command]]
     is_ready: Callable[[int], Awaitable[bool]]
     stop_signals: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 6.0), (signal.SIGKILL, 1.0))
-    """Signals in the order they are tried, each with the seconds to wait for the end."""
+    """Signals that stop the process, in order, each with the seconds to wait for its end."""
 
 
 @dataclass(slots=True)
 class Child:
-    """What is known of a kept process now."""
+    """Present state of a kept process."""
 
     spec: Spec
     pid: int | None = None
@@ -50,15 +50,15 @@ class Child:
     was_ready: bool = False
     restarts: int = 0
     fault: str | None = None
-    """Why it is not running, or why its last run ended."""
+    """Reason why it is not running, or why its last run ended."""
     ran: bool = False
-    """Whether fault is the end of a run, of which the log may say more."""
+    """fault is the end of a run, so the log may have details."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Supervisor:
-    """Starts and stops children; `on_change` is called after each change of one of them. One event loop, one thread."""
+    """Starts and stops processes, in one event loop. `on_change` is called after each change of a child."""
 
     def __init__(self, on_change: Callable[[], None], *, wait: Callable[[int], float] = WAIT_SECONDS) -> None:
         self.children: list[Child] = []
@@ -74,7 +74,7 @@ class Supervisor:
         return child
 
     async def stop(self, names: Iterable[str]) -> None:
-        """Stop these processes together and return when all have ended; names never started are fine."""
+        """Stop these processes at the same time and wait until they have ended. Unknown names are ignored."""
         tasks = [self._tasks.pop(name) for name in list(names) if name in self._tasks]
         for child in self.children:
             if child.spec.name not in self._tasks:
@@ -82,7 +82,7 @@ class Supervisor:
         await asyncio.gather(*tasks)
 
     def hurry(self) -> None:
-        """Cut the waiting of every stop short."""
+        """End the waiting of every stop at once."""
         for child in self.children:
             child.hurry.set()
 
@@ -92,7 +92,7 @@ class Supervisor:
             started = time.monotonic()
             try:
                 child.fault, child.ran = await self._run(child), True
-            except (OSError, LocalError) as error:
+            except (OSError, CommandFailed) as error:
                 child.fault, child.ran = str(error), False
             if child.stopping.is_set():
                 break
@@ -104,7 +104,7 @@ class Supervisor:
         self._changed(child, pid=None, ready=False)
 
     async def _run(self, child: Child) -> str:
-        """One run from start to end; returns how it ended."""
+        """Run the process once and return how it ended."""
         command = await child.spec.command()
         with open_log(child.spec.log) as log:
             process = await asyncio.create_subprocess_exec(

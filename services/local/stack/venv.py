@@ -1,9 +1,9 @@
-"""Makes .venv from a lock; run by ./pulse with the machine's own Python, so it imports nothing but that.
+"""Creation of .venv from a lock, run by ./pulse with the system's Python and therefore without any package.
 
-requirements.lock holds what Pulse needs to run, requirements-dev.lock also what its tests need.
+requirements.lock has the packages that Pulse needs, requirements-dev.lock also those of its tests.
 
-A marker inside .venv says that an installation is under way. It outlives an interrupted one, which is then made anew;
-a .venv that somebody made by hand is completed, not replaced. Only one process installs, the others wait for it.
+A marker inside .venv exists during an installation. If an interruption left it there, .venv is created again. A .venv
+that was created by hand is completed, not replaced. One process installs while others wait.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 STAMPS = {"requirements.lock": ".pulse-lock", "requirements-dev.lock": ".pulse-lock-dev"}
-"""Copies of the locks that an environment was made from."""
+"""Copies of the locks that an environment was created from."""
 MARKER = ".pulse-incomplete"
 
 
@@ -25,7 +25,7 @@ def ensure_venv(root: Path, name: str) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("pulse: another pulse installs the packages, waiting for it", file=sys.stderr)
+            print("pulse: waiting for another pulse that installs the packages", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         _install(root / ".venv", root / name)
 
@@ -38,19 +38,19 @@ def _install(venv: Path, lock: Path) -> None:
             return
     else:
         shutil.rmtree(venv, ignore_errors=True)
-    print(f"pulse: installing packages into {venv}, once, in about half a minute", file=sys.stderr)
+    print(f"pulse: installing packages into {venv}; this happens once and takes about half a minute", file=sys.stderr)
     venv.mkdir(exist_ok=True)
     marker.touch()
-    # What was there is not what its stamp says any more, should this be cut off.
+    # An interrupted installation must not leave stamps that are no longer true.
     for name in STAMPS.values():
         (venv / name).unlink(missing_ok=True)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     if not _runs(python, "import pip"):
-        # Other tools make environments without it.
+        # Other tools create environments without pip.
         subprocess.run([str(python), "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
     pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--require-hashes"]
-    # The newer pip first: it replaces its own files, and installs the rest.
+    # The newer pip first, so that it installs the rest.
     if installers := installers_of(wanted.decode()):
         tools = venv / ".pulse-tools"
         tools.write_text(installers, encoding="utf-8")
@@ -75,19 +75,19 @@ def _runs(python: Path, code: str) -> bool:
 
 
 def main(root: Path, name: str) -> int:
-    """Make the environment; one line and status 1 when it cannot be made."""
+    """Create the environment. On failure, print one line and return 1."""
     try:
         ensure_venv(root, name)
     except subprocess.CalledProcessError as error:
-        # The program has said why; its last words may be far from the cause, so say what was being done.
-        step = f"install the packages of {name}" if "install" in error.cmd else "make a virtual environment"
+        # pip has printed the cause, perhaps far above its last line, so name the step.
+        step = f"install the packages of {name}" if "install" in error.cmd else "create a virtual environment"
         print(f"pulse: cannot {step} in {root}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"pulse: cannot make {root / '.venv'}: {error}", file=sys.stderr)
+        print(f"pulse: cannot create {root / '.venv'}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("pulse: interrupted; the next start installs again", file=sys.stderr)
+        print("pulse: interrupted; the next start installs the packages again", file=sys.stderr)
         return 130
     return 0
 

@@ -97,14 +97,12 @@ class HttpAnchor:
         self._url = url
 
     async def keep(self, note: str) -> None:
-        """Post a checkpoint."""
+        """Post a note."""
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         answer = await self._client.post(self._url, content=note.encode(), headers=headers)
         answer.raise_for_status()
 
-    async def keep_tombstone(self, note: str) -> None:
-        """Post a tombstone."""
-        await self.keep(note)
+    keep_tombstone = keep
 
 
 class Anchors:

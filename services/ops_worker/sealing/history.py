@@ -15,7 +15,7 @@ from services.shared.sealed_log.appending import AppendMemory
 from services.shared.sealed_log.entry import Entry, Extent, open_entry
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.memory import Alarm, Intent, Memory, MemoryFault
-from services.shared.sealed_log.note import BadNote, Checkpoint, VerifierKey, open_checkpoint
+from services.shared.sealed_log.note import BadNote, Checkpoint, open_checkpoint
 from services.shared.sealed_log.tree import Frontier, root_of, split
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class History:
 
         The memory's pending checkpoint, if any, is not in the log and follows its head. Raises LogBroken, MemoryFault.
         """
-        frontier = check_head(head, self.newest(), self._verifiers())
+        frontier = check_head(head, self.newest(), self.keys.verifiers())
         tree = Extent(frontier.size, frontier.root())
         for one in self._committed():
             if not await grew_from(connection, tree, Extent(one.tree_size, one.root)):
@@ -84,7 +84,7 @@ class History:
             # If another process changed it first, the next append is refused and the next pass reads it again.
             self._known = kept or self._known
         if note is not None:
-            self.seen = open_checkpoint(note, self._verifiers())
+            self.seen = open_checkpoint(note, self.keys.verifiers())
         return frontier, AppendMemory(self.keys.memory, self._known, note, memory.installation)
 
     async def keep_alarm(self, message: str) -> None:
@@ -121,14 +121,11 @@ class History:
     async def _read_entries(self, pool: Pool, head: Mapping[str, Any]) -> Sequence[Entry]:
         if head["entry"] is None:
             return []
-        verifiers, entries = self._verifiers(), []
+        verifiers, entries = self.keys.verifiers(), []
         for (note,) in await pool.fetch("select * from audit.read_entries()"):
             with suppress(BadNote):  # an entry without a known signature settles nothing
                 entries.append(open_entry(note, verifiers)[0])
         return entries
-
-    def _verifiers(self) -> Sequence[VerifierKey]:
-        return self.keys.verifiers()
 
 
 async def check_rows(connection: Connection, intent: Intent) -> None:

@@ -12,7 +12,7 @@ not continue it is not signed.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +37,7 @@ from services.shared.sealed_log.appending import Appender, Lease, make_blocks
 from services.shared.sealed_log.entry import Entry, Site
 from services.shared.sealed_log.key_file import KeyFault, KeyFile
 from services.shared.sealed_log.memory import Intent, MemoryFault
-from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey, VerifierKey
+from services.shared.sealed_log.note import BadNote, Checkpoint, SignerKey
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Sealer:
     async def _announce(
         self, appender: Appender, head: Mapping[str, Any], site: Site, announcement: Announcement, key: SignerKey
     ) -> Checkpoint | None:
-        before = recorded_site(head, self._verifiers()) or site
+        before = recorded_site(head, self.keys.verifiers()) or site
         entry = Entry(
             origin=key.name,
             kind=announcement.kind,
@@ -202,12 +202,9 @@ class Sealer:
         if head["tree_size"] == 0:
             return None
         try:
-            return check_site(head, site, self.history.newest(), self._verifiers())
+            return check_site(head, site, self.history.newest(), self.keys.verifiers())
         except BadNote as fault:
             raise LogBroken(f"the newest entry of the log is damaged: {fault}") from None
-
-    def _verifiers(self) -> Sequence[VerifierKey]:
-        return self.keys.verifiers()
 
     async def _raise_alarm(self, pool: Pool, broken: LogBroken) -> None:
         await self.history.keep_alarm(str(broken))

@@ -59,7 +59,7 @@ def check_beginning(head: Mapping[str, Any], keys: KeyFile, *, is_anchored: bool
         what
         for what, is_there in (
             ("the database had a sealed log", head["is_begun"]),
-            (f"{keys.path.parent} has what stood beside a key", keys.has_traces()),
+            (f"{keys.path.parent} has files of an earlier key", keys.has_traces()),
             ("there are kept checkpoints", is_anchored),
         )
         if is_there
@@ -80,7 +80,7 @@ def check_installation(head: Mapping[str, Any], known: str | None, keys: KeyFile
     if known is not None and known != head["installation_id"]:
         raise SealingRefused(
             "moved",
-            f"{keys.path} and what stands beside it belong to the log of installation {known}, and this database is "
+            f"{keys.path} and the files beside it belong to the log of installation {known}, and this database is "
             f"installation {head['installation_id']}: correct PULSE_OPS_DATABASE_URL or PULSE_AUDIT_KEY_FILE; a new "
             f"log has its own directory for key and checkpoints; if the id was altered, keep a copy and run `{LOSS}`",
         )

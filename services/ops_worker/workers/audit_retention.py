@@ -100,16 +100,13 @@ class AuditRetention:
         Return False while the sealer has stopped: the database then differs from the signed log.
         """
         key = self.keys.find()
-        if self.keys.memory.read().alarm is not None:
+        if self.keys.memory.read().alarm is not None or key is None:
             return False
+        head = await pool.fetchrow("select * from audit.read_head()")
         try:
-            return key is not None and check_key(await self._head(pool), key, self.keys) is None
+            return check_key(head, key, self.keys) is None
         except SealingRefused:
             return False
-
-    async def _head(self, pool: Pool) -> Mapping[str, Any]:
-        head: Mapping[str, Any] = await pool.fetchrow("select * from audit.read_head()")
-        return head
 
     async def _drop(self, pool: Pool, segment: date, tree_size: int) -> bool:
         note = await self.prove(pool, segment, tree_size)
@@ -118,7 +115,7 @@ class AuditRetention:
                 "select audit.drop_segment($1, $2, $3)", segment, self.days, note, timeout=DROP_SECONDS
             )
         if outcome == "altered":
-            raise LogBroken(f"the month {segment:%Y-%m} has not as many rows as were sealed")
+            raise LogBroken(f"the month {segment:%Y-%m} has more or fewer rows than were sealed")
         log.info("month of the audit trail: %s", outcome, extra={"segment": str(segment)})
         return bool(outcome == "dropped")
 
@@ -158,7 +155,7 @@ class AuditRetention:
                 open_tombstone(row["note"], verifiers)
             except BadNote as fault:
                 false += 1
-                log.error("a tombstone is not ours: %s", fault, extra={"segment": str(row["segment"])})  # noqa: TRY400
+                log.error("a tombstone is not valid: %s", fault, extra={"segment": str(row["segment"])})  # noqa: TRY400
             else:
                 notes.append(row["note"])
         return await self.anchors.keep_tombstones(notes) and not false

@@ -180,9 +180,9 @@ def read_key(file: Path) -> bytes:
         key = write_once(file, secrets.token_hex(32).encode()).strip()
         if len(key) >= _SHORTEST_KEY:
             return key
-        log.error("the key of the audit pseudonyms in %s is too short: one for this run is used", file)
+        log.error("the key of the audit pseudonyms in %s is too short: a temporary key is used", file)
     except OSError as error:
         log.error(  # noqa: TRY400  # an operator needs no traceback
-            "no key of the audit pseudonyms in %s: %s; one for this run is used", file, error.strerror or error
+            "no key of the audit pseudonyms in %s: %s; a temporary key is used", file, error.strerror or error
         )
     return secrets.token_bytes(32)

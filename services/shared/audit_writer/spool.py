@@ -78,7 +78,7 @@ class Spool:
             await self.run(directory.append, lines, self._limit - self._others)
         except OSError as error:
             if not self._failing:
-                log.error("the audit spool takes nothing: %s", error.strerror or error)  # noqa: TRY400  # as above
+                log.error("the audit spool cannot be written: %s", error.strerror or error)  # noqa: TRY400  # as above
             self._failing = True
             return False
         self._failing = False

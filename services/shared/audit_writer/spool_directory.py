@@ -149,7 +149,7 @@ class SpoolDirectory:
         """Return once the rows are on disk. After an OSError, none of the rows is in the segment."""
         content = encode_lines(lines)
         if self.size + len(content) + len(MAGIC) > limit:
-            raise SpoolFull(f"the spool may have {limit} bytes")
+            raise SpoolFull(f"the spool is limited to {limit} bytes")
         if self._active is not None and self._good_size + len(content) > SEGMENT_BYTES:
             self.rotate()
         if self._active is None:

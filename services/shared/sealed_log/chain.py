@@ -124,7 +124,7 @@ class Chain:
         try:
             entry, key = open_entry(block.entry or "", self._keys)
         except BadNote as fault:
-            raise Broken(f"block {number} holds an entry that is not ours: {fault}", block_no=number) from None
+            raise Broken(f"block {number} holds an entry that is not valid: {fault}", block_no=number) from None
         said = (entry.size, entry.root, entry.row_count)
         if (
             held != (snapshot, snapshot, 0, EMPTY_ROOT, ENTRY_SEGMENT)
@@ -164,7 +164,7 @@ class Chain:
         try:
             signed = self._open(row["note"], row["key_id"])
         except BadNote as fault:
-            raise Broken(f"the checkpoint over {size} blocks in the database is not ours: {fault}") from None
+            raise Broken(f"the checkpoint over {size} blocks in the database is not valid: {fault}") from None
         columns = (row["tree_size"], row["root"], row["row_count"], row["signed_at"])
         if columns != (signed.tree_size, signed.root, signed.row_count, signed.signed_at):
             raise Broken(f"the checkpoint over {size} blocks in the database was altered: its note says otherwise")
@@ -202,7 +202,7 @@ class Chain:
             try:
                 open_checkpoint(note, [key for key in self._keys if key.key_id == key_id])
             except BadNote as fault:
-                raise Broken(f"the newest checkpoint in the database is not ours: {fault}") from None
+                raise Broken(f"the newest checkpoint in the database is not valid: {fault}") from None
         if self._signed != self.size:
             raise Broken(
                 f"no signed checkpoint covers the last {self.size - self._signed} blocks", block_no=self._signed

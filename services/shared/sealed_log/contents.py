@@ -89,7 +89,7 @@ def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombsto
                 if not released:
                     yield block
             elif released:
-                yield Broken(f"{name_of(block)} was released, and has rows all the same", block_no=block.block_no)
+                yield Broken(f"{name_of(block)} was released, but still has rows", block_no=block.block_no)
             elif (fault := fault_of(block, b"".join(group.leaves for group in groups))) is not None:
                 yield fault
     for (at, segment), groups in contents.items():
@@ -97,7 +97,7 @@ def compare(passes: Sequence[Pass], contents: Contents, stones: Sequence[Tombsto
         number = next(iter(passes[at].blocks.values())).block_no
         yield Broken(
             f"{count_of(count)} of transaction {groups[0].xid} in {segment:%Y-%m} in no block, "
-            f"although block {number} was sealed after that transaction: put in behind the sealer's back",
+            f"although block {number} was sealed after that transaction: inserted without the sealer",
             block_no=number,
         )
 

@@ -103,7 +103,7 @@ def survey(place: Path, keys: Sequence[VerifierKey]) -> Survey:
                 largest = open_checkpoint(note, keys)
                 break
             except BadNote as fault:
-                faults.append(f"{file} holds a checkpoint over {_size_of(note)} blocks that is not ours: {fault}")
+                faults.append(f"{file} holds a checkpoint over {_size_of(note)} blocks that is not valid: {fault}")
     return Survey(largest, faults)
 
 
@@ -136,14 +136,10 @@ def _is_beginning(lines: Sequence[str], origin: str) -> bool:
 
 
 def _files(place: Path) -> list[Path]:
-    return sorted(_checkpoint_files(place)) if place.is_dir() else [place]
-
-
-def _checkpoint_files(directory: Path) -> Iterator[Path]:
-    """Yield the files of an anchor's directory, without that of the tombstones."""
-    for file in directory.iterdir():
-        if file.is_file() and file.name != TOMBSTONES:
-            yield file
+    """Return the files of a place, without that of the tombstones."""
+    if not place.is_dir():
+        return [place]
+    return sorted(file for file in place.iterdir() if file.is_file() and file.name != TOMBSTONES)
 
 
 def find_notes(text: str, origins: Iterable[str]) -> list[str]:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
 from sqlalchemy import column
 
 from services.shared.db import Connection
+from services.ui_iot.resources.fields import Moment, TraceId
 from services.ui_iot.resources.paging import EVENT, ID, NAME, TIME, Parse, SortOrder, read_cursor, write_cursor
 
+Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]
 Place: TypeAlias = Sequence[Any]
 """block_no, xid, timestamp, tenant_id and event_id of an event, or a place before the first event of a block."""
 
@@ -81,6 +84,38 @@ class Stretch:
             found["is_last"],
             None if sealed_at is None else datetime.fromisoformat(sealed_at),
         )
+
+
+class AuditFilter(BaseModel):
+    """Filters of audit events."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    event_type: Word | None = None
+    """Only events of this type, such as `config.rule_updated`."""
+    category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
+    """Only events in this category, the first word of the type."""
+    severity: Literal["debug", "info", "warning", "error", "critical"] | None = None
+    """Only events of this severity."""
+    entity_type: Word | None = None
+    """Only events about this kind of entity, such as `rule`."""
+    entity_id: Word | None = None
+    """Only events about the entity with this id."""
+    actor_type: Literal["user", "device", "service", "anonymous"] | None = None
+    """Only events of this kind of actor."""
+    actor_id: Word | None = None
+    """Only events of this actor."""
+    ip_address: IPvAnyAddress | None = None
+    """Only events of requests from this address."""
+    trace_id: TraceId | None = None
+    """Only events caused by the request with this trace id."""
+    since: Moment | None = None
+    """Only events at this time or later."""
+    until: Moment | None = None
+    """Only events before this time."""
+
+    def matching(self) -> dict[str, Any]:
+        """Return the filters that are set, as JSON values."""
+        return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

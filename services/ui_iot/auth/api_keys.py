@@ -11,11 +11,10 @@ import asyncpg
 from services.shared.db import UNAVAILABLE, Actor, Pool
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.auth.stored_tokens import StoredTokens, make_token, token_form
+from services.ui_iot.auth.stored_tokens import StoredTokens
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "pulse_key_"
 # A key that another process revoked is refused within 5 s: this time plus one lookup.
 LONGEST_MEMORY_SECONDS: Final = 4.0
 USE_SECONDS: Final = 5.0
@@ -40,11 +39,6 @@ SCOPES: Final = (
 """Scopes that a key may have. Keys and revocations have none, because people manage both."""
 
 
-def new_api_key(tenant_id: str) -> tuple[str, bytes]:
-    """Return a key with 256 random bits, which is shown once, and the hash to store."""
-    return make_token(PREFIX, tenant_id)
-
-
 def actor_id(key_id: int) -> str:
     """Return the actor id of a key, which differs from the id of every person and service."""
     return f"api-key:{key_id}"
@@ -53,8 +47,7 @@ def actor_id(key_id: int) -> str:
 class ApiKeys(StoredTokens):
     """Finds the principal of a key and records its use at most once a minute."""
 
-    prefix = PREFIX
-    form = token_form(PREFIX)
+    prefix = "pulse_key_"
     query = (
         "select place, key_id, key_name, role, scopes, expires_at, revoked, is_unused"
         " from ingest.authenticate_api_keys($1, $2)"

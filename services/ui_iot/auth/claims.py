@@ -1,11 +1,10 @@
 """Checks of the claims of a token whose signature is correct. Every value may be hostile."""
 
-from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from services.shared.db import Actor
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
-from services.ui_iot.auth.principal import Grant
+from services.ui_iot.auth.principal import Grant, Principal, token_mark
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
@@ -15,7 +14,6 @@ LEEWAY_SECONDS = 60
 LATEST_SECONDS = 2**53
 """Largest integer that a JSON number holds exactly."""
 LONGEST_SUBJECT = 255
-LONGEST_ID = 255
 LONGEST_NAME = 200
 # Claims in which providers name the client that a token was issued to: RFC 9068, OpenID Connect, Entra ID 1.0, Okta.
 CLIENT_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
@@ -32,15 +30,11 @@ class ClaimFault(Exception):
     """A claim is not accepted. The message is one sentence for the caller, without values of the token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """The claims of a valid token in Pulse's terms. expires_at: seconds since 1970."""
+class Claims(NamedTuple):
+    """The user in the claims of a valid token. expires_at: seconds since 1970."""
 
-    tenant_id: str
-    role: str
-    actor: Actor
+    user: Principal
     expires_at: float
-    grant: Grant
 
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
@@ -60,7 +54,7 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
         return Refusal("invalid_claims", str(reason))
     if claims["exp"] <= now:
         return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
-    return Claims(tenant_id, role, actor, claims["exp"], _read_grant(claims))
+    return Claims(Principal(tenant_id, role, actor, grant=_read_grant(claims)), claims["exp"])
 
 
 def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) -> str | None:
@@ -115,13 +109,9 @@ def _read_name(claims: dict[str, Any]) -> str | None:
 
 def _read_grant(claims: dict[str, Any]) -> Grant:
     """Return the members that a revocation can name besides the subject. The session is in sid or session_state."""
-    sessions = tuple(dict.fromkeys(filter(_is_id, map(claims.get, SESSION_CLAIMS))))
-    token_id = claims.get("jti")
-    return Grant(claims["iat"], token_id if _is_id(token_id) else None, sessions)
-
-
-def _is_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_ID
+    marks = (token_mark(claims.get(name)) for name in SESSION_CLAIMS)
+    sessions = tuple(dict.fromkeys(mark for mark in marks if mark is not None))
+    return Grant(claims["iat"], token_mark(claims.get("jti")), sessions)
 
 
 def _read_tenant(claims: dict[str, Any], trust: Trust) -> str:

@@ -1,27 +1,17 @@
 """API tokens of devices: pdt_<tenant>_<secret>."""
 
-from typing import Final
-
 import asyncpg
 
 from services.shared.db import Actor
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
-from services.ui_iot.auth.stored_tokens import StoredTokens, make_token, token_form
-
-PREFIX: Final = "pdt_"
-
-
-def new_device_token(tenant_id: str) -> tuple[str, bytes]:
-    """Return a token with 256 random bits, which is shown once, and the hash to store."""
-    return make_token(PREFIX, tenant_id)
+from services.ui_iot.auth.stored_tokens import StoredTokens
 
 
 class DeviceTokens(StoredTokens):
     """Finds the device that a token belongs to."""
 
-    prefix = PREFIX
-    form = token_form(PREFIX)
+    prefix = "pdt_"
     query = "select place, device_id, device_name, is_gateway, enabled from ingest.authenticate_devices($1, $2)"
     malformed = Refusal("invalid_token", "The device token is malformed.")
     unknown = Refusal("invalid_token", "No device has this token.")

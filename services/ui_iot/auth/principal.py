@@ -1,8 +1,28 @@
 """The authenticated sender of a request."""
 
+import hashlib
 from dataclasses import dataclass
 
 from services.shared.db import Actor
+
+_LONGEST_ID = 255
+"""Characters that the database keeps of an id."""
+
+
+def token_mark(claim: object) -> str | None:
+    """Return the text by which a token with this jti, sid or session_state is revoked; None if it can have none.
+
+    A number is written in decimal. A longer text than the database keeps is replaced by its hash.
+    """
+    if isinstance(claim, float) and claim.is_integer():
+        claim = int(claim)
+    if isinstance(claim, int | float) and not isinstance(claim, bool):
+        claim = str(claim)
+    if not isinstance(claim, str) or not claim:
+        return None
+    if len(claim) <= _LONGEST_ID:
+        return claim
+    return f"sha256:{hashlib.sha256(claim.encode(errors='surrogatepass')).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,20 +22,12 @@ Memory: TypeAlias = LRUCache[bytes, tuple[float, V]]
 """Verdicts by token digest, each with the monotonic time at which it ends."""
 
 
-def make_token(prefix: str, tenant_id: str) -> tuple[str, bytes]:
-    """Return a token with 256 random bits, which is shown once, and the hash to store."""
-    token = f"{prefix}{tenant_id}_{secrets.token_urlsafe(32)}"
-    return token, hash_token(token)
-
-
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 of the whole token. A random secret needs no slower hash."""
-    return hashlib.sha256(token.encode()).digest()
+    """Return the SHA-256 of the whole token. A random secret needs no slower hash.
 
-
-def token_form(prefix: str) -> re.Pattern[str]:
-    """Return the pattern of tokens with this prefix. Its group is the tenant."""
-    return re.compile(rf"{prefix}({TENANT_ID_PATTERN})_[A-Za-z0-9_-]{{43}}", re.ASCII)
+    The text may be one that UTF-8 cannot encode, because a header may hold any.
+    """
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 class StoredTokens(ABC):
@@ -43,10 +35,14 @@ class StoredTokens(ABC):
 
     prefix: ClassVar[str]
     form: ClassVar[re.Pattern[str]]
+    """Pattern of the tokens. Its group is the tenant."""
     query: ClassVar[str]
     """Takes arrays of tenants and digests and returns rows with the column `place`."""
     malformed: ClassVar[Refusal]
     unknown: ClassVar[Refusal]
+
+    def __init_subclass__(cls) -> None:
+        cls.form = re.compile(rf"{cls.prefix}({TENANT_ID_PATTERN})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 
     def __init__(
         self,
@@ -64,9 +60,15 @@ class StoredTokens(ABC):
         self._accepted: Memory[Principal] = LRUCache(most_remembered)
         self._refused: Memory[Refusal] = LRUCache(most_remembered)
 
+    @classmethod
+    def make(cls, tenant_id: str) -> tuple[str, bytes]:
+        """Return a token with 256 random bits, which is shown once, and the hash to store."""
+        token = f"{cls.prefix}{tenant_id}_{secrets.token_urlsafe(32)}"
+        return token, hash_token(token)
+
     def remembered(self, token: str) -> Principal | None:
         """Return the cached owner of an accepted token, or None."""
-        return self._recall(self._accepted, _digest_of_any(token))
+        return self._recall(self._accepted, hash_token(token))
 
     def forget(self, tenant_id: str, owner_id: str) -> None:
         """Drop the owner's cached verdicts after this process has changed its row."""
@@ -111,8 +113,3 @@ class StoredTokens(ABC):
     def _note(self, memory: Memory[V], digest: bytes, verdict: V) -> V:
         memory[digest] = (self._clock() + self._remember_seconds, verdict)
         return verdict
-
-
-def _digest_of_any(token: str) -> bytes:
-    """Return the digest of any text. A header may hold text that UTF-8 cannot encode."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

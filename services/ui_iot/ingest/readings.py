@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from services.ui_iot.http.json_route import without_mark
+from services.ui_iot.resources.fields import RFC3339
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
-RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LONGEST_NAME = 128
 # Seconds since 1970 up to the year 5138. A greater number is meant as milliseconds.
 _GREATEST_EPOCH = 1e11

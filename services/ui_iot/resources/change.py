@@ -15,8 +15,6 @@ from services.ui_iot.resources.idempotency import HEADER, IdempotencyKey
 from services.ui_iot.resources.resource import Resource
 
 Show = Callable[[Connection], Awaitable[dict[str, Any]]]
-Prepare = Callable[[Connection], Awaitable[Any]]
-"""Computes an argument in the transaction of the change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from services.shared.visible_text import visible_name
-from services.ui_iot.ingest.readings import RFC3339
 
 GREATEST_ID = 2**63 - 1
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -65,9 +64,9 @@ def _require_text(value: Any) -> Any:
 DIGITS = BeforeValidator(_read_digits)
 QueryFlag = Annotated[bool, BeforeValidator(_read_flag)]
 QueryId = Annotated[int, Field(ge=1, le=GREATEST_ID), DIGITS]
-PathId = Annotated[int, Path(ge=1, le=GREATEST_ID, description="Its number, as the list shows it."), DIGITS]
+PathId = Annotated[int, Field(ge=1, le=GREATEST_ID, description="Its number, as the list shows it."), DIGITS]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_text)]
-PathDeviceId = Annotated[str, Path(max_length=128, description="The device's own name, as its readings carry it.")]
+PathDeviceId = Annotated[str, Field(max_length=128, description="The id that the device uses in its readings.")]
 
 
 def unset() -> Any:
@@ -77,12 +76,12 @@ def unset() -> Any:
 
 def example(**values: Any) -> ConfigDict:
     """Return the configuration of a request model: an example, and a refusal of unknown members."""
-    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]}, use_attribute_docstrings=True)
 
 
 def shown(**values: Any) -> ConfigDict:
     """Return the configuration of a response model: an example."""
-    return ConfigDict(json_schema_extra={"examples": [values]})
+    return ConfigDict(json_schema_extra={"examples": [values]}, use_attribute_docstrings=True)
 
 
 def changes(patch: BaseModel) -> dict[str, Any]:

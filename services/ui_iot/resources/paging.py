@@ -68,10 +68,10 @@ class PageQuery(BaseModel):
     """The query of a list, to which each list adds its filters. Unknown names are refused, to catch misspellings."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    limit: Annotated[int, Field(ge=1, le=200, description="Most items of a page."), DIGITS] = 50
-    cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR, description="next_cursor of the page before.")] = (
-        None
-    )
+    limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of items of the page."), DIGITS] = 50
+    cursor: Annotated[
+        str | None, Field(max_length=LONGEST_CURSOR, description="`next_cursor` of the previous page.")
+    ] = None
 
 
 def write_cursor(order: SortOrder, values: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""One alert and all that happened to it: GET /api/v1/alerts/{alert_id}."""
+"""One alert with its history: GET /api/v1/alerts/{alert_id}."""
 
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-# An alert that flaps for weeks has more events. The trace and the audit trail have them all.
+# An alert that flaps for weeks has more events. The trace and the audit trail contain all of them.
 MOST_EVENTS = 200
 MOST_DECISIONS = 1000
 
@@ -57,7 +57,7 @@ _DECISION_SHOWN: dict[str, Any] = {
 
 
 class AlertEvent(BaseModel):
-    """Something that happened to an alert."""
+    """A change of an alert's state."""
 
     model_config = shown(**_EVENT_SHOWN)
     event_id: int
@@ -65,17 +65,17 @@ class AlertEvent(BaseModel):
     occurred_at: datetime
     actor: str | None
     message: str | None
-    """One sentence about the event; null when the alert's message says all."""
+    """A sentence about the event, or null if the alert's message describes it."""
     value: float | None
     changes: int | None
-    """For the kind flapping: how many openings and closings of the alert this event stands for; else null."""
+    """For the kind `flapping`, the number of openings and closings that the event represents; otherwise null."""
     channel_id: int | None
     step_number: int | None
     trace_id: str | None
 
 
 class Suppression(BaseModel):
-    """Why an event of the alert was sent to no channel, or not to this one."""
+    """The reason why an event was not sent, to one channel or to any."""
 
     model_config = shown(**_SUPPRESSION_SHOWN)
     event_id: int
@@ -85,22 +85,22 @@ class Suppression(BaseModel):
 
 
 class Decision(BaseModel):
-    """What was decided about one event and one channel."""
+    """The decision about one event and one channel."""
 
     model_config = shown(**_DECISION_SHOWN)
     event_id: int
     channel_id: int | None
-    """Null when no route or escalation policy of the tenant names any channel."""
+    """Null if no route or escalation policy of the tenant names a channel."""
     channel_name: str | None
     decision: str
-    """State of the notification (pending, leased, delivered or dead), or suppressed."""
+    """The state of the notification (`pending`, `leased`, `delivered` or `dead`), or `suppressed`."""
     reason: str | None
-    """Why the event was suppressed or the notification given up."""
+    """The reason for suppressing the event or giving up the notification."""
     route_id: int | None
-    """The route that led to the channel, or came nearest to leading there."""
+    """The route that selected the channel, or the one that came closest to selecting it."""
     job_id: int | None
     paused_until: datetime | None
-    """The channel's pause that the notification waits for."""
+    """End of the channel's pause, if the notification waits for it."""
     last_error: str | None
     decided_at: datetime
 
@@ -111,18 +111,18 @@ _DECISIONS = api_view("decisions", Decision, "alert_id")
 
 
 class AlertStory(Alert):
-    """An alert with its history and, for each event and channel, what was decided."""
+    """An alert with its history and with the decision for each event and channel."""
 
     model_config = shown(**SHOWN, events=[_EVENT_SHOWN], suppressions=[_SUPPRESSION_SHOWN], decisions=[_DECISION_SHOWN])
     events: list[AlertEvent]
     suppressions: list[Suppression]
-    """The decisions that sent nothing."""
+    """The decisions against sending."""
     decisions: list[Decision]
 
 
 @router.get("/{alert_id}", response_model=AlertStory, responses=problems(404), openapi_extra=allow(READERS))
 async def get_alert(api: Api, caller: Caller, alert_id: PathId) -> dict[str, Any]:
-    """Return an alert with its history, its notifications and the reason for each channel that got none."""
+    """Return an alert with its history, its notifications and the reason for each channel without one."""
 
     async def read(connection: Connection) -> dict[str, Any]:
         alert = await RESOURCE.get(connection, alert_id)

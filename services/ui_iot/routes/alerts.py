@@ -52,7 +52,7 @@ SHOWN: dict[str, Any] = {
 
 
 class Alert(Versioned):
-    """An alert."""
+    """An alert: a rule's condition that holds for a device, or did."""
 
     model_config = shown(**SHOWN)
     version = ("severity", "status", "acknowledged_at", "acknowledged_by", "closed_at", "silenced_until")
@@ -62,7 +62,7 @@ class Alert(Versioned):
     rule_name: str
     device_id: str | None
     device_name: str | None
-    """The device's name when the alert opened; it outlives the device."""
+    """The device's name when the alert opened. It stays after the device is deleted."""
     metric: str | None
     severity: str
     status: str
@@ -81,20 +81,20 @@ RESOURCE = Resource("alert", Alert, view="alerts", key="alert_id", newest_first=
 
 
 class AlertQuery(PageQuery):
-    """Which alerts."""
+    """Filters of the list of alerts."""
 
     status: Annotated[list[Literal["open", "acknowledged", "closed"]], Field(default_factory=list, max_length=3)]
-    """Only alerts in one of these states."""
+    """Only alerts in any of these states."""
     severity: Annotated[list[Severity], Field(default_factory=list, max_length=4)]
-    """Only alerts of one of these severities."""
+    """Only alerts with any of these severities."""
     rule_id: QueryId | None = None
-    """Only alerts that this rule opened."""
+    """Only alerts of this rule."""
     device_id: DeviceId | None = None
     """Only alerts of this device."""
     metric: Metric | None = None
     """Only alerts about this metric."""
     trace_id: TraceId | None = None
-    """Only alerts that the request with this trace id opened."""
+    """Only alerts opened by the request with this trace id."""
     opened_since: Moment | None = None
     """Only alerts opened at this time or later."""
     opened_until: Moment | None = None
@@ -102,14 +102,14 @@ class AlertQuery(PageQuery):
 
 
 class Closing(BaseModel):
-    """Why a person closes an alert."""
+    """The closing of an alert by a person."""
 
     model_config = example(reason="Valve replaced")
     reason: Name
 
 
 class Silence(BaseModel):
-    """Until when an alert sends nothing; null ends the silence."""
+    """The end of a silence. Null ends it now."""
 
     model_config = example(until="2026-01-06T08:00:00Z")
     until: Moment | None
@@ -117,7 +117,7 @@ class Silence(BaseModel):
 
 @router.get("", response_model=RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Query()]) -> dict[str, Any]:
-    """List the alerts, newest first."""
+    """List alerts, newest first."""
     opened_at, conditions = RESOURCE.view.c.opened_at, []
     if query.opened_since is not None:
         conditions.append(opened_at >= query.opened_since)
@@ -130,7 +130,7 @@ async def list_alerts(api: Api, caller: Caller, query: Annotated[AlertQuery, Que
     "/{alert_id}/acknowledge", response_model=Alert, responses=problems(404, 409), openapi_extra=allow(OPERATORS)
 )
 async def acknowledge_alert(change: Acting, alert_id: PathId) -> Any:
-    """Take an alert: it escalates no further, and the channels that were told of it are told of this."""
+    """Acknowledge an alert. Its escalation stops, and the channels that received its opening are notified."""
     return await change.apply(RESOURCE, alert_id, "select evaluator.acknowledge_alert($1)")
 
 
@@ -138,7 +138,7 @@ async def acknowledge_alert(change: Acting, alert_id: PathId) -> Any:
     "/{alert_id}/close", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
-    """Close an alert. The next reading that still breaches its rule opens a new one."""
+    """Close an alert. The next reading that breaches its rule opens a new one."""
     return await change.apply(RESOURCE, alert_id, "select evaluator.close_alert($1, $2)", body.reason)
 
 
@@ -146,8 +146,9 @@ async def close_alert(change: Acting, alert_id: PathId, body: Closing) -> Any:
     "/{alert_id}/silence", response_model=Alert, responses=problems(404, 409, 413), openapi_extra=allow(OPERATORS)
 )
 async def silence_alert(change: Acting, alert_id: PathId, body: Silence) -> Any:
-    """Send no opening, update, acknowledgement or escalation of an alert until a time, at most 30 days ahead.
+    """Silence an alert until a time, at most 30 days ahead.
 
-    It holds for the alerts that its rule opens for its device until then. A null ends it, for a closed alert as well.
+    No opening, update, acknowledgement or escalation is sent until then, neither of this alert nor of later alerts of
+    the same rule and device. `null` ends the silence, even if the alert is closed.
     """
     return await change.apply(RESOURCE, alert_id, "select evaluator.silence_alert($1, $2)", body.until)

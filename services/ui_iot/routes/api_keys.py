@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field
 
-from services.ui_iot.auth.api_keys import SCOPES, actor_id, new_api_key
+from services.ui_iot.auth.api_keys import SCOPES, ApiKeys, actor_id
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
@@ -49,19 +49,20 @@ Scopes = Annotated[
 
 
 class NewApiKey(BaseModel):
-    """A key to be created."""
+    """An API key to create."""
 
     model_config = example(**_EXAMPLE, expires_in_days=90)
     name: Name
     role: KeyRole
-    """Role of the requests made with the key."""
+    """Role of requests with this key."""
     scopes: Scopes
-    """Parts of the API that the key may use, as far as the role allows."""
+    """Parts of the API that the key may use, within the rights of its role."""
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=366)] = 90
+    """Days until the key expires."""
 
 
 class ApiKey(Versioned):
-    """A key, without its secret."""
+    """An API key, without its secret."""
 
     model_config = shown(**_SHOWN)
     version = ("revoked_at",)
@@ -71,16 +72,16 @@ class ApiKey(Versioned):
     scopes: list[str]
     created_at: datetime
     created_by: str | None
-    """Id of the actor that created it."""
+    """Id of the actor who created the key."""
     expires_at: datetime
     last_used_at: datetime | None
-    """When it was last accepted, up to a minute early."""
+    """Time of the last accepted request, up to a minute early."""
     revoked_at: datetime | None
     revoked_by: str | None
 
 
 class ApiKeyWithSecret(ApiKey):
-    """A key and its secret, which is shown this once."""
+    """An API key with its secret, which is shown only in this answer."""
 
     model_config = shown(**_SHOWN, key="pulse_key_acme_4f0ZkqYvXb1f9qJp8mQeWc2RkL7sTnU3aVdHgXyZiBo")
     once = ("key",)
@@ -91,15 +92,15 @@ _RESOURCE = Resource("API key", ApiKey, view="api_keys", key="key_id")
 
 
 class ApiKeyQuery(PageQuery):
-    """Which keys."""
+    """Filters of the list of API keys."""
 
     role: KeyRole | None = None
-    """Only keys of this role."""
+    """Only keys with this role."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(ADMINS))
 async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, Query()]) -> dict[str, Any]:
-    """List the keys by key_id, also those that have ended."""
+    """List API keys by `key_id`, including expired and revoked ones."""
     return await api.page(caller, _RESOURCE, query)
 
 
@@ -107,21 +108,21 @@ async def list_api_keys(api: Api, caller: Caller, query: Annotated[ApiKeyQuery, 
     "", status_code=201, response_model=ApiKeyWithSecret, responses=problems(409, 413), openapi_extra=allow(ADMINS)
 )
 async def create_api_key(change: Creating, body: NewApiKey) -> dict[str, Any]:
-    """Create a key for a machine. The key is in the answer and nowhere else."""
-    key, digest = new_api_key(change.caller.tenant_id)
+    """Create an API key for a machine. The key is shown only in this answer."""
+    key, digest = ApiKeys.make(change.caller.tenant_id)
     made = {**changes(body), "expires_in_days": body.expires_in_days, "key_hash": digest.hex()}
     return await change.create(_RESOURCE, "select ingest.create_api_key($1)", made, once={"key": key})
 
 
 @router.get("/{key_id}", response_model=ApiKey, responses=problems(404), openapi_extra=allow(ADMINS))
 async def get_api_key(api: Api, caller: Caller, key_id: PathId) -> dict[str, Any]:
-    """Show one key."""
+    """Return an API key."""
     return await api.find(caller, _RESOURCE, key_id)
 
 
 @router.post("/{key_id}/revoke", response_model=ApiKey, responses=problems(404), openapi_extra=allow(ADMINS))
 async def revoke_api_key(change: Acting, key_id: PathId) -> Any:
-    """Refuse a key from now on, on every process of the API within 5 seconds."""
+    """Revoke an API key. Every process of the API refuses it within 5 seconds."""
     key = await change.apply(_RESOURCE, key_id, "select ingest.revoke_api_key($1)")
     change.api.authenticator.keys.forget(change.caller.tenant_id, actor_id(key_id))
     return key

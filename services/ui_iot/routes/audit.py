@@ -5,16 +5,16 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import BaseModel
 
 from services.shared.audit import AuditEvent
-from services.ui_iot.audit.trail import TrailReading, read_place, write_place
+from services.ui_iot.audit.trail import AuditFilter, TrailReading, read_place, write_place
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
-from services.ui_iot.resources.fields import Moment, TraceId, shown
+from services.ui_iot.resources.fields import shown
 from services.ui_iot.resources.paging import PageQuery
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"], route_class=GuardedRoute)
@@ -42,18 +42,16 @@ _SHOWN: dict[str, Any] = {
     "block_no": 4711,
 }
 
-Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")]
-
 
 class AuditEventShown(BaseModel):
-    """Something that happened."""
+    """An audit event."""
 
     model_config = shown(**_SHOWN)
     event_id: UUID
     timestamp: datetime
-    """When it happened, by the clock of who reported it."""
+    """Time of the event, by the clock of the service that reported it."""
     recorded_at: datetime
-    """When it was stored, by the database's clock."""
+    """Time at which the event was stored, by the database's clock."""
     event_type: str
     category: str
     severity: str
@@ -71,11 +69,11 @@ class AuditEventShown(BaseModel):
     trace_id: str | None
     duration_ms: float | None
     block_no: int
-    """Sealed block that holds it."""
+    """Number of the sealed block that contains the event."""
 
 
 class AuditPage(BaseModel):
-    """A page of audit events. It may be short, even empty, and not the last: the end is where next_cursor is null."""
+    """A page of audit events. A short or empty page is the last one only if `next_cursor` is null."""
 
     model_config = shown(
         items=[_SHOWN], next_cursor=None, tail_cursor="WyJhdWRpdCIsNF0", sealed_at="2026-01-05T12:00:00.4Z"
@@ -83,48 +81,16 @@ class AuditPage(BaseModel):
     items: list[AuditEventShown]
     next_cursor: str | None
     tail_cursor: str
-    """For after of /api/v1/audit/tail: it goes on where the newest event that this page could show ends."""
+    """Value for `after` of `/api/v1/audit/tail`, to continue after the newest event that this page could show."""
     sealed_at: datetime | None
-    """When the newest block was sealed that this page could see; one long ago tells of a sealer that stands."""
-
-
-class AuditFilter(BaseModel):
-    """Which events."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    event_type: Word | None = None
-    """Only events of this type, such as config.rule_updated."""
-    category: Literal["auth", "device", "alert", "rule", "delivery", "config", "audit", "system"] | None = None
-    """Only events whose type begins with this word."""
-    severity: Literal["debug", "info", "warning", "error", "critical"] | None = None
-    """Only events of this severity."""
-    entity_type: Word | None = None
-    """Only events about this kind of thing, such as rule."""
-    entity_id: Word | None = None
-    """Only events about the thing with this id."""
-    actor_type: Literal["user", "device", "service", "anonymous"] | None = None
-    """Only what this kind of actor did."""
-    actor_id: Word | None = None
-    """Only what this actor did."""
-    ip_address: IPvAnyAddress | None = None
-    """Only what came from this address."""
-    trace_id: TraceId | None = None
-    """Only what the request with this trace id caused."""
-    since: Moment | None = None
-    """Only events at this time or later."""
-    until: Moment | None = None
-    """Only events before this time."""
-
-    def matching(self) -> dict[str, Any]:
-        """Return the filters that are set, as JSON values."""
-        return self.model_dump(mode="json", include=set(AuditFilter.model_fields), exclude_none=True)
+    """Time of the newest sealed block. If it is old, the sealer has stopped."""
 
 
 class AuditQuery(AuditFilter, PageQuery):
-    """Which events, in which direction."""
+    """Filters and direction of a list of audit events."""
 
     order: Literal["newest", "oldest"] = "newest"
-    """Which end of the sealed order comes first."""
+    """The end of the sealed order that comes first."""
 
 
 async def record_read(api: Backend, caller: Principal, query: BaseModel, events: int | None) -> None:
@@ -149,12 +115,14 @@ async def record_read(api: Backend, caller: Principal, query: BaseModel, events:
 
 @router.get("/events", response_model=AuditPage, responses=problems(), openapi_extra=allow(AUDITORS))
 async def list_audit_events(api: Api, caller: Caller, query: Annotated[AuditQuery, Query()]) -> dict[str, Any]:
-    """List the tenant's audit events in their sealed order, the newest first unless order says otherwise.
+    """List the tenant's audit events in their sealed order.
 
-    Only sealed events are shown, so that no later one can appear before them: an event is at most about a second late.
-    sealed_at tells when the newest block was sealed. A request looks for events for a quarter of a second; a page may
-    then be short, even empty, with a next_cursor that goes on. A trace, an entity, an event type or a time range makes
-    it quick. Reading is an audit event too; repeated reads share one within a minute.
+    Only sealed events are listed, so no event can appear later in the middle of the list. An event is sealed about a
+    second after it was stored. `sealed_at` is the time of the newest sealed block.
+
+    A request searches for a quarter of a second. Its page may then be short or empty and have a `next_cursor`. Filter
+    by trace, entity, event type or time range to find events faster. Each read is recorded as an audit event, and
+    repeated reads within a minute share one.
     """
     reading = TrailReading(matching=query.matching(), newest_first=query.order == "newest", limit=query.limit)
     place = None if query.cursor is None else read_place(query.cursor)

@@ -1,4 +1,4 @@
-"""The audit trail of the caller's tenant as it grows: /api/v1/audit/tail, server-sent events."""
+"""The audit trail of the caller's tenant as a stream of server-sent events: /api/v1/audit/tail."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from services.shared.audit import AuditBlocked
 from services.shared.db import UNAVAILABLE
 from services.ui_iot.audit.tails import Seat
-from services.ui_iot.audit.trail import Place, Stretch, TrailReading, place_of, read_place, write_place
+from services.ui_iot.audit.trail import AuditFilter, Place, Stretch, TrailReading, place_of, read_place, write_place
 from services.ui_iot.auth.credentials import read_headers
 from services.ui_iot.auth.guard import AUDITORS, GuardedRoute, allow
 from services.ui_iot.auth.principal import Principal
@@ -24,7 +24,7 @@ from services.ui_iot.auth.request_context import Caller, context_of
 from services.ui_iot.backend import Api, Backend
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.paging import LONGEST_CURSOR
-from services.ui_iot.routes.audit import AuditEventShown, AuditFilter, record_read
+from services.ui_iot.routes.audit import AuditEventShown, record_read
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ Cursor = Annotated[str, Field(max_length=LONGEST_CURSOR)]
 
 
 class TailQuery(AuditFilter):
-    """Which events, from where on."""
+    """Filters and start of a stream of audit events."""
 
     after: Cursor | None = None
-    """Goes on right after it: an id, a next_cursor or a tail_cursor. Last-Event-ID goes before it."""
+    """Continue after this event `id`, `next_cursor` or `tail_cursor`. `Last-Event-ID` takes precedence."""
     start: Literal["end", "beginning"] = "end"
-    """Where to begin without either: with what is sealed from now on, or with the first event there is."""
+    """Start without either: `end` sends events sealed from now on, `beginning` starts with the first event."""
 
 
 class EventStream(StreamingResponse):
@@ -158,7 +158,7 @@ async def _take_seat(api: Api, caller: Caller) -> AsyncIterator[Seat]:
     responses={
         **problems(),
         200: {
-            "description": "An endless stream of events.",
+            "description": "An endless stream of audit events.",
             "content": {EventStream.media_type: {"example": "id: WyJhdWRpdCIs…\nevent: audit\ndata: {…}\n\n"}},
         },
     },
@@ -170,16 +170,21 @@ async def tail_audit_events(
     caller: Caller,
     query: Annotated[TailQuery, Query()],
     seat: Annotated[Seat, Depends(_take_seat)],
-    last_event_id: Annotated[Cursor | None, Header(description="The last id that arrived.")] = None,
+    last_event_id: Annotated[Cursor | None, Header(description="The last event id that the client received.")] = None,
 ) -> EventStream:
-    """Follow the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
+    """Stream the tenant's audit events in their sealed order, each exactly once, about a second after they happened.
 
-    Server-sent events of type audit: data is one JSON object as in a page of /api/v1/audit/events, id is its place. Who
-    reconnects with Last-Event-ID, or with after, misses nothing and gets nothing twice. Every 15 seconds a comment says
-    when the newest block was sealed: one long ago means a sealer that stands. The stream ends when the token does, when
-    the server stops, or when the database is away. A tail is one audit event at its start and one each hour. There is
-    room for a number of tails only. A tenant that has half of them gets 429. When all are taken, a tenant with fewer
-    tails gets the place of a tenant with more, whose newest tail ends; when all have as many, the next one gets 503.
+    The server-sent events have the type `audit`. Their data is a JSON object as in `/api/v1/audit/events`, and their
+    id is their place in the order. A client that reconnects with `Last-Event-ID` or `after` misses no event and
+    receives none twice. Every 15 seconds a comment contains the time of the newest sealed block. If it is old, the
+    sealer has stopped.
+
+    The stream ends when the token expires or is revoked, the server stops, or the database is unavailable. Its start is
+    recorded as an audit event, and so is each further hour.
+
+    The number of streams is limited. A tenant that has half of all streams gets 429. If all are in use, a tenant with
+    fewer streams takes the place of the newest stream of a tenant with more. If all tenants have the same number, the
+    next stream gets 503.
     """
     cursor = last_event_id or query.after
     tail = AuditTail(api, caller, request, query, None if cursor is None else read_place(cursor), seat)

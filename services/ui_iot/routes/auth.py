@@ -1,4 +1,4 @@
-"""A new access token for a refresh token, from the issuer: POST /auth/refresh."""
+"""New access tokens from the issuer: POST /auth/refresh."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -27,16 +27,16 @@ _NO_ISSUER = Refusal("auth_unavailable", "No issuer that gives out tokens is con
 
 
 class RefreshRequest(BaseModel):
-    """A refresh token of the issuer."""
+    """A refresh token to exchange."""
 
     model_config = example(refresh_token="the refresh token of the session")  # noqa: S106  # an example
     refresh_token: Annotated[str, Field(min_length=1, max_length=8192)]
     issuer: Annotated[str, Field(max_length=500)] | None = None
-    """Issuer of the token; needed where Pulse has several."""
+    """Issuer of the token. Required if several issuers are configured."""
 
 
 class Tokens(BaseModel):
-    """The issuer's answer, as it came."""
+    """The issuer's answer, unchanged."""
 
     model_config = shown(access_token="eyJhbGciOi…", token_type="Bearer", expires_in=300)  # noqa: S106  # an example
     access_token: str
@@ -47,7 +47,7 @@ class Tokens(BaseModel):
 
 @router.post("/refresh", response_model=Tokens, responses=problems(413))
 async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Response:
-    """Exchange a refresh token for a new access token at the issuer; needs no other token."""
+    """Exchange a refresh token for a new access token at the issuer. No other token is needed."""
     context = context_of(request.scope)
     result = await _refresh(api, _issuer_of(api, body), body.refresh_token, address=context.address)
     if isinstance(result, Refusal):
@@ -60,9 +60,9 @@ async def refresh_token(request: Request, api: Api, body: RefreshRequest) -> Res
 def _issuer_of(api: Backend, body: RefreshRequest) -> Issuer | None:
     """Return the issuer to ask, or None if none is configured. A token never goes to a guessed issuer."""
     if body.issuer is not None and body.issuer not in api.issuers:
-        raise Unprocessable("issuer names none that refreshes sessions here.")
+        raise Unprocessable("issuer is not an issuer that refreshes sessions here.")
     if body.issuer is None and len(api.issuers) > 1:
-        raise Unprocessable("Several issuers are configured: name the token's in issuer.")
+        raise Unprocessable("Several issuers are configured: name the token's issuer in issuer.")
     return api.issuers[body.issuer] if body.issuer else next(iter(api.issuers.values()), None)
 
 

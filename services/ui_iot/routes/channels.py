@@ -1,4 +1,4 @@
-"""Notification channels: /api/v1/channels. Secrets go in and never come out."""
+"""Notification channels: /api/v1/channels. Secrets can be written and are never shown."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Union, get_type_hints
@@ -11,10 +11,10 @@ from services.shared.destination import destination_fault
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
-from services.ui_iot.channel_sealing import seal_changes, seal_new
 from services.ui_iot.http.problems import Unprocessable
 from services.ui_iot.openapi import problems
 from services.ui_iot.resources.change import Acting, Changing, Creating
+from services.ui_iot.resources.channel_sealing import seal_changes, seal_new
 from services.ui_iot.resources.entity_tags import Versioned
 from services.ui_iot.resources.fields import Flag, Name, PathId, QueryFlag, changes, example, shown, unset
 from services.ui_iot.resources.paging import PageQuery
@@ -64,7 +64,7 @@ def _new(kind: str) -> type[_NewChannel]:
         f"New{known.title}",
         __base__=_NewChannel,
         __cls_kwargs__=dict(example(**_EXAMPLES[kind])),
-        __doc__=f"A {known.title} channel to be created.",
+        __doc__=f"A {known.title} channel to create.",
         kind=(literal, ...),
         config=(known.config, ...),
     )
@@ -95,7 +95,7 @@ def _check_destination(url: SecretStr | None, *, allow_private: bool) -> None:
 
 
 class ChannelChanges(BaseModel):
-    """What is to change; the rest stays, members of config too, unless the url changes. The kind stays for good."""
+    """Changes of a channel. Omitted members stay, those of config unless the url changes. The kind cannot change."""
 
     model_config = example(**_CHANGES)
     name: Name = unset()
@@ -115,12 +115,12 @@ class Channel(Versioned):
     name: str
     kind: str
     config: dict[str, str]
-    """Scheme and host of the address, and a fingerprint instead of the rest, which is a secret."""
+    """The address as scheme, host and a fingerprint of the rest, which is secret."""
     enabled: bool
     disabled_reason: str | None
-    """Why Pulse disabled the channel; null when a person did."""
+    """The reason if Pulse disabled the channel; null if a person did."""
     paused_until: datetime | None
-    """Nothing is sent before then, because the receiver asked to wait; null when it did not."""
+    """End of a pause that the receiver asked for, or null. Nothing is sent before."""
     paused_because: str | None
     last_success_at: datetime | None
     last_error_at: datetime | None
@@ -133,26 +133,26 @@ _RESOURCE = Resource("channel", Channel, view="channels", key="channel_id")
 
 
 class NewlyMadeChannel(Channel):
-    """A channel as the answer to its creation shows it."""
+    """A created channel, with the secret that Pulse generated."""
 
     model_config = shown(**_SHOWN, secret="whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")  # noqa: S106  # an example
     once = ("secret",)
     secret: str | None = None
-    """Signs the requests; shown this once, and only when Pulse has made it."""
+    """Key of the requests' signatures. Present only if Pulse generated it, and only in this answer."""
 
 
 class ChannelQuery(PageQuery):
-    """Which channels."""
+    """Filters of the list of channels."""
 
     kind: Kind | None = None
     """Only channels of this kind."""
     enabled: QueryFlag | None = None
-    """Only channels that are, or are not, in use."""
+    """Only enabled, or only disabled, channels."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery, Query()]) -> dict[str, Any]:
-    """List the channels in the order of their making."""
+    """List channels in the order of their creation."""
     return await api.page(caller, _RESOURCE, query)
 
 
@@ -165,9 +165,9 @@ async def list_channels(api: Api, caller: Caller, query: Annotated[ChannelQuery,
     openapi_extra=allow(ADMINS),
 )
 async def create_channel(change: Creating, body: NewChannel) -> Any:
-    """Add a channel; a route or an escalation policy leads alerts to it.
+    """Create a channel. Routes and escalation policies send alerts to it.
 
-    The secret of a webhook may be left out: Pulse then makes one, and the answer shows it this once.
+    If the secret of a webhook is omitted, Pulse generates one and shows it only in this answer.
     """
     _check_destination(body.config.url, allow_private=change.api.settings.allow_private_destinations)
     made = body.model_dump(exclude_unset=True) | {"config": body.config.revealed()}
@@ -180,16 +180,16 @@ async def create_channel(change: Creating, body: NewChannel) -> Any:
 
 @router.get("/{channel_id}", response_model=Channel, responses=problems(404), openapi_extra=allow(READERS))
 async def get_channel(api: Api, caller: Caller, channel_id: PathId) -> dict[str, Any]:
-    """Show one channel."""
+    """Return a channel."""
     return await api.find(caller, _RESOURCE, channel_id)
 
 
 @router.patch("/{channel_id}", response_model=Channel, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
 async def update_channel(change: Changing, channel_id: PathId, body: SentChanges) -> Any:
-    """Change a channel; send the members of config that are to change. A new config or enabling ends a pause.
+    """Change a channel. Send only the members of `config` that change.
 
-    A new `config.url` needs the channel's `secret` or `routing_key` in the same request and keeps nothing of the old
-    config.
+    A new `config.url` replaces the whole config and needs the channel's `secret` or `routing_key` in the same request.
+    A new config, and enabling the channel, end a pause.
     """
     patch = changes(body)
     if body.config is not None:
@@ -201,11 +201,11 @@ async def update_channel(change: Changing, channel_id: PathId, body: SentChanges
 
 @router.post("/{channel_id}/resume", response_model=Channel, responses=problems(404, 409), openapi_extra=allow(ADMINS))
 async def resume_channel(change: Acting, channel_id: PathId) -> Any:
-    """End a pause that the receiver asked for: notifications that wait are sent at once."""
+    """End a pause that the receiver asked for. Waiting notifications are sent at once."""
     return await change.apply(_RESOURCE, channel_id, "select delivery.resume_channel($1)")
 
 
 @router.delete("/{channel_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
 async def delete_channel(change: Changing, channel_id: PathId) -> None:
-    """Remove a channel. While routes or escalation policies lead to it, it stays."""
+    """Delete a channel. A channel that routes or escalation policies use cannot be deleted."""
     await change.apply(_RESOURCE, channel_id, "select delivery.delete_channel($1)")

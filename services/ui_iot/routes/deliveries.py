@@ -65,30 +65,30 @@ class Delivery(Versioned):
     alert_id: int
     channel_id: int
     channel_name: str | None
-    """Null when the channel is gone."""
+    """Null if the channel was deleted."""
     kind: str
     state: str
     run_at: datetime
-    """Not tried before then."""
+    """Earliest time of the next attempt."""
     paused_until: datetime | None
-    """The channel's pause that it waits for; null when it waits for none."""
+    """End of the channel's pause, if the notification waits for it; otherwise null."""
     paused_because: str | None
     attempts: int
     max_attempts: int
     idempotency_key: UUID
-    """Sent with every attempt, so that the receiver can drop a repeat."""
+    """Sent with every attempt, so that the receiver can ignore a repeat."""
     created_at: datetime
     finished_at: datetime | None
     dead_reason: str | None
-    """Why it was given up: refused, exhausted, limited, gone, channel_disabled, channel_deleted or superseded."""
+    """The reason for giving up: refused, exhausted, limited, gone, channel_disabled, channel_deleted or superseded."""
     last_error: str | None
     route_id: int | None
-    """The route that led to the channel; null for the end of an alert and for an escalation."""
+    """The route that selected the channel; null for the end of an alert and for an escalation."""
     trace_id: str | None
 
 
 class Attempt(BaseModel):
-    """One try to deliver; the outcome unknown means that a worker vanished with it."""
+    """An attempt to deliver. Its outcome is `unknown` if the worker died during it."""
 
     model_config = shown(**_ATTEMPT_SHOWN)
     attempt: int
@@ -101,7 +101,7 @@ class Attempt(BaseModel):
 
 
 class DeliveryWithAttempts(Delivery):
-    """A notification and every try to deliver it."""
+    """A notification with all its attempts."""
 
     model_config = shown(**_SHOWN, tries=[_ATTEMPT_SHOWN])
     tries: list[Attempt]
@@ -112,7 +112,7 @@ _RESOURCE = Resource("delivery", Delivery, view="deliveries", key="job_id", newe
 
 
 class DeliveryQuery(PageQuery):
-    """Which deliveries."""
+    """Filters of the list of deliveries."""
 
     state: Literal["pending", "leased", "delivered", "dead"] | None = None
     """Only deliveries in this state."""
@@ -121,18 +121,18 @@ class DeliveryQuery(PageQuery):
     alert_id: QueryId | None = None
     """Only deliveries about this alert."""
     trace_id: TraceId | None = None
-    """Only deliveries that the request with this trace id caused."""
+    """Only deliveries caused by the request with this trace id."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_deliveries(api: Api, caller: Caller, query: Annotated[DeliveryQuery, Query()]) -> dict[str, Any]:
-    """List the notifications, newest first."""
+    """List notifications, newest first."""
     return await api.page(caller, _RESOURCE, query)
 
 
 @router.get("/{job_id}", response_model=DeliveryWithAttempts, responses=problems(404), openapi_extra=allow(READERS))
 async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, Any]:
-    """Show one notification and every try to deliver it."""
+    """Return a notification with all its attempts."""
     return await api.read(caller, partial(_show, job_id))
 
 
@@ -143,7 +143,10 @@ async def get_delivery(api: Api, caller: Caller, job_id: PathId) -> dict[str, An
     openapi_extra=allow(ADMINS),
 )
 async def redrive_delivery(change: Acting, job_id: PathId) -> dict[str, Any]:
-    """Put a dead notification back in the queue with all its attempts, a beginning together with its dead end."""
+    """Queue a dead notification again, with its full number of attempts.
+
+    If the opening of an alert is queued again, the dead notification of its end is queued as well.
+    """
     return await change.apply(_RESOURCE, job_id, "select delivery.redrive($1)", show=partial(_show, job_id))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from services.ui_iot.auth.device_tokens import new_device_token
+from services.ui_iot.auth.device_tokens import DeviceTokens
 from services.ui_iot.auth.guard import ADMINS, READERS, GuardedRoute, allow
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.backend import Api
@@ -48,20 +48,20 @@ _SHOWN: dict[str, Any] = {
 
 
 class NewDevice(BaseModel):
-    """A device to be added."""
+    """A device to create."""
 
     model_config = example(**_EXAMPLE)
     device_id: DeviceId
-    """What the device calls itself in its readings."""
+    """The id that the device uses in its readings."""
     name: Name = unset()
     tags: Tags = []
     is_gateway: Flag = False
-    """Whether its token may report readings of the tenant's other devices."""
+    """True if its token may send readings of the tenant's other devices."""
     enabled: Flag = True
 
 
 class DeviceChanges(BaseModel):
-    """What is to change; what is left out stays."""
+    """Changes of a device. Omitted members stay as they are."""
 
     model_config = example(tags=["attic"], enabled=False)
     name: Name = unset()
@@ -82,13 +82,13 @@ class Device(Versioned):
     enabled: bool
     has_token: bool
     last_seen_at: datetime | None
-    """When its newest reading arrived."""
+    """Time at which the newest reading arrived."""
     created_at: datetime
     updated_at: datetime
 
 
 class DeviceWithToken(Device):
-    """A device and its API token, which is shown this once."""
+    """A device with its token, which is shown only in this answer."""
 
     model_config = shown(**_SHOWN, token="pdt_acme_4f0ZkqYvXb1f9qJp8mQeWc2RkL7sTnU3aVdHgXyZiBo")  # noqa: S106  # an example
     once = ("token",)
@@ -99,18 +99,18 @@ _RESOURCE = Resource("device", Device, view="devices", key="device_id")
 
 
 class DeviceQuery(PageQuery):
-    """Which devices."""
+    """Filters of the list of devices."""
 
     tag: Annotated[Tag | None, Field(description="Only devices with this tag.")] = None
     enabled: QueryFlag | None = None
-    """Only devices that are, or are not, in use."""
+    """Only enabled, or only disabled, devices."""
     is_gateway: QueryFlag | None = None
-    """Only devices that may, or may not, report for others."""
+    """Only gateways, or only other devices."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Query()]) -> dict[str, Any]:
-    """List the devices by device_id."""
+    """List devices by `device_id`."""
     tagged = [] if query.tag is None else [_RESOURCE.view.c.tags.contains([query.tag])]
     return await api.page(caller, _RESOURCE, query, *tagged)
 
@@ -119,23 +119,24 @@ async def list_devices(api: Api, caller: Caller, query: Annotated[DeviceQuery, Q
     "", status_code=201, response_model=DeviceWithToken, responses=problems(409, 413), openapi_extra=allow(ADMINS)
 )
 async def create_device(change: Creating, body: NewDevice) -> dict[str, Any]:
-    """Add a device. Its API token is in the answer and nowhere else."""
-    token, digest = new_device_token(change.caller.tenant_id)
+    """Create a device. Its token is shown only in this answer."""
+    token, digest = DeviceTokens.make(change.caller.tenant_id)
     made = {**changes(body), "token_hash": digest.hex()}
     return await change.create(_RESOURCE, "select ingest.create_device($1)", made, once={"token": token})
 
 
 @router.get("/{device_id}", response_model=Device, responses=problems(404), openapi_extra=allow(READERS))
 async def get_device(api: Api, caller: Caller, device_id: PathDeviceId) -> dict[str, Any]:
-    """Show one device."""
+    """Return a device."""
     return await api.find(caller, _RESOURCE, device_id)
 
 
 @router.patch("/{device_id}", response_model=Device, responses=problems(404, 413), openapi_extra=allow(ADMINS))
 async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceChanges) -> Any:
-    """Change a device. Disabling it closes its alerts and refuses its token and readings.
+    """Change a device.
 
-    The rules of a new tag judge its last known values; taking a tag away closes the alerts of that tag's rules.
+    Disabling a device closes its alerts; its token and readings are then refused. The rules of an added tag are
+    evaluated with the device's last known values. Removing a tag closes the alerts of the tag's rules.
     """
     device = await change.apply(_RESOURCE, device_id, "select ingest.update_device($1, $2)", changes(body))
     _forget_token(change, device_id)
@@ -144,8 +145,8 @@ async def update_device(change: Changing, device_id: PathDeviceId, body: DeviceC
 
 @router.post("/{device_id}/token", response_model=DeviceWithToken, responses=problems(404), openapi_extra=allow(ADMINS))
 async def rotate_device_token(change: Acting, device_id: PathDeviceId) -> dict[str, Any]:
-    """Give a device a new API token; the old one stops working."""
-    token, digest = new_device_token(change.caller.tenant_id)
+    """Replace the token of a device. The old token stops working."""
+    token, digest = DeviceTokens.make(change.caller.tenant_id)
     query = "select ingest.rotate_device_token($1, $2)"
     device = await change.apply(_RESOURCE, device_id, query, digest, once={"token": token})
     _forget_token(change, device_id)
@@ -154,9 +155,9 @@ async def rotate_device_token(change: Acting, device_id: PathDeviceId) -> dict[s
 
 @router.delete("/{device_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def delete_device(change: Changing, device_id: PathDeviceId) -> None:
-    """Remove a device, close its alerts and disable the rules for it.
+    """Delete a device, close its alerts and disable its own rules.
 
-    Its readings stay until their retention ends; a later device with the same device_id does not inherit them.
+    Its readings stay until their retention ends. A later device with the same `device_id` does not inherit them.
     """
     await change.apply(_RESOURCE, device_id, "select ingest.delete_device($1)")
     _forget_token(change, device_id)

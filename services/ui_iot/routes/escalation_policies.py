@@ -19,7 +19,7 @@ from services.ui_iot.resources.resource import Resource
 router = APIRouter(prefix="/api/v1/escalation-policies", tags=["escalation policies"], route_class=GuardedRoute)
 
 _STEPS: list[dict[str, Any]] = [{"after_minutes": 5.0, "channel_id": 3}, {"after_minutes": 15.0, "channel_id": 4}]
-_EXAMPLE: dict[str, Any] = {"name": "Wake somebody", "steps": _STEPS}
+_EXAMPLE: dict[str, Any] = {"name": "Wake the on-call engineer", "steps": _STEPS}
 _SHOWN: dict[str, Any] = {
     "policy_id": 2,
     **_EXAMPLE,
@@ -29,11 +29,11 @@ _SHOWN: dict[str, Any] = {
 
 
 class Step(BaseModel):
-    """Whom to tell when the alert is still open and nobody has acknowledged it."""
+    """A channel to notify if the alert is still open and not acknowledged."""
 
     model_config = example(after_minutes=5.0, channel_id=3)
     after_minutes: Annotated[float, Field(strict=True, ge=0, le=10_080, allow_inf_nan=False)]
-    """Minutes after the alert opened; not less than the step before."""
+    """Minutes after the alert opened, at least those of the previous step."""
     channel_id: Id
 
 
@@ -41,7 +41,7 @@ Steps = Annotated[list[Step], Field(min_length=1, max_length=20)]
 
 
 class NewPolicy(BaseModel):
-    """A policy to be added."""
+    """An escalation policy to create."""
 
     model_config = example(**_EXAMPLE)
     name: Name
@@ -49,7 +49,7 @@ class NewPolicy(BaseModel):
 
 
 class PolicyChanges(BaseModel):
-    """What is to change; steps are replaced as a whole."""
+    """Changes of an escalation policy. A new list replaces all steps."""
 
     model_config = example(steps=_STEPS)
     name: Name = unset()
@@ -57,7 +57,7 @@ class PolicyChanges(BaseModel):
 
 
 class Policy(Versioned):
-    """A policy."""
+    """An escalation policy."""
 
     model_config = shown(**_SHOWN)
     version = (*_EXAMPLE, "updated_at")
@@ -72,34 +72,34 @@ _RESOURCE = Resource("escalation policy", Policy, view="escalation_policies", ke
 
 
 class PolicyQuery(PageQuery):
-    """Which policies."""
+    """The list of escalation policies has no filters."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_policies(api: Api, caller: Caller, query: Annotated[PolicyQuery, Query()]) -> dict[str, Any]:
-    """List the escalation policies in the order of their making."""
+    """List escalation policies in the order of their creation."""
     return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Policy, responses=problems(409, 413), openapi_extra=allow(ADMINS))
 async def create_policy(change: Creating, body: NewPolicy) -> Any:
-    """Add a policy; rules name it."""
+    """Create an escalation policy, for use in rules."""
     return await change.create(_RESOURCE, "select ops.create_policy($1)", changes(body))
 
 
 @router.get("/{policy_id}", response_model=Policy, responses=problems(404), openapi_extra=allow(READERS))
 async def get_policy(api: Api, caller: Caller, policy_id: PathId) -> dict[str, Any]:
-    """Show one policy."""
+    """Return an escalation policy."""
     return await api.find(caller, _RESOURCE, policy_id)
 
 
 @router.patch("/{policy_id}", response_model=Policy, responses=problems(404, 409, 413), openapi_extra=allow(ADMINS))
 async def update_policy(change: Changing, policy_id: PathId, body: PolicyChanges) -> Any:
-    """Change a policy. An alert that escalates already goes on at the step with the number it had reached."""
+    """Change an escalation policy. Alerts that already escalate continue at the step number that they had reached."""
     return await change.apply(_RESOURCE, policy_id, "select ops.update_policy($1, $2)", changes(body))
 
 
 @router.delete("/{policy_id}", status_code=204, responses=problems(404, 409), openapi_extra=allow(ADMINS))
 async def delete_policy(change: Changing, policy_id: PathId) -> None:
-    """Remove a policy. While rules name it, it stays."""
+    """Delete an escalation policy. A policy that rules use cannot be deleted."""
     await change.apply(_RESOURCE, policy_id, "select ops.delete_policy($1)")

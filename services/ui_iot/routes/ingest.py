@@ -1,4 +1,4 @@
-"""Readings in: POST /ingest/v1/readings."""
+"""Readings of devices: POST /ingest/v1/readings."""
 
 import logging
 from collections import Counter
@@ -37,13 +37,13 @@ class RefusedReading(BaseModel):
     """A reading that was not stored."""
 
     index: int
-    """Its place in the request, from 0."""
+    """Position in the request, from 0."""
     reason: str
     detail: str
 
 
 class ReadingsResult(BaseModel):
-    """What became of the readings of a request."""
+    """The outcome of each reading of a request."""
 
     model_config = shown(
         accepted=1,
@@ -53,11 +53,11 @@ class ReadingsResult(BaseModel):
         trace_id="0af7651916cd43dd8448eb211c80319c",
     )
     accepted: int
-    """Readings for an instant that had no value."""
+    """Readings stored for an instant that had no value."""
     duplicates: int
-    """Readings that repeat the stored value of their device, metric and instant."""
+    """Readings that repeat the stored value of their device, metric and instant. They have no effect."""
     overwritten: int
-    """Readings that replace another value of their device, metric and instant. Every value is evaluated."""
+    """Readings that replaced another value of their device, metric and instant. Every value is evaluated."""
     refused: list[RefusedReading]
     trace_id: str
 
@@ -71,7 +71,7 @@ _READING = {
         "metric": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"},
         "value": {"type": "number"},
         "timestamp": {
-            "description": "RFC 3339 text or seconds since 1970, to a microsecond; default: the time of the request.",
+            "description": "RFC 3339 text, or seconds since 1970, to the microsecond. Default: time of the request.",
             "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}],
         },
     },
@@ -114,11 +114,14 @@ _REQUEST_BODY = {
 async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
     """Send readings: an object with `readings`, a bare array, or one reading.
 
-    Each reading is stored or refused by itself: accepted, duplicates, overwritten and refused add up to what was sent.
-    Readings count in their order in the request. An instant is a microsecond: further digits of a text are cut off, a
-    number is rounded. A value sent again for its instant is a duplicate. Another value for it is evaluated after the
-    first one, and the last one is stored. So a repeat needs its timestamps, and an Idempotency-Key changes nothing.
-    A device's token reports that device only, unless the device is a gateway.
+    Each reading is stored or refused individually, and the four counts add up to the number of readings sent. Readings
+    are evaluated in their order in the request.
+
+    An instant is a microsecond: further digits of a text are cut off, and a number is rounded. The same value for the
+    same instant is a duplicate. Another value for the same instant is evaluated after the first one and replaces it. So
+    a repeated request needs the same timestamps; an `Idempotency-Key` has no effect.
+
+    The token of a device sends readings of this device only, unless the device is a gateway.
     """
     try:
         items = await decode_body(await request.body(), api.turns, most_readings=api.settings.ingest_max_readings)
@@ -128,7 +131,7 @@ async def post_readings(request: Request, api: Api, caller: Caller) -> Response:
         raise Unprocessable("The body must be JSON: an object with readings, an array of readings, or one reading.")
     most = api.settings.ingest_max_readings
     if len(items) > most:
-        raise TooLarge(f"A request may carry {most} readings (PULSE_INGEST_MAX_READINGS).")
+        raise TooLarge(f"A request may have at most {most} readings (PULSE_INGEST_MAX_READINGS).")
     batch = await check_items(items, _limits(api, caller), api.turns)
     stored = await _store(api, caller, batch)
     counts = {**stored, "refused": len(batch.refused)}

@@ -48,21 +48,21 @@ _SHOWN: dict[str, Any] = {
 
 
 class NewRoute(BaseModel):
-    """A route to be added; every condition that is set must hold."""
+    """A route to create. It matches alerts that meet all its conditions."""
 
     model_config = example(**_EXAMPLE)
     name: Name
     channel_id: Id
     min_severity: Severity = "info"
     rule_id: Id | None = None
-    """Only alerts of this rule; the route goes with the rule."""
+    """Only alerts of this rule. The route is deleted with the rule."""
     tag: Tag | None = None
     """Only alerts of devices with this tag."""
     enabled: Flag = True
 
 
 class RouteChanges(BaseModel):
-    """What is to change; what is left out stays, null clears rule_id and tag."""
+    """Changes of a route. Omitted members stay as they are; null clears `rule_id` and `tag`."""
 
     model_config = example(min_severity="critical", tag=None)
     name: Name = unset()
@@ -74,7 +74,7 @@ class RouteChanges(BaseModel):
 
 
 class Route(Versioned):
-    """A route."""
+    """A route from alerts to a channel."""
 
     model_config = shown(**_SHOWN)
     version = (*_EXAMPLE, "updated_at")
@@ -93,31 +93,31 @@ _RESOURCE = Resource("route", Route, view="routes", key="route_id")
 
 
 class RouteQuery(PageQuery):
-    """Which routes."""
+    """Filters of the list of routes."""
 
     channel_id: QueryId | None = None
     """Only routes to this channel."""
     rule_id: QueryId | None = None
-    """Only routes for this one rule."""
+    """Only routes of this rule."""
     enabled: QueryFlag | None = None
-    """Only routes that are, or are not, in use."""
+    """Only enabled, or only disabled, routes."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_routes(api: Api, caller: Caller, query: Annotated[RouteQuery, Query()]) -> dict[str, Any]:
-    """List the routes in the order of their making."""
+    """List routes in the order of their creation."""
     return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Route, responses=problems(413), openapi_extra=allow(ADMINS))
 async def create_route(change: Creating, body: NewRoute) -> Any:
-    """Add a route; it is taken by alerts that open from now on."""
+    """Create a route. It applies to alerts that open from now on."""
     return await change.create(_RESOURCE, "select dispatcher.create_route($1)", changes(body))
 
 
 @router.get("/{route_id}", response_model=Route, responses=problems(404), openapi_extra=allow(READERS))
 async def get_route(api: Api, caller: Caller, route_id: PathId) -> dict[str, Any]:
-    """Show one route."""
+    """Return a route."""
     return await api.find(caller, _RESOURCE, route_id)
 
 
@@ -129,5 +129,5 @@ async def update_route(change: Changing, route_id: PathId, body: RouteChanges) -
 
 @router.delete("/{route_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def delete_route(change: Changing, route_id: PathId) -> None:
-    """Remove a route."""
+    """Delete a route."""
     await change.apply(_RESOURCE, route_id, "select dispatcher.delete_route($1)")

@@ -1,4 +1,4 @@
-"""User tokens that are refused before they expire: /api/v1/revocations."""
+"""Revocations of user tokens: /api/v1/revocations."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from services.ui_iot.auth.guard import ADMINS, GuardedRoute, allow
+from services.ui_iot.auth.principal import token_mark
 from services.ui_iot.auth.request_context import Caller
 from services.ui_iot.auth.revocations import lasting_seconds
 from services.ui_iot.backend import Api
@@ -35,32 +36,42 @@ _SHOWN: dict[str, Any] = {
 }
 
 
+_MOST_ID_CHARACTERS = 65_536
+"""No token is longer."""
+
+
+# A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must be printable: no token with another subject is accepted")
+        raise ValueError("must be printable, as the subject of every accepted token is")
     return text
 
 
 # Postgres stores no NUL in a text.
-ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+_NO_NUL = r"^[^\x00]*$"
+ClaimText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+IdText = Annotated[
+    str, StringConstraints(min_length=1, max_length=_MOST_ID_CHARACTERS, pattern=_NO_NUL), AfterValidator(token_mark)
+]
 
 
 class NewRevocation(BaseModel):
-    """Tokens to be refused: those that meet every condition named here, one at least."""
+    """Conditions of the tokens to refuse. At least one is needed, and a token must meet all that are set."""
 
     model_config = example(**_EXAMPLE)
     subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
-    """Tokens with this claim sub, which is printable in every token that is accepted."""
-    session: ClaimText | None = None
-    """Tokens with this claim sid or session_state."""
-    token_id: ClaimText | None = None
-    """The token with this claim jti."""
+    """Value of the claim `sub`, which is printable in every accepted token."""
+    session: IdText | None = None
+    """Value of the claim `sid` or `session_state`, a number in decimal. A longer one than 255 characters is hashed."""
+    token_id: IdText | None = None
+    """Value of the claim `jti`, a number in decimal. A longer one than 255 characters is hashed."""
     issued_before: Moment | None = None
-    """Tokens with a claim iat before this time; alone: all tokens of the tenant that were issued before it."""
+    """Upper bound of the claim `iat`. Alone, it revokes all tokens of the tenant that were issued before."""
     reason: Name
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=3660)] = unset()
-    """How long the tokens are refused. Default with token_id or issued_before: until no such token can be valid.
-    Otherwise 30 days, because the provider may issue further tokens of the subject or session."""
+    """Days until the revocation ends. By default, a revocation with `token_id` or `issued_before` ends when no such
+    token can be valid. Any other ends after 30 days, because the provider may issue further tokens of the subject or
+    session."""
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -70,7 +81,7 @@ class NewRevocation(BaseModel):
 
 
 class Revocation(Versioned):
-    """User tokens that are refused."""
+    """A revocation of user tokens."""
 
     model_config = shown(**_SHOWN)
     version = ("revocation_id",)
@@ -82,32 +93,32 @@ class Revocation(Versioned):
     reason: str
     created_at: datetime
     created_by: str | None
-    """Id of the actor that revoked them."""
+    """Id of the actor who revoked the tokens."""
     expires_at: datetime
-    """When the revocation ends and is removed."""
+    """Time at which the revocation ends and is removed."""
 
 
 _RESOURCE = Resource("revocation", Revocation, view="revocations", key="revocation_id")
 
 
 class RevocationQuery(PageQuery):
-    """Which revocations."""
+    """Filters of the list of revocations."""
 
     subject: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = None
-    """Only those of this subject."""
+    """Only revocations of this subject."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(ADMINS))
 async def list_revocations(api: Api, caller: Caller, query: Annotated[RevocationQuery, Query()]) -> dict[str, Any]:
-    """List the revocations that are in force, by revocation_id."""
+    """List revocations in force by `revocation_id`."""
     return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Revocation, responses=problems(409, 413), openapi_extra=allow(ADMINS))
 async def revoke_tokens(change: Creating, body: NewRevocation) -> dict[str, Any]:
-    """Refuse user tokens before they expire, on every process of the API within 5 seconds.
+    """Revoke user tokens. Every process of the API refuses them within 5 seconds.
 
-    Neither devices nor API keys are affected: they have tokens of their own.
+    Tokens of devices and API keys are not affected.
     """
     seconds = lasting_seconds(
         days=body.expires_in_days,
@@ -122,12 +133,12 @@ async def revoke_tokens(change: Creating, body: NewRevocation) -> dict[str, Any]
 
 @router.get("/{revocation_id}", response_model=Revocation, responses=problems(404), openapi_extra=allow(ADMINS))
 async def get_revocation(api: Api, caller: Caller, revocation_id: PathId) -> dict[str, Any]:
-    """Show one revocation."""
+    """Return a revocation."""
     return await api.find(caller, _RESOURCE, revocation_id)
 
 
 @router.delete("/{revocation_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def lift_revocation(change: Changing, revocation_id: PathId) -> None:
-    """Lift a revocation: the tokens that it named are accepted again until they expire."""
+    """Delete a revocation. Its tokens are accepted again until they expire."""
     await change.apply(_RESOURCE, revocation_id, "select ingest.delete_revocation($1)")
     await change.api.authenticator.revocations.renew()

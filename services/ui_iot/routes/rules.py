@@ -59,7 +59,7 @@ _SHOWN: dict[str, Any] = {
 
 
 class NewRule(BaseModel):
-    """A rule to be added: an alert opens while `metric operator threshold` has held for `for_seconds`."""
+    """A rule to create. An alert opens once `metric operator threshold` has held for `for_seconds`."""
 
     model_config = example(**_EXAMPLE)
     name: Name
@@ -69,16 +69,16 @@ class NewRule(BaseModel):
     for_seconds: ForSeconds = 0
     severity: Severity = "warning"
     device_id: DeviceId | None = None
-    """The one device it watches; without device and tag it watches all."""
+    """The device that the rule applies to. Without device and tag, it applies to all devices."""
     tag: Tag | None = None
-    """The group it watches."""
+    """The tag of the devices that the rule applies to."""
     policy_id: Id | None = None
-    """Escalation policy of its alerts."""
+    """Escalation policy of the rule's alerts."""
     enabled: Flag = True
 
 
 class RuleChanges(BaseModel):
-    """What is to change; what is left out stays, null clears device_id, tag and policy_id."""
+    """Changes of a rule. Omitted members stay as they are; null clears `device_id`, `tag` and `policy_id`."""
 
     model_config = example(threshold=85.5, tag=None)
     name: Name = unset()
@@ -94,7 +94,7 @@ class RuleChanges(BaseModel):
 
 
 class Rule(Versioned):
-    """A rule."""
+    """An alert rule."""
 
     model_config = shown(**_SHOWN)
     version = (*_EXAMPLE, "updated_at")
@@ -110,7 +110,7 @@ class Rule(Versioned):
     policy_id: int | None
     enabled: bool
     disabled_reason: str | None
-    """Why Pulse disabled the rule, for example because its device was deleted; enabling it clears this."""
+    """The reason if Pulse disabled the rule, such as the deletion of its device. Enabling the rule clears it."""
     created_at: datetime
     updated_at: datetime
 
@@ -119,38 +119,39 @@ _RESOURCE = Resource("rule", Rule, view="rules", key="rule_id")
 
 
 class RuleQuery(PageQuery):
-    """Which rules."""
+    """Filters of the list of rules."""
 
     metric: Metric | None = None
     """Only rules about this metric."""
     severity: Severity | None = None
     """Only rules of this severity."""
-    device_id: Annotated[DeviceId | None, Field(description="Only rules for this one device.")] = None
-    tag: Annotated[Tag | None, Field(description="Only rules for this group.")] = None
+    device_id: Annotated[DeviceId | None, Field(description="Only rules of this device.")] = None
+    tag: Annotated[Tag | None, Field(description="Only rules of this tag.")] = None
     policy_id: QueryId | None = None
     """Only rules with this escalation policy."""
     enabled: QueryFlag | None = None
-    """Only rules that are, or are not, in use."""
+    """Only enabled, or only disabled, rules."""
 
 
 @router.get("", response_model=_RESOURCE.page, responses=problems(), openapi_extra=allow(READERS))
 async def list_rules(api: Api, caller: Caller, query: Annotated[RuleQuery, Query()]) -> dict[str, Any]:
-    """List the rules in the order of their making."""
+    """List rules in the order of their creation."""
     return await api.page(caller, _RESOURCE, query)
 
 
 @router.post("", status_code=201, response_model=Rule, responses=problems(413), openapi_extra=allow(ADMINS))
 async def create_rule(change: Creating, body: NewRule) -> Any:
-    """Add a rule and judge the last known values by it.
+    """Create a rule and evaluate it with the last known values.
 
-    A value that arrived within 24 hours counts as if it arrived now: an alert opens at once, or `for_seconds` starts.
+    A value that arrived within the last 24 hours counts as if it arrived now: an alert opens at once, or `for_seconds`
+    starts.
     """
     return await change.create(_RESOURCE, "select evaluator.create_rule($1)", changes(body))
 
 
 @router.get("/{rule_id}", response_model=Rule, responses=problems(404), openapi_extra=allow(READERS))
 async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
-    """Show one rule."""
+    """Return a rule."""
     return await api.find(caller, _RESOURCE, rule_id)
 
 
@@ -158,16 +159,17 @@ async def get_rule(api: Api, caller: Caller, rule_id: PathId) -> dict[str, Any]:
 async def update_rule(change: Changing, rule_id: PathId, body: RuleChanges) -> Any:
     """Change a rule.
 
-    An alert stays open while its condition still holds for its device, with its acknowledgement and silence. It takes
-    over the new severity and name, and its channels get an `updated` notification. Other alerts close with the reason
-    `rule changed` or `rule disabled`; another metric closes all. A device that breaches only now is judged by its last
-    known value, as by a new rule. A pending breach keeps its start when `for_seconds` changes, and starts anew when the
-    comparison changes.
+    An alert whose condition still holds stays open and keeps its acknowledgement and silence. It gets the new severity
+    and name, and its channels get an `updated` notification. Other alerts close with the reason `rule changed` or
+    `rule disabled`. A change of the metric closes all alerts.
+
+    Devices that breach only the new condition are evaluated with their last known value, as for a new rule. A pending
+    breach keeps its start when `for_seconds` changes and restarts when the comparison changes.
     """
     return await change.apply(_RESOURCE, rule_id, "select evaluator.update_rule($1, $2)", changes(body))
 
 
 @router.delete("/{rule_id}", status_code=204, responses=problems(404), openapi_extra=allow(ADMINS))
 async def delete_rule(change: Changing, rule_id: PathId) -> None:
-    """Remove a rule with the routes that were only for it, and close its alerts."""
+    """Delete a rule and its own routes, and close its alerts."""
     await change.apply(_RESOURCE, rule_id, "select evaluator.delete_rule($1)")

@@ -1,4 +1,4 @@
-"""The story of one trace id: /api/v1/traces/{trace_id}."""
+"""Everything that one request caused: /api/v1/traces/{trace_id}."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -41,12 +41,12 @@ _STEP_SHOWN: dict[str, Any] = {
 
 
 class TraceStep(BaseModel):
-    """One row that the trace left behind."""
+    """One row with the trace id."""
 
     model_config = shown(**_STEP_SHOWN)
     span_id: str
     parent_span_id: str | None
-    """The step that caused it; null for one that nothing here caused."""
+    """The step that caused this one, or null."""
     kind: str
     """request, reading, evaluation, alert, event, suppression, job, attempt or audit."""
     at: datetime
@@ -59,12 +59,12 @@ class TraceStep(BaseModel):
 
 
 class Trace(BaseModel):
-    """What one request caused, a tree in order of time."""
+    """The effects of one request, as a tree in order of time."""
 
     model_config = shown(trace_id="0af7651916cd43dd8448eb211c80319c", truncated=False, steps=[_STEP_SHOWN])
     trace_id: str
     truncated: bool
-    """Whether there is more than is shown. Of a very large trace only some rows of each kind are read."""
+    """True if the trace has more steps. Only some rows of each kind are read of a very large trace."""
     steps: list[TraceStep]
 
 
@@ -74,7 +74,7 @@ async def get_trace(
     caller: Caller,
     trace_id: Annotated[str, Path(max_length=36, description="32 hexadecimal digits, or a UUID.")],
 ) -> dict[str, Any]:
-    """Show what one request caused: readings, evaluations, alerts, notifications, attempts and audit events."""
+    """Return the effects of a request: readings, evaluations, alerts, notifications, attempts and audit events."""
     canonical = parse_trace_id(trace_id)
     if canonical is None:
         raise NotFound("There is no such trace.")
@@ -92,7 +92,7 @@ async def _read_steps(connection: Connection, trace_id: str) -> Sequence[Any]:
     try:
         steps: Sequence[Any] = await connection.fetch(query, trace_id, MOST_ROWS, MOST_STEPS + 1, timeout=MOST_SECONDS)
     except TimeoutError:
-        raise Unprocessable("The trace has too many rows to be told in time.") from None
+        raise Unprocessable("The trace has too many rows to be read in time.") from None
     return steps
 
 

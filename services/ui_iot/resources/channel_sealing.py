@@ -1,12 +1,33 @@
 """Seals the configuration of channels before it leaves this process, which cannot open it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from services.shared.db import Connection
-from services.shared.secret_box import read_public_key, seal_config, shown_url
-from services.ui_iot.resources.change import Prepare
+from services.shared.secret_box import BadKeyFile, protection, read_public_key, seal_config, shown_url
+from services.shared.server import Process
+
+log = logging.getLogger(__name__)
+
+
+def report_protection(process: Process, file: Path | None) -> None:
+    """Show in /health how secrets are stored, by the key that the file holds then. Log a warning without a file."""
+
+    def read() -> str:
+        try:
+            return protection(None if file is None else read_public_key(file))
+        except BadKeyFile as fault:
+            return f"unknown: {fault}"
+
+    process.facts["channel_secrets"] = read
+    if file is None:
+        log.warning("channel secrets are stored as %s", read())
+
+
+Prepare = Callable[[Connection], Awaitable[Any]]
+"""Returns the body of the change, on the connection of its transaction."""
 
 
 def seal_new(file: Path | None, tenant_id: str, channel: Mapping[str, Any]) -> Prepare:

@@ -1,0 +1,19 @@
+"""No process and no backend of Postgres grows without end while strangers and one tenant attack a whole stack."""
+
+import pytest
+
+from benchmarks import memory
+from benchmarks._bench import scratch_database
+
+# Far above what an attack takes in ten minutes, far below what one without a limit takes in ten seconds.
+MOST_MEGABYTES = 600
+
+
+@pytest.mark.slow
+async def test_memory_is_bounded_under_every_attack() -> None:
+    with scratch_database() as url:
+        found = await memory.measure(url, 3.0)
+    assert set(found) == {"idle", "rules", "hanging", *memory.DOOR_ATTACKS, "readers"}
+    for attack, peaks in found.items():
+        assert set(peaks) == {*memory.SERVICES, memory.BACKEND}
+        assert {name: round(peak) for name, peak in peaks.items() if not 0 < peak < MOST_MEGABYTES} == {}, attack
