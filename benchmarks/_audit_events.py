@@ -16,8 +16,7 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from benchmarks._bench import free_port
-from services.shared.audit import AuditEvent, AuditLogger, open_audit_logger
-from services.shared.audit_writer.event import new_event_id
+from services.shared.audit import AuditEvent, AuditLogger, new_event_id, open_audit_logger
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.settings import UiSettings
 

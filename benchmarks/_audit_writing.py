@@ -27,7 +27,7 @@ from benchmarks._audit_events import (
 )
 from benchmarks._bench import as_role, percentile, require_effect
 from services.shared import db
-from services.shared.audit_writer.event import new_event_id
+from services.shared.audit import new_event_id
 from services.shared.settings import UiSettings
 
 BATCH = 1000

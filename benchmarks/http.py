@@ -35,8 +35,8 @@ from benchmarks._bench import conclude, percentile, require_effect
 from benchmarks._http_libraries import LIBRARIES, install
 from services.shared.logging import EACH, JsonFormatter, LineHandler
 from services.shared.metrics import BUCKETS, ProcessMetrics
-from services.ui_iot.auth.claims import Claims
 from services.ui_iot.auth.key_set import KeySet
+from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import Trust
 from services.ui_iot.middleware.path_template import PathTemplates
@@ -189,7 +189,7 @@ def bench_token(options: argparse.Namespace) -> None:
             jwt.decode(token, public, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)
 
     def verify(verifier: TokenVerifier) -> None:
-        accepted = sum(isinstance(verifier.verify(token, keys), Claims) for token in tokens)
+        accepted = sum(isinstance(verifier.verify(token, keys), Principal) for token in tokens)
         require_effect("tokens accepted", found=accepted, expected=len(tokens))
 
     rates: dict[str, list[float]] = {"reference": [], "pulse": [], "again": []}

@@ -1,4 +1,4 @@
-"""`python -m exporter`: serves until SIGTERM or SIGINT, whether or not the database is there."""
+"""`python -m exporter`: serve metrics until SIGTERM or SIGINT, with or without the database."""
 
 import asyncio
 import gc
@@ -8,21 +8,22 @@ from exporter.app import create_app
 from exporter.collector import ViewCollector
 from exporter.login import ExporterLogin
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, run_process, serve_process, stop_on_signals
+from services.shared.process import run_process, stop_on_signals
+from services.shared.server import Process, serve_process
 from services.shared.settings import ExporterSettings
 
 log = logging.getLogger("exporter")
 
 
 async def run(settings: ExporterSettings) -> None:
-    """Serve until the process is told to stop."""
+    """Serve until the stop signal."""
     stop = stop_on_signals()
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     process.metrics.processing("scrape")
     collector = ViewCollector(settings, process)
     process.probe = collector.fault
     process.ready = True
-    # What was imported stays for ever; the collector need not walk through it in the middle of a scrape.
+    # Imported objects stay forever, so the garbage collector need not examine them during a scrape.
     gc.freeze()
     log.info("started", extra={"port": settings.port})
     app = create_app(process, collector, longest_seconds=settings.exporter_deadline_seconds)
@@ -31,7 +32,7 @@ async def run(settings: ExporterSettings) -> None:
     try:
         await stop.wait()
         process.stopping = True
-        # First, so that a request in hand need not wait for views that hang.
+        # First, so that a running request does not wait for hanging views.
         await collector.close()
         await server
     finally:

@@ -1,4 +1,4 @@
-"""The exporter's HTTP side: every view of schema metrics at /metrics, and the health of the process."""
+"""The HTTP application of the exporter: the views of schema metrics at /metrics, and the health of the process."""
 
 import math
 
@@ -8,12 +8,12 @@ from starlette.types import ASGIApp
 from exporter.collector import ViewCollector
 from services.shared.server import Process, status_app
 
-# Prometheus must have the answer before its own patience ends; what the network and rendering may take.
+# Time for network and rendering, because Prometheus must have the answer within its own time-out.
 MARGIN_SECONDS = 0.5
 
 
 def create_app(process: Process, collector: ViewCollector, *, longest_seconds: float) -> ASGIApp:
-    """The application; a pass takes at most longest_seconds, or less when the scraper says so."""
+    """Return the application. A pass takes at most longest_seconds, or less if the scraper requests it."""
 
     async def scrape(request: Request) -> tuple[bytes, str]:
         patience = scrape_seconds(request.headers.get("x-prometheus-scrape-timeout-seconds"), longest=longest_seconds)
@@ -25,7 +25,7 @@ def create_app(process: Process, collector: ViewCollector, *, longest_seconds: f
 
 
 def scrape_seconds(header: str | None, *, longest: float) -> float:
-    """How long a pass may take: what the scraper says less a margin, never more than longest."""
+    """Return the time for a pass: the scraper's time-out minus a margin, at most longest."""
     try:
         patience = float(header) if header is not None else math.inf
     except ValueError:

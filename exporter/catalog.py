@@ -1,12 +1,12 @@
-"""The views of schema metrics as the catalog has them right now."""
+"""The current views of schema metrics, from the catalog."""
 
 from dataclasses import dataclass
 
 from exporter.link import Link
 
-# Domains count as what they are made of, enums as 'enum', types that Postgres does not bring as their full name.
-# Oldest view first: where two names clash, the newcomer gives way. Columns and comments are looked up view by view: a
-# join would read them all, also those of a thousand partitions.
+# A domain has the type that it is based on, an enum the type 'enum', and a type outside pg_catalog its full name. The
+# oldest view comes first: if two names clash, the newer one is refused. Columns and comments are looked up view by
+# view, because a join would read those of a thousand partitions as well.
 _CATALOG = """
 select
   c.relname::text as name,
@@ -43,7 +43,7 @@ order by c.oid
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; type is a built-in type's name, 'enum', or the full name of any other type."""
+    """A column. type is the name of a built-in type, 'enum', or the full name of another type."""
 
     name: str
     type: str
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of schema metrics; comment is '' when it has none."""
+    """A view of schema metrics. comment is '' if it has none."""
 
     name: str
     comment: str
@@ -60,7 +60,7 @@ class View:
 
 
 async def read_catalog(link: Link) -> list[View]:
-    """Every view of schema metrics, oldest first."""
+    """Return the views of schema metrics, oldest first."""
     return [
         View(
             name=row["name"],

@@ -1,7 +1,7 @@
-"""Scrapes: who asks while a pass runs shares it, so that any number of scrapers costs the database one pass.
+"""Scrapes. Concurrent scrapes share one pass, so that any number of scrapers costs the database one pass.
 
-scrape ─▶ a pass runs? ── yes, in time ─▶ put its end off, wait for it until the own deadline ─▶ exposition
-              └── no ─▶ begin (on the connection kept, or a new one) ─▶ read ─▶ compose ─┘
+scrape ─▶ a pass runs? ── yes, in time ─▶ extend its deadline, wait until the own deadline ─▶ exposition
+              └── no ─▶ begin (on the kept connection or a new one) ─▶ read ─▶ compose ─┘
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from services.shared.settings import ExporterSettings
 
 log = logging.getLogger(__name__)
 
-# A pass that is not over by then is ended from this side: not even the server's own timeouts came through.
+# After this time a pass is canceled from this side, because the time-outs of the server did not take effect.
 GRACE_SECONDS = 0.2
 
 
@@ -45,9 +45,9 @@ class ViewCollector:
         self._blind: str | None = None
 
     async def scrape(self, seconds: float) -> Exposition:
-        """The exposition of the pass that runs now or starts now, after at most so many seconds and a grace."""
-        # A hasty scraper's pass must not leave out, for a patient one, what that one has the time for: it goes on for
-        # longer, or when it is too late for that the next one begins.
+        """Return the exposition of a running or a new pass, after at most this time and a grace period."""
+        # A scraper with more time extends the pass of a scraper with less, so that no view is left out for lack of
+        # time. If it is too late for that, the next pass begins.
         if (
             self._running is None
             or self._running.done()
@@ -57,14 +57,14 @@ class ViewCollector:
             self._deadline = Deadline(seconds, longest=self._longest)
             self._running = asyncio.create_task(self._pass(self._deadline), name="scrape")
         running = self._running
-        # Waited for, not awaited: a scraper that goes away must not end the pass of the others.
+        # asyncio.wait, because a scraper that disconnects must not cancel the pass of other scrapers.
         await asyncio.wait({running}, timeout=seconds + GRACE_SECONDS)
         if running.done() and not running.cancelled():
             return running.result()
         return compose_blind(process=self._families(), seconds=seconds)
 
     async def fault(self) -> str | None:
-        """Why the database cannot be read now, or None; while a pass reads it, what was known before."""
+        """Return why the database cannot be read, or None. During a pass, return the result of the last check."""
         if not self._busy.locked():
             try:
                 async with asyncio.timeout(PROBE_SECONDS), self._busy:
@@ -75,7 +75,7 @@ class ViewCollector:
         return self._blind
 
     async def close(self) -> None:
-        """End the pass in hand, whose scrapers are told that the database was not read, and the connection."""
+        """Cancel the running pass and close the connection. Its scrapers get an exposition without views."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
@@ -97,7 +97,7 @@ class ViewCollector:
         rows = sum(len(reading.rows) for reading in readings if not isinstance(reading.rows, ViewRefusal))
         work = partial(compose, readings, process=process, seconds=took, max_rows=self._limits.max_rows)
         exposition = await offload(rows, work)
-        # Whose turn did not come stays where it was in the order; otherwise the slow ones would be first next time.
+        # A view that was not read keeps its cost. Otherwise slow views would be first in the next pass.
         self._cost = {
             reading.view.name: self._cost.get(reading.view.name, 0.0) if reading.seconds is None else reading.seconds
             for reading in readings
@@ -124,9 +124,9 @@ class ViewCollector:
         self._blind = reason
 
     def _tell_refused(self, exposition: Exposition) -> None:
-        """Log what changed since the last pass; a lasting fault is one line, and a gauge until it is mended.
+        """Log the changes since the last pass. A lasting fault is logged once, and a gauge shows it until it ends.
 
-        Of views whose turn did not come nothing is known, and one hasty scraper can bring that about for all of them.
+        The state of unread views is unknown. One scraper with a short time-out can leave all views unread.
         """
         late = {view for view, reason in exposition.refused.items() if reason == OUT_OF_TIME.reason}
         refused = {

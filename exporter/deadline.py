@@ -1,15 +1,15 @@
-"""When a pass must be over: as late as the most patient of its scrapers allows, within the longest a pass may take."""
+"""The deadline of a pass: the latest that its scrapers allow, within the longest time of a pass."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# With less a view would be cancelled before it had begun.
+# With less time, a view would be canceled before it starts.
 LEAST_SECONDS = 0.005
 
 
 class Deadline:
-    """The end of one pass, which begins with it; who joins the pass can put it off, never bring it forward."""
+    """The end of one pass, which starts with this object. Scrapers that join the pass can only extend it."""
 
     def __init__(self, seconds: float, *, longest: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -19,13 +19,13 @@ class Deadline:
         self._timer: asyncio.Timeout | None = None
 
     def left(self) -> float:
-        """Seconds until then, negative when it is over."""
+        """Return the seconds until the deadline, negative after it."""
         return self._at - asyncio.get_running_loop().time()
 
     def put_off(self, seconds: float) -> bool:
-        """Leave at least so many seconds from now, as far as the longest pass allows.
+        """Extend the deadline to this time from now, within the longest pass. Return False if it is over.
 
-        Whether it could: once the time is over, views have been left out that would never be asked again.
+        Views that were left out at the deadline would not be read in this pass.
         """
         if self.left() < LEAST_SECONDS:
             return False
@@ -36,7 +36,7 @@ class Deadline:
 
     @asynccontextmanager
     async def enforce(self, *, grace: float) -> AsyncIterator[None]:
-        """Raise TimeoutError out of the block when it is not over by then and a grace in seconds."""
+        """Raise TimeoutError from the block at the deadline plus a grace period in seconds."""
         self._grace = grace
         try:
             async with asyncio.timeout_at(self._at + grace) as self._timer:

@@ -1,4 +1,4 @@
-"""What one pass found, as families of metrics, and their text in the format that the scraper asks for."""
+"""The results of one pass as families of metrics, rendered in the format that the scraper requests."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,22 +15,22 @@ from services.shared.metrics import choose_format
 
 T = TypeVar("T")
 
-# Rendering costs some 10 µs a sample: above this, at 5 ms and more, other requests should not have to wait for it.
+# Rendering costs about 10 µs a sample. From 5 ms on, it must not delay other requests.
 SAMPLES_IN_LOOP = 500
 
 _HELP = {
-    "pulse_exporter_up": "Whether this scrape could read the database in its time; else no view is served.",
-    "pulse_exporter_scrape_duration_seconds": "Time that the pass over all views took.",
-    "pulse_exporter_view_success": "Whether the view is served; the exporter's log says why it is not.",
-    "pulse_exporter_view_duration_seconds": "Time that the query of the view took.",
-    "pulse_exporter_view_rows": "Rows that the view gave.",
+    "pulse_exporter_up": "1 if this scrape could read the database in time. Otherwise no view is served.",
+    "pulse_exporter_scrape_duration_seconds": "Duration of the pass over all views.",
+    "pulse_exporter_view_success": "1 if the view is served. Otherwise the log of the exporter has the reason.",
+    "pulse_exporter_view_duration_seconds": "Duration of the query of the view.",
+    "pulse_exporter_view_rows": "Number of rows of the view.",
 }
 _PER_VIEW = ("pulse_exporter_view_success", "pulse_exporter_view_duration_seconds", "pulse_exporter_view_rows")
 OWN_NAMES = taken_names([(name, "gauge") for name in _HELP])
 
 
 class Exposition(Collector):
-    """Families of one pass, for any number of requests; refused: reason by name of view."""
+    """Families of one pass, for any number of requests. refused: reason by name of view."""
 
     def __init__(self, families: Sequence[Metric], refused: Mapping[str, str] | None = None) -> None:
         self.families = families
@@ -38,11 +38,11 @@ class Exposition(Collector):
         self._texts: dict[str, asyncio.Task[bytes]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as an encoder wants them."""
+        """Yield all families."""
         yield from self.families
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """Text and content type for an Accept header; each format is rendered once, however many ask for it."""
+        """Return text and content type for an Accept header. Each format is rendered once for all requests."""
         encode, content_type = choose_format(accept)
         if content_type not in self._texts:
             size = sum(len(family.samples) for family in self.families)
@@ -51,12 +51,12 @@ class Exposition(Collector):
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
-    """The result of work, done in a thread when size samples are too many for the event loop."""
+    """Return the result of work, which runs in a thread if size samples are too many for the event loop."""
     return await asyncio.to_thread(work) if size > SAMPLES_IN_LOOP else work()
 
 
 def compose(readings: Sequence[ViewReading], *, process: Sequence[Metric], seconds: float, max_rows: int) -> Exposition:
-    """The exposition of a pass that read the database."""
+    """Return the exposition of a pass that read the database."""
     success, durations, rows = (_own(name, "view") for name in _PER_VIEW)
     refused, families = {}, []
     for reading in sorted(readings, key=lambda reading: reading.view.name):
@@ -76,17 +76,17 @@ def compose(readings: Sequence[ViewReading], *, process: Sequence[Metric], secon
 
 
 def compose_blind(*, process: Sequence[Metric], seconds: float) -> Exposition:
-    """The exposition of a pass that could not read the database: nothing of it, and that it is so."""
+    """Return the exposition of a pass that could not read the database."""
     return Exposition([_up(0), _took(seconds), *process])
 
 
 def names_of(families: Iterable[Metric]) -> frozenset[str]:
-    """Names that no view may have beside these families, the exporter's own included."""
+    """Return the names that these families and the exporter occupy, which no view may have."""
     return OWN_NAMES | taken_names([(family.name, family.type) for family in families])
 
 
 def family_of(reading: ViewReading, *, max_rows: int) -> Metric | ViewRefusal:
-    """The family that a view is, or why it is left out."""
+    """Return the family of a view, or the reason why it is left out."""
     if isinstance(reading.shape, ViewShape) and not isinstance(reading.rows, ViewRefusal):
         return build_family(reading.shape, reading.rows, max_rows=max_rows)
     refusal = reading.rows if isinstance(reading.shape, ViewShape) else reading.shape

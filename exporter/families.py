@@ -1,4 +1,4 @@
-"""From a view's rows to a family of samples, or to the reason why the view is left out whole."""
+"""Conversion of a view's rows into a family of samples, or into the reason why the view is left out."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ Labels: TypeAlias = tuple[str, ...]
 
 
 class _Invalid(Exception):
-    """The rows are no valid family. The message names the broken rule, never a label's value: it is logged."""
+    """The rows are no valid family. The message is logged, so it names the broken rule and no value of a label."""
 
 
 def build_family(shape: ViewShape, rows: Sequence[Row], *, max_rows: int) -> Metric | ViewRefusal:
-    """The family, its samples ordered by labels; rows without a value are no samples."""
+    """Return the family with samples ordered by labels. Rows without a value are skipped."""
     if len(rows) > max_rows:
         return ViewRefusal(f"it has more than {max_rows} rows")
     count = len(shape.labels)
@@ -76,7 +76,7 @@ def _histogram(shape: ViewShape, valued: list[tuple[Labels, Row]]) -> Metric:
             family.add_sample(f"{shape.name}_bucket", {**named, "le": _canonical(boundary)}, count)
         total = buckets[-1][2][1] if shape.has_sum else None
         if total is not None:
-            # The formats want both or neither.
+            # The formats require both or neither.
             family.add_sample(f"{shape.name}_gcount", named, buckets[-1][1])
             family.add_sample(f"{shape.name}_gsum", named, _sum(total, least=buckets[0][0]))
     return family
@@ -93,7 +93,7 @@ def _boundary(cell: str | float | None) -> float:
 
 
 def _canonical(boundary: float) -> str:
-    """As OpenMetrics wants it: 1.0, +Inf."""
+    """Return the form that OpenMetrics requires: 1.0, +Inf."""
     return str(floatToGoString(boundary))  # type: ignore[no-untyped-call]
 
 
@@ -119,5 +119,5 @@ def _sum(cell: str | float, *, least: float) -> float:
 
 
 def _number(cell: str | float | None) -> float:
-    assert isinstance(cell, float)  # the query casts what is no text to double precision, and NULL is no sample
+    assert isinstance(cell, float)  # the query casts numbers to double precision, and NULL is no sample
     return cell

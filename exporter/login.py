@@ -1,4 +1,4 @@
-"""The exporter's settings with a login of its own, not that of the services."""
+"""Settings of the exporter that refuse the login of a service."""
 
 import os
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,7 +11,7 @@ _SERVICES = frozenset(["app", "ui", "evaluator", "dispatcher", "delivery", "ops"
 
 
 class ExporterLogin(ExporterSettings):
-    """Settings of the process: without a URL of its own it must not read metrics with rights to write."""
+    """Settings of the process. It must not read metrics with the rights of a service, which may write."""
 
     @field_validator("database_url")
     @classmethod

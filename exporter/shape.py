@@ -1,10 +1,10 @@
-"""From a view's name and columns to the metric it is, or to the reason why it is none.
+"""Derivation of a metric from the name and columns of a view, or of the reason why it is no metric.
 
 text, enum, uuid columns    labels
-value                       the sample: numbers, boolean (0 or 1), interval (seconds), timestamptz (seconds since 1970)
-le                          makes it a gauge histogram: one row a bucket, value counts cumulatively
-sum                         only beside le, optional: the sum of what was measured, read from the +Inf row
-name ends in _total         makes it a counter
+value                       sample: number, boolean (0 or 1), interval (seconds), timestamptz (seconds since 1970)
+le                          gauge histogram: one row a bucket, with cumulative counts in value
+sum                         optional, with le only: sum of the measured values, read from the +Inf row
+name ends in _total         counter
 """
 
 import re
@@ -16,9 +16,9 @@ from functools import lru_cache
 from exporter.catalog import Column, View
 
 LONGEST_LABEL = 1024
-"""Characters of a label's value; what is longer is a document, not a dimension."""
+"""Maximum of characters of a label's value: a longer text is no dimension."""
 
-# What every Prometheus accepts; colons are legal but reserved for recording rules.
+# Accepted by every Prometheus. Colons are legal but reserved for recording rules.
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _TEXT = frozenset({"text", "varchar", "bpchar", "name", "char", "uuid", "enum"})
 _NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8", "numeric"})
@@ -32,8 +32,8 @@ class Kind(Enum):
     HISTOGRAM = "gaugehistogram"
 
 
-# What the formats may append to a family's name: no other family may be called so. In the text format a gauge histogram
-# is announced as a histogram, whose suffixes are taken too.
+# Suffixes that the formats append to the name of a family: no other family may have such a name. The text format
+# declares a gauge histogram as a histogram, so the suffixes of a histogram are occupied as well.
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "gauge": ("",),
     "counter": ("", "_total", "_created"),
@@ -46,14 +46,14 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ViewRefusal:
-    """Why a view is not served; what was found, in words for the log."""
+    """The reason why a view is not served, for the log."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ViewShape:
-    """A metric to be: its rows are labels, then le (histograms), then the sum (if it has one), then the value."""
+    """The shape of a metric. Its rows have the labels, then le (histograms), the sum (if any) and the value."""
 
     name: str
     help: str
@@ -63,18 +63,18 @@ class ViewShape:
     query: str
 
     def names(self) -> frozenset[str]:
-        """Every name the family takes for itself."""
+        """Return every name that the family occupies."""
         return family_names(self.name, self.kind.value)
 
 
 def family_names(name: str, kind: str) -> frozenset[str]:
-    """Names that a family of a type occupies; name is without _total."""
+    """Return the names that a family of a type occupies. name is without _total."""
     return frozenset(name + suffix for suffix in _SUFFIXES.get(kind, ("",)))
 
 
 @lru_cache(maxsize=1024)
 def shape_of(view: View, *, max_rows: int) -> ViewShape | ViewRefusal:
-    """The metric that a view is; its query reads one row more than is allowed, to tell too many from enough."""
+    """Return the shape of a view. Its query reads one row more than is allowed, to detect too many rows."""
     if not _NAME.fullmatch(view.name):
         return ViewRefusal("its name is not a metric's name")
     if not view.readable:
@@ -121,10 +121,10 @@ def _refuse_special(columns: Iterable[Column]) -> ViewRefusal | None:
 
 
 def _query(view: str, labels: list[Column], special: list[Column], max_rows: int) -> str:
-    """Casts in the server leave two types for the driver: text and double precision."""
+    """Return the query of a view, which casts all columns to text or double precision."""
     parts = [f"left({_quoted(column.name)}::text, {LONGEST_LABEL + 1})" for column in labels]
     parts += [_cast(column) for column in special]
-    # Every name is quoted, and comes from the catalog.
+    # Every name comes from the catalog and is quoted.
     return f"select {', '.join(parts)} from metrics.{_quoted(view)} limit {max_rows + 1}"  # noqa: S608
 
 

@@ -1,4 +1,4 @@
-"""One pass over all views in one snapshot of the database, in which no view can harm another."""
+"""One pass over all views in one snapshot of the database. A failing view does not affect others."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,18 @@ from exporter.link import Link
 from exporter.shape import ViewRefusal, ViewShape, family_names, shape_of
 from services.shared.db import UNAVAILABLE
 
-# How often the server looks, during a query, whether we are still there.
+# Interval at which the server checks, during a query, whether this client is still connected.
 CHECK_MILLISECONDS = 500
 OUT_OF_TIME = ViewRefusal("the scrape's time was over before its turn came")
 _HEAL = "rollback to savepoint view"
-# Errors about objects, rights, limits and the server. Messages of other classes may quote a row, such as
-# 'invalid input syntax for type double precision: "boiler-1"', and the reason goes to the log.
+# Errors about objects, rights, limits and the server. The reason is logged, and messages of other classes may quote a
+# row, such as 'invalid input syntax for type double precision: "boiler-1"'.
 _WITHOUT_VALUES = ("42", "53", "55", "57", "58")
 
 
 @dataclass(frozen=True, slots=True)
 class ScrapeLimits:
-    """How much one view may cost."""
+    """Limits of one view."""
 
     view_seconds: float
     max_rows: int
@@ -32,7 +32,7 @@ class ScrapeLimits:
 
 @dataclass(frozen=True, slots=True)
 class ViewReading:
-    """What a pass got from one view: rows, or why there are none; seconds in the database, None if never asked."""
+    """The result of one view in a pass. seconds: duration of its query, None if it was not read."""
 
     view: View
     shape: ViewShape | ViewRefusal
@@ -43,23 +43,23 @@ class ViewReading:
 async def read_views(
     link: Link, *, limits: ScrapeLimits, deadline: Deadline, cost: Mapping[str, float], taken: frozenset[str]
 ) -> list[ViewReading]:
-    """Read every view in one transaction that is over by the deadline.
+    """Read every view in one transaction that ends by the deadline.
 
-    cost: seconds each view took last time, so that those that are likely to be left out come last; taken: names that
-    no view may have. Raises what UNAVAILABLE holds when the connection is lost, and asyncpg.PostgresError when the
-    catalog cannot be read.
+    cost: duration of each view in the last pass in seconds, because slow views come last.  taken: names that no view
+    may have. Raises an exception of UNAVAILABLE if the connection is lost, and asyncpg.PostgresError if the catalog
+    cannot be read.
     """
     await link.begin(opening(limits, deadline.left()))
     shapes = _settle_names(await read_catalog(link), taken, max_rows=limits.max_rows)
     turns = _Turns(link, limits, deadline)
     readings = [await turns.read(*pair) for pair in sorted(shapes, key=lambda pair: cost.get(pair[0].name, 0.0))]
-    # Back to the savepoint first: what functions in views did to the session's settings must not outlive the pass.
+    # Roll back to the savepoint first: settings that functions in views have changed must not outlive the pass.
     await link.end(f"{_HEAL}; commit")
     return readings
 
 
 def opening(limits: ScrapeLimits, seconds: float) -> str:
-    """What opens a pass's transaction: one snapshot, one process, nothing written, no lock waited for long."""
+    """Return the statements that open a pass: one read-only snapshot, one process, short waits for locks."""
     return (
         "begin isolation level repeatable read read only;"
         "set local search_path = pg_catalog;"
@@ -67,9 +67,9 @@ def opening(limits: ScrapeLimits, seconds: float) -> str:
         "set local max_parallel_workers_per_gather = 0;"
         f"set local statement_timeout = {_milliseconds(limits.view_seconds)};"
         f"set local lock_timeout = {_milliseconds(limits.view_seconds / 2)};"
-        # Should this process end or give up, its query must not go on.
+        # If this process ends, its query must end as well.
         f"set local client_connection_check_interval = {CHECK_MILLISECONDS};"
-        # Should this process hang, its snapshot must not hold back vacuum.
+        # If this process hangs, its snapshot must not hold back vacuum.
         f"set local idle_in_transaction_session_timeout = {_milliseconds(seconds + 1)};"
         "savepoint view"
     )
@@ -78,7 +78,7 @@ def opening(limits: ScrapeLimits, seconds: float) -> str:
 def _settle_names(
     views: Sequence[View], taken: frozenset[str], *, max_rows: int
 ) -> list[tuple[View, ViewShape | ViewRefusal]]:
-    """Each view with its shape; of two that would share a name, the one that came later is refused."""
+    """Return each view with its shape. If two views would share a name, the newer one is refused."""
     owners = dict.fromkeys(taken, "a metric of the exporter itself")
     settled: list[tuple[View, ViewShape | ViewRefusal]] = []
     for view in views:
@@ -94,10 +94,10 @@ def _settle_names(
 
 
 class _Turns:
-    """Runs the views of one pass, one after the other, each within what is left of the time.
+    """Runs the views of one pass one after the other, each within the remaining time.
 
-    One savepoint does for all of them: a read-only transaction has no state that it could lose but its error and its
-    settings, so only a failure costs a round trip to heal.
+    All views share one savepoint. A read-only transaction can lose only its error state and its settings, so only a
+    failure costs a further round trip.
     """
 
     def __init__(self, link: Link, limits: ScrapeLimits, deadline: Deadline) -> None:
@@ -107,7 +107,7 @@ class _Turns:
         self._timeout = limits.view_seconds
 
     async def read(self, view: View, shape: ViewShape | ViewRefusal) -> ViewReading:
-        """What the view gives, or why it gives nothing."""
+        """Return the rows of the view, or the reason why there are none."""
         if isinstance(shape, ViewRefusal):
             return ViewReading(view, shape, shape, None)
         timeout = self._most()
@@ -126,13 +126,13 @@ class _Turns:
             await self._link.execute(_HEAL)
             self._timeout = self._limits.view_seconds
             if isinstance(error, asyncpg.QueryCanceledError) and timeout < self._most():
-                # Somebody more patient has joined meanwhile.
+                # A scraper with more time has joined the pass meanwhile.
                 return await self.read(view, shape)
             return ViewReading(view, shape, ViewRefusal(_reason(error)), took)
         return ViewReading(view, shape, rows, time.perf_counter() - started)
 
     def _most(self) -> float:
-        """Seconds that the next view may take."""
+        """Return the seconds that the next view may take."""
         return min(self._limits.view_seconds, self._deadline.left())
 
 
@@ -142,10 +142,10 @@ def _reason(error: asyncpg.PostgresError) -> str:
 
 
 def _milliseconds(seconds: float) -> int:
-    """At least 1: to Postgres 0 means for ever."""
+    """Return milliseconds, at least 1, because 0 means no time-out to Postgres."""
     return max(1, round(seconds * 1000))
 
 
 def taken_names(families: Sequence[tuple[str, str]]) -> frozenset[str]:
-    """All names that families of (name, type) occupy."""
+    """Return all names that families of (name, type) occupy."""
     return frozenset().union(*(family_names(name, kind) for name, kind in families))

@@ -1,23 +1,20 @@
 """The definitions of the SQL layer in the catalog, and their differences from the recorded ones.
 
 Each object has several entries, so that a difference is specific: `view api.alerts`, `comment on view api.alerts`,
-`grants on view api.alerts`. Roles are written by the last word of their name, so that prefixes make no difference.
-All partitions of a table share entries, because partitions come and go. Triggers of tracked tables are compared with
-`audit.tracked_tables` instead, because `audit.track` adds them between migrations.
+`grants on view api.alerts`. Roles are written by the last word of their name, without the prefix. All partitions of a
+table share entries. Triggers of tracked tables are compared with `audit.tracked_tables`: `audit.track` adds some later.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from psycopg.rows import tuple_row
 
 from migrations.layer_catalog import SCHEMAS, Session
 from migrations.role_names import RoleNames
-
-Definitions: TypeAlias = dict[str, str]
 
 _ABOUT = re.compile(r"^(comment on|grants on|owner of) ")
 # Reading a view's definition waits behind an exclusive lock on the view or one of its tables.
@@ -169,15 +166,12 @@ QUERIES = (_ENTRIES, _FOREIGN)
 def record_definitions(session: Session) -> dict[str, Any]:
     """Return the record of an applied layer: the server's major version and a digest of each entry."""
     with plain_names(session):
-        version = session.info.server_version // 10000
-        return {"postgres": version, "definitions": _digests(session), "tracked": sorted(_tracked(session))}
+        digests, tracked = _digests(session), sorted(_tracked(session))
+    return {"postgres": session.info.server_version // 10000, "definitions": digests, "tracked": tracked}
 
 
 def find_faults(session: Session, recorded: dict[str, Any]) -> list[str]:
-    """Return the missing, altered and added entries of a recorded layer.
-
-    Raises LockNotAvailable if a definition stays locked for LOCK_SECONDS.
-    """
+    """Return the missing, altered and added entries of a recorded layer. Raises LockNotAvailable."""
     with plain_names(session):
         tracking = _tracking_faults(session)
     return [*compare_definitions(session, recorded), *tracking]
@@ -227,7 +221,7 @@ def plain_names(session: Session) -> Iterator[None]:
         yield
 
 
-def _digests(session: Session) -> Definitions:
+def _digests(session: Session) -> dict[str, str]:
     roles = RoleNames.find()
     names = {"schemas": list(SCHEMAS), "owner": roles.owner, "callers": list(roles.callers)}
     rows = session.cursor(row_factory=tuple_row).execute(_ENTRIES.encode(), names).fetchall()
@@ -252,5 +246,5 @@ def _tracking_faults(session: Session) -> list[str]:
     cursor = session.cursor(row_factory=tuple_row)
     if cursor.execute("select to_regprocedure('audit._tracking_faults()') is null").fetchone() == (True,):
         return []
-    rows = cursor.execute("select trigger_name, table_name from audit._tracking_faults()").fetchall()
+    rows = cursor.execute("select trigger_name, table_name from audit._tracking_faults()")
     return [f"missing or altered trigger {trigger} on {table}" for trigger, table in rows]

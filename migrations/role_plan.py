@@ -132,19 +132,15 @@ def optional(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Comp
 
 
 def removals(server: ServerCatalog, names: RoleNames) -> Iterator[tuple[sql.Composed, str]]:
-    """Yield statements that revoke unneeded rights of Pulse's roles, each with its report.
-
-    An administrator runs them, because the attribute may be temporary and intended.
-    """
+    """Yield statements for an administrator that revoke unneeded rights of Pulse's roles, each with its report."""
     if _has_all_services(server, names):
-        reason = f"WARNING: {names['ops']} belongs to {names['app']} and may do what every service may"
+        reason = f"WARNING: {names['ops']} has the rights of {names['app']}, so of every service"
         yield _without_membership(names), reason
     for suffix, definition in _DEFINITIONS.items():
         if role := server.roles.get(names[suffix]):
             attributes = [*role.special_attributes, *(["login"] if role.can_login > definition.can_login else [])]
             if attributes:
-                no = " ".join(f"no{attribute}" for attribute in attributes)
-                statement = _format(f"alter role {{}} {no};\n", role.name)
+                statement = _format(f"alter role {{}} no{' no'.join(attributes)};\n", role.name)
                 yield statement, f"WARNING: {role.name} has {', '.join(attributes)}, which Pulse does not need"
 
 
@@ -171,9 +167,7 @@ def _lost_settings(server: ServerCatalog, name: str, definition: _Definition) ->
 
 def _create(name: str, suffix: str, definition: _Definition, wishes: Wishes) -> sql.Composed:
     statement = _format(f"create role {{}} {'login' if definition.can_login else 'nologin'}", name)
-    limit = definition.connections
-    if suffix == "exporter" and wishes.exporter_connections is not None:
-        limit = wishes.exporter_connections
+    limit = (wishes.exporter_connections if suffix == "exporter" else None) or definition.connections
     if limit != _UNLIMITED:
         statement += _format(" connection limit {}", sql.Literal(limit))
     if name in wishes.passwords:
@@ -221,9 +215,8 @@ def _memberships(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Compos
 
 def _database_grants(server: ServerCatalog, names: RoleNames) -> Iterator[sql.Composed]:
     """Let only these roles and the migrating login connect to the database."""
-    owner = names.owner
     roles = (*names.callers, server.login)
-    for role, privilege in [(owner, "CONNECT"), (owner, "CREATE"), *((role, "CONNECT") for role in roles)]:
+    for role, privilege in [(names.owner, "CONNECT"), (names.owner, "CREATE"), *((role, "CONNECT") for role in roles)]:
         if f"{role} {privilege}" not in server.database_rights:
             yield _format(f"grant {privilege.lower()} on database {{}} to {{}};\n", server.database, role)
     if server.public_rights:

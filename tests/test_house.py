@@ -38,6 +38,7 @@ SHARED = {
     "oidc_settings",
     "ops_settings",
     "otlp",
+    "process",
     "sealed_log",
     "secret_box",
     "server",

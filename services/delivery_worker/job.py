@@ -1,4 +1,4 @@
-"""A leased notification job, and how an attempt at it ended."""
+"""A leased notification job, and the result of an attempt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from services.delivery_worker.channels.outcome import Delivered, Gone, Limited, 
 from services.shared.tracing import TraceContext, continued, parse_trace_id, span_id_of, start
 
 Key: TypeAlias = tuple[int, int]
-"""A job and the lease under which it is held."""
+"""A job id and the epoch of its lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of delivery.claim. attempts counts this one; config holds the channel's secrets."""
+    """One row of delivery.claim. attempts includes this attempt. config has the secrets of the channel."""
 
     tenant_id: str
     job_id: int
@@ -34,15 +34,15 @@ class Job:
 
     @property
     def key(self) -> Key:
-        """What tells this lease from every other."""
+        """The key of this lease."""
         return (self.job_id, self.lease_epoch)
 
     def attempt_context(self) -> TraceContext:
-        """The step of the job's trace that this attempt is; of a new trace when the job has none."""
+        """Return the step of this attempt in the trace of the job, or in a new trace if the job has none."""
         known = parse_trace_id(self.trace_id)
         context = start() if known is None else continued(known)
         return context._replace(
-            # As delivery_attempts numbers them: attempts starts anew when a job is redriven.
+            # Numbered as in delivery_attempts: Job.attempts restarts when a job is redriven.
             span_id=span_id_of(context.trace_id, "attempt", f"{self.job_id}:{self.lease_epoch}"),
             parent_span_id=span_id_of(context.trace_id, "job", self.job_id),
             is_call=True,
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An attempt that ended, not recorded yet. context: the trace the request was sent with."""
+    """A finished attempt that is not recorded yet. context: the trace of its request."""
 
     job: Job
     outcome: Outcome
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The outcome as delivery_attempts stores it."""
+        """The outcome, as stored in delivery_attempts."""
         match self.outcome:
             case Delivered():
                 return "delivered"
@@ -78,15 +78,15 @@ class Result:
 
     @property
     def status_code(self) -> int | None:
-        """HTTP status, when there was an answer."""
+        """The HTTP status, or None without an answer."""
         return self.outcome.status_code
 
     @property
     def reason(self) -> str | None:
-        """What went wrong, without secrets."""
+        """The error without secrets, or None."""
         return None if isinstance(self.outcome, Delivered) else self.outcome.reason
 
     @property
     def retry_after_seconds(self) -> float | None:
-        """The pause the receiver asked for."""
+        """The pause that the receiver requested, or None."""
         return self.outcome.retry_after_seconds if isinstance(self.outcome, Retry | Limited) else None

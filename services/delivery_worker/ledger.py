@@ -1,4 +1,4 @@
-"""Records how attempts ended: whatever ended while the last batch was being written is the next batch."""
+"""Records the outcomes of attempts in batches. Outcomes that arrive during a write form the next batch."""
 
 import asyncio
 import logging
@@ -21,15 +21,15 @@ from services.shared.settings import DeliverySettings
 log = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 1000
-# An attempt that lasts this share of the time-out or longer counts as one that hung.
+# An attempt counts as hanging from this share of the time-out.
 _HANGING_SHARE = 0.9
 
 
 class Ledger:
-    """Results on their way into the database; none is given up while the process runs.
+    """Results that wait to be recorded. None is dropped while the process runs.
 
-    slot_freed is called whenever some were recorded: until then a job is still in hand.
-    due_in is called with the seconds until a recorded job may be tried again.
+    slot_freed is called after each recorded batch, because a job holds its slot until then.
+    due_in is called with the seconds until a recorded job may be retried.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Ledger:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start to write."""
         self._task = asyncio.create_task(self._write_forever(), name="ledger")
 
     async def stop(self, *, seconds: float) -> None:
-        """Write what is left; what cannot be written in time is left to the reaper."""
+        """Write the remaining results. The reaper handles jobs whose results cannot be written in time."""
         assert self._task is not None
         try:
             async with asyncio.timeout(seconds):
@@ -69,13 +69,13 @@ class Ledger:
         await asyncio.wait([self._task])
 
     def record(self, result: Result) -> None:
-        """Take one result; returns at once."""
+        """Queue one result."""
         self._waiting.append(result)
         self._recorded.clear()
         self._arrived.set()
 
     def unrecorded(self) -> Sequence[Job]:
-        """Jobs whose lease is still needed."""
+        """Return the jobs whose lease is still needed."""
         return [result.job for result in (*self._writing, *self._waiting)]
 
     async def _write_forever(self) -> None:
@@ -99,7 +99,7 @@ class Ledger:
                 if len(results) == 1:
                     log.exception("outcome cannot be recorded", extra={"job_id": results[0].job.job_id})
                     return
-                break  # one that cannot be stored must not keep the others from it
+                break  # one bad result must not keep the others from being stored
             except (*UNAVAILABLE, asyncpg.PostgresError) as error:
                 failures += 1
                 log.warning("outcomes not recorded yet: %s", type(error).__name__, extra={"jobs": len(results)})
@@ -111,8 +111,11 @@ class Ledger:
         assert self._process.pool is not None
         with self._duration.time():
             rows = await self._process.pool.fetch(
-                "select job_id, state, run_at"
-                " from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "select job_id, state, run_at from delivery.finish("
+                "p_tenant_ids => $1, p_job_ids => $2, p_lease_epochs => $3, p_outcomes => $4, p_status_codes => $5,"
+                " p_errors => $6, p_started_ats => $7, p_durations_ms => $8, p_retry_after_seconds => $9,"
+                " p_backoff_base_seconds => $10, p_backoff_max_seconds => $11, p_limited_max_seconds => $12,"
+                " p_hanging_ms => $13)",
                 *_columns(results, longest_pause=self._settings.delivery_retry_after_max_seconds),
                 self._settings.delivery_backoff_seconds,
                 self._settings.delivery_backoff_max_seconds,
@@ -145,7 +148,7 @@ def _columns(results: Sequence[Result], *, longest_pause: float) -> tuple[list[A
 
 
 def _tell(result: Result, settled: asyncpg.Record | None) -> None:
-    """The one log line of an attempt."""
+    """Log one line for an attempt."""
     job = result.job
     extra = {
         "tenant_id": job.tenant_id,

@@ -1,4 +1,4 @@
-"""What a channel tells: the payload of a notification job, checked."""
+"""The checked payload of a notification job."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -10,11 +10,11 @@ from services.shared.visible_text import printable
 Kind = Literal["opened", "acknowledged", "escalated", "updated", "closed"]
 Severity = Literal["info", "warning", "error", "critical"]
 Text = Annotated[str, AfterValidator(printable)]
-"""Text that people, devices or tokens chose, in one line and without what could hide or turn it."""
+"""Text from users, devices or tokens, reduced to one line without invisible or reordering characters."""
 
 
 class NotifiedAlert(BaseModel):
-    """The alert as of the event."""
+    """The alert at the time of the event."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -36,7 +36,7 @@ class NotifiedAlert(BaseModel):
 
 
 class Notification(BaseModel):
-    """One alert event, told to one channel. occurred_at: when it happened, in the device's time."""
+    """One alert event for one channel. occurred_at: its time by the clock of the device."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -47,5 +47,5 @@ class Notification(BaseModel):
     occurred_at: datetime
     step_number: int | None = None
     dedup_key: str | None = None
-    """Key of the alert's incident, unique over installations."""
+    """Key of the alert's incident, unique across installations."""
     trace_id: str | None = None

@@ -1,4 +1,4 @@
-"""Sends one leased job and says how it ended; whatever happens, it returns a result."""
+"""Sends one leased job and returns a result in every case."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Sender:
-    """The way out: one client for all channels."""
+    """Sends jobs of all channels through one HTTP client."""
 
     def __init__(self, client: httpx.AsyncClient, keys: KeyRing, *, allow_private: bool, duration: Histogram) -> None:
         self._client = client
@@ -29,7 +29,7 @@ class Sender:
         self._duration = duration
 
     async def send(self, job: Job) -> Result:
-        """Make one attempt; being cancelled is an outcome too, for the request may have arrived."""
+        """Make one attempt. Cancellation has the outcome Unknown, because the request may have arrived."""
         started_at = datetime.now(UTC)
         started = time.perf_counter()
         with tracing.use(job.attempt_context()) as context:
@@ -37,10 +37,10 @@ class Sender:
             try:
                 outcome = await self._attempt(job, started_at)
             except asyncio.CancelledError:
-                outcome = Unknown("cut off in mid-send; whether the request arrived is unknown")
-            except Exception as error:  # noqa: BLE001  # the loop over jobs: one must not end the others
+                outcome = Unknown("canceled during the request; whether it arrived is unknown")
+            except Exception as error:  # noqa: BLE001  # one job must not end the others
                 outcome = Retry(f"internal error: {type(error).__name__}")
-                # Neither message nor traceback: either may hold what was being sent.
+                # Neither message nor traceback: both may hold secrets of the request.
                 log.error("send failed: %s", _place(error), extra={"job_id": job.job_id})  # noqa: TRY400
         seconds = time.perf_counter() - started
         self._duration.observe(seconds)
@@ -50,11 +50,11 @@ class Sender:
         try:
             notification = Notification.model_validate(job.payload)
         except ValidationError as error:
-            return Refused(f"the notification cannot be told: {channels.faults(error)}")
+            return Refused(f"the notification is not valid: {channels.faults(error)}")
         try:
             config = self._keys.open_config(job.config, tenant_id=job.tenant_id, channel_id=job.channel_id)
         except UnknownKey as fault:
-            # Another worker may have the key, or this one gets it: the job keeps its place and its attempts.
+            # Another worker may have the key, or this one may get it: the job keeps its place and its attempts.
             return Limited(f"the channel's secrets cannot be opened: {fault}")
         except NotOpened as fault:
             return Refused(f"the channel's secrets cannot be opened: {fault}")
@@ -70,7 +70,7 @@ class Sender:
 
 
 def _place(error: BaseException) -> str:
-    """Type of the error and the line that raised it."""
+    """Return the type of the error and the line that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,19 +1,19 @@
-"""Notices of free slots."""
+"""Signals for free slots."""
 
 import asyncio
 
 
 class Slots:
-    """What happens when a slot becomes free. due: wakes the claim loop."""
+    """The signals of a freed slot. due: wakes the claim loop."""
 
     def __init__(self, due: asyncio.Event) -> None:
         self.freed = asyncio.Event()
         self.are_shared = False
-        """Whether a tenant may have as many slots as it can get, so that its other jobs wait for one of its own."""
+        """Whether one tenant holds half of the slots or more, so that its next job may wait for one of them."""
         self._due = due
 
     def free(self) -> None:
-        """Let the claim loop go on, also when it waits for work although slots are free."""
+        """Wake the claim loop, which waits for a slot or, if a tenant holds many, for work."""
         self.freed.set()
         if self.are_shared:
             self._due.set()

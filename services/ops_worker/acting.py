@@ -1,4 +1,4 @@
-"""Who the timers act as: the service itself, in the tenant of Pulse's own events, with a role of its own."""
+"""The actor of timers: the service itself, in the tenant of Pulse's own events, with its own role."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,12 +9,12 @@ from services.shared import db
 
 
 def act_as_system(pool: db.Pool) -> AbstractAsyncContextManager[db.Connection]:
-    """One transaction of ops_worker for the tenant 'system', in the current trace."""
+    """Open a transaction of ops_worker for the tenant 'system', in the current trace."""
     return db.act(pool, tenant_id="system", actor=db.Actor("service", "ops_worker"), service="ops_worker")
 
 
 def name_the_role(step: Callable[[db.Pool], Awaitable[int]]) -> Callable[[db.Pool], Awaitable[int]]:
-    """The same step; what its role may not do fails with the setting that names another."""
+    """Return the step with errors about privileges that name the setting of the login."""
 
     async def run(pool: db.Pool) -> int:
         try:

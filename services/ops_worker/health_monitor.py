@@ -1,4 +1,4 @@
-"""Asks every service how it is and lets the database open and close the system alerts."""
+"""Health checks of all services, whose results open and close system alerts in the database."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HealthMonitor:
-    """One round asks all services. urls: service to address of its /health; round_seconds: time between two rounds."""
+    """Checks all services in rounds. urls: address of /health by service. round_seconds: interval between rounds."""
 
     client: httpx.AsyncClient
     urls: Mapping[str, str]
@@ -25,7 +25,7 @@ class HealthMonitor:
     concurrency: int
 
     async def check(self, pool: Pool) -> int:
-        """One round in a trace of its own; 0, for the next one waits for its time."""
+        """Run one round in a new trace. Return 0, so that the next round waits for the interval."""
         with tracing.use_trace_id(None):
             answers = await ask_all(self.client, self.urls, concurrency=self.concurrency)
             async with act_as_system(pool) as connection:
@@ -37,7 +37,7 @@ class HealthMonitor:
                     [answer.latency_ms for answer in answers],
                     [answer.error for answer in answers],
                     self.failures_to_alert,
-                    # Copies that ask at the same time count as one; half a round leaves room for a slow answer.
+                    # Concurrent rounds of several copies count as one. Half an interval allows for slow answers.
                     self.round_seconds / 2,
                 )
             for row in stored:

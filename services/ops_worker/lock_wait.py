@@ -1,4 +1,4 @@
-"""Passes that give a lock up at once, because writers queue behind whoever waits for it."""
+"""Passes that give up a lock at once, because writers would queue behind a waiting pass."""
 
 import logging
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LockWait:
-    """Whether the last pass of a worker gave up. what: the worker's subject in a log line."""
+    """The state of a worker whose passes may give up. what: the subject of its log line."""
 
     what: str
     has_given_up: bool = False
@@ -21,7 +21,7 @@ class LockWait:
     async def give_up(self, pool: Pool, error: LockNotAvailableError) -> None:
         """Log the sessions that may hold the lock, and leave the work to the next pass.
 
-        Raises the error when the pass before gave up as well: by then the lock has been missing for a whole interval.
+        Raises the error if the last pass gave up as well, because the lock was then missing for a whole interval.
         """
         if self.has_given_up:
             self.has_given_up = False
@@ -32,10 +32,10 @@ class LockWait:
             "%s waits for the next pass: %s; blocked by %s",
             self.what,
             error,
-            describe(suspects) or "nobody any more",
+            describe(suspects) or "no session any more",
             extra={"blockers": [{"pid": session["pid"], "role": session["role"]} for session in suspects]},
         )
 
     def end(self) -> None:
-        """Note a pass that got its locks."""
+        """Record a pass that got its locks."""
         self.has_given_up = False

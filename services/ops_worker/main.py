@@ -36,14 +36,14 @@ from services.shared.worker import Loop
 log = logging.getLogger(__name__)
 
 VERIFY_POLL_SECONDS = 5.0
-"""Time between two looks whether a verification is due or done."""
+"""Interval at which the verifier checks whether a verification is due or finished."""
 
 SESSION_GUARD_SECONDS = 10.0
-"""Time between two looks for transactions of readers that are overdue."""
+"""Interval between two searches for overdue transactions of readers."""
 
 
 def loops(settings: OpsSettings, client: httpx.AsyncClient) -> Sequence[Loop]:
-    """Every timer with its operation; they run side by side, so that one that fails or hangs delays no other."""
+    """Return the table of timers. They run concurrently, so a failing or hanging timer delays no other."""
     urls = settings.status_urls
     escalation = EscalationWorker(batch=settings.escalation_batch)
     monitor = HealthMonitor(
@@ -140,9 +140,9 @@ async def sealing_loops(
 
 @asynccontextmanager
 async def build(process: Process) -> AsyncIterator[Sequence[Loop]]:
-    """The loops, with the client they ask the services through."""
+    """Open the HTTP clients, and yield all loops of ops_worker."""
     assert isinstance(process.settings, OpsSettings)
-    # The services are the operator's own addresses, and by default on this machine: no proxy stands before them.
+    # Services have internal addresses, by default on this machine, so they are called without the proxy.
     direct = replace(process.settings.egress, proxy=None)
     async with (
         traced_client(trusted=True, timeout_seconds=process.settings.health_timeout_seconds, egress=direct) as client,

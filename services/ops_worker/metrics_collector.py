@@ -1,4 +1,4 @@
-"""Keeps the services' own counters over time, for when nobody scraped them."""
+"""History of the services' counters, kept even while no Prometheus scrapes them."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MetricsCollector:
-    """One round samples all services. urls: service to address of its /health; round_seconds: time between rounds."""
+    """Samples all services in rounds. urls: address of /health by service. round_seconds: interval between rounds."""
 
     client: httpx.AsyncClient
     urls: Mapping[str, str]
@@ -24,7 +24,7 @@ class MetricsCollector:
     concurrency: int
 
     async def collect(self, pool: Pool) -> int:
-        """One round in a trace of its own; a service that does not answer gives no sample. 0: the next has its time."""
+        """Sample all services that answer, in a new trace. Return 0, so that the next round waits for the interval."""
         with tracing.use_trace_id(None):
             answers = await ask_all(self.client, self.urls, concurrency=self.concurrency)
             samples = [(answer.service, name, value) for answer in answers for name, value in answer.counters.items()]
@@ -34,7 +34,7 @@ class MetricsCollector:
                     [service for service, _, _ in samples],
                     [name for _, name, _ in samples],
                     [value for _, _, value in samples],
-                    # Copies that collect at the same time store one series.
+                    # Concurrent rounds of several copies store one series.
                     self.round_seconds / 2,
                 )
             log.debug("service metrics stored", extra={"samples": stored})

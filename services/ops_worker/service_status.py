@@ -1,4 +1,4 @@
-"""What a service says of itself at /health."""
+"""The status that a service reports at /health."""
 
 import asyncio
 import math
@@ -12,13 +12,13 @@ import httpx
 import orjson
 
 _COUNTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-# Ten times what any of our services has; a faulty one must not fill the history.
+# Ten times the counters of our services. A faulty service must not fill the history.
 _MOST_COUNTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One service's answer. error: None when it is healthy; counters: empty when it gave none."""
+    """The answer of one service. error: None if it is healthy. counters: empty if it reported none."""
 
     service: str
     url: str
@@ -28,7 +28,7 @@ class Answer:
 
 
 def read_report(status_code: int, body: bytes) -> tuple[str | None, dict[str, float]]:
-    """The error (None: healthy) and the counters of an answer; a service that is not well still has counters."""
+    """Return the error (None: healthy) and the counters of an answer. Unhealthy services have counters as well."""
     try:
         report = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -55,7 +55,7 @@ def _read_counters(counters: Any) -> dict[str, float]:
 
 
 async def ask(client: httpx.AsyncClient, service: str, url: str) -> Answer:
-    """Ask one service; whatever goes wrong is its answer's error."""
+    """Request the status of one service. A failed request is the error of its answer."""
     started = time.perf_counter()
     counters: Mapping[str, float] = {}
     try:
@@ -70,7 +70,7 @@ async def ask(client: httpx.AsyncClient, service: str, url: str) -> Answer:
 
 
 async def ask_all(client: httpx.AsyncClient, urls: Mapping[str, str], *, concurrency: int) -> list[Answer]:
-    """The answers of all services, at most so many asked at a time; urls: service to address."""
+    """Return the answers of all services. urls: address by service. concurrency: requests at a time."""
     free = asyncio.Semaphore(concurrency)
 
     async def ask_when_free(service: str, url: str) -> Answer:

@@ -24,6 +24,7 @@ from services.shared.audit_writer.event import (
     Facts,
     Pseudonyms,
     device_account,
+    new_event_id,
     read_key,
 )
 from services.shared.audit_writer.gaps import Keep, Losses
@@ -34,7 +35,15 @@ from services.shared.audit_writer.metrics import AuditCollector, make_wait_histo
 from services.shared.audit_writer.spool import Spool
 from services.shared.settings import AuditSettings
 
-__all__ = ["AuditBlocked", "AuditEvent", "AuditLogger", "Facts", "device_account", "open_audit_logger"]
+__all__ = [
+    "AuditBlocked",
+    "AuditEvent",
+    "AuditLogger",
+    "Facts",
+    "device_account",
+    "new_event_id",
+    "open_audit_logger",
+]
 
 log = logging.getLogger(__name__)
 

@@ -49,8 +49,8 @@ Pool: TypeAlias = asyncpg.Pool
 Connection: TypeAlias = asyncpg.Connection
 T = TypeVar("T")
 
-# Longest wait for a free connection. asyncpg bounds the release by it too, which otherwise waits for a hung server
-# without end.
+# Longest wait for a free connection. asyncpg limits the release by it as well, which would otherwise wait for a hung
+# server forever.
 ACQUIRE_SECONDS = 10.0
 
 CLOSE_SECONDS = 3.0
@@ -58,7 +58,7 @@ CLOSE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who causes a change. type: user, device, service or anonymous."""
+    """The cause of a change. type: user, device, service or anonymous."""
 
     type: str
     id: str
@@ -66,7 +66,7 @@ class Actor:
 
 
 def _shorten(record: logging.LogRecord) -> bool:
-    """Say in one line that the pool could not restore a connection: an outage is no fault that needs a traceback."""
+    """Reduce asyncpg's record about a lost connection to one line: an outage needs no traceback."""
     error = record.exc_info[1] if record.exc_info else None
     detail = None if error is None else outage(error)
     if detail is not None:
@@ -90,30 +90,30 @@ async def _prepare(connection: Connection) -> None:
 
 
 def connector_for(settings: Settings, url: str, *, suffix: str = "", **options: Any) -> Connector:
-    """Return what makes the connections of a process to a URL. options: of asyncpg.connect."""
+    """Return the connector of a process for a URL. options: of asyncpg.connect."""
     return Connector(
         url,
         application_name=f"pulse-{settings.service}{suffix}",
         default_attrs=settings.session_attrs,
-        # PULSE_LISTEN_URL goes round the pooler.
+        # PULSE_LISTEN_URL bypasses the pooler.
         pooled=settings.statement_cache_size == 0 and url == settings.database_url,
         **options,
     )
 
 
 async def open_pool(settings: Settings) -> Pool:
-    """A pool on PULSE_DATABASE_URL whose jsonb values are Python values."""
+    """Open a pool on PULSE_DATABASE_URL whose jsonb values are Python values."""
     connector = connector_for(
         settings,
         settings.database_url,
         command_timeout=settings.command_timeout_seconds,
         statement_cache_size=settings.statement_cache_size,
     )
-    # One host or several: what writes must not go on with a server that has become a standby or read-only.
+    # With one host or several, a writer must not keep a server that has become a standby or read-only.
     writes = settings.session_attrs(1) == "read-write"
 
     async def keep(connection: Connection) -> None:
-        """Nothing of ours outlives a transaction, so a returned connection needs no round trip to reset it."""
+        """Replace the reset of a returned connection, because nothing of ours outlives a transaction."""
         if writes and reported_state(connection).write_fault() is not None:
             await pool.expire_connections()
 
@@ -128,21 +128,21 @@ async def open_pool(settings: Settings) -> Pool:
 
 
 async def replace_stale(pool: Pool | None, error: BaseException) -> None:
-    """Let the pool connect anew when the error shows that its connections lead to the wrong server or a silent one."""
+    """Expire the pool's connections if the error shows that they lead to a wrong or silent server."""
     if pool is not None and is_stale(error):
         await pool.expire_connections()
 
 
 async def retried(pool: Pool, work: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of work, done a second time when a migration or a deadlock came in between.
+    """Return the result of work, and repeat it once after a migration or a deadlock.
 
-    The failed statement was undone with its transaction, so work must not do anything else before it.
+    The failed statement was rolled back with its transaction, so work must do nothing else before it.
     """
     try:
         return await work()
     except asyncpg.PostgresError as error:
         if is_rebuilt(error):
-            # What asyncpg remembers of types and statements belongs to the layer that is gone.
+            # The types and statements that asyncpg has cached belong to the replaced layer.
             await pool.expire_connections()
         elif not isinstance(error, asyncpg.TransactionRollbackError):
             raise
@@ -150,9 +150,9 @@ async def retried(pool: Pool, work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def close_pool(pool: Pool) -> None:
-    """Close the pool, by force when that takes longer than it may.
+    """Close the pool, by force after CLOSE_SECONDS.
 
-    A connection that was cut off while it was taken or given back may never count as back, and asyncpg waits for it.
+    A connection that was lost while it was acquired or released may never be returned, and asyncpg waits for it.
     """
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
@@ -165,11 +165,12 @@ async def close_pool(pool: Pool) -> None:
 async def act(
     pool: Pool, *, tenant_id: str, actor: Actor, service: str, reason: str = "", ip_address: str | None = None
 ) -> AsyncIterator[Connection]:
-    """One transaction on behalf of an actor; functions read tenant, actor, reason, address and trace from settings."""
+    """Open a transaction on behalf of an actor, with tenant, actor, reason, address and trace in its settings."""
     context = tracing.current()
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
         await connection.execute(
-            "select core.act($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "select core.act(p_tenant_id => $1, p_actor_type => $2, p_actor_id => $3, p_actor_name => $4,"
+            " p_reason => $5, p_trace_id => $6, p_service => $7, p_ip_address => $8, p_span_id => $9)",
             tenant_id,
             actor.type,
             actor.id,
@@ -185,7 +186,7 @@ async def act(
 
 @asynccontextmanager
 async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
-    """One read-only transaction in which the api views show the tenant's rows and no others."""
+    """Open a read-only transaction in which the api views show only the rows of the tenant."""
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
         await connection.execute(
             "select set_config('pulse.tenant_id', $1, true), core.name_request($2)",
@@ -196,7 +197,7 @@ async def read_as(pool: Pool, *, tenant_id: str) -> AsyncIterator[Connection]:
 
 
 async def write_fault(pool: Pool, connection: Connection, *, seconds: float) -> str | None:
-    """Return why nothing can be written over the connection, whose pool then connects anew; None when it can."""
+    """Return why the connection cannot write, or None. If it cannot, expire the connections of its pool."""
     fault = (await read_state(connection, seconds=seconds)).write_fault()
     if fault is not None:
         await pool.expire_connections()

@@ -1,12 +1,12 @@
-"""The HTTP client of everything that leaves the machine: traced, and connected to checked addresses only.
+"""The HTTP client of all outgoing requests: traced, and connected only to checked addresses.
 
-A name is resolved once for each connection, every address of the answer is checked, and the connection goes to a
-checked address itself; the URL keeps its name, so Host, SNI and the certificate are those of the name. A name that
-changes its answer between check and connection (DNS rebinding) therefore gains nothing, and neither do numeric forms
-of an address such as 2130706433 or 0177.0.0.1: they are names like any other until the resolver has spoken.
+A name is resolved once for each connection, and every address of the answer is checked. The connection goes to a
+checked address, and the URL keeps its name, so Host, SNI and the certificate belong to the name. Therefore a name that
+changes its answer between check and connection (DNS rebinding) gains nothing. Numeric forms of an address, such as
+2130706433 or 0177.0.0.1, are resolved and checked like names.
 
-Through an egress proxy the same holds: Pulse resolves and checks the name itself and asks the proxy for a tunnel to the
-checked address. Only for addresses that the operator configured (trusted) the proxy gets the name and resolves it.
+The same holds for an egress proxy: Pulse resolves and checks the name itself and requests a tunnel to the checked
+address. Only for addresses that operators configured (trusted) the proxy gets the name and resolves it.
 """
 
 import asyncio
@@ -28,28 +28,27 @@ from services.shared.egress import DIRECT, Egress, Proxy
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 _SocketOptions = Iterable[tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]]
 
-# Below the idle time-out of common servers (Node.js: 5 s), so that a kept connection is rarely one they just closed.
+# Below the idle time-out of common servers (Node.js: 5 s), so that a reused connection is rarely closed already.
 _KEEP_ALIVE_SECONDS = 2.0
-# A name with more addresses than this is tried at the first ones only; all of them are checked.
+# Only the first addresses of a name are tried, but every address is checked.
 _MAX_ADDRESSES_TRIED = 4
 _NOT_SENT = frozenset({b"baggage", b"tracestate", b"traceparent", b"x-trace-id"})
-# A body stays as it came (a compressed one may unpack to a thousand times its size), and no cookie is remembered.
+# A body is not unpacked, because it may expand to a thousand times its size, and cookies are dropped.
 _NOT_KEPT = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"set-cookie"})
 
 
-# The message does not tell the address: what our resolver answers is no business of a tenant's.
+# The message does not name the address: tenants must not learn the answers of our resolver.
 class AddressRefused(httpx.TransportError):
     """The address is not a public one."""
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name; raises OSError or UnicodeError when it has none.
+    """Return the addresses of a name. Raises OSError or UnicodeError if it has none.
 
-    One daemon thread a lookup: a name server that hangs then takes no slot of a shared pool from other names and
-    does not hold the process at exit.
+    Each lookup has its own daemon thread, so a hanging name server blocks neither other lookups nor the exit.
     """
     answer: Future[Sequence[str]] = Future()
-    answer.set_running_or_notify_cancel()  # so that a caller who gave up does not disturb the thread
+    answer.set_running_or_notify_cancel()  # so that a canceled caller does not disturb the thread
 
     def look_up() -> None:
         try:
@@ -63,7 +62,7 @@ async def resolve_name(host: str, port: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections to checked addresses, through the egress proxy where there is one."""
+    """Opens connections to checked addresses, through the egress proxy if there is one."""
 
     resolve: Resolver
     allow_private: bool
@@ -99,7 +98,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
     async def _through(
         self, proxy: Proxy, target: str, port: int, seconds: float | None
     ) -> httpcore.AsyncNetworkStream:
-        """Open a tunnel. The proxy's own address is the operator's choice, and so admitted wherever it is."""
+        """Open a tunnel. The proxy may have any address, because operators choose it."""
         stream = await self._reach(proxy, seconds)
         try:
             if proxy.tls:
@@ -136,7 +135,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
 @dataclass(frozen=True)
 class _Transport(httpx.AsyncBaseTransport):
-    """Sends one request within a total deadline and reads at most so much of the answer's body."""
+    """Sends one request within a total deadline, and limits the bytes that are read of the answer."""
 
     pool: httpcore.AsyncConnectionPool
     deadline_seconds: float
@@ -166,7 +165,7 @@ class _Transport(httpx.AsyncBaseTransport):
             async with asyncio.timeout_at(deadline):
                 response = await self.pool.handle_async_request(outgoing)
         except (TimeoutError, httpcore.TimeoutException) as error:
-            # Whether the request may have arrived matters to a caller that would repeat it.
+            # A caller that retries must know whether the request may have arrived.
             timed_out = httpx.TimeoutException if sent else httpx.ConnectTimeout
             raise timed_out(f"no answer within {self.deadline_seconds:g} s") from error
         except httpcore.NetworkError as error:
@@ -182,7 +181,7 @@ class _Transport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=kept, content=body)
 
     async def _read(self, response: httpcore.Response, deadline: float) -> bytes:
-        """The first bytes of the body; one that breaks off or drips past the deadline does not take the status back."""
+        """Return the beginning of the body. A body that breaks off or is too slow does not change the outcome."""
         body = bytearray()
         with suppress(TimeoutError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
             async with asyncio.timeout_at(deadline):
@@ -200,7 +199,7 @@ def _outgoing(request: httpx.Request, context: tracing.TraceContext, *, trusted:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT]
     headers.append((b"X-Trace-ID", context.trace_id.encode()))
     headers.append((b"traceparent", tracing.format_traceparent(context).encode()))
-    # What a caller's tracing systems noted is for those that the operator chose, not for a customer's webhook.
+    # The tracestate of a caller is for services that operators chose, not for a customer's webhook.
     if trusted and context.tracestate is not None:
         headers.append((b"tracestate", context.tracestate.encode()))
     url = request.url
@@ -220,14 +219,14 @@ def traced_client(
     ssl_context: ssl.SSLContext | None = None,
     egress: Egress = DIRECT,
 ) -> httpx.AsyncClient:
-    """A client for requests that leave the machine; raises AddressRefused and httpx.TransportError.
+    """Return a client for outgoing requests. Its requests raise AddressRefused and httpx.TransportError.
 
-    ConnectError and ConnectTimeout mean that nothing of the request was sent.
+    After ConnectError and ConnectTimeout, no part of the request has been sent.
 
-    timeout_seconds: from the first byte of the request to the last of the answer.  max_body_bytes: what is read of an
-    answer; the rest is dropped.  allow_private: loopback is admitted too, no other private address.  trusted: any
-    address is admitted, for those that the operator configured (an issuer, our own services) and nobody else chose.
-    egress: proxy and extra certificate authorities.
+    timeout_seconds: from the first byte of the request to the last of the answer.  max_body_bytes: number of bytes that
+    are read of an answer.  allow_private: admit loopback, but no other private address.  trusted: admit every address,
+    for those that only operators can configure (an issuer, our own services).  egress: proxy and extra certificate
+    authorities.
     """
     context = ssl_context or egress.ssl_context()
     pool = httpcore.AsyncConnectionPool(

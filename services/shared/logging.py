@@ -1,4 +1,4 @@
-"""JSON lines on standard output, one object a record, with the trace of the task that logged it."""
+"""JSON lines on standard output: one object for each record, with the trace of the task that logged it."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from services.shared.log_repeats import Repeats
 from services.shared.visible_text import escape_json
 
 EACH = "_pulse_each"
-"""Name of an extra that marks a record as one of tell(), which is never left out as a repeat."""
+"""Name of an extra that marks a record of tell(), which is never suppressed as a repeat."""
 _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",
@@ -23,16 +23,16 @@ _RECORD_ATTRIBUTES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None
     EACH,
 }
 _FIXED_KEYS = ("timestamp", "level", "logger", "service", "message", "trace_id", "span_id", "trace_flags")
-# Times are ours to tell: at a time zone that raises, orjson ends the process.
+# Datetimes are formatted here, because a time zone that raises would make orjson end the process.
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
-# One record must stay one readable line, however long what was logged is.
+# One record must stay one readable line, even if its values are long.
 _LONGEST_NAME = 100
 _LONGEST_TEXT = 2000
 _LONGEST_LINE = 8000
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object; extras stand beside the fixed keys and never replace them."""
+    """Formats a record as one JSON object. Extras are added to the fixed keys and never replace them."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
         self._second = (0, "1970-01-01T00:00:00")
 
     def _timestamp(self, created: float) -> str:
-        """RFC 3339 in UTC; the second is rendered once a second, for datetime would cost 1.5 µs a line."""
+        """Return RFC 3339 in UTC. The second is cached, because datetime would cost 1.5 µs a line."""
         number, text = self._second
         second = int(created)
         if second != number:
@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
         return f"{text}.{int((created - second) * 1_000_000):06d}+00:00"
 
     def head(self, created: float, level: str, logger: str, message: str) -> dict[str, Any]:
-        """The fixed keys of a line, with the trace of the running task."""
+        """Return the fixed keys of a line, with the trace of the running task."""
         context = tracing.current()
         return {
             "timestamp": self._timestamp(created),
@@ -63,13 +63,13 @@ class JsonFormatter(logging.Formatter):
         }
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line without line break."""
+        """Return one line without a line break."""
         line = self.head(record.created, record.levelname.lower(), record.name[:_LONGEST_NAME], _message(record))
         for key, value in record.__dict__.items():
             if key not in _RECORD_ATTRIBUTES and key not in line:
                 line[key] = _cut(value) if isinstance(value, str) else value
         if record.exc_info:
-            # The end of a traceback names the error; the middle is what can go.
+            # The end of a traceback names the error.
             line["exception"] = self.formatException(record.exc_info)[-_LONGEST_TEXT:]
         return _dump(line).decode()
 
@@ -77,12 +77,12 @@ class JsonFormatter(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     try:
         return _cut(record.getMessage())
-    except Exception as error:  # noqa: BLE001  # what an argument's own code raises must not cost the line
+    except Exception as error:  # noqa: BLE001  # an error in an argument's own code must not lose the line
         return f"{_text(record.msg)} (not formatted: {type(error).__name__})"
 
 
 def _cut(text: str) -> str:
-    # Not text[:…]: a subclass may have its own idea of it.
+    # Not text[:…], which a subclass may override.
     return str.__getitem__(text, slice(_LONGEST_TEXT))
 
 
@@ -108,7 +108,7 @@ def _told(value: object) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """The value, or its text where JSON cannot hold it: lone surrogates, integers over 64 bits, what cannot be told."""
+    """Return the value, or its text if JSON cannot hold it: lone surrogates, integers over 64 bits, unknown types."""
     try:
         return orjson.Fragment(orjson.dumps(value, default=_told, option=_OPTIONS))
     except TypeError:
@@ -116,7 +116,7 @@ def _safe(value: Any) -> Any:
 
 
 def _text(value: object) -> str:
-    """What the value says of itself, lone surrogates escaped; its type when it cannot say anything."""
+    """Return the text of a value with escaped lone surrogates, or its type if str() raises."""
     try:
         return _cut(str(value)).encode("utf-8", "backslashreplace").decode()
     except Exception as error:  # noqa: BLE001  # str() runs the object's own code
@@ -124,7 +124,7 @@ def _text(value: object) -> str:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream. Repeated records are counted instead; lines of tell() never are."""
+    """Writes lines to a stream. Repeated records are counted instead, except those of tell()."""
 
     def __init__(self, stream: TextIO, formatter: JsonFormatter) -> None:
         super().__init__(stream)
@@ -133,14 +133,14 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self._repeats = Repeats()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, and the counts of those that were left out before."""
+        """Write a record, after the counts of records that were suppressed before."""
         for counted in self._repeats.due(record.created):
             super().emit(counted)
         if getattr(record, EACH, False) or self._repeats.passes(record):
             super().emit(record)
 
     def tell_repeats(self, *, everything: bool = False) -> None:
-        """Write the counts of the records left out in seconds that are over; everything: also in the running one."""
+        """Write the counts of suppressed records for past seconds; everything: for the current second as well."""
         self.acquire()
         try:
             for counted in self._repeats.due(math.inf if everything else time.time()):
@@ -149,7 +149,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self.release()
 
     def close(self) -> None:
-        """Write what is counted, and end."""
+        """Write all counts, and close."""
         self.tell_repeats(everything=True)
         super().close()
 
@@ -157,16 +157,16 @@ class LineHandler(logging.StreamHandler[TextIO]):
         """Write one line."""
         line = self._formatter.head(time.time(), logging.getLevelName(level).lower(), logger, message)
         line.update(extras)
-        # A text stream would decode the bytes to encode them again.
+        # A text stream would decode the bytes and encode them again.
         out = self.stream.buffer
         out.write(_dump(line) + b"\n")
         out.flush()
 
 
 def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, Any]) -> None:
-    """Log one unit of work (a request, an alert, an attempt) with short extras of other names than the fixed keys.
+    """Log one unit of work (a request, an alert, an attempt). extras must be short and not repeat a fixed key.
 
-    Such a line is never left out as a repeat. Where our handler is the only one it takes 5 µs instead of 14.
+    The line is never suppressed as a repeat. If our handler is the only one, it takes 5 µs instead of 14.
     """
     if not logger.isEnabledFor(level):
         return
@@ -178,7 +178,7 @@ def tell(logger: logging.Logger, level: int, message: str, extras: Mapping[str, 
 
 
 def tell_repeats() -> None:
-    """Log how many records were left out as repeats; to be called once a second where nothing else may be logged."""
+    """Log the number of suppressed records. Call it once a second in a process that may log nothing else."""
     for handler in logging.root.handlers:
         if isinstance(handler, LineHandler):
             handler.tell_repeats()

@@ -1,4 +1,4 @@
-"""The metrics a process keeps itself; what SQL knows is served from views instead."""
+"""The metrics that a process keeps itself. Metrics that SQL knows are served from views instead."""
 
 import hmac
 import re
@@ -20,7 +20,7 @@ from starlette.routing import Route
 # OpenTelemetry's boundaries for http.server.request.duration, seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
-# Formats that the encoders really write.
+# Versions of formats that the encoders support.
 _VERSIONS = frozenset({"0.0.4", "1.0.0"})
 
 AuthFailureReason = Literal[
@@ -35,17 +35,17 @@ AuthFailureReason = Literal[
     "rate_limited",
     "forbidden",
 ]
-"""Reasons for which a request is refused: a metric label, an audit detail and a member of the answer.
+"""Reasons of refused requests: values of a metric label, of an audit detail and of a member of the answer.
 
-The view audit.auth_failure_reasons has the same ones for SQL.
+The view audit.auth_failure_reasons has the same reasons for SQL.
 """
 AUTH_FAILURE_REASONS: Final[tuple[AuthFailureReason, ...]] = get_args(AuthFailureReason)
 
 
 def choose_format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    """The encoder and the content type for an Accept header.
+    """Return the encoder and the content type for an Accept header.
 
-    Of a version that it does not know, prometheus_client's own choice fails or echoes what the client sent.
+    prometheus_client's own choice fails for an unknown version, or echoes the value that the client sent.
     """
     kept = []
     for part in accept.split(","):
@@ -56,15 +56,17 @@ def choose_format(accept: str) -> tuple[Callable[[Collector], bytes], str]:
 
 
 Scrape = Callable[[Request], Awaitable[tuple[bytes, str]]]
-"""Makes what /metrics answers: the body and its content type."""
+"""Returns the body of /metrics and its content type."""
 
 
 def metrics_route(scrape: Scrape, token: SecretStr | None) -> Route:
-    """/metrics, for nobody but who shows the token when there is one."""
+    """Return the route of /metrics. With a token, requests must carry it."""
 
     async def metrics(request: Request) -> Response:
         if token is not None and not _shows(request, token.get_secret_value().encode()):
-            raise HTTPException(401, "The token of /metrics is needed.", headers={"WWW-Authenticate": "Bearer"})
+            raise HTTPException(
+                401, "The bearer token of /metrics is missing or wrong.", headers={"WWW-Authenticate": "Bearer"}
+            )
         body, content_type = await scrape(request)
         return Response(body, headers={"content-type": content_type})
 
@@ -73,33 +75,33 @@ def metrics_route(scrape: Scrape, token: SecretStr | None) -> Route:
 
 def _shows(request: Request, token: bytes) -> bool:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    # Constant time, or the token could be guessed byte by byte. Headers are decoded as Latin-1: back to their bytes.
+    # In constant time, or the token could be guessed byte by byte. Headers were decoded as Latin-1.
     return hmac.compare_digest(given.strip().encode("latin-1"), token) and scheme.lower() == "bearer"
 
 
 class SizedPool(Protocol):
-    """What the pool gauges read."""
+    """The interface that the pool gauges read."""
 
     def get_size(self) -> int:
-        """Connections open."""
+        """Return the number of open connections."""
 
     def get_idle_size(self) -> int:
-        """Connections nobody uses."""
+        """Return the number of idle connections."""
 
 
 class _PoolCollector(Collector):
-    """Reads the pool when it is scraped, so that the gauges can never be stale."""
+    """Reads the pool at each scrape, so that the gauges are never stale."""
 
     def __init__(self, service: str, pool: SizedPool) -> None:
         self._service = service
         self._pool = pool
 
     def collect(self) -> Iterator[Metric]:
-        size = GaugeMetricFamily("pulse_db_pool_size", "Database connections open.", labels=["service"])
+        size = GaugeMetricFamily("pulse_db_pool_size", "Open database connections.", labels=["service"])
         size.add_metric([self._service], self._pool.get_size())
         free = GaugeMetricFamily(
             "pulse_db_pool_free",
-            "Database connections open and idle.",
+            "Open and idle database connections.",
             labels=["service"],
         )
         free.add_metric([self._service], self._pool.get_idle_size())
@@ -108,19 +110,19 @@ class _PoolCollector(Collector):
 
 
 class QueueGauges(Collector):
-    """One scrape's queue depths, rendered beside the process's own registry."""
+    """Queue depths of one scrape, rendered beside the registry of the process."""
 
     def __init__(self, service: str, queues: Sequence[dict[str, Any]]) -> None:
         self._service = service
         self._queues = queues
 
     def collect(self) -> Iterator[Metric]:
-        """Depth and age of each queue."""
+        """Yield the depth and age of each queue."""
         labels = ["service", "queue_name"]
         depth = GaugeMetricFamily("pulse_queue_depth", "Rows that wait in a queue.", labels=labels)
         age = GaugeMetricFamily(
             "pulse_queue_oldest_age_seconds",
-            "Seconds the oldest row of a queue has waited.",
+            "Seconds that the oldest row of a queue has waited.",
             labels=labels,
         )
         for queue in self._queues:
@@ -131,14 +133,14 @@ class QueueGauges(Collector):
 
 
 class Joined:
-    """The process's registry and this scrape's queue gauges, as one registry to render."""
+    """The registry of the process and the queue gauges of a scrape, joined as one registry."""
 
     def __init__(self, registry: CollectorRegistry, gauges: Collector) -> None:
         self._registry = registry
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as an encoder wants them."""
+        """Yield all families."""
         yield from self._registry.collect()
         yield from self._gauges.collect()
 
@@ -173,16 +175,16 @@ class ProcessMetrics:
             self.auth_failures.labels(reason)
         self.processing_duration = Histogram(
             "pulse_processing_duration_seconds",
-            "Seconds one pass of a worker took.",
+            "Duration of one pass of a worker in seconds.",
             ["service", "operation"],
             buckets=BUCKETS,
             registry=self.registry,
         )
 
     def processing(self, operation: str) -> Histogram:
-        """The duration histogram of one operation; asking for it makes it appear with zero observations."""
+        """Return the duration histogram of an operation, which then exists with zero observations."""
         return self.processing_duration.labels(self.service, operation)
 
     def watch_pool(self, pool: SizedPool) -> None:
-        """Serve the pool's size and free connections."""
+        """Export the size and the free connections of the pool."""
         self.registry.register(_PoolCollector(self.service, pool))

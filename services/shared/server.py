@@ -1,17 +1,13 @@
-"""What every process serves besides its work: /metrics, /livez, /readyz and /health."""
+"""The status server of every process: /metrics, /livez, /readyz and /health."""
 
 import asyncio
-import logging
-import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 from starlette.applications import Starlette
@@ -20,32 +16,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from services.shared import logging as json_logging
-from services.shared import otlp
-from services.shared.connecting.faults import UnsafeDatabase
 from services.shared.connecting.fitness import SchemaMismatch, check_revision
-from services.shared.db import (
-    UNAVAILABLE,
-    Pool,
-    outage,
-    write_fault,
-)
+from services.shared.db import UNAVAILABLE, Pool, outage, write_fault
 from services.shared.door import Limits
-from services.shared.listening import CannotListen, bind, by_port, serve_on
+from services.shared.listening import bind, by_port, serve_on
 from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape, choose_format, metrics_route
 from services.shared.settings import Settings
-from services.shared.web import BadCertificate, HostCheck, Hosts, SecureHeaders, ServerTls
+from services.shared.web import HostCheck, Hosts, SecureHeaders, ServerTls
 
-log = logging.getLogger(__name__)
-
-S = TypeVar("S", bound=Settings)
-
-# A probe must answer before the one who asks gives up; Kubernetes' default is 1 s.
+# A probe must be answered before its sender gives up. Kubernetes' default is 1 s.
 PROBE_SECONDS = 0.9
 
 
 def program_version() -> str:
-    """The version of this checkout."""
+    """Return the version of this checkout."""
     try:
         return version("pulse-fleet-alerting")
     except PackageNotFoundError:
@@ -60,9 +44,9 @@ class Process:
     metrics: ProcessMetrics
     pool: Pool | None = None
     probe: Callable[[], Awaitable[str | None]] | None = None
-    """Asks the database where there is no pool: gives why it cannot be used, or None."""
+    """Returns why the database cannot be used, or None. For a process without a pool."""
     scrape: Scrape | None = None
-    """What /metrics answers where that is more than the process's own registry."""
+    """Renders /metrics if it shows more than the process's own registry."""
     away: str | None = None
     """Why the database cannot be used yet, while the process waits for it at its start."""
     ready: bool = False
@@ -88,7 +72,7 @@ class Process:
         if self.pool is None:
             return []
         try:
-            # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
+            # The time given to acquire() also limits release(), which could otherwise wait for a hung server forever.
             async with self.pool.acquire(timeout=PROBE_SECONDS) as connection:
                 rows = await connection.fetch(
                     "select queue_name, depth, oldest_age_seconds from api.queues where service = $1",
@@ -104,7 +88,7 @@ def _metrics_route(process: Process) -> Route:
     async def scrape(request: Request) -> tuple[bytes, str]:
         gauges = QueueGauges(process.service, await process.queues())
         encode, content_type = choose_format(request.headers.get("accept", ""))
-        # In a thread: a client that tries methods and paths makes series enough to hold the loop for half a second.
+        # In a thread: a client that tries many methods and paths creates series that take half a second to render.
         return await asyncio.to_thread(encode, Joined(process.metrics.registry, gauges)), content_type
 
     return metrics_route(process.scrape or scrape, process.settings.metrics_token)
@@ -159,7 +143,7 @@ def hosts_of(settings: Settings) -> Hosts:
 
 
 def guarded(process: Process, app: ASGIApp) -> ASGIApp:
-    """Return an application of status routes behind the check of Host, its answers with the headers for browsers."""
+    """Return an application with the check of Host and the security headers around it."""
     return SecureHeaders(HostCheck(app, hosts_of(process.settings)))
 
 
@@ -171,22 +155,8 @@ def status_app(process: Process) -> ASGIApp:
     return guarded(process, app)
 
 
-async def record_process(process: Process, event: str) -> None:
-    """Write to the audit trail that this process started or stopped; a database that is away costs only the row."""
-    if process.pool is None:
-        return
-    instance = f"{socket.gethostname()}:{os.getpid()}"
-    try:
-        async with process.pool.acquire(timeout=PROBE_SECONDS) as connection:
-            await connection.execute(
-                "select audit.record_process($1, $2, $3)", process.service, instance, event, timeout=PROBE_SECONDS
-            )
-    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        log.warning("%s is not in the audit trail: %s", event, type(error).__name__)
-
-
 async def readiness_fault(process: Process) -> str | None:
-    """Why the process should get no work now, or None."""
+    """Return why the process should get no work now, or None."""
     if process.stopping:
         return "stopping"
     if process.probe is not None and process.ready:
@@ -197,7 +167,7 @@ async def readiness_fault(process: Process) -> str | None:
 
 
 def _progress_fault(process: Process) -> str | None:
-    """Return why work stays undone though the process is ready, or None."""
+    """Return why a ready process makes no progress, or None."""
     faults = [f"{operation}: {reason}" for operation, reason in process.failing.items()]
     faults += [fault for show in process.faults if (fault := show()) is not None]
     return "; ".join(faults) or None
@@ -216,27 +186,26 @@ async def _database_fault(pool: Pool) -> str | None:
 
 
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:
-    """Serve until stop is set, then let running requests end (at most 5 s).
-
-    Raises CannotListen when the port is taken.
-    """
+    """Serve until stop is set, then wait up to 5 s for running requests. Raises CannotListen."""
     await serve_on([bind(host, port)], app, stop=stop)
 
 
-async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, reuse_port: bool = False) -> None:
-    """Serve the application of a process, and its /metrics where they belong, until stop is set.
+async def serve_process(
+    process: Process, app: ASGIApp, *, stop: asyncio.Event, shared: asyncio.Event | None = None
+) -> None:
+    """Serve the application of a process until stop is set, with /metrics there or on its own port.
 
-    reuse_port: other processes serve the same port. The metrics port then answers the probes of this process, because
-    any of them may answer on the shared one. Raises CannotListen.
+    shared: an event before which the port accepts nothing, because other processes serve it. The metrics port then
+    answers the probes of this process, because any process may answer on the shared port. Raises CannotListen.
     """
     settings = process.settings
-    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=reuse_port)]
+    sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=shared is not None)]
     if settings.metrics_port is not None:
         sockets.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
         own = Starlette(
             routes=[
                 *([_metrics_route(process)] if settings.serve_metrics else []),
-                *(_probe_routes(process) if reuse_port else []),
+                *(_probe_routes(process) if shared is not None else []),
             ]
         )
         # A redirect would be built from the Host that the client claims.
@@ -249,35 +218,5 @@ async def serve_process(process: Process, app: ASGIApp, *, stop: asyncio.Event, 
         limits=Limits.of(settings),
         registry=process.metrics.registry,
         tls=ServerTls.of(settings.tls_cert_file, settings.tls_key_file),
+        shared=shared,
     )
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
-def run_process(settings_class: type[S], run: Callable[[S], Coroutine[Any, Any, None]]) -> None:
-    """Read the settings, log as JSON, run until it ends; exits 1 with one line when it cannot start."""
-    settings = settings_class.load()
-    run_until_stopped(settings, run(settings))
-
-
-def run_until_stopped(settings: Settings, work: Coroutine[Any, Any, None]) -> None:
-    """Log as JSON, run until it ends; exits 1 with one line when it cannot start."""
-    json_logging.configure(settings.service, settings.log_level)
-    with told_in_one_line(), otlp.exporting(settings.service, settings.egress):
-        asyncio.run(work)
-
-
-@contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Exit 1 with one line, for an operator, who needs no traceback, when the process cannot start."""
-    try:
-        yield
-    except (SchemaMismatch, UnsafeDatabase, CannotListen, BadCertificate, asyncpg.PostgresError) as reason:
-        log.error("cannot start: %s", reason)  # noqa: TRY400  # see above
-        raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""The base of settings classes, and the types that several of them use."""
+"""The base class of settings, and their shared types."""
 
 from typing import Annotated, Any, TypeAlias
 

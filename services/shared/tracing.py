@@ -1,4 +1,4 @@
-"""The trace a piece of work belongs to: read from headers or rows, kept in a context variable, sent on.
+"""The trace of a piece of work: read from headers or rows, kept in a context variable, and sent on.
 
 Headers are those of W3C Trace Context, level 2: https://www.w3.org/TR/trace-context-2/
 """
@@ -13,34 +13,34 @@ from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-# A header's value may have white space around it; a later version may append fields.
+# The value of a header may have white space around it, and later versions may append fields.
 _TRACEPARENT = re.compile(rb"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*")
 _HEX_TRACE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", re.ASCII)
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
-# Level 2 allows @ anywhere in a key; level 1 and the public test suite know it between tenant and system only.
+# Level 2 allows @ anywhere in a key. Level 1 and the public test suite allow it only between tenant and system.
 _MEMBER = re.compile(
     r"([a-z0-9][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z0-9][a-z0-9_*/-]{0,13})"
     r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _MOST_MEMBERS = 32
-# Valid members are longer only with padding between them, which nobody needs to be read.
+# Valid members can be longer only because of padding, so a longer header need not be read.
 _LONGEST_TRACESTATE_READ = _MOST_MEMBERS * 520
 _LONGEST_TRACESTATE_SENT = 512
 _LONG_MEMBER = 128
 
-# Every trace is stored, so every context is sampled; the second bit says that the last 7 bytes of the id are random.
+# Every trace is stored, so every context is sampled. The second bit says that the last 7 bytes of the id are random.
 SAMPLED = "01"
 SAMPLED_RANDOM = "03"
 
-# The version digit of our trace ids and 12 fixed bits after it. One in 64 random ids is a UUID of version 7 by chance:
-# the version alone does not prove that 48 bits are a time. core.trace_started_at has the same mark and bounds.
+# The version digit of our trace ids and 12 fixed bits after it. One in 64 random ids is a UUID of version 7 by chance,
+# so the version alone does not prove that 48 bits are a time. core.trace_started_at has the same mark and bounds.
 _MARK = "7bea"
 _FIRST_MILLISECOND = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _LAST_MILLISECOND = int(datetime(2050, 1, 1, tzinfo=UTC).timestamp() * 1000)
-# How far ahead a caller's clock may be. What an id further ahead wrote would be older than the id says, and not found.
+# Tolerance for a caller's clock. The rows of an id further ahead would be older than the id, and searches miss them.
 _MOST_MILLISECONDS_AHEAD = 5 * 60 * 1000
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -48,10 +48,10 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 class TraceContext(NamedTuple):
     """One step of one trace: trace_id is 32, span_id 16 lower-case hex digits.
 
-    parent_span_id: the caller's, when its trace is continued.  foreign_trace_id: the caller's trace, when it is not.
-    tracestate: what other tracing systems said about the trace.  is_call: the step is one outgoing request.
+    parent_span_id: the caller's span if its trace is continued.  foreign_trace_id: the caller's trace if it is not.
+    tracestate: the entries of other tracing systems.  is_call: the step is one outgoing request.
 
-    A named tuple, for each request makes one and a frozen dataclass costs 1 µs more.
+    A named tuple, because each request makes one and a frozen dataclass costs 1 µs more.
     """
 
     trace_id: str
@@ -76,18 +76,18 @@ def _trace_id(random: str) -> str:
 
 
 def new_span_id() -> str:
-    """A random span id."""
+    """Return a random span id."""
     return os.urandom(8).hex()
 
 
 def start(foreign_trace_id: str | None = None) -> TraceContext:
-    """The first step of a new trace."""
-    random = os.urandom(16).hex()  # once for both ids: the call costs more than the bytes
+    """Return the first step of a new trace."""
+    random = os.urandom(16).hex()  # one call for both ids, because the call costs more than the bytes
     return TraceContext(_trace_id(random), random[16:], None, foreign_trace_id, None, SAMPLED_RANDOM)
 
 
 def carries_time(trace_id: str) -> bool:
-    """Return whether the id is laid out as one of ours, so that its first 48 bits are its time."""
+    """Return whether the id has our layout, in which the first 48 bits are its time."""
     return _milliseconds(trace_id) is not None
 
 
@@ -99,12 +99,12 @@ def _milliseconds(trace_id: str) -> int | None:
 
 
 def span_id_of(trace_id: str, kind: str, node_id: object) -> str:
-    """The span id of what is a row, the same wherever it is asked for; core.span_id is its twin in SQL."""
+    """Return the span id of a row. core.span_id computes the same in SQL."""
     return hashlib.sha256(f"{trace_id}:{kind}:{node_id}".encode()).hexdigest()[:16]
 
 
 def parse_trace_id(value: str | None) -> str | None:
-    """The trace id in 32 lower-case hex digits or a UUID, else None."""
+    """Return the trace id in 32 lower-case hex digits or a UUID, else None."""
     if value is None:
         return None
     if _UUID.fullmatch(value):
@@ -113,7 +113,7 @@ def parse_trace_id(value: str | None) -> str | None:
 
 
 def parse_traceparent(value: bytes) -> tuple[str, str, str] | None:
-    """Trace id, parent span id and our flags of a valid traceparent header, else None."""
+    """Return trace id, parent span id and our flags of a valid traceparent header, else None."""
     match = _TRACEPARENT.fullmatch(value)
     if match is None:
         return None
@@ -127,7 +127,7 @@ def parse_traceparent(value: bytes) -> tuple[str, str, str] | None:
 
 
 def parse_tracestate(values: Sequence[bytes]) -> str | None:
-    """The members of all tracestate headers as one value; None when there is none or one of them is invalid."""
+    """Return the members of all tracestate headers as one value, or None without members or with an invalid one."""
     combined = b",".join(values)
     if len(combined) > _LONGEST_TRACESTATE_READ:
         return None
@@ -144,16 +144,17 @@ def parse_tracestate(values: Sequence[bytes]) -> str | None:
 
 
 def _fit(members: list[str]) -> str:
-    """As many whole members as may be sent on: long ones go first, then the last."""
+    """Return as many whole members as may be sent on. Long members are dropped first, then the last ones."""
     while len(",".join(members)) > _LONGEST_TRACESTATE_SENT:
         members.remove(next((member for member in reversed(members) if len(member) > _LONG_MEMBER), members[-1]))
     return ",".join(members)
 
 
 def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) -> TraceContext:
-    """The context of a request by its headers, names in lower case: traceparent first, then X-Trace-ID, else a new one.
+    """Return the context of a request from its headers, whose names are in lower case.
 
-    A trace that is not continued is named as the foreign one: trust is False, or the id has our mark and a time ahead.
+    traceparent is preferred to X-Trace-ID. Without a valid header a new trace starts. A trace is also not continued if
+    trust is False or if its id has our mark and a time ahead; it is then the foreign trace of the context.
     """
     parents: list[bytes] = []
     states: list[bytes] = []
@@ -165,7 +166,7 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]], *, trust: bool = True) 
             states.append(value)
         elif name == b"x-trace-id" and x_trace_id is None:
             x_trace_id = value
-    # More than one traceparent is none: which of them is the parent is anybody's guess.
+    # Several traceparents count as none, because the parent is ambiguous.
     parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
     if parent is not None:
         trace_id, parent_span_id, flags = parent
@@ -183,28 +184,28 @@ def _is_ahead(trace_id: str) -> bool:
 
 
 def continued(trace_id: str) -> TraceContext:
-    """A new step of a trace of which only the id is known, as rows do; flags are told by the id's layout."""
+    """Return a new step of a trace that is known by its id only, as in rows. The flags follow from its layout."""
     return TraceContext(trace_id, new_span_id(), flags=SAMPLED_RANDOM if carries_time(trace_id) else SAMPLED)
 
 
 def format_traceparent(context: TraceContext) -> str:
-    """The header that hands the context to the next service."""
+    """Return the header that passes the context to the next service."""
     return f"00-{context.trace_id}-{context.span_id}-{context.flags}"
 
 
 def current() -> TraceContext | None:
-    """The context of the running task."""
+    """Return the context of the running task."""
     return _current.get()
 
 
 def current_trace_id() -> str | None:
-    """The trace id of the running task."""
+    """Return the trace id of the running task."""
     context = _current.get()
     return context.trace_id if context else None
 
 
 def for_call() -> TraceContext:
-    """The context of one outgoing request: a step of its own below the current one, unless that is it already."""
+    """Return the context of one outgoing request: a child of the current step, or this step if it is a call."""
     context = _current.get()
     if context is None:
         return start()._replace(is_call=True)
@@ -214,12 +215,12 @@ def for_call() -> TraceContext:
 
 
 def enter(context: TraceContext | None) -> Token[TraceContext | None]:
-    """Make the context current; give the token to leave()."""
+    """Make the context current, and return the token for leave()."""
     return _current.set(context)
 
 
 def leave(token: Token[TraceContext | None]) -> None:
-    """Restore what was current before enter()."""
+    """Restore the context from before enter()."""
     _current.reset(token)
 
 
@@ -235,7 +236,7 @@ def use(context: TraceContext) -> Iterator[TraceContext]:
 
 @contextmanager
 def use_trace_id(trace_id: str | None) -> Iterator[TraceContext]:
-    """Run a block as a new step of the row's trace; of a new trace when the row has none."""
+    """Run a block as a new step of the trace of a row, or of a new trace if the row has none."""
     known = parse_trace_id(trace_id)
     with use(continued(known) if known is not None else start()) as context:
         yield context

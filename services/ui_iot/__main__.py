@@ -10,7 +10,8 @@ from services.shared.audit import AuditLogger, open_audit_logger
 from services.shared.db import Pool
 from services.shared.http_client import traced_client
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_until_stopped, serve_process, stop_on_signals
+from services.shared.process import record_process, run_until_stopped, stop_on_signals
+from services.shared.server import Process, serve_process
 from services.shared.settings import UiSettings
 from services.ui_iot.app import create_app
 from services.ui_iot.audit.tails import Tails
@@ -45,7 +46,7 @@ def make_backend(
     users: TokenCheck | None,
     issuers: Mapping[str, Issuer],
 ) -> Backend:
-    """Return everything the routes work with."""
+    """Return the objects that the routes work with."""
 
     def pool() -> Pool:
         return pool_of(process)
@@ -93,12 +94,12 @@ async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
         report_protection(process, settings.secrets_key_file)
         process.metrics.registry.register(ProviderGauges(providers.keys))
         backend = make_backend(process, settings, audit=audit, users=providers.users, issuers=providers.token_endpoints)
-        server = asyncio.create_task(
-            serve_process(process, create_app(backend), stop=stop, reuse_port=settings.reuse_port), name="server"
-        )
-        server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
+        ready = asyncio.Event()
+        serving = serve_process(process, create_app(backend), stop=stop, shared=ready if settings.reuse_port else None)
+        server = asyncio.create_task(serving, name="server")
+        server.add_done_callback(lambda _task: stop.set())  # a process without its port must end
         try:
-            await _work(process, stop)
+            await _work(process, stop, ready)
         finally:
             process.stopping = True
             stop.set()
@@ -108,13 +109,14 @@ async def run(settings: UiSettings, issuers: Sequence[IssuerEntry]) -> None:
                 process.pool.terminate()
 
 
-async def _work(process: Process, stop: asyncio.Event) -> None:
+async def _work(process: Process, stop: asyncio.Event, ready: asyncio.Event) -> None:
     process.pool = await worker.connect(process, stop)
     if process.pool is None:
         return
     process.metrics.watch_pool(process.pool)
     process.ready = True
-    # What was imported stays for ever. Walking through it takes 0.2 s, in which nothing is answered.
+    ready.set()
+    # Imported objects stay forever. A collection over them would take 0.2 s, during which no request is answered.
     gc.freeze()
     await record_process(process, "started")
     log.info("started")

@@ -57,17 +57,17 @@ ROUTERS = (
 
 def create_api(backend: Backend) -> FastAPI:
     """Return the routes behind authentication, without trace ids and measurement."""
-    # A redirect to the path without its slash would be built from the Host that the client claims.
+    # A redirect to the path without its slash would contain the Host header of the client.
     api = FastAPI(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if backend.settings.serve_docs else None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
-        # Small devices leave Content-Type out; the check of Sec-Fetch-Site and Origin keeps foreign pages away.
-        # Versions that do not know the option always take such a body as JSON.
+        # Small devices omit Content-Type. The check of Sec-Fetch-Site and Origin refuses foreign pages. Versions
+        # without the option always read such a body as JSON.
         strict_content_type=False,
-        # FastAPI versions that make no spans of their own take it and do nothing.
+        # FastAPI versions without spans accept the argument and ignore it.
         telemetry={
             "tracer_provider": otlp.tracer_provider(),
             "operation_spans": False,
@@ -75,7 +75,7 @@ def create_api(backend: Backend) -> FastAPI:
         },
     )
     api.state.backend = backend
-    # The last one added is the first one met.
+    # The layer added last is the outermost.
     api.add_middleware(BodyLimitMiddleware, ingest_bytes=backend.settings.ingest_max_body_bytes, budget=backend.bodies)
     api.add_middleware(
         RequestLimitMiddleware,
@@ -102,7 +102,7 @@ def create_api(backend: Backend) -> FastAPI:
 def create_app(backend: Backend) -> ASGIApp:
     """Return the whole application.
 
-    Tracing is outside the routes: the response made for a crash has its trace id too. The headers are outside of all.
+    Tracing wraps the routes, so that even the response to a crash has its trace id. The headers are outermost.
     """
     api = create_api(backend)
     settings = backend.settings
@@ -120,5 +120,5 @@ def create_app(backend: Backend) -> ASGIApp:
 
 
 def _operation_id(route: APIRoute) -> str:
-    """The function's name: stable while paths and methods move."""
+    """Return the function's name, which stays stable when paths and methods change."""
     return route.name

@@ -29,7 +29,7 @@ without `Content-Type`; any other type gets 415. Unknown members get 422. Number
 digits, flags are `true` or `false`, and times are RFC 3339 text with a zone. `HEAD` works wherever `GET` does.
 
 **Concurrent changes.** A resource that can be changed has an `ETag`. Send it as `If-Match` to change the resource only
-if nobody else has changed it since; otherwise the answer is 412. A `GET` with it as `If-None-Match` gets 304 if nothing
+if it has not changed since; otherwise the answer is 412. A `GET` with it as `If-None-Match` gets 304 if nothing
 has changed. Status members such as a device's `last_seen_at` change the `ETag`, but an older tag that differs only in
 them still admits a change.
 

@@ -6,7 +6,8 @@
 -- slot: they have a turn of their own, beside their tenant's limit. Rows are compared and ordered by all columns of the lane
 -- index, which leaves the planner no other index to choose, whatever its statistics say of a table that is empty one moment
 -- and long the next.
-create function delivery._candidates(p_now timestamptz, p_limit integer, p_channel_limit integer, p_worker text)
+create function delivery._candidates(
+  p_now timestamptz, p_limit integer, p_channel_limit integer, p_worker text, p_most integer)
 returns table (
   tenant_id text,
   channel_id bigint,
@@ -115,9 +116,10 @@ as $$
     ) q
     limit t.share
   ) j
-  limit p_limit
+  limit least(p_limit, p_most)
 $$;
 
-comment on function delivery._candidates(timestamptz, integer, integer, text) is
+comment on function delivery._candidates(timestamptz, integer, integer, text, integer) is
   'Due jobs that may go now, the oldest live one of each subject and channel, with their place in their lane; fate is null, '
-  'or why the job can never be sent. p_limit is the number of free slots of p_worker; no tenant gets more than its share.';
+  'or why the job can never be sent. p_limit is the number of free slots of p_worker; no tenant gets more than its share. '
+  'At most p_most are returned, those of the tenant with the fewest jobs in hand first.';

@@ -5,7 +5,8 @@ create function delivery.claim(
   p_worker text,
   p_limit integer,
   p_lease_seconds double precision,
-  p_channel_limit integer default 8
+  p_channel_limit integer default 8,
+  p_most integer default null
 ) returns table (
   tenant_id text,
   job_id bigint,
@@ -52,7 +53,7 @@ begin
   end if;
   select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
-  from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker) c;
+  from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker, p_most) c;
   if v_job_ids is null then
     return;
   end if;
@@ -122,14 +123,14 @@ begin
   order by j.run_at, j.job_id;
   get diagnostics v_claimed = row_count;
   -- There may be more: for another worker that found these lanes locked, or for the next call.
-  if v_claimed = p_limit or v_buried > 0 then
+  if v_claimed = least(p_limit, p_most) or v_buried > 0 then
     perform core.notify('pulse_delivery');
   end if;
 end
 $$;
 
-comment on function delivery.claim(text, integer, double precision, integer) is
+comment on function delivery.claim(text, integer, double precision, integer, integer) is
   'Leases at most p_limit due jobs to the worker for p_lease_seconds, at most 600, and returns them with their channel, secrets included. '
   'p_limit is the number of its free slots: jobs of one tenant take at most half of the slots of a worker while another '
-  'tenant has a channel. Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs '
+  'tenant has a channel. At most p_most jobs are leased, so that a worker starts few requests before its next look. Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs '
   'in flight over all workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';

@@ -63,9 +63,8 @@ async def test_a_notification_arrives(kind: str) -> None:
         assert request.header("user-agent") == "Pulse"
         assert request.header("x-trace-id") == "d" * 32
         assert re.fullmatch(f"00-{'d' * 32}-[0-9a-f]{{16}}-01", request.header("traceparent") or "")
-        assert {"webhook": "data", "slack": "blocks", "teams": "attachments", "pagerduty": "payload"}[kind] in (
-            request.json()
-        )
+        member = {"webhook": "data", "slack": "blocks", "teams": "attachments", "pagerduty": "payload"}.get(kind)
+        assert member is None or member in request.json()
         told = orjson.dumps(request.json()).decode()
         assert SECRET not in told
         assert (ROUTING_KEY in told) == (kind == "pagerduty")

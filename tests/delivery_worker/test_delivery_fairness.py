@@ -73,6 +73,20 @@ async def test_a_tenant_gets_half_of_the_slots_of_each_worker(conn: asyncpg.Conn
         assert ids(await claim(conn, 32, worker=worker, channel_limit=8)) == [number]
 
 
+async def test_a_claim_leases_a_few_jobs_at_a_time(conn: asyncpg.Connection) -> None:
+    """Another tenant's job waits for a few starts, not for as many as there are slots, whose shares stay the same."""
+    await crowd(conn, "evil", channels=80, jobs=3)
+    quiet = await seed.channel(conn, tenant_id="quiet")
+    few = "select * from delivery.claim('w1', $1, 30, 8, 8)"
+    assert len(await conn.fetch(few, 64)) == 8
+    number = await job(conn, quiet, tenant_id="quiet")
+    rows = await conn.fetch(few, 56)
+    assert (len(rows), number in ids(rows)) == (8, True)
+    for free in (48, 40, 32):
+        await conn.fetch(few, free)
+    assert await held(conn) == {("w1", "evil"): 32, ("w1", "quiet"): 1}
+
+
 async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Connection) -> None:
     """Three tenants, two workers, random ends: never more than half, and no idle slot while a tenant may have it."""
     seconds = random.Random(11)  # a repeatable choice

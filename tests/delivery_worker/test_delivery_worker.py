@@ -247,7 +247,7 @@ async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Sta
         "The address is not a public one.",
         "the channel's configuration cannot work: tokne: Extra inputs are not permitted",
     ]
-    assert errors[3].startswith("the notification cannot be told: tenant_id: Field required")
+    assert errors[3].startswith("the notification is not valid: tenant_id: Field required")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -128,7 +128,7 @@ def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Pa
             until_now(lambda: is_ready(base + offset, shell, output), seconds=90)  # noqa: B023  called at once
         said = output.read_text()
         assert "upgraded base -> 0001" in said
-        assert "a token of your identity provider signs in to it with the claims tenant_id: acme" in said
+        assert "Sign in with a token of your identity provider that has the claims tenant_id: acme" in said
         send_reading(base, server_port)
         metrics = httpx.get(f"http://127.0.0.1:{base + 6}/metrics", trust_env=False).text
         assert "pulse_exporter_up 1.0" in metrics

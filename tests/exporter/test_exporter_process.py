@@ -15,7 +15,7 @@ from exporter.__main__ import run
 from exporter.login import ExporterLogin
 from services.shared.door import Acceptor, Door, Limits
 from services.shared.listening import bind
-from services.shared.server import run_process
+from services.shared.process import run_process
 from services.shared.settings import ExporterSettings
 from tests.support.processes import free_port, ready_service, service
 from tests.support.scrape import as_owner

@@ -57,7 +57,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             assert told() == []
             network.stall("client", "server")
     # Neither is a stop held up by the hole: no task had to be cut off.
-    assert [record.message for record in caplog.records if record.message == "cut off"] == []
+    assert [record.message for record in caplog.records if record.message == "pass canceled"] == []
 
 
 async def test_a_connection_that_never_lasts_is_replaced_ever_more_slowly(

@@ -54,7 +54,7 @@ def read(payload: dict[str, Any], conditions: Trust) -> tuple[str, str] | str:
     """Tenant and role, or the reason with its text."""
     result = read_claims({"iss": conditions.issuer, "sub": "alice", **TIMES, **payload}, trust=conditions, now=NOW)
     if isinstance(result, Claims):
-        return result.tenant_id, result.role
+        return result.user.tenant_id, result.user.role
     return f"{result.reason}: {result.detail}"
 
 
@@ -340,8 +340,8 @@ def test_the_type_can_be_required(kind: str, is_good: bool) -> None:
     keys = KeySet.from_document({"keys": [EC.public()]})
     text = sign(claims(), headers={"typ": kind})
     result = TokenVerifier(trust(strict_type="true")).verify(text, keys)
-    assert isinstance(result, Claims) is is_good
-    assert isinstance(TokenVerifier(trust()).verify(text, keys), Claims)
+    assert isinstance(result, Principal) is is_good
+    assert isinstance(TokenVerifier(trust()).verify(text, keys), Principal)
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ps256_key(), ec_key(), es384_key()], ids=lambda key: key.algorithm)
@@ -349,9 +349,9 @@ def test_four_algorithms_are_taken(key: SigningKey) -> None:
     """An RSA key that names no algorithm serves RS256 and PS256; one that does serves this one only."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = sign(claims(), key=key)
-    assert isinstance(verifier.verify(text, KeySet.from_document({"keys": [key.public()]})), Claims)
+    assert isinstance(verifier.verify(text, KeySet.from_document({"keys": [key.public()]})), Principal)
     nameless = {name: value for name, value in key.public().items() if name != "alg"}
-    assert isinstance(verifier.verify(text, KeySet.from_document({"keys": [nameless]})), Claims)
+    assert isinstance(verifier.verify(text, KeySet.from_document({"keys": [nameless]})), Principal)
     for other in {"RS256", "PS256", "ES256", "ES384", "RS512"} - {key.algorithm}:
         fixed = KeySet.from_document({"keys": [{**key.public(), "alg": other}]})
         result = verifier.verify(text, fixed)
@@ -412,7 +412,7 @@ def test_a_name_that_cannot_be_shown_is_left_out(name: object) -> None:
     payload = {"iss": ISSUER, "sub": "alice", "aud": "pulse", "tenant_id": "acme", "role": "viewer", "name": name}
     result = read_claims({**payload, **TIMES}, trust=trust(), now=NOW)
     assert isinstance(result, Claims)
-    assert result.actor.name is None
+    assert result.user.actor.name is None
 
 
 def write(tmp_path: Path, entries: object) -> UiSettings:

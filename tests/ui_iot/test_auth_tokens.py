@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jose import jwk
 
-from services.ui_iot.auth.claims import Claims
 from services.ui_iot.auth.key_set import KeySet
+from services.ui_iot.auth.principal import Grant, Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import LONGEST_TOKEN_BYTES, Trust
@@ -27,7 +27,7 @@ KEYS = KeySet.from_document({"keys": [RSA.public(), EC.public()]})
 NOW = time.time()
 
 
-def check(text: str, keys: KeySet = KEYS) -> Claims | Refusal:
+def check(text: str, keys: KeySet = KEYS) -> Principal | Refusal:
     return TokenVerifier(Trust(ISSUER)).verify(text, keys)
 
 
@@ -45,8 +45,8 @@ def encode(value: Any) -> str:
 def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
     payload = claims()
     result = check(sign(payload, key=key))
-    assert isinstance(result, Claims)
-    assert (result.tenant_id, result.role, result.expires_at) == ("acme", "admin", payload["exp"])
+    assert isinstance(result, Principal)
+    assert (result.tenant_id, result.role, result.grant) == ("acme", "admin", Grant(payload["iat"]))
     assert (result.actor.type, result.actor.id, result.actor.name) == ("user", "alice", "Alice")
 
 
@@ -329,7 +329,7 @@ def test_size_is_bounded_also_when_the_signature_is_right() -> None:
     assert isinstance(result, Refusal)
     assert (result.reason, result.detail) == ("token_too_large", "The token is too large: it may have 8192 bytes.")
     larger = TokenVerifier(Trust(ISSUER, max_token_bytes=16_384))
-    assert isinstance(larger.verify(token(padding="x" * 9000), KEYS), Claims)
+    assert isinstance(larger.verify(token(padding="x" * 9000), KEYS), Principal)
     assert reason(token(padding="x" * 4000)) is None
 
 
@@ -384,7 +384,7 @@ def test_new_keys_make_every_token_prove_itself_again() -> None:
     """A revoked key must not live on in the memory of its tokens."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = token()
-    assert isinstance(verifier.verify(text, KEYS), Claims)
+    assert isinstance(verifier.verify(text, KEYS), Principal)
     revoked = KeySet.from_document({"keys": [RSA.public()]})
     assert verifier.remembered(text, revoked) is None
     result = verifier.verify(text, revoked)

@@ -1,10 +1,10 @@
-"""Texts that chat services answer with, as far as they say more than the status."""
+"""Answers of chat services that report a failure in their text."""
 
 import orjson
 
 
 def is_failure(text: str) -> bool:
-    """Return whether the text of a 2xx answer says that the message was not taken: an error, or a page for people."""
+    """Return whether the text of a 2xx answer reports a failure: an error, or an HTML page."""
     if text.startswith("<"):
         return True
     try:

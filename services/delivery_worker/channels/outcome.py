@@ -1,17 +1,17 @@
-"""How an attempt ended, as a value, and the one table that says which answer means what.
+"""Outcomes of attempts, and the table that maps answers to outcomes.
 
-| Answer | Outcome | What follows |
+| Answer | Outcome | Consequence |
 |---|---|---|
-| 2xx | Delivered | nothing more |
+| 2xx | Delivered | none |
 | 429; 503 with Retry-After | Limited | the channel pauses, the job keeps its place and its attempts |
-| 410 | Gone | the job is given up, the channel is disabled |
-| 400, 411, 413, 414, 415, 417, 422, 431 | Refused | the job is given up: a repetition would be the same request |
-| every other status: 1xx, 3xx, 401, 403, 404, 405, 408, 409, 425, 5xx, … | Retry | back-off up to the last attempt |
+| 410 | Gone | the job is dead, the channel is disabled |
+| 400, 411, 413, 414, 415, 417, 422, 431 | Refused | the job is dead: a retry would send the same request |
+| every other status: 1xx, 3xx, 401, 403, 404, 405, 408, 409, 425, 5xx, … | Retry | back-off, until the last attempt |
 | no connection: DNS, TCP, TLS, proxy | Retry | the same |
-| no answer over a connection: time-out, reset, broken answer | Unknown | the same; it may have arrived |
-| an address that is not public, an invalid URL | Refused | the job is given up |
+| no answer over a connection: time-out, reset, broken answer | Unknown | the same; the request may have arrived |
+| an address that is not public, an invalid URL | Refused | the job is dead |
 
-A channel may know better what its service's texts mean (slack.py, teams.py, pagerduty.py).
+A channel can map the texts of its service more precisely (slack.py, teams.py, pagerduty.py).
 """
 
 import re
@@ -28,7 +28,7 @@ Verdict: TypeAlias = Literal["delivered", "limited", "gone", "refused", "retry"]
 
 _REFUSED = frozenset({400, 411, 413, 414, 415, 417, 422, 431})
 _SECONDS = re.compile(r"\d{1,300}(\.\d{1,300})?", re.ASCII)
-# Only so that the arithmetic holds; PULSE_DELIVERY_RETRY_AFTER_MAX_SECONDS is what bounds a pause.
+# Keeps the arithmetic finite. PULSE_DELIVERY_RETRY_AFTER_MAX_SECONDS is the effective limit of a pause.
 LONGEST_PAUSE_SECONDS = 30 * 86400.0
 
 
@@ -41,7 +41,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It may succeed later. retry_after_seconds: the pause the receiver asked for."""
+    """A failure that a retry may overcome. retry_after_seconds: the pause that the receiver requested."""
 
     reason: str
     status_code: int | None = None
@@ -50,7 +50,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """The receiver takes no more for now. retry_after_seconds: the pause it asked for, None if it named none."""
+    """The receiver accepts no more requests for now. retry_after_seconds: the requested pause, if any."""
 
     reason: str
     status_code: int | None = None
@@ -59,7 +59,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It will never succeed."""
+    """A failure that no retry can overcome."""
 
     reason: str
     status_code: int | None = None
@@ -67,7 +67,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The receiver is gone for good: nothing will ever succeed there."""
+    """The receiver is gone for good."""
 
     reason: str
     status_code: int | None = None
@@ -75,7 +75,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request may have arrived: it was cut off, or its answer never came."""
+    """The request may have arrived: it was canceled, or its answer never came."""
 
     reason: str
     status_code: None = None
@@ -87,7 +87,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 
 def verdict_of(status_code: int, *, asked_to_wait: bool = False) -> Verdict:
-    """Return the verdict on a status; asked_to_wait: the answer had a usable Retry-After."""
+    """Return the verdict on a status. asked_to_wait: the answer had a usable Retry-After."""
     if 200 <= status_code < 300:
         return "delivered"
     if status_code == 429 or (status_code == 503 and asked_to_wait):
@@ -100,7 +100,7 @@ def verdict_of(status_code: int, *, asked_to_wait: bool = False) -> Verdict:
 def classify(
     status_code: int, *, said: str = "", retry_after_seconds: float | None = None, verdict: Verdict | None = None
 ) -> Outcome:
-    """Return the outcome of an answer; said: the receiver's own words; verdict: the channel's, if it knows better."""
+    """Return the outcome of an answer. said: its text; verdict: the channel's own, which takes precedence."""
     reason = f"HTTP {status_code}" + (f": {said}" if said else "")
     match verdict or verdict_of(status_code, asked_to_wait=retry_after_seconds is not None):
         case "delivered":
@@ -118,7 +118,7 @@ def classify(
 
 
 def classify_error(error: httpx.TransportError | httpx.InvalidURL, *, said: str) -> Outcome:
-    """Return the outcome of a request that got no answer; said: the error's message without secrets."""
+    """Return the outcome of a request without an answer. said: the message of the error, without secrets."""
     if isinstance(error, AddressRefused):
         return Refused(said)
     if isinstance(error, httpx.InvalidURL):
@@ -128,7 +128,7 @@ def classify_error(error: httpx.TransportError | httpx.InvalidURL, *, said: str)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds of a Retry-After header, a number or an HTTP date; None unless it names a time to come."""
+    """Return the seconds in a Retry-After header, a number or an HTTP date; None unless it names a future time."""
     if value is None:
         return None
     value = value.strip()

@@ -1,4 +1,4 @@
-"""An event for PagerDuty's Events API v2: trigger, acknowledge or resolve of one incident an alert."""
+"""Events for PagerDuty's Events API v2: trigger, acknowledge and resolve. Each alert is one incident."""
 
 from datetime import datetime
 
@@ -17,10 +17,10 @@ EVENTS_URL = "https://events.pagerduty.com/v2/enqueue"
 # Limits of the Events API v2 reference, in characters.
 _SUMMARY = 1024
 _DEDUP_KEY = 255
-# No limit is documented for the single fields; an event may have 512,000 bytes in all.
+# Single fields have no documented limit. An event may have 512,000 bytes.
 _TEXT = 1024
 
-# An escalation or a change of the rule is the same incident once more: PagerDuty adds it to the incident's log.
+# An escalation or a change of the rule triggers the same incident again: PagerDuty adds it to the log of the incident.
 _ACTIONS: dict[Kind, str] = {
     "opened": "trigger",
     "escalated": "trigger",
@@ -31,9 +31,9 @@ _ACTIONS: dict[Kind, str] = {
 
 
 def dedup_key(notification: Notification) -> str:
-    """Return the incident's key: one for all notifications of an alert, another for every other alert anywhere.
+    """Return the key of the incident: the same for all notifications of an alert, unique among all alerts.
 
-    The dispatcher fixes it. Jobs made before it did have the key that their incident was opened under.
+    The dispatcher sets it. Older jobs, made before it did, have the key with which their incident was opened.
     """
     key = notification.dedup_key or f"pulse/{notification.tenant_id}/{notification.alert.alert_id}"
     return key[:_DEDUP_KEY]
@@ -57,7 +57,7 @@ def _payload(notification: Notification) -> dict[str, object]:
 
 
 def render(notification: Notification, config: PagerDutyConfig) -> Parts:
-    """The request; only a trigger describes the incident."""
+    """Return the request. Only a trigger describes the incident."""
     action = _ACTIONS[notification.kind]
     event: dict[str, object] = {
         "routing_key": config.routing_key.get_secret_value(),
@@ -72,7 +72,7 @@ def render(notification: Notification, config: PagerDutyConfig) -> Parts:
 
 
 def judge(status_code: int, text: str) -> Verdict | None:
-    """Return the verdict on an answer: a 2xx that reports an error is tried again."""
+    """Return the verdict on an answer: a 2xx that reports an error is retried."""
     return "retry" if 200 <= status_code < 300 and is_failure(text) else None
 
 
@@ -84,5 +84,5 @@ async def send(
     idempotency_key: str,  # noqa: ARG001  # the dedup key makes a repeat harmless
     sent_at: datetime,
 ) -> Outcome:
-    """Send one notification; 202 means accepted, not processed."""
+    """Send one notification. 202 means accepted, not processed."""
     return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at, judge=judge)

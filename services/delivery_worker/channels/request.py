@@ -1,4 +1,4 @@
-"""One POST and its outcome, in words that are safe to store."""
+"""One POST and its outcome, with texts that are safe to store."""
 
 import html
 import re
@@ -21,7 +21,7 @@ Judge = Callable[[int, str], Verdict | None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A request before it is sent."""
+    """The parts of a request."""
 
     url: str = field(repr=False)
     body: bytes
@@ -40,7 +40,7 @@ async def post(
     sent_at: datetime,
     judge: Judge = _no_opinion,
 ) -> Outcome:
-    """Send the request once. judge: the channel's verdict on status and text of an answer; None follows the status."""
+    """Send the request once. judge: maps status and text to a verdict, or to None to follow the status."""
     try:
         response = await client.post(parts.url, content=parts.body, headers=dict(parts.headers))
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -55,14 +55,14 @@ async def post(
 
 
 def _beginning(content: bytes) -> bytes:
-    """Return the first words of a long answer: a secret that is cut in two is not known as one."""
+    """Return the beginning of a long answer up to a blank, because half of a secret would not be masked."""
     beginning = content[:_LONGEST_ANSWER_BYTES]
     return beginning if len(content) <= _LONGEST_ANSWER_BYTES else beginning.rpartition(b" ")[0]
 
 
 def _pieces_of(secret: str) -> Iterator[str]:
-    """Yield each run of letters that reveals a part of the secret, in lower case; plain words reveal nothing."""
-    # Of a whole address everybody may know the scheme and host; its other parts are secrets of their own.
+    """Yield each run of letters that reveals a part of the secret, in lower case. Plain words reveal nothing."""
+    # The scheme and host of an address are public. Its other parts are listed as secrets themselves.
     letters = 0 if "://" in secret else len(secret)
     for first in range(letters - _TELLING_LETTERS + 1):
         piece = secret[first : first + _TELLING_LETTERS]
@@ -83,15 +83,15 @@ def _plain_forms(text: str) -> Iterator[str]:
 
 
 def tell(text: str, secrets: Sequence[str]) -> str:
-    """Return the text in one short printable line, with each secret in it blotted out.
+    """Return the text as one short printable line in which secrets are masked.
 
-    A text that holds a secret in another form (case, escapes, percent-encoding), or a part of one, is not told at all.
+    A text with a secret in another form (case, escapes, percent-encoding), or with a part of a secret, is withheld.
     """
     for secret in secrets:
         text = text.replace(secret, "***")
     telling = {secret.casefold() for secret in secrets if not (secret.isalpha() and secret.islower())}
     telling.update(piece for secret in secrets for piece in _pieces_of(secret))
     if any(secret in plain for plain in _plain_forms(text) for secret in telling):
-        return "(not shown: it repeats a part of the address or secret)"
+        return "(withheld: it repeats a part of the address or secret)"
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"

@@ -1,6 +1,6 @@
-"""A message through an incoming webhook of Slack, as blocks of plain text.
+"""Messages for an incoming webhook of Slack, as blocks of plain text.
 
-Names come from outside, and Slack parses no formatting, mention or link in a plain_text object: mrkdwn is not used.
+Names come from outside. Slack interprets no formatting, mention or link in a plain_text object, so mrkdwn is not used.
 """
 
 import re
@@ -23,13 +23,13 @@ _TITLE = 500
 _SECTION = 3000
 _FIELD = 2000
 _FIELDS = 10
-# Not documented: a message whose text is over about 13,200 characters in all is refused (slackapi/bolt-js#2509).
+# Undocumented: a message with more than about 13,200 characters of text is refused (slackapi/bolt-js#2509).
 _FACT = 600
 
 _EMOJI = {"info": "🔵", "warning": "⚠️", "error": "🔴", "critical": "🚨"}
 
-# Error texts of incoming webhooks, as Slack documents them. The rest (no_service, invalid_token, channel_not_found,
-# action_prohibited, …) may be mended by an administrator: they follow their status, and are tried again.
+# Error texts of incoming webhooks, from Slack's documentation. An administrator can correct the other ones (no_service,
+# invalid_token, channel_not_found, action_prohibited, …), so these follow their status and are retried.
 _VERDICTS: dict[str, Verdict] = {
     **dict.fromkeys(
         ("invalid_payload", "invalid_blocks", "no_text", "too_many_attachments", "msg_too_long"), "refused"
@@ -42,7 +42,7 @@ _CODE = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 def escape(text: str, limit: int) -> str:
-    """Return the text with Slack's three control characters as entities, at most limit characters long."""
+    """Return the text with Slack's three control characters as entities, cut to limit characters."""
     escaped: list[str] = []
     length = 0
     for character in text:
@@ -59,7 +59,7 @@ def _plain(text: str, limit: int) -> dict[str, object]:
 
 
 def render(notification: Notification, config: UrlConfig) -> Parts:
-    """Return the request. text is what phones and screen readers show instead of the blocks."""
+    """Return the request. Phones and screen readers show its text instead of the blocks."""
     alert = notification.alert
     emoji = "✅" if notification.kind == "closed" else _EMOJI[alert.severity]
     title = headline(notification)
@@ -79,7 +79,7 @@ def render(notification: Notification, config: UrlConfig) -> Parts:
 
 
 def judge(status_code: int, text: str) -> Verdict | None:
-    """Return the verdict on an answer: Slack says ok, or a code that may come with any status."""
+    """Return the verdict on an answer: Slack sends `ok`, or an error code with any status."""
     if text in _VERDICTS:
         return _VERDICTS[text]
     is_accepted = 200 <= status_code < 300
@@ -91,7 +91,7 @@ async def send(
     config: UrlConfig,
     notification: Notification,
     *,
-    idempotency_key: str,  # noqa: ARG001  # Slack knows none: after a crash in mid-send a message may come twice
+    idempotency_key: str,  # noqa: ARG001  # Slack has none: after a crash a message may arrive twice
     sent_at: datetime,
 ) -> Outcome:
     """Send one notification."""

@@ -1,4 +1,4 @@
-"""An Adaptive Card for Microsoft Teams, through a workflow that posts what its webhook receives."""
+"""Adaptive Cards for a workflow of Microsoft Teams that posts each request to its webhook."""
 
 import re
 from datetime import datetime
@@ -16,21 +16,21 @@ from services.shared.visible_text import printable
 
 # Teams refuses messages over 28 KB.
 LARGEST_BODY_BYTES = 28 * 1024
-# Longest text in the card, tried in turn until the card fits.
+# Limits of each text in the card, tried in turn until the card fits.
 _TEXT_LIMITS = (4000, 1000, 250, 60)
 
 _COLOURS = {"info": "accent", "warning": "warning", "error": "attention", "critical": "attention"}
-# Braces too: {{DATE(…)}} and {{TIME(…)}} are functions of a card's text, and ${…} of its template.
+# With braces: {{DATE(…)}} and {{TIME(…)}} are functions in the text of a card, and ${…} in its template.
 _MARKDOWN = re.compile(r"([\\`*_\[\]()#~<>{}&|!])")
-# A list item, which only the beginning of a text can be: it has no line breaks.
+# Only the beginning of a text can be a list item, because texts have no line breaks.
 _LIST_MARK = re.compile(r"^(\s*\d*)([-+.])(?=\s|$)")
 
-# The status that Microsoft's own service got, inside a 200: "… Teams endpoint returned HTTP error 429 with …".
+# A status inside the text of a 200: "… Teams endpoint returned HTTP error 429 with …".
 _INNER_STATUS = re.compile(r"HTTP error (\d{3})")
 
 
 def escape(text: str) -> str:
-    """Return the text with the marks of Markdown and of card functions made harmless."""
+    """Return the text with escaped marks of Markdown and of card functions."""
     return _LIST_MARK.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", text))
 
 
@@ -58,7 +58,7 @@ def _card(notification: Notification, limit: int) -> dict[str, object]:
 
 
 def render(notification: Notification, config: UrlConfig) -> Parts:
-    """The request: the card as the one attachment of a message."""
+    """Return the request: a message with the card as its attachment."""
     body = b""
     for limit in _TEXT_LIMITS:
         attachment = {
@@ -73,7 +73,7 @@ def render(notification: Notification, config: UrlConfig) -> Parts:
 
 
 def judge(status_code: int, text: str) -> Verdict | None:
-    """Return the verdict on an answer: a workflow says 202 with nothing, a connector 200 with 1 or with an error."""
+    """Return the verdict on an answer. A workflow sends an empty 202, a connector a 200 with `1` or an error."""
     if not 200 <= status_code < 300 or not is_failure(text):
         return None
     inner = _INNER_STATUS.search(text)
@@ -85,8 +85,8 @@ async def send(
     config: UrlConfig,
     notification: Notification,
     *,
-    idempotency_key: str,  # noqa: ARG001  # Teams knows none: after a crash in mid-send a message may come twice
+    idempotency_key: str,  # noqa: ARG001  # Teams has none: after a crash a message may arrive twice
     sent_at: datetime,
 ) -> Outcome:
-    """Send one notification; 202 means that the workflow was started, not that its card was posted."""
+    """Send one notification. 202 means that the workflow has started, not that its card was posted."""
     return await post(client, render(notification, config), secrets=config.secrets(), sent_at=sent_at, judge=judge)

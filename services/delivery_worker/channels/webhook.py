@@ -1,4 +1,4 @@
-"""A POST to the customer's own server, signed by Standard Webhooks (https://www.standardwebhooks.com)."""
+"""Signed requests to a customer's server by Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import base64
 import hashlib
@@ -16,14 +16,14 @@ from services.shared.channels import WebhookConfig, signing_key
 
 
 def sign(keys: Sequence[bytes], *, message_id: str, timestamp: int, body: bytes) -> str:
-    """The webhook-signature header: one v1 signature a key, separated by spaces."""
+    """Return the webhook-signature header: one v1 signature for each key, separated by spaces."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     digests = (hmac.new(key, signed, hashlib.sha256).digest() for key in keys)
     return " ".join("v1," + base64.b64encode(digest).decode() for digest in digests)
 
 
 def render(notification: Notification, config: WebhookConfig, *, idempotency_key: str, sent_at: datetime) -> Parts:
-    """The request; only its timestamp and signature differ from one attempt to the next."""
+    """Return the request. Between attempts, only its timestamp and signature differ."""
     body = orjson.dumps(
         {
             "type": f"alert.{notification.kind}",
@@ -53,6 +53,6 @@ async def send(
     idempotency_key: str,
     sent_at: datetime,
 ) -> Outcome:
-    """Send one notification; the receiver drops repeats by webhook-id."""
+    """Send one notification. The receiver drops repeats by webhook-id."""
     parts = render(notification, config, idempotency_key=idempotency_key, sent_at=sent_at)
     return await post(client, parts, secrets=config.secrets(), sent_at=sent_at)

@@ -1,4 +1,4 @@
-"""The words that the channels for people share."""
+"""Texts of the channels that people read."""
 
 from decimal import Decimal
 
@@ -15,12 +15,12 @@ _KINDS = {
 
 
 def clip(text: str, limit: int) -> str:
-    """At most limit characters, the last an ellipsis when something is missing."""
+    """Return at most limit characters, with an ellipsis if the text was cut."""
     return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
 
 
 def headline(notification: Notification) -> str:
-    """What happened, in one line: "Closed · critical · too hot · Boiler 1"."""
+    """Return the event in one line: "Closed · critical · too hot · Boiler 1"."""
     alert = notification.alert
     about = alert.device_name or alert.device_id
     named = (_KINDS[notification.kind], alert.severity, alert.rule_name, *((about,) if about else ()))
@@ -28,14 +28,14 @@ def headline(notification: Notification) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a number as people write it, with every digit that distinguishes it: 1000001 instead of 1e+06."""
+    """Return a number in decimal notation with every significant digit: 1000001 instead of 1e+06."""
     if value == 0:
         return "0"
     return f"{Decimal(repr(value)).normalize():f}" if 1e-6 <= abs(value) < 1e21 else repr(value)
 
 
 def facts(notification: Notification) -> list[tuple[str, str]]:
-    """The particulars that are known, as name and value."""
+    """Return the known details as pairs of name and value."""
     alert = notification.alert
     value = number_text(alert.value) if alert.value is not None else None
     named = [

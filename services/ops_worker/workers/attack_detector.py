@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 async def detect_attacks(pool: Pool) -> int:
-    """Run one pass outside any trace; return 0, so that the next one waits for its timer."""
+    """Run one pass in a new trace; return 0, so that the next one waits for its timer."""
     with tracing.use_trace_id(None):
         async with act_as_system(pool) as connection:
             rows = await connection.fetch("select finding_id, kind, subject, failures from audit.detect_attacks()")

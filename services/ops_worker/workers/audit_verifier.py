@@ -98,7 +98,7 @@ class AuditVerifier:
             self._task = asyncio.create_task(self._verify(pool, since), name="verify-audit")
 
     def _most_overdue(self, ages: Mapping[str, float]) -> str:
-        """Return the scope that is overdue by most of its periods, empty if none is due."""
+        """Return the scope whose age is the largest multiple of its period, empty if none is due."""
         periods = {"all": self.all_seconds, "day": self.recent_seconds}
         if self.check_layer is not None and time.monotonic() >= self._layer_again_at:
             periods["layer"] = self.recent_seconds

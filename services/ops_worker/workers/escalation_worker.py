@@ -1,6 +1,6 @@
-"""Takes the escalation steps that are due.
+"""Due escalation steps.
 
-waiting ── due, open ──▶ told ── another step ──▶ waiting
+waiting ── due, open ──▶ sent ── another step ──▶ waiting
    │  ▲                   └──── last step ──▶ gone
    │  └─ due, silenced: waits for the end of the silence
    └── acknowledged or closed ──▶ gone
@@ -23,7 +23,7 @@ class EscalationWorker:
     batch: int
 
     async def run(self, pool: Pool) -> int:
-        """One pass; the number of escalations handled, each logged in the trace of its alert."""
+        """Handle due escalations, log each in the trace of its alert, and return their number."""
         rows = await pool.fetch(
             "select tenant_id, alert_id, outcome, step_number, channel_id, trace_id from ops.run_escalations($1)",
             self.batch,

@@ -1,4 +1,4 @@
-"""Limits of tenants without limits of their own: the settings of this process, stored once at its start."""
+"""Default limits of tenants, stored once at the start of the process."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,13 @@ from services.shared.db import Pool
 
 
 class LimitDefaults:
-    """Stores the defaults once, so that two processes with different settings do not change them back and forth."""
+    """Stores the defaults once, so that processes with different settings do not overwrite each other repeatedly."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._limits: Mapping[str, int] | None = limits
 
     async def store(self, pool: Pool) -> int:
-        """Store the defaults unless that is done; always return 0, for nothing is left to do."""
+        """Store the defaults at the first call. Return 0."""
         if self._limits is not None:
             async with act_as_system(pool) as connection:
                 await connection.execute("select ops.set_default_limits($1)", self._limits)

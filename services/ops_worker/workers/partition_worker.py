@@ -1,4 +1,4 @@
-"""Makes the partitions of telemetry and audit_log before they are needed."""
+"""Partitions of telemetry and audit_log, made in advance."""
 
 import logging
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PartitionWorker:
-    """Partitions exist this far ahead."""
+    """Makes partitions this far ahead."""
 
     ahead_days: int
     ahead_months: int
     _lock: LockWait = field(default_factory=lambda: LockWait("making partitions"), init=False)
 
     async def make(self, pool: Pool) -> int:
-        """Make what is missing; 0, for a table that is busy now is left to the next pass."""
+        """Make missing partitions. Return 0, so that a busy table is left to the next pass."""
         with tracing.use_trace_id(None):
             try:
                 async with act_as_system(pool) as connection:

@@ -1,4 +1,4 @@
-"""Removes what is older than its retention."""
+"""Removal of rows that are older than their retention."""
 
 import logging
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetentionWorker:
-    """Days that things are kept; a pass removes at most one day of readings, batch alerts and batch samples."""
+    """Retention in days. A pass removes at most one day of readings, batch alerts and batch samples."""
 
     telemetry_days: int
     alert_days: int
@@ -25,7 +25,7 @@ class RetentionWorker:
     _readings: LockWait = field(default_factory=lambda: LockWait("retention of readings"), init=False)
 
     async def prune(self, pool: Pool) -> int:
-        """One pass; the rows and partitions removed, 0 when nothing is old or no lock was free in time."""
+        """Remove old rows; return the number of removed rows and partitions, 0 if a lock was not free in time."""
         with tracing.use_trace_id(None):
             readings = await self._remove(
                 self._readings,
@@ -34,7 +34,7 @@ class RetentionWorker:
                 self.telemetry_days,
                 self.batch,
             )
-            # A transaction of its own: dropped partitions keep everybody out of telemetry until they are committed.
+            # In a separate transaction, because dropping partitions locks telemetry until the commit.
             others = await self._remove(
                 self._rows,
                 pool,

@@ -1,4 +1,4 @@
-"""Ends transactions of reading roles that outlived their timeouts, which every role may lift for itself."""
+"""Termination of reading transactions that outlived their time-outs, which any role can lift for itself."""
 
 import logging
 

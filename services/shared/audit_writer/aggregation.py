@@ -60,13 +60,10 @@ class _Window:
         """Count an event; if there is no room for a new member, the one with the lowest count joins the rest."""
         if member not in self.tallies and len(self.tallies) > MOST_MEMBERS:
             least = min((name for name in self.tallies if name is not None), key=lambda name: self.tallies[name].count)
-            self._tally(None, event).add(self.tallies.pop(least))
-        tally = self._tally(member, event)
+            self.tallies.setdefault(None, Tally(event)).add(self.tallies.pop(least))
+        tally = self.tallies.setdefault(member, Tally(event))
         tally.count += 1
         tally.last_at = event.timestamp
-
-    def _tally(self, member: str | None, event: AuditEvent) -> Tally:
-        return self.tallies.setdefault(member, Tally(event))
 
 
 class Windows(ABC):

@@ -1,13 +1,12 @@
-"""Connects to one of the hosts of a URL: each gets its own limit, and the one that was good last comes first.
+"""Connections to one of the hosts of a URL. Each host has its own time limit, and the last good one is tried first.
 
-host ─▶ addresses ─▶ TLS or not ─▶ login ─▶ what Pulse relies on ─▶ the server that is wanted? ─▶ connection
+host ─▶ addresses ─▶ TLS or not ─▶ login ─▶ session settings ─▶ required kind of server? ─▶ connection
   ▲                                                                            │
   └──────────── refused, silent, starting, or another kind of server ──────────┘
 """
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -20,17 +19,18 @@ from services.shared.connecting.faults import UnsafeDatabase, WrongServer
 from services.shared.connecting.session import STARTUP, require, settle
 from services.shared.connecting.target import Host, Target, read_target
 from services.shared.connecting.url import BadUrl
+from services.shared.destination import is_address
 
 T = TypeVar("T", bound=Hashable)
 
 CONNECT_SECONDS: Final = 10.0
-"""Longest that a connection takes, whatever the hosts do."""
+"""Time-out of a connection, over all hosts."""
 HOST_SECONDS: Final = 2.0
-"""Longest that one of several hosts takes, unless connect_timeout says otherwise."""
+"""Time-out of one of several hosts, unless connect_timeout is given."""
 
-# Another host may do better; every other answer of a server, such as a wrong password, is an answer.
+# After these errors the next host is tried. Other errors, such as a wrong password, are final.
 _NEXT = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
-# sslmode=allow and prefer try the other way then.
+# After these errors, sslmode=allow and prefer try with or without TLS.
 _OTHER_WAY = (ssl.SSLError, ConnectionError, asyncpg.InvalidAuthorizationSpecificationError)
 _OPTIONS = (
     ("keepalives_idle", "TCP_KEEPIDLE"),
@@ -41,7 +41,7 @@ _OPTIONS = (
 
 
 class _Line:
-    """The order in which things are tried: what worked last is first, what failed last is last."""
+    """The order of attempts: the last success comes first, the last failure comes last."""
 
     def __init__(self) -> None:
         self._ranks: dict[Hashable, int] = {}
@@ -62,8 +62,8 @@ class _Line:
 class Connector:
     """Makes connections to the database of a URL. Use one for each pool or kept connection: it remembers hosts.
 
-    default_attrs: what target_session_attrs is when the URL does not say it, by the number of its hosts. pooled: the
-    URL leads to a pooler in transaction mode. options: of asyncpg.connect, for every connection.
+    default_attrs: returns the default of target_session_attrs for a number of hosts. pooled: the URL leads to a pooler
+    in transaction mode. options: of asyncpg.connect, for every connection.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Connector:
     async def connect(self, *_url: str, timeout: float = CONNECT_SECONDS, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109  asyncpg's name
         """Return a connection. Takes the options of asyncpg.connect, as asyncpg.create_pool(connect=…) gives them.
 
-        Raises what UNAVAILABLE holds, WrongServer and UnsafeDatabase among them, and asyncpg.PostgresError when a
-        server refuses.
+        Raises an exception of UNAVAILABLE, which includes WrongServer and UnsafeDatabase, and asyncpg.PostgresError if
+        a server refuses.
         """
         try:
             target = read_target(self._url)
             target.check_tls()
-        except BadUrl as error:  # at start it was right: a file is missing or was replaced by a wrong one
+        except BadUrl as error:  # the URL was valid at start, so a file is missing or was replaced
             raise ConnectionError(f"the URL of the database {error}") from error
         wanted = target.session_attrs or self._default_attrs(len(target.hosts))
         async with asyncio.timeout(timeout):
@@ -129,9 +129,9 @@ class Connector:
                     self._addresses.succeeded(place)
                     self._hosts.succeeded(host)
                     return connection
-            raise _summary(errors)  # noqa: TRY301  its host failed too
+            raise _summary(errors)  # noqa: TRY301  the host has failed as well
         except BaseException:
-            # A caller that gives up also says that the host is slow: otherwise a probe would never get past it.
+            # A caller that gives up marks the host as slow. Otherwise a probe would try this host first forever.
             self._hosts.failed(host)
             raise
 
@@ -158,7 +158,7 @@ class Connector:
             "port": place[1],
             "user": target.user,
             "database": target.dbname,
-            # asyncpg looks for one of its own when it gets None.
+            # With None, asyncpg would search for a password itself.
             "password": target.password(host) or "",
             "direct_tls": target.tls.direct and not host.is_socket,
             "target_session_attrs": "any",
@@ -189,23 +189,15 @@ def _limit(target: Target, *, addresses: int) -> float | None:
 
 async def _resolve(host: Host) -> list[tuple[str, int]]:
     """Return the addresses of a host."""
-    if host.address is not None or host.is_socket or _is_address(host.name):
+    if host.address is not None or host.is_socket or is_address(host.name):
         return [(host.address or host.name, host.port)]
     found = await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys((str(address[0]), host.port) for *_, address in found))
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _keep_alive(connection: asyncpg.Connection, wanted: Mapping[str, int]) -> None:
-    """Set the client's side of keepalives, as libpq does."""
-    transport = connection._transport  # noqa: SLF001  asyncpg has no other way to its socket
+    """Set the keepalives of the client, as libpq does."""
+    transport = connection._transport  # noqa: SLF001  asyncpg does not expose its socket
     raw = transport.get_extra_info("socket")
     if raw is None or raw.family == socket.AF_UNIX or wanted.get("keepalives") == 0:
         return
@@ -217,7 +209,7 @@ def _keep_alive(connection: asyncpg.Connection, wanted: Mapping[str, int]) -> No
 
 
 def _summary(errors: list[tuple[Host, Exception]]) -> Exception:
-    """Return one error that names what each host said."""
+    """Return one error with the message of each host."""
     if len(errors) == 1 and str(errors[0][1]):
         return errors[0][1]
     said = [

@@ -1,11 +1,11 @@
-"""The meaning of database errors, decided once for pools, passes and HTTP.
+"""The classes of database errors, for pools, passes and HTTP.
 
-kind          SQLSTATE                   what Pulse does
-outage        08, 25, 28, 3D, 53, 55P03, waits, answers 503; nothing was changed
+class         SQLSTATE                   reaction of Pulse
+outage        08, 25, 28, 3D, 53, 55P03, wait, answer 503; nothing was changed
               57
-stale session 25006, a time-out          also replaces the pool's connections
-rebuilt       XX000 cache lookup, …      runs the same once more on a new connection
-undone        40                         runs the same once more
+stale session 25006, a time-out          the same, and replace the connections of the pool
+rebuilt       XX000 cache lookup, …      repeat once on a new connection
+undone        40                         repeat once
 """
 
 from typing import Final
@@ -14,14 +14,14 @@ import asyncpg
 
 
 class UnsafeDatabase(ConnectionError):
-    """The database cannot keep what Pulse stores: a process does not start, and a running one waits."""
+    """The database cannot keep Pulse's data safely. A process does not start, and a running one waits."""
 
 
 class WrongServer(ConnectionError):
-    """The server answers, but it is a standby or read-only, or a primary where a standby is wanted."""
+    """The server answers but is of the wrong kind: a standby, read-only, or a primary instead of a standby."""
 
 
-# A connection that was lost, refused or never made; anything else is an answer of the server.
+# A connection was lost, refused or not established. All other errors are answers of the server.
 UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
@@ -32,7 +32,7 @@ UNAVAILABLE: Final = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what asyncpg says when the server's farewell reached it between two statements
+    asyncpg.InternalClientError,  # raised if the server closed the connection between two statements
 )
 
 _AWAY = "The database is not available."
@@ -60,7 +60,7 @@ _REBUILT_TEXTS: Final = ("cache lookup failed for ", "could not open relation wi
 
 
 def outage(error: BaseException) -> str | None:
-    """Return what to say of an error that ends when the database is well again; None for every other error."""
+    """Return a message for an error that ends with an outage of the database; None for every other error."""
     if isinstance(error, WrongServer):
         return _READ_ONLY
     if isinstance(error, asyncpg.PostgresError):
@@ -70,18 +70,18 @@ def outage(error: BaseException) -> str | None:
 
 
 def ends_by_itself(error: BaseException) -> bool:
-    """Return whether a process that starts should wait: not for a login or a database that must be mended by hand."""
+    """Return whether a starting process should wait. False if an operator must correct a login or the database."""
     by_hand = (UnsafeDatabase, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
     return outage(error) is not None and not isinstance(error, by_hand)
 
 
 def is_stale(error: BaseException) -> bool:
-    """Return whether the connection leads to a server that is not, or no longer, the one to use."""
+    """Return whether the connection may lead to a wrong or silent server."""
     return isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError)
 
 
 def is_rebuilt(error: BaseException) -> bool:
-    """Return whether a migration replaced what a statement used: the same statement then succeeds."""
+    """Return whether a migration replaced an object of the statement, so that a repetition succeeds."""
     if isinstance(error, _REBUILT):
         return True
     return isinstance(error, asyncpg.PostgresError) and any(text in str(error) for text in _REBUILT_TEXTS)

@@ -11,16 +11,16 @@ _REVISIONS = Path(__file__).parents[3] / "migrations" / "versions"
 
 
 class SchemaMismatch(Exception):
-    """The database does not have the revision this program was written for."""
+    """The database has an older revision than this program needs, or none."""
 
 
 def expected_revision() -> str:
-    """The newest revision this checkout has."""
+    """Return the newest revision of this checkout."""
     return max(match[1] for path in _REVISIONS.glob("*.py") if (match := re.match(r"(\d{4})_", path.name)))
 
 
 async def check_revision(connection: asyncpg.Connection, *, seconds: float = 10.0) -> None:
-    """Raise SchemaMismatch when the database is older than this program, or was never migrated."""
+    """Raise SchemaMismatch if the database is older than this program or was never migrated."""
     expected = expected_revision()
     try:
         found = await connection.fetchval("select core.revision()", timeout=seconds)
@@ -33,10 +33,10 @@ async def check_revision(connection: asyncpg.Connection, *, seconds: float = 10.
 
 
 async def check_durability(connection: asyncpg.Connection, *, seconds: float = 10.0) -> None:
-    """Raise UnsafeDatabase when what this session commits may be lost in a crash of the server.
+    """Raise UnsafeDatabase if a crash of the server may lose commits of this session.
 
-    Asked once, at start. No session of ours sets synchronous_commit for itself: as a startup parameter poolers refuse
-    it, and as a statement it would cost each batch of audit events two more round trips.
+    Checked once, at start. Sessions do not set synchronous_commit themselves: poolers refuse it as a startup parameter,
+    and as a statement it would cost each batch of audit events two more round trips.
     """
     fault = await connection.fetchval("select core.durability_fault()", timeout=seconds)
     if fault is not None:

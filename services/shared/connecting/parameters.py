@@ -1,4 +1,4 @@
-"""The parameters of libpq: which of them Pulse obeys, what each may say, and which it refuses by name."""
+"""The parameters of libpq: supported ones with their values, and refused ones with the reason."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """How a parameter is checked; env: the variable that gives it when neither URL nor service does."""
+    """The check of a parameter. env: the variable with its default."""
 
     env: str | None = None
     check: Callable[[str], str | None] = lambda _value: None
-    """Returns what the value must be, or None when it is right."""
+    """Returns the rule that the value breaks, or None."""
 
 
 def _one_of(*allowed: str) -> Callable[[str], str | None]:
@@ -36,7 +36,7 @@ def _refused(reason: str, *harmless: str) -> Callable[[str], str | None]:
     return lambda value: None if value in harmless else reason
 
 
-# libpq takes an empty value of any other parameter for none.
+# For any other parameter, libpq treats an empty value as unset.
 _NEVER_EMPTY: Final = frozenset(
     (
         *("service", "servicefile", "sslmode", "sslnegotiation", "sslcertmode", "channel_binding", "gssencmode"),
@@ -117,7 +117,7 @@ KNOWN: Final[Mapping[str, _Parameter]] = {
     "min_protocol_version": _Parameter("PGMINPROTOCOLVERSION", _refused("must be 3.0, as the driver speaks", "3.0")),
     "max_protocol_version": _Parameter(
         "PGMAXPROTOCOLVERSION", _one_of("3.0", "3.2", "latest")
-    ),  # the driver speaks 3.0, which all of them allow
+    ),  # the driver speaks 3.0, which every value allows
     "replication": _Parameter(None, _refused("is not supported: Pulse needs an ordinary session")),
     "sslkeylogfile": _Parameter(None, _refused("is not supported: it would write down the keys of TLS")),
     "scram_client_key": _Parameter(None, _refused("is not supported by the driver: use a password or passfile")),
@@ -130,9 +130,9 @@ KNOWN: Final[Mapping[str, _Parameter]] = {
 
 
 def read_parameters(url: str, env: Mapping[str, str]) -> dict[str, str]:
-    """Return what holds for the URL: its own parameters, then those of its service, then of variables. Raises BadUrl.
+    """Return the parameters of the URL, with defaults of its service and of variables. Raises BadUrl.
 
-    An empty value counts as none, except where libpq refuses it.
+    An empty value counts as unset, unless libpq refuses it.
     """
     found = _checked(split_url(url), "")
     service = found.pop("service", "") or env.get("PGSERVICE", "")

@@ -1,4 +1,4 @@
-"""The password of a session from a libpq password file, which is read anew for each connection."""
+"""The password of a session from a libpq password file, which is read for each connection."""
 
 import re
 import stat
@@ -8,7 +8,7 @@ _FIELD = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
 
 
 def find_password(path: Path, *, host: str, port: int, dbname: str, user: str) -> str | None:
-    """Return the password of the first line that fits, None without one, or when others may read the file."""
+    """Return the password of the first matching line, or None. A file that other users may read is ignored."""
     try:
         if not is_private(path):
             return None
@@ -28,13 +28,13 @@ def find_password(path: Path, *, host: str, port: int, dbname: str, user: str) -
 
 
 def is_private(path: Path) -> bool:
-    """Return whether it is a plain file that only its owner can read. Raises OSError when it cannot be looked at."""
+    """Return whether it is a plain file that only its owner can read. Raises OSError."""
     mode = path.stat().st_mode
     return stat.S_ISREG(mode) and not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 def _split(line: str) -> list[str]:
-    """Return four fields and the password; the password may hold colons of its own."""
+    """Return four fields and the password, which may contain colons."""
     fields, rest = [], line
     for _ in range(4):
         match = _FIELD.match(rest)

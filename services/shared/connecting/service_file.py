@@ -31,7 +31,7 @@ def _usual_files(env: Mapping[str, str]) -> list[Path]:
 
 
 def _read_section(lines: list[str], name: str, path: Path) -> dict[str, str] | None:
-    """Return the first section of that name, None when there is none."""
+    """Return the first section of that name, or None."""
     found: dict[str, str] | None = None
     for number, raw in enumerate(lines, start=1):
         line = raw.strip()

@@ -7,7 +7,7 @@ import asyncpg
 
 from services.shared.connecting.faults import UnsafeDatabase, WrongServer
 
-# A pooler in transaction mode knows these two startup parameters and keeps them for its client.
+# A pooler in transaction mode supports these two startup parameters and keeps them for its client.
 STARTUP: Final = {"TimeZone": "UTC", "DateStyle": "ISO"}
 
 _SETTINGS: Final = {
@@ -24,16 +24,16 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
     "idle_session_timeout": "0",
-    # A machine that vanished must not hold locks and connections until the server's own keepalive, by default after
-    # two hours, finds out.
+    # A crashed machine must not hold locks and connections until the server's own keepalive detects it, by default
+    # after two hours.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
-    # Parameters may be secrets of channels: no log of the server gets them.
+    # Parameters may be secrets of channels, so the server must not log them.
     "log_parameter_max_length_on_error": "0",
 }
 
-# log_parameter_max_length is a superuser's, or that of a role that was granted it.
+# Only superusers and roles with a grant can set log_parameter_max_length.
 _PREPARE: Final = """
 select pg_catalog.pg_is_in_recovery() as standby,
        pg_catalog.current_setting('transaction_read_only')::boolean as read_only,
@@ -56,13 +56,13 @@ select pg_catalog.current_setting('default_transaction_isolation') as isolation,
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of a server at the moment."""
+    """The current state of a server."""
 
     standby: bool
     read_only: bool
 
     def fault(self, wanted: str) -> str | None:
-        """Return why a session that wants these target_session_attrs cannot use the server; None when it can."""
+        """Return why the server does not fit these target_session_attrs, or None."""
         match wanted:
             case "read-write":
                 return self.write_fault()
@@ -76,22 +76,22 @@ class State:
                 return None
 
     def write_fault(self) -> str | None:
-        """Return why nothing can be written there; None when it can."""
+        """Return why the server accepts no writes, or None."""
         if self.standby:
             return "is a standby (in recovery)"
         return "is read-only (default_transaction_read_only)" if self.read_only else None
 
 
 async def settle(connection: asyncpg.Connection, *, pooled: bool) -> State:
-    """Set what Pulse relies on and return the server's state, in one round trip.
+    """Set the session settings that Pulse relies on and return the state of the server, in one round trip.
 
-    pooled: the session is a pooler's, where a SET would go to any of its server connections; nothing is set then.
-    Raises UnsafeDatabase when the database is not in UTF-8.
+    pooled: the session belongs to a pooler, where a SET could go to any server connection, so nothing is set.
+    Raises UnsafeDatabase if the database is not in UTF-8.
     """
     try:
         row = await _prepare(connection, pooled=pooled)
     except asyncpg.FeatureNotSupportedError as error:
-        # A standby refuses every query while the defaults of the database make transactions serializable.
+        # A standby refuses every query if transactions are serializable by default.
         if pooled:
             raise WrongServer(f"the server behind the pooler is a standby: {error}") from error
         await connection.execute("set default_transaction_isolation = 'read committed'")
@@ -110,13 +110,13 @@ async def _prepare(connection: asyncpg.Connection, *, pooled: bool) -> asyncpg.R
 
 
 async def read_state(connection: asyncpg.Connection, *, seconds: float) -> State:
-    """Ask the server whether it takes changes."""
+    """Query the state of the server."""
     row = await connection.fetchrow(_LOOK, timeout=seconds)
     return State(row["standby"], row["read_only"])
 
 
 def reported_state(connection: asyncpg.Connection) -> State:
-    """Return what the server last reported by itself, at no round trip; a pooler reports nothing."""
+    """Return the state that the server last reported, without a round trip. A pooler reports nothing."""
     reported = connection.get_settings()
     return State(
         getattr(reported, "in_hot_standby", "off") == "on",
@@ -125,7 +125,7 @@ def reported_state(connection: asyncpg.Connection) -> State:
 
 
 async def check_pooled_session(connection: asyncpg.Connection) -> None:
-    """Raise UnsafeDatabase when sessions behind a pooler begin transactions that Pulse cannot work in."""
+    """Raise UnsafeDatabase if sessions behind a pooler have another isolation level than Pulse needs."""
     row = await connection.fetchrow(_ISOLATION)
     if row["isolation"] != "read committed":
         raise UnsafeDatabase(
@@ -136,7 +136,7 @@ async def check_pooled_session(connection: asyncpg.Connection) -> None:
 
 
 def require(state: State, wanted: str, place: object) -> None:
-    """Raise WrongServer when the server is not what is wanted."""
+    """Raise WrongServer if the server does not fit target_session_attrs."""
     fault = state.fault(wanted)
     if fault is not None:
         raise WrongServer(f"{place} {fault}")

@@ -1,4 +1,4 @@
-"""Types of settings that are URLs of a database: a bad one ends the start in one line."""
+"""Types of settings that are URLs of a database."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
-"""The hosts, login and limits of a URL: checked once at start, and read anew for each connection.
+"""The hosts, login and limits of a URL, checked at start and read for each connection.
 
-Files may change meanwhile: a rotated password or a renewed certificate counts from the next connection on.
+A rotated password or a renewed certificate is used from the next connection on.
 """
 
 import getpass
@@ -50,19 +50,19 @@ class Target:
     given_password: str | None = field(repr=False)
     passfile: Path | None
     connect_seconds: float | None
-    """Limit of each host; None when nothing says it."""
+    """Time-out of each host, or None for the default."""
     has_limit: bool
-    """False with connect_timeout=0: only the caller's own limit holds."""
+    """False with connect_timeout=0, so that only the limit of the caller applies."""
     session_attrs: str | None
     at_random: bool
     options: str | None
     keepalives: Mapping[str, int]
 
     def password(self, host: Host) -> str | None:
-        """Return the password for a host, from the password file as it is now when the URL names none."""
+        """Return the password for a host, from the URL or from the current password file."""
         if self.given_password is not None or self.passfile is None:
             return self.given_password
-        # libpq calls its usual socket directory localhost, and which one that is differs between its builds.
+        # In a password file, localhost stands for libpq's default socket directory, which differs between builds.
         for name in (host.name, "localhost") if host.is_socket else (host.name,):
             found = find_password(self.passfile, host=name, port=host.port, dbname=self.dbname, user=self.user)
             if found is not None:
@@ -70,13 +70,13 @@ class Target:
         return None
 
     def check_tls(self) -> None:
-        """Raise BadUrl when a file of TLS is missing or useless."""
+        """Raise BadUrl if a file of TLS is missing or unusable."""
         for host in self.hosts:
             self.tls.attempts(host.name)
 
 
 def check_url(url: str) -> None:
-    """Raise BadUrl when no connection can be made with the URL, whatever the server does."""
+    """Raise BadUrl if no connection is possible with the URL."""
     read_target(url).check_tls()
     named = split_url(url).get("passfile")
     if named:
@@ -89,7 +89,7 @@ def check_url(url: str) -> None:
 
 
 def read_target(url: str, env: Mapping[str, str] | None = None) -> Target:
-    """Return where a URL leads. Raises BadUrl."""
+    """Return the target of a URL. Raises BadUrl."""
     env = os.environ if env is None else env
     found = read_parameters(url, env)
     user = found.get("user") or _login()

@@ -22,29 +22,29 @@ _ENCRYPTED = ("require", *_STRICT)
 
 
 class _NamedContext(ssl.SSLContext):
-    """A context that names and checks the host of the URL when the connection goes to one of its addresses."""
+    """A context that checks the host name of the URL although the connection goes to an address."""
 
     server_name: str | None = None
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """Wrap as the base class does, for the host of the URL."""
+        """Wrap for the host name of the URL."""
         return super().wrap_bio(*args, **{**options, "server_hostname": self.server_name})
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a connection is encrypted."""
+    """The encryption of a connection."""
 
     mode: str
     direct: bool
     files: tuple[tuple[str, str], ...]
-    """Files by the name of their parameter; those that the URL does not name are there only if they exist."""
+    """Files by the name of their parameter. Files that the URL does not name are included only if they exist."""
     password: str = field(repr=False)
     least: str
     most: str | None
 
     def attempts(self, host: str) -> tuple[ssl.SSLContext | None, ...]:
-        """Return the contexts to try one after the other; None is a connection without TLS. Raises BadUrl."""
+        """Return the contexts to try in turn; None means no TLS. Raises BadUrl."""
         if self.mode == "disable" or host.startswith("/"):
             return (None,)
         context = self._context(host)
@@ -61,7 +61,7 @@ class Tls:
 
 
 def read_tls(found: Mapping[str, str], env: Mapping[str, str]) -> Tls:
-    """Return what the parameters say about TLS. Raises BadUrl when they contradict each other."""
+    """Return the TLS of the parameters. Raises BadUrl if they contradict each other."""
     is_system = found.get("sslrootcert") == _SYSTEM
     mode = found.get("sslmode") or ("verify-full" if is_system else "prefer")
     if is_system and mode != "verify-full":
@@ -82,7 +82,7 @@ def read_tls(found: Mapping[str, str], env: Mapping[str, str]) -> Tls:
 
 
 def _stamp(name: str, path: str) -> tuple[int, int]:
-    """Return what changes when the file is replaced. Raises BadUrl when it cannot be read."""
+    """Return a value that changes with the file. Raises BadUrl if it cannot be read."""
     if name == "sslrootcert" and path == _SYSTEM:
         return (0, 0)
     try:
@@ -100,7 +100,7 @@ def _stamp(name: str, path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _make_context(tls: Tls, host: str, _stamps: tuple[tuple[int, int], ...]) -> ssl.SSLContext:
-    """Make the context anew when a file has changed: the certificates of a system take 20 ms to load."""
+    """Return a context, cached until a file changes, because loading the system's certificates takes 20 ms."""
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = host
     context.set_alpn_protocols(["postgresql"])

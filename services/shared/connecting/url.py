@@ -1,4 +1,4 @@
-"""A connection URL split into its parameters as libpq splits it. Messages never quote what could be a password."""
+"""Parameters of a connection URL, split as by libpq. Messages never quote a possible password."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ ENCODE = "write @ : / ? # % in a user name or password as %40 %3A %2F %3F %23 %2
 
 
 class BadUrl(ValueError):
-    """A URL that cannot be used; the message is one line without secrets."""
+    """A URL that cannot be used. The message is one line without secrets."""
 
 
 def split_url(url: str) -> dict[str, str]:
@@ -65,7 +65,7 @@ def _split_query(text: str) -> Iterator[tuple[str, str]]:
     for part in text.split("&") if text else ():
         name, separator, value = part.partition("=")
         if not separator and part is text.rsplit("&", maxsplit=1)[-1] and not part:
-            return  # libpq allows a & at the end
+            return  # libpq allows a trailing &
         name = _decode(name, "a parameter's name")
         if not _NAME.fullmatch(name):
             raise BadUrl(f"names a parameter that libpq does not have: {ENCODE}")

@@ -1,4 +1,4 @@
-"""The SDK's side: a provider whose spans take their ids from services.shared.tracing, and a batch that never blocks."""
+"""The SDK's part: a provider whose spans take their ids from services.shared.tracing, and a batch that never blocks."""
 
 import logging
 import os
@@ -26,15 +26,15 @@ from services.shared import tracing
 from services.shared.egress import DIRECT, Egress
 from services.shared.tracing import TraceContext
 
-# A stop may take 10 s in all, and a collector that hangs is no reason to use them.
+# A stop may take 10 s in all, and a hanging collector must not use them up.
 FLUSH_SECONDS = 2.0
 
-# Whose ids the next span takes: the SDK asks for them without telling for what.
+# The context whose ids the next span takes, because the SDK requests ids without naming their span.
 _next: ContextVar[TraceContext | None] = ContextVar("pulse_next_span", default=None)
 
 
 class _Ids(IdGenerator):
-    """The ids of the context that the span is made for."""
+    """Generates the ids of the context that the span belongs to."""
 
     def generate_trace_id(self) -> int:
         context = _next.get()
@@ -51,7 +51,7 @@ class _Ids(IdGenerator):
 
 
 class _Propagator(TextMapPropagator):
-    """Tells FastAPI the request's place in its trace as the trace middleware read it, whatever the headers say."""
+    """Passes the trace context of the middleware to FastAPI, and ignores the headers of the request."""
 
     def extract(self, carrier: Any, context: Context | None = None, getter: Any = None) -> Context:
         del carrier, getter
@@ -60,7 +60,7 @@ class _Propagator(TextMapPropagator):
         return (context or Context()) if current is None else _below_parent(current, is_remote=True)
 
     def inject(self, carrier: Any, context: Context | None = None, setter: Any = None) -> None:
-        """Nothing: outgoing headers are http_client's."""
+        """Do nothing, because http_client sets outgoing headers."""
 
     @property
     def fields(self) -> set[str]:
@@ -68,7 +68,7 @@ class _Propagator(TextMapPropagator):
 
 
 class _Batch(BatchSpanProcessor):
-    """Keeps queries, where tokens end up that do not belong there, from leaving."""
+    """Removes query strings, which may hold misplaced tokens, from exported spans."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if span.attributes and "url.query" in span.attributes:
@@ -91,7 +91,7 @@ def _below_parent(context: TraceContext, *, is_remote: bool = False) -> Context:
 
 
 class _Adapter(HTTPAdapter):
-    """Verifies certificates as every other outgoing call does, and leaves out the proxy where they do."""
+    """Verifies certificates and bypasses the proxy by the same rules as other outgoing calls."""
 
     def __init__(self, egress: Egress, proxy_url: str | None) -> None:
         self._egress = egress
@@ -112,7 +112,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _session(egress: Egress) -> Session | None:
-    """Return the session for a proxy or extra authorities, None for the exporter's own."""
+    """Return a session for a proxy or extra authorities, or None for the exporter's own."""
     if egress == DIRECT:
         return None
     session = Session()
@@ -123,7 +123,7 @@ def _session(egress: Egress) -> Session | None:
 
 
 class Spans:
-    """The spans of one process on their way to the collector that the OTEL_ variables name."""
+    """The spans of one process, sent to the collector that the OTEL_ variables name."""
 
     def __init__(self, service: str, egress: Egress = DIRECT) -> None:
         resource = Resource.create(
@@ -132,14 +132,14 @@ class Spans:
         self.provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
         self.provider.add_span_processor(_Batch(OTLPSpanExporter(session=_session(egress))))
         self._tracer = self.provider.get_tracer("pulse")
-        # One line for each batch that is lost, none for each attempt at it.
+        # Log one line for each lost batch, not for each attempt.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         self._others_propagator = propagate.get_global_textmap()
         propagate.set_global_textmap(_Propagator())
 
     @contextmanager
     def call(self, context: TraceContext, method: str, host: str, port: int) -> Iterator[Callable[[int], None]]:
-        """As otlp.call."""
+        """Implement otlp.call."""
         attributes = {"http.request.method": method, "server.address": host, "server.port": port}
         span = self._start(method, context, SpanKind.CLIENT, attributes)
 
@@ -157,7 +157,7 @@ class Spans:
             span.end()
 
     async def record_pass(self, operation: str, step: Awaitable[int]) -> int:
-        """As otlp.record_pass."""
+        """Implement otlp.record_pass."""
         context = tracing.start()
         span = self._start(operation, context, SpanKind.INTERNAL, {"pulse.operation": operation})
         try:
@@ -167,7 +167,7 @@ class Spans:
             _fail(span, type(error).__name__)
             span.end()
             raise
-        if rows:  # a span that does not end is never exported
+        if rows:  # a span that never ends is not exported
             span.set_attribute("pulse.rows", rows)
             span.end()
         return rows
@@ -177,7 +177,7 @@ class Spans:
         return self._tracer.start_span(name, _below_parent(context), kind, attributes)
 
     def close(self) -> None:
-        """Send what is left; what a collector does not take in time is dropped."""
+        """Send the remaining spans, and drop those that the collector does not accept in time."""
         propagate.set_global_textmap(self._others_propagator)
         flushing = threading.Thread(target=self.provider.shutdown, name="otlp-flush", daemon=True)
         flushing.start()

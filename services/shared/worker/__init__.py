@@ -1,4 +1,4 @@
-"""What every worker is: loops over steps, woken by notifications, measured, ended by SIGTERM."""
+"""The parts of every worker: loops over steps that are woken by notifications, measured, and ended by SIGTERM."""
 
 from services.shared.worker.listener import describe, find_suspects
 from services.shared.worker.loop import Loop

@@ -1,15 +1,15 @@
-"""The ear of a worker: one connection that LISTENs, and the proof that it hears.
+"""The connection of a worker that LISTENs, and the pings that prove it receives.
 
           ┌────── a ping came back ──────┐
           │                              ▼
 start ─▶ deaf                        connected ──┐
         │ ▲ ▲                         │     ▲    │ a ping each 2.5 s
         │ │ └── lost, or no ping back ┘     └────┘
-        └─┘ connect anew, after a pause that doubles
+        └─┘ reconnect, after a pause that doubles
 
-Only a notification that arrives proves that notifications arrive. A network that swallows packets ends no connection,
-and a pooler in transaction mode takes LISTEN and forgets it. So the worker sends itself one through its pool, and
-loops trust the listener only while it comes back: while it does not, they poll each second.
+Only a received notification proves that notifications arrive. A network that drops packets does not end the connection,
+and a pooler in transaction mode accepts LISTEN and forgets it. Therefore the worker pings itself through its pool.
+While pings do not come back, its loops poll each second.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from services.shared.worker.metrics import ListenerState, WorkerMetrics
 
 log = logging.getLogger(__name__)
 
-# Longest wait for the sessions behind a lock: they are for a log line only.
+# Short, because the sessions are only for a log line.
 _SUSPECTS_SECONDS = 2.0
 
 
 async def wait_for_any(seconds: float, *events: asyncio.Event) -> None:
-    """Return when one of the events is set, or after that time."""
+    """Return when one of the events is set or the time is over."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -74,9 +74,9 @@ def describe(suspects: Sequence[asyncpg.Record]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """ping_seconds: from an answer to the next ping; deaf_seconds: longest that an answer, or a connection, may take.
+    """ping_seconds: pause between a returned ping and the next. deaf_seconds: time-out of a ping and of connecting.
 
-    Commits that NOTIFY wait for each other in the server: a ping each 2.5 s a process is too little to be seen there.
+    Commits with NOTIFY wait for each other in the server, so a ping must be rare enough to cost nothing there.
     """
 
     ping_seconds: float = 2.5
@@ -84,7 +84,7 @@ class Timing:
 
 
 class Listener:
-    """Wakes loops at notifications; `state` says whether they can rely on that."""
+    """Wakes loops when notifications arrive. `state` says whether loops can rely on that."""
 
     def __init__(self, process: Process, metrics: WorkerMetrics, *, timing: Timing | None = None) -> None:
         self.state: ListenerState = "polling" if process.settings.listen_dsn is None else "deaf"
@@ -101,14 +101,14 @@ class Listener:
         metrics.listener_is(self.state)
 
     def subscribe(self, channel: str | None) -> asyncio.Event:
-        """An event that is set whenever a look is worth while; never for a loop that no channel wakes."""
+        """Return an event that is set when the channel may have work; without a channel it is never set."""
         event = asyncio.Event()
         if channel is not None:
             self._events[channel].append(event)
         return event
 
     async def run(self, channels: Iterable[str]) -> None:
-        """Listen until cancelled; returns at once when listening is switched off."""
+        """Listen until canceled. Return at once if listening is switched off."""
         dsn = self._process.settings.listen_dsn
         if dsn is None:
             return
@@ -125,14 +125,14 @@ class Listener:
             try:
                 await self._listen(connector, wanted)
             except (*db.UNAVAILABLE, asyncpg.PostgresError) as error:
-                # One that is lost as soon as it hears, again and again, must not be replaced without a pause.
+                # A connection that is lost soon after each first ping must not be replaced without a pause.
                 held = self.state == "connected" and time.monotonic() - self._since > self._timing.deaf_seconds
                 failures = 1 if held else failures + 1
                 self._enter("deaf", f"{type(error).__name__}: {error}")
             await asyncio.sleep(backoff_seconds(failures))
 
     async def _listen(self, connector: Connector, channels: Iterable[str]) -> NoReturn:
-        """Listen on one connection; raises what UNAVAILABLE holds when it is lost or hears nothing."""
+        """Listen on one connection. Raises one of UNAVAILABLE when it is lost or a ping does not come back."""
         connection = await connector.connect(timeout=self._timing.deaf_seconds)
         lost = asyncio.Event()
         try:
@@ -147,11 +147,11 @@ class Listener:
                 await self._ping(lost)
                 await wait_for_any(self._timing.ping_seconds, lost)
         finally:
-            # No farewell: it would be waited for in the hole that swallowed everything else.
+            # Abort instead of closing gracefully: the peer may be unreachable and close() would block.
             connection.terminate()
 
     async def _ping(self, lost: asyncio.Event) -> None:
-        """Send a notification and wait for it; one that could not be sent proves nothing."""
+        """Send a ping and wait for it. A ping that could not be sent changes nothing."""
         self._answered.clear()
         self._pings += 1
         sent = await self._send()
@@ -159,20 +159,20 @@ class Listener:
             suspects = (
                 describe(await find_suspects(self._process.pool, whole_server=True)) if self.state != "deaf" else ""
             )
-            self._enter("deaf", f"the NOTIFY queue of the server is half full, oldest transactions: {suspects}")
+            self._enter("deaf", f"the NOTIFY queue of the server is half full; oldest transactions: {suspects}")
         if sent:
             await wait_for_any(self._timing.deaf_seconds, self._answered, lost)
             if not self._answered.is_set() and not lost.is_set():
-                raise TimeoutError("a notification to itself did not arrive")
+                raise TimeoutError("its own notification did not arrive")
         if lost.is_set():
             raise ConnectionResetError("the connection was lost")
         if self._answered.is_set():
             self._enter("connected", "notifications arrive")
 
     async def _send(self) -> bool | None:
-        """Return whether the ping is committed, False when the NOTIFY queue has no room for it.
+        """Return whether the ping is committed; False if the NOTIFY queue is too full.
 
-        None is no answer: a full pool or a database that is away says nothing of the listener.
+        None means unknown: a full pool or an unreachable database says nothing about the listener.
         """
         assert self._process.pool is not None
         seconds = self._timing.deaf_seconds
@@ -197,7 +197,7 @@ class Listener:
             event.set()
 
     def _enter(self, state: ListenerState, reason: str) -> None:
-        """Take a state on; loops look at once, for what was notified while nobody heard or to begin to poll."""
+        """Change the state and wake every loop, because notifications may have been missed."""
         if state != self.state:
             self.state = state
             self._since = time.monotonic()

@@ -1,4 +1,4 @@
-"""The one loop every worker runs: drain, then wait for the first of notification, poll interval, stop.
+"""The loop of every worker: drain, then wait for a notification, the poll interval or the stop signal.
 
          ┌─────────── a full batch ──────────┐
          ▼                                   │
@@ -25,7 +25,7 @@ from services.shared.worker.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
-# What a loop waits at most while no notification can wake it.
+# Poll interval while no notification can wake a loop.
 UNWOKEN_POLL_SECONDS = 1.0
 
 FAILURES_TO_REPORT = 3
@@ -34,34 +34,34 @@ FAILURES_TO_REPORT = 3
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One kind of work: step handles a batch and returns its rows, 0 when idle; wake_on is a NOTIFY channel."""
+    """One kind of work. step handles a batch and returns its rows, 0 when idle. wake_on is a NOTIFY channel."""
 
     operation: str
     step: Callable[[db.Pool], Awaitable[int]]
     wake_on: str | None = None
     poll_seconds: float = 5.0
     full_batch: int = 1
-    """Rows after which the next pass follows at once."""
+    """Number of rows from which the next pass follows without a pause."""
     is_timer: bool = False
-    """Every pass is work that is worth measuring, whatever it returns."""
+    """Measure every pass, including those that return 0."""
     wake: asyncio.Event | None = None
-    """Set by the process itself when there is work before the next poll."""
+    """An event that the process sets when there is work before the next poll."""
 
 
 async def run_loop(
     loop: Loop, process: Process, *, metrics: WorkerMetrics, listener: Listener, stop: asyncio.Event
 ) -> None:
-    """Repeat loop.step until stop is set; the pass in hand is always finished."""
+    """Repeat loop.step until stop is set. A running pass is always finished."""
     assert process.pool is not None
     wakers = [listener.subscribe(loop.wake_on), *([loop.wake] if loop.wake else [])]
     failures = 0
     while not stop.is_set():
         for waker in wakers:
-            waker.clear()  # before the pass: what arrives during it wakes the next one
+            waker.clear()  # before the pass, so that a notification during the pass wakes the next one
         started = time.perf_counter()
         try:
             rows = await otlp.record_pass(loop.operation, _pass(loop, process.pool))
-        except Exception as error:  # noqa: BLE001  # whatever a step raises, the loop goes on
+        except Exception as error:  # noqa: BLE001  # no error of a step ends the loop
             failures += 1
             process.counters["errors"] += 1
             metrics.pass_failed(loop.operation, in_a_row=failures)
@@ -74,19 +74,19 @@ async def run_loop(
         failures = 0
         process.failing.pop(loop.operation, None)
         metrics.pass_ended(loop.operation, rows=rows)
-        # Looks that find nothing are many and short: they would hide what work takes.
+        # Idle passes are many and short: they would hide the duration of work.
         if rows or loop.is_timer:
             metrics.pass_worked(loop.operation, seconds=time.perf_counter() - started)
         process.counters["passes"] += 1
         process.counters["rows"] += rows
         process.last_pass_at = datetime.now(UTC)
         if rows < loop.full_batch:
-            # Jitter keeps many copies from polling in step.
+            # Jitter keeps copies of a worker from polling at the same time.
             await wait_for_any(_longest_wait(loop, listener) * random.uniform(0.9, 1.1), stop, *wakers)
 
 
 async def _pass(loop: Loop, pool: db.Pool) -> int:
-    """Run a pass, once more when a migration replaced what it uses: it would be repeated in any case."""
+    """Run a pass, and repeat it once if a migration replaced its functions meanwhile."""
     return await db.retried(pool, lambda: loop.step(pool))
 
 
@@ -96,7 +96,7 @@ def _longest_wait(loop: Loop, listener: Listener) -> float:
 
 
 async def _blockers(pool: db.Pool, error: Exception) -> Sequence[asyncpg.Record]:
-    """Return the sessions that may hold what a pass waited for; after a time-out only those that block another."""
+    """Return sessions that may hold the lock of a failed pass; after a time-out, only those that block others."""
     if isinstance(error, asyncpg.LockNotAvailableError):
         return await find_suspects(pool)
     if isinstance(error, asyncpg.QueryCanceledError) or (isinstance(error, TimeoutError) and db.outage(error)):
@@ -105,9 +105,9 @@ async def _blockers(pool: db.Pool, error: Exception) -> Sequence[asyncpg.Record]
 
 
 def _tell(loop: Loop, error: Exception, failures: int, blockers: Sequence[asyncpg.Record]) -> None:
-    # A lock that somebody else holds is no fault of this program: a traceback would hide its holder.
+    # A lock of another session is no fault of this program: a traceback would hide the holder.
     away = db.outage(error) is not None or isinstance(error, asyncpg.LockNotAvailableError)
-    # What the database refuses to the role is for whoever grants rights: a traceback would hide it.
+    # A missing privilege is for an administrator to grant: a traceback would hide its name.
     refused = isinstance(error, asyncpg.InsufficientPrivilegeError)
     log.log(
         logging.WARNING if away else logging.ERROR,

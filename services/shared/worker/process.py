@@ -1,4 +1,4 @@
-"""The process around a worker's loops: settings, status server, pool, stop."""
+"""The process of a worker: settings, status server, pool, loops and stop."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,8 @@ from services.shared.backoff import backoff_seconds
 from services.shared.connecting.fitness import check_durability, check_revision
 from services.shared.connecting.session import check_pooled_session
 from services.shared.metrics import ProcessMetrics
-from services.shared.server import Process, record_process, run_process, serve_process, status_app, stop_on_signals
+from services.shared.process import record_process, run_process, stop_on_signals
+from services.shared.server import Process, serve_process, status_app
 from services.shared.settings import Settings
 from services.shared.worker.listener import Listener, wait_for_any
 from services.shared.worker.loop import Loop, run_loop
@@ -21,7 +22,7 @@ from services.shared.worker.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
-# A stop may take 10 s in all: a pass that waits for a lock longer than this is cut off, and its transaction undone.
+# A stop may take 10 s in all. A pass that still waits for a lock after this time is canceled and rolled back.
 PASS_GRACE_SECONDS = 4.0
 
 Build = Callable[[Process], Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]]]
@@ -34,15 +35,15 @@ The metrics of the loops are made from the same table, so a loop cannot be witho
 def entered(
     built: Sequence[Loop] | AbstractAsyncContextManager[Sequence[Loop]],
 ) -> AbstractAsyncContextManager[Sequence[Loop]]:
-    """What a build returned, as a context manager."""
+    """Return the result of a build as a context manager."""
     return contextlib.nullcontext(built) if isinstance(built, Sequence) else built
 
 
 async def connect(process: Process, stop: asyncio.Event) -> db.Pool | None:
-    """A pool on a database of the right revision; waits while the server is away, None when stopped first.
+    """Return a pool on a database of the right revision, or None if stopped first. Wait while the server is away.
 
-    Raises SchemaMismatch when the database is there but too old, UnsafeDatabase when it would lose or change rows, and
-    asyncpg.PostgresError when the server refuses the login.
+    Raises SchemaMismatch if the database is too old, UnsafeDatabase if it could lose or change rows, and
+    asyncpg.PostgresError if the server refuses the login.
     """
     failures = 0
     while not stop.is_set():
@@ -62,7 +63,7 @@ async def connect(process: Process, stop: asyncio.Event) -> db.Pool | None:
 
 
 async def _open_checked(settings: Settings) -> db.Pool:
-    """A pool whose first connection showed that Pulse can work with the database."""
+    """Return a pool after its first connection has passed every check of the database."""
     pool = await db.open_pool(settings)
     try:
         async with pool.acquire(timeout=db.ACQUIRE_SECONDS) as connection:
@@ -78,7 +79,7 @@ async def _open_checked(settings: Settings) -> db.Pool:
 
 
 class _PoolOf:
-    """Sizes of the process's pool, 0 while it has none."""
+    """Sizes of the pool of a process, 0 while it has no pool."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -95,7 +96,7 @@ async def _run(settings: Settings, build: Build) -> None:
     process = Process(settings=settings, metrics=ProcessMetrics(settings.service))
     process.metrics.watch_pool(_PoolOf(process))
     server = asyncio.create_task(serve_process(process, status_app(process), stop=stop), name="status-server")
-    server.add_done_callback(lambda _task: stop.set())  # without its port the process must not linger
+    server.add_done_callback(lambda _task: stop.set())  # a process without its port must end
     try:
         async with entered(build(process)) as loops:
             metrics = WorkerMetrics(process.metrics, loops=[loop.operation for loop in loops])
@@ -114,7 +115,7 @@ async def _run(settings: Settings, build: Build) -> None:
 async def run_loops(
     process: Process, loops: Sequence[Loop], *, metrics: WorkerMetrics, listener: Listener, stop: asyncio.Event
 ) -> None:
-    """Run the loops side by side until stop is set, with what goes before the first pass and after the last."""
+    """Run the loops side by side until stop is set, and record the start and stop of the process."""
     channels = {loop.wake_on for loop in loops if loop.wake_on is not None}
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -132,7 +133,7 @@ async def run_loops(
         log.info("stopping")
         listening.cancel()
         for task in (await asyncio.wait(running, timeout=PASS_GRACE_SECONDS))[1]:
-            log.warning("cut off", extra={"operation": task.get_name()})
+            log.warning("pass canceled", extra={"operation": task.get_name()})
             task.cancel()
     await record_process(process, "stopped")
 

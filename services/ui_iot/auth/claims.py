@@ -1,11 +1,10 @@
 """Checks of the claims of a token whose signature is correct. Every value may be hostile."""
 
-from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from services.shared.db import Actor
 from services.shared.tenant_id import SYSTEM_TENANT, is_tenant_id
-from services.ui_iot.auth.principal import Grant, token_mark
+from services.ui_iot.auth.principal import Grant, Principal, token_mark
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import ABSENT, ClaimPath, Trust
 
@@ -31,15 +30,11 @@ class ClaimFault(Exception):
     """A claim is not accepted. The message is one sentence for the caller, without values of the token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """The claims of a valid token in Pulse's terms. expires_at: seconds since 1970."""
+class Claims(NamedTuple):
+    """The user in the claims of a valid token. expires_at: seconds since 1970."""
 
-    tenant_id: str
-    role: str
-    actor: Actor
+    user: Principal
     expires_at: float
-    grant: Grant
 
 
 def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims | Refusal:
@@ -59,7 +54,7 @@ def read_claims(claims: dict[str, Any], *, trust: Trust, now: float) -> Claims |
         return Refusal("invalid_claims", str(reason))
     if claims["exp"] <= now:
         return Refusal("expired", "The token has expired.", tenant_id=tenant_id, actor=actor)
-    return Claims(tenant_id, role, actor, claims["exp"], _read_grant(claims))
+    return Claims(Principal(tenant_id, role, actor, grant=_read_grant(claims)), claims["exp"])
 
 
 def _find_time_fault(claims: dict[str, Any], now: float, most_seconds: float) -> str | None:

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from services.ui_iot.auth.claims import Claims, read_claims
 from services.ui_iot.auth.key_set import ALGORITHM_NAMES, KeySet
+from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.trust import Trust
 
@@ -44,8 +45,8 @@ class TokenVerifier:
         self._verified: LRUCache[bytes, Claims] = LRUCache(remembered_tokens)
         self._keys: KeySet | None = None
 
-    def remembered(self, token: str, keys: KeySet) -> Claims | None:
-        """Return the claims of a valid token that was verified with these keys before, or None."""
+    def remembered(self, token: str, keys: KeySet) -> Principal | None:
+        """Return the user of a valid token that was verified with these keys before, or None."""
         if keys is not self._keys:
             self._verified.clear()
             self._keys = keys
@@ -59,10 +60,10 @@ class TokenVerifier:
         if claims.expires_at <= self._clock():
             del self._verified[digest]
             return None
-        return claims
+        return claims.user
 
-    def verify(self, token: str, keys: KeySet) -> Claims | Refusal:
-        """Return the claims of a valid token, or its refusal.
+    def verify(self, token: str, keys: KeySet) -> Principal | Refusal:
+        """Return the user of a valid token, or its refusal.
 
         After unknown_key and WRONG_SIGNATURE, the token may be valid under newer keys.
         """
@@ -73,9 +74,10 @@ class TokenVerifier:
             result = self._check(token, keys)
         except Exception:  # noqa: BLE001  # a token that makes jose or this module fail is not valid
             return MALFORMED
-        if isinstance(result, Claims):
-            self._verified[sha256(token.encode()).digest()] = result
-        return result
+        if isinstance(result, Refusal):
+            return result
+        self._verified[sha256(token.encode()).digest()] = result
+        return result.user
 
     def _check(self, token: str, keys: KeySet) -> Claims | Refusal:
         if len(token) > self._trust.max_token_bytes:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from services.ui_iot.auth.claims import Claims
 from services.ui_iot.auth.jwks import Jwks
 from services.ui_iot.auth.principal import Principal
 from services.ui_iot.auth.refusals import Refusal
@@ -34,8 +33,7 @@ class UserTokens:
     def remembered(self, token: str) -> Principal | None:
         """Return the user of a valid token that was verified before, or None."""
         keys = self._jwks.current()
-        claims = self._verifier.remembered(token, keys) if keys is not None else None
-        return _principal(claims) if claims is not None else None
+        return self._verifier.remembered(token, keys) if keys is not None else None
 
     async def check(self, token: str) -> Principal | Refusal:
         """Return the user of the token, or its refusal.
@@ -53,7 +51,7 @@ class UserTokens:
                 result = self._verifier.verify(token, newer)
             elif self._jwks.failing:
                 return _KEYS_OLD
-        return result if isinstance(result, Refusal) else _principal(result)
+        return result
 
 
 class TokensByIssuer:
@@ -79,7 +77,3 @@ class TokensByIssuer:
             return MALFORMED
         users = self._issuers.get(issuer)
         return await users.check(token) if users is not None else _FOREIGN
-
-
-def _principal(claims: Claims) -> Principal:
-    return Principal(claims.tenant_id, claims.role, claims.actor, grant=claims.grant)

@@ -20,7 +20,7 @@ from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
 log = logging.getLogger(__name__)
 
-# OpenTelemetry's known methods; any other is counted as _OTHER, so that a client cannot make series.
+# OpenTelemetry's known methods. Any other counts as _OTHER, so that a client cannot create series.
 KNOWN_METHODS: Final = frozenset(
     ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 )
@@ -32,8 +32,8 @@ EXEMPLAR_SECONDS: Final = 1.0
 class _Series:
     """One series of the durations.
 
-    A bucket's exemplar is renewed once a second at most: a scrape shows the last one only, and keeping one costs more
-    than all the rest of an observation.
+    A bucket's exemplar is renewed once a second at most, because a scrape shows only the last one, and storing one
+    costs more than the rest of an observation.
     """
 
     __slots__ = ("_due", "_observe")
@@ -43,7 +43,7 @@ class _Series:
         self._due = [0.0] * (len(BUCKETS) + 1)
 
     def observe(self, seconds: float, *, trace_id: str | None) -> None:
-        """Count it; trace_id is of a trace that can be looked up."""
+        """Observe a duration. trace_id: a recorded trace, as the bucket's exemplar."""
         if trace_id is not None:
             bucket, now = bisect_left(BUCKETS, seconds), time.monotonic()
             if now >= self._due[bucket]:
@@ -54,7 +54,7 @@ class _Series:
 
 
 class HttpMeter:
-    """The API's own metrics; `unmeasured` names the probes' paths, which are traced but not logged or counted."""
+    """The API's own metrics. `unmeasured` has the probes' paths, which are traced but not logged or counted."""
 
     def __init__(self, metrics: ProcessMetrics, *, templates: PathTemplates, unmeasured: frozenset[str]) -> None:
         self.unmeasured = unmeasured
@@ -63,11 +63,11 @@ class HttpMeter:
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._failures = Counter(
             "pulse_http_failures_total",
-            "Requests that ended with a 5xx; 0 from the start, so that a rate sees the first ones too.",
+            "Requests that ended with a 5xx. It is 0 from the start, so that a rate includes the first ones.",
             registry=metrics.registry,
         )
         self.in_progress = 0
-        """Requests being answered; who counts one in counts it out."""
+        """Requests being answered. The exchange that increments it decrements it."""
         metrics.http_requests_in_progress.set_function(lambda: self.in_progress)
         self._errors = Counter(
             "pulse_http_measuring_errors_total",
@@ -76,7 +76,7 @@ class HttpMeter:
         )
 
     def observe_response(self, scope: Scope, context: TraceContext, status: int, seconds: float) -> None:
-        """Observe and log a response; its trace is shown beside the bucket when it is on record."""
+        """Observe and log a response. A recorded trace becomes the exemplar of its bucket."""
         method = scope["method"]
         if method not in KNOWN_METHODS:
             method = OTHER
@@ -95,9 +95,9 @@ class HttpMeter:
         _log_end(scope, context, key, seconds)
 
     def _bounded(self, scope: Scope, key: tuple[str, str, int]) -> tuple[str, str, int]:
-        """Return the labels of a request: one without a caller makes few, or anybody could make /metrics large.
+        """Return the labels of a request, so that no client can make /metrics large.
 
-        A caller makes none for the methods that an address does not have.
+        Requests without a caller create few series, and a caller creates none for methods that an address lacks.
         """
         request = find_context(scope)
         if request is None:
