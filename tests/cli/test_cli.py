@@ -383,5 +383,5 @@ def test_an_error_nobody_expected_is_one_line_and_a_traceback_on_demand(pulse: R
     """People get a line, developers ask for more."""
     (home.root / "keys").mkdir(parents=True)
     (home.root / "keys" / "es256.pem").write_text("not a key")
-    assert "internal error: ValueError" in assert_one_line(pulse("token"))
+    assert "internal error: JWKError" in assert_one_line(pulse("token"))
     assert "Traceback" in pulse("token", PULSE_DEBUG="1").stderr
