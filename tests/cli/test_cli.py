@@ -78,7 +78,7 @@ def test_every_command_has_help(command: str) -> None:
 HEAVY = {"asyncio", "asyncpg", "cryptography", "fastapi", "httpx", "psycopg", "pydantic", "rich", "sqlalchemy"}
 
 
-def test_help_loads_none_of_the_commands(pulse: Run) -> None:
+def test_help_loads_none_of_the_commands() -> None:
     """Help is shown in an instant, because each command is imported when it is called."""
     code = "import sys; from services.cli.program import main\ntry: main()\nfinally: print('LOADED', *sys.modules)"
     done = subprocess.run(
