@@ -32,11 +32,13 @@ begin
   perform evaluator._publish((
     select jsonb_agg(e.event order by c.position, e.step)
     from jsonb_array_elements(v_closed) with ordinality as c (alert, position)
-    cross join lateral (values
-      (1, c.alert || jsonb_build_object('kind', 'flapping', 'message', c.alert -> 'flapping_message', 'reason', null)),
-      (2, c.alert || '{"kind": "closed", "changes": null}')
-    ) as e (step, event)
-    where e.step = 2 or c.alert ->> 'changes' is not null));
+    cross join lateral (
+      select 1 as step, c.alert || jsonb_build_object(
+        'kind', 'flapping', 'message', c.alert -> 'flapping_message', 'reason', null) as event
+      where c.alert ->> 'changes' is not null
+      union all
+      select 2, c.alert || '{"kind": "closed", "changes": null}'
+    ) e));
   return jsonb_array_length(v_closed);
 end
 $$;

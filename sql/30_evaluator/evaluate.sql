@@ -53,14 +53,21 @@ begin
     -- Each statement from here on has a snapshot taken after the locks: nothing another pass did is missed.
     select a.readings, a.pairs, a.transitions, a.late into readings, pairs, v_transitions, v_late
     from evaluator._advance(v_lanes.tenant_ids, v_lanes.shards, v_lanes.shares, v_lanes.pairs) a;
-    if cardinality(v_transitions) > evaluator._most_changes() then
+    if exists (
+      select from unnest(v_transitions) t
+      group by t.tenant_id, t.rule_id, t.device_id
+      having count(*) > evaluator._most_changes()
+    ) then
       v_transitions := evaluator._collapse(v_transitions, evaluator._most_changes());
     end if;
     v_transitions := v_transitions || evaluator._late_alerts(v_late)
       || evaluator._fire_timers(v_lanes.tenant_ids, v_lanes.shards, v_lanes.shares);
     if cardinality(v_transitions) > 0 then
       perform evaluator._apply(v_transitions);
-      transitions := to_jsonb(v_transitions);
+      transitions := (
+        select jsonb_agg(jsonb_build_object('kind', t.kind, 'tenant_id', t.tenant_id, 'rule_id', t.rule_id,
+          'device_id', t.device_id, 'at', t.at, 'value', t.value, 'trace_id', t.trace_id))
+        from unnest(v_transitions) t);
     end if;
   end if;
   if p_tenant_ids is not null then

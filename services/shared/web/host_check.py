@@ -14,6 +14,7 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.shared import tracing
+from services.shared.destination import is_address
 
 ANY: Final = "*"
 # No public name server resolves these names (RFC 6761, RFC 6762, reserved by ICANN), so no stranger can choose their
@@ -53,7 +54,7 @@ class Hosts:
         name = _name_of(host.decode("latin-1"))
         if name is None:
             return False
-        if name in self._names or name.endswith((".localhost", *self._domains)) or _is_address(name):
+        if name in self._names or name.endswith((".localhost", *self._domains)) or is_address(name):
             return True
         return self._local_names and ("." not in name or name.endswith(_LOCAL_DOMAINS))
 
@@ -106,13 +107,5 @@ def _name_of(host: str) -> str | None:
     return name.lower().removesuffix(".")
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
