@@ -1,7 +1,7 @@
 """${message}
 
 A revision changes state only: tables, constraints, indexes, rows. Functions, views, triggers, policies and grants
-belong to sql/. It must leave the previous release able to run, and downgrade() must undo exactly what upgrade() did.
+belong to sql/. The previous release must still run on it, and downgrade() must undo exactly what upgrade() did.
 """
 
 from alembic import op
@@ -19,10 +19,10 @@ DOWNGRADE = """
 
 
 def upgrade() -> None:
-    """Runs the statements as they stand: through the driver, because op.execute trips over `:name`."""
+    """Run the statements through the driver, because op.execute replaces `:name`."""
     op.get_bind().connection.cursor().execute(UPGRADE)
 
 
 def downgrade() -> None:
-    """Undoes exactly what upgrade() did."""
+    """Undo exactly what upgrade() did."""
     op.get_bind().connection.cursor().execute(DOWNGRADE)

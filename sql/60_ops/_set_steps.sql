@@ -12,7 +12,7 @@ begin
     ) as g (gap)
     where g.gap < 0
   ) then
-    raise exception using errcode = 'PU422', message = 'after_minutes must not fall from one step to the next';
+    raise exception using errcode = 'PU422', message = 'after_minutes must not decrease from one step to the next';
   end if;
   -- Unchanged steps are not written, because each change is an audit event.
   delete from public.escalation_steps s

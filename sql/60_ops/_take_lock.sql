@@ -17,7 +17,7 @@ begin
         'the lock %L has been held for longer than %s by pid %s of role %s',
         p_name, p_patience, v_holder.pid, v_holder.role);
   elsif not exists (select from ops.work_locks w where w.name = p_name) then
-    raise exception using errcode = 'PU500', message = format('ops.work_locks lost its row %L', p_name);
+    raise exception using errcode = 'PU500', message = format('ops.work_locks has no row %L', p_name);
   end if;
   return false;
 end

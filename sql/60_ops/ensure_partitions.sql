@@ -10,7 +10,7 @@ declare
 begin
   -- One transaction creates them all, and writers wait for its end.
   if p_ahead_days not between 0 and 366 or p_ahead_months not between 0 and 24 then
-    raise exception using errcode = 'PU422', message = 'partitions are made at most 366 days and 24 months ahead';
+    raise exception using errcode = 'PU422', message = 'partitions can be created at most 366 days and 24 months ahead';
   end if;
   perform ops._await_lock('partitions');
   for v_partition in

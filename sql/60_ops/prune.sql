@@ -9,7 +9,7 @@ declare
   v_removed jsonb;
 begin
   if least(p_alert_days, p_service_metrics_days) < 1 then
-    raise exception using errcode = 'PU422', message = 'alerts and samples are kept for 1 day at least';
+    raise exception using errcode = 'PU422', message = 'alerts and samples must be kept for at least 1 day';
   end if;
   perform ops._await_lock('prune');
   v_removed := ops._prune_alerts(p_before => v_now - make_interval(days => p_alert_days), p_limit => p_limit)

@@ -13,7 +13,7 @@ declare
 begin
   -- ops.ensure_partitions keeps partitions from 8 days back, because readings of the last 7 days are accepted.
   if p_telemetry_days < 9 then
-    raise exception using errcode = 'PU422', message = 'telemetry is kept for 9 days at least';
+    raise exception using errcode = 'PU422', message = 'telemetry must be kept for at least 9 days';
   end if;
   perform ops._await_lock('partitions');
   v_removed := jsonb_build_object('telemetry', ops._prune_stray_telemetry(p_before => v_before, p_limit => p_limit));

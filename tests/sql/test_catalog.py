@@ -180,3 +180,15 @@ def test_sql_files_are_small_and_hold_one_object_of_their_name() -> None:
 def test_each_folder_of_sql_is_a_schema_of_the_layer() -> None:
     rooms = {path.name for path in SQL.iterdir() if path.is_dir()}
     assert {room.partition("_")[2] for room in rooms - WITHOUT_OBJECTS} == set(SCHEMAS)
+
+
+async def test_the_readme_names_only_functions_and_files_that_exist(conn: asyncpg.Connection) -> None:
+    page = (SQL / "README.md").read_text(encoding="utf-8")
+    rows = await conn.fetch("select distinct pronamespace::regnamespace || '.' || proname from pg_proc")
+    functions = {row[0] for row in rows}
+    named = set(re.findall(r"`((?:" + "|".join(SCHEMAS) + r")\.\w+)\(", page))
+    assert len(named) > 15
+    assert named - functions == set()
+    files = set(re.findall(r"\d\d_\w+(?:/[\w/]*\w\.sql|/|\.sql)", page))
+    assert len(files) > 10
+    assert {file for file in files if not (SQL / file).exists()} == set()

@@ -73,8 +73,7 @@ def verify(
         if os.environ.get("PULSE_DEBUG"):
             raise
         # No other failure may look like an altered log, which is status 1.
-        what = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
-        print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
+        print(terminal_text(f"pulse: not verified: {_one_line(error)}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
         print(escape_json(orjson.dumps(_as_json(report, witness), option=orjson.OPT_INDENT_2)).decode())
@@ -85,6 +84,11 @@ def verify(
         raise typer.Exit(1)
     if not witness.is_outside:
         raise typer.Exit(LOCAL_TRUST)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 def _verify(

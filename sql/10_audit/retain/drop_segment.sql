@@ -15,15 +15,15 @@ declare
   v_buried record;
 begin
   if p_days < 30 then
-    raise exception using errcode = 'PU422', message = 'the audit trail is kept for 30 days at least';
+    raise exception using errcode = 'PU422', message = 'the audit trail must be kept for at least 30 days';
   end if;
-  -- The caller may not be the timer, or may be a second timer with other settings.
+  -- The caller may be another session than the timer, or a second timer with other settings.
   select r.keep_days into v_keep_days from audit.retention r;
   if v_keep_days = 0 or p_days < v_keep_days then
     raise exception using
       errcode = 'PU422',
       message = format(
-        'the audit trail is kept %s, as the ops worker was last set',
+        'the audit trail is kept %s, as the ops worker last set it',
         case v_keep_days when 0 then 'for ever' else format('for %s days', v_keep_days) end);
   elsif current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'PU422', message = 'call it in read committed: a hold must be visible once its lock is gone';
@@ -47,7 +47,7 @@ begin
       where b.segment = p_segment and b.block_no > audit._last_released_block(p_segment)
     )
   then
-    raise exception using errcode = '55P03', message = 'the month got a hold or an event meanwhile';
+    raise exception using errcode = '55P03', message = 'the month got a hold or an event meanwhile: try again';
   end if;
   perform audit.write(array[audit.event(
     p_tenant_id => 'system',

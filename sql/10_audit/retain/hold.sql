@@ -8,9 +8,9 @@ declare
   v_hold audit.holds;
 begin
   if coalesce(btrim(p_reason), '') = '' then
-    raise exception using errcode = 'PU422', message = 'a hold takes a reason';
+    raise exception using errcode = 'PU422', message = 'a hold needs a reason';
   elsif p_from >= p_to then
-    raise exception using errcode = 'PU422', message = format('a hold from %s ends after that, not at %s', p_from, p_to);
+    raise exception using errcode = 'PU422', message = format('a hold from %s must end after its start, not at %s', p_from, p_to);
   end if;
   insert into audit.holds (starts_at, ends_at, reason, placed_by)
   values (

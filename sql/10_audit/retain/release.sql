@@ -6,7 +6,7 @@ declare
   v_hold audit.holds;
 begin
   if coalesce(btrim(p_reason), '') = '' then
-    raise exception using errcode = 'PU422', message = 'the release of a hold takes a reason';
+    raise exception using errcode = 'PU422', message = 'the release of a hold needs a reason';
   end if;
   update audit.holds h
   set

@@ -9,7 +9,7 @@ declare
 begin
   -- A lease must not exclude other sealers for longer than a person needs to notice.
   if p_lease_seconds > 60 then
-    raise exception using errcode = 'PU422', message = 'the right to seal is lent for 60 seconds at most';
+    raise exception using errcode = 'PU422', message = 'the right to seal can be leased for at most 60 seconds';
   end if;
   select s.* into v_sealer from audit.sealer s;
   -- A lease that seems longer than that was taken before the clock went back.

@@ -44,7 +44,7 @@ begin
       else 'to_jsonb(%s.%I)'
     end
   ) as f (value)
-  -- The transition tables hold no virtual columns.
+  -- A virtual column is not stored in rows.
   where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v';
 
   select string_agg(quote_ident(w.name), ', ') into v_missing

@@ -27,7 +27,7 @@ begin
       errcode = 'PU422',
       message = case
         when v_key is null then 'only_columns names no column'
-        else format('%s of %s cannot be redacted: it names the row', v_key, v_name)
+        else format('%s of %s cannot be redacted, because it identifies the row', v_key, v_name)
       end;
   end if;
 
