@@ -35,7 +35,7 @@ class Limits:
     def of(cls, settings: HttpSettings, *, descriptors: int | None = None) -> Self:
         """Return the limits of a process. descriptors: how many it may open, by default `ulimit -n`.
 
-        Connections take at most half of the descriptors and the lobby a quarter. The rest is for the database, files and
+        Connections take at most half of the descriptors and the lobby a quarter. The rest is for database, files and
         outgoing calls.
         """
         descriptors = _descriptors() if descriptors is None else descriptors
