@@ -44,5 +44,5 @@ end
 $$;
 
 comment on function evaluator._close(jsonb) is
-  'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, '
-  'changes, message, trace_id}], never before they opened, end their escalation, and return how many there were.';
+  'Close those of the alerts [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, changes, message, '
+  'trace_id}] that are not closed, never before they opened, and end their escalation. Return their number.';
