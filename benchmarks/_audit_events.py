@@ -1,4 +1,4 @@
-"""What the audit benchmarks share: an event in Python's and in COPY's form, a logger, the real sealer, the output."""
+"""Shared parts of the audit benchmarks: an event for Python and for COPY, a logger, the real sealer, the output."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ Rates = Mapping[str, Sequence[float]]
 
 
 def make_event(event_type: str = "auth.login_success") -> AuditEvent:
-    """An event as ui_iot makes one for each request."""
+    """Make an event as ui_iot does for each request."""
     return AuditEvent(
         event_type=event_type,
         message="caller let in",
@@ -48,7 +48,7 @@ def make_event(event_type: str = "auth.login_success") -> AuditEvent:
 
 
 def make_row() -> tuple[Any, ...]:
-    """The same as COPY takes it."""
+    """Make the same event as a row for COPY."""
     return (
         *("acme", datetime.now(UTC), new_event_id(), "auth.login_success", "auth", "info", "login_success"),
         *("caller let in", _DETAILS, "ui_iot", "user", "alice@example.com", "Alice", "198.51.100.7", _TRACE_ID, 0.2),
@@ -59,7 +59,7 @@ def make_row() -> tuple[Any, ...]:
 async def audit_logger(
     url: str, registry: CollectorRegistry | None = None, **others: Any
 ) -> AsyncIterator[AuditLogger]:
-    """An AuditLogger with a spool of its own and without aggregation of floods: here every row counts."""
+    """Open an AuditLogger with a separate spool and without aggregation of floods, so that every row counts."""
     with tempfile.TemporaryDirectory(prefix="pulse-bench-spool-") as spool:
         settings = UiSettings(database_url=url, audit_spool_dir=Path(spool), audit_flood_rows_per_window=0, **others)
         async with open_audit_logger(settings, registry=registry or CollectorRegistry()) as logger:
@@ -72,7 +72,7 @@ KEY = KeyFile(Path(tempfile.gettempdir()) / f"pulse-bench-audit-{os.getpid()}.ke
 
 @contextmanager
 def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """The real ops_worker, which asks nobody's health meanwhile."""
+    """Run the real ops_worker without its health checks."""
     with tempfile.TemporaryDirectory(prefix="pulse-bench-audit-") as home:
         environment = {
             **os.environ,
@@ -114,7 +114,7 @@ async def until_sealed(conn: asyncpg.Connection, process: "subprocess.Popen[byte
 
 
 def print_rates(title: str, rates: Rates, unit: str) -> None:
-    """A line each for both sides, measured by turns, and the median of their ratios."""
+    """Print a line for each side, measured by turns, and the median of their ratios."""
     print(title)
     for name, values in rates.items():
         rounds = [round(value) for value in values]

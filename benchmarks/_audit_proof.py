@@ -38,7 +38,7 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
 
 
 async def bench_size(_url: str, conn: asyncpg.Connection, _options: argparse.Namespace) -> None:
-    """What is there by now."""
+    """Return what is stored by now."""
     rows = await conn.fetchval("select count(*) from audit_log")
     if not await count_sealed(conn):
         raise MeasurementVoid("size: nothing is sealed; name a part that seals before it, such as verify")

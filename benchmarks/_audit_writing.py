@@ -37,7 +37,7 @@ MOST_WAITING = 20_000
 
 
 async def measure_copy(url: str, conn: asyncpg.Connection, seconds: float) -> float:
-    """The reference: rows a second by plain COPY over one connection."""
+    """Measure the reference: rows a second by plain COPY over one connection."""
     before = await count_rows(conn, LOGGED)
     pool = await db.open_pool(UiSettings(database_url=url, pool_max_size=1))
     started, rows = time.perf_counter(), 0
@@ -53,7 +53,7 @@ async def measure_copy(url: str, conn: asyncpg.Connection, seconds: float) -> fl
 
 
 async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> tuple[float, float]:
-    """Pulse: events a second until all are committed, and the share of them that was sealed by then."""
+    """Pulse: events a second until all are committed, and the share that was sealed by then."""
     committed = await count_rows(conn, LOGGED)
     async with audit_logger(url, audit_buffer_size=MOST_WAITING + 2 * BATCH) as logger:
         before, started, count = await count_sealed(conn), time.perf_counter(), 0
@@ -107,7 +107,7 @@ async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Names
 
 
 async def bench_call(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """What a caller of log() waits for: the event made, cleaned, checked for secrets, put into a buffer."""
+    """Measure the wait of a caller of log(): the event is made, cleaned, checked for secrets and buffered."""
     count = 20_000
     plain = {name: str(value) for name, value in zip(COLUMNS, make_row(), strict=True)}
 
@@ -154,7 +154,7 @@ async def open_loop(rate: int, seconds: float, act: Callable[[], Awaitable[objec
 
 
 async def bench_refusals(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """What a 401 waits for, at a fixed rate of arrivals."""
+    """Measure the wait of a 401 at a fixed rate of arrivals."""
     app_url = as_role(url, "pulse_app")
     before = await count_rows(conn, REFUSED)
     pool = await db.open_pool(UiSettings(database_url=app_url, pool_max_size=8))
@@ -189,7 +189,7 @@ def _spread(milliseconds: list[float]) -> str:
 
 
 async def bench_spool(_url: str, _conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """A database that refuses connections at once; what is recorded meanwhile is durable on the local disk."""
+    """Measure against a database that refuses connections at once, so that events become durable on the local disk."""
     gone = "postgresql://pulse_app@127.0.0.1:9/pulse"
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
     for _ in range(options.rounds):

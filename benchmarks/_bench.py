@@ -1,4 +1,4 @@
-"""What benchmarks share: a database of their own (durable, on disk, migrated, gone afterwards) and their output."""
+"""Shared parts of benchmarks: a scratch database (durable, on disk, migrated, removed afterwards) and the output."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def scratch_database() -> Iterator[str]:
-    """Superuser's URL of a fresh database on an embedded server, or on PULSE_BENCH_URL's.
+    """Yield the superuser's URL of a fresh database on an embedded server or on that of PULSE_BENCH_URL.
 
     PULSE_BENCH_URL must name an empty database; it is left migrated and filled.
     """
@@ -47,7 +47,7 @@ def scratch_database() -> Iterator[str]:
 
 
 def as_role(url: str, role: str) -> str:
-    """The same database as another role of this installation, where the server lets us in without a password."""
+    """Return the URL of the same database for another role of this installation, on a server that needs no password."""
     parts = urlsplit(url)
     return url.replace(parts.netloc, f"{RoleNames.find().rename(role)}@", 1) if parts.username else url
 
@@ -59,13 +59,13 @@ def _migrate(url: str) -> None:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which that share of the sorted values lies."""
+    """Return the value below which that share of the sorted values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 class MeasurementVoid(Exception):
-    """The measured work did not have its effect, so the time it took says nothing."""
+    """The measured work did not have its effect, so its time has no meaning."""
 
 
 def require_effect(what: str, *, found: float, expected: float) -> None:
@@ -83,7 +83,7 @@ def conclude(benchmark: Coroutine[Any, Any, None]) -> None:
 
 
 def print_comparison(rates: dict[str, list[float]]) -> None:
-    """A line each for the rates of "reference" and "pulse", measured by turns, and the median of their ratios."""
+    """Print the rates of "reference" and "pulse", measured by turns, and the median of their ratios."""
     for name, values in rates.items():
         rounds = [round(value) for value in values]
         print(f"{name:10} {sorted(values)[len(values) // 2]:>10,.0f} readings/s   of {rounds}")

@@ -63,7 +63,7 @@ TABLES = 6
 
 
 async def fill(conn: asyncpg.Connection, *, history: int, pending: int) -> None:
-    """So many rows that are over, and so many that wait, over all the tables that grow."""
+    """Fill the growing tables with so many finished rows and so many waiting ones."""
     rows = max(1, history // TABLES)
     await conn.execute("select ops.ensure_partitions()")
     first = dict(await conn.fetch(_FIRST))

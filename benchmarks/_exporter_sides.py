@@ -1,4 +1,4 @@
-"""The three that read the same views: a loop by hand, the exporter, and Debian's postgres_exporter."""
+"""The three readers of the same views: a loop by hand, the exporter, and Debian's postgres_exporter."""
 
 import contextlib
 import http.client
@@ -26,16 +26,16 @@ PATIENCE_SECONDS = 60.0
 
 
 class Side(Protocol):
-    """One that can be asked for everything the views hold."""
+    """A reader of all views."""
 
     pid: int
 
     async def scrape(self) -> int:
-        """One scrape; the rows or lines it gave."""
+        """Scrape once and return the rows or lines."""
 
 
 class ByHand:
-    """The queries one after the other over one connection, prepared once, their rows thrown away."""
+    """The queries in sequence over one connection, prepared once, with their rows discarded."""
 
     def __init__(self, connection: asyncpg.Connection, shapes: Sequence[ViewShape]) -> None:
         self.pid = os.getpid()
@@ -43,7 +43,7 @@ class ByHand:
         self._queries = [shape.query for shape in shapes]
 
     async def scrape(self) -> int:
-        """All queries."""
+        """Run all queries."""
         return sum([len(await self._connection.fetch(query)) for query in self._queries])
 
 
@@ -58,16 +58,16 @@ class OverHttp:
         self._client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
 
     async def scrape(self) -> int:
-        """One request; it blocks, for there is nothing else to do meanwhile."""
+        """Send one request and block until its answer."""
         return self.get("/metrics").count(b"\n")
 
     def connect(self) -> None:
-        """Open the connection anew: the server closes one that was idle for long."""
+        """Open the connection again, because the server closes a long idle one."""
         self._client.close()
         self._client.connect()
 
     def get(self, path: str) -> bytes:
-        """The body of an answer 200."""
+        """Return the body of a 200 answer."""
         self.ask(path)
         return self.answer(path)
 
@@ -76,7 +76,7 @@ class OverHttp:
         self._client.request("GET", path)
 
     def answer(self, path: str) -> bytes:
-        """The body of the answer 200 to the request that was sent."""
+        """Return the body of the 200 answer to the request that was sent."""
         answer = self._client.getresponse()
         body = answer.read()
         if answer.status != 200:
@@ -116,7 +116,7 @@ def postgres_exporter(url: str, shapes: Sequence[ViewShape]) -> Iterator[OverHtt
 
 
 def resident_megabytes(pid: int) -> float:
-    """Memory that a process holds."""
+    """Return the memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) / 1024
@@ -170,7 +170,7 @@ def _when_ready(side: OverHttp) -> OverHttp:
 
 
 def scrape_at_once(side: OverHttp, scrapes: int) -> None:
-    """So many scrapers, each with a connection of its own, of which none waits for another's answer."""
+    """Run so many scrapers at once, each with a separate connection."""
     sides = [OverHttp(side.pid, side.port) for _ in range(scrapes)]
     for one in sides:
         one.connect()

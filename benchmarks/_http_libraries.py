@@ -1,4 +1,4 @@
-"""What others add to a request: each library's middleware as its documentation sets it up."""
+"""Middleware of other libraries, set up as their documentation shows."""
 
 import shutil
 import subprocess

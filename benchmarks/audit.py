@@ -1,4 +1,4 @@
-"""The audit trail: what AuditLogger, the sealer and verification do in a second, each beside a bare reference.
+"""The audit trail: rates of AuditLogger, the sealer and verification, each beside a bare reference.
 
 throughput  events through AuditLogger.log() until they are committed, while the sealer seals them, against plain
             asyncpg COPY of 1,000-row batches into the same table; and how much of it was sealed meanwhile
@@ -34,7 +34,7 @@ PARTS = {
 
 
 async def run(options: argparse.Namespace) -> None:
-    """The parts that were asked for, on one database."""
+    """Run the requested parts on one database."""
     with scratch_database() as url:
         KEY.load()
         conn = await asyncpg.connect(url)
@@ -48,7 +48,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench audit", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=f"parts to run: {', '.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement (default 10)")

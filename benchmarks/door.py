@@ -1,4 +1,4 @@
-"""The door: how long /livez takes, and how much memory the API takes, while strangers try to stop it.
+"""The door: the latency of /livez and the memory of the API under attacks without a valid token.
 
 reference    no attack
 connections  1,100 connections that send nothing, half a head or half a body, against 1,024 descriptors
@@ -49,13 +49,13 @@ Attack = Callable[[int, str], Awaitable[None]]
 
 
 def head(token: str, *lines: str) -> bytes:
-    """The head of a request with readings."""
+    """Return the head of a request with readings."""
     start = (f"POST {PATH} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}", *lines, "", "")
     return "\r\n".join(start).encode()
 
 
 async def exchange(port: int, *pieces: bytes) -> bytes:
-    """Send on a new connection; return what came back until it was closed."""
+    """Send on a new connection and return the answer until the server closes it."""
     with contextlib.suppress(OSError):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -69,7 +69,7 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
 
 
 async def hold_connections(port: int, token: str) -> None:
-    """Open connections and leave them; those that were closed are opened anew."""
+    """Keep connections open without a request; closed ones are opened again."""
     starts = (b"", b"GET /livez HTTP/1.1\r\nHost: localhost", head(token, "Content-Length: 1000") + b"[")
 
     async def hold(start: bytes) -> None:
@@ -80,7 +80,7 @@ async def hold_connections(port: int, token: str) -> None:
 
 
 async def send_small_pieces(port: int, token: str) -> None:
-    """Send what takes long to be read for its size, without a valid token."""
+    """Send bodies that are slow to parse for their size, without a valid token."""
     chunked = head(token + "x", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 40_000
     lines = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"a:b\r\n" * 10_000 + b"\r\n"
     while True:
@@ -173,7 +173,7 @@ async def probe(port: int, pid: int, seconds: float) -> Waits:
 
 
 async def add_device(url: str) -> str:
-    """Make a device that may report; return its token."""
+    """Make a device and return its token."""
     token, digest = DeviceTokens.make("bench")
     connection = await asyncpg.connect(url, server_settings=ACTOR)
     try:
@@ -190,7 +190,7 @@ async def add_device(url: str) -> str:
 
 @asynccontextmanager
 async def running_api(url: str) -> AsyncIterator[tuple[int, int]]:
-    """The API in a process with few descriptors; its port and process id."""
+    """Run the API in a process with few descriptors and yield its port and process id."""
     with socket.socket() as free, tempfile.TemporaryDirectory(prefix="pulse-bench-") as home:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -221,7 +221,7 @@ async def running_api(url: str) -> AsyncIterator[tuple[int, int]]:
 
 
 def peak_megabytes(pid: int) -> float:
-    """Most memory that a process has had."""
+    """Return the peak memory of a process."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

@@ -107,7 +107,7 @@ async def check_changes(connection: asyncpg.Connection, fleet: Fleet, rules: int
 
 
 async def prove_rules(connection: asyncpg.Connection, fleet: Fleet, options: argparse.Namespace) -> None:
-    """Let each device breach once: every rule was there to be looked at all the time."""
+    """Let each device breach once, which shows that every rule was evaluated all the time."""
     values = [BREACHING] * options.devices
     fleet.judge(fleet.sent, values)
     await fleet.send(connection, values)
@@ -170,7 +170,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench evaluation", description=__doc__.split("\n\n")[0])
     parser.add_argument("--readings", type=int, default=200_000, help="readings a round (default 200000)")
     parser.add_argument("--devices", type=int, default=10_000, help="devices they come from (default 10000)")

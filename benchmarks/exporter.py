@@ -45,19 +45,19 @@ UP = ("pulse_exporter_up ", "pg_up ")
 
 @dataclass
 class Found:
-    """What one side took in each round."""
+    """Times of one side in each round."""
 
     seconds: list[list[float]] = field(default_factory=list)
     database_ms: list[float] = field(default_factory=list)
     megabytes: float = 0.0
 
     def median_ms(self, number: int) -> float:
-        """The middle latency of a round."""
+        """Return the median latency of a round."""
         return percentile(self.seconds[number], 0.5) * 1000
 
 
 async def read_shapes(url: str) -> list[ViewShape]:
-    """The metrics that the exporter finds."""
+    """Return the metrics that the exporter finds."""
     link = Link(ExporterSettings(database_url=url))
     await link.begin("begin")
     shapes = [shape_of(view, max_rows=1000) for view in await read_catalog(link)]
@@ -66,7 +66,7 @@ async def read_shapes(url: str) -> list[ViewShape]:
 
 
 async def database_ms(conn: asyncpg.Connection) -> float:
-    """Time that sessions of the exporter's role were active, once they have ended and handed their counts in."""
+    """Return the active time of the exporter role's sessions, after they have ended and reported their counts."""
     sessions = "select pid from pg_stat_activity where usename = 'pulse_exporter'"
     sessions = RoleNames.find().rename(sessions)
     await conn.execute(f"select pg_terminate_backend(pid) from ({sessions}) s")
@@ -78,7 +78,7 @@ async def database_ms(conn: asyncpg.Connection) -> float:
 
 
 async def measure(side: Side, found: Found, scrapes: int) -> None:
-    """One round of one side, after a scrape that connects and prepares."""
+    """Run one round of one side, after a scrape that connects and prepares."""
     if isinstance(side, OverHttp):
         side.connect()
     await side.scrape()
@@ -149,7 +149,7 @@ async def check_views(url: str, exporter: OverHttp, foreign: OverHttp | None, sh
 
 
 async def count_passes(exporter: OverHttp) -> int:
-    """Passes that scrapes at once cost."""
+    """Measure the passes that simultaneous scrapes cost."""
     exporter.connect()
     await exporter.scrape()
     before = passes_of(exporter)
@@ -158,13 +158,13 @@ async def count_passes(exporter: OverHttp) -> int:
 
 
 def passes_of(exporter: OverHttp) -> int:
-    """Passes since the process began."""
+    """Return the passes since the process started."""
     exporter.connect()
     return int(json.loads(exporter.get("/health"))["counters"]["passes"])
 
 
 def print_sides(found: Mapping[str, Found], *, views: int) -> None:
-    """A line a side, then what the others took of the reference's time, the median of the rounds."""
+    """Print a line for each side, then the median ratio of the others to the reference."""
     print(f"{views} views         p50 ms    p99 ms   database ms   memory MB")
     for name, results in found.items():
         all_ms = [seconds * 1000 for taken in results.seconds for seconds in taken]
@@ -181,12 +181,12 @@ def print_sides(found: Mapping[str, Found], *, views: int) -> None:
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median."""
+    """Return the median."""
     return percentile(list(values), 0.5)
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench exporter", description=__doc__.split("\n\n")[0])
     parser.add_argument("--history", type=int, default=1_000_000, help="rows that are over (default 1000000)")
     parser.add_argument("--pending", type=int, default=100_000, help="rows that wait (default 100000)")

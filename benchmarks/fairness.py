@@ -131,7 +131,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench fairness", description=__doc__.split("\n\n")[0])
     parser.add_argument("--probes", type=int, default=300, help="readings of the quiet tenant a round (default 300)")
     parser.add_argument("--rules", type=int, default=200, help="rules of the attacker (default 200)")

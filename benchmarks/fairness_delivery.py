@@ -80,7 +80,7 @@ class Hanging:
 
 @contextmanager
 def worker(url: str) -> Iterator[None]:
-    """A delivery worker, stopped by its process id at the end."""
+    """Run a delivery worker and stop it by its process id at the end."""
     environment = os.environ | {
         "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
         "PULSE_PORT": str(free_port()),
@@ -98,7 +98,7 @@ def worker(url: str) -> Iterator[None]:
 
 
 async def add_channels(owner: asyncpg.Connection, tenant_id: str, count: int, port: int) -> None:
-    """A tenant with webhook channels to a port of this machine."""
+    """Make a tenant with webhook channels to a port of this machine."""
     await owner.execute("insert into tenants (tenant_id, name) values ($1, $1)", tenant_id)
     await owner.execute(
         "insert into notification_channels (tenant_id, name, kind, config)"
@@ -111,7 +111,7 @@ async def add_channels(owner: asyncpg.Connection, tenant_id: str, count: int, po
 
 
 async def measure(owner: asyncpg.Connection, receiver: Receiver, options: argparse.Namespace) -> list[float]:
-    """Milliseconds of each notification of the quiet tenant, at the rate."""
+    """Return the milliseconds of each notification of the quiet tenant at the given rate."""
     committed: dict[str, float] = {}
     first = len(receiver.arrived)
     total = int(options.seconds * options.rate)
@@ -169,7 +169,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench fairness_delivery", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement (default 10)")
     parser.add_argument(

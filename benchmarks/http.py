@@ -1,4 +1,4 @@
-"""HTTP: microseconds that Pulse adds to a request and that a token check takes, beside what others add.
+"""HTTP: microseconds that Pulse adds to a request and that a token check takes, beside other libraries.
 
 request  trace id in and out, histogram and log line together, called as a server would call the application and without
          network; the reference is one BaseHTTPMiddleware that does the same three things in the obvious way
@@ -48,7 +48,7 @@ _log = logging.getLogger("bench.http")
 
 
 def bare() -> FastAPI:
-    """A route that answers at once."""
+    """Return an application with a route that answers at once."""
     api = FastAPI(openapi_url=None)
 
     @api.get("/items/{item_id}")
@@ -59,12 +59,12 @@ def bare() -> FastAPI:
 
 
 def with_pulse(api: FastAPI, metrics: ProcessMetrics) -> ASGIApp:
-    """Pulse's outermost layer, whole."""
+    """Wrap the application in Pulse's outermost layer."""
     return TraceMiddleware(api, metrics=metrics, templates=PathTemplates(api.routes), unmeasured=frozenset(("/livez",)))
 
 
 def with_base_middleware(api: FastAPI, registry: CollectorRegistry) -> ASGIApp:
-    """The reference: the same three things in one BaseHTTPMiddleware."""
+    """Wrap the application in the reference: the same three things in one BaseHTTPMiddleware."""
     names = ["method", "path_template", "status_code"]
     duration = Histogram(OBSERVED, "Seconds.", names, buckets=BUCKETS, registry=registry)
 
@@ -89,7 +89,7 @@ def with_base_middleware(api: FastAPI, registry: CollectorRegistry) -> ASGIApp:
 
 
 async def call(app: ASGIApp, requests: int) -> float:
-    """Microseconds a request takes."""
+    """Return the microseconds for each request."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -140,7 +140,7 @@ async def prove(name: str, app: ASGIApp, registry: CollectorRegistry, requests: 
 
 
 async def bench_request(options: argparse.Namespace) -> None:
-    """What each adds to the bare application, all by turns."""
+    """Measure by turns what each adds to the bare application."""
     metrics, registry = ProcessMetrics("bench"), CollectorRegistry()
     apps: dict[str, ASGIApp] = {
         "reference": with_base_middleware(bare(), registry),
@@ -170,7 +170,7 @@ async def bench_request(options: argparse.Namespace) -> None:
 
 
 def bench_token(options: argparse.Namespace) -> None:
-    """A token new to the process, and one it knows."""
+    """Measure a token that is new to the process and one that it has verified before."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -223,7 +223,7 @@ def logging_to(stream: TextIO) -> Iterator[None]:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Run the parts that were asked for."""
+    """Run the requested parts."""
     if "request" in options.only:
         await bench_request(options)
     if "token" in options.only:
@@ -234,7 +234,7 @@ PARTS = ("request", "token")
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench http", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", default=PARTS, help="request, token")
     parser.add_argument("--requests", type=int, default=5000, help="requests a round (default 5000)")

@@ -55,7 +55,7 @@ class Receiver:
 
 @contextmanager
 def services(url: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The three workers, stopped by their process ids at the end."""
+    """Run the three workers and stop them by their process ids at the end."""
     processes = []
     try:
         for module in SERVICES:
@@ -77,7 +77,7 @@ def services(url: str) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 async def seed(owner: asyncpg.Connection, port: int) -> None:
-    """One tenant, one rule, one webhook."""
+    """Insert one tenant with a rule and a webhook."""
     await owner.execute("insert into tenants (tenant_id, name) values ('acme', 'Acme')")
     await owner.execute(
         "insert into devices (tenant_id, device_id, name)"
@@ -99,7 +99,7 @@ async def seed(owner: asyncpg.Connection, port: int) -> None:
 
 
 async def measure(url: str, receiver: Receiver, options: argparse.Namespace) -> list[float]:
-    """Milliseconds of every alert: each device breaches or clears in turn, at the rate."""
+    """Return the milliseconds of every alert while devices breach or clear in turn at the given rate."""
     connection = await asyncpg.connect(as_role(url, "pulse_app"))
     committed: dict[str, float] = {}
     first = len(receiver.arrived)
@@ -127,7 +127,7 @@ async def measure(url: str, receiver: Receiver, options: argparse.Namespace) -> 
 
 
 async def measure_reference(url: str, options: argparse.Namespace) -> list[float]:
-    """Milliseconds of HOPS wake-ups in a row, each a NOTIFY in a commit."""
+    """Return the milliseconds of HOPS wake-ups in a row, each a NOTIFY in a commit."""
     listener, sender = await asyncpg.connect(url), await asyncpg.connect(url)
     heard = asyncio.Event()
     await listener.add_listener("pulse_bench", lambda *_: heard.set())
@@ -213,7 +213,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench reading_to_webhook", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the measurement (default 20)")
     parser.add_argument("--rate", type=float, default=100.0, help="alerts or resolutions a second (default 100)")

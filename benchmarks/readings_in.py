@@ -41,14 +41,14 @@ Columns = tuple[list[str], list[str], list[datetime], list[float]]
 
 
 def make_batch(number: int, size: int) -> Columns:
-    """One batch: every device in turn, one metric, strictly later than the batch before."""
+    """Return a batch with every device in turn and one metric, strictly later than the previous batch."""
     devices = [f"d{(number * size + place) % DEVICES}" for place in range(size)]
     times = [START + timedelta(milliseconds=number * size + place) for place in range(size)]
     return devices, ["temperature"] * size, times, [float(place % 70) for place in range(size)]
 
 
 async def send_copy(connection: asyncpg.Connection, batch: Columns) -> None:
-    """The reference."""
+    """Store a batch as the reference does."""
     async with connection.transaction():
         await connection.copy_records_to_table(
             "telemetry",
@@ -60,7 +60,7 @@ async def send_copy(connection: asyncpg.Connection, batch: Columns) -> None:
 
 
 async def send_pulse(connection: asyncpg.Connection, batch: Columns) -> None:
-    """Pulse."""
+    """Store a batch as Pulse does."""
     accepted = await connection.fetchval(
         "select accepted from ingest.record_readings('acme', $1, $2, $3, $4, $5)", *batch, "0" * 31 + "1"
     )
@@ -70,7 +70,7 @@ async def send_pulse(connection: asyncpg.Connection, batch: Columns) -> None:
 async def measure(
     url: str, send: Callable[[asyncpg.Connection, Columns], Awaitable[None]], options: argparse.Namespace, first: int
 ) -> tuple[float, int, int]:
-    """Readings a second over all connections, the number of the next unused batch, and the readings sent."""
+    """Return the readings a second over all connections, the number of the next unused batch, and the readings sent."""
     numbers = itertools.count(first)
     end = time.perf_counter() + options.seconds
     sent = 0
@@ -91,7 +91,7 @@ async def measure(
 
 
 async def measure_by_turns(url: str, owner: asyncpg.Connection, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Alternate reference and Pulse, so that a noisy neighbor hits both, and check what each of them stored."""
+    """Alternate reference and Pulse, so that a noisy neighbor affects both, and check what each stored."""
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
     first = audited = 0
     for _ in range(options.rounds):
@@ -132,7 +132,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the arguments and run."""
     parser = argparse.ArgumentParser(prog="pulse bench readings_in", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (default 5)")
     parser.add_argument("--batch", type=int, default=1000, help="readings a batch (default 1000)")

@@ -1,4 +1,4 @@
-"""The audit trail, who was turned away, and attacks."""
+"""The dashboard of the audit trail, refused requests and attacks."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -9,11 +9,11 @@ OF = 'job=~"$job", instance=~"$instance"'
 
 
 def audit_and_auth() -> Dashboard:
-    """Whether every event is kept and sealed, and who tries to get in."""
+    """Return the dashboard of the audit trail and authentication."""
     return dashboard(
         "pulse-audit-and-auth",
         "Pulse / Audit and auth",
-        "Whether every event is kept and sealed, and who tries to get in.",
+        "Writing, sealing and retention of the audit trail; refused requests and attacks.",
         [
             (
                 "Now",
@@ -22,7 +22,7 @@ def audit_and_auth() -> Dashboard:
                         "Log broken",
                         "max(pulse_audit_log_broken)",
                         bad_above=1,
-                        says="1: what is stored is not what was signed.",
+                        says="1: the stored rows contradict a signed checkpoint.",
                     ),
                     number("Seal lag", "max(pulse_audit_seal_lag_seconds)", unit="s", bad_above=60),
                     number("Tables unguarded", "max(pulse_tracked_tables_unguarded)", bad_above=1),
@@ -41,7 +41,7 @@ def audit_and_auth() -> Dashboard:
                             "{{buffer}}",
                         ),
                         unit="cps",
-                        says="By the processes' own buffers; what SQL functions write is not in it.",
+                        says="Events written by processes. Events that SQL functions write are not included.",
                     ),
                     graph(
                         "Events lost",
@@ -62,7 +62,7 @@ def audit_and_auth() -> Dashboard:
                         "How long an event waits",
                         *quantiles("pulse_audit_record_wait_seconds", 0.5, 0.99, of=OF, exemplars=False),
                         unit="s",
-                        says="Until it is durable: callers wait that long.",
+                        says="Until the event is durable. Callers wait for that.",
                     ),
                     graph(
                         "Events not durable yet",
@@ -72,7 +72,7 @@ def audit_and_auth() -> Dashboard:
                         "Spool",
                         Query(f"pulse_audit_spool_bytes{{{OF}}}", "{{instance}}"),
                         unit="bytes",
-                        says="What waits on the local disk for the database.",
+                        says="Events on the local disk that wait for the database.",
                     ),
                     graph(
                         "Spooled and drained",
@@ -110,20 +110,20 @@ def audit_and_auth() -> Dashboard:
                 ],
             ),
             (
-                "Who tries to get in",
+                "Refused requests",
                 [
                     graph(
-                        "Turned away a second",
+                        "Refused a second",
                         Query(
                             f"sum by (reason) (rate(pulse_auth_failures_total{{{OF}}}[$__rate_interval]))", "{{reason}}"
                         ),
                         unit="cps",
-                        says="As the processes count them.",
+                        says="Counted by the processes.",
                     ),
                     graph(
                         "On record within an hour",
                         Query("max by (reason) (pulse_auth_failures_last_hour)", "{{reason}}"),
-                        says="As the audit trail has them.",
+                        says="Counted in the audit trail.",
                     ),
                     graph("Attacks going on", Query("max by (kind) (pulse_attack_findings_open)", "{{kind}}")),
                     graph(

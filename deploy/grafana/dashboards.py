@@ -13,7 +13,7 @@ PLACE = Path(__file__).parent
 
 
 def render() -> dict[str, str]:
-    """The text of each file by its name."""
+    """Return the text of each file by its name."""
     made = {
         "overview.json": overview(),
         "pipeline.json": pipeline(),

@@ -1,4 +1,4 @@
-"""The database as its views tell, and the exporter that reads them."""
+"""The dashboard of the database and the exporter."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -8,11 +8,11 @@ LEFT_OUT = "count by (instance) (pulse_exporter_view_success == 0) or 0 * max by
 
 
 def database() -> Dashboard:
-    """Room, sessions, partitions, vacuum, replication, and the cost of looking."""
+    """Return the dashboard of the database."""
     return dashboard(
         "pulse-database",
         "Pulse / Database",
-        "Room, sessions, partitions, vacuum, replication, and the cost of looking.",
+        "Size, sessions, partitions, vacuum, replication, and the cost of scraping.",
         [
             (
                 "Now",
@@ -56,7 +56,7 @@ def database() -> Dashboard:
                     ),
                     graph("Dead rows", Query("max by (table_name) (pulse_table_dead_tuples)", "{{table_name}}")),
                     graph(
-                        "Since vacuum was last through",
+                        "Since the last vacuum",
                         Query("max by (table_name) (pulse_table_last_vacuum_age_seconds) < Inf", "{{table_name}}"),
                         unit="s",
                         says="Tables that were never vacuumed are not shown.",
@@ -85,7 +85,7 @@ def database() -> Dashboard:
                 ],
             ),
             (
-                "What looking costs",
+                "Cost of scraping",
                 [
                     graph(
                         "One scrape",

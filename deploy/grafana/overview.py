@@ -1,4 +1,4 @@
-"""How Pulse is, on one page: what its users feel, then whether its parts are there."""
+"""The overview dashboard: the promises to users first, then the processes."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -15,11 +15,11 @@ TRACES = (
 
 
 def overview() -> Dashboard:
-    """The page to open first."""
+    """Return the dashboard to open first."""
     return dashboard(
         "pulse-overview",
         "Pulse / Overview",
-        "What users feel, and whether all parts are there.",
+        "Promises to users, requests, notifications and processes.",
         [
             (
                 "Promises",
@@ -56,13 +56,13 @@ def overview() -> Dashboard:
                         "Pages",
                         'count(ALERTS{alertname=~"Pulse.+", alertstate="firing", severity="page"}) or vector(0)',
                         bad_above=1,
-                        says="Alerts that wake somebody.",
+                        says="Firing alerts of severity page.",
                     ),
                     number(
                         "Tickets",
                         'count(ALERTS{alertname=~"Pulse.+", alertstate="firing", severity="ticket"}) or vector(0)',
                         bad_above=1,
-                        says="Alerts that wait for the morning.",
+                        says="Firing alerts of severity ticket.",
                     ),
                 ],
             ),
@@ -75,7 +75,7 @@ def overview() -> Dashboard:
                             f"sum by (status_code) (rate({HTTP}_count{{{OF}}}[$__rate_interval]))", "{{status_code}}"
                         ),
                         unit="reqps",
-                        says="By status; 499 is a client that went away.",
+                        says="By status. 499: the client disconnected.",
                     ),
                     graph(
                         "How long requests take",
@@ -110,7 +110,7 @@ def overview() -> Dashboard:
                         "Reading to notification, last hour",
                         *snapshot_quantiles("pulse_reading_delivery_latency_seconds", 0.5, 0.99),
                         unit="s",
-                        says="Read from rows: the deliveries of the last hour, at every moment.",
+                        says="Each sample covers the deliveries of the last hour.",
                     ),
                     graph("Alerts that are open", Query("max by (severity) (pulse_alerts_open)", "{{severity}}")),
                     graph("Devices", Query("max by (status) (pulse_devices)", "{{status}}")),
@@ -120,13 +120,13 @@ def overview() -> Dashboard:
                 "Processes",
                 [
                     graph(
-                        "Processes that answer",
+                        "Processes that respond",
                         Query('sum by (job) (up{job=~"$job", instance=~"$instance"})', "{{job}}"),
                     ),
                     graph(
                         "What the health monitor sees",
                         Query("max by (service) (pulse_service_up)", "{{service}}"),
-                        says="1: its /health says ok.",
+                        says="1: /health answers ok.",
                     ),
                     graph(
                         "Starts and clean stops within 30 minutes",

@@ -1,4 +1,4 @@
-"""The few kinds of panels and the frame that all dashboards share."""
+"""Kinds of panels, and the frame of all dashboards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,30 +34,30 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression; legend: its series' name, {{label}} stands for a label's value."""
+    """A PromQL expression. legend: the name of its series; {{label}} is replaced by the label's value."""
 
     expr: str
     legend: str = ""
     exemplars: bool = False
-    """Shows the trace ids that came with a histogram's buckets."""
+    """Show exemplars: the trace ids of a histogram's buckets."""
 
 
 def quantiles(
     metric: str, *shares: float, of: str = "", by: str = "", legend: str = "", exemplars: bool = True
 ) -> list[Query]:
-    """Below which value these shares of a histogram's observations are; `of`: matchers, `by`: labels to keep."""
+    """Return quantiles of a histogram. of: matchers. by: labels to keep."""
     labels = f"le, {by}" if by else "le"
     rate = f"sum by ({labels}) (rate({metric}_bucket{{{of}}}[$__rate_interval]))"
     return [Query(f"histogram_quantile({s}, {rate})", legend or f"{s:.0%} below", exemplars=exemplars) for s in shares]
 
 
 def snapshot_quantiles(metric: str, *shares: float) -> list[Query]:
-    """The same of a gauge histogram, which is a snapshot and has no rate."""
+    """Return quantiles of a gauge histogram, which is a snapshot and has no rate."""
     return [Query(f"histogram_quantile({s}, max by (le) ({metric}_bucket))", f"{s:.0%} below") for s in shares]
 
 
 def number(title: str, expr: str, *, unit: str = "short", bad_above: float | None = None, says: str = "") -> StatPanel:
-    """One value; red above `bad_above`."""
+    """Return a panel with one value, which is red from bad_above on."""
     steps = [Threshold(value=None, color="green")]
     if bad_above is not None:
         steps.append(Threshold(value=bad_above, color="red"))
@@ -76,7 +76,7 @@ def number(title: str, expr: str, *, unit: str = "short", bad_above: float | Non
 
 
 def graph(title: str, *queries: Query, unit: str = "short", says: str = "", span: int = 12) -> TimeseriesPanel:
-    """Values over time."""
+    """Return a panel of values over time."""
     panel = (
         TimeseriesPanel()
         .title(title)
@@ -98,14 +98,14 @@ def graph(title: str, *queries: Query, unit: str = "short", says: str = "", span
 
 
 def text(markdown: str, *, height: int = 4) -> TextPanel:
-    """Words."""
+    """Return a panel of text."""
     return TextPanel().title("").mode(TextMode.MARKDOWN).content(markdown).height(height).span(24)
 
 
 def dashboard(
     uid: str, title: str, description: str, rows: Sequence[tuple[str, Sequence[Builder[Panel]]]], *, instances: bool
 ) -> Dashboard:
-    """A dashboard of named rows; instances: whether it has the variables job and instance."""
+    """Return a dashboard of named rows. instances: add the variables job and instance."""
     made = (
         Dashboard(title)
         .uid(uid)
@@ -118,7 +118,7 @@ def dashboard(
         .link(_link("Runbooks").type(DashboardLinkType.LINK).url("${runbooks}").target_blank(True))
         .link(_link("Pulse").type(DashboardLinkType.DASHBOARDS).tags(["pulse"]).as_dropdown(True))
         .with_variable(DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        # Only who runs Pulse knows where its documents can be read.
+        # The address of the documents differs between installations.
         .with_variable(TextBoxVariable("runbooks").label("Runbooks at").default_value("docs/runbooks.md"))
     )
     if instances:
@@ -128,7 +128,7 @@ def dashboard(
         made.with_row(Row(name))
         for panel in panels:
             made.with_panel(panel)
-    # Grafana tells panels apart by numbers, which the builders leave out.
+    # Grafana identifies panels by numbers, which the builders leave out.
     for number_of_panel, panel_made in enumerate(made.build().panels or [], start=1):
         panel_made.id_val = number_of_panel
     return made

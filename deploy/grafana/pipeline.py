@@ -1,4 +1,4 @@
-"""From the reading to the notification: queues, workers, deliveries."""
+"""The dashboard of the pipeline from readings to notifications."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -12,11 +12,11 @@ STEP = "service, operation"
 
 
 def pipeline() -> Dashboard:
-    """Where readings, events and notifications wait, and who works on them."""
+    """Return the dashboard of queues, workers and deliveries."""
     return dashboard(
         "pulse-pipeline",
         "Pulse / Pipeline",
-        "Where readings, events and notifications wait, and who works on them.",
+        "Queues, workers and deliveries, from reading to notification.",
         [
             (
                 "Now",
@@ -47,7 +47,7 @@ def pipeline() -> Dashboard:
                         "Oldest due row",
                         Query("service_queue_name:pulse_queue_oldest_due_seconds:max", "{{service}} {{queue_name}}"),
                         unit="s",
-                        says="How long somebody could have taken it.",
+                        says="Time since a worker could have taken it.",
                     ),
                     graph(
                         "Oldest row",
@@ -56,7 +56,7 @@ def pipeline() -> Dashboard:
                             "{{service}} {{queue_name}}",
                         ),
                         unit="s",
-                        says="Those included that wait for another try.",
+                        says="Includes rows that wait for a retry.",
                     ),
                     graph(
                         "Device to arrival",
@@ -89,7 +89,7 @@ def pipeline() -> Dashboard:
                         "How long passes take",
                         *quantiles(PROCESSING, 0.95, of=OF, by=STEP, legend="{{service}} {{operation}}"),
                         unit="s",
-                        says="95 % are faster; passes that found work.",
+                        says="95th percentile of the passes that found work.",
                     ),
                     graph(
                         "Rows a second",
@@ -114,7 +114,7 @@ def pipeline() -> Dashboard:
                             f"sum by (service) (increase(pulse_listener_restarts_total{{{OF}}}[$__rate_interval]))",
                             "{{service}} restarts",
                         ),
-                        says="Deaf ones poll each second.",
+                        says="A deaf listener receives nothing; its worker polls every second.",
                     ),
                     graph(
                         "Database connections",

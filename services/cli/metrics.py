@@ -35,7 +35,10 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def show(*, as_json: _AsJson = False) -> None:
-    """List the metrics that are views, with type, labels, rows, query time and help."""
+    """List the metrics that are views.
+
+    Shows type, labels, rows, query time and help of each.
+    """
     settings = exporter_settings()
     (readings,) = read_passes(settings, passes=1)
     rows = [describe(reading, max_rows=settings.exporter_max_rows) for reading in readings]
@@ -56,9 +59,10 @@ def check(
     max_labels: Annotated[int, typer.Option(min=1, help="Largest permitted number of labels of a view.")] = 5,
     as_json: _AsJson = False,
 ) -> None:
-    """Report views that are not served, are too expensive or break a convention.
+    """Report views with faults.
 
-    Exits with 1 if there is an error, with 0 if there are only warnings.
+    A fault is a view that is not served, is too expensive or breaks a convention. Exits with 1 if there is an
+    error, with 0 if there are only warnings.
     """
     settings = exporter_settings()
     passes = read_passes(settings, passes=PASSES)

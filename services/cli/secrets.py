@@ -31,14 +31,20 @@ _PAGE = 100
 
 @app.command()
 def init() -> None:
-    """Create the key file PULSE_SECRETS_KEY_FILE and its public key, unless the file exists."""
+    """Create the key file and its public key.
+
+    The file is PULSE_SECRETS_KEY_FILE. If it exists, it is unchanged.
+    """
     file = _key_file()
     _using(file, lambda: print(f"{file} {'was created' if make_keys(file) else 'exists and is unchanged'}."))
 
 
 @app.command()
 def encrypt() -> None:
-    """Seal each secret that is stored as plain text or sealed for an older key. Safe to interrupt and repeat."""
+    """Seal every secret for the newest key.
+
+    Seals secrets that are stored as plain text or sealed for an older key. Safe to interrupt and repeat.
+    """
     file = _key_file()
     _using(file, lambda: asyncio.run(_seal_all(KeyRing(file))))
 

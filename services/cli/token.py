@@ -61,7 +61,10 @@ def revoke(
     days: Annotated[int | None, typer.Option(min=1, max=3660, help="Days for which the tokens are refused.")] = None,
     reason: Annotated[str, typer.Option(help="Reason, for the audit trail.")],
 ) -> None:
-    """Refuse the user tokens that meet all given conditions, in every API process within 5 seconds."""
+    """Refuse user tokens within 5 seconds.
+
+    A token is refused in every API process if it meets all given conditions.
+    """
     require_tenant(tenant)
     before = datetime.now(UTC) if logout else issued_before.replace(tzinfo=UTC) if issued_before else None
     conditions = {"subject": subject, "session": token_mark(session), "token_id": token_mark(token_id)}

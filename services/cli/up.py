@@ -32,7 +32,7 @@ def up(
     """Start everything on this machine and run until Ctrl-C.
 
     Without PULSE_DATABASE_URL it runs an embedded Postgres, which is for trying Pulse and developing it, not for
-    production. With it there is no demo.
+    production. With PULSE_DATABASE_URL there is no demo.
     """
     ports = Ports(port_base, os.environ.get("PULSE_HOST") or "127.0.0.1", ui_processes)
     options = Options(ports, demo=demo and database.given_url() is None, devices=devices, rate=rate)

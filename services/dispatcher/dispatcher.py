@@ -1,4 +1,4 @@
-"""Alert events to notification jobs: each pass is one call; routing is decided and stored in the database."""
+"""The dispatcher: turns alert events into notification jobs. Each pass is one call; the database decides and stores."""
 
 import logging
 
@@ -22,7 +22,7 @@ class Dispatcher:
         self._after = ""
 
     async def step(self, pool: Pool) -> int:
-        """One pass; returns the alert events decided, 0 when idle."""
+        """Run one pass and return the number of alert events decided, 0 if there were none."""
         row = await pool.fetchrow("select * from dispatcher.dispatch($1, $2)", self._batch_events, self._after)
         self._after = row["last_tenant"]
         for decision in row["decisions"]:
@@ -33,7 +33,7 @@ class Dispatcher:
 
 
 def build(process: Process) -> list[Loop]:
-    """The loops of the process."""
+    """Return the loops of the process."""
     settings = process.settings
     assert isinstance(settings, shared_settings.DispatcherSettings)
     dispatcher = Dispatcher(batch_events=settings.dispatcher_batch_events)

@@ -1,4 +1,4 @@
-"""The tenants whose work is evaluated apart from all others: they have more than their share, or their passes fail."""
+"""The tenants that are evaluated apart: they have more work than their share, or their passes fail."""
 
 import time
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from services.evaluator_iot.work_share import WorkShare
 from services.shared.backoff import backoff_seconds
 
 MOST_TENANTS = 64
-"""Passes over the others step over each of these; further busy tenants are evaluated with the others."""
+"""Maximum of tenants in the backlog. Passes over the others step over each; further busy tenants stay with them."""
 
 FAILURES_TO_REPORT = 3
 
@@ -48,11 +48,11 @@ class Backlog:
         return list(self._tenants)
 
     def failing(self) -> int:
-        """Return how many tenants had three or more failed passes in a row."""
+        """Return the number of tenants with three or more failed passes in a row."""
         return sum(tenant.failures >= FAILURES_TO_REPORT for tenant in self._tenants.values())
 
     def add(self, tenant_ids: Iterable[str]) -> None:
-        """Put tenants at the end, as far as there is room."""
+        """Append tenants while there is room."""
         for tenant_id in tenant_ids:
             if len(self._tenants) < MOST_TENANTS and tenant_id not in self._tenants:
                 self._tenants[tenant_id] = BusyTenant(tenant_id, WorkShare(self._slow_seconds))
@@ -70,7 +70,7 @@ class Backlog:
         return None
 
     def pass_ended(self, tenant: BusyTenant, *, seconds: float, has_more: bool, weight: int = 1) -> None:
-        """Adapt the tenant's share and weight; without further work it is evaluated with the others again."""
+        """Adapt the tenant's share and weight, and remove it if it has no further work."""
         tenant.weight = weight
         tenant.failures = 0
         tenant.share.pass_ended(seconds)

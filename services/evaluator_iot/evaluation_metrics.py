@@ -1,4 +1,4 @@
-"""What the evaluator shows of its passes besides the metrics of all workers."""
+"""Metrics of the evaluator's passes, besides those of all workers."""
 
 from prometheus_client import Counter, Gauge
 
@@ -9,7 +9,7 @@ EVALUATE_BACKLOG = "evaluate_backlog"
 
 
 class EvaluationMetrics:
-    """Work done, the share of the limits that passes get now, and the tenants that are evaluated apart."""
+    """Pairs evaluated, the current share of the limits, and the tenants that are evaluated apart."""
 
     def __init__(self, process: ProcessMetrics) -> None:
         labels, registry = ["service", "operation"], process.registry
@@ -20,7 +20,7 @@ class EvaluationMetrics:
         )
         self._share = Gauge(
             "pulse_evaluator_pass_share_ratio",
-            "Share of the limits of a pass that the newest one got: less after slow and failed passes.",
+            "Share of the limits that the newest pass got. It falls after slow and failed passes.",
             labels,
             registry=registry,
         )

@@ -1,9 +1,9 @@
-"""Readings to alerts: each pass is one call; the decisions are made and stored in the database.
+"""The evaluator: turns readings into alerts. Each pass is one call; the database decides and stores.
 
-Two loops share the work, so that a tenant with much of it holds up no other:
+Two loops share the work, so that a tenant with a large backlog delays no other:
 
-evaluate            passes over the tenants in turn; each gets the same small share of the pass
-evaluate_backlog    passes over one tenant that had more than its share or whose pass failed; these take turns
+evaluate            passes over the tenants in turn, which share each pass by weight
+evaluate_backlog    passes over one tenant at a time that had more work than its share or whose pass failed
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _MESSAGES = {
     "flapping": "alert flaps",
     "late": "late breach becomes a closed alert",
 }
-# A pass over many tenants is short: the reading that arrives meanwhile waits for its end.
+# A pass over many tenants is short, because a reading that arrives meanwhile waits for its end.
 _SHARE_OF_ALL = 4
 _MOST_TENANTS = 64
 
@@ -47,7 +47,7 @@ class Evaluator:
     metrics: EvaluationMetrics
     slow_seconds: float = 1.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a tenant leaves the backlog: what arrived for it meanwhile is for the other loop."""
+    """Set when a tenant leaves the backlog, because the other loop evaluates what arrived meanwhile."""
     wake_backlog: asyncio.Event = field(default_factory=asyncio.Event)
     backlog: Backlog = field(init=False)
     _share: WorkShare = field(init=False)
@@ -59,7 +59,7 @@ class Evaluator:
         self._share = WorkShare(self.slow_seconds / _SHARE_OF_ALL)
 
     async def step(self, pool: Pool) -> int:
-        """Evaluate the next tenants in turn; returns the readings and transitions, 0 when no tenant has work."""
+        """Evaluate the next tenants and return the number of readings and transitions, 0 if no tenant has work."""
         self.metrics.pass_begins(EVALUATE, share=self._share.share)
         started = time.monotonic()
         without = self.backlog.tenant_ids()
@@ -80,7 +80,7 @@ class Evaluator:
         return rows or int(goes_on)
 
     async def step_backlog(self, pool: Pool) -> int:
-        """Evaluate the busy tenant whose turn it is; returns the readings and transitions, 0 when there is none."""
+        """Evaluate the next busy tenant and return the number of readings and transitions, 0 if there is none."""
         tenant = self.backlog.next()
         if tenant is None:
             return 0
@@ -110,11 +110,11 @@ class Evaluator:
         self._show_backlog()
         if not has_more:
             self.wake.set()
-        # Another evaluator may hold all that is left: then the next look waits.
+        # Another evaluator may hold all remaining lanes. Then this loop waits.
         return self._record(EVALUATE_BACKLOG, row) or int(not has_more)
 
     def _goes_on(self, row: Mapping[str, Any]) -> bool:
-        """Return whether tenants may have work left: true until a round over all of them finds none."""
+        """Return true while tenants may have work left, that is until a round over all tenants finds none."""
         ends_round = row["saw_all"] or row["last_tenant"] <= self._after
         self._after = row["last_tenant"]
         self._rounds_without_work += ends_round
@@ -124,7 +124,7 @@ class Evaluator:
         return True
 
     async def _set_apart(self, pool: Pool, without: list[str]) -> None:
-        """Put the tenants of a failed pass into the backlog, where each is tried alone: one may be the cause."""
+        """Put the tenants of a failed pass into the backlog, which tries each alone: one may be the cause."""
         try:
             suspects = await pool.fetchval(
                 "select evaluator.waiting_tenants($1, $2, $3)", self._after, without, _MOST_TENANTS

@@ -1,4 +1,4 @@
-"""The adaptive share of a pass's limits: less after a failed or slow pass, more again after quick ones."""
+"""The adaptive share of a pass's limits: it falls after failed and slow passes and rises after quick ones."""
 
 from dataclasses import dataclass
 
@@ -24,5 +24,5 @@ class WorkShare:
             self.share = min(1.0, self.share * 2)
 
     def pass_failed(self) -> None:
-        """Take a quarter: a pass that fails may have timed out or run out of memory."""
+        """Divide the share by four, because a failed pass may have timed out or run out of memory."""
         self.share = max(SMALLEST_SHARE, self.share / 4)

@@ -70,7 +70,7 @@ def destination_fault(url: str, *, allow_private: bool) -> str | None:
     host = authority[1:].partition("]")[0] if authority.startswith("[") else authority.partition(":")[0]
     is_here = host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
     if not (is_here and allow_private):
-        if is_here or (_is_address(host) and not is_admitted(host)):
+        if is_here or (is_address(host) and not is_admitted(host)):
             return "must not point to a private or reserved address"
         if scheme != "https":
             return "must begin with https://"
@@ -140,7 +140,8 @@ def _read_v4(host: str) -> str:
     return read
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address."""
     try:
         ip_address(host)
     except ValueError:
@@ -149,4 +150,4 @@ def _is_address(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    return _is_address(host) and not is_admitted(host) and is_admitted(host, allow_private=True)
+    return is_address(host) and not is_admitted(host) and is_admitted(host, allow_private=True)

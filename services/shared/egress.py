@@ -1,7 +1,7 @@
-"""The way out of the machine: extra certificate authorities, and a proxy that outgoing connections go through.
+"""Outgoing connections: additional certificate authorities and an egress proxy.
 
-The proxy is asked for a tunnel (CONNECT) for http as well as https, so that it sees no path, header or body of https
-calls, and certificates are verified end to end.
+Both http and https use a tunnel (CONNECT) of the proxy. It sees no path, header or body of https calls, and
+certificates are verified end to end.
 """
 
 import base64
@@ -22,7 +22,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy. url: as it was configured, with its password."""
+    """An HTTP proxy. url: the configured value with its password."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str) -> "Proxy":
-        """Read http://[user:password@]host:port or https://…. Raises ValueError, which does not quote the URL."""
+        """Parse http://[user:password@]host:port or https://…. Raises ValueError that does not quote the URL."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -52,7 +52,7 @@ class Proxy:
     async def open_tunnel(
         self, stream: httpcore.AsyncNetworkStream, host: str, port: int, *, seconds: float | None
     ) -> httpcore.AsyncNetworkStream:
-        """Ask the proxy at the other end of the stream for a tunnel. Raises httpcore.ConnectError when it refuses."""
+        """Open a tunnel through the proxy at the stream's other end. Raises httpcore.ConnectError if it refuses."""
         target = f"{_bracketed(host)}:{port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: Pulse"]
         request = "\r\n".join(lines).encode("ascii")
@@ -76,14 +76,14 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """How outgoing connections leave. no_proxy: hosts that are reached directly; .name stands for its subdomains."""
+    """Settings of outgoing connections. no_proxy: hosts that are reached directly; .name covers subdomains."""
 
     ca_file: Path | None = None
     proxy: Proxy | None = None
     no_proxy: tuple[str, ...] = ()
 
     def proxy_for(self, host: str) -> Proxy | None:
-        """Return the proxy for a host of a URL; None for a direct connection."""
+        """Return the proxy for the host of a URL, or None for a direct connection."""
         name = host.lower().rstrip(".").strip("[]")
         direct = any(name == each or (each.startswith(".") and name.endswith(each)) for each in self.no_proxy)
         return None if direct else self.proxy
@@ -100,13 +100,13 @@ DIRECT = Egress()
 
 
 def check_proxy(url: SecretStr) -> SecretStr:
-    """Return the URL of a proxy. Raises ValueError."""
+    """Return the URL if it names a proxy. Raises ValueError."""
     Proxy.parse(url.get_secret_value())
     return url
 
 
 def check_ca_file(path: Path) -> Path:
-    """Return the path of a readable bundle of certificates. Raises ValueError."""
+    """Return the path if the file is a bundle of certificates. Raises ValueError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cafile=path)

@@ -1,4 +1,4 @@
-"""An application on a socket: bound before it is served, so that who cannot listen says so at once."""
+"""Serving of an application on sockets that are bound before, so that a taken port is reported at once."""
 
 import asyncio
 import contextlib
@@ -23,21 +23,21 @@ TICK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
-# All headers of a request together. h11's own limit of 16 KB is below the longest token that may be configured
-# (PULSE_OIDC_MAX_TOKEN_BYTES), which leaves room for the other headers here.
+# Limit on all headers of a request together. h11's default of 16 KB is below the longest token that may be configured
+# (PULSE_OIDC_MAX_TOKEN_BYTES). This leaves room for the other headers.
 MOST_HEADER_BYTES = 64 * 1024
 
 
 class CannotListen(Exception):
-    """The address is taken or not this machine's."""
+    """An address that is taken or does not belong to this machine."""
 
 
 class ProblemProtocol(DoorProtocol):
-    """HTTP/1.1 whose answer to a request that no application gets to see is problem+json too."""
+    """HTTP/1.1 that answers malformed requests with problem+json."""
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
-        """Answer a malformed request with 400, one whose head is too long with 431, and close the connection."""
-        # Uvicorn calls it while it handles h11's error, which knows the status.
+        """Answer a malformed request with 400 or a too long head with 431, and close the connection."""
+        # Uvicorn calls this while it handles h11's error, which has the status.
         error = sys.exc_info()[1]
         status = HTTPStatus(getattr(error, "error_status_hint", 400))
         detail = "This is not HTTP/1.1."
@@ -91,8 +91,8 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Open a socket on the address; with reuse_port, other processes may open theirs. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Of a socket that does not say TCP, asyncio leaves Nagle's algorithm on: it holds the body of every answer on a
-    # connection that is kept back, until the client's delayed acknowledgement of the headers, for 40 ms.
+    # asyncio disables Nagle's algorithm only on sockets whose protocol is TCP. With it, the body of an answer on a
+    # persistent connection would wait 40 ms for the client's delayed acknowledgment of the headers.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
@@ -106,7 +106,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
 
 
 def by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
-    """Two applications on one server, told apart by the connection's local port, which no header can change."""
+    """Return an application that selects one of two by the local port of the connection, which no header can change."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         server = scope.get("server")
@@ -116,7 +116,7 @@ def by_port(port: int, there: ASGIApp, elsewhere: ASGIApp) -> ASGIApp:
 
 
 async def _tick(door: Door) -> None:
-    """Close late connections, and log the counts of repeated lines, each second."""
+    """Close late connections and log the counts of repeated lines once a second."""
     while True:
         await asyncio.sleep(TICK_SECONDS)
         door.tick()
@@ -153,7 +153,7 @@ async def serve_on(
     tls: ServerTls | None = None,
     shared: asyncio.Event | None = None,
 ) -> None:
-    """Serve sockets of bind() until stop is set, then let running requests end (at most 5 s).
+    """Serve sockets of bind() until stop is set, then wait up to 5 s for running requests.
 
     shared: an event before which the first socket accepts nothing.
     """

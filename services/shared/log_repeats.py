@@ -1,4 +1,4 @@
-"""Counts log records that repeat, so that a fault that happens in a loop fills no disk."""
+"""Suppression of repeated log records, so that a fault in a loop does not fill the disk."""
 
 import copy
 import logging
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PASSING = 10
-"""Records of one kind that are written in a second."""
+"""Records of one kind that are written per second."""
 _SECONDS = 1.0
-# Templates are constants of the code. A library that formats its messages itself makes as many kinds as it likes.
+# Message templates are constants of our code, but a library that formats its own messages has unlimited kinds.
 _MOST_KINDS = 1000
 
 _Kind = tuple[str, int, object]
@@ -16,7 +16,7 @@ _Kind = tuple[str, int, object]
 
 @dataclass(slots=True)
 class _Second:
-    """The records of one kind since started. last: the newest one that was left out."""
+    """The records of one kind since started. last: the newest suppressed one."""
 
     started: float
     count: int = 0
@@ -24,14 +24,14 @@ class _Second:
     last: logging.LogRecord | None = None
 
     def is_over(self, now: float) -> bool:
-        """Return whether the second has passed, also if the clock was set back."""
+        """Return whether the second has passed or the clock was set back."""
         return not 0 <= now - self.started < _SECONDS
 
 
 class Repeats:
-    """Decides which records are written: ten of one kind in a second, then one with the number of the others.
+    """A filter that passes ten records of one kind per second, then one with the number of the suppressed ones.
 
-    Records are of one kind if logger, level and message template are the same. Not thread-safe: a handler has a lock.
+    Records with the same logger, level and message template are of one kind. Not thread-safe: the handler has a lock.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Repeats:
         self._counting = False
 
     def passes(self, record: logging.LogRecord) -> bool:
-        """Return whether to write a record; it is counted otherwise."""
+        """Return whether to write a record. Count it if not."""
         kind = (record.name, record.levelno, record.msg if isinstance(record.msg, str) else type(record.msg))
         second = self._seconds.get(kind)
         if second is None:
@@ -57,7 +57,7 @@ class Repeats:
         return False
 
     def due(self, now: float) -> Iterator[logging.LogRecord]:
-        """Yield a record for each kind of which some were left out in a second that is over."""
+        """Yield the newest suppressed record of each kind whose second has passed, with the number as `repeats`."""
         if not self._counting:
             return
         self._counting = False
@@ -69,7 +69,7 @@ class Repeats:
                 continue
             counted = copy.copy(second.last)
             counted.__dict__["repeats"] = second.left_out
-            # While the flood goes on, only the count is written, once a second.
+            # While the flood continues, only the count is written, once a second.
             count = PASSING if second.left_out > PASSING else 0
             second.started, second.count, second.left_out, second.last = now, count, 0, None
             yield counted

@@ -1,10 +1,10 @@
-"""Secrets of channels, sealed so that the delivery worker alone can read them.
+"""Encryption of channel secrets, which only the delivery worker can open.
 
 A sealed member of a configuration is `sealed:1:<key>:<box>`. key: the first 16 hex digits of the SHA-256 of the public
 key. box: base64url of an ephemeral X25519 public key and of the AES-256-GCM ciphertext of the member as JSON.
 HKDF-SHA-256 derives the AES key and nonce from the shared secret; its salt is both public keys. The associated data is
-the JSON list of tenant, channel and member, so that a box that was copied to another place does not open. The box shows
-the length of its content and nothing else, and does not prove its writer.
+the JSON list of tenant, channel and member, so that a box copied to another place does not open. The box reveals only
+the length of its content. It does not authenticate its writer.
 """
 
 import base64
@@ -29,19 +29,19 @@ _PURPOSE = b"pulse channel secret 1"
 
 
 class BadKeyFile(ValueError):
-    """A key file that cannot be used; the message names it and holds no key."""
+    """A key file that cannot be used. The message names the file and contains no key."""
 
 
 class UnknownKey(Exception):
-    """The member was sealed for a key that is not in the file."""
+    """A member that was sealed for a key that is not in the file."""
 
 
 class NotOpened(Exception):
-    """The member was altered, or sealed for another channel."""
+    """A member that was altered, or sealed for another channel."""
 
 
 def key_id(public: X25519PublicKey) -> str:
-    """Return the name of a key."""
+    """Return the name of a key: 16 hex digits."""
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
 
 
@@ -53,7 +53,7 @@ def protection(public: X25519PublicKey | None) -> str:
 
 
 def public_file(file: Path) -> Path:
-    """Return where the public key of a key file stands."""
+    """Return the file with the public key of a key file."""
     return file.with_name(file.name + ".pub")
 
 
@@ -70,7 +70,7 @@ def sealed_for(member: str) -> str:
 def seal_config(
     public: X25519PublicKey, config: Mapping[str, Any], *, tenant_id: str, channel_id: int
 ) -> dict[str, str | None]:
-    """Return the configuration with every member sealed; a member without a value stays so."""
+    """Return the configuration with every member sealed. A member without a value stays null."""
     return {
         name: None if value is None else _seal(public, value, (tenant_id, channel_id, name))
         for name, value in config.items()
@@ -92,7 +92,7 @@ def _derive(shared: bytes, sender: bytes, recipient: X25519PublicKey) -> tuple[b
 
 
 class KeyRing:
-    """The private keys of a file, the newest first; read again when a key is missing."""
+    """The private keys of a file, the newest first. The file is read again when a key is missing."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -102,7 +102,7 @@ class KeyRing:
 
     @property
     def newest(self) -> X25519PublicKey | None:
-        """The key that secrets are sealed for; None without a file."""
+        """The key for which new secrets are sealed. None without a file."""
         return self._keys[0].public_key() if self._keys else None
 
     @property
@@ -154,7 +154,7 @@ def read_private_keys(file: Path) -> list[X25519PrivateKey]:
 
 
 def read_public_key(file: Path) -> X25519PublicKey:
-    """Return the public key that stands beside a key file. Raises BadKeyFile."""
+    """Return the public key of the file beside a key file. Raises BadKeyFile."""
     return X25519PublicKey.from_public_bytes(_read_keys(public_file(file))[0])
 
 
@@ -172,6 +172,6 @@ def _read_keys(file: Path) -> list[bytes]:
 
 
 def shown_url(url: str, fingerprint_key: bytes) -> str:
-    """Return what of an address may be shown, as delivery._shown_url does."""
+    """Return the part of an address that may be shown, as delivery._shown_url does."""
     origin = "/".join(url.split("?", maxsplit=1)[0].split("#", maxsplit=1)[0].split("/")[:3])
     return f"{origin}/… ({hashlib.sha256(fingerprint_key + url.encode()).hexdigest()[:8]})"

@@ -1,4 +1,4 @@
-"""What every process serves besides its work: /metrics, /livez, /readyz and /health."""
+"""The status server of every process: /metrics, /livez, /readyz and /health."""
 
 import asyncio
 import socket
@@ -24,12 +24,12 @@ from services.shared.metrics import Joined, ProcessMetrics, QueueGauges, Scrape,
 from services.shared.settings import Settings
 from services.shared.web import HostCheck, Hosts, SecureHeaders, ServerTls
 
-# A probe must answer before the one who asks gives up; Kubernetes' default is 1 s.
+# A probe must be answered before its sender gives up. Kubernetes' default is 1 s.
 PROBE_SECONDS = 0.9
 
 
 def program_version() -> str:
-    """The version of this checkout."""
+    """Return the version of this checkout."""
     try:
         return version("pulse-fleet-alerting")
     except PackageNotFoundError:
@@ -44,9 +44,9 @@ class Process:
     metrics: ProcessMetrics
     pool: Pool | None = None
     probe: Callable[[], Awaitable[str | None]] | None = None
-    """Asks the database where there is no pool: gives why it cannot be used, or None."""
+    """Returns why the database cannot be used, or None. For a process without a pool."""
     scrape: Scrape | None = None
-    """What /metrics answers where that is more than the process's own registry."""
+    """Renders /metrics if it shows more than the process's own registry."""
     away: str | None = None
     """Why the database cannot be used yet, while the process waits for it at its start."""
     ready: bool = False
@@ -72,7 +72,7 @@ class Process:
         if self.pool is None:
             return []
         try:
-            # The time given to acquire() bounds release() too, which otherwise waits for a hung server without end.
+            # The time given to acquire() also limits release(), which could otherwise wait for a hung server forever.
             async with self.pool.acquire(timeout=PROBE_SECONDS) as connection:
                 rows = await connection.fetch(
                     "select queue_name, depth, oldest_age_seconds from api.queues where service = $1",
@@ -88,7 +88,7 @@ def _metrics_route(process: Process) -> Route:
     async def scrape(request: Request) -> tuple[bytes, str]:
         gauges = QueueGauges(process.service, await process.queues())
         encode, content_type = choose_format(request.headers.get("accept", ""))
-        # In a thread: a client that tries methods and paths makes series enough to hold the loop for half a second.
+        # In a thread: a client that tries many methods and paths creates series that take half a second to render.
         return await asyncio.to_thread(encode, Joined(process.metrics.registry, gauges)), content_type
 
     return metrics_route(process.scrape or scrape, process.settings.metrics_token)
@@ -143,7 +143,7 @@ def hosts_of(settings: Settings) -> Hosts:
 
 
 def guarded(process: Process, app: ASGIApp) -> ASGIApp:
-    """Return an application of status routes behind the check of Host, its answers with the headers for browsers."""
+    """Return an application with the check of Host and the security headers around it."""
     return SecureHeaders(HostCheck(app, hosts_of(process.settings)))
 
 
@@ -156,7 +156,7 @@ def status_app(process: Process) -> ASGIApp:
 
 
 async def readiness_fault(process: Process) -> str | None:
-    """Why the process should get no work now, or None."""
+    """Return why the process should get no work now, or None."""
     if process.stopping:
         return "stopping"
     if process.probe is not None and process.ready:
@@ -167,7 +167,7 @@ async def readiness_fault(process: Process) -> str | None:
 
 
 def _progress_fault(process: Process) -> str | None:
-    """Return why work stays undone though the process is ready, or None."""
+    """Return why a ready process makes no progress, or None."""
     faults = [f"{operation}: {reason}" for operation, reason in process.failing.items()]
     faults += [fault for show in process.faults if (fault := show()) is not None]
     return "; ".join(faults) or None
@@ -186,20 +186,17 @@ async def _database_fault(pool: Pool) -> str | None:
 
 
 async def serve(app: ASGIApp, *, host: str, port: int, stop: asyncio.Event) -> None:
-    """Serve until stop is set, then let running requests end (at most 5 s).
-
-    Raises CannotListen when the port is taken.
-    """
+    """Serve until stop is set, then wait up to 5 s for running requests. Raises CannotListen."""
     await serve_on([bind(host, port)], app, stop=stop)
 
 
 async def serve_process(
     process: Process, app: ASGIApp, *, stop: asyncio.Event, shared: asyncio.Event | None = None
 ) -> None:
-    """Serve the application of a process, and its /metrics where they belong, until stop is set.
+    """Serve the application of a process until stop is set, with /metrics there or on its own port.
 
     shared: an event before which the port accepts nothing, because other processes serve it. The metrics port then
-    answers the probes of this process, because any of them may answer on the shared port. Raises CannotListen.
+    answers the probes of this process, because any process may answer on the shared port. Raises CannotListen.
     """
     settings = process.settings
     sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=shared is not None)]

@@ -1,17 +1,17 @@
-"""Text from outside: made harmless for messages, terminals and log files, or checked as a name."""
+"""Cleaning of text from outside for messages, terminals and logs, and a check of names."""
 
 import unicodedata
 
-# Joiners are part of words and emoji; every other format character may hide or turn text.
+# Joiners are part of words and emoji. Every other format character may hide text or change its direction.
 _JOINERS = "\u200c\u200d"
-# Unicode's Default_Ignorable_Code_Point and the blanks that count as letters or symbols: nothing is drawn for them. The
-# standard library knows the category only, and most of these are not in Cf.
+# Unicode's Default_Ignorable_Code_Point, and blanks that count as letters or symbols. They are not drawn. The standard
+# library has only the category, and most of these are not in Cf.
 _INVISIBLE = (
     *(range(0x034F, 0x0350), range(0x115F, 0x1161), range(0x17B4, 0x17B6), range(0x180B, 0x1810)),
     *(range(0x2800, 0x2801), range(0x3164, 0x3165), range(0xFE00, 0xFE0E), range(0xFFA0, 0xFFA1)),
     *(range(0xFFF0, 0xFFF9), range(0xE0000, 0xE1000)),
 )
-# Text or emoji presentation of the character before.
+# Select text or emoji presentation of the preceding character.
 _PRESENTATION = "\ufe0e\ufe0f"
 _REFUSED_CATEGORIES = {
     "Cc": "a control character",
@@ -25,7 +25,7 @@ _REFUSED_CATEGORIES = {
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, without control characters and without marks that change its direction."""
+    """Return the text in one line, without control characters and marks that change its direction."""
     if text.isascii() and text.isprintable():
         return text.strip()
     kept = (
@@ -40,7 +40,7 @@ def printable(text: str) -> str:
 
 
 def terminal_text(text: object) -> str:
-    """Return the text for one line of a terminal: whatever could steer it or turn its text becomes U+FFFD."""
+    """Return the text for one line of a terminal. Characters that control it or change direction become U+FFFD."""
     said = str(text)
     if said.isprintable():
         return said
@@ -48,14 +48,14 @@ def terminal_text(text: object) -> str:
 
 
 def escape_json(document: bytes) -> bytes:
-    """Return the same JSON, written so that its bytes steer no terminal.
+    """Return the same JSON without bytes that control a terminal.
 
-    JSON escapes C0 controls only: DEL, C1 controls, bidi marks and line separators stand in it as they are.
+    JSON escapes only C0 controls. It may contain DEL, C1 controls, bidi marks and line separators.
     """
     if document.isascii() and b"\x7f" not in document:
         return document
     text = document.decode()
-    # A line feed stands between members only: within a text it is escaped already.
+    # Line feeds occur only between members. In strings they are escaped already.
     return "".join(letter if letter.isprintable() or letter == "\n" else _escape(letter) for letter in text).encode()
 
 
@@ -65,7 +65,7 @@ def _escape(letter: str) -> str:
 
 
 def visible_name(text: str) -> str:
-    """Return the name in Unicode's form NFC; raise ValueError naming the first character that cannot be seen."""
+    """Return the name in Unicode's form NFC. Raises ValueError that names the first invisible character."""
     shown = False
     for character in text:
         fault = _fault(character)

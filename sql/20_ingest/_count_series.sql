@@ -3,8 +3,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Far from the limit nobody waits. Near it the requests of a tenant take turns, so that they do not pass it together;
-  -- the distance is more than what the requests in hand can begin.
+  -- Far from the limit no request waits. Near the limit the requests of a tenant take turns, so that they cannot pass it
+  -- together. The distance is larger than the number of series that the requests in hand can begin.
   c_near constant bigint := 200000;
   v_limit constant bigint := core._limit_of(p_tenant_id, 'series');
 begin
@@ -12,7 +12,7 @@ begin
     perform from public.tenants t where t.tenant_id = p_tenant_id for no key update;
     if ingest._series(p_tenant_id) + p_added > v_limit then
       if p_skipped then
-        -- Another request took the places meanwhile. The caller tries again and then sees the new count.
+        -- Another request took the last places. The caller retries and then sees the new count.
         raise exception using
           errcode = '40001', message = 'the last series within the limit were begun by another request';
       end if;
@@ -31,4 +31,4 @@ end
 $$;
 
 comment on function ingest._count_series(text, bigint, boolean) is
-  'Count new series of a tenant. PULIM above the limit; 40001 when those were skipped already that the limit had no room for.';
+  'Count new series of a tenant. Raise PULIM above the limit, or 40001 if the caller already skipped the series above it.';

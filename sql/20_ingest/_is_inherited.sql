@@ -8,4 +8,4 @@ as $$
 $$;
 
 comment on function ingest._is_inherited(text, text, bigint) is
-  'Return true when the stored reading belongs to a deleted device of the same name.';
+  'Return true if the stored reading belongs to a deleted device of the same name.';

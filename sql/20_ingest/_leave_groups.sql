@@ -21,4 +21,4 @@ end
 $$;
 
 comment on function ingest._leave_groups(text, text, text[]) is
-  'Close the device''s alerts of rules that watch only these tags, and drop their state; its lane must be locked.';
+  'Close the device''s alerts of rules that watch only these tags, and delete their state. The caller holds the device''s lane.';

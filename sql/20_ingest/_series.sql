@@ -5,4 +5,4 @@ as $$
   select greatest(coalesce(sum(c.added), 0), 0)::bigint from ingest.series_counts c where c.tenant_id = p_tenant_id
 $$;
 
-comment on function ingest._series(text) is 'Return the number of series of a tenant that are committed.';
+comment on function ingest._series(text) is 'Return the number of committed series of a tenant.';

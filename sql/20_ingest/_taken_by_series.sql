@@ -24,4 +24,4 @@ as $$
 $$;
 
 comment on function ingest._taken_by_series(text, text[], text[]) is
-  'Return by position which readings are taken so that no more series begin than the tenant may have.';
+  'Return for each position whether the reading is taken, so that the tenant stays within its limit of series.';

@@ -16,4 +16,4 @@ begin
 end
 $$;
 
-comment on function ingest._uncount_series() is 'Make room for as many series as a statement removed.';
+comment on function ingest._uncount_series() is 'Subtract the series that a statement removed from the tenant''s count.';

@@ -1,4 +1,4 @@
--- As ingest.authenticate_devices.
+-- Works like ingest.authenticate_devices.
 create function ingest.authenticate_api_keys(p_tenant_ids text[], p_key_hashes bytea[])
 returns table (
   place bigint, key_id bigint, key_name text, role text, scopes text[], expires_at timestamptz, revoked boolean,
@@ -16,12 +16,12 @@ as $$
     from public.api_keys e
     where e.tenant_id = asked.tenant_id
       and e.key_hash = asked.key_hash
-    -- Keeps the planner from hashing all keys for a long list.
+    -- The limit keeps the planner from hashing all keys for a long list.
     offset 0
   ) k
   left join ingest.api_key_uses u on u.tenant_id = asked.tenant_id and u.key_id = k.key_id
 $$;
 
 comment on function ingest.authenticate_api_keys(text[], bytea[]) is
-  'The API keys that have these SHA-256 digests, by place (from 1) in the arrays, also those that have ended; no row for '
-  'an unknown digest. is_unused: the last recorded use is a minute old.';
+  'Return the API keys with these SHA-256 digests by position (from 1) in the arrays, expired and revoked keys included. An '
+  'unknown digest has no row. is_unused: the last recorded use is at least a minute old.';

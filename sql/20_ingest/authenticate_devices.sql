@@ -1,4 +1,4 @@
--- One probe of the unique index a token: the arrays are joined in place order, so that one round trip answers many requests.
+-- The arrays are joined by position, so that one round trip answers many requests, each with one probe of the unique index.
 create function ingest.authenticate_devices(p_tenant_ids text[], p_token_hashes bytea[])
 returns table (place bigint, device_id text, device_name text, is_gateway boolean, enabled boolean)
 language sql stable security definer
@@ -11,10 +11,10 @@ as $$
     from public.devices e
     where e.tenant_id = asked.tenant_id
       and e.token_hash = asked.token_hash
-    -- Keeps the planner from hashing all devices for a long list.
+    -- The limit keeps the planner from hashing all devices for a long list.
     offset 0
   ) d
 $$;
 
 comment on function ingest.authenticate_devices(text[], bytea[]) is
-  'The devices whose API tokens have these SHA-256 digests, by place (from 1) in the arrays; no row for an unknown digest.';
+  'Return the devices whose API tokens have these SHA-256 digests by position (from 1) in the arrays. An unknown digest has no row.';

@@ -7,7 +7,7 @@ declare
   v_tenant_id text := core.require_tenant();
   v_kept ingest.idempotency_keys;
 begin
-  -- Waits for a transaction that holds the same key. A row past its time is taken over, whether pruned or not.
+  -- This waits for a transaction that holds the same key. An expired row that is not yet pruned is taken over.
   insert into ingest.idempotency_keys as k (tenant_id, key_hash, fingerprint, created_at, trace_id)
   values (v_tenant_id, p_key_hash, p_fingerprint, core.now(), core.current_trace_id())
   on conflict (tenant_id, key_hash) do update
@@ -28,5 +28,5 @@ end
 $$;
 
 comment on function ingest.claim_idempotency_key(bytea, bytea) is
-  'Take a key for the transaction, no row; or return the answer that was given to it within 24 hours. PU422 when that '
-  'was for another body. Waits for a transaction that has the same key.';
+  'Claim a key for the transaction and return no row, or return the answer stored for the key within 24 hours. Raise PU422 if '
+  'that answer was for another body. Wait for a transaction that holds the same key.';

@@ -14,7 +14,7 @@ begin
   elsif v_tenant_id = 'system' then
     raise exception using errcode = 'PU422', message = 'system is Pulse''s own tenant and has no API keys';
   end if;
-  -- Two at once must not pass the limit together. No login can lock this row.
+  -- The lock keeps two transactions from passing the limit together. No login can lock this row directly.
   perform from public.tenants t where t.tenant_id = v_tenant_id for no key update;
   if (
     select count(*)
@@ -41,5 +41,5 @@ end
 $$;
 
 comment on function ingest.create_api_key(jsonb) is
-  'Add an API key {name, role, scopes, expires_in_days, key_hash as hex digits} and return it as the API shows it. PU422 '
-  'for more than 366 days or the tenant system, PU409 when the tenant has 1,000 keys in use.';
+  'Add an API key {name, role, scopes, expires_in_days, key_hash as hex digits} and return it as the API shows it. Raise '
+  'PU422 for more than 366 days or the tenant system, PU409 if the tenant has 1,000 keys in use.';

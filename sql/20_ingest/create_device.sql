@@ -15,7 +15,7 @@ begin
     decode(p_body ->> 'token_hash', 'hex'),
     coalesce(v_new.is_gateway, false),
     coalesce(v_new.enabled, true),
-    -- A deleted device of this name leaves readings behind; this one does not inherit them.
+    -- Readings of a deleted device of this name may still be stored. The new device does not inherit them.
     (select s.last_value + s.is_called::integer from public.telemetry_reading_id_seq s)
   )
   returning d.* into v_new;

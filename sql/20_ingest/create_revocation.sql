@@ -20,8 +20,8 @@ begin
   elsif v_new.issued_before > v_now + interval '1 minute' then
     raise exception using errcode = 'PU422', message = 'issued_before must not lie in the future';
   end if;
-  -- The list is bounded because every API process holds it in memory. Two at once must not pass the limit together.
-  -- No login can lock this row.
+  -- The list is bounded because every API process holds it in memory. The lock keeps two transactions from passing the
+  -- limit together. No login can lock this row directly.
   perform from public.tenants t where t.tenant_id = v_tenant_id for no key update;
   if (select count(*) from public.revocations r where r.tenant_id = v_tenant_id and r.expires_at > v_now) >= v_most then
     raise exception using errcode = 'PU409', message = format(
@@ -41,5 +41,5 @@ $$;
 
 comment on function ingest.create_revocation(jsonb) is
   'Refuse the user tokens that meet every named condition {subject, session, token_id, issued_before, reason, '
-  'expires_in_seconds} and return the revocation as the API shows it. PU422 for a wrong condition, PU409 when the tenant '
-  'has 1,000 in force.';
+  'expires_in_seconds} and return the revocation as the API shows it. Raise PU422 for an invalid condition, PU409 if the '
+  'tenant has 1,000 revocations in force.';

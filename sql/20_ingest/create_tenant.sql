@@ -21,4 +21,4 @@ end
 $$;
 
 comment on function ingest.create_tenant(text, text) is
-  'Add a tenant, true; false when there is one of this id already, which then stays as it is.';
+  'Add a tenant and return true. Return false if the id exists; that tenant is not changed.';

@@ -19,4 +19,5 @@ end
 $$;
 
 comment on function ingest.delete_device(text) is
-  'Remove a device, close its alerts and disable the rules for it; its readings stay until their retention ends. PU404 when there is none.';
+  'Delete a device, close its alerts and disable the rules that name it. Its readings are kept until their retention ends. '
+  'Raise PU404 for an unknown device.';

@@ -14,4 +14,4 @@ end
 $$;
 
 comment on function ingest.delete_revocation(bigint) is
-  'Lift a revocation, so that the tokens it named are accepted again until they expire; PU404 when there is none.';
+  'Delete a revocation, so that the tokens it named are accepted again until they expire. Raise PU404 for an unknown revocation.';

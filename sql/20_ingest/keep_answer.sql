@@ -10,4 +10,4 @@ end
 $$;
 
 comment on function ingest.keep_answer(bytea, jsonb, bytea) is
-  'Keep the answer to the request whose key this transaction has claimed; p_secrets: what it showed once, encrypted.';
+  'Store the answer to the request whose key this transaction has claimed. p_secrets holds its one-time secrets, encrypted.';

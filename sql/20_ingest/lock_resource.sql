@@ -5,7 +5,7 @@ as $$
 declare
   v_tenant_id text := core.require_tenant();
 begin
-  -- In the order of the functions that change it: lanes before rows, a channel before its jobs.
+  -- The order is that of the functions that change the resource: lanes before rows, a channel before its jobs.
   case p_kind
     when 'device' then
       perform evaluator._lock_lanes(v_tenant_id, array[core.shard_of(v_tenant_id, p_id)]);
@@ -50,5 +50,5 @@ end
 $$;
 
 comment on function ingest.lock_resource(text, text) is
-  'Keep a device, rule, alert, route, channel, escalation policy, delivery, API key or revocation of the tenant from changing until the '
-  'transaction ends, so that a precondition about it is still true when it changes. Nothing when there is none.';
+  'Lock a device, rule, alert, route, channel, escalation policy, delivery, API key or revocation of the tenant until the '
+  'transaction ends, so that a precondition still holds when it changes. Do nothing for an unknown resource.';

@@ -1,4 +1,4 @@
--- Ids alone would not name the list: a row that was changed by hand keeps its own. Its version changes.
+-- Ids alone would not identify the list: a row that was changed by hand keeps its id, but its version changes.
 create function ingest.read_revocations(p_version text) returns jsonb
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -27,4 +27,4 @@ as $$
 $$;
 
 comment on function ingest.read_revocations(text) is
-  'The revocations of all tenants that are in force as {version, revocations}; null when the caller has this version.';
+  'Return the revocations in force of all tenants as {version, revocations}, or null if the caller has this version.';

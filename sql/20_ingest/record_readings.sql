@@ -21,7 +21,7 @@ declare
   v_first timestamptz;
   v_last timestamptz;
   v_new bigint;
-  -- By position whether the reading is taken; null for all.
+  -- True for each position whose reading is taken; null if all are.
   v_taken constant boolean[] := case when p_skip_new_series then ingest._taken_by_series(p_tenant_id, p_device_ids, p_metrics) end;
 begin
   perform core.name_request(p_trace_id);
@@ -37,7 +37,7 @@ begin
     where r.enabled and (v_taken is null or v_taken[r.position])
     window instant as (partition by r.device_id, r.metric, r.timestamp order by r.position)
   ), stored as (
-    -- In key order: two batches with the same readings wait for each other instead of deadlocking.
+    -- The key order makes two batches with the same readings wait for each other instead of deadlocking.
     insert into public.telemetry as t (tenant_id, timestamp, device_id, metric, value, reading_id, received_at, trace_id)
     select p_tenant_id, o.timestamp, o.device_id, o.metric, o.value, o.reading_id, v_now, p_trace_id
     from ordered o
@@ -71,7 +71,7 @@ begin
       limit 1
     ) old on true
   ), latest as (
-    -- The row lock makes the requests about one device and metric count in the order in which they commit.
+    -- The row lock orders the requests about one device and metric by their commits.
     insert into public.device_state as d (tenant_id, device_id, metric, timestamp, value, received_at, trace_id)
     select distinct on (j.device_id, j.metric)
       p_tenant_id, j.device_id, j.metric, j.timestamp, j.value, v_now, p_trace_id
@@ -90,7 +90,7 @@ begin
         then excluded.trace_id else d.trace_id end
     returning d.ctid as series, d.device_id, d.metric, d.newest_before
   ), queued as (
-    -- Joined to latest, so the numbers of arrival are drawn under its locks.
+    -- The join to latest draws the numbers of arrival under its row locks.
     insert into evaluator.inbox
       (shard, reading_id, tenant_id, device_id, metric, timestamp, value, received_at, trace_id, newest_before)
     select core.shard_of(p_tenant_id, j.device_id), j.reading_id, p_tenant_id, j.device_id, j.metric, j.timestamp, j.value,
@@ -122,7 +122,7 @@ begin
       p_tenant_id => p_tenant_id,
       p_event_type => 'device.readings_accepted',
       p_message => format('%s readings accepted', accepted + overwritten),
-      -- The times say in which partitions the readings are.
+      -- The times identify the partitions of the readings.
       p_details => jsonb_build_object('accepted', accepted, 'duplicates', duplicates, 'overwritten', overwritten,
         'refused', jsonb_array_length(refused), 'first_timestamp', v_first, 'last_timestamp', v_last),
       p_source_service => 'ui_iot',
@@ -135,6 +135,6 @@ $$;
 
 comment on function ingest.record_readings(text, text[], text[], timestamptz[], double precision[], text, boolean) is
   'Store a batch of readings, queue them for the evaluator in their order and keep the newest of each device and metric. '
-  'A value sent again for its instant counts as duplicate, another value for it as overwritten; a reading of an unknown '
-  'or disabled device is refused with its position and reason. PULIM when more series would begin than the tenant may '
-  'have; with p_skip_new_series the readings of those are refused instead, which costs a look at every series.';
+  'The same value for the same instant counts as duplicate, another value as overwritten. A reading of an unknown or disabled '
+  'device is refused with its position and reason. Raise PULIM if the tenant would exceed its limit of series. With '
+  'p_skip_new_series the readings of the series above the limit are refused instead, which costs a look at every series.';

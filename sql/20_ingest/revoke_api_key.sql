@@ -30,5 +30,5 @@ end
 $$;
 
 comment on function ingest.revoke_api_key(bigint) is
-  'Refuse an API key from now on and return it as the API shows it; one that was revoked before stays as it is. PU404 when '
-  'there is none.';
+  'Revoke an API key and return it as the API shows it. A key that is revoked already is not changed. Raise PU404 for an '
+  'unknown key.';

@@ -8,7 +8,7 @@ begin
   update public.devices d
   set
     token_hash = p_token_hash,
-    -- What changes is not shown, so the time alone tells the ETags apart, also within one tick of the clock.
+    -- The changed column is not shown, so only the time distinguishes the ETags, even within one tick of the clock.
     updated_at = greatest(clock_timestamp(), d.updated_at + interval '1 microsecond')
   where d.tenant_id = v_tenant_id and d.device_id = p_device_id;
   if not found then
@@ -19,4 +19,4 @@ end
 $$;
 
 comment on function ingest.rotate_device_token(text, bytea) is
-  'Replace the SHA-256 of a device''s API token, so that the old token stops working; PU404 when there is no such device.';
+  'Replace the SHA-256 of a device''s API token, so that the old token stops working. Raise PU404 for an unknown device.';

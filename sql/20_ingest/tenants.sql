@@ -8,4 +8,4 @@ as $$
 $$;
 
 comment on function ingest.tenants() is
-  'Every tenant, by id: for those who run Pulse. The HTTP API does not call it, for its callers see their own tenant only.';
+  'Return all tenants by id, for operators. The HTTP API does not call this function: its callers see only their own tenant.';

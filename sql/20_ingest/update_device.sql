@@ -9,7 +9,7 @@ declare
   v_changes jsonb;
 begin
   if p_patch ?| array['tags', 'enabled'] then
-    -- Before the row is locked: passes of the evaluator take their lanes first.
+    -- Passes of the evaluator lock their lanes before rows, so the lane is locked first.
     perform evaluator._lock_lanes(v_tenant_id, array[core.shard_of(v_tenant_id, p_device_id)]);
   end if;
   select d.* into v_old
@@ -43,5 +43,5 @@ end
 $$;
 
 comment on function ingest.update_device(text, jsonb) is
-  'Change the members that p_patch names and return the device; PU404 when there is none. Disabling closes its alerts, '
-  'taking a tag away closes the alerts of the rules of that group, and the rules of a new tag judge its last values.';
+  'Change the members that p_patch names and return the device. Disabling closes its alerts, removing a tag closes the alerts '
+  'of that group''s rules, and the rules of a new tag judge its last values. Raise PU404 for an unknown device.';

@@ -12,4 +12,4 @@ as $$
 $$;
 
 comment on function evaluator._add_lanes(text[]) is
-  'Make the sixteen lanes of each tenant that has none yet.';
+  'Insert the sixteen lanes of each tenant that has none.';

@@ -9,4 +9,4 @@ end
 $$;
 
 comment on function evaluator._add_tenant_lanes() is
-  'Make the lanes of new tenants. A pass that made them instead would block the next pass until it commits.';
+  'Insert the lanes of new tenants. If a pass inserted them, it would block the next pass until it commits.';

@@ -6,7 +6,7 @@ as $$
 declare
   v_kinds constant text[] := array(select distinct t.kind from unnest(p_transitions) t);
 begin
-  -- An alert that closed and opened again so often that it stays open as one.
+  -- A flapping alert stays open; its closings and openings become one event.
   if 'flapping' = any (v_kinds) then
     perform evaluator._publish(jsonb_agg(jsonb_build_object('tenant_id', a.tenant_id, 'alert_id', a.alert_id,
       'kind', 'flapping', 'at', f.at, 'value', f.value, 'received_at', f.received_at, 'changes', f.changes,
@@ -18,7 +18,7 @@ begin
     where f.kind = 'flapping'
     having count(*) > 0;
   end if;
-  -- Closes of alerts from earlier passes go first: they make room for a new alert with the same fingerprint.
+  -- Alerts of earlier passes close first, which makes room for a new alert with the same fingerprint.
   if 'close' = any (v_kinds) then
     perform evaluator._close(jsonb_agg(jsonb_build_object(
       'tenant_id', t.tenant_id, 'fingerprint', format('rule:%s:%s', t.rule_id, t.device_id), 'at', t.at,
@@ -68,4 +68,4 @@ end
 $$;
 
 comment on function evaluator._apply(evaluator.transition[]) is
-  'Carry out the transitions of a pass: publish what flapped, close what ended and open what began.';
+  'Carry out the transitions of a pass: publish flapping alerts, close alerts and open alerts.';

@@ -10,4 +10,4 @@ return case p_operator
 end;
 
 comment on function evaluator._breaches(text, double precision, double precision) is
-  'Whether a value means trouble for a rule''s operator and threshold.';
+  'Return true if a value breaches a rule''s operator and threshold.';

@@ -10,7 +10,7 @@ as $$
     cross join lateral (
       select from evaluator.inbox i
       where i.tenant_id = l.tenant_id and i.shard = l.shard and i.arrival <= p_until
-      -- From the newest on: what this transaction has taken is not stepped over.
+      -- The scan begins at the newest reading, so that it does not step over those that this transaction has taken.
       order by i.tenant_id desc, i.shard desc, i.arrival desc
       limit 1
     ) left_over
@@ -18,4 +18,4 @@ as $$
 $$;
 
 comment on function evaluator._busy_tenants(text[], smallint[], bigint) is
-  'Return the tenants that have readings left in these lanes, of those that arrived up to p_until.';
+  'Return the tenants with readings left in these lanes that arrived up to p_until.';

@@ -28,11 +28,11 @@ begin
             order by s.tenant_id, s.shard, s.due_at
             limit 1
           )) as since
-        offset 0  -- a fence: it is asked once
+        offset 0  -- a fence, so that it is computed once
       ) waiting
       where l.tenant_id = t.tenant_id and waiting.since is not null
       order by waiting.since, l.shard
-      -- At most half of a tenant's lanes, so that a second evaluator finds work too.
+      -- The other half of a tenant's lanes is left for a second evaluator.
       limit 8
       for update of l skip locked
     ) lane

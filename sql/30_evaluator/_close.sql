@@ -32,15 +32,17 @@ begin
   perform evaluator._publish((
     select jsonb_agg(e.event order by c.position, e.step)
     from jsonb_array_elements(v_closed) with ordinality as c (alert, position)
-    cross join lateral (values
-      (1, c.alert || jsonb_build_object('kind', 'flapping', 'message', c.alert -> 'flapping_message', 'reason', null)),
-      (2, c.alert || '{"kind": "closed", "changes": null}')
-    ) as e (step, event)
-    where e.step = 2 or c.alert ->> 'changes' is not null));
+    cross join lateral (
+      select 1 as step, c.alert || jsonb_build_object(
+        'kind', 'flapping', 'message', c.alert -> 'flapping_message', 'reason', null) as event
+      where c.alert ->> 'changes' is not null
+      union all
+      select 2, c.alert || '{"kind": "closed", "changes": null}'
+    ) e));
   return jsonb_array_length(v_closed);
 end
 $$;
 
 comment on function evaluator._close(jsonb) is
-  'Close the alerts that are not closed among [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, '
-  'changes, message, trace_id}], never before they opened, end their escalation, and return how many there were.';
+  'Close those of the alerts [{tenant_id, fingerprint, at, reason, actor_type, actor, value, received_at, changes, message, '
+  'trace_id}] that are not closed, never before they opened, and end their escalation. Return their number.';

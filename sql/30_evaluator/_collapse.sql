@@ -1,4 +1,4 @@
--- Openings and closings of a pair take turns, so the first and the last of them say where they began and where they ended:
+-- Openings and closings of a pair take turns, so the first and the last one show the states before and after:
 --   opened … closed   one closed alert
 --   opened … opened   one open alert, from the first opening on
 --   closed … closed   the alert that was open closes at the last closing
@@ -33,5 +33,5 @@ end
 $$;
 
 comment on function evaluator._collapse(evaluator.transition[], integer) is
-  'Return a pass''s transitions. Of a rule and device with more than p_most of them, return only those that show where '
-  'they began and ended, with their number.';
+  'Return a pass''s transitions. For a rule and device with more than p_most transitions, return only those that show the '
+  'states before and after, with the number of transitions.';

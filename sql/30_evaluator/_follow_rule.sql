@@ -6,7 +6,7 @@ declare
   v_compares_anew boolean := p_new.operator <> p_old.operator or p_new.threshold <> p_old.threshold;
   v_is_other boolean := (p_new.device_id, p_new.tag, p_new.enabled, p_new.metric)
     is distinct from (p_old.device_id, p_old.tag, p_old.enabled, p_old.metric);
-  -- What breached the old condition breaches the new one.
+  -- A value that breached the old condition breaches the new one.
   v_loosens boolean := case
     when p_old.operator in ('>', '>=') and p_new.operator in ('>', '>=')
       then p_new.threshold < p_old.threshold or (p_new.threshold = p_old.threshold and p_new.operator = '>=')
@@ -30,7 +30,7 @@ begin
     where s.tenant_id = p_new.tenant_id and s.rule_id = p_new.rule_id and not s.firing
       and not evaluator._stays_true(p_new, s.device_id);
   end if;
-  -- Whether a pending breach held all along under a comparison that is not looser is unknown: it starts now.
+  -- Under a stricter comparison it is unknown whether a pending breach held all along, so it starts now.
   update public.rule_state s
   set due_at = case when v_restarts then core.now() + make_interval(secs => p_new.for_seconds)
       else s.due_at + make_interval(secs => p_new.for_seconds - p_old.for_seconds) end,
@@ -50,5 +50,5 @@ end
 $$;
 
 comment on function evaluator._follow_rule(public.alert_rules, public.alert_rules) is
-  'Bring a changed rule''s alerts and state in line with it: keep the alerts whose condition still holds by the last '
-  'reading evaluated, close the others, and open what holds now. The caller holds the lanes.';
+  'Adapt a changed rule''s alerts and state: keep the alerts whose condition still holds for the last evaluated reading, '
+  'close the others, and open alerts for devices that breach now. The caller holds the lanes.';

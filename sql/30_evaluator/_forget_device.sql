@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function evaluator._forget_device(text, text, text) is
-  'Close a device''s alerts and drop its state, before it changes groups, is disabled or goes.';
+  'Close a device''s alerts and delete its state, before it changes groups, is disabled or is deleted.';

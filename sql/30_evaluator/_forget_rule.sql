@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function evaluator._forget_rule(text, bigint, text) is
-  'Close a rule''s alerts and drop its state, before its condition changes or it goes; no pass about the tenant runs meanwhile.';
+  'Close a rule''s alerts and delete its state, before its condition changes or it is deleted. No pass of the tenant runs meanwhile.';

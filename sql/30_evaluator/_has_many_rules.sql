@@ -18,4 +18,4 @@ end
 $$;
 
 comment on function evaluator._has_many_rules(text[], integer[], integer[]) is
-  'Return true when a tenant of these lanes has so many rules that its share of pairs may end before its share of readings.';
+  'Return true if a tenant of these lanes has so many rules that its share of pairs may end before its share of readings.';

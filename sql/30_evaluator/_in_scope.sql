@@ -5,4 +5,4 @@ return p_rule.tenant_id = p_device.tenant_id
   and (p_rule.tag is null or p_rule.tag = any (p_device.tags));
 
 comment on function evaluator._in_scope(public.alert_rules, public.devices) is
-  'Return true when the device is in the rule''s scope.';
+  'Return true if the device is in the rule''s scope.';

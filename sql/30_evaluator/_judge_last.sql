@@ -3,7 +3,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- When more devices breach, the evaluator opens their alerts: the caller does not wait for a whole fleet.
+  -- If more devices breach, the evaluator opens their alerts, so that the caller does not wait for a whole fleet.
   c_most_alerts constant integer := 1000;
   v_transitions evaluator.transition[];
 begin
@@ -15,7 +15,7 @@ begin
         select from public.alerts a
         where a.tenant_id = p_rule.tenant_id and a.fingerprint = format('rule:%s:%s', p_rule.rule_id, l.device_id)
           and a.status <> 'closed')
-      -- A pair for which the rule held already and that has no alert was closed by a person: it stays closed.
+      -- If the rule held before and the pair has no alert, an operator closed it: it stays closed.
       and not exists (
         select from public.devices d
         where p_before.enabled and p_before.metric = p_rule.metric and d.tenant_id = p_rule.tenant_id
@@ -43,5 +43,5 @@ end
 $$;
 
 comment on function evaluator._judge_last(public.alert_rules, public.alert_rules, text) is
-  'Judge the last known values by a rule that is new, changed or newly concerns the device, as if they arrived now: open '
-  'an alert, or start for_seconds. p_before is the rule as it was; null when it was none. The caller holds the lanes.';
+  'Judge the last known values by a rule that is new, changed or newly concerns the device, as if they arrived now: open an '
+  'alert, or start for_seconds. p_before is the rule before the change, null for a new rule. The caller holds the lanes.';

@@ -10,7 +10,7 @@ as $$
     and d.device_id = coalesce(p_device_id, p_rule.device_id, d.device_id)
     and evaluator._in_scope(p_rule, d)
     and s.received_at > core.now() - interval '24 hours'
-    -- What waits in the inbox is judged by the next pass, unless it is late.
+    -- The next pass judges the readings in the inbox, unless they are late.
     and not exists (
       select from evaluator.inbox i
       where i.shard = core.shard_of(s.tenant_id, s.device_id) and i.tenant_id = s.tenant_id and i.device_id = s.device_id
@@ -18,5 +18,5 @@ as $$
 $$;
 
 comment on function evaluator._last_known(public.alert_rules, text) is
-  'Return the last values of the metric that a rule watches, of one device or (null) of all in its scope: those that '
-  'arrived within 24 hours and are evaluated. lag is how far the device''s time was behind the server''s at arrival.';
+  'Return the last evaluated values of the metric that a rule watches, if they arrived within 24 hours: for one device, or '
+  '(null) for all devices in its scope. lag is how far the device''s time was behind the server''s at arrival.';

@@ -37,7 +37,7 @@ begin
         p_close_received_at => v_reading.received_at, p_close_trace_id => v_reading.trace_id);
     end if;
   end loop;
-  -- As with other changes: too many of one pair in one pass are one alert.
+  -- As with other transitions, too many of one pair in one pass become one alert.
   return coalesce((
     select array_agg(case
       when n.alerts * 2 <= evaluator._most_changes() then v_alerts[n.place]
@@ -56,5 +56,5 @@ end
 $$;
 
 comment on function evaluator._late_alerts(jsonb) is
-  'Return the late breaches that become an alert, which ends at the newest reading: those after the end of every alert of '
-  'their rule and device. A series that is sent late is therefore reported once, however it is cut into requests.';
+  'Return an alert for each late breach after the end of every alert of its rule and device. It closes at the newest reading, '
+  'so a series that is sent late is reported once, regardless of how it is divided into requests.';

@@ -20,4 +20,4 @@ end
 $$;
 
 comment on function evaluator._lock_alert(text, bigint) is
-  'The alert, locked until the transaction ends; PU404 when there is none, PU409 when it is closed.';
+  'Lock an alert until the transaction ends and return it. Raise PU404 for an unknown alert, PU409 for a closed one.';

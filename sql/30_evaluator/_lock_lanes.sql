@@ -13,6 +13,6 @@ end
 $$;
 
 comment on function evaluator._lock_lanes(text, smallint[]) is
-  'Wait until no pass works on these lanes of the tenant (null: on any) and keep passes away until the transaction ends. '
-  'A change of a rule, a device or an alert''s state from outside a pass takes these locks first, so that it cannot cross '
-  'with a pass. Other tenants are evaluated meanwhile.';
+  'Lock these lanes of the tenant (null: all), so that no pass evaluates them until the transaction ends. A transaction that '
+  'changes a rule, a device or an alert''s state outside a pass takes these locks first, so that it cannot interleave with a '
+  'pass. Other tenants are still evaluated.';

@@ -3,4 +3,5 @@ language sql immutable parallel safe
 return 10;
 
 comment on function evaluator._most_changes() is
-  'Most openings and closings of one rule and device that a pass writes one by one; more are one flapping alert.';
+  'Return the maximum number of openings and closings of one rule and device that a pass writes separately. If there are more, '
+  'they become one flapping alert.';

@@ -17,9 +17,10 @@ begin
   ), stored as (
     insert into public.alerts (tenant_id, fingerprint, rule_id, rule_name, device_id, device_name, metric, severity,
       message, value, opened_at, status, closed_at, close_reason, silenced_until, trace_id)
-    -- Names from before the API checked them, or from psql, must not reach a message or a terminal as they are.
+    -- Names that are older than the API's checks, or were written in psql, may hold control characters.
     select o.tenant_id, o.fingerprint, o.rule_id, core.visible_text(o.rule_name), o.device_id,
-      core.visible_text(o.device_name), core.visible_text(o.metric), o.severity, core.visible_text(o.message), o.value, o.at, case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
+      core.visible_text(o.device_name), core.visible_text(o.metric), o.severity, core.visible_text(o.message), o.value, o.at,
+      case when o.closed_at is null then 'open' else 'closed' end, o.closed_at,
       case when o.closed_at is not null then 'resolved' end,
       (
         select s.silenced_until
@@ -44,7 +45,7 @@ begin
     order by o.ordinality)
   into v_opened
   from inserted i
-  -- An alert that opens several times in one pass has a row each; times and turns tell them apart.
+  -- An alert that opens several times in one pass has several rows. Times and turns distinguish them.
   join numbered o on o.tenant_id = i.tenant_id and o.fingerprint = i.fingerprint and o.at = i.opened_at
     and o.closed_at is not distinct from i.closed_at and o.turn = i.turn;
   if v_opened is null then
@@ -53,16 +54,19 @@ begin
   perform evaluator._publish((
     select jsonb_agg(e.event order by o.position, e.step)
     from jsonb_array_elements(v_opened) with ordinality as o (alert, position)
-    cross join lateral (values
-      (1, (o.alert - '{message,changes}'::text[]) || '{"kind": "opened"}'),
-      (2, o.alert || jsonb_build_object('kind', 'flapping',
-        'message', evaluator._flapping_message(o.alert ->> 'metric', o.alert ->> 'device_id', (o.alert ->> 'changes')::integer))),
-      (3, (o.alert - 'changes') || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at', 'value', o.alert -> 'close_value',
-        'received_at', o.alert -> 'close_received_at', 'message', o.alert -> 'close_message',
-        'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'), 'reason', 'resolved'))
-    ) as e (step, event)
-    where case e.step when 1 then true when 2 then o.alert ->> 'changes' is not null
-      else o.alert ->> 'closed_at' is not null end));
+    cross join lateral (
+      select 1 as step, (o.alert - '{message,changes}'::text[]) || '{"kind": "opened"}' as event
+      union all
+      select 2, o.alert || jsonb_build_object('kind', 'flapping', 'message', evaluator._flapping_message(
+        o.alert ->> 'metric', o.alert ->> 'device_id', (o.alert ->> 'changes')::integer))
+      where o.alert ->> 'changes' is not null
+      union all
+      select 3, (o.alert - 'changes') || jsonb_build_object('kind', 'closed', 'at', o.alert -> 'closed_at',
+        'value', o.alert -> 'close_value', 'received_at', o.alert -> 'close_received_at',
+        'message', o.alert -> 'close_message', 'trace_id', coalesce(o.alert ->> 'close_trace_id', o.alert ->> 'trace_id'),
+        'reason', 'resolved')
+      where o.alert ->> 'closed_at' is not null
+    ) e));
   perform ops._start_escalations(
       array_agg(o.tenant_id), array_agg(o.alert_id), array_agg(o.policy_id), array_agg(core.now()), array_agg(o.trace_id))
   from jsonb_to_recordset(v_opened)
@@ -74,6 +78,6 @@ end
 $$;
 
 comment on function evaluator._open(jsonb) is
-  'Insert alerts, those that already ended as closed, publish their events in order, start their escalation, and return '
-  'those inserted with their alert_id; a silence of the fingerprint goes on; a fingerprint that has an alert that is not '
-  'closed gets no second one, and above a limit of the tenant none opens.';
+  'Insert alerts, with status closed if they have ended, publish their events in order, and start their escalation. Return the '
+  'inserted alerts with their alert_id. A silence of the fingerprint continues. A fingerprint with an alert that is not closed '
+  'gets no second one, and no alert opens above a limit of the tenant.';

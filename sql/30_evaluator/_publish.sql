@@ -13,7 +13,7 @@ begin
       as (tenant_id text, alert_id bigint, kind text, at timestamptz, actor_type text, actor text, reason text,
         value double precision, received_at timestamptz, changes integer, message text, trace_id text)) with ordinality as e
   ), published as (
-    -- In the order given: the events of one alert get ascending ids.
+    -- The given order is kept, so that the events of one alert get ascending ids.
     insert into public.alert_events
       (tenant_id, alert_id, kind, occurred_at, actor, value, reading_received_at, changes, message, trace_id)
     select e.tenant_id, e.alert_id, e.kind, e.at, e.actor, e.value, e.received_at, e.changes, e.message, e.trace_id
@@ -37,7 +37,7 @@ begin
       p_trace_id => e.trace_id) order by e.ordinality)
   into v_events
   from event e
-  join published p using (tenant_id, alert_id, kind)  -- nothing happens to an alert twice at once
+  join published p using (tenant_id, alert_id, kind)  -- a batch has at most one event of a kind for an alert
   join public.alerts a on a.tenant_id = e.tenant_id and a.alert_id = e.alert_id;
   perform audit.write(v_events);
   perform core.notify('pulse_dispatcher');

@@ -16,4 +16,4 @@ end
 $$;
 
 comment on function evaluator._publish_act(public.alerts, text, text) is
-  'Publish what the acting person did to an alert.';
+  'Publish an event of an alert with the acting user as its actor.';

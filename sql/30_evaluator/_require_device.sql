@@ -12,4 +12,4 @@ end
 $$;
 
 comment on function evaluator._require_device(text, text) is
-  'Raise PU422 when a rule names a device that does not exist: such a rule would wait for ever without a word.';
+  'Raise PU422 if a rule names an unknown device, because such a rule would silently never fire.';

@@ -11,4 +11,4 @@ as $$
 $$;
 
 comment on function evaluator._stays_true(public.alert_rules, text) is
-  'Return true when a pending or firing device is in the rule''s scope and its last value breaches.';
+  'Return true if a pending or firing device is in the rule''s scope and its last value breaches.';

@@ -12,7 +12,8 @@ begin
       message = case
         when (p_new.operator, p_new.threshold, p_new.for_seconds) = (p_old.operator, p_old.threshold, p_old.for_seconds)
           then a.message
-        else format('%s of %s is %s (%s)', core.visible_text(p_new.metric), a.device_id, core.number_text(coalesce(s.last_value, a.value)),
+        else format('%s of %s is %s (%s)', core.visible_text(p_new.metric), a.device_id,
+          core.number_text(coalesce(s.last_value, a.value)),
           evaluator._condition(p_new.operator, p_new.threshold, p_new.for_seconds))
       end
     from public.alerts o

@@ -1,10 +1,10 @@
--- Without settings of its own, so that the planner puts its text into the caller's query.
+-- No SET clauses, so that the planner inlines it into the caller's query.
 create function evaluator._wide_rules(p_tenant_id text, p_metric text) returns setof public.alert_rules
 language sql stable
 as $$
   select * from public.alert_rules r
   where r.tenant_id = p_tenant_id and r.metric = p_metric and r.enabled and r.device_id is null
-  offset 0  -- a fence: it stays a look-up by key, however many rules other tenants have
+  offset 0  -- a fence: it stays a look-up by key, regardless of other tenants' rules
 $$;
 
 comment on function evaluator._wide_rules(text, text) is 'Return the enabled rules on a metric that name no device.';

@@ -22,5 +22,5 @@ end
 $$;
 
 comment on function evaluator.acknowledge_alert(bigint) is
-  'Take an open alert for the acting person, which ends its escalation; PU404 when there is none, PU409 when it is taken '
-  'or closed already.';
+  'Acknowledge an open alert for the acting user, which ends its escalation. Raise PU404 for an unknown alert, PU409 if it is '
+  'acknowledged or closed already.';

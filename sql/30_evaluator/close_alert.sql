@@ -9,7 +9,7 @@ begin
   v_closed := evaluator.close_alerts(
     v_tenant_id, array[p_alert_id], p_reason, core.current_actor_id(), core.current_trace_id());
   if v_closed = 0 then
-    -- Says which it is: none of that number, or closed already.
+    -- This raises PU404 for an unknown alert, PU409 for a closed one.
     perform evaluator._lock_alert(v_tenant_id, p_alert_id);
   end if;
   return (select to_jsonb(a) from api.alerts a where a.alert_id = p_alert_id);
@@ -17,5 +17,5 @@ end
 $$;
 
 comment on function evaluator.close_alert(bigint, text) is
-  'Close an alert for the acting person; PU404 when there is none, PU409 when it is closed already. It opens again when '
-  'the next reading still breaches.';
+  'Close an alert for the acting user. It opens again if the next reading still breaches. Raise PU404 for an unknown alert, '
+  'PU409 if it is closed already.';

@@ -36,5 +36,5 @@ end
 $$;
 
 comment on function evaluator.close_alerts(text, bigint[], text, text, text) is
-  'Close these alerts from outside a pass, for p_reason; returns how many were not closed. A rule that still finds its '
-  'condition true opens a new alert at the next reading.';
+  'Close these alerts outside a pass, for p_reason, and return the number that were not closed before. A rule whose condition '
+  'still holds opens a new alert at the next reading.';

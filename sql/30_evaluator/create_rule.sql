@@ -7,7 +7,7 @@ declare
   v_new public.alert_rules := jsonb_populate_record(null::public.alert_rules, p_body);
 begin
   perform evaluator._require_device(v_tenant_id, v_new.device_id);
-  -- No pass about this tenant runs meanwhile: each reading is judged by the rule or is known when it begins.
+  -- No pass of this tenant runs meanwhile, so the rule judges each reading either as a last known value or in a pass.
   perform evaluator._lock_lanes(v_tenant_id);
   insert into public.alert_rules as r (
     tenant_id, name, metric, operator, threshold, for_seconds, severity, device_id, tag, policy_id, enabled
@@ -25,5 +25,5 @@ end
 $$;
 
 comment on function evaluator.create_rule(jsonb) is
-  'Add a rule with the members of alert_rules, judge the last known values by it, and return it as the API shows it; '
-  'PU422 when it names an unknown device.';
+  'Add a rule with the members of alert_rules, judge the last known values by it, and return it as the API shows it. '
+  'Raise PU422 if it names an unknown device.';

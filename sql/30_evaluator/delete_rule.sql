@@ -18,4 +18,4 @@ end
 $$;
 
 comment on function evaluator.delete_rule(bigint) is
-  'Remove a rule with the routes that were only for it, and close its alerts; PU404 when there is none.';
+  'Delete a rule with the routes that name it, and close its alerts. Raise PU404 for an unknown rule.';

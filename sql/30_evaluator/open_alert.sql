@@ -16,4 +16,4 @@ as $$
 $$;
 
 comment on function evaluator.open_alert(text, text, text, text, text, text) is
-  'Open an alert that no rule found; its alert_id, null when one with this fingerprint is not closed.';
+  'Open an alert without a rule and return its alert_id, or null if an alert with this fingerprint is not closed.';

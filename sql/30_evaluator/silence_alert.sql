@@ -12,7 +12,7 @@ begin
   if p_until not between core.now() and core.now() + interval '30 days' then
     raise exception using errcode = 'PU422', message = 'until must be in the future and at most 30 days away';
   end if;
-  -- A silence outlives its alert, so that of a closed alert can be ended: the one that reopened carries it on.
+  -- A silence outlives its alert, because the reopened alert continues it. So the silence of a closed alert can be ended.
   select true into v_silenced
   from evaluator.silences s
   where s.tenant_id = v_tenant_id and s.fingerprint = v_fingerprint and s.silenced_until > core.now();
@@ -43,6 +43,6 @@ end
 $$;
 
 comment on function evaluator.silence_alert(bigint, timestamptz) is
-  'Send no notification of the opening, updates, acknowledgement or escalation of this alert, and of those that its rule opens for its '
-  'device, until then; null ends the silence, also when the alert has closed since. PU404, PU409 when closed, PU422 for a time '
-  'in the past or more than 30 days ahead.';
+  'Send no notification about the opening, updates, acknowledgement or escalation of this alert, and of later alerts of its '
+  'rule and device, until p_until. null ends the silence, even if the alert has closed. Raise PU404 for an unknown alert, PU409 '
+  'for a closed one, PU422 for a time in the past or more than 30 days ahead.';

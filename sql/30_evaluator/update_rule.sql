@@ -10,7 +10,7 @@ declare
   v_changes jsonb;
 begin
   if p_patch ?| (v_followed || '{policy_id}') then
-    -- Before the row is locked: passes of the evaluator take their lanes first.
+    -- Passes of the evaluator lock their lanes before rows, so the lanes are locked first.
     perform evaluator._lock_lanes(v_tenant_id);
   end if;
   select r.* into v_old
@@ -47,5 +47,5 @@ end
 $$;
 
 comment on function evaluator.update_rule(bigint, jsonb) is
-  'Change the members that p_patch names and return the rule; PU404 when there is none. Alerts whose condition still '
-  'holds stay open with the new severity and name; disabling the rule closes all.';
+  'Change the members that p_patch names and return the rule. Alerts whose condition still holds stay open with the new '
+  'severity and name. Disabling the rule closes all its alerts. Raise PU404 for an unknown rule.';

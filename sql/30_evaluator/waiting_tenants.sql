@@ -1,4 +1,4 @@
--- A skip scan: one step to the next tenant costs two look-ups in an index, however much the tenants have waiting.
+-- A skip scan: each step to the next tenant costs two look-ups in an index, regardless of the number of waiting readings.
 create function evaluator.waiting_tenants(p_after text, p_without text[], p_most integer) returns text[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -38,5 +38,5 @@ end
 $$;
 
 comment on function evaluator.waiting_tenants(text, text[], integer) is
-  'Return the next p_most tenants in turn after p_after that have readings or timers waiting, without those in p_without. '
-  'After the last tenant the first one follows. Fewer than p_most: these are all.';
+  'Return the next p_most tenants after p_after, without those in p_without, that have readings or timers waiting. The first '
+  'tenant follows the last one. If there are fewer than p_most, these are all.';

@@ -26,7 +26,7 @@ begin
     from public.escalation_steps s
     where s.tenant_id in (select tenant_id from event)
   ), verdict as (
-    -- The route that comes nearest decides: one that matches, else the one whose last condition failed.
+    -- The closest route decides: a route that matches, else the route whose last condition failed.
     select distinct on (v.tenant_id, v.event_id, v.channel_id) v.*
     from (
       select
@@ -62,7 +62,7 @@ begin
         union all
         select (x.event).channel_id, false where (x.event).channel_id is not null
         union all
-        -- A change of the rule goes where the beginning went, and where a route leads it now.
+        -- A change of the rule goes to the channels of the beginning and to those that a route names now.
         select j.channel_id, x.kind = 'updated'
         from public.notification_jobs j
         where j.tenant_id = x.tenant_id and j.alert_id = (x.event).alert_id and j.event_id < x.event_id
@@ -73,8 +73,8 @@ begin
     left join public.notification_channels c on c.tenant_id = x.tenant_id and c.channel_id = t.channel_id
     where x.kind in ('opened', 'flapping', 'escalated', 'silenced', 'updated')
   ), ended as (
-    -- The end goes to the channels that the beginning went to, whatever the routes say by now, and to no others.
-    -- A disabled channel has its job too, which dies as one that waited does: redriving finds it.
+    -- The end goes exactly to the channels of the beginning, even if the routes have changed since. A disabled channel also
+    -- gets a job, which dies like one that waited, so that redriving finds it.
     select x.tenant_id, x.event_id, t.channel_id, null::bigint as route_id, case
         when not coalesce(t.notified, false) then 'not_notified'
         when x.kind = 'acknowledged' and x.silenced then 'silenced'
@@ -105,7 +105,7 @@ begin
     union all
     select * from ended
   ), job as (
-    -- In the order of the events: that is the order in which one channel receives those of one rule and device.
+    -- Jobs follow the order of the events, in which a channel receives the events of one rule and device.
     insert into public.notification_jobs as j (tenant_id, event_id, alert_id, channel_id, kind, payload, route_id, trace_id)
     select x.tenant_id, x.event_id, (x.event).alert_id, d.channel_id, x.kind,
       dispatcher._payload(x.event, x.alert, x.device_name, dispatcher._dedup_key(x.alert, v_installation)),
@@ -130,7 +130,7 @@ begin
   from (
     select j.event_id, j.channel_id, to_jsonb(j) || '{"decision": "queued"}' from job j
     union all
-    -- One entry an event: a tenant with many channels has many that an event is not for.
+    -- One entry for each event: most channels of a tenant with many are suppressed for any one event.
     select s.event_id, null, jsonb_build_object(
       'decision', 'suppressed', 'tenant_id', s.tenant_id, 'event_id', s.event_id, 'alert_id', s.alert_id,
       'trace_id', s.trace_id, 'reason', string_agg(distinct s.reason, ', '),
@@ -143,4 +143,4 @@ end
 $$;
 
 comment on function dispatcher._decide(text[], bigint[]) is
-  'Make the jobs and suppressions of these alert events and return them: each job, and the suppressions of each event as one.';
+  'Insert the jobs and suppressions of these alert events. Return each job, and one entry for the suppressions of each event.';

@@ -1,4 +1,4 @@
--- An incident that was opened under a key is closed under the same key, whatever release runs by then.
+-- An incident is closed under the key that opened it, even if another release runs by then.
 create function dispatcher._dedup_key(p_alert public.alerts, p_installation public.installation) returns text
 language sql
 immutable
@@ -9,5 +9,5 @@ return concat_ws('/',
   p_alert.alert_id);
 
 comment on function dispatcher._dedup_key(public.alerts, public.installation) is
-  'The key of an alert''s incident at its receivers, unique over installations; alerts from before the installation had an id '
-  'keep the key without it.';
+  'Return the key of an alert''s incident at its receivers, unique over installations. Alerts that are older than the '
+  'installation''s id have a key without it.';

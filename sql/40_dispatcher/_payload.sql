@@ -24,7 +24,7 @@ as $$
       'device_name', coalesce(p_alert.device_name, p_device_name),
       'metric', p_alert.metric,
       'severity', p_alert.severity,
-      -- As of the event: the alert itself may be further by now.
+      -- The status is that of the event; the alert may have changed since.
       'status', case p_event.kind when 'closed' then 'closed' when 'acknowledged' then 'acknowledged'
         when 'updated' then case when p_alert.acknowledged_at <= p_event.recorded_at then 'acknowledged' else 'open' end
         else 'open' end,
@@ -37,4 +37,4 @@ as $$
 $$;
 
 comment on function dispatcher._payload(public.alert_events, public.alerts, text, text) is
-  'The content of a notification, as of the event; every channel renders this one object.';
+  'Return the content of a notification as of the event. Every channel renders this object.';

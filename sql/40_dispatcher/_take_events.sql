@@ -4,7 +4,7 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
--- Planning costs more than taking a few events: a plan that is made for arrays of any length is kept.
+-- Planning costs more than taking a few events, so one plan serves arrays of any length.
 set plan_cache_mode = force_generic_plan
 as $$
   with tenant as materialized (

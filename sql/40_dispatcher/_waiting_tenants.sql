@@ -1,4 +1,4 @@
--- A skip scan: one step to the next tenant costs one look-up in an index, however many events the tenants have waiting.
+-- A skip scan: each step to the next tenant costs one look-up in an index, regardless of the number of waiting events.
 create function dispatcher._waiting_tenants(p_after text, p_most integer) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -32,4 +32,4 @@ end
 $$;
 
 comment on function dispatcher._waiting_tenants(text, integer) is
-  'Return the next p_most tenants in turn after p_after that have undecided events; after the last tenant the first one follows.';
+  'Return the next p_most tenants after p_after that have undecided events. The first tenant follows the last one.';

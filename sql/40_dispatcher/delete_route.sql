@@ -13,4 +13,4 @@ begin
 end
 $$;
 
-comment on function dispatcher.delete_route(bigint) is 'Remove a route; PU404 when there is none.';
+comment on function dispatcher.delete_route(bigint) is 'Delete a route. Raise PU404 for an unknown route.';

@@ -4,7 +4,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- A pass looks at as many tenants, so its cost does not depend on how many wait.
+  -- The bound keeps the cost of a pass independent of the number of waiting tenants.
   c_most_tenants constant integer := 64;
   -- A tenant whose routes and escalation steps name more channels gets fewer events.
   c_decisions_an_event constant integer := 4;
@@ -16,8 +16,8 @@ begin
   events := 0;
   decisions := '[]';
   last_tenant := p_after;
-  -- One dispatcher at a time, so that job ids follow event ids: set-based passes leave nothing to gain from two, and
-  -- a pass that finds the lock taken is woken again or finds the work at its next poll. A pass without work writes nothing.
+  -- One dispatcher works at a time, so that job ids follow event ids; a second one would gain nothing beside set-based
+  -- passes. A pass that finds the lock taken is woken again or finds the work at its next poll. An idle pass writes nothing.
   v_waiting := dispatcher._waiting_tenants(p_after, c_most_tenants);
   if cardinality(v_waiting) = 0 or not ops._take_lock('dispatch') then
     return next;
@@ -37,7 +37,7 @@ end
 $$;
 
 comment on function dispatcher.dispatch(integer, text) is
-  'One pass: decide about at most p_limit alert events and about four channels for each, of each tenant in order, and return how '
-  'many there were and the decisions: each notification job, and the suppressed channels of each event as one. The next 64 '
-  'tenants in turn after p_after share the limit; last_tenant is the p_after of the next pass. Raises '
-  '55P03 when another session has been deciding for more than 5 seconds.';
+  'Run one pass: decide at most p_limit alert events, in order for each tenant, with about four channels for each event. Return '
+  'the number of events and the decisions: each notification job, and one entry for the suppressed channels of each event. The '
+  'next 64 tenants after p_after share the limit; last_tenant is the p_after of the next pass. Raise 55P03 if another session '
+  'has been deciding for more than 5 seconds.';

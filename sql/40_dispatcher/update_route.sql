@@ -28,4 +28,4 @@ end
 $$;
 
 comment on function dispatcher.update_route(bigint, jsonb) is
-  'Change the members that p_patch names and return the route; PU404 when there is none.';
+  'Change the members that p_patch names and return the route. Raise PU404 for an unknown route.';

@@ -1,4 +1,4 @@
--- A plain expression without SET, so that the planner inlines it.
+-- No SET clauses, so that the planner inlines it.
 create function delivery._allowed_in_flight(p_limits integer, p_deliveries integer, p_channel_limit integer) returns integer
 language sql
 immutable
@@ -8,5 +8,5 @@ return case
 end;
 
 comment on function delivery._allowed_in_flight(integer, integer, integer) is
-  'Requests that a channel may have in flight: all that its limit allows, or, after a pause that a receiver asked for, one '
-  'probe and then as many as were delivered since.';
+  'Return the number of requests that a channel may have in flight: its limit, or after a pause one probe and then as many as '
+  'were delivered since.';

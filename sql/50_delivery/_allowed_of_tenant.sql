@@ -1,5 +1,5 @@
--- Slots are not preempted: a request that hangs keeps its slot until its deadline. So the other half is kept free before
--- another tenant has work, and not only once it waits.
+-- Slots are not preempted: a request that hangs keeps its slot until its deadline. So half of the slots are kept free even
+-- before another tenant has work.
 create function delivery._allowed_of_tenant(p_slots integer) returns integer
 language sql
 stable
@@ -17,5 +17,5 @@ as $$
 $$;
 
 comment on function delivery._allowed_of_tenant(integer) is
-  'Jobs of one tenant that a worker with so many slots has in hand at most: half of the slots, or all of them while no other '
-  'tenant has a channel.';
+  'Return the maximum number of one tenant''s jobs that a worker with p_slots slots sends at a time: half of the slots, or all '
+  'slots if no other tenant has a channel.';

@@ -1,4 +1,4 @@
--- The job is the one record of the decision about its event and channel, so no suppression is added.
+-- The job records the decision about its event and channel, so no suppression is added.
 create function delivery._bury(p_tenant_ids text[], p_job_ids bigint[], p_fates text[])
 returns integer
 language plpgsql
@@ -17,7 +17,7 @@ begin
       select j.ctid as place
       from public.notification_jobs j
       where j.tenant_id = d.tenant_id and j.job_id = d.job_id and j.lease_until is null and j.finished_at is null
-        -- Again, for its beginning may have been put back in the queue since the caller looked.
+        -- This is checked again, because the beginning may have been redriven since the caller looked.
         and (d.fate <> 'superseded' or (
           delivery._call_off_reason(j.tenant_id, j.alert_id, j.channel_id, j.kind) is not null
           and (
@@ -45,7 +45,7 @@ begin
         else replace(d.fate, '_', ' ')
       end
     from doomed d
-    where j.ctid = d.place  -- one that moved since this statement began is left to the next call
+    where j.ctid = d.place  -- a row that moved since this statement began is left to the next call
     returning j.tenant_id, j.job_id, j.event_id, j.alert_id, j.channel_id, j.kind, j.last_error, j.trace_id, d.fate
   )
   select count(*), case when count(*) > 0 then audit.write(array_agg(
@@ -72,4 +72,4 @@ end
 $$;
 
 comment on function delivery._bury(text[], bigint[], text[]) is
-  'Give up pending jobs whose channel is deleted or disabled or that are superseded, with the reason; return how many.';
+  'Give up pending jobs that are superseded or whose channel is deleted or disabled, record the reason, and return their number.';

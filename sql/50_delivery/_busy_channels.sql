@@ -1,6 +1,6 @@
--- A function for its row estimate: the leased jobs come and go too fast for statistics, and a planner that expects one
--- row joins it by comparing everything with everything. Without a sort only the index of leases gives the order; the
--- index of live jobs, which is no dearer by the same statistics, would lead through all that waits.
+-- This is a function because of its row estimate. Leased jobs change too fast for statistics, and a planner that expects one
+-- row joins them by a nested loop. Without a sort only the index of leases gives the order; by the same statistics the index
+-- of live jobs costs no more, but it leads through all waiting jobs.
 create function delivery._busy_channels(p_worker text default null)
 returns table (
   tenant_id text,
@@ -27,4 +27,4 @@ as $$
 $$;
 
 comment on function delivery._busy_channels(text) is
-  'Jobs being sent now, for each channel that has any: over all workers, and by p_worker alone.';
+  'Return the number of jobs that are being sent for each channel: by all workers, and by p_worker alone.';

@@ -1,4 +1,4 @@
--- An attempt whose outcome is unknown may have arrived: its alert must be closed for the receiver too.
+-- An attempt with an unknown outcome may have arrived, so its alert must be closed at the receiver.
 create function delivery._call_off_reason(p_tenant_id text, p_alert_id bigint, p_channel_id bigint, p_kind text) returns text
 language sql
 stable
@@ -30,5 +30,5 @@ as $$
 $$;
 
 comment on function delivery._call_off_reason(text, bigint, bigint, text) is
-  'Return superseded for a notification that must not be sent any more, else null: an acknowledgement or end whose beginning '
-  'never arrived at the channel, or an escalation of an alert that is no longer open.';
+  'Return ''superseded'' for a notification that must no longer be sent, else null. That is an acknowledgement or end whose '
+  'beginning never arrived at the channel, or an escalation of an alert that is no longer open.';

@@ -1,11 +1,10 @@
--- A lane is a channel's pending jobs. Lanes are found by hopping from one to the next over the lane index, so that the
--- backlog of a paused or hanging channel is one index probe and not a heap of rows to step over. Slots are shared by tenant,
--- then by channel: each tenant gets its share of the free slots, the one with the fewest jobs in hand first, and divides it
--- among its lanes, the least busy and longest waiting first. Lanes are visited only until there are jobs enough; none gives
--- more than its share, so that a long lane does not crowd out the short ones. Lanes whose jobs are only given up take no
--- slot: they have a turn of their own, beside their tenant's limit. Rows are compared and ordered by all columns of the lane
--- index, which leaves the planner no other index to choose, whatever its statistics say of a table that is empty one moment
--- and long the next.
+-- A lane is a channel's pending jobs. A skip scan over the lane index finds the lanes, so that the backlog of a paused or
+-- hanging channel costs one index probe. Slots are shared by tenant, then by channel. Each tenant gets its share of the free
+-- slots, the tenant with the fewest jobs in hand first, and divides it among its lanes, the least busy and longest waiting
+-- lane first. Lanes are visited only until there are enough jobs. No lane gives more than its share, so that a long lane does
+-- not crowd out the short ones. Lanes whose jobs are only given up take no slot: they have a separate turn outside their
+-- tenant's limit. Rows are compared and ordered by all columns of the lane index, which leaves the planner no other index,
+-- even if its statistics are stale.
 create function delivery._candidates(
   p_now timestamptz, p_limit integer, p_channel_limit integer, p_worker text, p_most integer)
 returns table (

@@ -1,5 +1,5 @@
--- What a channel needs, whoever writes it: the API, a seed or a person in psql. The API says the same more kindly first, and
--- it alone can say it of members that it sealed.
+-- Every writer of a channel passes this check: the API, a seed and psql. The API checks the same first with better messages,
+-- and only the API can check members that it has sealed.
 create function delivery._check_config(p_kind text, p_config jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -15,7 +15,7 @@ begin
       when e.key <> all (v_required || v_optional) then format('%s channels have no %s', p_kind, e.key)
       when jsonb_typeof(i.item) <> 'string' then e.key || ' must be text'
       when delivery._is_sealed(e.value #>> '{}') then null
-      -- Plain http is for this machine only; where a connection may go is checked again when it is made.
+      -- Plain http is allowed on this machine only. The destination is checked again when the connection is made.
       when e.key = 'url' and (i.item #>> '{}') !~ v_url then 'url must be an https address without user name'
       when e.key in ('secret', 'previous_secrets') and (i.item #>> '{}') !~ v_secret
         then e.key || ' must be whsec_ and the base64 of 24 to 64 bytes'
@@ -41,4 +41,4 @@ end
 $$;
 
 comment on function delivery._check_config(text, jsonb) is
-  'Raise PU422 when a channel of this kind cannot work with this configuration.';
+  'Raise PU422 if a channel of this kind cannot work with this configuration.';

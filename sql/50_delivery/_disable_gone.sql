@@ -46,11 +46,11 @@ begin
   from disabled d;
   if v_events is not null then
     perform audit.write(v_events);
-    -- What still waits for the channel is given up now and not at the next poll.
+    -- The jobs that wait for the channel are given up now, not at the next poll.
     perform core.notify('pulse_delivery');
   end if;
 end
 $$;
 
 comment on function delivery._disable_gone(text[], bigint[]) is
-  'Disable the channels of those jobs whose receiver answered 410, and record it. The channels are locked by the caller.';
+  'Disable the channels of these jobs, whose receivers answered 410, and record it. The caller holds the channels'' locks.';

@@ -1,6 +1,6 @@
--- Nobody could take what waits for another of its subject and channel, or for a channel that asked for a pause. Of each
--- subject and channel one row is looked at, the oldest first. The settings leave the planner the index of pending jobs,
--- whatever its statistics say of a table that is empty one moment and long the next.
+-- A job cannot be taken while it waits for an earlier job of its subject and channel, or for a paused channel. Only the oldest
+-- row of each subject and channel is checked, oldest first. The SET clauses leave the planner only the index of pending jobs,
+-- even if its statistics are stale.
 create function delivery._due_since(p_now timestamptz, p_limit integer) returns timestamptz
 language sql
 stable
@@ -24,7 +24,7 @@ as $$
         ) n
         group by n.tenant_id, n.subject, n.channel_id
         order by run_at
-        limit p_limit  -- holds the order, so that the first to take ends the search
+        limit p_limit  -- keeps the order, so that the first job that can be taken ends the search
       ) due
       cross join lateral (
         select j.state, j.run_at
@@ -36,7 +36,7 @@ as $$
       ) first
       left join delivery.lanes p on p.tenant_id = due.tenant_id and p.channel_id = due.channel_id
       where first.state = 'pending' and first.run_at <= p_now
-        -- A receiver that takes one request a second is not stuck; a minute after its pause a worker should have tried it.
+        -- A receiver that takes one request a second is not stuck. A worker should have tried it a minute after its pause.
         and coalesce(p.paused_until, '-infinity') <= p_now - case when p.limits > 0 then interval '1 minute' else '0' end
       order by due.run_at
       limit 1
@@ -53,5 +53,5 @@ as $$
 $$;
 
 comment on function delivery._due_since(timestamptz, integer) is
-  'Since when the oldest job that could be taken has been due, null when there is none. Looks at p_limit jobs; when none of '
-  'them can be taken the next counts, unseen.';
+  'Return the due time of the oldest job that can be taken, or null if there is none. Only p_limit jobs are checked; if none of '
+  'these can be taken, the next one counts without a check.';

@@ -1,4 +1,4 @@
--- Ordered by all columns of the lane index, with sorting switched off: no other plan is left, whatever the statistics say.
+-- The order by all columns of the lane index, without sorting, leaves the planner no other plan even if statistics are stale.
 create function delivery._has_due_jobs(p_now timestamptz, p_tenant_ids text[], p_channel_ids bigint[])
 returns boolean
 language sql
@@ -28,4 +28,4 @@ as $$
 $$;
 
 comment on function delivery._has_due_jobs(timestamptz, text[], bigint[]) is
-  'Whether a job of one of these channels is due.';
+  'Return true if a job of one of these channels is due.';

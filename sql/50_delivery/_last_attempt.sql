@@ -1,5 +1,5 @@
--- Rows are compared and ordered by all columns of their index, which leaves the planner no other, whatever its statistics say:
--- with plain equality it may walk back through the attempts of every other channel.
+-- Rows are compared and ordered by all columns of their index, which leaves the planner no other index. With plain equality
+-- and stale statistics it may walk back through the attempts of every other channel.
 create function delivery._last_attempt(p_channel_id bigint, p_outcome text)
 returns table (attempt_id bigint, finished_at timestamptz, error text)
 language sql
@@ -22,4 +22,4 @@ as $$
 $$;
 
 comment on function delivery._last_attempt(bigint, text) is
-  'The newest attempt of a channel of the current tenant with this outcome.';
+  'Return the newest attempt of a channel of the current tenant with this outcome.';

@@ -30,4 +30,4 @@ end
 $$;
 
 comment on function delivery._lift_pause(text, bigint) is
-  'Open the channel, make its waiting jobs due and wake the workers. The channel is locked by the caller.';
+  'End the pause of a channel, make its waiting jobs due and wake the workers. The caller holds the channel''s lock.';

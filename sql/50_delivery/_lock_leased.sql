@@ -8,9 +8,9 @@ begin
   from (
     select *
     from unnest(p_tenant_ids, p_job_ids, p_lease_epochs) as l (tenant_id, job_id, lease_epoch)
-    order by l.tenant_id, l.job_id  -- whoever locks several does so in this order
+    order by l.tenant_id, l.job_id  -- every function that locks several jobs uses this order
   ) l
-  -- One look-up by key a job. As a join it would be at the mercy of statistics, which know no leased row.
+  -- Each job is one look-up by key. The plan of a join would depend on statistics, which know no leased rows.
   cross join lateral (
     select
     from public.notification_jobs j
@@ -22,4 +22,4 @@ end
 $$;
 
 comment on function delivery._lock_leased(text[], bigint[], integer[]) is
-  'Wait for and lock those of the jobs whose lease is still the one named.';
+  'Lock those of the jobs whose current lease is the given one, and wait for them if necessary.';

@@ -1,4 +1,4 @@
--- A plain expression without SET, so that the planner inlines it into the one statement that settles a batch.
+-- No SET clauses, so that the planner inlines it into the one statement that settles a batch.
 create function delivery._outcome_event(
   p_job public.notification_jobs,
   p_channel_name text,
@@ -43,4 +43,4 @@ return audit.event(
 
 comment on function delivery._outcome_event(
   public.notification_jobs, text, text, text, timestamptz, integer, text, double precision
-) is 'The audit event of one attempt, from the job as it was leased.';
+) is 'Return the audit event of one attempt, from the job as it was leased.';

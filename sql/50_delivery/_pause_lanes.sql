@@ -1,4 +1,4 @@
--- The first statement also locks the lanes, in the order of their keys, so that the second sees what other workers set.
+-- The first statement also locks the lanes, in the order of their keys, so that the second one sees the changes of other workers.
 create function delivery._pause_lanes(
   p_tenant_ids text[],
   p_job_ids bigint[],
@@ -20,7 +20,7 @@ set enable_bitmapscan = off
 as $$
 declare
   v_hangs_to_pause constant integer := 3;
-  -- A probe holds one slot until its deadline, once a minute, and a receiver that is back waits no longer than that.
+  -- A probe holds one slot until its deadline once a minute, and a receiver that has recovered waits at most a minute.
   v_longest_hanging_pause constant double precision := 60;
   v_now timestamptz := core.now();
   v_lanes record;
@@ -95,7 +95,7 @@ begin
   cross join lateral (
     select
       a.asked or a.hangs > 0 and h.hangs >= v_hangs_to_pause as pauses,
-      -- Nothing but answers that were cut off at the deadline.
+      -- All answers were cut off at the deadline.
       not a.asked and not a.answered and a.hangs = 0 as narrows
   ) w
   cross join lateral (
@@ -109,7 +109,7 @@ begin
       end as limits
   ) n
   where p.tenant_id = a.tenant_id and p.channel_id = a.channel_id
-    -- A request that left before a person lifted the pause says nothing about the time after it.
+    -- A request that left before an operator lifted the pause says nothing about the time after it.
     and (p.lifted_at is null or a.leased_at >= p.lifted_at);
 end
 $$;
@@ -118,6 +118,6 @@ comment on function delivery._pause_lanes(
   text[], bigint[], integer[], text[], text[], double precision[], double precision[], double precision, double precision,
   double precision
 ) is
-  'Pause the channels whose receivers asked for it: for Retry-After seconds, or as long as a failed attempt waits, longer '
-  'with each pause in a row. Pause the channels of which three attempts in a row ran into their deadline of p_hanging_ms, a '
-  'minute at most; one that only delivers so slowly gets one request at a time. The jobs are locked by the caller.';
+  'Pause the channels whose receivers asked for it: for Retry-After seconds, or else for the back-off of a failed attempt, '
+  'longer with each pause in a row. Pause channels with three attempts in a row that ran into their deadline of p_hanging_ms, '
+  'for at most a minute. A channel that delivers that slowly gets one request at a time. The caller holds the jobs'' locks.';

@@ -35,7 +35,7 @@ begin
     from delivery.lanes p
     where (p.limits > 0 or p.hangs > 0)
       and exists (select from answered d where d.tenant_id = p.tenant_id and d.channel_id = p.channel_id)
-    -- A lane that another worker pauses or counts for just now is left out: waiting while holding others could deadlock.
+    -- A lane that another worker has locked is skipped: waiting for it while holding others could deadlock.
     for update skip locked
   )
   update delivery.lanes p
@@ -49,7 +49,7 @@ begin
     from answered d
     join delivery.lanes l on l.tenant_id = d.tenant_id and l.channel_id = d.channel_id
     where d.tenant_id = r.tenant_id and d.channel_id = r.channel_id
-      and d.leased_at >= l.paused_until  -- what left before the pause is no sign of its end
+      and d.leased_at >= l.paused_until  -- a request from before the pause does not show its end
   ) d
   where p.tenant_id = r.tenant_id and p.channel_id = r.channel_id and (d.jobs > 0 or p.hangs > 0);
 end
@@ -58,5 +58,5 @@ $$;
 comment on function delivery._recover_lanes(
   text[], bigint[], integer[], text[], double precision[], double precision
 ) is
-  'Let channels whose pause is over send one more at a time for each delivery since, and open them after 64. An answer '
-  'before the deadline ends the count of attempts that hung.';
+  'Allow channels whose pause is over one more request at a time for each delivery since, and lift the bound after 64 '
+  'deliveries. An answer before the deadline resets the count of attempts that hung.';

@@ -1,4 +1,4 @@
--- Attempt, new state, pause and audit event in one statement: they are one fact.
+-- One statement writes attempt, new state, pause and audit event, because they are one fact.
 create function delivery._settle(
   p_tenant_ids text[],
   p_job_ids bigint[],
@@ -27,7 +27,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
--- Planning costs more than settling a few jobs: a plan that is made for arrays of any length is kept.
+-- Planning costs more than settling a few jobs, so one plan serves arrays of any length.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -35,7 +35,7 @@ declare
   v_events public.audit_log[];
 begin
   if p_outcomes && '{gone}' then
-    -- The channel before its jobs, as redriving locks them.
+    -- The channel is locked before its jobs, as in delivery.redrive.
     perform delivery._lock_channels(p_tenant_ids, p_job_ids);
   end if;
   perform delivery._lock_leased(p_tenant_ids, p_job_ids, p_lease_epochs);
@@ -43,7 +43,7 @@ begin
     p_tenant_ids, p_job_ids, p_lease_epochs, p_outcomes, p_errors, p_durations_ms, p_retry_after_seconds,
     p_backoff_base_seconds, p_backoff_max_seconds, p_hanging_ms
   );
-  -- A statement of its own: its snapshot was taken under the locks, so the rows are where it sees them.
+  -- A separate statement takes its snapshot under the locks, so the rows cannot have moved.
   with held as materialized (
     select
       l.j, l.place, o.outcome, r.status_code, r.error, r.started_at, r.duration_ms, r.retry_after_seconds,
@@ -71,8 +71,8 @@ begin
     ) as r (
       tenant_id, job_id, lease_epoch, outcome, status_code, error, started_at, duration_ms, retry_after_seconds
     )
-    -- One look-up by key a result; the limit keeps it one. As a join it would be at the mercy of statistics, which know
-    -- no leased row.
+    -- The limit keeps this one look-up by key for each result. The plan of a join would depend on statistics, which know
+    -- no leased rows.
     cross join lateral (
       select j, j.ctid as place
       from public.notification_jobs j
@@ -81,7 +81,7 @@ begin
       limit 1
     ) l
     left join delivery.lanes p on p.tenant_id = (l.j).tenant_id and p.channel_id = (l.j).channel_id
-    -- Gone is the address that the request went to, and no longer the channel's.
+    -- The request went to an address that the channel no longer has, so only that address is gone.
     cross join lateral (
       select case when r.outcome = 'gone' and (l.j).leased_at < p.lifted_at then 'retry' else r.outcome end as outcome
     ) o
@@ -97,7 +97,7 @@ begin
     update public.notification_jobs j
     set
       state = h.next_state,
-      -- A job that has to wait has not failed: it keeps its attempts and its place in the lane.
+      -- A limited job has not failed: it keeps its attempts and its place in the lane.
       attempts = j.attempts - (h.outcome = 'limited')::integer,
       run_at = coalesce(h.next_run_at, j.run_at),
       lease_until = null,
@@ -112,7 +112,7 @@ begin
       tenant_id, job_id, channel_id, attempt, lease_epoch, worker, outcome, status_code, error, started_at, duration_ms,
       trace_id
     )
-    -- Leases are counted for ever, attempts since the last redrive: so it is the lease that numbers a job's attempts.
+    -- Leases are never reset, attempts are reset by a redrive. So the lease numbers a job's attempts.
     select
       (h.j).tenant_id, (h.j).job_id, (h.j).channel_id, (h.j).lease_epoch, (h.j).lease_epoch, (h.j).leased_by, h.outcome,
       h.status_code, h.error, h.started_at, h.duration_ms, (h.j).trace_id
@@ -144,6 +144,5 @@ comment on function delivery._settle(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
   double precision, double precision, double precision, double precision
 ) is
-  'Record the outcomes of attempts whose lease is still the current one, and return those jobs in parallel arrays, all '
-  'null when there are none; run_at is null for a job that ended or was limited, paused_until for a channel that asked for '
-  'no pause.';
+  'Record the outcomes of attempts whose lease is still the current one, and return those jobs in parallel arrays, all null if '
+  'there are none. run_at is null for a job that ended or was limited, paused_until for a channel without a pause.';

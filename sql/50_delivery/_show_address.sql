@@ -1,4 +1,4 @@
--- Whatever writes the table, no more of an address is shown. A sealed address was shown by the one that sealed it.
+-- The trigger holds for every writer of the table. The process that sealed an address has set its shown_url.
 create function delivery._show_address() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -13,4 +13,4 @@ begin
 end
 $$;
 
-comment on function delivery._show_address() is 'Keep shown_url true to the address of the channel, without its secret part.';
+comment on function delivery._show_address() is 'Set shown_url from the address of the channel, without its secret part.';

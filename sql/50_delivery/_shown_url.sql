@@ -9,5 +9,5 @@ as $$
 $$;
 
 comment on function delivery._shown_url(text) is
-  'What of an address may be shown: scheme and host, and a fingerprint instead of the rest, which is a secret. Null when it '
-  'is no plain address.';
+  'Return the part of an address that may be shown: scheme, host, and a fingerprint instead of the secret rest. Return null '
+  'unless it is a plain address.';

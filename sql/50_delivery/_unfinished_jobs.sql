@@ -1,5 +1,5 @@
--- The settings leave the planner nothing but one pass and a hash table, whatever its statistics say of a table that is
--- empty one moment and long the next: a planner that expects one row sorts a hundred thousand on disk.
+-- The SET clauses leave the planner only one pass and a hash table. With stale statistics it may expect one row and sort a
+-- hundred thousand on disk.
 create function delivery._unfinished_jobs(p_now timestamptz, p_limit bigint)
 returns table (
   tenant_id text,
@@ -37,5 +37,5 @@ as $$
 $$;
 
 comment on function delivery._unfinished_jobs(timestamptz, bigint) is
-  'Jobs that are due, scheduled for later and leased, in one or two rows a channel; counts at most p_limit that are '
-  'not leased.';
+  'Return the numbers of jobs that are due, scheduled and leased, in one or two rows for each channel. At most p_limit jobs that '
+  'are not leased are counted.';

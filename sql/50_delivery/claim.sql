@@ -1,6 +1,6 @@
--- Three statements, each with a snapshot of its own: look, lock the lanes, then take under the locks. In one statement the
--- count of a channel's jobs in flight would be older than the lock that protects it, and two claimers together would
--- exceed the channel's limit.
+-- Three statements with separate snapshots find candidates, lock their channels, and take jobs under the locks. In one
+-- statement the count of a channel's jobs in flight would be older than the lock that protects it, and two claimers together
+-- would exceed the channel's limit.
 create function delivery.claim(
   p_worker text,
   p_limit integer,
@@ -42,7 +42,7 @@ declare
   v_buried integer := 0;
   v_claimed integer := 0;
 begin
-  -- Most looks find an empty queue, and one probe shows it.
+  -- Most claims find an empty queue, which one probe shows.
   if not exists (
     select from public.notification_jobs j
     where j.state = 'pending'
@@ -71,7 +71,7 @@ begin
     where n.enabled and coalesce(c.fate, 'superseded') = 'superseded'
     for no key update of n skip locked
   ) c;
-  -- Under the channel's lock, which redriving takes as well: the beginning cannot come back meanwhile.
+  -- Redriving takes the channel's lock as well, so the beginning cannot return meanwhile.
   if v_fates && '{superseded}' then
     v_buried := v_buried + delivery._bury(v_tenant_ids, v_job_ids, v_fates);
   end if;
@@ -82,7 +82,7 @@ begin
     from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates) as c (tenant_id, channel_id, job_id, place, fate)
     left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
     left join delivery.lanes p on p.tenant_id = c.tenant_id and p.channel_id = c.channel_id
-    -- One look-up by key a candidate. As a join it would be at the mercy of statistics.
+    -- Each candidate is one look-up by key. The plan of a join would depend on statistics.
     cross join lateral (
       select j.ctid as place, j.subject
       from public.notification_jobs j
@@ -93,7 +93,7 @@ begin
     where c.fate is null
       and c.place <= delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit) - coalesce(f.jobs, 0)
       and coalesce(p.paused_until, '-infinity') <= v_now
-      -- Again, for a dead job may have been put back in between; who does that holds the channel's lock as well.
+      -- This is checked again, because a dead job may have been redriven in between. Redriving holds the channel's lock.
       -- A limited sub-select is a probe for each candidate; not exists would become a join over all that waits.
       and (
         select true
@@ -110,9 +110,9 @@ begin
       lease_epoch = j.lease_epoch + 1,
       lease_until = v_now + make_interval(secs => least(p_lease_seconds, 600)),
       leased_by = p_worker,
-      leased_at = clock_timestamp()  -- after the channel was read: what lifts a pause compares with it
+      leased_at = clock_timestamp()  -- read after the channel; lifting a pause compares with it
     from candidate c
-    where j.ctid = c.place  -- one that moved since this statement began is left to the next call
+    where j.ctid = c.place  -- a row that moved since this statement began is left to the next call
     returning j.*
   )
   select
@@ -122,7 +122,7 @@ begin
   join public.notification_channels n on n.tenant_id = j.tenant_id and n.channel_id = j.channel_id
   order by j.run_at, j.job_id;
   get diagnostics v_claimed = row_count;
-  -- There may be more: for another worker that found these lanes locked, or for the next call.
+  -- There may be more jobs, for the next call or for another worker that found these channels locked.
   if v_claimed = least(p_limit, p_most) or v_buried > 0 then
     perform core.notify('pulse_delivery');
   end if;
@@ -130,7 +130,8 @@ end
 $$;
 
 comment on function delivery.claim(text, integer, double precision, integer, integer) is
-  'Leases at most p_limit due jobs to the worker for p_lease_seconds, at most 600, and returns them with their channel, secrets included. '
-  'p_limit is the number of its free slots: jobs of one tenant take at most half of the slots of a worker while another '
-  'tenant has a channel. At most p_most jobs are leased, so that a worker starts few requests before its next look. Only the oldest live job of a subject and channel goes; a channel has at most p_channel_limit jobs '
-  'in flight over all workers; a paused channel gets nothing, then one probe; jobs of a disabled or deleted channel and superseded jobs die.';
+  'Lease at most p_limit due jobs to the worker for p_lease_seconds, at most 600, and return them with their channel, secrets '
+  'included. p_limit is the number of free slots. Jobs of one tenant take at most half of a worker''s slots while another tenant '
+  'has a channel. At most p_most jobs are leased, so that a worker starts few requests before its next look. Only the oldest '
+  'live job of a subject and channel is leased. A channel has at most p_channel_limit jobs in flight over all workers. A paused '
+  'channel gets no job, then one probe. Jobs of a disabled or deleted channel and superseded jobs are given up.';

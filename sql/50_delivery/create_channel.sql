@@ -27,5 +27,5 @@ end
 $$;
 
 comment on function delivery.create_channel(jsonb) is
-  'Add a channel {name, kind, config, enabled} and return it without its secrets; PU422 when the kind cannot work with '
-  'the configuration. With sealed members: channel_id as delivery.reserve_channel_id gave it, and the shown_url.';
+  'Add a channel {name, kind, config, enabled} and return it without its secrets. With sealed members the body also '
+  'has channel_id, from delivery.reserve_channel_id, and shown_url. Raise PU422 if the kind cannot work with the configuration.';

@@ -6,7 +6,7 @@ declare
   v_tenant_id text := core.require_tenant();
   v_users text;
 begin
-  -- FOR UPDATE also keeps routes and steps that are being added from referring to it.
+  -- FOR UPDATE also blocks routes and steps that are being added with a reference to it.
   perform
   from public.notification_channels c
   where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id
@@ -30,10 +30,10 @@ begin
   end if;
   delete from delivery.lanes l where l.tenant_id = v_tenant_id and l.channel_id = p_channel_id;
   delete from public.notification_channels c where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
-  -- What still waits for it is given up now and not at the next poll.
+  -- The jobs that wait for it are given up now, not at the next poll.
   perform core.notify('pulse_delivery');
 end
 $$;
 
 comment on function delivery.delete_channel(bigint) is
-  'Remove a channel; PU404 when there is none, PU409 naming them when routes or escalation policies lead to it.';
+  'Delete a channel. Raise PU404 for an unknown channel, PU409 with their names if routes or escalation policies use it.';

@@ -34,5 +34,5 @@ end
 $$;
 
 comment on function delivery.extend(text[], bigint[], integer[], double precision) is
-  'Renews leases that are still the current ones, for at most 600 seconds, and returns their job ids; a job that is missing '
-  'was lost to another worker.';
+  'Renew leases that are still the current ones, for at most 600 seconds, and return their job ids. A missing job was lost to '
+  'another worker.';

@@ -8,4 +8,4 @@ as $$
 $$;
 
 comment on function delivery.fingerprint_key() is
-  'The key of the fingerprints of addresses, for the program that seals an address before it writes it.';
+  'Return the key of the fingerprints of addresses, for the process that seals an address before it writes it.';

@@ -1,4 +1,4 @@
--- Only the holder of the current lease changes anything: a worker that was away past its lease gets fewer ids back.
+-- Only the holder of the current lease changes a job: a worker whose lease has expired gets fewer ids back.
 create function delivery.finish(
   p_tenant_ids text[],
   p_job_ids bigint[],
@@ -39,9 +39,9 @@ begin
     return;
   end if;
 
-  -- Later notifications of the same subject wait with the one that is tried again, instead of standing due in their lane
-  -- where every claim would step over them. At most so many at a time, for a batch has results of other tenants as well: the
-  -- rest waits for the next attempt, and a claim looks at the head of a lane only.
+  -- Later notifications of the same subject wait with the one that is retried. If they stayed due in their lane, every claim
+  -- would step over them. The number is bounded, because a batch also has results of other tenants. The rest waits for the
+  -- next attempt, and a claim looks only at the head of a lane.
   if coalesce(array_remove(v_settled.run_ats, null), '{}') <> '{}' then
     with later as materialized (
       select j.tenant_id, j.job_id, s.run_at
@@ -69,8 +69,8 @@ begin
     where j.ctid = l.place;
   end if;
 
-  -- An end makes room in its lane and may be what a later notification of the subject waited for.
-  -- Nothing of a paused lane can be taken.
+  -- A job that ended makes room in its lane, and a later notification of the subject may have waited for it. No job of a
+  -- paused lane can be taken.
   if delivery._has_due_jobs(v_now, v_settled.tenant_ids, array(
     select case when s.paused_until is null then s.channel_id end
     from unnest(v_settled.channel_ids, v_settled.paused_untils) with ordinality as s (channel_id, paused_until, place)
@@ -90,8 +90,8 @@ comment on function delivery.finish(
   text[], bigint[], integer[], text[], integer[], text[], timestamptz[], double precision[], double precision[],
   double precision, double precision, double precision, double precision
 ) is
-  'Record how attempts ended (outcome delivered, retry, limited, refused, gone or unknown, in parallel arrays) for the jobs '
-  'whose lease is still the one named by lease_epoch, and return those with their new state: delivered, dead, or pending '
-  'until run_at. Retry-After seconds pause the channel. Limited costs no attempt and ends p_limited_max_seconds after the '
-  'job was made or redriven. Gone disables the channel. An attempt of p_hanging_ms or longer ran into its deadline; three '
-  'in a row pause the channel.';
+  'Record the outcomes of attempts (delivered, retry, limited, refused, gone or unknown, in parallel arrays) for the jobs whose '
+  'lease still has this lease_epoch, and return those jobs with their new state: delivered, dead, or pending until run_at. '
+  'Retry-After seconds pause the channel. Limited costs no attempt; p_limited_max_seconds after the job was made or redriven, '
+  'it is given up. Gone disables the channel. An attempt of p_hanging_ms or longer ran into its deadline; three in a row pause '
+  'the channel.';

@@ -13,4 +13,4 @@ as $$
 $$;
 
 comment on function delivery.read_channel_secrets(text, bigint, integer) is
-  'Configurations of the channels of all tenants that follow the one named, secrets included, for sealing them anew.';
+  'Return the configurations, secrets included, of the channels of all tenants after the given one, for sealing them again.';

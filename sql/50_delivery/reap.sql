@@ -20,9 +20,8 @@ declare
   v_errors text[];
   v_count integer;
 begin
-  -- A lane that is still recovering keeps its state; one that was quiet for an hour begins anew.
-  -- Finishing workers lock the lanes they pause in the order of their key: a pause that one of them holds is left to the
-  -- next call.
+  -- A lane that is recovering keeps its state; a lane that was quiet for an hour is reset. Workers that finish jobs lock the
+  -- lanes they pause in the order of their keys, so a locked lane is left to the next call.
   with over as materialized (
     select l.tenant_id, l.channel_id
     from delivery.lanes l
@@ -50,7 +49,7 @@ begin
   if v_job_ids is null then
     return 0;
   end if;
-  -- Shorter arrays are filled up with nulls: nobody knows the status, the times or a Retry-After.
+  -- Shorter arrays are padded with nulls: status, times and Retry-After are unknown.
   select count(*)
   into v_count
   from delivery.finish(

@@ -11,7 +11,7 @@ declare
   v_enabled boolean;
   v_later bigint[];
 begin
-  -- The channel first, as delivery.claim does: no later notification is claimed while this one is put back.
+  -- The channel is locked first, as in delivery.claim, so that no later notification is claimed while this one is put back.
   select n.enabled into v_enabled
   from public.notification_jobs j
   join public.notification_channels n on n.tenant_id = j.tenant_id and n.channel_id = j.channel_id
@@ -37,8 +37,7 @@ begin
           v_job.alert_id, p_job_id)
       end;
   end if;
-  -- An opening that comes after its end would raise an incident that nothing closes; an end that comes after the next
-  -- opening would hide one.
+  -- An opening after its end would raise an incident that nothing closes. An end after the next opening would hide an incident.
   if exists (
     select
     from public.notification_jobs j
@@ -57,8 +56,8 @@ begin
         case when v_enabled is null then 'deleted' else 'disabled: enable it first' end);
   end if;
 
-  -- With a beginning comes back what was given up after it: an incident that was raised must be closed as well.
-  -- The idempotency key stays: a receiver that got the notification after all may drop it.
+  -- A beginning brings back the jobs that were given up after it, because a raised incident must be closed.
+  -- The idempotency key stays, so that a receiver that got the notification after all can drop it.
   with redriven as (
     update public.notification_jobs j
     set
@@ -79,7 +78,7 @@ begin
   select array_agg(r.job_id order by r.job_id) into v_later
   from redriven r
   where r.job_id <> p_job_id;
-  -- The receiver may still be limiting: one probe finds out.
+  -- The receiver may still be limiting, which one probe shows.
   update delivery.lanes p
   set paused_until = least(p.paused_until, core.now()), lifted_at = clock_timestamp()
   where p.tenant_id = v_tenant_id and p.channel_id = v_job.channel_id;
@@ -103,7 +102,7 @@ end
 $$;
 
 comment on function delivery.redrive(bigint) is
-  'Put a dead job of the current tenant back in the queue with all its attempts, the dead acknowledgement and end of its '
-  'alert along with a beginning, and let the channel send a probe if it is paused. PU404 when there is no such job, PU409 '
-  'when it is not dead, would be called off again, its channel is disabled or deleted, or a later notification of its '
-  'subject went to the channel already.';
+  'Put a dead job of the current tenant back in the queue with all its attempts. A beginning brings back the dead '
+  'acknowledgement and end of its alert. A paused channel may send a probe. Raise PU404 for an unknown job, PU409 if it is not '
+  'dead, would be called off again, has a disabled or deleted channel, or a later notification of its subject went to the '
+  'channel already.';

@@ -1,4 +1,4 @@
--- Neither the time of the change, and with it the ETag, nor a pause is touched: the channel is the same.
+-- The time of the change, and with it the ETag, and a pause stay, because the channel is the same.
 create function delivery.reseal_channel(
   p_tenant_id text, p_channel_id bigint, p_old jsonb, p_new jsonb, p_actor text
 ) returns boolean
@@ -15,7 +15,7 @@ begin
     raise exception using errcode = 'PU422', message = 'the same members must come back, all of them sealed';
   end if;
   perform set_config('pulse.actor_type', 'service', true), set_config('pulse.actor_id', p_actor, true),
-    -- The trail names the service that logged in as the actor, so the reason names the person.
+    -- The trail names the service that logged in as the actor, so the reason names the operator.
     set_config('pulse.reason', format('the secrets were sealed with another key by %s', p_actor), true),
     set_config('pulse.service', 'delivery_worker', true);
   update public.notification_channels c
@@ -26,4 +26,4 @@ end
 $$;
 
 comment on function delivery.reseal_channel(text, bigint, jsonb, jsonb, text) is
-  'Replace a channel''s configuration by the same one under another key; false when it was changed meanwhile.';
+  'Replace a channel''s configuration by the same one under another key. Return false if it was changed meanwhile.';

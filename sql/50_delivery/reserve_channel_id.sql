@@ -8,4 +8,4 @@ as $$
 $$;
 
 comment on function delivery.reserve_channel_id() is
-  'A number for a channel that is made next: its secrets are sealed for that number before the row exists.';
+  'Return an id for a new channel, because its secrets are sealed for that id before the row exists.';

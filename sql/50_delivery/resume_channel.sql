@@ -39,5 +39,5 @@ end
 $$;
 
 comment on function delivery.resume_channel(bigint) is
-  'End a pause that the channel''s receiver asked for, make its waiting notifications due and return the channel; PU404 when '
-  'there is none, PU409 when it is disabled.';
+  'End the pause of a channel, make its waiting notifications due and return the channel. Raise PU404 for an unknown channel, '
+  'PU409 if it is disabled.';

@@ -17,8 +17,8 @@ begin
   end if;
   v_new := jsonb_populate_record(v_old, p_patch - array[
     'tenant_id', 'channel_id', 'kind', 'config', 'disabled_reason', 'created_at', 'updated_at']);
-  -- Secrets are never shown, so a change of one must be able to leave the rest as it is. A new address inherits nothing: else
-  -- whoever may move a channel would get the secrets that others entrusted to it.
+  -- Secrets are never shown, so a change of one member can leave the others as they are. A new address inherits nothing:
+  -- otherwise a caller that may move a channel would receive its secrets.
   v_new.config := jsonb_strip_nulls(
     case when p_patch -> 'config' ? 'url' then '{}' else v_old.config end || coalesce(p_patch -> 'config', '{}'));
   v_secret := (array_remove(delivery._required_members(v_old.kind), 'url'))[1];
@@ -35,12 +35,12 @@ begin
       config = v_new.config,
       shown_url = v_new.shown_url,
       enabled = v_new.enabled,
-      -- Secrets are not shown, so the time alone tells the ETags apart, also within one tick of the clock.
+      -- Secrets are not shown, so only the time distinguishes the ETags, even within one tick of the clock.
       updated_at = greatest(clock_timestamp(), c.updated_at + interval '1 microsecond'),
       disabled_reason = case when v_new.enabled is not distinct from v_old.enabled then v_old.disabled_reason end
     where c.tenant_id = v_tenant_id and c.channel_id = p_channel_id;
     perform core.notify('pulse_delivery');
-    -- What an older address asked for, or one that was switched off, does not hold the new one.
+    -- A pause of the old address does not apply to the new one.
     if v_new.config <> v_old.config or (v_new.enabled and not v_old.enabled) then
       perform delivery._lift_pause(v_tenant_id, p_channel_id);
     end if;
@@ -50,6 +50,6 @@ end
 $$;
 
 comment on function delivery.update_channel(bigint, jsonb) is
-  'Change the members that p_patch names, of config too, and return the channel without its secrets. A new address needs the '
-  'secret of the channel in the same patch and keeps nothing of the old configuration. A new configuration and enabling lift '
-  'a pause. PU404 when there is none, PU422 when the kind cannot work with the result.';
+  'Change the members that p_patch names, those of config included, and return the channel without its secrets. A new address '
+  'needs the channel''s secret in the same patch and replaces the whole configuration. A new configuration, and enabling, end a '
+  'pause. Raise PU404 for an unknown channel, PU422 if the kind cannot work with the result.';

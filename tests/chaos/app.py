@@ -38,9 +38,10 @@ def audit(
     seed: Annotated[int | None, typer.Option(help="Seed of the faults, by default a random one.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep journal, faults and logs in this directory.")] = None,
 ) -> None:
-    """Kill processes, cut connections and fill the disk, then compare the audit trail with the client's responses.
+    """Break everything around the audit trail.
 
-    Exits with 1 if a promise was broken.
+    Kills processes, cuts connections and fills the disk, then compares the trail with the client's responses. Exits
+    with 1 if a promise was broken.
     """
     if not sys.platform.startswith("linux"):
         raise CommandFailed("pulse chaos audit needs Linux, because it reads /proc")
@@ -62,9 +63,10 @@ def traces(
     seed: Annotated[int | None, typer.Option(help="Seed of the kills, by default a random one.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep report and logs in this directory.")] = None,
 ) -> None:
-    """Kill services while readings open and close alerts, then look for traces with a missing step.
+    """Kill services, and look for incomplete traces.
 
-    Exits with 1 if there is one.
+    Kills services while readings open and close alerts, then looks for traces with a missing step. Exits with 1 if
+    there is one.
     """
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _root() as root:

@@ -147,6 +147,9 @@ def test_a_token_at_the_cut_is_not_kept() -> None:
     """A text is cut after it was searched, so half a token cannot stay behind."""
     row = store(actor_id="x" * (cleaning.LONGEST_NAME - 30) + " " + TOKEN)
     assert "eyJ" not in row["actor_id"]
+    # Without the at sign, the password does not look like one.
+    row = store(actor_id="x" * (cleaning.LONGEST_NAME - 30) + " https://ann:hunter2hunter2hunter2@host")
+    assert "hunter2" not in row["actor_id"]
 
 
 def test_line_breaks_and_bidi_marks_are_shown_not_obeyed() -> None:

@@ -43,12 +43,12 @@ def declare_loss(
         typer.Option(metavar="N", help="Number of blocks to keep, as this command prints it without --at."),
     ] = None,
 ) -> None:
-    """Declare lost blocks, so that a sealer goes on that stopped because the log is not what it signed.
+    """Declare lost blocks, so that a stopped sealer goes on.
 
-    Make a physical backup of the database first. Run the command on the machine of the ops worker, with the log's key.
-    Without --at it reports how many blocks agree with all signed checkpoints. With --at it removes the blocks after
-    them and writes a signed entry with the lost checkpoints, your name and your reason. Rows that still exist are
-    sealed again, with the present time.
+    A sealer stops if the log is not what it signed. Make a physical backup of the database first. Run the command
+    on the machine of the ops worker, with the log's key. Without --at it reports how many blocks agree with all
+    signed checkpoints. With --at it removes the blocks after them and writes a signed entry with the lost
+    checkpoints, your name and your reason. Rows that still exist are sealed again, with the present time.
     """
     home = Home.find()
     keys, directory = key_file(home), checkpoint_directory(home)

@@ -30,7 +30,7 @@ Advance = Callable[[int], None]
 def export(
     *,
     from_time: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="Begin of the export (ISO 8601, or an age such as 7d).")
+        str, typer.Option("--from", metavar="TIME", help="Start of the export (ISO 8601, or an age such as 7d).")
     ],
     to_time: Annotated[
         str, typer.Option("--to", metavar="TIME", help="End of the export, exclusive. By default, now.")
@@ -44,10 +44,10 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file, readable by you only.")] = None,
 ) -> None:
-    """Write sealed events as JSON Lines, in sealed order, each with its proof.
+    """Export sealed events with their proofs.
 
-    python docs/verify_export.py checks the file on any machine with the public key. The export is recorded in the audit
-    trail first.
+    The export is JSON Lines in sealed order. python docs/verify_export.py checks it on any machine with the public key.
+    It is recorded in the audit trail first.
     """
     question = Question(parse_time(from_time), parse_time(to_time), tenant)
     if question.from_time >= question.to_time:

@@ -19,7 +19,7 @@ from services.shared.visible_text import terminal_text
 @app.command()
 def hold(
     *,
-    start: Annotated[str, typer.Option("--from", help="Begin of the hold (ISO 8601, or an age such as 7d).")],
+    start: Annotated[str, typer.Option("--from", help="Start of the hold (ISO 8601, or an age such as 7d).")],
     end: Annotated[str | None, typer.Option("--to", help="End of the hold. Without it, the hold has no end.")] = None,
     reason: Annotated[str, typer.Option(help="Reason, for the record.")],
 ) -> None:

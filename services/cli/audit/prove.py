@@ -21,9 +21,9 @@ def prove(
     *,
     tenant: Annotated[str | None, typer.Option(help="Tenant of the event.")] = None,
 ) -> None:
-    """Print the proof that an event is in the sealed trail, as an export of this event.
+    """Print the proof that an event is in the sealed trail.
 
-    Check it with: pulse audit prove ID | python docs/verify_export.py --key FILE -
+    It is an export of this event. Check it with: pulse audit prove ID | python docs/verify_export.py --key FILE -
     """
 
     async def answer(pool: db.Pool) -> None:

@@ -45,9 +45,10 @@ def tail_events(
     since: Annotated[str | None, typer.Option(help="Only events at this time or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Only events before this time.")] = None,
 ) -> None:
-    """Show the audit trail in sealed order, and new events as they are sealed.
+    """Show the audit trail as it grows.
 
-    Starts with events sealed from now on. At its end, also after Ctrl-C, it prints the cursor for --after.
+    Events are in sealed order, and the first is the next that is sealed. At its end, also after Ctrl-C, the command
+    prints the cursor for --after.
     """
     options = locals()
     named = {name: options[name] for name in AuditFilter.model_fields if name in options}

@@ -39,9 +39,7 @@ def verify(
     *,
     since: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME", help="Hash only rows sealed since this time (ISO 8601, or an age such as 90m, 7d)."
-        ),
+        typer.Option(metavar="TIME", help="Hash only rows sealed since this time: ISO 8601, or an age such as 7d."),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Kept checkpoints: a file or a directory.")
@@ -75,8 +73,7 @@ def verify(
         if os.environ.get("PULSE_DEBUG"):
             raise
         # No other failure may look like an altered log, which is status 1.
-        what = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
-        print(terminal_text(f"pulse: not verified: {' '.join(what.split())}"), file=sys.stderr)
+        print(terminal_text(f"pulse: not verified: {_one_line(error)}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
         print(escape_json(orjson.dumps(_as_json(report, witness), option=orjson.OPT_INDENT_2)).decode())
@@ -87,6 +84,11 @@ def verify(
         raise typer.Exit(1)
     if not witness.is_outside:
         raise typer.Exit(LOCAL_TRUST)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, CommandFailed | OSError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 def _verify(

@@ -7,7 +7,6 @@ host ─▶ addresses ─▶ TLS or not ─▶ login ─▶ session settings ─
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -20,6 +19,7 @@ from services.shared.connecting.faults import UnsafeDatabase, WrongServer
 from services.shared.connecting.session import STARTUP, require, settle
 from services.shared.connecting.target import Host, Target, read_target
 from services.shared.connecting.url import BadUrl
+from services.shared.destination import is_address
 
 T = TypeVar("T", bound=Hashable)
 
@@ -62,8 +62,8 @@ class _Line:
 class Connector:
     """Makes connections to the database of a URL. Use one for each pool or kept connection: it remembers hosts.
 
-    default_attrs: returns the default of target_session_attrs for a number of hosts. pooled: the URL leads to a pooler in
-    transaction mode. options: of asyncpg.connect, for every connection.
+    default_attrs: returns the default of target_session_attrs for a number of hosts. pooled: the URL leads to a pooler
+    in transaction mode. options: of asyncpg.connect, for every connection.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Connector:
     async def connect(self, *_url: str, timeout: float = CONNECT_SECONDS, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109  asyncpg's name
         """Return a connection. Takes the options of asyncpg.connect, as asyncpg.create_pool(connect=…) gives them.
 
-        Raises an exception of UNAVAILABLE, which includes WrongServer and UnsafeDatabase, and asyncpg.PostgresError if a
-        server refuses.
+        Raises an exception of UNAVAILABLE, which includes WrongServer and UnsafeDatabase, and asyncpg.PostgresError if
+        a server refuses.
         """
         try:
             target = read_target(self._url)
@@ -189,18 +189,10 @@ def _limit(target: Target, *, addresses: int) -> float | None:
 
 async def _resolve(host: Host) -> list[tuple[str, int]]:
     """Return the addresses of a host."""
-    if host.address is not None or host.is_socket or _is_address(host.name):
+    if host.address is not None or host.is_socket or is_address(host.name):
         return [(host.address or host.name, host.port)]
     found = await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys((str(address[0]), host.port) for *_, address in found))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _keep_alive(connection: asyncpg.Connection, wanted: Mapping[str, int]) -> None:

@@ -24,8 +24,8 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
     "idle_session_timeout": "0",
-    # A crashed machine must not hold locks and connections until the server's own keepalive detects it, two hours later
-    # by default.
+    # A crashed machine must not hold locks and connections until the server's own keepalive detects it, by default
+    # after two hours.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",

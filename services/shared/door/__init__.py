@@ -1,8 +1,9 @@
-"""Bounds on what the clients of a listening socket can hold: connections, descriptors and time.
+"""Limits on the connections, descriptors and time that clients of a listening socket can hold.
 
-Each listening socket of a process accepts through one Door. A connection on which the process waits for its client (a
-TLS handshake, a head, a body, an answer that is not read) has a deadline. It is closed earlier when a new connection
-needs its place: the one that has waited longest goes first. Connections whose request is being answered stay.
+All listening sockets of a process share one Door. A connection on which the process waits for its client (for a TLS
+handshake, a head, a body, or the client's reading of the answer) has a deadline. It is closed earlier when a new
+connection needs its place; the connection that has waited longest is closed first. Connections whose request is being
+answered stay open.
 """
 
 from services.shared.door.acceptor import Acceptor

@@ -1,4 +1,4 @@
-"""HTTP/1.1 whose smallest pieces are bounded: each costs the event loop far more time than its bytes."""
+"""Limits on the number of chunks and header lines, which cost the event loop far more time than their bytes."""
 
 import re
 from typing import Any
@@ -8,14 +8,14 @@ import h11
 from services.shared.door.length_check import LengthCheck
 
 MOST_HEADER_LINES = 128
-# A chunk or header of a few bytes takes 5 to 15 µs, so 256 KB of them, which arrive at once, 0.1 to 0.5 s.
+# A chunk or header of a few bytes takes 5 to 15 µs. 256 KB, which arrive at once, would take 0.1 to 0.5 s.
 _FREE_CHUNKS = 256
 _BYTES_PER_CHUNK = 64
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 class ManySmallChunks(h11.RemoteProtocolError):
-    """The body comes in more chunks than its length allows."""
+    """A body with more chunks than its length allows."""
 
 
 class BoundedConnection(h11.Connection):
@@ -30,7 +30,7 @@ class BoundedConnection(h11.Connection):
         self._tail = b""
 
     def next_event(self) -> Any:
-        """Return what h11 found. Raises ManySmallChunks."""
+        """Return the next event of h11. Raises ManySmallChunks."""
         event = super().next_event()
         if isinstance(event, h11.Data):
             self._chunks += 1
@@ -43,9 +43,9 @@ class BoundedConnection(h11.Connection):
         return event
 
     def count_lines(self, data: bytes) -> bool:
-        """Return whether a head that goes on with data keeps to the limit of lines."""
+        """Return whether a head that continues with data keeps to the limit of lines."""
         if not self._tail and b"\r\n\r\n" in data and data.count(b"\n") <= MOST_HEADER_LINES:
-            return True  # nearly every request comes like this
+            return True  # nearly every request arrives like this
         piece = self._tail + data
         end = _END_OF_HEAD.search(piece)
         self._lines += piece.count(b"\n", len(self._tail), end.start() if end else len(piece))

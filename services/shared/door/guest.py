@@ -1,4 +1,4 @@
-"""One connection, as the door sees it."""
+"""A connection, its address and its deadline."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -11,20 +11,20 @@ class Held(Protocol):
     """The protocol of a connection."""
 
     def expire(self) -> str | None:
-        """Close the connection, whose client is late; return the deadline's name, None to go on waiting."""
+        """Close the connection of a late client. Return the deadline's name, or None to wait on."""
 
     def is_ours(self) -> bool:
-        """Return whether the process itself keeps the client from sending."""
+        """Return whether the process, not the client, has to act next."""
 
     def is_closing(self) -> bool:
-        """Return whether nothing is left to do but to send what is buffered."""
+        """Return whether the connection only has buffered data to send."""
 
     def abort(self) -> None:
         """Close the connection at once."""
 
 
 class Peer:
-    """The connections of one address. waiting: those on which the process waits, the longest wait first."""
+    """The connections of one address. waiting: connections that wait for their client, the longest wait first."""
 
     __slots__ = ("count", "name", "waiting")
 
@@ -35,7 +35,7 @@ class Peer:
 
 
 class Guest:
-    """A connection with its place. members and waiting: the door's sets that it belongs to."""
+    """A connection with its place. members, waiting: the sets of the door in which it is kept."""
 
     __slots__ = ("_close", "_door", "_members", "_peer", "_waiting", "descriptor", "due", "has_sent", "held")
 
@@ -58,21 +58,21 @@ class Guest:
         self._waiting = waiting
         self.descriptor = descriptor
         self.held: Held | None = None
-        """The protocol; None until the TLS handshake is done."""
+        """The protocol. None until the TLS handshake is complete."""
         self.has_sent = False
-        """Whether a request head is there that the process has not read yet."""
+        """True while a request head is waiting to be read by the process."""
         self.due: float | None = None
-        """When the connection is closed unless its client goes on; None while it is the process's turn."""
+        """Deadline of the client. None while the process has to act."""
         members[self] = None
         peer.count += 1
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection lost its place."""
+        """True once the connection has lost its place."""
         return self not in self._members
 
     def wait(self, seconds: float) -> None:
-        """Wait for the client from now on, behind all that wait already."""
+        """Start to wait for the client, behind all connections that wait already."""
         if self.is_gone:
             return
         self.settle()
@@ -91,11 +91,11 @@ class Guest:
             self.due += seconds
 
     def is_ours(self) -> bool:
-        """Return whether the process itself keeps the client from sending."""
+        """Return whether the process, not the client, has to act next."""
         return self.has_sent or (self.held is not None and self.held.is_ours())
 
     def check(self, now: float, *, send_seconds: float) -> str | None:
-        """Close the connection if it is late; return the deadline's name."""
+        """Close the connection if it is late. Return the deadline's name."""
         if self.due is None:
             if self.held is not None and self.held.is_closing():
                 self.due = now + send_seconds
@@ -113,7 +113,7 @@ class Guest:
         return reason
 
     def close(self) -> None:
-        """Close the connection at once, and free its place."""
+        """Close the connection at once and free its place."""
         self._leave()
         if self.held is None:
             self._close()
@@ -121,7 +121,7 @@ class Guest:
             self.held.abort()
 
     def closed(self) -> None:
-        """Note that the descriptor is closed."""
+        """Record that the descriptor is closed."""
         self._leave()
         self._door.remove(self)
 

@@ -13,13 +13,13 @@ Network = IPv4Network | IPv6Network
 RESERVE = 16
 """Connections beyond the limit that are accepted for probes only."""
 _FEWEST = 16
-# The bytes of an IPv6 address that stand for a network, which is what one client gets.
+# Leading bytes of an IPv6 address that name the network. One client has a whole network.
 _PREFIX_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts, seconds and rates. trusted: networks of proxies, which have no limit per address. lobby: see Lobby."""
+    """Counts, seconds and rates. trusted: networks of proxies, which have no limit per address. lobby: its size."""
 
     connections: int = 1000
     per_address: int = 500
@@ -33,10 +33,10 @@ class Limits:
 
     @classmethod
     def of(cls, settings: HttpSettings, *, descriptors: int | None = None) -> Self:
-        """Return the limits of a process; descriptors: how many it may open, by default what the system allows.
+        """Return the limits of a process. descriptors: how many it may open, by default `ulimit -n`.
 
-        Connections take half of the descriptors at most and the lobby a quarter, so that the database, files and
-        outgoing calls have theirs.
+        Connections take at most half of the descriptors and the lobby a quarter. The rest is for database, files and
+        outgoing calls.
         """
         descriptors = _descriptors() if descriptors is None else descriptors
         connections = min(settings.http_max_connections, max(_FEWEST, descriptors // 2 - RESERVE))
@@ -54,13 +54,13 @@ class Limits:
         )
 
     def is_trusted(self, peer: str) -> bool:
-        """Return whether a peer (see peer_of) is a proxy that speaks for many clients."""
+        """Return whether a peer (see peer_of) is a proxy with many clients."""
         address = ip_address(peer)
         return any(address in network for network in self.trusted)
 
 
 def peer_of(address: object) -> str:
-    """Return the client that a socket's address belongs to: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the IPv4 address of a client, or the /64 network of its IPv6 address."""
     if not isinstance(address, tuple):
         return "0.0.0.0"  # noqa: S104  # a Unix socket has no address
     host = str(address[0])

@@ -1,4 +1,4 @@
-"""Accepted connections that have no place yet, grouped by what their clients have sent so far."""
+"""Accepted connections without a place, grouped by the data that their clients have sent."""
 
 import contextlib
 import socket
@@ -13,7 +13,7 @@ _PROBES = tuple(f"{method} {path} ".encode() for path in sorted(PROBE_PATHS) for
 _TLS_HANDSHAKE = b"\x16"
 
 PROBE, REQUEST, PARTIAL = range(3)
-"""A whole head of a probe; another whole head or a TLS handshake; less than that."""
+"""Ranks: the whole head of a probe; another whole head, or a TLS handshake; less than that."""
 
 
 class Arrival(socket.socket):
@@ -66,7 +66,7 @@ class Arrival(socket.socket):
 
 
 class Queue:
-    """Arrivals in turn by address, in order of arrival within an address."""
+    """Arrivals, one address after the other, in order of arrival within an address."""
 
     def __init__(self) -> None:
         self._by_peer: dict[str, deque[Arrival]] = {}

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 with deadlines for its client, and answers of our own where the application gives none."""
+"""Uvicorn's HTTP/1.1 with deadlines for clients, and with answers that do not need the application."""
 
 import asyncio
 from typing import Any
@@ -15,12 +15,13 @@ from services.shared.door.guest import Guest
 from services.shared.door.problem import busy_problem, problem
 from services.shared.web import PROBE_PATHS, has_path
 
-# Longest rest of a body that is read after an early answer, so that the client gets to read that answer.
+# Most bytes of a body that are read after an early answer. Closing with unread data would reset the connection
+# before the client reads the answer.
 _MOST_UNREAD_BYTES = 16 * 1024 * 1024
 
 
 class DoorProtocol(H11Protocol):
-    """A connection that tells its door when it waits for its client, and for what."""
+    """A connection that reports to its door when, and for what, it waits for its client."""
 
     transport: asyncio.Transport
 
@@ -42,7 +43,7 @@ class DoorProtocol(H11Protocol):
         self._guest: Guest
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Take the place that the connection was given when it was accepted."""
+        """Take the place that the acceptor got for the connection."""
         super().connection_made(transport)
         self._guest = self._door.guests[transport.get_extra_info("socket").fileno()]
         self._guest.held = self
@@ -52,7 +53,7 @@ class DoorProtocol(H11Protocol):
             self.app = self._probes_only
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, and note what is still missing."""
+        """Read the data, and note what is still missing."""
         self._guest.has_sent = False
         if self.conn.their_state is h11.IDLE and not self.conn.count_lines(data):
             self.send_problem(431, "Request Header Fields Too Large", f"A head may have {MOST_HEADER_LINES} lines.")
@@ -71,19 +72,19 @@ class DoorProtocol(H11Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Wait until the client reads."""
+        """Start to wait until the client reads."""
         super().pause_writing()
         self._wait("send", self._limits.send_seconds)
 
     def resume_writing(self) -> None:
-        """Go on as before."""
+        """Stop waiting for the client to read."""
         super().resume_writing()
         self._waits_for = None
         self._guest.settle()
         self._note(0)
 
     def expire(self) -> str | None:
-        """Close the connection, whose client is late; return the deadline's name, None to go on waiting."""
+        """Close the connection of a late client. Return the deadline's name, or None to wait on."""
         if self.transport.is_closing() or self._waits_for == "send":
             self.transport.abort()
             return "send"
@@ -99,11 +100,11 @@ class DoorProtocol(H11Protocol):
         return "head"
 
     def is_ours(self) -> bool:
-        """Return whether the application has not read yet what came."""
+        """Return whether the application has still to read the data."""
         return self._waits_for == "body" and self.flow.read_paused
 
     def is_closing(self) -> bool:
-        """Return whether nothing is left to do but to send what is buffered."""
+        """Return whether the connection only has buffered data to send."""
         return self.transport.is_closing()
 
     def abort(self) -> None:
@@ -111,10 +112,10 @@ class DoorProtocol(H11Protocol):
         self.transport.abort()
 
     def send_problem(self, status: int, title: str, detail: str) -> str | None:
-        """Answer for the application and close; return the trace id, None when an answer has begun already."""
+        """Answer in place of the application and close. Return the trace id, or None if an answer has begun already."""
         cycle: RequestResponseCycle | None = self.cycle  # None until the first request
         if cycle is not None and not cycle.response_complete:
-            # The application then reads that its client is gone, and its answer goes nowhere.
+            # The application then finds its client disconnected, and its answer is discarded.
             cycle.disconnected = True
             cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -132,13 +133,13 @@ class DoorProtocol(H11Protocol):
         self._guest.wait(seconds)
 
     def _note(self, received: int) -> None:
-        """Note whether the client or the process is to go on."""
+        """Record whether the client or the process has to act next."""
         if self._waits_for == "send":
             return
         state = self.conn.their_state
         if state is h11.IDLE:
             if self._waits_for != "head":
-                # Uvicorn closes an unused connection; the head of a next request may take its time from then on.
+                # Uvicorn closes an unused connection. The next head has its own deadline after that.
                 self._wait("head", self._limits.idle_seconds + self._limits.head_seconds)
         elif state is h11.SEND_BODY:
             self._note_body(received)
@@ -156,7 +157,7 @@ class DoorProtocol(H11Protocol):
                 self.transport.abort()
 
     async def _probes_only(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer probes, and 503 to anything else."""
+        """Answer probes, and refuse other requests with 503."""
         app: ASGIApp = self.config.loaded_app
         if has_path(scope, PROBE_PATHS):
             await app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What every HTTP server of Pulse does before its application: probes, Host headers, response headers, TLS."""
+"""The layers of every HTTP server around its application: probes, Host check, response headers, TLS."""
 
 from services.shared.web.host_check import HostCheck, Hosts
 from services.shared.web.probes import PROBE_PATHS, has_path

@@ -1,7 +1,7 @@
-"""Host headers that a server answers to.
+"""Check of the Host header.
 
-A web page can let its own name resolve to this machine (DNS rebinding), and its scripts then read what the page's own
-origin answers. Such a request carries the page's name.
+A web page can make its own name resolve to this machine (DNS rebinding). Its scripts may then read the answers, because
+they come from the page's own origin. Such a request has the page's name in Host.
 """
 
 import socket
@@ -14,15 +14,17 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.shared import tracing
+from services.shared.destination import is_address
 
 ANY: Final = "*"
-# Names that no public name server gives an address of a stranger's choice: RFC 6761, RFC 6762, ICANN's reservation.
+# No public name server resolves these names (RFC 6761, RFC 6762, reserved by ICANN), so no stranger can choose their
+# address.
 _LOCAL_DOMAINS: Final = (".localhost", ".local", ".internal")
 _LONGEST_NAME: Final = 255
 
 
 class Hosts:
-    """The names that a process answers to. An address is always one: probes use it, and no name server gives it."""
+    """The names that a process answers to. Every IP address is included: probes use them, and none can be rebound."""
 
     def __init__(self, names: Iterable[str], *, local_names: bool) -> None:
         listed = [name.lower().rstrip(".") for name in names]
@@ -30,14 +32,14 @@ class Hosts:
         self._names = frozenset(name for name in listed if not name.startswith("."))
         self._domains = tuple(name for name in listed if name.startswith("."))
         self._local_names = local_names
-        # Per object, so that two processes' lists in one test do not mix.
+        # One cache per object: two lists of names in one process must not mix.
         self._is_known = lru_cache(maxsize=1024)(self._decide)
 
     @classmethod
     def of(cls, allowed: Iterable[str], *bound: str | None) -> Self:
         """Return the names of a process that is bound to these addresses or names.
 
-        allowed: the setting. Without it, and bound to an address that others reach, names of the local network count.
+        allowed: the setting. Without it, a process that other machines reach answers to local network names.
         """
         allowed = tuple(allowed)
         own = (socket.gethostname(), "localhost", *filter(None, bound))
@@ -52,20 +54,20 @@ class Hosts:
         name = _name_of(host.decode("latin-1"))
         if name is None:
             return False
-        if name in self._names or name.endswith((".localhost", *self._domains)) or _is_address(name):
+        if name in self._names or name.endswith((".localhost", *self._domains)) or is_address(name):
             return True
         return self._local_names and ("." not in name or name.endswith(_LOCAL_DOMAINS))
 
 
 class HostCheck:
-    """Answers 421 to a request for another server."""
+    """A middleware that answers 421 to a request for another server."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self.app = app
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on. One without Host comes from a program: browsers always send it."""
+        """Pass the request on. A request without Host is accepted: browsers always send one."""
         for name, value in scope.get("headers", ()):
             if name == b"host":
                 if self._hosts.admits(value):
@@ -93,7 +95,7 @@ async def _refuse(send: Send) -> None:
 
 
 def _name_of(host: str) -> str | None:
-    """Return the name or address in a Host header without its port, in lower case; None when it is malformed."""
+    """Return the name or address of a Host header in lower case, without the port. Return None if it is malformed."""
     if host.startswith("["):
         name, bracket, port = host[1:].partition("]")
         rest = not bracket or (port != "" and not port.startswith(":"))
@@ -105,13 +107,5 @@ def _name_of(host: str) -> str | None:
     return name.lower().removesuffix(".")
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)

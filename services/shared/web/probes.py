@@ -1,4 +1,4 @@
-"""Paths that are served without a token and outside logs and limits."""
+"""Paths that need no token and are left out of logs and limits."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -9,7 +9,7 @@ PROBE_PATHS: Final = frozenset(("/metrics", "/livez", "/healthz", "/readyz", "/h
 def has_path(scope: Mapping[str, Any], paths: Collection[str]) -> bool:
     """Return whether the request names one of the paths literally.
 
-    A path written with percent-encoding (/%6Civez) is not one of them: proxies and logs see another path.
+    A percent-encoded path (/%6Civez) does not count, because proxies and logs see a different path.
     """
     path: str = scope["path"]
     if path not in paths:

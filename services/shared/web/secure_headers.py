@@ -1,6 +1,6 @@
-"""Headers of every answer that tell browsers what not to do with it.
+"""Security headers of every answer.
 
-Every request pays for them, so they are made once, and an answer costs one look at its own headers.
+They are made once, because every request pays for them. An answer costs one look at its own headers.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _ALWAYS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-# An answer may have its own, such as the page of the documentation.
+# An answer may set its own value, as the page of the documentation does.
 _UNLESS_GIVEN: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-store"),
     (
@@ -30,12 +30,12 @@ _ALL: Final = {"http": (*_ALWAYS, *_UNLESS_GIVEN), "https": (*_ALWAYS, *_UNLESS_
 
 
 def headers_for(scheme: str) -> tuple[Header, ...]:
-    """Return the headers of an answer over http or https that has none of its own."""
+    """Return the headers for an answer over http or https that sets none itself."""
     return _ALL["https" if scheme == "https" else "http"]
 
 
 class SecureHeaders:
-    """Adds the headers to every answer of an application, errors included."""
+    """A middleware that adds the headers to every answer of an application, errors included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -43,7 +43,7 @@ class SecureHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
 
-        # The scheme is read with the answer: the application may learn from a proxy that it is https.
+        # The scheme is read with the answer, because the application may set it to https as a trusted proxy says.
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": _complete(message.get("headers", ()), scope.get("scheme", "http"))}

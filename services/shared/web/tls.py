@@ -1,4 +1,4 @@
-"""Certificates of the HTTP servers, read again when their files change."""
+"""TLS certificates of the HTTP servers, loaded again when their files change."""
 
 import asyncio
 import logging
@@ -12,11 +12,11 @@ LOOK_SECONDS: Final = 5.0
 
 
 class BadCertificate(Exception):
-    """Certificate and key cannot be used."""
+    """A certificate or key that cannot be used."""
 
 
 class ServerTls:
-    """A TLS context whose certificate can be replaced: connections in hand keep theirs, new ones get the new one."""
+    """A TLS context whose certificate can be replaced. Open connections keep the old one."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate = certificate
@@ -28,26 +28,26 @@ class ServerTls:
 
     @classmethod
     def of(cls, certificate: Path | None, key: Path | None) -> Self | None:
-        """Return the TLS of a process; None without settings. Raises BadCertificate."""
+        """Return the TLS of a process, or None if it has no files. Raises BadCertificate."""
         return None if certificate is None or key is None else cls(certificate, key)
 
     async def watch(self) -> None:
-        """Look for changed files until canceled."""
+        """Check for changed files until canceled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.renew()
 
     def renew(self) -> bool:
-        """Use changed files from the next connection on; return whether they were. Files that do not fit wait."""
+        """Load changed files for new connections. Return whether they were loaded; a key that does not fit is not."""
         try:
             stamp = self._stamp()
             if stamp == self._loaded:
                 return False
-            # A certificate without its key in the living context would end every new connection.
+            # Loading a certificate without its key into the served context would break every new connection.
             self._load(_new_context())
             self._load(self.context)
         except BadCertificate as fault:
-            # Two files cannot be replaced at once: the second one may arrive in a moment.
+            # Two files cannot be replaced at once, so the second one may follow in a moment.
             if str(fault) != self._refused:
                 self._refused = str(fault)
                 log.warning("certificate not replaced: %s", fault)
@@ -65,7 +65,7 @@ class ServerTls:
 
     def _load(self, context: ssl.SSLContext) -> None:
         try:
-            # Without a password for the key, OpenSSL would ask for one on the terminal.
+            # Without a password OpenSSL would prompt for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password="")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
