@@ -26,6 +26,6 @@ grant select (tenant_id, channel_id, name, kind, shown_url, enabled, created_at,
 -- call these.
 revoke execute on function ops.sessions, ops.end_session, ops.end_overdue_sessions from pulse_app;
 grant execute on function
-  ops.sessions, ops.end_session, ops.ensure_partitions, ops.lock_suspects, audit.act, audit.read_verifications, core.act, core.name_request,
-  core.trace_started_at
+  ops.sessions, ops.end_session, ops.ensure_partitions, ops.lock_suspects, audit.act, audit.read_verifications, core.act,
+  core.name_request, core.trace_started_at
 to pulse_operator;

@@ -12,7 +12,7 @@ from services.local.stack.venv import installers_of
 from tests.support.migrator import ROOT
 
 MODULES = [path for room in ("services", "exporter", "migrations") for path in (ROOT / room).rglob("*.py")]
-LONGEST_MODULE = 200
+LONGEST_MODULE = 250
 LONGEST_FUNCTION = 40
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # One place for what several services need, and no more of them than that.
@@ -94,8 +94,8 @@ def name(path: Path) -> str:
 
 
 def test_modules_are_small() -> None:
-    """A module that needs more than 200 lines of code is two modules."""
-    sizes = {name(path): len(code_lines(ast.parse(path.read_text(encoding="utf-8")))) for path in MODULES}
+    """A module with more than 250 lines is two modules."""
+    sizes = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {path: size for path, size in sizes.items() if size > LONGEST_MODULE} == {}
 
 

@@ -38,6 +38,7 @@ def alembic(*arguments: str, url: str, directory: Path = ROOT) -> subprocess.Com
     )
 
 
+@pytest.mark.timeout(600)  # three migrations and dumps for each revision
 def test_each_revision_goes_up_down_and_up_again_with_an_identical_schema(empty_url: str) -> None:
     """A downgrade undoes exactly what its upgrade did, and base keeps nothing but the two tables of bookkeeping."""
     migrator = Migrator(empty_url)

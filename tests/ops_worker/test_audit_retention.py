@@ -522,7 +522,7 @@ TAMPERING = {
     "deleted": (f"delete from audit_log where timestamp = '{MAY}' and entity_id = '2'", "rows of block 0"),
     "added to a block": (FORGERY.format(MAY=MAY, of=MAY), "rows of block"),
     # The pass that sealed June alone made no block of May that could miss it.
-    "added to no block": (FORGERY.format(MAY=MAY, of=JUNE), "not as many rows"),
+    "added to no block": (FORGERY.format(MAY=MAY, of=JUNE), "more or fewer rows"),
     "header": ("update audit.blocks set sealed_at = now() where block_no = 2", "block 2 is not the one"),
 }
 

@@ -162,12 +162,31 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, t
     assert not await ops_pool.fetchval(
         "select audit.append_blocks('one', 1, '[{\"block_no\": 2}]'::text::jsonb, '{}', '{}', '{}', '{}')"
     )
+    # The holder itself leaves no gap and appends nothing twice.
+    for number in (1, 3):
+        assert not await ops_pool.fetchval(
+            "select audit.append_blocks('two', 2, $1::text::jsonb, '{}', '{}', '{}', '{}')",
+            f'[{{"block_no": {number}}}]',
+        )
+
+
+async def test_a_sealed_block_wakes_readers(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
+    heard: list[str] = []
+    await conn.add_listener("pulse_audit_sealed", lambda *arguments: heard.append(str(arguments[2])))
+    await write(conn)
+    await sealer.seal(ops_pool)
+    await conn.execute("select 1")
+    assert heard == ["pulse_audit_sealed"]
+    await sealer.seal(ops_pool)
+    await conn.execute("select 1")
+    assert heard == ["pulse_audit_sealed"]
+    await conn.reset()
 
 
 async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
     """A minute at most, whatever is asked for, so that no caller stops sealing for good."""
     for seconds in ("60.001", "3e9", "'Infinity'", "'NaN'"):
-        with pytest.raises(asyncpg.PostgresError, match="60 seconds at most") as refused:
+        with pytest.raises(asyncpg.PostgresError, match="at most 60 seconds") as refused:
             await ops_pool.execute(f"select audit.lease_seal('evil', {seconds})")
         assert refused.value.sqlstate == "PU422"
     assert await ops_pool.fetchval("select audit.lease_seal('one', 60)") is not None

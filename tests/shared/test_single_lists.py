@@ -1,7 +1,6 @@
 """Lists that Python and SQL both need: one in each language, equal to each other, and no further copy."""
 
 import re
-import subprocess
 
 import asyncpg
 
@@ -16,15 +15,9 @@ FEW_REASONS = 5
 
 
 def sources() -> dict[str, str]:
-    """Return the text of each tracked source file of the program, by path."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    names = (name for name in listed.stdout.splitlines() if name.endswith((".py", ".sql")))
-    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names if (ROOT / name).is_file()}
+    """Return the text of each source file of the program, by path."""
+    found = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".sql"))
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
 async def test_sql_and_python_have_the_same_reasons_and_statuses(conn: asyncpg.Connection) -> None:

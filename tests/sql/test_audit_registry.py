@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CATEGORIES = "auth|device|rule|alert|delivery|config|audit|system"
 _LITERAL = re.compile(rf"""['"]((?:{CATEGORIES})\.[a-z_]+)['"]""")
 # Tables and functions of schema audit, where SQL names them in quotes.
-_NO_EVENT = {"audit.blocks"}
+_NO_EVENT = {"audit.blocks", "audit.commands"}
 _PUT_TOGETHER = re.compile(rf"""p_event_type => '((?:{CATEGORIES})\.)' \|\|""")
 
 

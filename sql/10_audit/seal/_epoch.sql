@@ -5,7 +5,10 @@ as $$
 declare
   v_newest record;
 begin
-  select e.*, e.xmin::text::bigint as actual_xmin, e.tableoid::bigint as actual_oid into v_newest from audit.epochs e order by e.epoch desc limit 1;
+  select e.*, e.xmin::text::bigint as actual_xmin, e.tableoid::bigint as actual_oid into v_newest
+  from audit.epochs e
+  order by e.epoch desc
+  limit 1;
   if not found then
     return 0;
   end if;

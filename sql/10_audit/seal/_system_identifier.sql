@@ -1,5 +1,5 @@
--- Immutable, so that a plan holds the answer and not each statement reads the control file: plans end with the session, and
--- a session does not outlive its server.
+-- Immutable, so that a plan computes it once instead of reading the control file in each statement. Plans end with the
+-- session, and a session does not outlive its server.
 create function audit._system_identifier() returns bigint
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp

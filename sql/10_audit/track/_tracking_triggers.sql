@@ -28,9 +28,13 @@ begin
   join pg_namespace n on n.oid = c.relnamespace
   where c.oid = to_regclass(p_tracked.table_name);
   -- If one of the columns is dropped or renamed the trigger always fires, so that its function refuses the change.
-  select case when count(*) < (select count(distinct c) from unnest(p_tracked.only_columns) c) then '' else format(' WHEN (record_image_ne(ROW(%s), ROW(%s)))',
-      string_agg(format('old.%I', a.attname), ', ' order by a.attnum),
-      string_agg(format('new.%I', a.attname), ', ' order by a.attnum)) end
+  select case
+      when count(*) < (select count(distinct c) from unnest(p_tracked.only_columns) c) then ''
+      else format(
+        ' WHEN (record_image_ne(ROW(%s), ROW(%s)))',
+        string_agg(format('old.%I', a.attname), ', ' order by a.attnum),
+        string_agg(format('new.%I', a.attname), ', ' order by a.attnum))
+    end
   into v_condition
   from pg_attribute a
   where a.attrelid = to_regclass(p_tracked.table_name)

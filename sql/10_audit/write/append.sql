@@ -13,8 +13,8 @@ begin atomic
     )
     select
       r.tenant_id, r.timestamp, r.event_id, r.event_type, r.category, r.severity, r.entity_type, r.entity_id, r.entity_name,
-      r.action, r.message, r.details, audit._checked_source(r.source_service, r.category, r.action), r.actor_type, r.actor_id, r.actor_name, r.ip_address, r.trace_id,
-      r.duration_ms
+      r.action, r.message, r.details, audit._checked_source(r.source_service, r.category, r.action), r.actor_type,
+      r.actor_id, r.actor_name, r.ip_address, r.trace_id, r.duration_ms
     from jsonb_populate_recordset(null::public.audit_log, p_rows) as r
     on conflict do nothing
     returning 1

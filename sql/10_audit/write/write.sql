@@ -16,7 +16,9 @@ declare
     v_own_service, core.current_service(), nullif(regexp_replace(v_application, '^pulse-(\S*).*', '\1'), ''), 'sql');
   -- Without a context, the actor is the process for a service of Pulse, and the role that logged in for others.
   v_is_pulse boolean := v_own_service is not null or core.current_service() is not null or v_application like 'pulse-%';
-  v_actor_type text := coalesce(case when not v_is_worker then core.current_actor_type() end, case when v_is_pulse then 'service' else 'user' end);
+  v_actor_type text := coalesce(
+    case when not v_is_worker then core.current_actor_type() end,
+    case when v_is_pulse then 'service' else 'user' end);
   v_actor_id text := audit._printable(
     coalesce(
       case when not v_is_worker then core.current_actor_id() end,
