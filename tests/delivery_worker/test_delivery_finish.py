@@ -221,6 +221,17 @@ async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, data
         assert heard == []
 
 
+async def test_a_claim_that_gives_up_jobs_wakes_the_workers(conn: asyncpg.Connection, database_url: str) -> None:
+    """Given up jobs took the places of others in this claim."""
+    await job(conn, await seed.channel(conn, enabled=False))
+    async with connections(database_url) as connect:
+        listener = await connect()
+        for wakes in (["pulse_delivery"], []):
+            async with listening(listener) as heard:
+                assert await claim(conn) == []
+            assert heard == wakes
+
+
 async def test_extend_renews_what_is_still_held(conn: asyncpg.Connection) -> None:
     """What is missing from the answer was lost."""
     channel = await seed.channel(conn)
