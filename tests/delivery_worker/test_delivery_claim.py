@@ -197,6 +197,18 @@ async def test_a_paused_channel_gets_nothing(conn: asyncpg.Connection) -> None:
     assert ids(await claim(conn)) == [made_meanwhile]
 
 
+async def test_jobs_that_cannot_go_take_no_place_in_a_claim(conn: asyncpg.Connection) -> None:
+    """With one free slot, neither the job of a paused channel nor one that waits for an earlier one is chosen."""
+    paused, channel = await seed.channel(conn, "paused"), await seed.channel(conn)
+    await conn.execute("insert into delivery.lanes values ('acme', $1, now() + interval '1 hour')", paused)
+    await job(conn, paused)
+    trouble = await alert(conn)
+    opened = await job(conn, channel, alert_id=trouble)
+    await job(conn, channel, alert_id=trouble, kind="acknowledged")
+    other = await job(conn, channel)
+    assert [ids(await claim(conn, 1)) for _ in range(3)] == [[opened], [other], []]
+
+
 async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connection) -> None:
     """Several requests are answered 429 at once; the longest wish counts."""
     channel = await seed.channel(conn)

@@ -193,6 +193,24 @@ async def test_a_lifted_pause_is_not_renewed_by_older_requests(conn: asyncpg.Con
     assert ids(await claim(conn)) == ids([one, two])
 
 
+async def test_a_worker_looks_again_when_a_pause_ends(conn: asyncpg.Connection, database_url: str) -> None:
+    """It hears when that is, and no worker is woken before, though another job of the channel is due."""
+    channel = await seed.channel(conn)
+    for _ in range(2):
+        await job(conn, channel)
+    (row,) = await claim(conn, 1)
+    async with connections(database_url) as connect:
+        listener = await connect()
+        async with listening(listener) as heard:
+            run_at = await conn.fetchval(
+                "select run_at from delivery.finish('{acme}', array[$1::bigint], '{1}', '{limited}', '{429}',"
+                " '{HTTP 429}', '{null}', '{1}', '{60}')",
+                row["job_id"],
+            )
+        assert heard == []
+    assert run_at == await conn.fetchval("select paused_until from delivery.lanes")
+
+
 async def test_recovering_waits_for_no_other_worker(conn: asyncpg.Connection, database_url: str) -> None:
     """A worker that held other lanes meanwhile could wait in a circle."""
     channel = await seed.channel(conn)
