@@ -126,6 +126,7 @@ def test_claims_by_tenant_keep_what_waits(empty_url: str) -> None:
         assert session.execute(lanes).fetchall() == [("acme", 16), ("new", 16), ("system", 16)]
 
 
+DEFAULT_WEIGHT = "select value from tenant_limits where (tenant_id, limit_name) = ('system', 'evaluation_weight')"
 LIMITS = "select limit_name, value from tenant_limits where tenant_id = 'acme' order by 1"
 OF_INBOX = "select indexname from pg_indexes where schemaname = 'evaluator' and tablename = 'inbox' order by 1"
 
@@ -142,7 +143,7 @@ def test_weights_leave_limits_and_what_waits_as_they_are(empty_url: str) -> None
     migrator.upgrade("0015")
     with psycopg.connect(empty_url, options="-c pulse.actor_id=test") as session:
         assert session.execute(LIMITS).fetchall() == [("rules", 5)]
-        assert session.execute("select core._limit_of('acme', 'evaluation_weight')").fetchone() == (1,)
+        assert session.execute(DEFAULT_WEIGHT).fetchone() == (1,)
         session.execute(
             "insert into tenant_limits (tenant_id, limit_name, value) values ('acme', 'evaluation_weight', 3)"
         )
