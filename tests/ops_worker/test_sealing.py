@@ -162,10 +162,11 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, t
     assert not await ops_pool.fetchval(
         "select audit.append_blocks('one', 1, '[{\"block_no\": 2}]'::text::jsonb, '{}', '{}', '{}', '{}')"
     )
-    # The holder itself leaves no gap and appends nothing twice.
-    for number in (1, 3):
+    # The holder itself appends nothing under an earlier lease, appends nothing twice and leaves no gap.
+    for epoch, number in ((1, 2), (2, 1), (2, 3)):
         assert not await ops_pool.fetchval(
-            "select audit.append_blocks('two', 2, $1::text::jsonb, '{}', '{}', '{}', '{}')",
+            "select audit.append_blocks('two', $1, $2::text::jsonb, '{}', '{}', '{}', '{}')",
+            epoch,
             f'[{{"block_no": {number}}}]',
         )
 
