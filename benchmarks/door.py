@@ -132,7 +132,8 @@ async def attacking(name: str, port: int, token: str) -> AsyncIterator[None]:
     attacker = context.Process(target=attack, args=(name, port, token, started))
     attacker.start()
     try:
-        await asyncio.to_thread(started.wait)
+        while not await asyncio.to_thread(started.wait, 0.2):
+            require_effect("a running attacker", found=attacker.is_alive(), expected=1)
         await asyncio.sleep(1)
         yield
     finally:

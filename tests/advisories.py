@@ -1,7 +1,7 @@
-"""Checks locks against an advisory database: `python -m tests.advisories DATABASE [LOCK …]`.
+"""Check locks against an advisory database: `python -m tests.advisories DATABASE [LOCK …]`.
 
-DATABASE holds advisories in the OSV format: a JSON document of one, a list of them or {"vulns": [...]}, JSON Lines, a
-directory of JSON files, or a zip archive of them. Nothing is downloaded.
+DATABASE holds advisories in the OSV format: one JSON document, a list, {"vulns": [...]}, JSON Lines, a directory of
+JSON files, or a zip archive with such files. Nothing is downloaded.
 
 Exits with 1 when an advisory affects a locked version and [tool.pulse.accepted-advisories] of pyproject.toml does not
 name it, with 2 when the database or a lock cannot be used.

@@ -124,7 +124,7 @@ def empty_url(pg_server: Server, _empty: psycopg.Connection[Any]) -> str:
 
 @pytest.fixture
 async def conn(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Connection to the clone as superuser; it says who acts, as tracked tables ask."""
+    """Superuser connection to the clone, with an actor set as tracked tables require."""
     connection = await asyncpg.connect(database_url, server_settings=ACTOR)
     yield connection
     await connection.close()

@@ -1,4 +1,4 @@
-"""Run the tests of what depends on FastAPI's insides under other versions of it: python -m tests.fastapi_versions.
+"""Run the tests that depend on FastAPI's internals under other FastAPI versions: python -m tests.fastapi_versions.
 
 Without arguments: the oldest that pyproject.toml allows, the last that did not measure itself, and the newest. Each is
 laid over the libraries of this environment, with its Starlette, in a directory that is thrown away.

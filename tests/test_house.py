@@ -15,7 +15,7 @@ MODULES = [path for room in ("services", "exporter", "migrations") for path in (
 LONGEST_MODULE = 250
 LONGEST_FUNCTION = 40
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
-# One place for what several services need, and no more of them than that.
+# Modules that several services need. A module that one service uses belongs to that service.
 SHARED = {
     "audit",
     "audit_settings",
@@ -151,7 +151,7 @@ def test_tests_never_sleep() -> None:
 
 
 def test_no_test_imports_another_test() -> None:
-    """What several tests need is in tests/support, or a fixture in the conftest.py of their room."""
+    """Shared code belongs in tests/support, or in a fixture in the conftest.py of its room."""
     imports = re.compile(r"^(?:from|import) tests\.(?:\w+\.)*(?:test_\w+|conftest)\b", re.MULTILINE)
     found = {
         f"{name(path)}: {line}"
@@ -162,7 +162,7 @@ def test_no_test_imports_another_test() -> None:
 
 
 def test_the_lock_names_no_registry() -> None:
-    """Where packages come from is the machine's business; what they are is fixed by hashes."""
+    """The lock pins hashes; the registry is each machine's own setting."""
     pinned = {}
     for name in ("requirements.lock", "requirements-dev.lock"):
         lock = (ROOT / name).read_text(encoding="utf-8")
@@ -187,8 +187,8 @@ def test_nothing_installs_a_strangers_pulse() -> None:
         if path.suffix in (".md", ".py", ".toml", ".sql", ".yml", "") and path.is_file()
     )
     tracked = (path for path in files if not {".venv", ".git", ".pulse", "tests"} & set(path.relative_to(ROOT).parts))
-    told = re.compile(r"""pip3? install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
-    found = {name(path) for path in tracked if told.search(path.read_text(encoding="utf-8", errors="replace"))}
+    install = re.compile(r"""pip3? install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
+    found = {name(path) for path in tracked if install.search(path.read_text(encoding="utf-8", errors="replace"))}
     assert found == set()
 
 

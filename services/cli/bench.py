@@ -1,4 +1,4 @@
-"""`pulse bench`: the benchmarks of the checkout, which are programs of their own."""
+"""`pulse bench`: the benchmarks of the checkout, which are separate programs."""
 
 import os
 import sys

@@ -55,10 +55,10 @@ def lint(passes: Sequence[Sequence[ViewReading]], *, bounds: Bounds, max_rows: i
     ]
 
 
-_Said = Iterator[tuple[Level, str, str]]
+_Faults = Iterator[tuple[Level, str, str]]
 
 
-def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
+def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Faults:
     last = readings[-1]
     if not last.view.comment.strip():
         yield "error", "comment", "it has no comment, which is the help text"
@@ -71,7 +71,7 @@ def _findings(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) ->
     yield from _rows(readings, bounds, max_rows)
 
 
-def _rows(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Said:
+def _rows(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Faults:
     """Yield the faults of the rows. The fastest pass counts: others met a cold cache or a busy machine."""
     fastest = min(reading.seconds or 0.0 for reading in readings) * 1000
     for reading in readings:
@@ -92,7 +92,7 @@ def _rows(readings: Sequence[ViewReading], bounds: Bounds, max_rows: int) -> _Sa
     yield from _nulls(readings[-1])
 
 
-def _falling(readings: Sequence[ViewReading], max_rows: int) -> _Said:
+def _falling(readings: Sequence[ViewReading], max_rows: int) -> _Faults:
     shape = readings[0].shape
     if not isinstance(shape, ViewShape) or shape.kind is not Kind.COUNTER:
         return
@@ -106,7 +106,7 @@ def _falling(readings: Sequence[ViewReading], max_rows: int) -> _Said:
             seen[key] = sample.value
 
 
-def _nulls(reading: ViewReading) -> _Said:
+def _nulls(reading: ViewReading) -> _Faults:
     assert isinstance(reading.shape, ViewShape)
     assert not isinstance(reading.rows, ViewRefusal)
     for number, label in enumerate(reading.shape.labels):
@@ -119,7 +119,7 @@ def _nulls(reading: ViewReading) -> _Said:
             )
 
 
-def _conventions(shape: ViewShape, reading: ViewReading) -> _Said:
+def _conventions(shape: ViewShape, reading: ViewReading) -> _Faults:
     name = reading.view.name
     value_type = next(column.type for column in reading.view.columns if column.name == "value")
     suffix = _SUFFIXES.get(value_type)

@@ -55,7 +55,7 @@ app = new_app("Alerting for fleets of IoT devices.")
 
 @app.callback(cls=_Commands)
 def _pulse() -> None:
-    """Take no options of its own."""
+    """Define no options."""
 
 
 def main() -> None:

@@ -55,5 +55,5 @@ as $$
 $$;
 
 comment on function evaluator._within_pairs(text[], smallint[], integer[], integer[]) is
-  'Return where the next readings of these lanes are in the inbox, as _take takes them, after counting the rules that each '
-  'of them meets.';
+  'Return where the next readings of these lanes are in the inbox, as _take takes them, after counting the rules '
+  'for each reading.';

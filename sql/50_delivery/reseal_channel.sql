@@ -12,7 +12,7 @@ begin
     is distinct from (select array_agg(n.key order by n.key) from jsonb_each_text(p_new) n where delivery._is_sealed(n.value))
     or (select count(*) from jsonb_object_keys(p_new)) <> (select count(*) from jsonb_object_keys(p_old))
   then
-    raise exception using errcode = 'PU422', message = 'the same members must come back, all of them sealed';
+    raise exception using errcode = 'PU422', message = 'the new configuration must have the same members, all sealed';
   end if;
   perform set_config('pulse.actor_type', 'service', true), set_config('pulse.actor_id', p_actor, true),
     -- The trail names the service that logged in as the actor, so the reason names the operator.

@@ -75,7 +75,7 @@ async def run_chaos(plan: Plan, disk: SpoolDisk, say: Say) -> AuditReport:
         plan.seconds,
         "a small tmpfs that is filled"
         if disk.can_fill
-        else f"none of its own could be mounted: a limit of {disk.spool_bytes // 1024} KiB instead",
+        else f"no disk could be mounted: a limit of {disk.spool_bytes // 1024} KiB instead",
     )
     say("starting a server, the API and two sealers")
     async with open_stack(plan.root, disk) as stack:

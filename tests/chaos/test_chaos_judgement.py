@@ -99,7 +99,7 @@ def test_an_event_without_an_answer_may_be_there() -> None:
 
 def test_an_event_that_nobody_caused_is_found() -> None:
     """A login that was refused is not on record as one that went well."""
-    assert found(judged(stored={**STORED, (REFUSED.trace_id, "auth.login_success"): 1})) == ["event that nobody caused"]
+    assert found(judged(stored={**STORED, (REFUSED.trace_id, "auth.login_success"): 1})) == ["event without a cause"]
 
 
 def test_a_lost_refusal_needs_a_gap_row() -> None:
@@ -223,9 +223,9 @@ def test_configuration_follows_from_its_events() -> None:
         ([CREATED, DISABLED, RENAMED_AGAIN], ROW, "rule 1: 4 follows from nothing"),
         ([RENAMED], ROW, "rule 1: 2 follows from nothing"),
         ([CREATED, CREATED], {**ROW, "name": "a", "enabled": True}, "rule 1: 1 follows from nothing"),
-        ([CREATED], None, "rule 1 is there only in events"),
-        ([], ROW, "rule 1 is there only in its table"),
-        ([CREATED, RENAMED, DISABLED, RENAMED_AGAIN, DELETED], ROW, "rule 1 is there only in its table"),
+        ([CREATED], None, "rule 1 exists only in events"),
+        ([], ROW, "rule 1 exists only in its table"),
+        ([CREATED, RENAMED, DISABLED, RENAMED_AGAIN, DELETED], ROW, "rule 1 exists only in its table"),
     ],
 )
 def test_a_change_that_is_missing_or_too_much_is_found(

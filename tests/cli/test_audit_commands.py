@@ -38,7 +38,9 @@ async def test_verify_says_that_all_is_well(log: SealedLog, pulse: Pulse) -> Non
     """In two lines at most, or as JSON."""
     rows = await log.conn.fetchval("select count(*) from audit_log")
     done = await pulse("verify", status=3)
-    assert done.stdout.startswith(f"All is as it was sealed: {rows} rows in 10 blocks, {rows} of them hashed anew, in ")
+    assert done.stdout.startswith(
+        f"All is as it was sealed: {rows} rows in 10 blocks, {rows} of them hashed again, in "
+    )
     await log.write(2)
     found = orjson.loads((await pulse("verify", "--json", status=3)).stdout)
     assert (found["ok"], found["rows"], found["rows_unsealed"], found["sealing_is_late"]) == (True, rows, 2, False)

@@ -156,7 +156,7 @@ async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
         " p_timestamp => l.timestamp)]) from audit_log l where event_id = $1",
         oldest,
     )
-    with pytest.raises(CommandFailed, match=f"2 events have the id {oldest} .tenants acme, umbrella.: name one"):
+    with pytest.raises(CommandFailed, match=f"2 events have the id {oldest} .tenants acme, umbrella.: choose one"):
         await find(log.reader, oldest, None)
     asked = await log.conn.fetch(
         "select tenant_id, details #>> '{filter,event_id}' as event_id from audit_log where event_type = 'audit.read'"

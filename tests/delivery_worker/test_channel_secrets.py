@@ -493,7 +493,7 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     assert await conn.fetchval(metric) == 8
     public = "select to_jsonb(c) - 'config' from notification_channels c order by channel_id"
     before = await conn.fetch(public)
-    assert "`pulse secrets init` makes one" in (await secrets("encrypt", file))[1]
+    assert "create it with ./pulse secrets init" in (await secrets("encrypt", file))[1]
     assert (await secrets("init", file))[0] == 0
     made = file.read_text()
     assert "is unchanged" in (await secrets("init", file))[1]

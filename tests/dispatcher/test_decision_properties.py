@@ -1,4 +1,4 @@
-"""Whatever is configured and whatever happens: each alert event and each channel has exactly one decision."""
+"""For any configuration and any acts, each alert event has exactly one decision for each channel."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ async def breach(
 
 
 async def test_open_and_close_become_jobs_in_order(conn: asyncpg.Connection) -> None:
-    """A blip within one batch is told twice: first its beginning, then its end, both under the reading's trace."""
+    """A blip within one batch causes two notifications, opened before closed, both under the reading's trace."""
     await seed.device(conn)
     await seed.rule(conn)
     channel_id = await seed.channel(conn)
@@ -60,7 +60,7 @@ async def test_open_and_close_become_jobs_in_order(conn: asyncpg.Connection) -> 
 
 
 async def test_routes_by_severity_rule_and_tag(conn: asyncpg.Connection) -> None:
-    """Every condition of a route must hold; a channel reached by two routes is told once."""
+    """Every condition of a route must hold; a channel that two routes reach is notified once."""
     await seed.device(conn, tags=("oven",))
     rule_id = await seed.rule(conn, severity="warning")
     other_rule = await seed.rule(conn, name="unused", metric="pressure")
@@ -79,8 +79,8 @@ async def test_routes_by_severity_rule_and_tag(conn: asyncpg.Connection) -> None
 
     await dispatch(conn)
 
-    told = {channel_id for _, channel_id in await jobs(conn)}
-    assert told == {channel["low"], channel["rule"], channel["tag"], channel["twice"]}
+    notified = {channel_id for _, channel_id in await jobs(conn)}
+    assert notified == {channel["low"], channel["rule"], channel["tag"], channel["twice"]}
     assert await conn.fetchval("select count(*) from notification_jobs") == 4
 
 
@@ -142,10 +142,10 @@ async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
     assert await jobs(conn) == [("opened", on)]
     # One audit event for all channels that an alert event is not sent to.
     suppressed = await conn.fetch("select details from audit_log where event_type = 'delivery.suppressed'")
-    told = [orjson.loads(row["details"]) for row in suppressed]
-    listed = [(entry["reason"], entry.get("channel_id")) for details in told for entry in details["channels"]]
+    skipped = [orjson.loads(row["details"]) for row in suppressed]
+    listed = [(entry["reason"], entry.get("channel_id")) for details in skipped for entry in details["channels"]]
     assert sorted(listed, key=str) == sorted(await reasons(conn), key=str)
-    assert len(told) == 5
+    assert len(skipped) == 5
 
 
 async def test_a_route_that_did_not_match_says_why(conn: asyncpg.Connection) -> None:
@@ -207,12 +207,16 @@ async def test_a_silence_outlives_its_alert(conn: asyncpg.Connection) -> None:
     assert [
         tuple(row) for row in await conn.fetch("select kind, payload #>> '{alert,device_id}' from notification_jobs")
     ] == [("opened", "boiler-2")]
-    told = await conn.fetch("select e.kind, s.reason from suppressions s join alert_events e using (event_id)")
-    assert [(row["kind"], row["reason"]) for row in told if row["kind"] == "opened"] == [("opened", "silenced")] * 3
+    reasons_of_events = await conn.fetch(
+        "select e.kind, s.reason from suppressions s join alert_events e using (event_id)"
+    )
+    assert [(row["kind"], row["reason"]) for row in reasons_of_events if row["kind"] == "opened"] == [
+        ("opened", "silenced")
+    ] * 3
     silences = "select bool_and(silenced_until > now()) from alerts where device_id = 'boiler-1'"
     assert await conn.fetchval(silences)
 
-    # Lifted by the alert that began it, which has closed since: what is open and what comes later is told.
+    # Lifted by the alert that began it, which has closed since: open and later alerts are notified.
     await silence(conn, None, of="min")
     assert (
         await conn.fetchval(
@@ -305,26 +309,26 @@ async def test_the_incident_key_is_that_of_the_installation(conn: asyncpg.Connec
         assert row["key"] == f"pulse/{middle}acme/{row['alert_id']}"
 
 
-async def test_the_end_goes_to_whoever_was_told_of_the_beginning(
+async def test_the_end_goes_to_the_channels_of_the_beginning(
     conn: asyncpg.Connection,
 ) -> None:
     """Routes changed while an alert is open neither hide its end from some nor show it to others."""
     await seed.device(conn)
     await seed.rule(conn)
-    told, late = await seed.channel(conn, "told"), await seed.channel(conn, "late")
-    await seed.route(conn, told)
+    first, late = await seed.channel(conn, "told"), await seed.channel(conn, "late")
+    await seed.route(conn, first)
     await breach(conn)
     await dispatch(conn)
     await conn.execute("delete from notification_routes")
     await seed.route(conn, late)
-    # A silence keeps nobody from hearing that it is over.
+    # A silence does not suppress the notification that the alert is over.
     await conn.execute("update alerts set silenced_until = now() + interval '1 hour'")
     await seed.readings(conn, (1, 20))
     await evaluate(conn)
 
     await dispatch(conn)
 
-    assert await jobs(conn) == [("opened", told), ("closed", told)]
+    assert await jobs(conn) == [("opened", first), ("closed", first)]
 
 
 async def test_jobs_follow_the_order_of_events_over_alerts(conn: asyncpg.Connection) -> None:
@@ -355,7 +359,7 @@ async def test_an_escalation_goes_to_its_channel(conn: asyncpg.Connection) -> No
     assert ("channel_deleted", boss + 999) in await reasons(conn)
 
 
-async def test_other_tenants_channels_are_never_told(conn: asyncpg.Connection) -> None:
+async def test_other_tenants_channels_are_never_notified(conn: asyncpg.Connection) -> None:
     """A route leads only to alerts of its own tenant."""
     await seed.device(conn)
     await seed.rule(conn)

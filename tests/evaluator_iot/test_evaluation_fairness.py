@@ -11,7 +11,7 @@ from services.cli.tenant import set_limit
 from services.evaluator_iot.evaluator import Evaluator
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.alert_machine import MOST_CHANGES, Machine, tells
+from tests.support.alert_machine import MOST_CHANGES, Machine, matches_events
 from tests.support.evaluation import evaluator_of, rows_read, set_clock
 
 
@@ -92,7 +92,7 @@ async def run_attack(conn: asyncpg.Connection, pool: Pool, *, rules: int, readin
         machine.read(at, 1_000_000, value)
     rule_ids = await conn.fetch("select rule_id from alert_rules where tenant_id = 'evil' order by rule_id")
     for row in (rule_ids[0], rule_ids[-1]):
-        assert tells(await story(conn, row["rule_id"]), machine.events)
+        assert matches_events(await story(conn, row["rule_id"]), machine.events)
     firing = await conn.fetchval("select count(*) from rule_state where tenant_id = 'evil' and firing")
     is_open = await conn.fetchval("select count(*) from alerts where tenant_id = 'evil' and status = 'open'")
     assert firing == is_open == (rules if sent[-1][1] > 80 else 0)
@@ -331,7 +331,7 @@ async def test_many_late_breaches_in_one_pass_are_one_alert(conn: asyncpg.Connec
         machine.read(at, 3600, value)
     assert len(machine.events) == 40
     assert await story(conn, rule_id) == [("opened", 5, None), ("flapping", 5, 40), ("closed", 200, None)]
-    assert tells(await story(conn, rule_id), machine.events)
+    assert matches_events(await story(conn, rule_id), machine.events)
 
 
 async def test_the_dispatcher_shares_its_passes(conn: asyncpg.Connection) -> None:

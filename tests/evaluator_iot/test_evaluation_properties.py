@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import clock, seed
-from tests.support.alert_machine import Machine, Row, tells
+from tests.support.alert_machine import Machine, Row, matches_events
 
 Session = psycopg.Connection[tuple[object, ...]]
 DEVICES = 2
@@ -157,6 +157,6 @@ def test_alerts_follow_from_what_arrived_when(rig: Rig, requests: list[Request])
         machine.wait(rig.seconds)
         expected = [(kind, round(at, 6)) for kind, at in machine.events]
         story = rig.story(seconds, device_id)
-        assert tells(story, expected), f"for_seconds {seconds}: {story} for {expected}"
+        assert matches_events(story, expected), f"for_seconds {seconds}: {story} for {expected}"
     ill = rig.one.execute("select count(*) from alerts where closed_at < opened_at").fetchone()
     assert ill == (0,)

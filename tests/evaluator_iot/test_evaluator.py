@@ -11,7 +11,7 @@ import pytest
 
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.alert_machine import Machine, tells
+from tests.support.alert_machine import Machine, matches_events
 from tests.support.evaluation import evaluate, rows_read, set_clock, story
 
 
@@ -43,7 +43,7 @@ async def test_a_spike_inside_a_batch_opens_and_closes(
 
 
 async def test_clear_and_refire_in_one_batch(conn: asyncpg.Connection) -> None:
-    """An open alert that closes and opens again in one batch becomes two alerts, told in order."""
+    """An open alert that closes and opens again in one batch becomes two alerts, with events in order."""
     await seed.device(conn)
     await seed.rule(conn)
 
@@ -141,7 +141,7 @@ async def test_a_timer_waits_for_readings_that_have_arrived(
 
 
 async def test_scopes(conn: asyncpg.Connection) -> None:
-    """A rule watches one device, the devices of a tag, or all of them; other tenants never."""
+    """A rule watches one device, the devices with a tag, or every device of its tenant."""
     for device_id, tags in (("a", ("oven",)), ("b", ("oven", "old")), ("c", ())):
         await seed.device(conn, device_id, tags=tags)
     await seed.device(conn, "a", tenant_id="other")
@@ -292,7 +292,9 @@ async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_
             device_id,
         )
         got = [(row["kind"], int((row["occurred_at"] - seed.NOON).total_seconds()), row["changes"]) for row in rows]
-        assert tells(got, expected_story(sent[device_id], for_seconds)), f"seed {seed_number} device {device_id}"
+        assert matches_events(got, expected_story(sent[device_id], for_seconds)), (
+            f"seed {seed_number} device {device_id}"
+        )
 
 
 async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, app_pool: Pool) -> None:
@@ -335,7 +337,7 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
             device_id,
         )
         story = [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds()), r["changes"]) for r in rows]
-        assert tells(story, expected)
+        assert matches_events(story, expected)
 
 
 async def test_cost_follows_new_readings_not_the_fleet(
@@ -396,7 +398,7 @@ async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Conne
     before = await rows_read(conn, ("alert_rules",))
     assert await evaluate(conn) == 2000
     after = await rows_read(conn, ("alert_rules",))
-    # All rules at most a few times, for each pass may build a hash of them; not all for each reading (6,000,000).
+    # A pass may build a hash of the rules, so it may read all rules a few times, but not for each reading (6,000,000).
     assert after["alert_rules"] - before["alert_rules"] < 40_000
     assert await story(conn) == [("opened", 7)]
 

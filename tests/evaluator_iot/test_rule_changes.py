@@ -1,4 +1,4 @@
-"""What becomes of alerts when their rule or device changes, and of last known values that a rule meets."""
+"""The effect of changed rules and devices on alerts, and of last known values on a new rule."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -45,7 +45,7 @@ async def state(conn: asyncpg.Connection) -> list[tuple[str, str]]:
 
 
 async def test_an_edit_that_leaves_the_condition_true_keeps_the_alert(api: Api, conn: asyncpg.Connection) -> None:
-    """With its acknowledgement and its silence; severity, name and message follow, and the channel hears of it."""
+    """Acknowledgement and silence stay; severity, name and message follow, and the channel is notified."""
     rule = await api.make("/api/v1/rules", RULE)
     await seed.readings(conn, (0, 90.5), trace_id="a" * 32)
     await evaluate(conn)
@@ -70,8 +70,12 @@ async def test_an_edit_that_leaves_the_condition_true_keeps_the_alert(api: Api, 
     await change(api, rule, severity="error")
     await conn.fetch("select dispatcher.dispatch(100)")
     payload = await conn.fetchval("select payload::text from notification_jobs order by job_id desc limit 1")
-    told = Notification.model_validate(orjson.loads(payload))
-    assert (told.kind, told.alert.severity, told.alert.status) == ("updated", "error", "acknowledged")
+    notification = Notification.model_validate(orjson.loads(payload))
+    assert (notification.kind, notification.alert.severity, notification.alert.status) == (
+        "updated",
+        "error",
+        "acknowledged",
+    )
     await seed.readings(conn, (1, 2000000))
     await evaluate(conn)
     closing = await conn.fetchrow("select value, message from alert_events where kind = 'closed'")
@@ -232,7 +236,7 @@ async def test_a_pending_breach_follows_its_rule(api: Api, conn: asyncpg.Connect
 async def test_a_looser_comparison_keeps_the_time_of_a_pending_breach(
     api: Api, conn: asyncpg.Connection, operator: str, threshold: float
 ) -> None:
-    """What breached all along breaches the looser condition all along: it opens when it would have."""
+    """The value has met the looser condition since the breach began, so the alert opens at the original time."""
     rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 60})
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -268,9 +272,12 @@ async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, c
     assert (await api.call("PATCH", path, json={"enabled": True})).status_code == 422
     await conn.fetch("select dispatcher.dispatch(100)")
     payloads = await conn.fetch("select payload::text from notification_jobs order by job_id")
-    told = [Notification.model_validate(orjson.loads(row["payload"])) for row in payloads]
-    assert [(each.kind, each.alert.device_name) for each in told] == [("opened", "Boiler 1"), ("closed", "Boiler 1")]
-    assert told[1].alert.message == "temperature of boiler-1 was 90 at the end: device deleted"
+    notifications = [Notification.model_validate(orjson.loads(row["payload"])) for row in payloads]
+    assert [(each.kind, each.alert.device_name) for each in notifications] == [
+        ("opened", "Boiler 1"),
+        ("closed", "Boiler 1"),
+    ]
+    assert notifications[1].alert.message == "temperature of boiler-1 was 90 at the end: device deleted"
     await api.make("/api/v1/devices", {"device_id": "boiler-1", "name": "Another"})
     assert (await api.call("GET", path)).json()["enabled"] is False
     enabled = await change(api, rule, enabled=True)

@@ -51,7 +51,6 @@ async def test_create_view_is_the_whole_api(conn: asyncpg.Connection, role_url: 
 
 
 async def test_the_examples_of_the_documentation_work(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """What docs/metrics.md shows can be pasted."""
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     shell = re.findall(r"<<'SQL'\n(.*?)\nSQL\n", page, re.DOTALL)
     plain = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
@@ -320,7 +319,7 @@ def test_the_scrapers_patience_is_the_deadline() -> None:
 
 
 async def test_formats_are_negotiated(role_url: RoleUrl) -> None:
-    """What Prometheus sends gives OpenMetrics; headers that break or fool the encoder give what we can really write."""
+    """Prometheus's header yields OpenMetrics; headers that break or fool the encoder yield a format we can write."""
     prometheus = (
         "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
         "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"

@@ -24,7 +24,7 @@ GATE = 7_318_008
 
 
 class Relay:
-    """A TCP relay to the server, whose connections can be made to hang without anybody being told."""
+    """A TCP relay to the server that can stall its connections without closing them."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -33,7 +33,7 @@ class Relay:
         self._open = True
 
     def hang(self, *, new_ones: bool) -> None:
-        """Let no more bytes through on the connections there are, and on new ones too if asked for."""
+        """Stop forwarding on the open connections and, with `new_ones`, on later ones."""
         for flow in self._flows:
             flow.clear()
         self._open = not new_ones
@@ -104,7 +104,7 @@ async def closed_gate(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def waiting_at_gate(conn: asyncpg.Connection) -> bool:
-    """Return whether somebody waits for the gate to open."""
+    """Return whether a session waits for the gate to open."""
     query = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
     return bool(await conn.fetchval(query))
 
@@ -205,7 +205,7 @@ async def test_a_network_that_hangs_within_a_pass_is_bounded(conn: asyncpg.Conne
 
 
 async def test_fifty_scrapes_at_once_are_one_pass(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Whoever comes while a pass runs gets its answer, in its own format: the server counts one read, not fifty."""
+    """Scrapers that join a running pass get its answer in their own format: the server counts one read, not fifty."""
     reads = "select seq_scan from pg_stat_user_tables where relname = 'counted'"
     formats = ("", OPENMETRICS, "text/plain; version=0.0.4", "*/*", "application/openmetrics-text")
     async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
@@ -254,7 +254,7 @@ async def test_a_scraper_that_leaves_does_not_end_the_pass_of_the_others(
 
 
 async def test_a_joined_pass_cannot_hold_an_impatient_scraper(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Who joins a long pass with less time than it has gets up 0 in time; the pass goes on for the others."""
+    """A scraper with less time than the running pass needs gets up 0 in time; the pass continues for the others."""
     async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
         async with closed_gate(conn):
             patient = asyncio.create_task(scraper.scrape())
@@ -267,7 +267,7 @@ async def test_a_joined_pass_cannot_hold_an_impatient_scraper(conn: asyncpg.Conn
 async def test_a_hasty_scraper_cannot_shorten_the_pass_of_a_patient_one(
     conn: asyncpg.Connection, role_url: RoleUrl
 ) -> None:
-    """The pass that the hasty one began goes on for who joined it, with time for every view."""
+    """The pass that the hasty scraper began continues for the patient one, with time for every view."""
     async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
         await scraper.scrape()
         async with closed_gate(conn):
@@ -280,10 +280,10 @@ async def test_a_hasty_scraper_cannot_shorten_the_pass_of_a_patient_one(
         assert (found.value("pulse_gate"), scraper.process.counters["passes"]) == (1, 2)
 
 
-async def test_who_comes_after_the_time_of_a_hasty_pass_gets_another(
+async def test_a_scraper_after_the_time_of_a_hasty_pass_gets_another(
     conn: asyncpg.Connection, role_url: RoleUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Views that a pass has left out, for it had no time, are not missing for who joins it at its end."""
+    """A scraper that arrives at a pass's end does not miss the views that the pass had no time for."""
     ending, may_end = asyncio.Event(), asyncio.Event()
     end = Link.end
 
@@ -365,9 +365,9 @@ async def test_a_large_answer_does_not_stall_the_loop(conn: asyncpg.Connection, 
 
 
 async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """No table, no other view, no function of ours, no large object, no write: proven over the whole catalog.
+    """No table, other view, function of ours, large object or write is allowed: checked over the whole catalog.
 
-    What is granted to whom by name, and that the role belongs to no other, is held by tests/sql/test_privileges.py.
+    tests/sql/test_privileges.py checks the grants by name, and that the role is a member of no other.
     """
     foreign = "n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'"
     readable = f"""
@@ -385,7 +385,7 @@ async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connectio
        where {foreign} and has_schema_privilege('pulse_exporter', n.oid, 'usage')
          and has_function_privilege('pulse_exporter', p.oid, 'execute')"""
     assert await conn.fetch(callable_) == []
-    # In the system's own schemas it may do what everybody may, and nobody's rights were widened there.
+    # In the system's own schemas it has the rights of PUBLIC, and these were not widened.
     system = """
       select c.oid::regclass::text from pg_class c
        where c.relnamespace in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
@@ -431,7 +431,7 @@ async def test_the_exporter_logs_what_is_wrong_and_what_is_mended(
             await scraper.scrape()
             await scraper.scrape()
             monkeypatch.setattr(collector, "GRACE_SECONDS", 20.0)  # in which even a busy machine reads the catalog
-            # Who has no time at all is one line, however many views that costs, and says nothing of any of them.
+            # A scrape without any time logs one line, however many views it skips, and reports no view as failed.
             hasty = await scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.001"})
             assert not any(hasty.views().values())
             await as_owner(conn, "create or replace view metrics.moody as select 1 / 1 as value")

@@ -30,7 +30,7 @@ LABEL_TYPES = ("text", "name", "varchar(9)")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a scrape must show of one view: its first label stands before the value, the others after it."""
+    """The expected samples of one view. Its first label stands before the value, the others after it."""
 
     labels: tuple[str, ...]
     rows: int

@@ -39,7 +39,7 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
         assert await exporter.stop(signal.SIGTERM) == 0
         assert "pulse_exporter_up 0.0" in (await hanging).text
         assert [line["message"] for line in exporter.lines] == ["started", "stopped"]
-    # The server notices that nobody waits for the answer, long before the view's time is over.
+    # The server notices that the client is gone, long before the view's time is over.
     sessions = "from pg_stat_activity where application_name = 'pulse-exporter' and datname = current_database()"
     await until(lambda: conn.fetchval(f"select not exists (select {sessions})"))
 

@@ -97,7 +97,7 @@ def test_old_rows_keep_their_meaning_up_and_down(empty_url: str) -> None:
 
 
 def test_an_alert_that_was_escalated_before_is_not_escalated_again(empty_url: str) -> None:
-    """After the upgrade its policy is edited: it has gone through the steps, and nobody is notified again."""
+    """It went through its policy's steps before the upgrade, so an edit of the policy notifies no channel again."""
     migrator = Migrator(empty_url)
     migrator.upgrade(BEFORE)
     with psycopg.connect(empty_url) as session:

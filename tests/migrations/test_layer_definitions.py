@@ -269,7 +269,7 @@ def test_what_the_tables_lack_is_named_until_it_is_back(session: psycopg.Connect
 
 
 def test_a_disabled_foreign_key_counts_as_missing(session: psycopg.Connection[Any], database_url: str) -> None:
-    """What an aborted `pg_restore --data-only --disable-triggers` leaves behind, on both sides of the key."""
+    """An aborted `pg_restore --data-only --disable-triggers` leaves both sides of the key disabled."""
     migrator = Migrator(database_url)
     session.execute("alter table escalation_policies disable trigger all")
     missing = "WARNING: tables lack constraint alert_rules_policy_id_fkey on public.alert_rules, "

@@ -1,4 +1,4 @@
-"""What a superuser does to the layer itself is named by `pulse audit verify`, by queries of the program's own."""
+"""`pulse audit verify` names a superuser's changes to the layer itself, with queries from its own code."""
 
 import os
 import re
@@ -27,7 +27,7 @@ create or replace function audit.read_leaves(p_previous text, p_snapshot text, p
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 as $$ begin return; end $$
 """
-# A change, and what is said of it.
+# A change and the faults that it causes.
 TAMPERING = {
     READER: ["altered routine audit.read_leaves("],
     "alter function audit.write security invoker": ["altered routine audit.write("],
@@ -154,7 +154,7 @@ def _is_among(name: str, faults: list[str], database: str) -> bool:
 
 
 def test_a_record_that_agrees_with_the_tampering_is_found_by_the_checkout(database_url: str) -> None:
-    """A superuser who replaces a function and what is recorded of it forgot the text on the auditor's machine."""
+    """The superuser replaces a function and its record, but not the text on the auditor's machine."""
     layer = read_layer(ROOT / "sql")
     texts = sum(len(_STRING_BODY.findall(file)) for _, file in layer.files())
     assert texts == sum(len(re.findall(r"^as \$", file, re.MULTILINE)) for _, file in layer.files()) > 100

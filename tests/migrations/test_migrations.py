@@ -136,8 +136,7 @@ async def test_three_upgrades_at_once_migrate_once(empty_url: str) -> None:
         (["current"], "postgresql://nobody@localhost:1/none", "FAILED: nothing was changed: connection failed"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(empty_url: str, arguments: list[str], url: str | None, line: str) -> None:
-    """Nobody who runs the command sees a traceback."""
+def test_a_mistake_is_reported_in_one_line(empty_url: str, arguments: list[str], url: str | None, line: str) -> None:
     done = alembic(*arguments, url=url or empty_url)
     assert done.returncode != 0
     assert (done.stdout + done.stderr).strip().startswith(line)

@@ -1,4 +1,4 @@
-"""Making the roles, on servers of which nobody made any before."""
+"""Making the roles on servers that do not have them."""
 
 import subprocess
 import sys
@@ -91,7 +91,7 @@ def test_a_login_that_made_the_owner_itself_may_act_as_it(server: EmbeddedPostgr
     Migrator(url).upgrade()
 
 
-def test_a_login_without_rights_is_told_what_to_ask_for(server: EmbeddedPostgres) -> None:
+def test_a_login_without_rights_gets_the_statements_to_ask_for(server: EmbeddedPostgres) -> None:
     """The statements of the message, run by an administrator, are all that was missing."""
     url = make_login(server)
     with connect(url) as session, pytest.raises(RolesMissing, match="Ask an administrator") as caught:
@@ -135,7 +135,7 @@ def test_the_ops_worker_loses_the_rights_of_the_services(server: EmbeddedPostgre
 def test_passwords_come_from_the_environment_and_go_hashed(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server never sees the password itself, so no log of it can hold it."""
+    """The server never sees the password itself, so its log cannot hold it."""
     monkeypatch.setenv("PULSE_APP_PASSWORD", "it's a secret")
     with connect(server.url()) as session:
         ensure_roles(session)
@@ -162,8 +162,7 @@ def test_the_command_prints_what_is_missing_or_makes_it(server: EmbeddedPostgres
     assert run().stdout == ""
 
 
-def test_the_command_tells_a_mistake_in_one_line() -> None:
-    """Nobody sees a traceback."""
+def test_the_command_reports_a_mistake_in_one_line() -> None:
     command = [sys.executable, "-m", "migrations.roles", "--url", "postgresql://nobody@localhost:1/none"]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

@@ -102,7 +102,7 @@ def test_an_edited_view_reaches_the_database_without_a_revision(world: World) ->
 
 
 def test_a_removed_file_removes_its_object(world: World) -> None:
-    """What create-or-replace would leave behind is gone."""
+    """`create or replace` alone would leave the object behind."""
     world.upgrade()
     world.write_sql(audit_log="")
     assert "dropped routine audit._log_thing(): this SQL layer does not have it" in world.upgrade()
@@ -218,8 +218,8 @@ def test_a_default_that_calls_the_layer_fails_loudly(world: World) -> None:
     assert dump_schema(world.url) == before
 
 
-def test_a_view_somebody_made_by_hand_goes_and_is_named(world: World) -> None:
-    """What stands in a schema of the layer is the layer's, whoever made it; the owner hears of it."""
+def test_a_view_made_by_hand_is_dropped_and_named(world: World) -> None:
+    """A schema of the layer holds only the layer's objects, so the upgrade drops and reports any other."""
     world.upgrade()
     world.query("create view api.by_hand as select * from api.things")
     world.write_sql(api_things=VIEW.format(columns="tenant_id"))
@@ -326,7 +326,7 @@ create aggregate api.longest(text) (sfunc = pg_catalog.text_larger, stype = text
 
 
 def test_stamp_gives_the_tables_the_layer_of_the_stamped_revision(world: World) -> None:
-    """A stamp that lies about the tables is refused, one that tells the truth rebuilds the layer."""
+    """A stamp that contradicts the tables is refused; a correct one rebuilds the layer."""
     with pytest.raises(CommandError, match="nothing was changed: sql/"):
         world.run(lambda config: command.stamp(config, "head"))
     world.upgrade()
@@ -338,7 +338,7 @@ def test_stamp_gives_the_tables_the_layer_of_the_stamped_revision(world: World) 
 
 
 def test_the_layer_is_rebuilt_on_demand(world: World) -> None:
-    """Somebody altered the layer by hand: `-x layer=rebuild` puts sql/ back though no file changed."""
+    """After a manual change, `-x layer=rebuild` restores sql/ although no file changed."""
     world.upgrade()
     before = dump_schema(world.url)
     world.query("drop view api.things")
@@ -347,7 +347,7 @@ def test_the_layer_is_rebuilt_on_demand(world: World) -> None:
 
 
 def test_the_owner_owns_everything(world: World) -> None:
-    """Whoever migrates, the objects belong to pulse_owner, and so does what a later migration must drop."""
+    """Under any login, the objects belong to pulse_owner, and so do those that a later migration must drop."""
     world.upgrade()
     assert world.query(
         "select relowner::regrole::text from pg_class"

@@ -162,6 +162,26 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, t
     assert not await ops_pool.fetchval(
         "select audit.append_blocks('one', 1, '[{\"block_no\": 2}]'::text::jsonb, '{}', '{}', '{}', '{}')"
     )
+    # The holder itself appends nothing under an earlier lease, appends nothing twice and leaves no gap.
+    for epoch, number in ((1, 2), (2, 1), (2, 3)):
+        assert not await ops_pool.fetchval(
+            "select audit.append_blocks('two', $1, $2::text::jsonb, '{}', '{}', '{}', '{}')",
+            epoch,
+            f'[{{"block_no": {number}}}]',
+        )
+
+
+async def test_a_sealed_block_wakes_readers(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
+    heard: list[str] = []
+    await conn.add_listener("pulse_audit_sealed", lambda *arguments: heard.append(str(arguments[2])))
+    await write(conn)
+    await sealer.seal(ops_pool)
+    await conn.execute("select 1")
+    assert heard == ["pulse_audit_sealed"]
+    await sealer.seal(ops_pool)
+    await conn.execute("select 1")
+    assert heard == ["pulse_audit_sealed"]
+    await conn.reset()
 
 
 async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:

@@ -117,7 +117,7 @@ TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
     ],
 )
 def test_a_secret_in_a_text_is_not_kept(text: str, cleaned: str) -> None:
-    """Whatever field it stands in: message, name, or a value at any depth of details."""
+    """In every field: message, name, or a value at any depth of details."""
     row = store(message=text, actor_id=text, details={"seen": text, "deep": {"list": [text]}})
     assert row["message"] == cleaned
     assert row["actor_id"] == cleaned
@@ -153,7 +153,7 @@ def test_a_token_at_the_cut_is_not_kept() -> None:
 
 
 def test_line_breaks_and_bidi_marks_are_shown_not_obeyed() -> None:
-    """What could forge a second line or turn a name around is written out."""
+    """Characters that could forge a second line or reverse a name are escaped."""
     row = store(message="a\r\nb", actor_name="\u202egpj.exe", entity_name="\ud800")
     assert row["message"] == "a\\u000d\\u000ab"
     assert row["actor_name"] == "\\u202egpj.exe"

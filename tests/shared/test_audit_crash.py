@@ -1,4 +1,4 @@
-"""A process that writes audit events is killed: what it acknowledged is there, what it could not is told."""
+"""A process that writes audit events is killed: acknowledged events are stored, and lost events are reported."""
 
 import asyncio
 import os
@@ -74,7 +74,7 @@ async def victim(url: str, **settings: str) -> AsyncIterator[Victim]:
 
 @pytest.fixture
 async def locked(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Holds audit_log so that nobody can write; closing it lets them."""
+    """Connection that holds a lock on audit_log; closing it lets writers continue."""
     connection = await asyncpg.connect(database_url)
     await connection.execute("begin; lock table audit_log in access exclusive mode")
     yield connection
@@ -107,7 +107,7 @@ async def test_what_a_killed_process_spooled_is_stored_by_the_next(
 async def test_what_a_killed_process_could_not_account_for_is_one_gap_row(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Counted by kind, with process and bounds of time; told once, however often it is told."""
+    """The row counts by kind, with process and bounds of time; a repeated report adds no second row."""
     before = datetime.now(UTC)
     async with victim(app_url, audit_database_seconds="60", audit_flood_rows_per_window="10") as killed:
         await killed.do("log 50")
@@ -127,7 +127,7 @@ async def test_what_a_killed_process_could_not_account_for_is_one_gap_row(
     assert (gap["count"], gap["at_most"], gap["process"]) == (87, True, pid)
     first_at, last_at = (datetime.fromisoformat(gap[name]) for name in ("first_at", "last_at"))
     assert before <= first_at <= last_at <= after
-    # As if whoever told it had been killed before it could remove the ledger.
+    # As if the process that reported the gap had been killed before it could remove the ledger.
     directory.mkdir()
     (directory / "ledger").write_bytes(ledger)
     async with open_trail(app_url) as trail:
@@ -139,7 +139,6 @@ async def test_what_a_killed_process_could_not_account_for_is_one_gap_row(
 async def test_a_killed_process_that_had_stored_everything_leaves_no_gap(
     app_url: str, conn: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Nothing outstanding, nothing told."""
     async with victim(app_url) as killed:
         await killed.do("record 5")
         await killed.kill()
@@ -172,7 +171,7 @@ async def test_spooled_rows_that_vanish_are_missed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_whatever_was_acknowledged_is_there_once_and_all_else_is_told(
+async def test_acknowledged_events_are_stored_once_and_the_others_are_reported(
     app_url: str, conn: asyncpg.Connection, spool_dir: Path, seed: int
 ) -> None:
     """Processes killed in mid-stream, their connections cut around COMMIT, a spool that is soon full."""
@@ -210,8 +209,8 @@ async def test_whatever_was_acknowledged_is_there_once_and_all_else_is_told(
     assert len(kept) > 400
     assert kept - set(rows) == set()
     # An event is asked for before it is taken: of each process one may have been neither.
-    told = sum(gap["count"] for gap in await gaps(conn))
-    assert len(asked - set(rows)) <= told + lives
+    reported = sum(gap["count"] for gap in await gaps(conn))
+    assert len(asked - set(rows)) <= reported + lives
 
 
 def note(line: bytes, asked: set[str], kept: set[str]) -> None:
@@ -224,7 +223,7 @@ def note(line: bytes, asked: set[str], kept: set[str]) -> None:
 async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> None:
     """All of Postgres stopped in mid-air: it refuses nothing, answers nothing, and cannot even be asked to cancel."""
     with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
-        Path(directory).chmod(0o755)  # noqa: ASYNC240  # nobody waits for this one
+        Path(directory).chmod(0o755)  # noqa: ASYNC240  # no other task runs yet
         with EmbeddedPostgres(Path(directory) / "postgres") as server:
             Migrator(server.url()).upgrade()
             async with open_trail(server.url("pulse_app"), audit_database_seconds=0.3) as trail:

@@ -40,7 +40,7 @@ async def trail(app_pool: db.Pool) -> AsyncIterator[Trail]:
     await trail.logger.stop()
 
 
-async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Connection) -> None:
+async def test_an_event_arrives_as_it_was_logged(trail: Trail, conn: asyncpg.Connection) -> None:
     """Both ways into the table, COPY and the procedure, keep every field."""
     with tracing.use_trace_id("ab" * 16):
         alice = db.Actor("user", "alice", "Alice")
@@ -79,10 +79,10 @@ async def test_an_event_arrives_as_it_was_told(trail: Trail, conn: asyncpg.Conne
             "details": {"n": 2, "reason": "expired"},
         },
     ]
-    told = [{**row, "details": orjson.loads(row["details"])} for row in rows]
+    found = [{**row, "details": orjson.loads(row["details"])} for row in rows]
     # The same account under the same pseudonym, whether it was let in or not.
-    assert len({row["details"].pop("account") for row in told}) == 1
-    assert [{name: row[name] for name in kept[0]} for row in told] == kept
+    assert len({row["details"].pop("account") for row in found}) == 1
+    assert [{name: row[name] for name in kept[0]} for row in found] == kept
     assert [row["duration_ms"] for row in rows] == [1.5, 2.5]
     assert [str(row["ip_address"]) for row in rows] == ["10.1.2.3", "10.1.2.4"]
     assert rows[1]["message"] == "caller turned away: expired"
@@ -234,14 +234,14 @@ async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Con
     poisoned = [repr(f"user-{number}") for number in (0, 1999, 777)]
     assert [row["actor"] for row in quarantined] == [actor for actor in poisoned for _ in range(2)] + [None]
     assert {row["sqlstate"] for row in quarantined} <= {"23514", "23502"}
-    # The request that it tells of shows its trace.
+    # The row has the trace of the request that it describes.
     assert {row["trace_id"] for row in quarantined} == {context.trace_id}
     assert trail.metric("events_quarantined_total") == 4
     assert trail.metric("events_quarantined_total", "auth_failures") == 3
 
 
 async def test_hostile_values_are_stored_without_a_repair(trail: Trail, conn: asyncpg.Connection) -> None:
-    """Whatever clients send is cleaned before the batch: none of it costs a batch, a row or a place in quarantine."""
+    """Values from clients are cleaned before the batch, so none costs a batch, a row or a place in quarantine."""
     hostile = "\x00\n\r\t\x1b\x1f\\|'\"\x7f\u202e\u2028\ud800\U0001f600é"
     random_ = random.Random(3)
 
@@ -286,7 +286,7 @@ async def test_a_broken_table_is_waited_for(trail: Trail, conn: asyncpg.Connecti
 async def test_a_full_buffer_drops_the_newest_and_says_so(
     app_pool: db.Pool, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is lost is counted in a metric, logged once, and stands as one row with count and bounds of time."""
+    """Lost events are counted in a metric, logged once, and recorded in one row with count and bounds of time."""
     trail = Trail(app_pool, audit_buffer_size=100)
     accepted = [
         trail.logger.log(trail.logger.auth.success(tenant_id="acme", actor=db.Actor("user", f"user-{number}")))
@@ -341,7 +341,7 @@ async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
 
 
 async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A fault in the writer itself does not end in silence with a buffer that nobody empties."""
+    """A fault in the writer must not silently leave a buffer that is never emptied."""
 
     async def fail(lines: Sequence[Line]) -> bool:
         raise AssertionError(len(lines))

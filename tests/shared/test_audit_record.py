@@ -27,7 +27,7 @@ NOWHERE = "/dev/null/spool"
 
 @pytest.fixture
 async def locked(database_url: str) -> asyncpg.Connection:
-    """Holds audit_log so that nobody can write; closing it lets them."""
+    """Connection that holds a lock on audit_log; closing it lets writers continue."""
     connection = await asyncpg.connect(database_url)
     await connection.execute("begin; lock table audit_log in access exclusive mode")
     return connection
@@ -76,7 +76,7 @@ async def test_events_that_arrive_during_a_flush_share_the_next(app_url: str, co
     assert await conn.fetchval("select count(distinct xid) from audit_log") == 2
 
 
-async def test_one_who_gives_up_waiting_takes_nobody_along(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_a_caller_that_gives_up_waiting_cancels_no_other(app_url: str, conn: asyncpg.Connection) -> None:
     """A cancelled request leaves its event where it is, and the others of its batch waiting."""
     async with CuttingProxy(app_url, plan("stall")) as proxy, open_trail(proxy.url) as trail:
         impatient, patient = (asyncio.create_task(trail.record()) for _ in range(2))
@@ -215,7 +215,7 @@ async def test_with_neither_database_nor_spool_the_policy_decides(
         await trail.record()
     lost = await conn.fetchval("select sum((details ->> 'count')::int) from audit_log where event_type = 'audit.gap'")
     kept = await stored(conn)
-    # What the lock let through although nobody waited any more may be in both: a gap's count is an upper bound.
+    # Rows that the lock let through after their caller gave up may be in both: a gap's count is an upper bound.
     assert lost == 5
     assert "user-5" in kept
 
@@ -242,8 +242,8 @@ async def test_a_full_spool_blocks_and_says_what_is_missing(
     assert '"count": 1,' in gap["details"]
 
 
-async def test_a_gap_that_is_told_twice_is_one_row(app_url: str, conn: asyncpg.Connection) -> None:
-    """The answer to the row that tells of the loss is lost, and it is sent again."""
+async def test_a_gap_that_is_sent_twice_is_one_row(app_url: str, conn: asyncpg.Connection) -> None:
+    """The answer to the gap's row is lost, so the row is sent again."""
     async with CuttingProxy(app_url, plan("after")) as proxy:
         async with open_trail(proxy.url, audit_buffer_size=10) as trail:
             for _ in range(14):
@@ -258,7 +258,7 @@ async def test_a_gap_that_is_told_twice_is_one_row(app_url: str, conn: asyncpg.C
 async def test_the_acknowledgement_follows_the_fsync(
     app_url: str, locked: asyncpg.Connection, app_pool: db.Pool, spool_dir: Path
 ) -> None:
-    """Nobody is told before the disk has said so, and the row is in the file when it is asked."""
+    """The caller waits for the disk, and the row is in the file before fsync is called."""
     asked, answer = threading.Event(), threading.Event()
     written: list[int] = []
 

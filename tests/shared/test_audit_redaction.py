@@ -75,8 +75,8 @@ def test_no_secret_survives_in_details(secret: str, before: str, after: str, pat
 
 @given(claims=st.one_of(hostile_text, st.binary(max_size=60), st.dictionaries(st.just("sub"), st.integers())))
 @settings(max_examples=300, deadline=None)
-def test_whom_a_hostile_token_names_never_raises(claims: object) -> None:
-    """Whatever stands in its second part, or in place of it."""
+def test_the_account_of_a_hostile_token_never_raises(claims: object) -> None:
+    """For any content of the token's second part, and any text in its place."""
     body = claims if isinstance(claims, bytes) else repr(claims).encode("utf-8", "surrogatepass")
     encoded = base64.urlsafe_b64encode(body).decode()
     for text in (f"a.{encoded}.b", f"a.{body.decode('latin-1')}.b", f"..{encoded}", encoded, "pdt_" + encoded):
@@ -96,7 +96,7 @@ def test_whom_a_hostile_token_names_never_raises(claims: object) -> None:
         (["sub"], None),
     ],
 )
-def test_whom_a_token_names_is_text_of_a_bounded_length(payload: object, expected: str | None) -> None:
+def test_the_account_that_a_token_names_is_text_of_a_bounded_length(payload: object, expected: str | None) -> None:
     encoded = base64.urlsafe_b64encode(orjson.dumps(payload)).rstrip(b"=").decode()
     assert claimed_account(f"eyJ.{encoded}.x") == expected
     assert claimed_account(f"eyJ.{encoded}.{'x' * 33_000}") is None

@@ -52,7 +52,7 @@ def test_a_full_disk_has_room_for_the_ledgers_in_reserve(tmp_path: Path) -> None
 
 
 def test_the_reserve_is_filled_up_when_there_is_room(tmp_path: Path) -> None:
-    """What a full disk left half made is not taken for one."""
+    """A file that a full disk left incomplete does not count."""
     with full_disk():
         stock_reserve(tmp_path, LEDGER_BYTES)
         assert list(tmp_path.iterdir()) == []

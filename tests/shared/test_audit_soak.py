@@ -1,6 +1,7 @@
-"""Nobody touches the log, everything else happens at once: `pulse audit verify` must not cry wolf.
+"""Concurrent work on a log without tampering: `pulse audit verify` must find no fault.
 
-For longer: PULSE_SOAK_SECONDS=86400 PULSE_SOAK_WRITERS=64 python -m pytest tests/shared/test_audit_soak.py --timeout=0
+For a longer run:
+PULSE_SOAK_SECONDS=86400 PULSE_SOAK_WRITERS=64 python -m pytest tests/shared/test_audit_soak.py --timeout=0
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What each session relies on, and what comes of a server that refuses, hangs or is not the one that is wanted."""
+"""The settings of each session, and servers that refuse, hang or are not the wanted one."""
 
 import asyncio
 import logging
@@ -353,7 +353,7 @@ def make_certificates(openssl: str, directory: Path) -> tuple[Path, Path, Path]:
 
 
 def refusal(state: str) -> asyncpg.PostgresError:
-    """Return an error as asyncpg makes it of what a server says."""
+    """Return the error that asyncpg makes from a server's response."""
     made: asyncpg.PostgresError = asyncpg.PostgresError.new({"S": "ERROR", "V": "ERROR", "C": state, "M": "no"})
     return made
 

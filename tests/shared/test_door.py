@@ -212,7 +212,7 @@ async def test_a_body_that_keeps_its_rate_is_not_late() -> None:
 
 
 async def test_a_new_connection_takes_the_place_of_the_one_that_waited_longest() -> None:
-    """Whatever strangers hold, a client that sends its request is answered, and requests in hand stay."""
+    """While other clients hold every place, a client that sends its request is answered, and running requests stay."""
     limits = replace(PATIENT, connections=12, per_address=12)
     async with serving(limits) as server, server.client() as working:
         working.request("GET", "/slow/a")
@@ -288,7 +288,7 @@ QUICK = b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 @pytest.mark.parametrize("data", [b"", PARTIAL_HEAD, PARTIAL_BODY])
 async def test_a_probe_passes_the_queue(data: bytes) -> None:
-    """A probe behind 300 other connections is answered before most of them have a protocol."""
+    """It is answered before most of the 300 connections ahead have a protocol."""
     async with serving(replace(PATIENT, lobby=400)) as server:
         flood = connect_all(server.port, 300, data)
         [probe] = connect_all(server.port, 1, QUICK.replace(b"quick", b"livez"))

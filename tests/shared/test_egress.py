@@ -86,7 +86,7 @@ async def test_a_customers_webhook_goes_through_the_proxy_to_a_checked_address(t
 
 
 async def test_an_address_of_the_operator_is_resolved_by_the_proxy(tmp_path: Path) -> None:
-    """Where only the proxy knows names from outside. The certificate is still that of the name."""
+    """Only the proxy can resolve outside names here. The certificate is still checked against the name."""
     ca = PrivateCa(tmp_path)
 
     async def resolve(host: str, _port: int) -> Sequence[str]:

@@ -199,9 +199,9 @@ async def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
 
 
 async def test_the_trace_goes_along_and_nothing_else_of_ours() -> None:
-    """Each request is a step of its own below the current one, or the whole step when that is one call.
+    """Each request is its own span below the current one, or the current span if that is a single call.
 
-    What a caller set there is replaced, the rest is dropped; tracestate goes to those whom the operator chose.
+    Trace headers from the caller are replaced or dropped; only hosts that the operator chose get tracestate.
     """
     spoofed = {"baggage": "user=ann", "tracestate": "a=b", "traceparent": "spoof", "X-Trace-ID": "spoof", "X-Mine": "1"}
     context = tracing.TraceContext("c" * 32, "d" * 16, tracestate="congo=t61rcWkgMzE", flags="03")
@@ -232,7 +232,7 @@ async def test_the_trace_goes_along_and_nothing_else_of_ours() -> None:
 
 
 async def test_redirects_are_answers() -> None:
-    """Following one would go where nobody checked the configuration."""
+    """The target of a redirect has not been checked against the configuration."""
     async with Receiver() as target, Receiver() as receiver, traced_client(allow_private=True) as client:
         receiver.default = (302, {"location": target.url}, b"")
         assert (await client.get(receiver.url)).status_code == 302
@@ -298,7 +298,7 @@ async def test_a_name_that_is_no_address_is_no_url() -> None:
 
 
 async def test_a_status_is_not_taken_back_by_a_body_that_breaks_off() -> None:
-    """The receiver said 200: asking again would tell it twice."""
+    """The receiver answered 200, so a retry would deliver twice."""
     async with Receiver() as receiver, traced_client(allow_private=True) as client:
         receiver.default = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nhalf"
         response = await client.get(receiver.url)

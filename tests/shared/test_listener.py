@@ -21,7 +21,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
     """In a hole work is found by polling, at the start too; after it a notification wakes the loop again."""
     caplog.set_level(logging.DEBUG, "services.shared.worker")
 
-    def told() -> list[str]:
+    def messages() -> list[str]:
         listener = [record for record in caplog.records if record.name.endswith("listener")]
         return [record.message.split(":")[0] for record in listener if record.levelno >= logging.INFO]
 
@@ -31,7 +31,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             assert worker.states() == {"connected": 0, "deaf": 1, "polling": 0}
             await worker.handles(1)
             await worker.becomes("deaf")
-            await until(lambda: told() == ["listener is deaf"])
+            await until(lambda: messages() == ["listener is deaf"])
             network.resume()
             await worker.becomes("connected")
             # With a poll interval of an hour only notifications explain that each is found.
@@ -45,7 +45,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             await worker.becomes("connected")
             await worker.handles(3)
             assert (worker.sample("pulse_listener_restarts_total") or 0) >= 1
-            assert told() == ["listener is deaf", "listener is connected"] * 2
+            assert messages() == ["listener is deaf", "listener is connected"] * 2
 
             # A ping that was not sent proves nothing: all connections of the pool have work to do.
             caplog.clear()
@@ -54,7 +54,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
                     await held.enter_async_context(app_pool.acquire())
                 await until(lambda: sum("ping not sent" in record.message for record in caplog.records) >= 2)
                 assert worker.states()["connected"] == 1
-            assert told() == []
+            assert messages() == []
             network.stall("client", "server")
     # Neither is a stop held up by the hole: no task had to be cut off.
     assert [record.message for record in caplog.records if record.message == "pass canceled"] == []

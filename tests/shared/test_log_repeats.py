@@ -120,7 +120,7 @@ def test_kinds_are_bounded(written: Written) -> None:
 def test_each_unit_of_work_has_its_line(
     monkeypatch: pytest.MonkeyPatch, written: Written, others: list[logging.Handler]
 ) -> None:
-    """Lines of tell(), such as those of requests, are never left out."""
+    """Lines of `tell()`, such as those of requests, are never left out."""
     monkeypatch.setattr(logging.root, "handlers", [written.handler, *others])
     logger = logging.getLogger("test.each")
     logger.setLevel(logging.INFO)

@@ -58,7 +58,7 @@ def test_an_exception_is_part_of_the_line() -> None:
     "value", ["\ud800", 2**200, object(), {"a": {1: "\ud800"}}, b"\xff", float("nan"), "x" * 100_000]
 )
 def test_odd_values_cost_no_record(value: Any) -> None:
-    """What JSON cannot hold is written as text."""
+    """Values that JSON cannot hold are written as text."""
     assert line("odd", extra={"value": value})["message"] == "odd"
 
 
@@ -71,9 +71,9 @@ def test_anything_gives_one_valid_line(message: str, extra: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("path", ["/items/7", "/\ud800\x00\u2028" + "x" * 300, '\\"\n'])
-def test_what_is_told_is_the_same_line_whoever_listens(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_the_same_with_any_other_handlers(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Straight to the stream where only our handler listens, as a record beside another one."""
-    told = []
+    lines = []
     for others in ([], [logging.NullHandler()]):
         written = io.BytesIO()
         stream = io.TextIOWrapper(written, encoding="utf-8")
@@ -86,7 +86,7 @@ def test_what_is_told_is_the_same_line_whoever_listens(path: str, monkeypatch: p
                 {"path": path, "status_code": 500, "nobody": None},
             )
         [text] = written.getvalue().splitlines()
-        told.append({**orjson.loads(text), "timestamp": None})
-        assert told[-1].pop("span_id") == context.span_id
-    assert told[0] == told[1]
-    assert (told[0]["level"], told[0]["message"], told[0]["status_code"]) == ("error", "GET %s 500", 500)
+        lines.append({**orjson.loads(text), "timestamp": None})
+        assert lines[-1].pop("span_id") == context.span_id
+    assert lines[0] == lines[1]
+    assert (lines[0]["level"], lines[0]["message"], lines[0]["status_code"]) == ("error", "GET %s 500", 500)

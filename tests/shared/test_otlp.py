@@ -1,4 +1,4 @@
-"""Spans reach a collector with the ids of our logs, headers and rows, and cost nothing where nobody wants them."""
+"""Spans reach a collector with the ids of our logs, headers and rows, and cost nothing without a collector."""
 
 import asyncio
 import logging
@@ -151,7 +151,7 @@ async def test_requests_passes_and_calls_are_spans_with_our_ids(
         assert b"hush" not in b"".join(request.body for request in collector.requests)
 
 
-async def test_what_fails_is_told_and_a_hung_collector_holds_nobody(
+async def test_failures_are_spans_and_a_hung_collector_blocks_no_exit(
     collector: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors of calls and passes are spans too; the flush at the end is bounded."""
@@ -191,7 +191,7 @@ async def test_what_fails_is_told_and_a_hung_collector_holds_nobody(
     assert {span.status.code for span in spans.values()} == {2}
 
 
-def test_nothing_is_loaded_while_nobody_wants_spans() -> None:
+def test_nothing_is_loaded_without_an_endpoint() -> None:
     """No endpoint set: neither SDK nor exporter nor their HTTP library."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin"}

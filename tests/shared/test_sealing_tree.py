@@ -1,4 +1,4 @@
-"""The Merkle tree against RFC 6962 as the RFC tells it, recursively."""
+"""The Merkle tree compared with the recursive definition of RFC 6962."""
 
 from hashlib import sha256
 

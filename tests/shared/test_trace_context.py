@@ -1,6 +1,6 @@
-"""W3C Trace Context, level 2: what a service sends on for every kind of header that it may get.
+"""W3C Trace Context, level 2: the header that a service sends for every kind of header that it may receive.
 
-The cases are those of the public test suite at its strictest, told by what comes in and what must go out.
+The cases are those of the public test suite at its strictest, as received headers and expected headers.
 """
 
 import string
@@ -151,7 +151,7 @@ async def test_traceparent(harness: Harness) -> None:
 
 
 async def test_tracestate(harness: Harness) -> None:
-    """Kept in order across headers; one bad member drops all of it and nothing of the traceparent."""
+    """Order is kept across headers; one bad member drops the whole tracestate but not the traceparent."""
     for values, expected in STATES:
         headers = [("tracestate", value) for value in values]
         [(fields, state)] = await harness.sent_on(("traceparent", PARENT), *headers)

@@ -1,6 +1,6 @@
-"""Whatever a client sends and whatever is logged about it: one JSON object a line, short, with a valid trace id.
+"""For any request and any logged value, each line is one short JSON object with a valid trace id.
 
-PULSE_TEST_FUZZED_HEADERS says how many header values are tried; 1,000,000 take about five minutes.
+PULSE_TEST_FUZZED_HEADERS sets the number of header values; 1,000,000 take about five minutes.
 """
 
 import asyncio
@@ -141,7 +141,7 @@ async def careless(scope: Scope, _receive: Receive, send: Send) -> None:
     chance = scope["chance"]
     for _name, raw in scope["headers"]:
         text = raw.decode("latin-1")
-        # The worst are long: one line in ten is enough of them.
+        # The worst values are long, so only one line in ten has one.
         odd = chance.choice(EXTRAS)(text) if chance.random() < 0.1 else text
         forged = {"trace_id": text, "span_id": odd, "trace_flags": text, "service": odd, "timestamp": 0, "level": text}
         log.info(chance.choice(("%s", "%d", text, "a %s %s")), odd, extra={**forged, "odd": odd, text: odd})
@@ -192,7 +192,7 @@ def test_every_line_is_one_short_object_with_a_valid_trace_id() -> None:
             assert own["logger"] == "services.ui_iot.middleware.http_meter"
             del own["trace_id"]
             refused = [raw.decode("latin-1") for _name, raw in headers if len(raw) >= 16]
-            assert not any(text in str(told) for text in refused for told in own.values())
+            assert not any(text in str(value) for text in refused for value in own.values())
             written.clear()
 
     with lines() as written:

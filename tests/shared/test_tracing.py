@@ -45,14 +45,13 @@ def test_x_trace_id(value: str, expected: str | None) -> None:
     st.booleans(),
 )
 def test_any_headers_give_a_valid_context(headers: list[tuple[bytes, bytes]], trust: bool) -> None:
-    """Whatever comes in, what goes out is well-formed."""
     context = tracing.from_headers(headers, trust=trust)
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[13]", tracing.format_traceparent(context))
 
 
 @pytest.mark.parametrize("name", [b"traceparent", b"tracestate", b"x-trace-id"])
 def test_each_header_costs_the_same(name: bytes) -> None:
-    """Nobody has to be let in to send thousands, and all requests wait for the one loop: 20,000 took a second."""
+    """Headers arrive before authentication and block the only event loop: 20,000 once took a second."""
     started = time.process_time()
     tracing.from_headers([(b"traceparent", f"00-{TRACE}-{SPAN}-01".encode()), *[(name, b"")] * 20_000])
     assert time.process_time() - started < 0.1
@@ -110,8 +109,8 @@ def test_a_random_trace_is_continued() -> None:
     assert [trace_id for trace_id in ids if tracing.carries_time(trace_id)] == []
 
 
-def test_the_random_flag_is_told_by_the_header_or_by_the_id() -> None:
-    """Ours are random; a caller's are when it says so; a row keeps the id only, whose layout tells."""
+def test_the_random_flag_comes_from_the_header_or_the_id() -> None:
+    """Our ids are random; a caller's are if its flag says so. A row keeps only the id, so its layout decides."""
     assert tracing.start().flags == "03"
     for flags, expected in (("00", "01"), ("01", "01"), ("02", "03"), ("ff", "03"), ("fd", "01")):
         assert tracing.from_headers([(b"traceparent", f"00-{TRACE}-{SPAN}-{flags}".encode())]).flags == expected
@@ -161,7 +160,7 @@ async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
     """Span ids and the time in a trace id are computed on both sides."""
     for trace_id, expected in TIMES:
         bare = trace_id.replace("-", "")
-        # A worker tells by the time in it whether an id is one of ours.
+        # A worker recognizes one of our ids by the time in it.
         assert tracing.continued(bare).flags == ("01" if expected is None else "03")
         bound = await conn.fetchval("select core.trace_started_at($1)", bare)
         assert bound == (expected and expected - timedelta(minutes=10))
@@ -204,6 +203,6 @@ async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool:
         await until(waits)
     await blocked
     assert await conn.fetchval(named) == ["pulse-ui_iot"] * 2
-    # The service that acts for itself is told by the same name.
+    # A service that acts for itself has the same name.
     [row] = await conn.fetch("select actor_type, actor_id from audit_log where category = 'device'")
     assert tuple(row) == ("service", "ui_iot")

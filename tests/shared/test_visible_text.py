@@ -153,9 +153,9 @@ def test_hostile_payloads_become_harmless_messages() -> None:
         **dict.fromkeys(("rule_name", "device_id", "device_name", "metric", "message"), EVERYTHING),
         **dict.fromkeys(("close_reason", "acknowledged_by"), EVERYTHING),
     }
-    told = {"kind": "closed", "tenant_id": "acme", "event_id": 1, "occurred_at": "2026-01-05T12:00Z", "alert": alert}
+    fields = {"kind": "closed", "tenant_id": "acme", "event_id": 1, "occurred_at": "2026-01-05T12:00Z", "alert": alert}
     for kind in ("opened", "closed"):
-        notification = Notification.model_validate({**told, "kind": kind})
+        notification = Notification.model_validate({**fields, "kind": kind})
         for parts in (
             slack.render(notification, SLACK),
             teams.render(notification, TEAMS),
@@ -251,7 +251,7 @@ def test_the_stacks_screen_shows_a_hostile_log_as_text(tmp_path: Path) -> None:
 
 
 def test_log_files_are_for_owner_and_group(tmp_path: Path) -> None:
-    """Whatever the umask is, also of a file that an older Pulse made, and of the copies that trimming makes."""
+    """For any umask, for a file of an older Pulse, and for the copies that trimming makes."""
     before = os.umask(0)
     try:
         for mode in (None, 0o666, 0o600):

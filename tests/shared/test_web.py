@@ -1,4 +1,4 @@
-"""What every HTTP server does before its application: headers, Host, probes, framing, certificates, closed pages."""
+"""The work of every HTTP server before its application: headers, Host, probes, framing, certificates, closed pages."""
 
 import asyncio
 import hashlib
@@ -334,7 +334,7 @@ def test_a_page_of_this_site_has_its_scheme_name_and_port(scheme: str, host: str
     assert isinstance(find_token(headers, "POST"), Refusal) is not is_good
 
 
-async def test_https_of_a_trusted_proxy_counts_and_nobody_elses(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_only_a_trusted_proxy_can_declare_https(app_url: str, conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     cookie = {"Cookie": f"pulse_session={token()}", "Origin": "https://api.test"}
     for number, (trusted, forwarded, is_https) in enumerate(

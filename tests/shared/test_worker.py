@@ -145,7 +145,7 @@ async def test_it_waits_for_a_database_that_is_away() -> None:
     assert float(shown[f"pulse_worker_last_success_age_seconds{{{labels[0]}}}"]) > 0
 
 
-async def test_the_metrics_tell_what_the_passes_did(app_pool: Pool) -> None:
+async def test_the_metrics_count_what_the_passes_did(app_pool: Pool) -> None:
     """Every series is there from the start; counts are exact, idle looks hide nothing, a step that raises backs off."""
     process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
     passes = dict.fromkeys(("good", "bad", "idle", "timer", "few"), 0)

@@ -1,4 +1,4 @@
-"""Nobody changes or removes a row of the audit trail by mistake, and each role does only its part."""
+"""Rows of the audit trail cannot be changed or removed by mistake, and each role does only its part."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -22,7 +22,7 @@ async def partitions(conn: asyncpg.Connection) -> list[str]:
 
 
 async def test_rows_arrive_in_both_kinds_of_partition(conn: asyncpg.Connection, partitions: list[str]) -> None:
-    """What the tests below try to change exists."""
+    """The rows that the tests below try to change exist."""
     found = {row[0] for row in await conn.fetch("select distinct tableoid::regclass::text from audit_log")}
     assert DEFAULT in found
     assert len(found - {DEFAULT}) == 1
@@ -106,7 +106,7 @@ DENIED_TO_ALL = ["delete from {}", "truncate {}", "select 1 from {}_default", "t
 
 @pytest.mark.parametrize("role", DENIED)
 async def test_each_role_is_denied_what_is_not_its_part(role: str, login: Login, partitions: list[str]) -> None:
-    """Nobody but the owner reads partitions or removes rows; who writes does not read, who reads does not write."""
+    """Only the owner reads partitions or removes rows; writers do not read, and readers do not write."""
     connection = await login(role)
     # pulse_exporter begins read-only, which it may change itself; what counts is what it is denied then.
     await connection.execute("set default_transaction_read_only = off")

@@ -1,4 +1,4 @@
-"""Whatever a superuser does to the sealed trail, the checkpoints kept outside the database tell."""
+"""The checkpoints kept outside the database reveal every change of the sealed trail by a superuser."""
 
 import re
 from pathlib import Path
@@ -252,7 +252,7 @@ async def test_a_disabled_trigger_does_not_help(log: SealedLog, table: str) -> N
 
 
 async def test_a_function_that_lies_is_not_asked(log: SealedLog) -> None:
-    """Who may replace functions can make the database hash an old copy; --independent hashes what the table holds."""
+    """A superuser can make the database hash an old copy; --independent hashes the rows of the table itself."""
     await log.conn.execute(
         "create table audit.copy as select * from audit_log; grant select on audit.copy to public;"
         "create or replace function audit._rows_between(p_previous pg_snapshot, p_snapshot pg_snapshot)"
@@ -267,7 +267,7 @@ async def test_a_function_that_lies_is_not_asked(log: SealedLog) -> None:
 
 
 async def test_an_honest_insert_is_no_fault(log: SealedLog) -> None:
-    """Whoever may write may add: it is sealed behind what was there, and its block says when."""
+    """A role that may write may add rows: they are sealed behind the older ones, and their block shows the time."""
     await log.conn.execute(insert(xid="pg_current_xact_id()"))
     report = await log.verify()
     assert (report.faults, report.unsealed) == ([], 1)
@@ -304,13 +304,13 @@ async def forge_all(log: SealedLog, home: Path) -> None:
 
 
 async def test_a_log_that_was_written_anew_is_found(log: SealedLog, tmp_path: Path) -> None:
-    """The forger's key stands in audit.signing_keys, which nobody trusts."""
+    """The forger's key is in audit.signing_keys, which verification does not trust."""
     await forge_all(log, tmp_path / "forger")
     await expect(log, "is not valid: no known key signed the note|are not those that were sealed")
 
 
 async def test_a_log_that_was_written_anew_under_the_true_key_is_found(log: SealedLog) -> None:
-    """Even who took the key cannot take back the checkpoints."""
+    """A stolen key does not help: the old checkpoints remain outside."""
     await forge_all(log, log.home)
     await expect(log, "^blocks 0 to .* are not those that were sealed: the checkpoint of .* it is the first one")
 
@@ -328,7 +328,7 @@ async def test_a_past_that_was_written_anew_without_a_key_is_found(log: SealedLo
 
 
 async def tombstone(log: SealedLog, key: SignerKey, *, segment: str = "2026-01-01") -> str:
-    """Return a tombstone of a month that is true but for who signs it; its rows are still there."""
+    """Return a tombstone of a month, correct except for its signer. The month's rows still exist."""
     blocks = await log.conn.fetch(
         "select block_no, row_count, leaf_hash from audit.blocks where segment = $1::text::date order by block_no",
         segment,
@@ -337,7 +337,7 @@ async def tombstone(log: SealedLog, key: SignerKey, *, segment: str = "2026-01-0
 
 
 async def test_a_month_with_a_signed_tombstone_is_let_go(log: SealedLog) -> None:
-    """What retention does is no fault; and rows that are there all the same are one."""
+    """Rows that retention dropped are no fault; released rows that still exist are one."""
     await tombstone(log, log.sealer.keys.load())
     await expect(log, r"^block 0 .* was released, but still has rows")
     await log.conn.execute("drop table audit_log_202601")

@@ -42,7 +42,7 @@ async def test_ids_sort_by_time(conn: asyncpg.Connection) -> None:
     assert abs(int(row["event_id"].hex[:12], 16) - row["timestamp"].timestamp() * 1000) < 1000
 
 
-async def test_the_transaction_says_who_why_and_in_which_trace(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
+async def test_the_transaction_sets_actor_reason_and_trace(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
     """db.act() sets the context that an event takes what it lacks from."""
     actor = db.Actor("user", "alice", "Alice")
     with tracing.use_trace_id("ab" * 16) as context:
@@ -55,7 +55,7 @@ async def test_the_transaction_says_who_why_and_in_which_trace(conn: asyncpg.Con
 
 
 async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """An event about a device does not carry the name of the user who happens to act."""
+    """An event about a device does not carry the name of the acting user."""
     actor = db.Actor("user", "alice", "Alice")
     async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot") as connection:
         await connection.execute(
@@ -130,7 +130,7 @@ async def test_forged_lines_and_long_names_are_stored_harmlessly(conn: asyncpg.C
 async def test_a_refused_login_called_twice_is_one_row(
     app_pool: db.Pool, conn: asyncpg.Connection, reason: str, event_type: str
 ) -> None:
-    """The call is repeated when nobody knows how it ended; id and time make it the same row."""
+    """A client repeats a call with an unknown outcome; id and time make it the same row."""
     event_id = uuid4()
     for _ in range(2):
         await app_pool.execute(
@@ -158,7 +158,7 @@ async def test_a_refused_login_survives_the_request(app_pool: db.Pool, conn: asy
     assert await conn.fetchval("select count(*) from audit_log") == 1
 
 
-async def test_views_tell_the_story(conn: asyncpg.Connection) -> None:
+async def test_views_show_the_story(conn: asyncpg.Connection) -> None:
     """Each view on one small scenario: two addresses fail, one user gets in and changes a rule."""
     fail = "call audit.record_auth_failure($1, $2, 'acme', $3, $4::inet, 'user', $5)"
     now = await conn.fetchval("select now()")

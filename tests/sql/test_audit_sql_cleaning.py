@@ -1,4 +1,4 @@
-"""What a person writes into the trail by psql becomes as harmless as what a service sends."""
+"""Text that a person writes into the trail by psql is cleaned like text from a service."""
 
 import asyncpg
 import orjson

@@ -1,4 +1,4 @@
-"""What an audit event tells of a changed row, by whichever statement it came."""
+"""The audit event of a changed row, for every kind of statement."""
 
 import time
 from uuid import UUID
@@ -81,7 +81,7 @@ async def test_every_statement_that_changes_rows_is_covered(conn: asyncpg.Connec
     }
 
 
-async def test_of_many_rows_only_the_changed_ones_are_told(conn: asyncpg.Connection) -> None:
+async def test_of_many_rows_only_the_changed_ones_are_recorded(conn: asyncpg.Connection) -> None:
     """A statement may touch what it leaves as it was; a time of change alone is no change."""
     await make_table(conn, columns="id int primary key, value int, created_at timestamptz, updated_at timestamptz")
     await conn.execute("insert into gauge select n, n, now(), now() from generate_series(1, 50) n")
@@ -110,8 +110,8 @@ async def test_a_new_key_is_an_end_and_a_beginning(conn: asyncpg.Connection) -> 
     assert (come.act, come.entity_id, come.tenant_id) == ("created", "2", "other")
 
 
-async def test_keys_of_several_columns_are_joined_and_cascades_are_told(conn: asyncpg.Connection) -> None:
-    """What a foreign key takes along was changed by the same actor."""
+async def test_keys_of_several_columns_are_joined_and_cascades_are_recorded(conn: asyncpg.Connection) -> None:
+    """Rows that a foreign key deletes or changes have the same actor."""
     channel_id, rule_id = await seed.channel(conn), await seed.rule(conn)
     route_id = await seed.route(conn, channel_id, rule_id=rule_id)
     policy_id = await conn.fetchval(
@@ -160,7 +160,7 @@ async def test_any_name_and_any_type_will_do(conn: asyncpg.Connection) -> None:
 
 
 async def test_the_clients_settings_hide_no_change(conn: asyncpg.Connection) -> None:
-    """A number is not cut, a time is told in UTC, and a table in the client's own path is no other."""
+    """Numbers keep all digits, times are in UTC, and a table in the client's own path does not replace ours."""
     await make_table(conn, columns="id int primary key, value float8, at timestamptz, raw bytea")
     await conn.execute("insert into gauge values (1, 0.1, '2026-01-05 12:00+00', 'a')")
     await conn.execute("set extra_float_digits = -15; set timezone = 'Asia/Tokyo'; set datestyle = 'German, DMY'")
@@ -174,7 +174,7 @@ async def test_the_clients_settings_hide_no_change(conn: asyncpg.Connection) -> 
     }
 
 
-async def test_a_wide_row_is_told_whole(conn: asyncpg.Connection) -> None:
+async def test_a_wide_row_is_recorded_whole(conn: asyncpg.Connection) -> None:
     """Postgres takes 100 arguments of a function; a row may have more columns, and long values."""
     columns = ", ".join(f"c{n} text" for n in range(150))
     await make_table(conn, columns=f"id int primary key, {columns}")
@@ -195,7 +195,7 @@ async def test_a_change_that_fails_leaves_no_event(conn: asyncpg.Connection) -> 
     assert await events(conn) == [created(2)]
 
 
-async def test_a_silence_is_told_and_other_work_on_alerts_is_not(conn: asyncpg.Connection) -> None:
+async def test_a_silence_is_recorded_and_other_work_on_alerts_is_not(conn: asyncpg.Connection) -> None:
     """Of a busy table only one column is configuration; what the services do to the others needs no actor."""
     await seed.tenant(conn)
     await conn.execute("set pulse.actor_id = ''")

@@ -1,4 +1,4 @@
-"""What tracking costs: by the statement and the changed row, never by the row that stays as it is."""
+"""The cost of tracking grows with the statements and the changed rows, not with the unchanged rows."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""For any rows and any changes of them: the trail tells all of it, and never a redacted value."""
+"""For any rows and any changes, the trail records everything except redacted values."""
 
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -81,7 +81,7 @@ def _do(session: Session, act: tuple[str, Any, Any]) -> None:
 
 
 def _rows(session: Session) -> dict[str, Row]:
-    """Return the table as the trail tells it: keys as text, values as JSON, what is redacted as a mark."""
+    """Return the table as the trail records it: keys as text, values as JSON, redacted values as a mark."""
     query = (
         "select id::text, to_jsonb(g) || jsonb_build_object("
         "'secret', case when secret is not null then '[redacted]' end,"
@@ -113,7 +113,7 @@ def _replayed(session: Session) -> dict[str, Row]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=ACTS)
-def test_the_trail_tells_everything_but_the_secrets(session: Session, acts: list[tuple[str, Any, Any]]) -> None:
+def test_the_trail_records_everything_but_the_secrets(session: Session, acts: list[tuple[str, Any, Any]]) -> None:
     """Replaying the events gives the table, each old value being the one before; no secret stands in any column."""
     with session.transaction(force_rollback=True):
         for act in acts:

@@ -1,4 +1,4 @@
-"""The auditor's views: what they tell of a small story, and what they read of a large trail."""
+"""The auditor's views: their rows for a small story, and their reads of a large trail."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -130,7 +130,7 @@ async def test_the_digest_of_a_day(conn: asyncpg.Connection, auditor: asyncpg.Co
 
 
 async def test_the_activity_of_one_user(conn: asyncpg.Connection, auditor: asyncpg.Connection) -> None:
-    """What was done, to what and why, in order; nothing of others, nor of a device of that name."""
+    """Acts with entity and reason, in order; without those of other users or of a device with the same name."""
     await conn.execute(
         "select audit.write(array["
         " audit.event('acme', 'config.rule_updated', p_entity_id => '7', p_actor_type => 'user', p_actor_id => 'alice',"

@@ -78,7 +78,7 @@ async def test_definer_functions_fix_their_search_path(conn: asyncpg.Connection)
 
 
 async def test_what_services_call_is_definer_or_reads_no_table(conn: asyncpg.Connection) -> None:
-    """pulse_app has no rights on tables, so what it calls and is not definer must be free of them."""
+    """pulse_app has no rights on tables, so its functions must be definer or must not use tables."""
     query = f"""
       select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
        where {OURS} and not p.prosecdef and has_function_privilege('pulse_app', p.oid, 'execute')
@@ -118,7 +118,7 @@ async def test_what_retention_deletes_is_found_by_key(conn: asyncpg.Connection) 
 
 
 async def test_audit_log_has_no_foreign_keys(conn: asyncpg.Connection) -> None:
-    """An event outlives what it tells of."""
+    """An event outlives the object that it describes."""
     query = "select conname from pg_constraint where contype = 'f' and conrelid = 'public.audit_log'::regclass"
     assert await column(conn, query) == []
 
@@ -151,7 +151,7 @@ async def test_the_layer_keeps_out_of_public(conn: asyncpg.Connection) -> None:
 
 
 async def test_schema_metrics_holds_views_only(conn: asyncpg.Connection) -> None:
-    """Whatever stands there is a metric."""
+    """Every object there is served as a metric."""
     query = """
       select oid::regclass::text from pg_class where relnamespace = 'metrics'::regnamespace and relkind <> 'v'
       union all

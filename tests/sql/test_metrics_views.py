@@ -15,7 +15,7 @@ from tests.support.wait import until
 
 RoleUrl = Callable[[str], str]
 
-# Dashboards and rules name these: a change here is a change for those who watch.
+# Dashboards and alerting rules use these names, so a change breaks them.
 VIEWS = {
     "alert_age_seconds": ("severity",),
     "alerts_open": ("severity",),
@@ -190,7 +190,7 @@ values ('ui_iot', '', 'up', now(), now()), ('dispatcher', '', 'down', now(), now
 
 
 async def test_every_view_is_served_and_explained(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """One file a view; all of them are served, value last, and HELP is one sentence."""
+    """Each view has its own file and is served with the value last and a HELP of one sentence."""
     files = {path.stem for path in (ROOT / "sql" / "70_metrics").glob("*.sql")}
     assert files == set(VIEWS)
     columns = "select attname from pg_attribute where attrelid = $1::text::regclass and attnum > 0 order by attnum"
@@ -341,7 +341,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
 
 
 async def test_latency_counts_from_the_arrival_of_the_reading(conn: asyncpg.Connection) -> None:
-    """Each delivery of what a reading opened or closed, in one pass or two, not of what a timer or a person caused."""
+    """Only deliveries of alerts that a reading opened or closed count, in one pass or two."""
     await seed.device(conn)
     await seed.rule(conn)
     await seed.rule(conn, metric="pressure", for_seconds=60)
@@ -392,7 +392,7 @@ async def test_a_value_on_a_bound_is_at_most_that(conn: asyncpg.Connection) -> N
     assert [row["value"] for row in await conn.fetch(query, None, [1.0])] == [0, 0]
 
 
-async def test_dead_rows_and_vacuum_are_told(conn: asyncpg.Connection) -> None:
+async def test_dead_rows_and_vacuum_are_measured(conn: asyncpg.Connection) -> None:
     """A vacuum that never was is infinitely long ago; one takes away the dead rows and sets the clock to zero."""
     ages = "select table_name, value from metrics.table_last_vacuum_age_seconds"
     dead = "select table_name, value from metrics.table_dead_tuples"
@@ -440,7 +440,7 @@ async def test_partitions_ahead_shrink_to_zero(conn: asyncpg.Connection) -> None
     assert (round(found["telemetry"]), found["audit_log"]) == (round(left), 0)
 
 
-async def test_sessions_of_others_are_hidden_or_told(
+async def test_sessions_of_others_are_hidden_or_measured(
     conn: asyncpg.Connection, role_url: RoleUrl, database_url: str
 ) -> None:
     """Without pg_read_all_stats other sessions count as hidden and no age is made up; with it both are known."""
@@ -474,7 +474,7 @@ async def test_sessions_of_others_are_hidden_or_told(
 
 
 async def test_neither_history_nor_a_backlog_makes_a_view_slow(conn: asyncpg.Connection) -> None:
-    """What each view goes through is bounded whatever lies in the tables, also while statistics know of no backlog.
+    """Each view reads a bounded number of rows, even while the statistics do not include the backlog.
 
     With PULSE_TEST_HISTORY_ROWS=10000000 and --timeout=0: ten million finished rows, 125,000 waiting in each queue.
     """

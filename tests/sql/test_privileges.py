@@ -1,4 +1,4 @@
-"""Who may do what, compared with the checked-in matrix, and tried.
+"""The rights of each role, compared with the checked-in matrix and tried.
 
 After a deliberate change of a grant:
 PULSE_TEST_REGENERATE=1 python -m pytest tests/sql/test_privileges.py, and read the diff.
@@ -85,7 +85,7 @@ async def test_rights_are_those_of_the_matrix(conn: asyncpg.Connection) -> None:
     )
 
 
-async def test_internal_functions_are_nobodys(conn: asyncpg.Connection) -> None:
+async def test_internal_functions_are_granted_to_no_service(conn: asyncpg.Connection) -> None:
     """A name with a leading underscore is called by the layer alone; a view's reader may need it, by view only."""
     rows = await conn.fetch(
         "select p.oid::regprocedure::text from pg_proc p"
@@ -128,7 +128,7 @@ async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> Non
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_nobody_changes_or_removes_audit_rows(role_url: Callable[[str], str], role: str) -> None:
+async def test_no_role_changes_or_removes_audit_rows(role_url: Callable[[str], str], role: str) -> None:
     """Not the rows, not the table, not the triggers, and not by a detour over a partition."""
     connection = await asyncpg.connect(role_url(role))
     await connection.execute("set default_transaction_read_only = off")
@@ -165,7 +165,7 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
             ("pulse_auditor", f"audit.{table}"): {"select"}
             for table in ("blocks", "tree_nodes", "checkpoints", "signing_keys", "tombstones", "holds")
         },
-        # Those who verify compare the catalog with them.
+        # Verifiers compare the catalog with these tables.
         **{
             (verifier, table): {"select"}
             for verifier in ("pulse_auditor", "pulse_ops")
@@ -205,7 +205,7 @@ async def test_no_role_writes_a_table_or_reads_a_secret(
 async def test_sealing_and_dropping_are_the_ops_workers(
     conn: asyncpg.Connection, app_pool: db.Pool, ops_pool: db.Pool, call: str
 ) -> None:
-    """Who can make another service run SQL of his choice can do neither."""
+    """An attacker in control of another service's SQL can do neither."""
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f"for function {call.partition('(')[0]}"):
         await app_pool.execute(f"select audit.{call}")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -265,7 +265,7 @@ async def test_a_view_made_by_hand_is_a_metric(conn: asyncpg.Connection, role_ur
     await exporter.close()
 
 
-async def test_a_function_made_by_hand_is_nobodys(conn: asyncpg.Connection) -> None:
-    """Postgres gives EXECUTE to everybody unless told otherwise."""
+async def test_a_function_made_by_hand_is_granted_to_no_service(conn: asyncpg.Connection) -> None:
+    """Postgres grants EXECUTE to PUBLIC by default."""
     await conn.execute("set role pulse_owner; create function ops.leak() returns int language sql return 1; reset role")
     assert not await conn.fetchval("select has_function_privilege('pulse_app', 'ops.leak()', 'execute')")

@@ -130,7 +130,7 @@ async def test_a_blocked_dispatcher_is_a_failed_pass_that_names_its_blocker(
 async def test_a_lock_that_is_missing_for_an_interval_fails_the_pass(
     conn: asyncpg.Connection, ops_pool: db.Pool, role_url: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reader of a table keeps its partitions from being made: the first pass says who, the second one fails."""
+    """A reader of a table blocks new partitions: the first pass names the reader, the second one fails."""
     await conn.execute("select ops.ensure_partitions(1, 1)")
     newest = await conn.fetchval(
         "select max(inhrelid::regclass::text) from pg_inherits where inhparent = 'telemetry'::regclass"
@@ -215,7 +215,7 @@ async def test_a_full_notify_queue_stops_nothing(tmp_path: Path, caplog: pytest.
             with pytest.raises(asyncpg.ProgramLimitExceededError):
                 await send_until_refused(sending)
             assert await conn.fetchval(usage) > 0.9
-            # The commit of whoever notifies directly fails.
+            # A direct pg_notify fails at commit.
             with pytest.raises(asyncpg.ProgramLimitExceededError):
                 async with conn.transaction():
                     await conn.execute(

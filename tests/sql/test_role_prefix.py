@@ -176,7 +176,7 @@ def test_a_plain_role_made_by_an_administrator_is_adopted(embedded: EmbeddedPost
 
 
 def test_roles_restored_without_comments_are_adopted(embedded: EmbeddedPostgres) -> None:
-    """A dump keeps who owns what; comments of roles may get lost on the way to another server."""
+    """A dump keeps ownership; comments of roles may get lost on the way to another server."""
     Migrator(embedded.url(database="staging")).upgrade()
     with connect(embedded.url()) as session:
         for suffix in SUFFIXES:

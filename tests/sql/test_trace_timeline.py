@@ -72,12 +72,12 @@ def tree(rows: list[asyncpg.Record]) -> dict[str, str | None]:
 
 
 async def test_the_whole_story_in_order_and_as_a_tree(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """From the request to the last attempt, by the database's clock, with who did what for how long, and why."""
+    """From the request to the last attempt by the database's clock, with actor, act, duration and reason."""
     await conn.execute(CHAIN)
     async with db.read_as(app_pool, tenant_id="acme") as reader:
         rows = await reader.fetch(STORY)
-    told = [(row["kind"], row["service"], row["entity_type"], row["entity_id"], row["what"]) for row in rows]
-    assert told == [
+    steps = [(row["kind"], row["service"], row["entity_type"], row["entity_id"], row["what"]) for row in rows]
+    assert steps == [
         ("request", "ui_iot", "device", "boiler-1", "POST /ingest/v1/readings"),
         ("reading", "ui_iot", "device", "boiler-1", "2 readings of temperature from 95.5 to 97"),
         ("reading", "ui_iot", "device", "boiler-1", "humidity is 40"),
@@ -143,7 +143,7 @@ async def test_other_tenants_see_nothing(conn: asyncpg.Connection, app_pool: db.
 
 
 async def test_a_big_request_is_one_line(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """10,000 readings of a device's metric are told in one row that counts them."""
+    """10,000 readings of a device's metric share one row that counts them."""
     await seed.tenant(conn)
     await conn.execute(
         f"""
@@ -231,20 +231,20 @@ async def test_rows_that_move_to_a_late_partition_are_never_missed(conn: asyncpg
     query = "select kind, what from api.trace_timeline($1)"
     expected = {("audit", "2 readings accepted"), ("reading", "2 readings of temperature from 95 to 96")}
 
-    async def told() -> set[tuple[str, str]]:
+    async def timeline() -> set[tuple[str, str]]:
         return {tuple(row) for row in await conn.fetch(query, trace_id)}
 
-    assert await told() == expected
+    assert await timeline() == expected
     mover = await asyncpg.connect(database_url)
     try:
         async with mover.transaction():
             moved = await mover.fetch("select * from ops.ensure_partitions() where rows_moved > 0")
             assert len([row for row in moved if row["partition_name"] == "telemetry_20260105"]) == 1
-            waiting = asyncio.create_task(told())
+            waiting = asyncio.create_task(timeline())
             pid = conn.get_server_pid()
             blocked = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
             await until(lambda: mover.fetchval(blocked, pid), seconds=10)
         assert await waiting == expected
     finally:
         await mover.close()
-    assert await told() == expected
+    assert await timeline() == expected

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: each trace is a tree that holds all its rows, and nothing lost its cause."""
+"""For any acts in any order, each trace is a tree that holds all its rows, and no row lost its cause."""
 
 import itertools
 import os
@@ -99,7 +99,7 @@ class History:
                 " values (%s, 'sink', 'webhook', '{}')",
                 [tenant],
             )
-            if name == "a":  # nobody is told of the other's
+            if name == "a":  # the other tenant has no route
                 self.session.execute(
                     "insert into notification_routes (tenant_id, name, channel_id)"
                     " select tenant_id, 'all', channel_id from notification_channels where tenant_id = %s",
@@ -213,7 +213,7 @@ class History:
 
 
 def check_tree(session: Session, tenant: str, trace_id: str) -> set[str]:
-    """Fails when the trace is no closed tree of the tenant's rows, all of them; gives their kinds."""
+    """Fail unless the trace is a closed tree of all the tenant's rows; return their kinds."""
     with session.transaction():
         session.execute("select set_config('pulse.tenant_id', %s, true)", [tenant])
         rows = session.execute("select * from api.trace_timeline(%s)", [trace_id]).fetchall()
@@ -247,7 +247,7 @@ def check_tree(session: Session, tenant: str, trace_id: str) -> set[str]:
 @given(acts=ACTS)
 @example(acts=EVERYTHING)
 def test_every_trace_is_a_tree_without_orphans(session: Session, acts: list[tuple[Any, ...]]) -> None:
-    """Of one tenant's rows each, all of them, with a cause of an earlier kind or none."""
+    """Each tree holds all rows of one tenant, each with a cause of an earlier kind or none."""
     history = History(session)
     history.begin()
     for act in acts:

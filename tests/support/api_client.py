@@ -138,7 +138,7 @@ class KeyServer:
 
 @dataclass
 class Api:
-    """The running application and a client of it."""
+    """The running application and its client."""
 
     client: httpx.AsyncClient
     backend: Backend

@@ -1,6 +1,6 @@
-"""A day on which nobody attacks: what people, browsers, gateways and health checks of a fleet and an office do.
+"""A day without attacks: requests of the people, browsers, gateways and health checks of a fleet and an office.
 
-Recorded from the ways in which clients fail, made anew from a seed: every run sees the same day.
+Modeled on the ways in which clients fail, and generated from a seed: every run sees the same day.
 """
 
 import hashlib

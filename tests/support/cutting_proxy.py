@@ -8,7 +8,7 @@ __all__ = ["Cut", "CuttingProxy"]
 
 
 class CuttingProxy(MessageProxy):
-    """At each message that makes the server commit, the plan says what becomes of it; `cuts` is what it said."""
+    """A proxy that asks its plan at each message that makes the server commit; `cuts` lists the plan's answers."""
 
     def __init__(self, url: str, plan: Iterator[Cut] | None = None) -> None:
         super().__init__(url, self._choose)

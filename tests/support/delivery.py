@@ -45,14 +45,14 @@ async def job(
     )
     fingerprint = await conn.fetchval("select fingerprint from alerts where alert_id = $1", alert_id)
     about = {"alert_id": alert_id, "fingerprint": fingerprint}
-    told = payload(kind, alert=about, tenant_id=tenant_id, event_id=event_id)
+    body = payload(kind, alert=about, tenant_id=tenant_id, event_id=event_id)
     values = {
         "tenant_id": tenant_id,
         "event_id": event_id,
         "alert_id": alert_id,
         "channel_id": channel_id,
         "kind": kind,
-        "trace_id": told["trace_id"],
+        "trace_id": body["trace_id"],
         **columns,
     }
     places = ", ".join(f"${number}" for number in range(2, len(values) + 2))
@@ -60,7 +60,7 @@ async def job(
         f"insert into notification_jobs (payload, {', '.join(values)}) values ($1::text::jsonb, {places})"
         " returning job_id"
     )
-    return int(await conn.fetchval(query, orjson.dumps(told).decode(), *values.values()))
+    return int(await conn.fetchval(query, orjson.dumps(body).decode(), *values.values()))
 
 
 async def claim(

@@ -1,4 +1,4 @@
-"""What administrators of shared servers take from PUBLIC, and a login that migrates without being superuser."""
+"""Privileges that shared servers revoke from PUBLIC, and a login that migrates without being superuser."""
 
 from contextlib import suppress
 from typing import Any

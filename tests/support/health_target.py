@@ -1,4 +1,4 @@
-"""A service as the health monitor sees one: a real HTTP server on a port of its own that can be told to fail."""
+"""A service as the health monitor sees it: a real HTTP server on its own port that can be made to fail."""
 
 import asyncio
 from types import TracebackType

@@ -5,7 +5,7 @@ import os
 import asyncpg
 
 DEVICES = 200
-# What a plan reads is bounded whatever its size: the big form is for whoever wants to see it.
+# The plans read a bounded amount at any size, so the default is small. A large history is optional.
 PAST = int(os.environ.get("PULSE_TEST_HISTORY_ROWS", "80000")) // 8
 """Rows of each kind that are over and done with."""
 BACKLOG = PAST // 10
@@ -52,7 +52,7 @@ reset session_replication_role;
 analyze;
 """
 
-# Every queue, open alerts, attempts and refusals; the statistics know nothing of them, as after any sudden rush.
+# Every queue, open alerts, attempts and refusals. The statistics do not include them, as after a sudden rush.
 _BACKLOG = f"""
 set session_replication_role = replica;
 insert into evaluator.inbox (shard, reading_id, tenant_id, device_id, metric, timestamp, value)

@@ -83,7 +83,7 @@ async def served(app: ASGIApp) -> AsyncIterator[int]:
 
 
 class Gates:
-    """What a request waits for until its test lets it go."""
+    """Gates at which requests wait until their test opens them."""
 
     def __init__(self) -> None:
         self._events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -93,7 +93,7 @@ class Gates:
         await self._events[key].wait()
 
     def open(self, key: str) -> None:
-        """Let it go."""
+        """Let the waiting request continue."""
         self._events[key].set()
 
 

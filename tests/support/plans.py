@@ -1,4 +1,4 @@
-"""What a query really read, from EXPLAIN ANALYZE."""
+"""Measures of a query's real reads, from EXPLAIN ANALYZE."""
 
 from collections import Counter
 from collections.abc import Iterator

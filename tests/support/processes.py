@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:
-    """Return a port on loopback for each name, all of them free a moment ago."""
+    """Return a loopback port for each name. All ports differ and were free a moment ago."""
     with ExitStack() as held:
         probes = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
         return {name: int(probe.getsockname()[1]) for name, probe in probes.items()}

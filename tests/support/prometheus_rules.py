@@ -68,7 +68,7 @@ def panel_expressions() -> Iterator[Expression]:
 
 
 def with_recorded(known: Mapping[str, frozenset[str]]) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """Return what is known with what is recorded of it, and the faults of recording."""
+    """Return the labels of the known and the recorded metrics, and the faults in the recording rules."""
     everything = {**OWN, **known}
     faults: list[str] = []
     for rule in rules("recording"):

@@ -1,7 +1,7 @@
-"""Which labels the result of a PromQL expression has, and what in it can never match.
+"""Derive the labels of a PromQL expression's result, and find the parts that can never match.
 
-Prometheus takes any name: a rule over a metric that nobody shows, or that joins on a label which one side lacks, is
-valid and silent for ever. Known metrics have known labels; from them follow those of every expression.
+Prometheus accepts any name: a rule over a metric that does not exist, or a join on a label which one side lacks, is
+valid and silent for ever. The labels of every expression follow from those of the known metrics.
 """
 
 import re

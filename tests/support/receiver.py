@@ -1,4 +1,4 @@
-"""A real HTTP server on a loopback port that keeps every request and answers as it is told."""
+"""A real HTTP server on a loopback port that keeps every request and answers as configured."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ Answer: TypeAlias = int | bytes | tuple[int, dict[str, str], bytes] | Callable[[
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What arrived. headers: names in lower case, in the order they came."""
+    """A received request. headers: names in lower case, in order of arrival."""
 
     line: str
     headers: tuple[tuple[str, str], ...]

@@ -19,7 +19,7 @@ ACTOR = {"pulse.actor_type": "user", "pulse.actor_id": "tests"}
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the tests' server is; the attributes are those that pytest-postgresql asks for."""
+    """Address of the tests' server; the attributes are those that pytest-postgresql requires."""
 
     host: str
     port: str

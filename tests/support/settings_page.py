@@ -15,41 +15,40 @@ PAGE = ROOT / "docs" / "settings.md"
 HEAD = """\
 # Settings
 
-Every setting is an environment variable, read once at start; a bad value is named in one line and the process exits
-with 2.
-Each process has its own class in `services/shared/settings.py` and sees only its own variables.
+Every setting is an environment variable that is read at start. A process with a bad value prints one line for it and
+exits with 2. Each process has its own class in `services/shared/settings.py` and sees only its own variables.
 """
 LOCAL = """\
-## The local stack
+## The `pulse` program, migrations and tests
 
 | Variable | Default | |
 |---|---|---|
-| `PULSE_HOME` | `.pulse` | Where `./pulse` keeps its data, keys, logs and state. |
-| `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | Who migrates: a role that may create roles and schemas. |
-| `PULSE_AUDIT_DATABASE_URL` |  | The database as `pulse_auditor`, for `pulse audit`. |
-| `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: the collector that gets its spans, see architecture.md. |
-| `PULSE_OPERATOR_DATABASE_URL` |  | The database as `pulse_operator`, for `pulse psql`; see operate.md. |
-| `PULSE_ROLE_PREFIX` | `pulse_` | First part of the names of the database roles; see operate.md. |
-| `PULSE_UI_PASSWORD`, `PULSE_EVALUATOR_PASSWORD` |  | Passwords of roles that a migration makes; see operate.md. |
-| `PULSE_DISPATCHER_PASSWORD`, `PULSE_DELIVERY_PASSWORD` |  | Likewise. |
-| `PULSE_OPS_PASSWORD`, `PULSE_AUDITOR_PASSWORD` |  | Likewise. |
-| `PULSE_EXPORTER_PASSWORD`, `PULSE_OPERATOR_PASSWORD` |  | Likewise. |
-| `PULSE_APP_PASSWORD` |  | Likewise, of the one login for four services, which is deprecated. |
-| `PULSE_EXPORTER_CONNECTION_LIMIT` | `2` | Connections that a migration allows `pulse_exporter`. |
-| `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: the unprivileged user that runs the embedded Postgres. |
-| `PULSE_PYTHON` | `python3` | The Python that makes `.venv`. |
+| `PULSE_HOME` | `.pulse` | Directory of the data, keys, logs and state of `./pulse`. |
+| `PULSE_MIGRATION_URL` | `PULSE_DATABASE_URL` | URL of the database for migrations, as a role that may create roles. |
+| `PULSE_AUDIT_DATABASE_URL` |  | URL of the database as `pulse_auditor`, for `pulse audit`. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT` |  | Every process: collector that receives its spans (architecture.md). |
+| `PULSE_OPERATOR_DATABASE_URL` |  | URL of the database as `pulse_operator`, for `pulse psql` (operate.md). |
+| `PULSE_ROLE_PREFIX` | `pulse_` | Prefix of the names of the database roles (operate.md). |
+| `PULSE_UI_PASSWORD`, `PULSE_EVALUATOR_PASSWORD` |  | Passwords of the roles that a migration creates (operate.md). |
+| `PULSE_DISPATCHER_PASSWORD`, `PULSE_DELIVERY_PASSWORD` |  | The same. |
+| `PULSE_OPS_PASSWORD`, `PULSE_AUDITOR_PASSWORD` |  | The same. |
+| `PULSE_EXPORTER_PASSWORD`, `PULSE_OPERATOR_PASSWORD` |  | The same. |
+| `PULSE_APP_PASSWORD` |  | The same, for the deprecated login of four services. |
+| `PULSE_EXPORTER_CONNECTION_LIMIT` | `2` | Connection limit that a migration sets for `pulse_exporter`. |
+| `PULSE_PG_USER` | `postgres`, else `pulse-pg` | As root: unprivileged user of the embedded Postgres. |
+| `PULSE_PYTHON` | `python3` | Python that creates `.venv`. |
 | `PULSE_DEBUG` |  | `1` shows the traceback of a failed `./pulse` command. |
-| `PULSE_TEST_URL` |  | A server for the tests instead of their own: a superuser's URL. |
-| `PULSE_TEST_POSTGRES_BIN` |  | Directory of the Postgres programs of that server. |
-| `PULSE_TEST_REQUIRE` |  | `all`: a test that misses a program fails instead of being skipped. |
-| `PULSE_TEST_DDL_CHANGES` | `60` | Changes of views that the exporter must follow in its test. |
-| `PULSE_TEST_SCRAPES` | `120` | Scrapes that must each be one snapshot in theirs. |
-| `PULSE_TEST_HISTORY_ROWS` | `80000` | Finished rows where tests count what queries read; one waits for 80 of them. |
-| `PULSE_TEST_HTTP_REQUESTS` | `600` | Requests that the HTTP metrics are compared with. |
-| `PULSE_TEST_HOSTILE_REQUESTS` | `3000` | Hostile requests that must make no series. |
-| `PULSE_TEST_GENERATED_APPS` | `60` | Applications by chance whose routes the path label is compared with. |
-| `PULSE_TEST_FUZZED_HEADERS` | `5000` | Header values that the log lines are tried with. |
-| `PULSE_BENCH_URL` |  | An empty database for benchmarks instead of an embedded server. |
+| `PULSE_TEST_URL` |  | URL of a superuser on a server for the tests. Default: the tests start a server. |
+| `PULSE_TEST_POSTGRES_BIN` |  | Directory of the Postgres programs for the tests' server. |
+| `PULSE_TEST_REQUIRE` |  | `all`: fail, instead of skip, a test whose program is missing. |
+| `PULSE_TEST_DDL_CHANGES` | `60` | Number of changes of views in the test of the exporter's reaction. |
+| `PULSE_TEST_SCRAPES` | `120` | Number of scrapes in the test of snapshots. |
+| `PULSE_TEST_HISTORY_ROWS` | `80000` | Number of finished rows in tests that count the rows that queries read. |
+| `PULSE_TEST_HTTP_REQUESTS` | `600` | Number of requests in the test of the HTTP metrics. |
+| `PULSE_TEST_HOSTILE_REQUESTS` | `3000` | Number of hostile requests that must create no series. |
+| `PULSE_TEST_GENERATED_APPS` | `60` | Number of random applications in the test of the path label. |
+| `PULSE_TEST_FUZZED_HEADERS` | `5000` | Number of random header values in the test of log lines. |
+| `PULSE_BENCH_URL` |  | URL of an empty database for benchmarks. Default: an embedded server. |
 """
 
 

@@ -17,7 +17,7 @@ from tests.support.wait import until
 
 @dataclass
 class Stream:
-    """What one tail has sent so far."""
+    """Everything that one tail has sent so far."""
 
     response: httpx.Response
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Stream:
     ended: bool = False
 
     async def read(self) -> None:
-        """Take what comes until the stream ends."""
+        """Read until the stream ends."""
         async for line in self.response.aiter_lines():
             name, _, value = line.partition(": ")
             if name == "id":

@@ -11,7 +11,7 @@ COLUMNS = "tenant_id text not null, id bigint primary key, name text, value doub
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What of a config event the tests compare."""
+    """The fields of a config event that the tests compare."""
 
     act: str
     entity_id: str | None

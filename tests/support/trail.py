@@ -1,4 +1,4 @@
-"""An AuditLogger as tests use it, and what is stored of what it was told."""
+"""An AuditLogger for tests, and queries for the rows that it stored."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,7 +56,7 @@ class Trail:
         return self.metric("write_failures_total") > failures
 
     def send(self, count: int) -> None:
-        """Log so many numbered events, every third of them a refused login."""
+        """Log the given number of numbered events; every third is a refused login."""
         for _ in range(count):
             actor = db.Actor("user", f"user-{self.sent}")
             if self.sent % 3:

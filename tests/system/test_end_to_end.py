@@ -1,4 +1,4 @@
-"""One reading from a device to a webhook through the real processes, and the same while each of them is killed."""
+"""One reading from a device to a webhook through the real processes, undisturbed and while each process is killed."""
 
 import hashlib
 import signal
@@ -55,8 +55,8 @@ class Stack:
             )
 
 
-def told(got: Request) -> str:
-    """Return the kind of alert event that the request tells of."""
+def event_kind(got: Request) -> str:
+    """Return the kind of the request's alert event."""
     return str(got.json()["type"]).removeprefix("alert.")
 
 
@@ -95,7 +95,7 @@ async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Con
         assert is_signed(got)
         assert got.header("x-trace-id") == TRACE
         assert str(got.header("traceparent")).split("-")[1] == TRACE
-        assert (told(got), got.json()["data"]["alert"]["device_id"]) == ("opened", "boiler-1")
+        assert (event_kind(got), got.json()["data"]["alert"]["device_id"]) == ("opened", "boiler-1")
 
         async def is_audited() -> bool:
             kinds = await conn.fetch("select event_type from audit_log where trace_id = $1", TRACE)
@@ -120,7 +120,7 @@ async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Con
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [UI, EVALUATOR, DISPATCHER, DELIVERY])
 async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str, module: str) -> None:
-    """Kill -9 of one service between two readings: every alert is still told of once, beginning before end."""
+    """Kill -9 of one service between two readings: each alert event is still delivered once, opened before closed."""
     async with running_stack(conn, app_url, 1) as stack:
         assert (await stack.post(reading(95, seconds_ago=3))).status_code == 202
         if module == UI:
@@ -142,8 +142,8 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
             )
 
         await until(is_drained, seconds=30)
-        assert [told(got) for got in distinct(stack.receiver)] == ["opened", "closed", "opened"]
-        # Only a worker that died between request and record may have told something twice.
+        assert [event_kind(got) for got in distinct(stack.receiver)] == ["opened", "closed", "opened"]
+        # Only a worker that died between request and record may have delivered twice.
         assert len(stack.receiver.requests) == 3 or module == DELIVERY
 
 
@@ -169,7 +169,7 @@ async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connecti
 
 
 @pytest.mark.slow
-async def test_two_copies_of_each_tell_the_same_as_one(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_two_copies_of_each_notify_the_same_as_one(conn: asyncpg.Connection, app_url: str) -> None:
     """With two evaluators, dispatchers and delivery workers every notification goes out once, in order."""
     async with running_stack(conn, app_url, 2) as stack:
         spikes = [reading(95 if number % 2 else 20, seconds_ago=60 - number) for number in range(40)]
@@ -190,5 +190,5 @@ async def test_two_copies_of_each_tell_the_same_as_one(conn: asyncpg.Connection,
         assert len(stack.receiver.requests) == len(distinct(stack.receiver)) == 39
         by_alert: dict[int, list[str]] = {}
         for got in stack.receiver.requests:
-            by_alert.setdefault(got.json()["data"]["alert"]["alert_id"], []).append(told(got))
+            by_alert.setdefault(got.json()["data"]["alert"]["alert_id"], []).append(event_kind(got))
         assert sorted(by_alert.values()) == [["opened"]] + [["opened", "closed"]] * 19

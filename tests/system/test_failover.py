@@ -1,4 +1,4 @@
-"""The primary moves: what writes goes after it, what reads is not stale, and readiness tells the truth in between."""
+"""The primary moves: writers follow it, readers see no stale data, and readiness is correct in between."""
 
 import asyncio
 import signal
@@ -73,12 +73,12 @@ async def test_behind_a_proxy_the_api_follows_the_primary(servers: tuple[Node, N
         assert {item["device_id"] for item in shown.json()["items"]} == {"before", "after"}
         assert await readyz(api) == (200, "ok")
         # Events of requests that were let in meanwhile were spooled and are stored now.
-        told = await asyncpg.connect(second.url(database="pulse"))
+        reader = await asyncpg.connect(second.url(database="pulse"))
         try:
             query = "select true from audit_log where event_type = 'auth.login_success' having count(*) >= 3"
-            await until(lambda: told.fetchval(query), seconds=30)
+            await until(lambda: reader.fetchval(query), seconds=30)
         finally:
-            await told.close()
+            await reader.close()
 
 
 async def is_refused(api: Api) -> bool:
@@ -156,7 +156,7 @@ async def test_of_several_hosts_the_one_that_takes_changes_is_used(servers: tupl
 
 
 async def test_a_standby_is_recognized_where_transactions_are_serializable(servers: tuple[Node, Node]) -> None:
-    """It refuses every query then: the next host is tried, and whoever may read a standby can."""
+    """A serializable standby refuses every query: a writer tries the next host, a reader of standbys may use it."""
     first, second = servers
     await first.execute("alter database pulse set default_transaction_isolation = 'serializable'")
     await caught_up(first, second)

@@ -94,9 +94,11 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
         assert max(row["count"] for row in sessions) <= SERVER_CONNECTIONS
         for name, running in reversed(stack.items()):
             assert await running.stop() == 0, name
-            told = [str(line.get("message")) for line in running.lines if line.get("level") not in ("debug", "info")]
+            messages = [
+                str(line.get("message")) for line in running.lines if line.get("level") not in ("debug", "info")
+            ]
             known = ("no issuer of user tokens", "channel secrets are stored as plain text")
-            assert [message for message in told if not any(words in message for words in known)] == [], name
+            assert [message for message in messages if not any(words in message for words in known)] == [], name
 
 
 @pytest.mark.slow
@@ -111,10 +113,10 @@ async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: async
     async with service("services.dispatcher", pooler.url("pulse_app"), **POLL_ONLY) as refused:
         assert await asyncio.wait_for(refused.process.wait(), 30) == 1
         await until(lambda: refused.lines)
-    told = str(refused.lines[-1]["message"])
-    assert told.startswith("cannot start: default_transaction_isolation is repeatable read")
-    assert f'alter role "pulse_app" in database "{database}"' in told
-    await conn.execute(told[told.index("alter role") :])
+    message = str(refused.lines[-1]["message"])
+    assert message.startswith("cannot start: default_transaction_isolation is repeatable read")
+    assert f'alter role "pulse_app" in database "{database}"' in message
+    await conn.execute(message[message.index("alter role") :])
     try:
         pool = await open_pool(UiSettings(database_url=pooler.url("pulse_app"), statement_cache_size=0))
         await conn.execute(end_sessions)

@@ -29,7 +29,7 @@ class Lines:
     ) -> bytes:
         """Return the header: the filter, and the checkpoint and keys that prove the lines after it."""
         # A log without entries has no such member, so that its exports keep their format.
-        said = {"entries": entries} if entries else {}
+        more = {"entries": entries} if entries else {}
         return _line(
             type="header",
             format=FORMAT,
@@ -38,7 +38,7 @@ class Lines:
             events=events,
             checkpoint=head.note,
             public_keys=[str(key) for key in keys],
-            **said,
+            **more,
         )
 
     def block(self, proven: ProvenBlock) -> bytes:

@@ -117,7 +117,7 @@ class Tail:
     def _line(self, event: Mapping[str, Any]) -> str:
         if self.as_json:
             return escape_json(orjson.dumps({**event, "cursor": write_place(place_of(event))})).decode()
-        said = (
+        cells = (
             event["timestamp"],
             event["tenant_id"],
             event["severity"],
@@ -127,4 +127,4 @@ class Tail:
             event["message"],
         )
         # A row that was written around the audit functions must not control the terminal.
-        return terminal_text("  ".join(said))
+        return terminal_text("  ".join(cells))

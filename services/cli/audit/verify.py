@@ -185,7 +185,7 @@ def _all_is_well(report: Report, witness: Witness) -> Iterator[str]:
     else:
         yield (
             f"All is as it was sealed: {count_of(report.rows)} in {report.blocks:,} blocks, {report.hashed:,} of "
-            f"them hashed anew, in agreement with {report.checkpoints:,} checkpoints from {witness.place}."
+            f"them hashed again, in agreement with {report.checkpoints:,} checkpoints from {witness.place}."
         )
     if report.compared:
         yield f"{report.compared:,} exported events are unchanged."

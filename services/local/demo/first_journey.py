@@ -92,7 +92,7 @@ def journey_table(steps: Sequence[Hop]) -> Table:
         shown.add_row(
             f"+{hop.milliseconds:.1f} ms" if number else "",
             hop.title,
-            *(Text(terminal_text(said)) for said in (hop.service, hop.what)),
+            *(Text(terminal_text(cell)) for cell in (hop.service, hop.what)),
         )
     shown.add_row(f"{sum(hop.milliseconds for hop in steps):.1f} ms", "from reading to answer", "", "")
     return shown

@@ -43,12 +43,12 @@ def reachable_binaries(account: Account) -> Path:
 
 def major_version(bin_dir: Path) -> int:
     """Return the major version of the server in bin_dir, for example 18."""
-    said = subprocess.run(
+    output = subprocess.run(
         [bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True, cwd="/"
     ).stdout
-    found = re.search(r"\) (\d+)", said)
+    found = re.search(r"\) (\d+)", output)
     if found is None:
-        raise CommandFailed(f"{bin_dir / 'postgres'} reports an unknown version: {said.strip()}")
+        raise CommandFailed(f"{bin_dir / 'postgres'} reports an unknown version: {output.strip()}")
     return int(found.group(1))
 
 

@@ -209,8 +209,8 @@ class Stack:
 
 
 def _reason(child: Child) -> str:
-    said = last_message(child.spec.log) if child.ran or not child.fault else ""
-    return f"{said} (see {child.spec.log})" if said else child.fault or "it does not answer"
+    message = last_message(child.spec.log) if child.ran or not child.fault else ""
+    return f"{message} (see {child.spec.log})" if message else child.fault or "it does not answer"
 
 
 def _state(child: Child) -> ProcessState:

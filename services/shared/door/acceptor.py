@@ -18,7 +18,7 @@ from services.shared.door.problem import busy_answer
 _BACKLOG = 2048
 _NO_RESOURCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE_SECONDS = 1.0
-_ACCEPTED = 32
+_ACCEPTED = 64
 """Connections accepted in one pass of the event loop."""
 _SERVED = {PROBE: 4, REQUEST: 3, PARTIAL: 1}
 """Connections of each rank that leave the lobby in one pass: making a protocol takes far longer than accepting."""
