@@ -118,7 +118,7 @@ async def test_it_follows_and_says_at_ctrl_c_where_it_stopped(url: str, conn: as
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--after", "x"), "CURSOR is not one"),
+        (("--after", "x"), "--after must be a cursor"),
         (("--ip-address", "x"), "--ip-address: "),
         (("--since", "yesterday"), "--since: "),
     ],
