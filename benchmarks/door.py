@@ -121,7 +121,7 @@ def attack(name: str, port: int, token: str, started: Event) -> None:
     """Run an attack in a process of its own until it is terminated."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     started.set()
-    asyncio.run(ATTACKS[name](port, token))  # type: ignore[arg-type]  # coroutine functions, all of them
+    asyncio.run(ATTACKS[name](port, token))  # type: ignore[arg-type]  # all are coroutine functions
 
 
 @asynccontextmanager

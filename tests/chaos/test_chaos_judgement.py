@@ -97,7 +97,7 @@ def test_an_event_without_an_answer_may_be_there() -> None:
     assert found(judged(stored={**STORED, (UNHEARD.trace_id, "config.rule_updated"): 1})) == []
 
 
-def test_an_event_that_nobody_caused_is_found() -> None:
+def test_an_event_without_a_cause_is_found() -> None:
     """A login that was refused is not on record as one that went well."""
     assert found(judged(stored={**STORED, (REFUSED.trace_id, "auth.login_success"): 1})) == ["event without a cause"]
 

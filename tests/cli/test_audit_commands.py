@@ -102,7 +102,7 @@ async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pu
     shown = (await pulse("verify", status=1)).stdout
     assert "the rows were not verified: the database refuses: division by zero" in shown
     assert "added routine audit.read_leaves(text, text)" in shown
-    # A database that says nothing wrong about its layer cannot tell.
+    # Without recorded definitions, the command cannot compare the SQL layer.
     await log.conn.execute("update sql_layer set definitions = null")
     await log.conn.execute("drop function audit.read_leaves(text, text)")
 
@@ -133,7 +133,7 @@ async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, 
 
 
 async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """Whoever replaced the log may have replaced the key and the checkpoints beside it."""
+    """An attacker who replaced the log may have replaced the key and the checkpoints next to it."""
     public, kept = log.sealer.keys.public_path, next(log.checkpoints.iterdir())
     for local in ((), ("--keys", str(public)), ("--checkpoint", str(kept)), ("--checkpoint", str(log.checkpoints))):
         shown = (await pulse("verify", *local, status=3)).stdout
@@ -215,7 +215,7 @@ async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse
     newest = await log.conn.fetchval("select key_id from audit.checkpoints order by tree_size desc limit 1")
     assert f"pulse.test/audit+{newest}+" in keys[1]
     assert (await pulse("verify", status=3)).stdout.startswith("All is as it was sealed")
-    # Who has not fetched the new public key is told so.
+    # Without the new public key, verification fails.
     log.sealer.keys.public_path.write_bytes(before)
     assert "no known key signed" in (await pulse("verify", status=1)).stdout
 
@@ -228,7 +228,7 @@ async def test_there_is_no_key_to_rotate_before_the_first(pulse: Pulse, tmp_path
 
 
 async def test_another_format_is_what_its_mapper_makes(log: SealedLog) -> None:
-    """One event a line, in sealed order, without proofs; who reads is recorded all the same."""
+    """One event a line, in sealed order, without proofs. The read is recorded before the first byte."""
     question = Question(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))
     file = io.BytesIO()
     await write_export(

@@ -68,8 +68,8 @@ async def test_two_exports_are_the_same(log: SealedLog) -> None:
     assert one == two
 
 
-async def test_who_reads_is_recorded_before_the_first_byte(log: SealedLog) -> None:
-    """Also when the reader takes nothing of it."""
+async def test_the_reader_is_recorded_before_the_first_byte(log: SealedLog) -> None:
+    """The read is recorded even if the reader closes the file before the first byte."""
     await log.fill()
 
     class Closed(io.BytesIO):
@@ -113,7 +113,7 @@ async def test_a_block_larger_than_a_batch_is_streamed(log: SealedLog, monkeypat
 
 
 async def test_an_altered_log_is_not_exported(log: SealedLog) -> None:
-    """Nobody is handed evidence that fails elsewhere; the file ends without its trailer."""
+    """An export of altered rows would fail verification elsewhere, so the file ends without a trailer."""
     await log.fill()
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'quiet' where timestamp < '2026-02-01'"
@@ -142,7 +142,7 @@ async def test_a_proof_is_an_export_of_one_event(log: SealedLog) -> None:
 
 
 async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
-    """What is unknown, not sealed yet, or not one event."""
+    """An event that is unknown, not sealed yet or ambiguous is refused with an error message."""
     await log.fill()
     await log.write(1)
     newest = await log.conn.fetchval("select event_id from audit_log order by xid desc limit 1")
@@ -185,7 +185,7 @@ async def test_another_key_proves_nothing(log: SealedLog) -> None:
 
 
 async def test_an_export_is_bound_to_a_checkpoint_that_was_kept(log: SealedLog) -> None:
-    """Of the same size with the same root; without one of that size the program cannot tell."""
+    """Only checkpoints of the same size can be compared. Without one, the program reports that it cannot decide."""
     await log.fill()
     lines = await export(log)
     [kept] = log.checkpoints.iterdir()

@@ -1,4 +1,4 @@
-"""Whatever is done to the lines of an export, the program that verifies it names the line."""
+"""Every mutation of an export's lines is found by the verifying program, which names the line."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -162,7 +162,7 @@ MUTATIONS: dict[str, Callable[[Lines], Lines]] = {
     "no JSON": lambda lines: [*lines[:2], b"nonsense\n", *lines[2:]],
     "not a number": replace(EVENT, b'"n": 2.0', b'"n": NaN'),
 }
-# Of most, the line that was touched is named; of what is missing, the first that shows it.
+# Most mutations are reported at the changed line, a missing line at the first line that reveals the gap.
 LATER: dict[str, Callable[[Lines], int]] = {
     "an event removed": lambda lines: second_block(lines) - 1,
     "an event doubled": lambda _: 3,

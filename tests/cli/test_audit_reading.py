@@ -104,7 +104,7 @@ def keeps(row: Any, values: dict[str, str], since: datetime | None = None, until
 async def test_a_filter_takes_away_and_changes_no_order(
     conn: asyncpg.Connection, history: list[dict[str, str]]
 ) -> None:
-    """Whether an index serves it or not."""
+    """Filters with and without an index keep the order."""
     rows = {str(row["event_id"]): row for row in await conn.fetch("select * from audit_log")}
     now = await conn.fetchval("select now()")
     for matching in (
@@ -159,7 +159,7 @@ async def test_a_trail_without_a_block_is_empty(conn: asyncpg.Connection) -> Non
 
 @pytest.fixture
 async def vast(conn: asyncpg.Connection) -> None:
-    """200,000 rows in 20,000 transactions and 4,000 blocks; half of them acme's, a thousandth another tenant's."""
+    """200,000 rows in 20,000 transactions and 4,000 blocks. Half belong to acme, a thousandth to another tenant."""
     await conn.execute("select ops.ensure_partitions()")
     await conn.execute(
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, severity, action, message,"

@@ -1,4 +1,4 @@
-"""`pulse audit verify` finds nothing wrong with a log that nobody touched."""
+"""`pulse audit verify` finds no fault in an untouched log."""
 
 import re
 from collections.abc import Callable
@@ -105,7 +105,7 @@ async def test_an_empty_log_is_whole(log: SealedLog) -> None:
 
 
 async def test_large_and_small_blocks_are_hashed_in_batches(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of a batch, the same rows are hashed, each once."""
+    """Every batch size hashes the same rows, each once."""
     for count in (1, 30, 2, 2, 1):
         for month in MONTHS:
             await log.write(count, timestamp=month)
@@ -126,7 +126,7 @@ TOUCHED = (
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> None:
-    """Whatever the planner believes, and again with the plans of a long-lived connection."""
+    """The cost holds for any planner statistics and for the cached plans of a long-lived connection."""
     if analyzed == "empty":
         await log.conn.execute("vacuum analyze audit_log")
     for number in range(40):

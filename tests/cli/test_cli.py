@@ -146,7 +146,7 @@ def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
         assert pulse("status").returncode == 0
 
 
-def test_a_second_up_says_who_is_first(pulse: Run, home: Home) -> None:
+def test_a_second_up_names_the_running_one(pulse: Run, home: Home) -> None:
     """And touches nothing."""
     with hold(home.lock):
         assert f"already running, process {os.getpid()}" in assert_one_line(pulse("up"), status=2)
@@ -217,7 +217,7 @@ def test_trace_takes_only_a_trace_id(pulse: Run, wrong: str) -> None:
 
 @pytest.mark.slow
 async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
-    """As the role of the services, with an audit event that says who; what cannot be is said in one line."""
+    """The command uses the services' role, and the audit event names the actor. Invalid input is a one-line error."""
     url = {"PULSE_DATABASE_URL": app_url}
     made = pulse("tenant", "create", "acme", "--name", "Acme Ltd", **url)
     assert (made.returncode, made.stderr) == (0, "")
@@ -270,7 +270,7 @@ async def test_the_limits_of_a_tenant_are_shown_and_set(pulse: Run, conn: asyncp
 async def test_holds_are_placed_shown_and_released(
     pulse: Run, conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
-    """As the auditor, who is named in the event; a wrong time, number or role is told in one line."""
+    """The event names the auditor. A wrong time, number or role is a one-line error."""
     url = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_auditor")}
     assert pulse("audit", "holds", **url).stdout == "There are no legal holds.\n"
     await conn.execute(
@@ -315,7 +315,7 @@ def test_a_tenant_needs_a_migrated_database(pulse: Run, empty_url: str) -> None:
         assert "./pulse migrate" in assert_one_line(pulse("tenant", *arguments, PULSE_DATABASE_URL=empty_url))
 
 
-async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
+async def test_trace_prints_the_steps(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
     """As the API shows it too; a tenant sees its own part only."""
     await seed.device(conn, "boiler-1", tenant_id="acme")
     await conn.execute(
@@ -327,8 +327,8 @@ async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_u
         assert done.returncode == 0, done.stderr
         assert "temperature is 81.5" in done.stdout
     done = pulse("trace", TRACE_ID, "--tenant", "acme", "--json", PULSE_DATABASE_URL=app_url)
-    told = Trace.model_validate_json(done.stdout)
-    assert [(step.kind, step.what) for step in told.steps] == [
+    shown_trace = Trace.model_validate_json(done.stdout)
+    assert [(step.kind, step.what) for step in shown_trace.steps] == [
         ("reading", "temperature is 81.5"),
         ("audit", "1 readings accepted"),
     ]
@@ -379,7 +379,7 @@ def test_test_runs_every_tool_and_fails_with_the_first_that_failed(
     assert said.splitlines()[-1] == "bad: FAILED (3)   worse: FAILED (4)   pytest: ok"
 
 
-def test_an_error_nobody_expected_is_one_line_and_a_traceback_on_demand(pulse: Run, home: Home) -> None:
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(pulse: Run, home: Home) -> None:
     """People get a line, developers ask for more."""
     (home.root / "keys").mkdir(parents=True)
     (home.root / "keys" / "es256.pem").write_text("not a key")

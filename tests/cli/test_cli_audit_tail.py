@@ -89,15 +89,15 @@ async def test_it_shows_all_tenants_or_one_in_order_and_goes_on_where_it_stopped
 
 
 async def test_it_follows_and_says_at_ctrl_c_where_it_stopped(url: str, conn: asyncpg.Connection, seal: Seal) -> None:
-    """And tells the trail before the first line who reads."""
+    """The read is recorded, with the reader's identity, before the first line is printed."""
     async with running(url, "--event-type", "alert.opened") as (process, lines):
 
-        async def told() -> Any:
+        async def recorded() -> Any:
             return await conn.fetchrow(
                 "select tenant_id, actor_type, actor_id, details::text d from audit_log where event_type = 'audit.read'"
             )
 
-        row = await until(told, seconds=30)
+        row = await until(recorded, seconds=30)
         assert (row["tenant_id"], row["actor_type"]) == ("system", "user")
         assert row["actor_id"].startswith("cli:")
         assert orjson.loads(row["d"])["filter"] == {"tenant_id": None, "event_type": "alert.opened"}

@@ -1,4 +1,4 @@
-"""Addresses and secrets of channels: what moves them, what is shown of them, and how they are sealed."""
+"""Addresses and secrets of channels: changes, output and encryption."""
 
 import asyncio
 import getpass
@@ -117,7 +117,7 @@ async def make(api: Api, kind: str, config: dict[str, Any], name: str = "c") -> 
 async def test_a_new_address_needs_the_secret_anew(
     api: Api, conn: asyncpg.Connection, kind: str, change: dict[str, Any], needed: str
 ) -> None:
-    """422 with the name of what is missing, and the channel stays as it was."""
+    """The response is 422 and names the missing member. The channel stays unchanged."""
     made = await make(api, kind, CONFIGS[kind])
     path = f"/api/v1/channels/{made['channel_id']}"
     before = await stored(conn, made["channel_id"])
@@ -195,7 +195,7 @@ async def test_no_way_around_it(api: Api, conn: asyncpg.Connection, body: dict[s
 
 @pytest.mark.parametrize("patch", ['{"config": {"url": null}}', '{"config": {"url": "https://evil.example"}}'])
 async def test_the_database_holds_the_rule(conn: asyncpg.Connection, patch: str) -> None:
-    """Whoever calls the function; null would lead a PagerDuty key from a relay to the public service, or back."""
+    """The rule holds for every caller. A null URL would send a PagerDuty key to another service."""
     config = json.dumps(CONFIGS["pagerduty"])
     channel = await seed.channel(conn, kind="pagerduty", config=config)
     async with conn.transaction():
@@ -224,7 +224,7 @@ async def test_paths_are_shown_to_no_one(
     assert (again["config"]["url"], other["config"]["url"] == shown) == (shown, False)
     key = await conn.fetchval("select fingerprint_key from installation")
     assert shown == shown_url(url, key) == await conn.fetchval("select delivery._shown_url($1)", url)
-    told = [
+    outputs = [
         (await api.call("GET", path)).text,
         (await api.call("GET", "/api/v1/channels")).text,
         (await api.call("PATCH", path, json={"config": {"url": url}})).text,
@@ -234,12 +234,12 @@ async def test_paths_are_shown_to_no_one(
         (await api.call("DELETE", path)).text,
         (await api.call("GET", "/api/v1/audit/events")).text,
     ]
-    told += [str(tuple(row)) for row in await conn.fetch("select l::text from audit_log l")]
-    told.append(caplog.text)
+    outputs += [str(tuple(row)) for row in await conn.fetch("select l::text from audit_log l")]
+    outputs.append(caplog.text)
     secret_part = url.split("/", 3)[3]
     pieces = [piece for piece in re.split(r"[/?#&=]", secret_part) if len(piece) > 4 and piece not in WORDS]
     assert pieces
-    assert [piece for piece in [secret_part, *pieces] for text in told if piece in text] == []
+    assert [piece for piece in [secret_part, *pieces] for text in outputs if piece in text] == []
 
 
 WORDS = {"webhooks", "services", "hooks", "catch", "token"}
@@ -319,7 +319,7 @@ async def test_a_sealed_channel_is_read_by_the_worker_alone(
 
 
 def test_an_altered_box_does_not_open(key_file: Path) -> None:
-    """Each byte of it counts; what the API holds opens nothing."""
+    """Every byte is authenticated, and the API's public key opens nothing."""
     keys = KeyRing(key_file)
     place: dict[str, Any] = {"tenant_id": "acme", "channel_id": 7}
     sealed = seal_config(read_public_key(key_file), {"secret": SECRET}, **place)["secret"]
@@ -401,7 +401,7 @@ async def test_a_sealed_address_shows_no_more_than_its_form_allows(sealing: Api,
 
 
 async def test_only_a_reserved_number_is_taken(conn: asyncpg.Connection) -> None:
-    """A caller cannot choose the number of a channel that somebody else makes next."""
+    """A caller cannot choose the number of a channel that another caller creates next."""
     await seed.tenant(conn)
     body = {"name": "c", "kind": "slack", "config": CONFIGS["slack"]}
     async with conn.transaction():
@@ -484,7 +484,7 @@ async def test_health_of_the_api_names_the_key_after_a_rotation(sealing: Api, ke
 async def test_existing_secrets_are_sealed_and_keys_rotated(
     conn: asyncpg.Connection, secrets: Run, tmp_path: Path
 ) -> None:
-    """Without a change of what channels show; a repeat goes on where it was interrupted, and makes no second key."""
+    """Channels look unchanged. A repeated run continues after an interruption and creates no second key."""
     file = tmp_path / "new" / "channel.key"
     for tenant in ("acme", "else"):
         for kind, config in CONFIGS.items():

@@ -1,4 +1,4 @@
-"""Channels against a real server that looks at every header and field of what arrives."""
+"""Channels against a real server that checks every header and field of each request."""
 
 import re
 from collections.abc import Mapping
@@ -65,9 +65,9 @@ async def test_a_notification_arrives(kind: str) -> None:
         assert re.fullmatch(f"00-{'d' * 32}-[0-9a-f]{{16}}-01", request.header("traceparent") or "")
         member = {"webhook": "data", "slack": "blocks", "teams": "attachments", "pagerduty": "payload"}.get(kind)
         assert member is None or member in request.json()
-        told = orjson.dumps(request.json()).decode()
-        assert SECRET not in told
-        assert (ROUTING_KEY in told) == (kind == "pagerduty")
+        sent = orjson.dumps(request.json()).decode()
+        assert SECRET not in sent
+        assert (ROUTING_KEY in sent) == (kind == "pagerduty")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,7 +96,7 @@ async def test_the_answer_decides(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_the_receiver_repeats_is_told_without_secrets(kind: str) -> None:
+async def test_an_echoed_request_is_recorded_without_secrets(kind: str) -> None:
     """A server that prints the request it did not like must not fill our tables with secrets."""
     async with Receiver() as receiver:
         config = config_of(kind, receiver.url)

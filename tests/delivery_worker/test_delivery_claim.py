@@ -1,4 +1,4 @@
-"""delivery.claim: which jobs go, in which order, to whom, and which never will."""
+"""Selection and order of jobs by delivery.claim, and jobs that it declares dead."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ async def test_what_is_not_due_stays(conn: asyncpg.Connection) -> None:
 
 
 async def test_only_the_oldest_live_job_of_an_alert_and_channel_goes(conn: asyncpg.Connection) -> None:
-    """The end is never told before the beginning, nor while the beginning is under way or waits to be tried again."""
+    """The closing notification waits until the opening one is delivered, including its retries."""
     channel, other = await seed.channel(conn), await seed.channel(conn, "other")
     trouble = await alert(conn)
     opened = await job(conn, channel, alert_id=trouble)
@@ -170,7 +170,7 @@ async def test_a_long_lane_leaves_the_short_ones_their_share(conn: asyncpg.Conne
 
 
 async def test_the_least_busy_channel_goes_first(conn: asyncpg.Connection) -> None:
-    """A slow receiver's backlog, though older, waits behind those who have nothing under way."""
+    """A slow receiver's older backlog waits behind channels without a running request."""
     slow, idle = await seed.channel(conn, "slow"), await seed.channel(conn, "idle")
     for _ in range(5):
         await job(conn, slow)
@@ -218,7 +218,7 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connectio
 async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     conn: asyncpg.Connection, change: str, fate: str
 ) -> None:
-    """What is switched off gets nothing, not even later; the reason stands in the job and the audit trail."""
+    """Jobs of a disabled channel are never sent. The job and the audit trail record the reason."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     await conn.execute(change)
@@ -227,7 +227,7 @@ async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
         "select state, dead_reason, last_error, attempts, finished_at is not null as ended from notification_jobs"
     )
     assert tuple(dead) == ("dead", fate, fate.replace("_", " "), 0, True)
-    # The job is the one row that says what was decided.
+    # Only the job records the decision.
     assert await conn.fetchval("select count(*) from suppressions") == 0
     event = await conn.fetchrow(
         "select event_type, entity_id, details->>'reason', trace_id, severity from audit_log"
@@ -237,8 +237,8 @@ async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     assert await conn.fetchval("select count(*) from delivery_attempts") == 0
 
 
-async def test_a_channel_that_is_off_holds_up_nobody(conn: asyncpg.Connection) -> None:
-    """Its jobs are buried beside the claim, not instead of it."""
+async def test_a_disabled_channel_delays_no_other(conn: asyncpg.Connection) -> None:
+    """Marking its jobs dead does not reduce the number of claimed jobs."""
     off, on = await seed.channel(conn, "off"), await seed.channel(conn, "on")
     buried = [await job(conn, off) for _ in range(6)]
     sent = [await job(conn, on) for _ in range(2)]
@@ -305,7 +305,7 @@ async def test_the_limit_counts_what_was_claimed_meanwhile(conn: asyncpg.Connect
 
 
 async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connection, database_url: str) -> None:
-    """What the other took is not to be seen before it commits, so how much room is left is not known."""
+    """Jobs claimed by an uncommitted transaction are invisible, so the remaining room is unknown."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -415,7 +415,7 @@ async def test_whatever_happens_the_order_holds(conn: asyncpg.Connection, moves:
 
 
 async def test_a_channel_hears_of_one_rule_and_device_in_order(conn: asyncpg.Connection) -> None:
-    """The next alert of the same fingerprint is told of after the end of the one before."""
+    """The next alert with the same fingerprint waits for the end of the previous one."""
     channel = await seed.channel(conn)
     before, after = await alert(conn), await alert(conn)
     await conn.execute(

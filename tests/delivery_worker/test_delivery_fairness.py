@@ -53,14 +53,14 @@ async def hang(conn: asyncpg.Connection, rows: list[asyncpg.Record], outcome: st
 
 
 async def lane(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """Return the one channel's pause, in seconds from now, and what is known of it."""
+    """Return the only channel's lane, with its pause in seconds from now."""
     return await conn.fetchrow(
         "select extract(epoch from paused_until - now())::float8 as seconds, hangs, limits from delivery.lanes"
     )
 
 
 async def test_a_tenant_gets_half_of_the_slots_of_each_worker(conn: asyncpg.Connection) -> None:
-    """However many channels it has, whoever waits first, and over several workers."""
+    """The share is independent of the number of channels and the order of jobs, and holds for each worker."""
     await crowd(conn, "evil", channels=80, jobs=3)
     quiet = await seed.channel(conn, tenant_id="quiet")
     for worker in ("w1", "w2"):
@@ -123,7 +123,7 @@ async def test_the_tenant_with_the_fewest_jobs_in_hand_goes_first(conn: asyncpg.
 
 
 async def test_the_only_tenant_with_channels_has_all_slots(conn: asyncpg.Connection) -> None:
-    """Half of them would be kept for no one; a second tenant's channel changes that at the next claim."""
+    """The reserve applies only if another tenant has a channel, from the next claim on."""
     await crowd(conn, "acme", channels=20)
     await seed.tenant(conn, "other")
     assert len(await claim(conn, 8)) == 8

@@ -1,4 +1,4 @@
-"""delivery.finish, extend, reap and redrive: how attempts end, and who may say so."""
+"""delivery.finish, extend, reap and redrive: how attempts end, and the required lease."""
 
 import asyncio
 
@@ -59,10 +59,10 @@ async def test_a_failed_attempt_is_tried_again_later(conn: asyncpg.Connection) -
         assert middle * 0.49 < wait < middle * 1.51
     assert await conn.fetchval("select last_error from notification_jobs") == "HTTP 503"
     assert await events(conn) == ["delivery.retried"] * 4
-    told = await conn.fetchval(
+    has_time = await conn.fetchval(
         "select details->>'next_attempt_at' is not null from audit_log where category = 'delivery' limit 1"
     )
-    assert told is True
+    assert has_time is True
 
 
 async def test_backoff_is_jittered_and_bounded(conn: asyncpg.Connection) -> None:
@@ -129,7 +129,7 @@ async def test_a_stale_holder_changes_nothing(conn: asyncpg.Connection) -> None:
     assert await events(conn) == ["delivery.lease_expired", "delivery.delivered"]
 
 
-async def test_an_expired_lease_that_nobody_took_is_still_its_holders(conn: asyncpg.Connection) -> None:
+async def test_an_expired_lease_not_yet_taken_is_still_its_holders(conn: asyncpg.Connection) -> None:
     """Late is better than twice."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
@@ -207,7 +207,7 @@ async def test_an_end_that_makes_a_job_claimable_wakes_the_workers(conn: asyncpg
 
 
 async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, database_url: str) -> None:
-    """Whoever found the lanes locked looks again when they are free."""
+    """A worker that found the lanes locked looks again when they are free."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -222,7 +222,7 @@ async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, data
 
 
 async def test_extend_renews_what_is_still_held(conn: asyncpg.Connection) -> None:
-    """What is missing from the answer was lost."""
+    """A job missing from the answer has lost its lease."""
     channel = await seed.channel(conn)
     for _ in range(2):
         await job(conn, channel)
@@ -272,7 +272,7 @@ async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, databa
 
 
 async def test_reap_and_finish_do_not_both_win(conn: asyncpg.Connection, database_url: str) -> None:
-    """Whoever is first decides; the attempt is recorded once."""
+    """The first transaction decides, and the attempt is recorded once."""
     channel = await seed.channel(conn)
     for _ in range(20):
         await job(conn, channel)
@@ -298,7 +298,7 @@ async def test_reap_forgets_pauses_that_are_over(conn: asyncpg.Connection) -> No
 
 
 async def test_a_dead_job_can_be_redriven(conn: asyncpg.Connection, database_url: str) -> None:
-    """With all its attempts, under the same idempotency key, and it stands in the audit trail who did it."""
+    """A redriven job gets all its attempts and keeps its idempotency key. The audit trail names the actor."""
     channel = await seed.channel(conn)
     number = await job(conn, channel, max_attempts=1)
     (first,) = await claim(conn)
@@ -362,11 +362,11 @@ async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Conne
         await redrive(conn, closed)
     assert refused.value.sqlstate == "PU409"
     await redrive(conn, opened)
-    told = []
+    claimed = []
     while rows := await claim(conn):
-        told += ids(rows)
+        claimed += ids(rows)
         await finish(conn, rows)
-    assert told == [opened, acknowledged, closed]
+    assert claimed == [opened, acknowledged, closed]
     later = (
         "select details->>'with_later_jobs' from audit_log where event_type = 'delivery.redriven' and entity_id = $1"
     )

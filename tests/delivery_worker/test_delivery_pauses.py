@@ -132,7 +132,7 @@ async def enable(conn: asyncpg.Connection, channel: int) -> None:
 
 @pytest.mark.parametrize("how", ["resume", "address", "enable"])
 async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_url: str, how: str) -> None:
-    """What waits is due again, back-off included, and the workers are woken."""
+    """Waiting jobs are due again, including those that back off, and the workers are woken."""
     channel = await seed.channel(conn)
     failed = await job(conn, channel)
     await finish(conn, await claim(conn), "retry", status=500, base=3600)
@@ -142,8 +142,8 @@ async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_
         async with listening(listener) as heard:
             match how:
                 case "resume":
-                    told = await acting(conn, "select delivery.resume_channel($1)", channel)
-                    assert told["paused_until"] is None
+                    resumed = await acting(conn, "select delivery.resume_channel($1)", channel)
+                    assert resumed["paused_until"] is None
                 case "address":
                     patch = NEW_ADDRESS
                     await acting(conn, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)

@@ -1,4 +1,4 @@
-"""What claiming, finishing and reaping cost: rows touched, whatever the planner believes of the table."""
+"""Rows touched by claiming, finishing and reaping, under any planner statistics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

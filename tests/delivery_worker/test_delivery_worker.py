@@ -28,8 +28,8 @@ URL = "postgresql://unused"
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:
     """Return a webhook channel to the receiver."""
-    told = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
-    return await seed.channel(conn, name, config=orjson.dumps(told).decode())
+    configuration = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
+    return await seed.channel(conn, name, config=orjson.dumps(configuration).decode())
 
 
 async def settled(conn: asyncpg.Connection, *wanted: str) -> bool:
@@ -265,7 +265,7 @@ async def test_workers_together_deliver_each_job_once(conn: asyncpg.Connection, 
         assert receiver.at_once <= 9
 
 
-async def test_a_receiver_that_hangs_delays_nobody(conn: asyncpg.Connection, start: Start) -> None:
+async def test_a_receiver_that_hangs_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:
     """It holds as many slots as one channel may; the others' notifications are sent and recorded meanwhile."""
     async with Receiver() as hanging, Receiver() as healthy:
         hanging.hold.clear()
@@ -389,7 +389,7 @@ async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Conn
 
 
 def test_only_the_delivery_worker_reaps() -> None:
-    """Another caller would pass another back-off, and which one counts would depend on which of them came first."""
+    """A second caller could pass another back-off, and the result would depend on the order of calls."""
     rooms = Path(__file__).parents[2] / "services"
     callers = [file for file in rooms.rglob("*.py") if "delivery.reap" in file.read_text(encoding="utf-8")]
     assert [str(file.relative_to(rooms)) for file in callers] == ["delivery_worker/worker.py"]
@@ -427,7 +427,7 @@ async def test_a_request_whose_lease_another_has_is_cut_off(
 
 
 async def test_a_stop_lets_requests_end_and_releases_the_rest(conn: asyncpg.Connection, start: Start) -> None:
-    """What was answered in time is recorded; what was cut off is unknown and tried again by somebody else."""
+    """An answered request is recorded. An aborted one has outcome unknown and is retried by another worker."""
     async with Receiver() as hanging, Receiver() as answering:
         hanging.hold.clear()
         answering.hold.clear()
@@ -482,10 +482,10 @@ async def test_one_outcome_that_cannot_be_stored_costs_no_other(
     assert list((await states(conn)).values()) == ["delivered", "leased", "delivered"]
 
 
-async def test_secrets_are_told_to_nobody_but_the_receiver(
+async def test_only_the_receiver_gets_secrets(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong, and even when the receiver prints what it got: no table and no log line has them."""
+    """No table and no log line contains a secret, even if the receiver echoes the request."""
     caplog.set_level(logging.DEBUG)
     routing_key = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY32"
     path = "/in/hush-hush-hush?token=quiet-quiet"

@@ -31,7 +31,7 @@ def test_promtool_takes_the_configuration_and_the_rules(require: Callable[[str],
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_alert_fires_stays_silent_and_ends(require: Callable[[str], str]) -> None:
-    """The cases themselves, by promtool; that there are enough of them is the next test's."""
+    """Promtool runs the cases. The next test checks that they are complete."""
     promtool(require("promtool"), "test", "rules", *(str(path) for path in TESTS))
 
 
@@ -81,7 +81,7 @@ def base_metrics(text: str) -> set[str]:
     return found
 
 
-def test_what_may_wake_somebody_is_missed_when_it_is_gone() -> None:
+def test_a_missing_metric_of_a_paging_rule_raises_an_alert() -> None:
     """A rule over a metric that is not there is silent, so another one says so."""
     paging = [rule["expr"] for rule in alerts().values() if rule["labels"]["severity"] == "page"]
     stood_on = set().union(*map(base_metrics, paging))
@@ -102,7 +102,7 @@ def presence(values: str) -> list[bool]:
 
 
 def seconds(text: str) -> float:
-    """Of a duration like 1h30m."""
+    """Return a duration like 1h30m in seconds."""
     return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
 
 
@@ -124,7 +124,7 @@ def runbook_sections() -> Iterator[tuple[str, str]]:
 
 
 def test_every_runbook_answers_the_same_five_questions() -> None:
-    """At three in the morning nobody looks for where something stands."""
+    """An operator on call finds each answer at the same place."""
     questions = ["**Means**", "**Users feel**", "**Look**", "**Mend**", "**Over**"]
     wrong = {
         name: found

@@ -1,4 +1,4 @@
-"""Rules and dashboards against the six processes and a real Prometheus: no name is dead, and a fault is told."""
+"""Rules and dashboards against the six processes and a real Prometheus: all names exist, and faults raise alerts."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_nothing_is_dead_and_a_fault_is_told(
+async def test_all_names_exist_and_faults_raise_alerts(
     conn: asyncpg.Connection, role_url: RoleUrl, require: Callable[[str], str], tmp_path: Path
 ) -> None:
     """Names and labels first, then Prometheus, so that the first part is proven where Prometheus is not installed."""
@@ -52,7 +52,7 @@ async def test_nothing_is_dead_and_a_fault_is_told(
         processes = await start(stack, role_url)
         refused = await processes["ui_iot"].get("/api/v1/alerts")
         assert refused.status_code == 401
-        # A route is a value of a label once somebody asked for it.
+        # A route becomes a label value with its first request.
         assert (await processes["ui_iot"].get("/api/v1/audit/tail")).status_code == 401
         shown = await scrape(processes)
         check_names(await labels_of(conn, shown))
@@ -61,8 +61,8 @@ async def test_nothing_is_dead_and_a_fault_is_told(
         async with prometheus(require("prometheus"), tmp_path, processes) as api:
             await until(lambda: all_is_well(api), seconds=60)
             await until(lambda: has_exemplar(api, refused.headers["x-trace-id"]))
-            await a_broken_trail_is_told(conn, api)
-            await a_hanging_process_is_told(processes["evaluator_iot"], api)
+            await check_alerts_of_a_broken_trail(conn, api)
+            await check_alert_of_a_hanging_process(processes["evaluator_iot"], api)
 
 
 async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
@@ -125,7 +125,7 @@ async def labels_of(conn: asyncpg.Connection, shown: Shown) -> dict[str, frozens
 
 
 def check_names(shown: Known) -> None:
-    """Check that every rule and panel can hold, and that a wrong name in any of them is found."""
+    """Check that the names in every rule and panel exist, and that each wrong name is found."""
     known, faults = with_recorded(shown)
     expressions = [*rule_expressions(), *panel_expressions()]
     assert [*faults, *(fault for expression in expressions for fault in faults_of(expression, known))] == []
@@ -236,7 +236,7 @@ async def has_exemplar(api: httpx.AsyncClient, trace_id: str) -> bool:
     return any(exemplar["labels"]["trace_id"] == trace_id for exemplar in found)
 
 
-async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
+async def check_alerts_of_a_broken_trail(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
     """Let two alerts fire and end: the trigger comes back, and a user closes the alert."""
     await conn.execute("alter table public.alert_rules disable trigger user; select audit.report_broken_log('a test')")
     await until(lambda: fires(api, "PulseAuditLogBroken", "PulseAuditUnguarded"), seconds=60)
@@ -247,7 +247,7 @@ async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClien
     await until(lambda: all_is_well(api), seconds=60)
 
 
-async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) -> None:
+async def check_alert_of_a_hanging_process(evaluator: Running, api: httpx.AsyncClient) -> None:
     """Stop a process whose port stays open: it is down, and up again when it goes on."""
     os.kill(evaluator.process.pid, signal.SIGSTOP)
     try:

@@ -250,7 +250,7 @@ async def jam(url: str, operator: asyncpg.Connection) -> AsyncIterator[Jam]:
 async def test_a_session_that_others_wait_for_is_found_and_ended(
     conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str, section: str
 ) -> None:
-    """The query shows it, the repair ends it, what waited goes on, and the trail says who did it."""
+    """The query shows the session, the repair ends it, the waiting one continues, and the trail names the operator."""
     await seed.device(conn, "boiler-1")
     async with jam(app_url, operator) as fault:
         rows = await operator.fetch(query_of(section))
@@ -287,7 +287,7 @@ async def test_the_listener_is_shown_and_architecture_names_the_request(
         assert [row["application"] for row in rows] == ["pulse-dispatcher-listen"]
 
 
-async def test_an_operator_says_who_ends_a_session_and_why(
+async def test_ending_a_session_records_the_operator(
     conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str
 ) -> None:
     """The event names the claimed actor beside the login."""
@@ -314,7 +314,7 @@ async def test_sessions_of_others_are_not_ended(conn: asyncpg.Connection, operat
 
 
 async def test_the_readmes_queries_run_as_an_operator(conn: asyncpg.Connection, operator: asyncpg.Connection) -> None:
-    """What README tells people to paste into psql shows rows."""
+    """The README's psql queries return rows."""
     event_id, alert_id = 1, await delivery.alert(conn)
     await conn.execute(
         EVENT.format("auth.login_failure", """p_details => '{"reason": "expired"}', p_ip_address => '::1'""")

@@ -1,4 +1,4 @@
-"""The embedded server starts on every machine, heals after every kill, and lets nobody else in."""
+"""The embedded server starts on every machine, recovers after every kill, and refuses other users."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to ano
 
 @pytest.fixture(autouse=True)
 def no_client_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients obey the PG* variables of whoever runs the tests."""
+    """Remove the PG* variables of the caller's environment, which clients obey."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         monkeypatch.delenv(name)
 
@@ -124,7 +124,7 @@ def test_it_starts_again_after_kill_9_while_a_backend_computes(home: Path) -> No
 
 
 def test_a_postmaster_left_by_a_killed_run_is_stopped(home: Path) -> None:
-    """Where the kernel does not end it with its parent, the next start does."""
+    """If the kernel does not end it with its parent, the next start does."""
     first = EmbeddedPostgres(home)
     command = first.prepare()
     argv = command.argv[command.argv.index(str(first.bin_dir / "postgres")) :]
@@ -311,7 +311,7 @@ def test_a_plain_user_runs_the_server_as_himself(home: Path) -> None:
 
 
 @as_root
-def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_keeps_its_owner_for_any_starting_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user named postgres that comes later, or sudo in a plain user's checkout, changes nothing."""
     monkeypatch.setenv("PULSE_PG_USER", "nobody")
     with EmbeddedPostgres(home) as server:
@@ -327,7 +327,7 @@ def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch:
 
 @as_root
 def test_a_moved_checkout_keeps_its_data(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of a closed directory, where its data was outside; into one it is told that its data is out of reach."""
+    """Data outside a closed directory stays usable. A checkout moved into one reports unreachable data."""
     monkeypatch.setattr(pg_places, "SHARED", home.parent / "shared")
     closed = tmp_path / "checkout"
     tmp_path.chmod(0o700)
@@ -360,7 +360,7 @@ def test_an_unusable_user_is_refused_in_one_line(
 
 @as_root
 def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no user can be made either, such as in a distribution without useradd."""
+    """Distributions without useradd cannot create a user."""
     monkeypatch.delenv("PULSE_PG_USER", raising=False)
     monkeypatch.setattr(pg_account, "CANDIDATES", ("no-such-user",))
     monkeypatch.setattr(pg_account, "USERADD", "/no/such/useradd")
@@ -371,7 +371,7 @@ def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: p
         EmbeddedPostgres(home).start()
 
 
-def test_a_machine_without_the_programs_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_reported_with_advice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheel does not exist for every platform."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(CommandFailed, match="set PULSE_DATABASE_URL"):

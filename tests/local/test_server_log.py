@@ -16,7 +16,7 @@ CHANNEL = {"name": "pager", "kind": "webhook", "config": {"url": "https://exampl
 
 @pytest.fixture
 async def talkative() -> AsyncIterator[Node]:
-    """A server that logs each statement, with its parameters where it is not told otherwise."""
+    """A server that logs each statement, with its parameters unless a setting prevents it."""
     async with primary(
         log_min_messages="warning", log_min_duration_statement="0", log_parameter_max_length_on_error="-1"
     ) as node:

@@ -1,4 +1,4 @@
-"""What the stack keeps on disk: locks, state, secrets, logs; and the ports it needs."""
+"""Files of the stack (locks, state, secrets, logs) and the ports that it needs."""
 
 import os
 import socket
@@ -50,7 +50,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 
 def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
-    """What a killed stack left behind is no state, also while the next one starts."""
+    """The state file of a killed stack is ignored, including while the next one starts."""
     home = Home(tmp_path)
     with pytest.raises(NotRunningError, match=r"start it with \./pulse up"):
         running_state(home)

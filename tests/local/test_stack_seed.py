@@ -90,7 +90,7 @@ async def test_lost_tokens_are_replaced(app_pool: db.Pool, conn: asyncpg.Connect
 async def test_other_ports_move_the_channel_and_more_devices_join(
     app_pool: db.Pool, conn: asyncpg.Connection, home: Home
 ) -> None:
-    """What the caller asked for this time counts."""
+    """The latest arguments apply."""
     await seed(app_pool, home, sink_url=SINK, devices=3)
     await seed(app_pool, home, sink_url="http://127.0.0.1:9087", devices=5)
     config = orjson.loads(await conn.fetchval("select config from notification_channels"))

@@ -186,8 +186,8 @@ async def test_output_goes_to_the_log_of_the_process(supervisor: Supervisor, spe
     assert "err" in chosen.log.read_text()
 
 
-async def test_every_change_is_told(spec: Callable[..., Spec]) -> None:
-    """Whoever shows the table need not ask."""
+async def test_every_change_is_reported(spec: Callable[..., Spec]) -> None:
+    """The status table is updated without polling."""
     seen: list[tuple[int | None, bool]] = []
     children: list[Child] = []
     supervisor = Supervisor(lambda: seen.extend((child.pid, child.ready) for child in children))

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def stack() -> Iterator[RunningStack]:
-    """A stack that is not started yet; whatever is left of it at the end is stopped."""
+    """A stack that is not started yet. Its remaining processes are stopped at the end."""
     parent = Path(tempfile.mkdtemp(prefix="pulse-stack-"))
     parent.chmod(0o755)
     made = RunningStack(parent / "home", free_port_base(), ("--no-demo",))
@@ -164,7 +164,7 @@ where datname = current_database() and application_name like 'pulse-%'
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
+def test_the_demo_shows_the_first_journey_and_its_hints_work_as_printed(
     stack: RunningStack, require: Callable[[str], str]
 ) -> None:
     """The four things to try, pasted into a shell."""
@@ -195,7 +195,7 @@ def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
         assert name in said
     trace = next(line.split()[-1] for line in commands if line.startswith("./pulse trace"))
     story = until_now(
-        lambda: told if "delivered" in (told := stack.run("trace", trace).stdout) else "",
+        lambda: printed if "delivered" in (printed := stack.run("trace", trace).stdout) else "",
         seconds=20,
     )
     assert all(service in story for service in ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker"))

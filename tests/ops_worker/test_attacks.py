@@ -53,7 +53,7 @@ def takeover(failures: int = 10, *, start: datetime = NOON, address: str | None 
 
 
 async def detect(conn: asyncpg.Connection, when: datetime) -> list[tuple[str, str]]:
-    """Return one pass as of a moment: kind and subject of what is new."""
+    """Return the kind and subject of each finding that is new at a moment."""
     return [(row["kind"], row["subject"]) for row in await conn.fetch("select * from audit._detect_attacks($1)", when)]
 
 
@@ -102,7 +102,7 @@ async def test_a_window_ends(conn: asyncpg.Connection, minutes: float, found: in
 
 
 @pytest.mark.parametrize("reason", ["expired", "invalid_claims", "missing_token", "rate_limited", "auth_unavailable"])
-async def test_what_nobody_guessed_is_no_attack(conn: asyncpg.Connection, reason: str) -> None:
+async def test_a_refusal_without_guessing_is_no_attack(conn: asyncpg.Connection, reason: str) -> None:
     """A signature of the issuer, or no token at all, is no try, however often."""
     logins = [login for number in range(50) for login in tries(f"user-{number}", 40, reason=reason, seconds=0.1)]
     assert await replay(conn, logins, until=soon()) == []
@@ -114,7 +114,7 @@ async def test_tokens_without_an_account_are_no_attack_on_one(conn: asyncpg.Conn
 
 
 async def test_an_aggregated_row_counts_in_full(conn: asyncpg.Connection) -> None:
-    """What stands for 25 tries counts as 25; a count that is none counts as one."""
+    """A row that aggregates 25 tries counts as 25. An invalid count counts as one."""
     flood = Login(when=soon(1), address=OUTSIDE, user="victim", reason="invalid_token", count=25)
     assert await replay(conn, [*tries("victim", 4), flood], until=soon()) == []
     assert await replay(conn, tries("victim", 1, start=soon(2)), until=soon(), number=7) == [
@@ -142,7 +142,7 @@ async def test_one_customers_ipv6_is_one_address(conn: asyncpg.Connection) -> No
     assert found == [("credential_stuffing", "2001:db8:1:2::/64")]
 
 
-async def test_who_was_let_in_before_is_not_guessed_at(conn: asyncpg.Connection) -> None:
+async def test_failures_of_known_members_are_no_attack(conn: asyncpg.Connection) -> None:
     """An office of which each member was at work fails together: no attack. Strangers' accounts from there: one."""
     members = [Login(when=at(11.5), address=OFFICE, user=f"member-{number}") for number in range(30)]
     fails = [login for number in range(30) for login in tries(f"member-{number}", 3, address=OFFICE)]
@@ -158,7 +158,7 @@ async def test_a_success_does_not_hide_the_spray(conn: asyncpg.Connection) -> No
 
 
 async def test_the_owner_works_on_during_an_attack(conn: asyncpg.Connection) -> None:
-    """Whoever was in before and goes on from the same address did not succeed after failures; another address did."""
+    """A success from an address that was in use before the attack is not reported. One from another address is."""
     owner = [Login(when=at(11.5 + number / 10), address=OFFICE, user="victim") for number in range(10)]
     assert await replay(conn, [*owner, *tries("victim", 20)], until=soon(30)) == []
     thief = Login(when=soon(31), address="45.9.1.1", user="victim")
@@ -252,7 +252,7 @@ async def test_rows_that_come_late_are_judged_by_when_they_happened(conn: asyncp
     await store(conn, late)
     assert await detect(conn, soon(60.1)) == [("brute_force", account("victim"))]
     assert await detect(conn, soon(60.2)) == []
-    # It stays open for as long as one that was found in time, so that somebody sees it.
+    # It stays open as long as an attack found in time, so that an operator sees it.
     assert await detect(conn, soon(85)) == []
     assert await conn.fetchval("select count(*) from alerts where status = 'open'") == 1
     assert await detect(conn, soon(91)) == []
@@ -263,7 +263,7 @@ async def test_rows_that_come_late_are_judged_by_when_they_happened(conn: asyncp
     assert await conn.fetchval("select count(*) from audit.attacks") == 1
 
 
-async def test_what_happened_while_nobody_looked_is_found(conn: asyncpg.Connection) -> None:
+async def test_an_attack_during_an_outage_is_found(conn: asyncpg.Connection) -> None:
     """The detector was away for three hours."""
     assert await detect(conn, NOON) == []
     assert await replay(conn, takeover(12, start=soon(30)), until=soon(180)) == [

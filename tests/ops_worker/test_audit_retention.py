@@ -160,7 +160,7 @@ async def test_the_oldest_month_goes_with_a_tombstone(trail: Trail) -> None:
 
 
 async def test_sealing_goes_on_after_a_drop(trail: Trail) -> None:
-    """The tree grows over the blocks whose rows are gone, and its signed root is still the root over all of them."""
+    """New blocks extend the tree over dropped blocks, and the signed root covers all leaves."""
     await trail.drop()
     await trail.write(NOVEMBER)
     await trail.seal()
@@ -207,14 +207,14 @@ async def test_zero_days_keep_everything(trail: Trail) -> None:
 
 @pytest.mark.parametrize("days", [1, 29, 0, -5])
 async def test_the_database_keeps_a_month_at_least(trail: Trail, days: int) -> None:
-    """Whoever calls with a smaller number than the settings take drops nothing."""
+    """The limit holds for direct callers, whose number of days no setting has checked."""
     with pytest.raises(asyncpg.PostgresError, match="at least 30 days") as refused:
         await trail.conn.execute("select audit.drop_segment('2025-05-01', $1, null)", days)
     assert refused.value.sqlstate == "PU422"
 
 
 @pytest.mark.parametrize(("kept", "words"), [(0, "for ever"), (401, "for 401 days")])
-async def test_nobody_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept: int, words: str) -> None:
+async def test_no_call_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept: int, words: str) -> None:
     """A number given to the database itself is no way around the setting."""
     await trail.conn.execute("select audit.set_retention($1)", kept)
     with pytest.raises(asyncpg.PostgresError, match=f"is kept {words}, as the ops worker last set it") as refused:
@@ -254,7 +254,7 @@ async def test_a_hold_keeps_the_months_that_it_touches(
 
 
 async def test_holds_are_audited(trail: Trail) -> None:
-    """Who, why, what range; months that were gone by then are named; the hold stays on record."""
+    """The event has actor, reason, range and the months dropped before. The hold stays on record."""
     await trail.drop()
     async with trail.conn.transaction():
         await trail.conn.execute("select core.act('system', 'user', 'cli:eve', '', '', '', 'pulse_audit')")
@@ -273,7 +273,7 @@ async def test_holds_are_audited(trail: Trail) -> None:
 
 
 async def test_a_hold_takes_a_range_and_a_reason(conn: asyncpg.Connection) -> None:
-    """What makes no sense is refused, and a hold is released once."""
+    """An empty range or reason is refused, and a hold is released only once."""
     for start, end, reason in (("2025-01-02Z", "2025-01-02Z", "x"), ("2025-01-02Z", None, " ")):
         with pytest.raises(asyncpg.PostgresError) as refused:
             await hold(conn, start, end, reason)
@@ -403,7 +403,7 @@ async def test_a_hold_that_is_not_committed_yet_is_waited_for(trail: Trail, conn
 
 
 async def test_a_hold_that_comes_during_a_drop_waits_and_says_so(trail: Trail, connect: Connect) -> None:
-    """It cannot slip in between the last check and the end; its event tells that the month is gone."""
+    """The hold cannot take effect between the last check and the commit. Its event lists the dropped month."""
     await trail.conn.execute("set lock_timeout = 0")
     auditor = await connect()
     note = await trail.retention.prove(
@@ -427,7 +427,7 @@ async def test_a_drop_in_an_old_snapshot_is_refused(trail: Trail) -> None:
 
 
 async def test_two_workers_drop_each_month_once(trail: Trail) -> None:
-    """One of them does it; both find the trail whole."""
+    """One of the workers drops the month, and both find the trail whole."""
     other = AuditRetention(DAYS, trail.keys, anchors(FileAnchor(trail.directory / "other")))
     dropped = 0
     while await trail.candidate() is not None:
@@ -435,7 +435,7 @@ async def test_two_workers_drop_each_month_once(trail: Trail) -> None:
     assert dropped == 2
     assert [one.segment for one in await trail.tombstones()] == [date(2025, 5, 1), date(2025, 6, 1)]
     assert len(await trail.events("audit.segment_dropped")) == 2
-    # Each hands out what either dropped: an anchor is its worker's own.
+    # Each worker exports both tombstones because each has its own anchor.
     assert await trail.drop() + await other.drop(trail.pool) == 0
     assert len(FileAnchor(trail.directory / "other").tombstones()) == len(FileAnchor(trail.directory).tombstones()) == 2
 
@@ -529,7 +529,7 @@ TAMPERING = {
 
 @pytest.mark.parametrize("tampering", TAMPERING)
 async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str) -> None:
-    """Nobody hides an alteration by waiting for retention: the month stays, those after it too, and an alert tells."""
+    """Retention keeps an altered month and those after it, so it cannot hide the alteration. An alert is raised."""
     statement, words = TAMPERING[tampering]
     await trail.conn.execute(f"set session_replication_role = replica; {statement}; reset session_replication_role")
     for _ in range(2):
@@ -545,7 +545,7 @@ async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str
     overdue = await trail.conn.fetch("select reason, value from metrics.audit_retention_overdue_months")
     assert dict(overdue) == {"due": 0, "held": 0, "broken": 2, "unsealed": 0}
 
-    # A person who closes the alert without mending the month gets it again, and the month stays.
+    # If a person closes the alert without repairing the month, it opens again and the month stays.
     alert_id = await trail.conn.fetchval("select alert_id from alerts")
     async with trail.conn.transaction():
         await trail.conn.execute("select core.act('system', 'user', 'ann', '', '', '', 'ui_iot')")
@@ -556,7 +556,7 @@ async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str
 
 
 async def test_the_database_compares_the_tombstone(trail: Trail) -> None:
-    """Whoever calls the procedure by hand drops nothing with a note that says something else than the database."""
+    """A note that differs from the database drops nothing, even in a manual call."""
     size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
     note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
     assert note is not None

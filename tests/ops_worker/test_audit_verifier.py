@@ -1,4 +1,4 @@
-"""The ops worker verifies the sealed log by itself: what it finds, what it reads, and who does it."""
+"""Verification of the sealed log by the ops worker: findings, reads and the lease."""
 
 from datetime import datetime
 from functools import partial
@@ -156,7 +156,7 @@ async def restore(log: SealedLog) -> None:
         await log.conn.execute(f"delete from {table}; insert into {table} select * from pg_temp.{name}")
 
 
-async def test_who_has_no_key_does_not_verify(log: SealedLog, tmp_path: Path) -> None:
+async def test_a_worker_without_a_key_does_not_verify(log: SealedLog, tmp_path: Path) -> None:
     """It has no checkpoints to hold the log against, and leaves it to the holder of the key."""
     stranger = AuditVerifier(
         KeyFile(tmp_path / "empty" / "signing.key"), FileAnchor(tmp_path / "none"), recent_seconds=1, all_seconds=1
@@ -167,7 +167,7 @@ async def test_who_has_no_key_does_not_verify(log: SealedLog, tmp_path: Path) ->
 
 
 async def test_a_kept_checkpoint_of_another_key_is_a_fault(log: SealedLog) -> None:
-    """As for `pulse audit verify`: somebody put it there."""
+    """`pulse audit verify` reports the same fault: an unknown key signed a stored checkpoint."""
     forger = KeyFile(log.home / "forger.key", "pulse.test/audit").load()
     text = (await log.conn.fetchval("select note from audit.newest_checkpoint()")).rpartition("\n\n")[0] + "\n"
     await FileAnchor(log.checkpoints).keep(forger.sign(text))

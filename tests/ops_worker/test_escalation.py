@@ -1,4 +1,4 @@
-"""An open alert tells the steps of its policy in their time, each once, until somebody acts or it ends."""
+"""An open alert notifies each step of its policy once, on time, until it is acknowledged or closed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int
     return [(row["outcome"], row["step_number"]) for row in rows]
 
 
-async def told(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]:
+async def escalated(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]:
     """Step and channel name of each escalation of the alert, in order."""
     rows = await conn.fetch(
         "select e.step_number, c.name from alert_events e join notification_channels c using (tenant_id, channel_id)"
@@ -52,7 +52,7 @@ async def acknowledge(conn: asyncpg.Connection, alert_id: int) -> None:
         await conn.execute("select evaluator.acknowledge_alert($1)", alert_id)
 
 
-async def test_steps_are_told_in_their_time_and_once(conn: asyncpg.Connection) -> None:
+async def test_steps_are_notified_on_time_and_once(conn: asyncpg.Connection) -> None:
     """Times count from the opening; between them nothing happens, after the last one nothing waits."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss")))
 
@@ -68,14 +68,14 @@ async def test_steps_are_told_in_their_time_and_once(conn: asyncpg.Connection) -
     assert await run(conn) == []
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 3)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
     assert await waiting(conn) == []
     await let_pass(conn, 1000)
     assert await run(conn) == []
 
 
 async def test_the_first_step_counts_from_the_recorded_opening(conn: asyncpg.Connection) -> None:
-    """A reading that arrives late opens an alert that is young: nobody had the chance to act on it yet."""
+    """A late reading opens a recent alert, which no operator had a chance to handle yet."""
     await open_alert(conn, await policy(conn, (5, "team")))
 
     row = await conn.fetchrow(
@@ -120,7 +120,7 @@ async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncp
 
 
 async def test_the_dispatcher_is_woken_once_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Twenty escalations give one notification; a pass that tells nobody gives none."""
+    """Twenty escalations give one notification. A pass without escalations gives none."""
     policy_id = await policy(conn, (5, "team"))
     for number in range(20):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -180,7 +180,7 @@ async def test_starting_is_element_by_element(conn: asyncpg.Connection) -> None:
 
 
 async def test_closing_ends_the_escalation(conn: asyncpg.Connection) -> None:
-    """An alert that resolves tells nobody more."""
+    """A resolved alert notifies no further steps."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await seed.readings(conn, (1, 20))
     await conn.execute("select evaluator.evaluate(1000)")
@@ -188,17 +188,17 @@ async def test_closing_ends_the_escalation(conn: asyncpg.Connection) -> None:
 
     assert await waiting(conn) == []
     assert await run(conn) == []
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
 
 
-async def test_a_row_that_outlived_its_alert_tells_nobody(conn: asyncpg.Connection) -> None:
+async def test_a_row_that_outlived_its_alert_notifies_no_step(conn: asyncpg.Connection) -> None:
     """Even if a path forgets to delete the row, an acknowledged alert is not escalated."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await conn.execute("update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'ann'")
     await let_pass(conn, 6)
 
     assert await run(conn) == [("ended", 1)]
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
     assert await waiting(conn) == []
 
 
@@ -226,7 +226,7 @@ async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
     assert await run(conn) == []
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 4)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss"), (4, "owner")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss"), (4, "owner")]
 
 
 async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Connection) -> None:
@@ -264,7 +264,7 @@ async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> Non
     await follow(conn, None)
     assert await waiting(conn) == []
     assert await run(conn) == []
-    assert await told(conn, alert_id) == [(1, "team")]
+    assert await escalated(conn, alert_id) == [(1, "team")]
 
 
 async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, connect: Connect) -> None:
@@ -287,7 +287,7 @@ async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, 
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 1)]
     assert await run(conn) == []
-    assert await told(conn, alert_id) == [(1, "team"), (1, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (1, "boss")]
 
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
@@ -304,12 +304,12 @@ async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connecti
 
 async def replan(conn: asyncpg.Connection, policy_id: int, *steps: tuple[float, str]) -> None:
     """Replace the steps of a policy."""
-    told_steps = [{"after_minutes": minutes, "channel_id": await channel_id_of(conn, name)} for minutes, name in steps]
+    new_steps = [{"after_minutes": minutes, "channel_id": await channel_id_of(conn, name)} for minutes, name in steps]
     await act(
         conn,
         "select ops.update_policy($1, jsonb_build_object('steps', $2::text::jsonb))",
         policy_id,
-        orjson.dumps(told_steps).decode(),
+        orjson.dumps(new_steps).decode(),
     )
 
 
@@ -334,7 +334,7 @@ async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Conne
     assert await run(conn) == [("escalated", 3)]
     await replan(conn, policy_id)
     assert await waiting(conn) == []
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
 
 
 async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg.Connection) -> None:
@@ -351,7 +351,7 @@ async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg
     assert [tuple(row) for row in reasons] == [("lead", "other_step"), ("team", "channel_disabled")]
     await let_pass(conn, 5)
     assert await run(conn) == [("escalated", 2)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead")]
 
 
 @pytest.mark.parametrize("ending", ["acknowledged", "closed"])
@@ -371,7 +371,7 @@ async def test_an_escalation_that_came_too_late_is_not_sent(conn: asyncpg.Connec
 
 
 async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Connection) -> None:
-    """Whatever silenced the alert, the pass looks itself and waits for the end of the silence."""
+    """For any cause of the silence, the pass checks it and postpones the step to its end."""
     await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     await conn.execute("update alerts set silenced_until = now() + interval '1 hour'")
@@ -398,13 +398,13 @@ async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connectio
     assert await run(conn) == [("escalated", 2)]
 
 
-async def test_nothing_is_skipped_when_nobody_ran(conn: asyncpg.Connection) -> None:
-    """After an outage every step whose time has passed is told, in order."""
+async def test_no_step_is_skipped_after_an_outage(conn: asyncpg.Connection) -> None:
+    """After an outage every step that is due is notified, in order."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss"), (600, "owner")))
     await let_pass(conn, 120)
 
     assert [await run(conn) for _ in range(4)] == [[("escalated", 1)], [("escalated", 2)], [("escalated", 3)], []]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
     assert await waiting(conn) == [4]
 
 
@@ -416,13 +416,13 @@ async def test_a_policy_that_changed_meanwhile(conn: asyncpg.Connection) -> None
     await conn.execute("delete from escalation_steps where step_number = 1")
 
     assert sorted(await run(conn), key=str) == [("ended", None), ("escalated", 2)]
-    assert await told(conn, shortened) == [(2, "lead")]
-    assert await told(conn, emptied) == []
+    assert await escalated(conn, shortened) == [(2, "lead")]
+    assert await escalated(conn, emptied) == []
     assert await waiting(conn) == [3]
 
 
-async def test_two_copies_never_tell_twice(conn: asyncpg.Connection, connect: Connect) -> None:
-    """What one copy holds is left alone by the other, at once and without waiting."""
+async def test_two_copies_never_notify_twice(conn: asyncpg.Connection, connect: Connect) -> None:
+    """A copy skips rows that another has locked, without waiting."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     other = await connect()
@@ -433,11 +433,11 @@ async def test_two_copies_never_tell_twice(conn: asyncpg.Connection, connect: Co
     assert await asyncio.wait_for(run(other), 5) == []
     await transaction.commit()
     assert await run(other) == []
-    assert await told(conn, alert_id) == [(1, "team")]
+    assert await escalated(conn, alert_id) == [(1, "team")]
 
 
 async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Four copies with small batches: each of 120 alerts is told each of its two steps exactly once."""
+    """Four copies with small batches notify each of 120 alerts of its two steps exactly once."""
     policy_id = await policy(conn, (5, "team"), (6, "lead"))
     for number in range(120):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -451,7 +451,7 @@ async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Conn
         return handled
 
     handled = sum(await asyncio.gather(*(drain() for _ in range(4))))
-    handled += len(await run(conn, limit=1000))  # what another copy held when the last one looked
+    handled += len(await run(conn, limit=1000))  # rows that another copy held at the last look
     assert handled == 240
     rows = await conn.fetch(
         "select array_agg(step_number order by event_id) as steps from alert_events"
@@ -475,7 +475,7 @@ async def test_a_pass_takes_no_more_than_its_limit(conn: asyncpg.Connection) -> 
 
 
 async def test_an_acknowledgement_in_hand_is_respected(conn: asyncpg.Connection, connect: Connect) -> None:
-    """While somebody acknowledges, the pass neither waits nor tells; afterwards there is nothing to tell."""
+    """During an uncommitted acknowledgement the pass skips the alert. Afterwards no step is due."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     person = await connect()
@@ -486,7 +486,7 @@ async def test_an_acknowledgement_in_hand_is_respected(conn: asyncpg.Connection,
     assert await asyncio.wait_for(run(conn), 5) == []
     await transaction.commit()
     assert await run(conn) == []
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
 
 
 async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
@@ -511,7 +511,7 @@ async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, con
 async def test_passes_and_people_at_once_never_deadlock(
     conn: asyncpg.Connection, connect: Connect, ending: str
 ) -> None:
-    """Two copies run while two people end every alert: nobody gets an error, and nothing is told after the end."""
+    """Two copies run while two people end every alert: no call fails, and no step is notified after the end."""
     policy_id = await policy(conn, *((minute, "team") for minute in range(1, 11)))
     alerts = [await open_alert(conn, policy_id, f"boiler-{number}") for number in range(40)]
     await let_pass(conn, 60)

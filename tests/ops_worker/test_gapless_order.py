@@ -1,4 +1,4 @@
-"""One gapless order: whoever reads the trail gets every committed event once, in the same order as everybody else."""
+"""One gapless order: every reader gets each committed event once, in the same order."""
 
 import asyncio
 import io

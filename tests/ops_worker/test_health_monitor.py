@@ -148,7 +148,7 @@ async def test_copies_that_race_open_one_alert(
     assert await story(conn) == ["opened"] * 6
 
 
-async def test_a_service_that_hangs_delays_nobody(
+async def test_a_service_that_hangs_delays_no_other(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
     """Ten services that never answer cost one time-out, and the healthy one is up all the same."""
@@ -229,7 +229,7 @@ def test_what_counts_as_healthy(status: int, body: bytes, error: str | None) -> 
     assert read_report(status, body)[0] == error
 
 
-async def test_a_service_nobody_asks_about_any_more_is_forgotten(
+async def test_a_service_removed_from_the_settings_is_forgotten(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
     """A target taken out of the settings leaves neither a row nor an open alert behind."""

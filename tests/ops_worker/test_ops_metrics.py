@@ -65,7 +65,7 @@ async def test_copies_store_one_series(conn: asyncpg.Connection, app_pool: Pool,
 
 
 def test_only_finite_numbers_with_plain_names_are_counters() -> None:
-    """Whatever else a faulty service puts there is left out, and so is what is too much."""
+    """Other values in a service's report are ignored, as are counters above the limit."""
     wanted = {"rows": 3.0, "seconds": 0.5, "below": -1.0}
     odd = {"on": True, "name": "x", "none": None, "list": [1], "Bad Name": 1, "": 1, "a" * 64: 1, "nul\0": 1}
     report = orjson.dumps({"status": "ok", "counters": wanted | odd})

@@ -1,4 +1,4 @@
-"""What is older than its retention goes, in bounded steps; what somebody may still need stays."""
+"""Expired rows are removed in bounded steps, unless another row still needs them."""
 
 import asyncio
 
@@ -85,7 +85,7 @@ async def alert(
     return alert_id
 
 
-async def somebody_waits(conn: asyncpg.Connection) -> bool:
+async def any_session_waits(conn: asyncpg.Connection) -> bool:
     """Return whether a connection to the clone waits for a lock."""
     query = (
         "select exists (select from pg_stat_activity"
@@ -135,7 +135,7 @@ async def test_partitions_are_not_made_and_dropped_in_turn(conn: asyncpg.Connect
 
 
 async def test_a_query_over_all_readings_only_delays(conn: asyncpg.Connection, connect: Connect) -> None:
-    """While somebody reads telemetry its partitions stay, everything else is still removed, and nothing fails."""
+    """While a query reads telemetry, its partitions stay and all other expired rows are still removed."""
     await conn.execute("select ops.ensure_partitions(1, 1)")
     await alert(conn, "old")
     reader = await connect()
@@ -151,7 +151,7 @@ async def test_a_query_over_all_readings_only_delays(conn: asyncpg.Connection, c
 
 
 async def test_settled_alerts_go_with_all_that_hangs_on_them(conn: asyncpg.Connection) -> None:
-    """Old, closed, dispatched and delivered or given up: gone. Anything still open or still to tell: kept."""
+    """Only old alerts that are closed, dispatched and delivered or dead are removed."""
     for name, state in (("delivered", "delivered"), ("dead", "dead"), ("untold", None)):
         await alert(conn, name, job=state)
     await alert(conn, "keep: still open", closed_days_ago=None)
@@ -174,7 +174,7 @@ async def test_settled_alerts_go_with_all_that_hangs_on_them(conn: asyncpg.Conne
 
 
 async def test_alerts_that_have_to_stay_hold_up_no_other(conn: asyncpg.Connection) -> None:
-    """Where the oldest alerts still have something to tell, a small pass removes those behind them."""
+    """If the oldest alerts still have pending notifications, a small pass removes those behind them."""
     for number in range(3):
         await alert(conn, f"keep {number}", closed_days_ago=500, job="pending")
     await alert(conn, "old")
@@ -205,7 +205,7 @@ async def test_a_pass_is_bounded_and_the_worker_drains(
 
 
 async def test_a_notification_being_redriven_is_kept(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Somebody puts a dead notification back while the pass runs: the pass waits and leaves the alert alone."""
+    """If a dead notification is redriven while the pass runs, the pass waits and keeps the alert."""
     await alert(conn, "redriven", job="dead")
     await alert(conn, "old")
     person = await connect()
@@ -250,10 +250,10 @@ async def test_ingest_goes_on_beside_a_long_pass(conn: asyncpg.Connection, app_p
     await person.execute("select from notification_jobs for update")
 
     pruning = asyncio.create_task(worker.prune(app_pool))
-    await until(lambda: somebody_waits(conn))
+    await until(lambda: any_session_waits(conn))
     await conn.execute("set lock_timeout = '1s'")
     assert await seed.readings(conn, (0, 20.0)) == (1, 0, [])
-    assert await somebody_waits(conn)
+    assert await any_session_waits(conn)
     await transaction.commit()
     assert await pruning == 6  # the partition, the alert, its event, job, attempt and suppression
     assert "telemetry_20260101" not in await partitions(conn)

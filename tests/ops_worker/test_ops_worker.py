@@ -96,7 +96,7 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url:
 
 
 @pytest.mark.slow
-async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app_url: str) -> None:
+async def test_a_role_that_may_not_seal_is_reported(conn: asyncpg.Connection, app_url: str) -> None:
     """One line a failed pass, which names the setting, and no traceback; the other timers go on."""
     async with (
         HealthTarget() as target,
@@ -216,13 +216,13 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsSettings:
 
 
 def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all services share an environment, the ops worker still is pulse_ops; without it, it is what they are."""
+    """The ops worker prefers its own login in a shared environment, and otherwise uses the shared one."""
     assert load(monkeypatch).database_url == "postgresql://x/y"
     own = load(monkeypatch, ops_database_url="postgresql://pulse_ops@x/y")
     assert (own.database_url, own.listen_dsn) == ("postgresql://pulse_ops@x/y",) * 2
 
 
-def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_targets_of_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the six services behind the port base, otherwise exactly those named."""
     services = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
     assert load(monkeypatch).status_urls == {

@@ -1,4 +1,4 @@
-"""Partitions exist before they are needed, and making one late loses no row, whoever writes at the same time."""
+"""Partitions exist before they are needed, and creating one late loses no row of concurrent writers."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ async def bounds(conn: asyncpg.Connection, parent: str) -> list[tuple[str, datet
 
 @pytest.mark.parametrize(("days", "months"), [(367, 1), (1, 25), (-1, 1), (1, -1)])
 async def test_no_call_makes_partitions_without_end(conn: asyncpg.Connection, days: int, months: int) -> None:
-    """Everybody who inserts waits for the one transaction that makes them."""
+    """Every insert waits for the transaction that creates partitions."""
     with pytest.raises(asyncpg.PostgresError) as refused:
         await make(conn, days, months)
     assert refused.value.sqlstate == "PU422"
@@ -73,8 +73,8 @@ async def test_a_fresh_database_gets_its_partitions(conn: asyncpg.Connection) ->
     assert list(await make(conn, days=3, months=1)) == ["telemetry_20261126"]
 
 
-async def test_a_partition_is_the_owners_and_nobody_elses(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Made on behalf of pulse_app, owned by pulse_owner, granted to nobody, commented, indexed like its parent."""
+async def test_a_partition_belongs_to_the_owner_only(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """Made for pulse_app, it belongs to pulse_owner, has no grants, and is commented and indexed like its parent."""
     async with app_pool.acquire() as connection:
         made = await make(connection)
 
@@ -163,7 +163,7 @@ async def test_rows_of_the_default_partition_move(conn: asyncpg.Connection) -> N
 
 
 async def test_days_long_gone_get_their_partition_too(conn: asyncpg.Connection) -> None:
-    """After weeks in which nobody made partitions, nothing stays behind in the default partition."""
+    """After weeks without new partitions, no row stays in the default partition."""
     await seed.device(conn)
     old = datetime.now(UTC) - timedelta(days=20)
     await send(conn, old)

@@ -348,7 +348,7 @@ async def test_two_processes_that_share_the_file_sign_one_history(log: SealedLog
 
 @pytest.mark.slow
 async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) -> None:
-    """Whatever else is gone with it: each trace alone is enough."""
+    """Any single trace is enough, even if all others are gone."""
     await log.sealer.release(log.writer)
     beside = {path: path.read_bytes() for path in log.home.glob("signing.key*")}
     await save(log)

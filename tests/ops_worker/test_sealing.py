@@ -148,7 +148,7 @@ async def test_each_month_has_blocks_of_its_own(conn: asyncpg.Connection, ops_po
 
 
 async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:
-    """Only who holds the lease seals; when it runs out the next one does, and the first is fenced by its epoch."""
+    """Only the lease holder seals. After expiry the next sealer continues, and the epoch fences the first."""
     one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
     await write(conn)
     await one.seal(ops_pool)
@@ -184,7 +184,7 @@ async def test_a_sealed_block_wakes_readers(conn: asyncpg.Connection, ops_pool: 
     await conn.reset()
 
 
-async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
+async def test_no_sealer_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
     """A minute at most, whatever is asked for, so that no caller stops sealing for good."""
     for seconds in ("60.001", "3e9", "'Infinity'", "'NaN'"):
         with pytest.raises(asyncpg.PostgresError, match="at most 60 seconds") as refused:
@@ -207,7 +207,7 @@ async def test_a_new_key_is_on_record(conn: asyncpg.Connection, ops_pool: db.Poo
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
-async def test_many_writers_and_two_sealers_skip_nobody(
+async def test_many_writers_and_two_sealers_skip_no_row(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
     """Random delays before commit, random aborts, sealing all the while: the log has each committed row once."""
@@ -305,7 +305,7 @@ async def test_a_transaction_too_large_for_one_value_comes_in_pieces(
 async def test_a_read_may_take_longer_than_other_statements(
     conn: asyncpg.Connection, ops_url: str, tmp_path: Path
 ) -> None:
-    """What was there before the first block, or one huge transaction, however long it takes; the lease lasts."""
+    """Reading a backlog or one huge transaction may take long. The lease is renewed meanwhile."""
     await write(conn, 2000)
     await conn.execute(
         "alter function audit._leaf_hash(audit_log) rename to _fast;"

@@ -143,7 +143,7 @@ async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> Non
 
 @pytest.mark.slow
 async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """By a key that the command makes; the log, the trail and verify say who said so."""
+    """The command creates the new key. The log, the trail and verify name the operator."""
     old = log.sealer.keys.load()
     for file in log.home.glob("signing.key*"):
         file.unlink()
@@ -163,7 +163,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     await log.sealer.release(log.writer)
     again = await pulse("rotate-key", "--lost", "--reason", "again", status=1)
     assert "is not lost" in again.stderr
-    # Who finds the old key cannot go on with it.
+    # A sealer with the old key cannot continue the log.
     thief = stranger(tmp_path / "thief", "thief")
     log.sealer.keys.path.rename(tmp_path / "signing.key")
     write_once(tmp_path / "thief" / "signing.key", render_key(old))
@@ -223,7 +223,7 @@ async def test_a_process_without_the_key_does_everything_else(log: SealedLog, op
 
 
 async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str) -> None:
-    """Nobody asks: the alert opens, and /health names the block."""
+    """Without a request, the alert opens and /health names the block."""
     await log.sealer.release(log.writer)
     settings = {
         "audit_key_file": str(log.sealer.keys.path),

@@ -90,7 +90,7 @@ async def seal_all(log: SealedLog) -> None:
 async def test_a_restored_dump_is_sealed_exactly_once(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str, ahead: int
 ) -> None:
-    """Whether the new server's counter is behind or ahead, and whatever was written before the sealer looked."""
+    """The new server's counter may be behind or ahead, and rows may precede the sealer's first pass."""
     spend_transactions(database_url, 3000)
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
@@ -225,7 +225,7 @@ async def test_a_copy_on_the_same_server_is_not_sealed_by_itself(log: SealedLog,
 
 
 @pytest.mark.slow
-async def test_a_failover_that_lost_nothing_needs_nobody(tmp_path: Path) -> None:
+async def test_a_failover_that_lost_nothing_needs_no_operator(tmp_path: Path) -> None:
     """A promoted standby is sealed on at once, and the log says that another timeline began."""
     with physical_servers(None, None) as (primary, standby):
         Migrator(primary.url()).upgrade()
@@ -333,7 +333,7 @@ async def promoted(url: str) -> None:
     await connection.close()
 
 
-async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
+async def test_rows_of_a_server_that_no_sealer_saw_are_distinguished(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str
 ) -> None:
     """Restored twice: the counter of the server in between was ahead of the last one's."""

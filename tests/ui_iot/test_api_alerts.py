@@ -1,4 +1,4 @@
-"""What people do with alerts and deliveries over HTTP."""
+"""Operations of people on alerts and deliveries over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,8 +45,8 @@ async def kinds(conn: asyncpg.Connection) -> list[tuple[str, str | None]]:
     return [(row["kind"], row["actor"]) for row in rows]
 
 
-async def test_an_alert_is_acknowledged_by_the_first_who_asks(api: Api, conn: asyncpg.Connection, alert: int) -> None:
-    """One gets it; the others learn who. Its escalation ends."""
+async def test_an_alert_is_acknowledged_by_the_first_caller(api: Api, conn: asyncpg.Connection, alert: int) -> None:
+    """One request succeeds, and the others report the first caller's name. The escalation ends."""
     assert await conn.fetchval("select count(*) from ops.escalations") == 1
     responses = await asyncio.gather(
         *(api.call("POST", f"/api/v1/alerts/{alert}/acknowledge", role="operator") for _ in range(10))
@@ -240,7 +240,7 @@ async def test_a_delivery_is_shown_with_its_tries_and_driven_again(
     assert row["actor_id"] == "admin@acme"
 
 
-async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.Connection, job: int) -> None:
+async def test_a_trace_shows_its_steps_in_order_of_time(api: Api, conn: asyncpg.Connection, job: int) -> None:
     response = await api.call("GET", f"/api/v1/traces/{TRACE}", role="auditor")
     assert response.status_code == 200, response.text
     body = response.json()
@@ -277,7 +277,7 @@ async def test_a_trace_that_takes_too_long_gives_its_connection_back(
 
 @pytest.mark.usefixtures("job")
 async def test_a_long_trace_is_cut_by_time_and_stays_a_tree(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes later is left out and said to be; a step whose parent is left out stands at the root."""
+    """Later steps are left out and the response is marked as truncated. A step without its parent becomes a root."""
     path = f"/api/v1/traces/{TRACE}"
     whole = (await api.call("GET", path)).json()["steps"]
     for most in range(1, len(whole) + 1):
@@ -334,7 +334,7 @@ async def test_the_audit_trail_is_read_filtered_and_reading_is_an_event(
 
 
 async def test_requests_of_one_trace_that_overlap_keep_their_changes(api: Api, conn: asyncpg.Connection) -> None:
-    """A caller that fans out under one traceparent; who may not read the trail sees no details of it."""
+    """A caller may send parallel requests under one traceparent. A viewer sees no details of the trail."""
     for number in range(4):
         await seed.device(conn, f"pump-{number}")
     headers = {"X-Trace-ID": TRACE}

@@ -99,7 +99,7 @@ async def test_a_change_between_get_and_change_is_412_and_a_report_is_not(api: A
     assert_problem(await api.call("DELETE", path, headers={"If-Match": "*"}), 404)
 
 
-async def test_changes_that_are_not_shown_are_told_apart_within_one_tick(api: Api, conn: asyncpg.Connection) -> None:
+async def test_hidden_changes_within_one_tick_have_different_tags(api: Api, conn: asyncpg.Connection) -> None:
     """The clock is set back, so that only the database's own care keeps the times apart."""
     channel = await api.make("/api/v1/channels", HOOK)
     await conn.execute("update notification_channels set updated_at = 'tomorrow'")

@@ -210,8 +210,8 @@ async def test_a_body_is_json_and_has_no_member_that_is_not_listed(api: Api, ope
             problem = assert_problem(
                 await api.call(operation.method, operation.path, json={**body, "surprise": 1}), 422
             )
-            told = {error["pointer"].rpartition("/")[2] for error in problem.get("errors", ())}
-            assert operation.template.startswith("/ingest") or "surprise" in told, problem
+            pointers = {error["pointer"].rpartition("/")[2] for error in problem.get("errors", ())}
+            assert operation.template.startswith("/ingest") or "surprise" in pointers, problem
 
 
 async def test_an_address_without_a_body_ignores_no_member(api: Api, operations: list[Operation]) -> None:

@@ -28,7 +28,7 @@ async def test_a_device_is_created_read_changed_and_deleted(api: Api, conn: asyn
 
 
 async def test_every_change_leaves_an_audit_event_with_actor_and_trace(api: Api, conn: asyncpg.Connection) -> None:
-    """The event commits with the change, names who did it and what was different."""
+    """The event commits with the change and contains the actor and the difference."""
     trace_id = "ab" * 16
     await api.make("/api/v1/devices", {"device_id": "boiler-1"}, headers={"X-Trace-ID": trace_id})
     await api.call("PATCH", "/api/v1/devices/boiler-1", json={"name": "Boiler"})
@@ -72,7 +72,7 @@ async def test_the_token_is_stored_as_a_hash_and_rotation_ends_the_old_one(api: 
 
 
 async def test_ten_concurrent_creates_make_one_device(api: Api, conn: asyncpg.Connection) -> None:
-    """One gets it, nine are told that it exists."""
+    """One request creates the device, and nine get 409."""
     responses = await asyncio.gather(
         *(api.call("POST", "/api/v1/devices", json={"device_id": "boiler-1"}) for _ in range(10))
     )

@@ -277,7 +277,7 @@ TEXTS = ("", "x", "%", "%_\\'\"--;", "\u202e", "\U0001f600", "\ufffe", "\x01", "
 
 
 def extremes(schema: dict[str, Any]) -> Iterator[str]:
-    """Values at the edges of what the schema takes, and beside them."""
+    """Yield values at the limits of the schema, and just outside them."""
     for choice in schema.get("anyOf", ()):
         yield from extremes(choice)
     if "items" in schema:

@@ -202,7 +202,7 @@ async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer
 async def test_hostile_bytes_on_the_wire_break_nothing(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
-    """What uvicorn lets through is answered with a trace id; every log line stays one JSON object."""
+    """Requests that uvicorn accepts are answered with a trace id. Every log line stays one JSON object."""
     await seed.tenant(conn)
     async with ready_service("services.ui_iot", app_url, **issuer) as running:
         for head in (

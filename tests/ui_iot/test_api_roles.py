@@ -1,4 +1,4 @@
-"""Who may do what: every route with every role, and every route with another tenant's things."""
+"""Permissions: every route with every role, and every route with another tenant's objects."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -163,14 +163,14 @@ async def test_nothing_of_another_tenant_can_be_read_or_changed(api: Api, conn: 
 
 
 async def test_a_tenant_that_does_not_exist_owns_nothing_and_can_make_nothing(api: Api) -> None:
-    """The issuer may name tenants that nobody made here."""
+    """The issuer may name tenants that do not exist here."""
     assert (await api.call("GET", "/api/v1/devices", tenant="ghost")).json() == {"items": [], "next_cursor": None}
     response = await api.call("POST", "/api/v1/devices", tenant="ghost", json={"device_id": "a"})
     assert (response.status_code, response.json()["detail"]) == (403, "The tenant of the token does not exist.")
 
 
 async def test_without_a_tenant_the_views_show_nothing(conn: asyncpg.Connection, app_url: str) -> None:
-    """A forgotten setting must mean nobody, not everybody."""
+    """A missing setting must hide all rows instead of showing all."""
     await seed.device(conn)
     await seed.rule(conn)
     connection = await asyncpg.connect(app_url)
@@ -236,7 +236,7 @@ def _has_example(content: dict[str, Any], schemas: dict[str, Any]) -> bool:
 
 
 async def test_the_examples_of_the_document_are_true(api: Api, conn: asyncpg.Connection) -> None:
-    """What a reader copies from the page works."""
+    """The examples work when copied from the page."""
     document = create_api(api.backend).openapi()
     examples = {
         name: schema["examples"][0]

@@ -55,7 +55,7 @@ async def test_a_rule_lives_its_life(api: Api, conn: asyncpg.Connection) -> None
 async def test_a_rule_that_ends_or_changes_closes_its_alerts(
     api: Api, conn: asyncpg.Connection, body: dict[str, Any] | None, close_reason: str
 ) -> None:
-    """In the same transaction, with an event for those who were told; alerts of other rules stay."""
+    """The alerts close in the same transaction, with an event. Alerts of other rules stay open."""
     await seed.device(conn)
     rule = await api.make("/api/v1/rules", RULE)
     other = await api.make("/api/v1/rules", {**RULE, "name": "other"})
@@ -167,9 +167,9 @@ async def test_secrets_of_a_channel_go_in_and_never_come_out(
         (await api.call("PATCH", path, json={"config": {**body["config"]}, "name": "again"})).json(),
     ]
     trail = await conn.fetch("select message, details::text, entity_name from audit_log")
-    told = repr(answers) + repr([tuple(row) for row in trail]) + caplog.text
-    assert "s3cret" not in told
-    assert SECRET[8:] not in told
+    outputs = repr(answers) + repr([tuple(row) for row in trail]) + caplog.text
+    assert "s3cret" not in outputs
+    assert SECRET[8:] not in outputs
     assert orjson.loads(await conn.fetchval("select config::text from notification_channels")) == body["config"]
 
 
@@ -255,7 +255,7 @@ async def test_the_demo_may_deliver_to_this_machine(app_url: str, conn: asyncpg.
         assert (await api.call("POST", "/api/v1/channels", json=away)).status_code == 422
 
 
-async def test_the_database_holds_the_same_line_for_those_who_come_past_the_api(conn: asyncpg.Connection) -> None:
+async def test_the_database_enforces_the_same_rule_without_the_api(conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     async with conn.transaction():
         await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
@@ -276,7 +276,7 @@ async def test_the_database_holds_the_same_line_for_those_who_come_past_the_api(
             assert caught.value.sqlstate == "PU422"
 
 
-async def test_a_channel_in_use_stays_and_says_who_uses_it(api: Api) -> None:
+async def test_a_channel_in_use_stays_and_names_its_users(api: Api) -> None:
     channel = await api.make("/api/v1/channels", WEBHOOK)
     channel_id = channel["channel_id"]
     route = await api.make("/api/v1/routes", {"name": "to hook", "channel_id": channel_id})
@@ -362,11 +362,11 @@ async def test_a_policy_lives_its_life(api: Api, conn: asyncpg.Connection) -> No
     assert (refused.status_code, f"rule {rule['rule_id']} (too hot)" in refused.json()["detail"]) == (409, True)
     await api.call("PATCH", f"/api/v1/rules/{rule['rule_id']}", json={"policy_id": None})
     assert (await api.call("DELETE", path)).status_code == 204
-    told = await conn.fetch(
+    events = await conn.fetch(
         "select event_type, entity_id from audit_log where event_type like 'config.policy%' order by recorded_at"
     )
     policy = str(made["policy_id"])
-    assert [tuple(row) for row in told] == [
+    assert [tuple(row) for row in events] == [
         ("config.policy_created", policy),
         ("config.policy_step_created", f"{policy}/1"),
         ("config.policy_step_created", f"{policy}/2"),

@@ -39,7 +39,7 @@ async def url(api: Api) -> AsyncIterator[str]:
 
 
 async def count_reads(conn: asyncpg.Connection) -> int:
-    """Events that tell of somebody reading."""
+    """Return the number of recorded reads."""
     return int(await conn.fetchval("select count(*) from audit_log where event_type = 'audit.read'"))
 
 
@@ -85,7 +85,7 @@ async def test_a_tail_can_begin_at_the_beginning_or_where_a_page_ended(
         assert stream.event_ids[: -2 if count > 2 else 0] == [item["event_id"] for item in whole["items"]][8 - count :]
 
 
-async def test_who_comes_back_misses_nothing_and_gets_nothing_twice(
+async def test_a_client_that_reconnects_misses_nothing_and_gets_nothing_twice(
     url: str, conn: asyncpg.Connection, seal: Seal
 ) -> None:
     """Cut off after any event, also amid a transaction; the header goes before the query of the first request."""
@@ -123,10 +123,10 @@ async def test_a_tail_is_one_event_however_much_it_sends(
     assert await count_reads(conn) == 1
 
 
-async def test_a_long_tail_shows_life_tells_again_and_ends_with_its_token(
+async def test_a_long_tail_sends_heartbeats_is_recorded_again_and_ends_with_its_token(
     url: str, conn: asyncpg.Connection, seal: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat carries the place, so that who comes back after a silent day does not search it again."""
+    """The heartbeat carries the position, so that a client that reconnects after a quiet day does not search again."""
     monkeypatch.setattr(audit_tail, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(audit_tail, "RENEWAL_SECONDS", 0.1)
     bearer = token(role="auditor", exp=int(time.time()) + 3)
@@ -176,7 +176,7 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
     async def all_gone() -> bool:
         return api.process.metrics.registry.get_sample_value("pulse_http_requests_in_progress") == 0
 
-    # Who hung up is noticed at once, not at the next heartbeat.
+    # A disconnected client is noticed at once, not at the next heartbeat.
     await until(all_gone, seconds=5)
     async with tail(url) as one, tail(url) as two:
         assert (one.response.status_code, two.response.status_code) == (200, 200)
@@ -218,7 +218,7 @@ async def test_tenants_that_took_all_tails_make_room_for_another(
         assert (first.ended, third.ended) == (False, False)
 
 
-async def test_who_does_not_read_is_not_read_for(
+async def test_a_client_that_stops_reading_stops_its_queries(
     url: str, conn: asyncpg.Connection, seal: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that stalls makes its tail wait, and no other."""

@@ -1,4 +1,4 @@
-"""Who is let in over HTTP, and what every attempt leaves behind."""
+"""Authentication over HTTP, and the audit events of every attempt."""
 
 import asyncio
 import hashlib
@@ -99,7 +99,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
     assert event["details"] == {"reason": expected, "method": "GET", "path": PATH}
     assert (event["ip"], event["trace_id"], event["source_service"]) == ("203.0.113.9", "cd" * 16, "ui_iot")
     assert event["duration_ms"] > 0
-    # Only a token whose signature is right tells whose attempt it was.
+    # Only a token with a valid signature identifies the caller.
     known = expected == "expired"
     assert (event["tenant_id"], event["actor_id"]) == (("acme", "alice") if known else ("system", None))
     assert failures(api) == {expected: 1}
@@ -107,7 +107,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
         assert header.split()[-1][:20] not in orjson.dumps(event, default=str).decode()
 
 
-async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncpg.Connection) -> None:
+async def test_success_is_audited_once_with_actor_and_address(api: Api, conn: asyncpg.Connection) -> None:
     assert (await api.call("GET", PATH, role="viewer")).status_code == 200
     [event] = await events(conn, 1)
     assert (event["event_type"], event["tenant_id"], event["ip"]) == ("auth.login_success", "acme", "203.0.113.9")
@@ -189,7 +189,7 @@ async def test_a_disabled_device_is_known_and_refused(api: Api, conn: asyncpg.Co
 
 
 async def test_a_device_token_of_one_tenant_is_none_of_another(api: Api, conn: asyncpg.Connection) -> None:
-    """The tenant in the token is part of what is looked up and of what is hashed."""
+    """The tenant in the token is part of the lookup and of the hash."""
     text = await device_token(conn)
     await seed.tenant(conn, "other")
     headers = {"Authorization": f"Bearer {text.replace('pdt_acme_', 'pdt_other_')}"}
@@ -228,7 +228,7 @@ async def test_the_session_cookie_reads_but_changes_only_from_our_own_pages(api:
 
 
 async def test_two_tokens_are_none(api: Api) -> None:
-    """Which one counts would depend on who asks: a proxy, or us."""
+    """A proxy and Pulse could pick different tokens."""
     one, two = token(), token(role="viewer")
     twice = [("Authorization", f"Bearer {one}"), ("Authorization", f"Bearer {two}")]
     assert (await api.client.get(PATH, headers=twice)).json()["reason"] == "invalid_token"
@@ -391,7 +391,7 @@ async def test_tries_beyond_the_limit_are_still_tries(app_url: str, conn: asyncp
     assert [(row["kind"], row["subject"]) for row in found] == [("brute_force", pseudonym("victim"))]
 
 
-async def test_without_an_issuer_devices_work_and_users_are_told(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_without_an_issuer_devices_work_and_users_get_503(app_url: str, conn: asyncpg.Connection) -> None:
     text = await device_token(conn)
     async with open_api(app_url, with_users=False) as api:
         response = await api.client.get(PATH, headers={"Authorization": f"Bearer {token()}"})
@@ -404,7 +404,7 @@ async def test_without_an_issuer_devices_work_and_users_are_told(app_url: str, c
 async def test_a_database_that_is_away_makes_device_tokens_unavailable_not_wrong(
     app_url: str, conn: asyncpg.Connection
 ) -> None:
-    """A device that is told 401 may throw its token away."""
+    """A device that gets 401 may discard its token."""
     text = await device_token(conn)
     async with open_api(app_url) as api:
         assert api.process.pool is not None
@@ -443,7 +443,7 @@ async def refreshing(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[tu
 async def test_a_session_is_refreshed_at_the_issuer(
     refreshing: tuple[Api, Provider], conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its answer comes back as it is; the audit event names who it is, by the new token; no log line holds a token."""
+    """The issuer's answer is returned unchanged. The event names the new token's user. No token is logged."""
     caplog.set_level("DEBUG")
     api, provider = refreshing
     answer = {"access_token": token(), "token_type": "Bearer", "expires_in": 300, "refresh_token": "r2-secret"}
@@ -454,9 +454,9 @@ async def test_a_session_is_refreshed_at_the_issuer(
     assert provider.forms[0]["refresh_token"] == "r1-secret"
     [event] = await events(conn, 1)
     assert (event["event_type"], event["tenant_id"], event["actor_id"]) == ("auth.token_refresh", "acme", "alice")
-    told = orjson.dumps(event, default=str).decode() + caplog.text
+    recorded = orjson.dumps(event, default=str).decode() + caplog.text
     for secret in ("r1-secret", "r2-secret", answer["access_token"]):
-        assert str(secret) not in told
+        assert str(secret) not in recorded
 
 
 async def test_a_refused_refresh_is_a_failure_of_the_address(
@@ -563,7 +563,7 @@ async def test_an_expired_token_is_refused_although_it_was_good_before(
 async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
     api: Api, caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes | None, status: int, template: str
 ) -> None:
-    """Or nobody sees which part of the API a wrong token knocks at."""
+    """The metric shows which part of the API receives invalid tokens."""
     caplog.set_level("INFO", logger="services.ui_iot.middleware.http_meter")
     assert (await api.client.request(method, path, content=body)).status_code == status
     labels = {"method": method, "path_template": template, "status_code": str(status)}

@@ -238,7 +238,7 @@ def test_a_time_is_a_finite_number(name: str, value: object) -> None:
     ],
 )
 def test_a_token_that_lasts_too_long_is_refused(iat: float, exp: float, is_good: bool) -> None:
-    """A provider whose tokens never end must not make a session that nobody can end."""
+    """A provider whose tokens never expire must not create a session that cannot be ended."""
     conditions = replace(trust(), max_token_seconds=3600)
     found = read({"aud": "pulse", "role": "viewer", "tenant_id": "acme", "iat": iat, "exp": exp}, conditions)
     assert found == ("acme", "viewer") if is_good else str(found).startswith("invalid_claims: ")
@@ -266,7 +266,7 @@ def test_a_number_that_overflows_is_no_time(text: str) -> None:
     ],
 )
 def test_the_tenant_of_pulse_needs_an_entry_of_its_own(tenants: object, claim: str, is_good: bool) -> None:
-    """A provider whose users choose the value of the claim must not hand out the alerts of the installation."""
+    """A provider whose tokens never expire must not create a session that cannot be ended."""
     [entry] = read_issuers(settings(oidc_issuer=ISSUER))
     conditions = entry.model_copy(update={"tenants": tenants}).trust(**LIMITS)
     found = read({"aud": "pulse", "role": "viewer", "tenant_id": claim}, conditions)
@@ -408,7 +408,7 @@ def test_no_value_anywhere_makes_the_check_raise(payload: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00b", "\u202eevil", "\u200b", "", 7, ["x"]])
 def test_a_name_that_cannot_be_shown_is_left_out(name: object) -> None:
-    """Nothing is decided by it, so it costs nobody the access."""
+    """The name is not used for authorization, so access is not refused."""
     payload = {"iss": ISSUER, "sub": "alice", "aud": "pulse", "tenant_id": "acme", "role": "viewer", "name": name}
     result = read_claims({**payload, **TIMES}, trust=trust(), now=NOW)
     assert isinstance(result, Claims)
@@ -425,7 +425,7 @@ ONE, TWO = "https://one.test", "https://two.test"
 
 
 async def test_an_issuer_speaks_for_its_own_tenants_only(tmp_path: Path) -> None:
-    """And its keys sign for nobody else."""
+    """An issuer's keys are not valid for other issuers."""
     first, second = ec_key("k"), ec_key("k")
     entries = [
         {"issuer": ONE, "tenants": ["acme", "shared"]},

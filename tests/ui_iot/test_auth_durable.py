@@ -46,7 +46,7 @@ async def table_lock(database_url: str) -> AsyncIterator[TableLock]:
 
 
 async def waits(conn: asyncpg.Connection) -> bool:
-    """Return whether somebody waits for the lock."""
+    """Return whether a session waits for the lock."""
     return bool(await conn.fetchval(WAITING))
 
 
@@ -121,8 +121,10 @@ async def blocked(app_url: str, conn: asyncpg.Connection, table_lock: TableLock)
         yield api
 
 
-async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Connection, table_lock: TableLock) -> None:
-    """503 with Retry-After in time, the handler does not run, and what is missing is told when it can be."""
+async def test_no_request_is_let_in_off_the_record(
+    blocked: Api, conn: asyncpg.Connection, table_lock: TableLock
+) -> None:
+    """The response is 503 with Retry-After, the handler does not run, and the gap is recorded as soon as possible."""
     for method, path in (("POST", PATH), ("GET", PATH), ("GET", "/api/v1/nowhere"), ("PUT", PATH)):
         started = time.monotonic()
         response = await blocked.call(method, path, json={"device_id": "boiler-1"} if method == "POST" else None)
@@ -132,7 +134,7 @@ async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Conne
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["trace_id"] == response.headers["x-trace-id"]
     await table_lock.release()
-    await until(lambda: _are_told_lost(conn, 4))
+    await until(lambda: _are_reported_lost(conn, 4))
     await until(lambda: not blocked.backend.audit.is_blocked)
     assert await conn.fetchval("select count(*) from devices") == 0
     assert (await blocked.call("GET", PATH)).status_code == 200
@@ -141,17 +143,17 @@ async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Conne
 async def test_a_refusal_is_answered_all_the_same(
     blocked: Api, conn: asyncpg.Connection, table_lock: TableLock
 ) -> None:
-    """Nobody gains anything by it, so it keeps its status; the gap counts it."""
+    """A refusal grants nothing, so it keeps its status. The gap counts it."""
     assert (await blocked.client.get(PATH)).status_code == 401
     assert (await blocked.call("POST", PATH, role="viewer")).status_code == 403
     await table_lock.release()
-    await until(lambda: _are_told_lost(conn, 2))
+    await until(lambda: _are_reported_lost(conn, 2))
     blocked_total = blocked.process.metrics.registry.get_sample_value("pulse_audit_events_blocked_total")
     assert blocked_total == 2
 
 
 async def test_allow_lets_in_and_counts(app_url: str, conn: asyncpg.Connection, table_lock: TableLock) -> None:
-    """For whom availability matters more; the gap is on record all the same."""
+    """The setting is for operators that prefer availability. The gap is recorded all the same."""
     await seed.tenant(conn)
     async with open_api(
         app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE, audit_when_blocked="allow"
@@ -187,7 +189,7 @@ async def test_a_refresh_token_is_not_spent_for_nothing(
 async def test_reading_the_trail_is_on_record_before_it_is_shown(
     app_url: str, conn: asyncpg.Connection, path: str
 ) -> None:
-    """While that row alone waits, of one who was let in, no byte of a page or a tail leaves."""
+    """While only the row about the read is blocked, no byte of a page or a tail is sent."""
     await seed.tenant(conn)
     await conn.execute(HOLD_READS)
     headers = {"Authorization": f"Bearer {token(role='auditor')}"}
@@ -229,7 +231,7 @@ async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: async
         "a.eyJzdWIiOiJtYWxsb3J5In0.x",
     ],
 )
-async def test_whom_a_worthless_token_names_is_kept_as_a_pseudonym_only(
+async def test_the_subject_of_a_worthless_token_is_kept_as_a_pseudonym_only(
     app_url: str, conn: asyncpg.Connection, text: str
 ) -> None:
     """The same for each attempt on the account, and the name itself in no column."""
@@ -242,7 +244,9 @@ async def test_whom_a_worthless_token_names_is_kept_as_a_pseudonym_only(
     assert not any("mallory" in row["row"] for row in rows)
 
 
-async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_devices_of_a_tenant_are_distinguished_once_they_are_proven(
+    app_url: str, conn: asyncpg.Connection
+) -> None:
     """An unknown secret is the fleet's failure, a known one the device's success."""
     tokens = {}
     for device_id in ("boiler-1", "boiler-2"):
@@ -257,7 +261,7 @@ async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: 
     assert len({row[0] for row in rows}) == 3
 
 
-async def _are_told_lost(conn: asyncpg.Connection, events: int) -> bool:
+async def _are_reported_lost(conn: asyncpg.Connection, events: int) -> bool:
     query = "select sum((details ->> 'count')::int) from audit_log where event_type = 'audit.gap'"
     return bool(await conn.fetchval(query) == events)
 

@@ -102,7 +102,7 @@ async def test_concurrent_requests_share_one_look() -> None:
     users = users_of(source, clock)
     checks = [asyncio.create_task(reason(users, token(sub=f"user-{number}"))) for number in range(50)]
     await entered.wait()
-    checks[0].cancel()  # one that gives up takes the answer from nobody
+    checks[0].cancel()  # a canceled check does not cancel the others
     release.set()
     results = await asyncio.gather(*checks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
@@ -120,7 +120,7 @@ async def test_known_keys_stay_while_the_issuer_is_away(error: Exception) -> Non
     source.error = error
     clock.now += 100 * FRESH_SECONDS
     assert await reason(users, token(sub="bob")) is None
-    # A key we do not know may be a new one: the caller is asked to come back, not told that it is wrong.
+    # An unknown key may be a new one, so the caller is asked to retry instead of being refused.
     assert await reason(users, sign(claims(), key=ec_key("new"))) == "auth_unavailable"
     source.error = None
     clock.now += RETRY_SECONDS
@@ -183,7 +183,7 @@ async def test_a_look_under_way_is_given_up_at_the_end() -> None:
     "url", ["http://[::1", "http://issuer.test:port/", "http://issuer.test:99999999/", "http://a\x00b/", "ftp://x/", ""]
 )
 async def test_an_address_that_is_none_makes_authentication_unavailable(url: str) -> None:
-    """Whoever mistypes it in the settings, or in the issuer's description, must not get a 500 or a dead process."""
+    """A mistyped address in the settings or the issuer's description must not cause a 500 or a dead process."""
     server = Provider()
     server.description |= {"jwks_uri": url, "token_endpoint": url}
     async with traced_client(trusted=True) as client:
@@ -259,7 +259,7 @@ async def test_a_description_that_does_not_fit_is_refused(
 
 
 async def test_a_description_may_have_the_name_that_the_tokens_have() -> None:
-    """Where it stands at another address, which the operator names as well."""
+    """The description may be at another address, which the operator configures as well."""
     server = Provider()
     server.description["issuer"] = "http://tokens.test/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
@@ -351,7 +351,7 @@ async def test_an_issuer_that_takes_no_secret_is_named_in_the_log(caplog: pytest
         (Response("", 302, {"location": "http://elsewhere.test"}), "auth_unavailable"),
     ],
 )
-async def test_what_the_issuer_refuses_and_what_it_fails_at_are_told_apart(
+async def test_refusals_and_failures_of_the_issuer_are_distinguished(
     provider: tuple[Provider, Issuer], answer: Response, expected: str
 ) -> None:
     server, issuer = provider

@@ -42,7 +42,7 @@ def encode(value: Any) -> str:
 
 
 @pytest.mark.parametrize("key", [EC, RSA], ids=["ES256", "RS256"])
-def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
+def test_a_good_token_identifies_its_user(key: SigningKey) -> None:
     payload = claims()
     result = check(sign(payload, key=key))
     assert isinstance(result, Principal)
@@ -118,8 +118,8 @@ def test_claims_are_required_and_typed(changes: dict[str, Any], expected: str | 
     assert (result.reason if isinstance(result, Refusal) else None) == expected
 
 
-def test_an_expired_token_still_tells_whose_it_was() -> None:
-    """Its signature is right, so the tenant may see in its audit trail who came too late."""
+def test_an_expired_token_still_identifies_its_user() -> None:
+    """The signature is valid, so the tenant may see in its audit trail whose token expired."""
     result = check(token(iat=1000, exp=2000))
     assert isinstance(result, Refusal)
     assert (result.reason, result.tenant_id) == ("expired", "acme")
@@ -143,7 +143,7 @@ def hmac_token(secret: bytes, algorithm: str, kid: str) -> str:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 @pytest.mark.parametrize("encoding", ["PEM", "DER"])
 def test_a_public_key_is_no_shared_secret(algorithm: str, encoding: str) -> None:
-    """CVE-2024-33663 and CVE-2026-85394: whoever knows the public key would sign as the issuer."""
+    """CVE-2024-33663 and CVE-2026-85394: with the public key as HMAC secret, anyone could sign as the issuer."""
     key = serialization.load_pem_private_key(RSA.pem.encode(), None).public_key()
     secret = key.public_bytes(
         getattr(serialization.Encoding, encoding), serialization.PublicFormat.SubjectPublicKeyInfo
@@ -168,7 +168,7 @@ def test_algorithms_are_a_closed_list(algorithm: object) -> None:
 
 
 def test_the_algorithm_must_fit_the_key() -> None:
-    """A key is found by its id and the algorithm together; a mixed key set confuses nobody."""
+    """A key is selected by its id and algorithm together, so a mixed key set is unambiguous."""
     for key, other in ((EC, RSA), (RSA, EC)):
         forged = sign(claims(), key=key, headers={"kid": other.kid})
         assert reason(forged) == "unknown_key"
@@ -349,7 +349,7 @@ CLAIMS = st.sampled_from(["exp", "iat", "nbf", "aud", "iss", "sub", "tenant_id",
 
 @given(st.dictionaries(CLAIMS, JSON, min_size=1))
 def test_no_claim_makes_the_check_raise(changes: dict[str, Any]) -> None:
-    """Whatever the values are, the answer is one of the known ones."""
+    """Every value gives one of the known answers."""
     payload = orjson.dumps({**claims(), **changes}, option=orjson.OPT_NON_STR_KEYS)
     assert reason(sign(payload)) in (None, "invalid_claims", "expired")
 

@@ -162,7 +162,7 @@ def principal(tenant: str, device: str) -> Principal:
 
 
 def test_a_tenant_and_a_caller_have_their_shares() -> None:
-    """What one may not hold is still there for others; refusals say which limit it was."""
+    """Bytes refused to one caller remain available to others. The refusal names the limit."""
     budget = BodyBudget(most=100, most_of_caller=30)
     first = budget.hold(principal("a", "1"))
     first.grow(30)

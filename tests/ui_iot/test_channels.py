@@ -1,4 +1,4 @@
-"""What each channel sends, and what it refuses to be configured with; no network here."""
+"""Requests and configuration checks of each channel, without a network."""
 
 import base64
 import hashlib
@@ -110,12 +110,12 @@ def test_what_a_receiver_repeats_is_blotted_out() -> None:
 
 
 @given(st.text())
-def test_what_is_told_is_one_short_printable_line(text: str) -> None:
+def test_a_reported_answer_is_one_short_printable_line(text: str) -> None:
     """Postgres takes it (no NUL, no lone surrogate), and it forges no log line."""
-    told = tell(text, [])
-    assert len(told) <= 300
-    assert all(unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} for character in told)
-    told.encode()
+    reason = tell(text, [])
+    assert len(reason) <= 300
+    assert all(unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} for character in reason)
+    reason.encode()
 
 
 # Outcomes
@@ -297,13 +297,13 @@ def test_a_rotated_secret_signs_beside_the_new_one() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_webhook_tells_everything(kind: str) -> None:
+def test_a_webhook_contains_everything(kind: str) -> None:
     """Type, time and the whole notification."""
-    told = notification(kind)
-    body = orjson.loads(webhook.render(told, WEBHOOK, idempotency_key=KEY, sent_at=NOW).body)
+    sent = notification(kind)
+    body = orjson.loads(webhook.render(sent, WEBHOOK, idempotency_key=KEY, sent_at=NOW).body)
     assert body["type"] == f"alert.{kind}"
     assert body["timestamp"] == "2026-01-05T12:00:00+00:00"
-    assert body["data"] == told.model_dump(mode="json")
+    assert body["data"] == sent.model_dump(mode="json")
     assert body["data"]["alert"]["device_name"] == "Boiler 1"
 
 
@@ -364,11 +364,11 @@ def test_slack_limits_hold_for_any_text(name: str, message: str, reason: str) ->
     assert len(fields["fields"]) <= 10
     texts = [title["text"]["text"], text["text"]["text"], *(field["text"] for field in fields["fields"])]
     longest = {"header": 150, "section": 500}[title["type"]]
-    assert all(0 < len(told) <= limit for told, limit in zip(texts, [longest, 3000, *[2000] * 10], strict=False))
+    assert all(0 < len(shown) <= limit for shown, limit in zip(texts, [longest, 3000, *[2000] * 10], strict=False))
     assert sum(map(len, [body["text"], *texts])) < 13_200
-    for told in texts:
-        assert all(piece.startswith(("amp;", "lt;", "gt;")) for piece in told.split("&")[1:])
-        assert not set("<>") & set(told)
+    for shown in texts:
+        assert all(piece.startswith(("amp;", "lt;", "gt;")) for piece in shown.split("&")[1:])
+        assert not set("<>") & set(shown)
 
 
 # Teams
@@ -409,7 +409,7 @@ def test_teams_marks_are_escaped(message: str, shown: str) -> None:
 
 @given(TEXTS)
 def test_no_card_function_survives_in_any_field(text: str) -> None:
-    """Whatever surrounds it, in the title, the message and the facts."""
+    """No card function survives in the title, the message and the facts."""
     odd = dict.fromkeys(("rule_name", "message", "device_name", "device_id", "metric"), "{{TIME(" + text + ")}}")
     body = orjson.loads(teams.render(notification("closed", alert=odd | {"close_reason": odd["message"]}), TEAMS).body)
     title, message, details = body["attachments"][0]["content"]["body"]
@@ -420,7 +420,7 @@ def test_no_card_function_survives_in_any_field(text: str) -> None:
 
 @given(st.lists(st.text(alphabet=st.sampled_from("a\\[\x01é😀\u2028"), max_size=9000), min_size=5, max_size=5))
 def test_a_teams_message_has_at_most_28_kilobytes(texts: list[str]) -> None:
-    """Whatever JSON and escaping make of the texts; what fits is not cut."""
+    """The limit holds after JSON encoding and escaping. Texts that fit are not cut."""
     odd = dict(zip(("rule_name", "message", "device_id", "metric", "close_reason"), texts, strict=True))
     body = teams.render(notification("closed", alert=odd), TEAMS).body
     assert len(body) <= 28 * 1024
@@ -463,8 +463,8 @@ def test_pagerduty_severities(severity: str) -> None:
 def test_pagerduty_limits_hold_for_any_text(name: str, message: str) -> None:
     """Characters of the summary, bytes of the event, length of the key."""
     odd = {"rule_name": name, "message": message, "device_id": message, "metric": name, "fingerprint": name * 3}
-    told = notification(alert=odd | {"alert_id": 2**63 - 1}, tenant_id="t" * 63, dedup_key="k" * 300)
-    body = pagerduty.render(told, PAGERDUTY).body
+    sent = notification(alert=odd | {"alert_id": 2**63 - 1}, tenant_id="t" * 63, dedup_key="k" * 300)
+    body = pagerduty.render(sent, PAGERDUTY).body
     event = orjson.loads(body)
     assert len(event["payload"]["summary"]) <= 1024
     assert all(unicodedata.category(character) != "Cc" for character in event["payload"]["summary"])

@@ -16,7 +16,7 @@ TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2
 @pytest.mark.parametrize(
     ("peer", "forwarded_for", "expected"),
     [
-        # Nobody vouches for the header of a stranger.
+        # The header of an untrusted peer is ignored.
         ("203.0.113.7", [], "203.0.113.7"),
         ("203.0.113.7", ["1.1.1.1"], "203.0.113.7"),
         ("10.0.0.1", [], "10.0.0.1"),
@@ -64,7 +64,7 @@ def test_the_address_is_the_last_one_that_a_trusted_proxy_saw(
 
 @given(st.lists(st.text(max_size=60), max_size=6))
 def test_no_header_of_a_stranger_changes_its_address(lines: list[str]) -> None:
-    """Whatever it holds, and without an exception."""
+    """Any header content is ignored, without an exception."""
     assert str(ClientAddress(TRUSTED).of("203.0.113.7", lines)) == "203.0.113.7"
 
 

@@ -76,7 +76,7 @@ async def test_every_exemplar_is_on_record(app_url: str, conn: asyncpg.Connectio
 
 
 async def test_what_is_let_in_off_the_record_is_no_exemplar(app_url: str, conn: asyncpg.Connection) -> None:
-    """Where availability matters more than the trail."""
+    """With `allow`, an event that was not stored is no exemplar."""
     table_lock = TableLock(conn)
     await seed.tenant(conn)
     settings: dict[str, Any] = {"audit_database_seconds": 0.2, "audit_spool_dir": NOWHERE}
@@ -87,7 +87,7 @@ async def test_what_is_let_in_off_the_record_is_no_exemplar(app_url: str, conn: 
         assert await scrape_exemplars(api) == {}
 
 
-async def test_the_event_of_a_request_tells_its_place_in_the_trace(
+async def test_the_event_of_a_request_records_its_place_in_the_trace(
     app_url: str, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own span, the caller's, and the caller's trace where that is not continued."""

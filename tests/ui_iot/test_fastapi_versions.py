@@ -1,4 +1,4 @@
-"""What looks into FastAPI works with the oldest version that may be installed; the newest is what all tests run on."""
+"""Code that uses FastAPI's internals works with the oldest version allowed. All other tests run on the newest."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Whatever breaks in the measuring code, the client gets the same bytes, and the fault is counted once a request."""
+"""If the measuring code fails, the client gets the same bytes and the fault is counted once per request."""
 
 import logging
 import re
@@ -126,7 +126,7 @@ async def ask(port: int, path: str) -> bytes:
 async def test_no_fault_in_measuring_changes_a_byte(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a real server; one fault after the other, at each of what a request passes."""
+    """Over a real server, each measuring step fails in turn."""
     caplog.set_level(logging.INFO, logger=log.name)
     api = make_app(Gates())
     more: dict[str, Any] = {}

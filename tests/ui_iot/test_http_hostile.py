@@ -108,7 +108,7 @@ async def attack(measured: Measured, attacker: Attacker) -> None:
         return incoming.pop(0) if incoming else {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        """Nobody looks at it."""
+        """Discard the message."""
 
     await measured.app(scope, receive, send)
 
@@ -144,7 +144,7 @@ async def test_no_byte_of_a_client_becomes_a_label() -> None:
 
 
 async def test_no_bytes_on_the_wire_become_a_label() -> None:
-    """Over a real server: half of what is sent is no HTTP."""
+    """Over a real server. Half of the input is not HTTP."""
     api = make_app(Gates())
     measured = Measured(api, api.routes)
     attacker = Attacker(12)

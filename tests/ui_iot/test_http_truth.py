@@ -1,4 +1,4 @@
-"""What the metrics say equals what the clients of a real server saw, whatever way a request ends."""
+"""The metrics equal the responses that a real server's clients saw, for every way a request can end."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ Key = tuple[str, ...]
 
 @dataclass
 class Ledger:
-    """What the clients saw, under the labels that it should be counted under."""
+    """The clients' observations, under the expected labels."""
 
     port: int
     gates: Gates

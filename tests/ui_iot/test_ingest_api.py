@@ -124,7 +124,7 @@ async def test_good_readings_are_kept_and_each_bad_one_is_refused_with_its_place
     assert row["trace_id"] == body["trace_id"]
 
 
-async def test_the_accepted_are_audited_with_the_one_who_sent_them(api: Api, conn: asyncpg.Connection) -> None:
+async def test_accepted_readings_are_audited_with_their_sender(api: Api, conn: asyncpg.Connection) -> None:
     await post(api, [reading(), reading(metric="pressure")])
     row = await conn.fetchrow(
         "select actor_id, source_service, details::text details from audit_log"
@@ -264,13 +264,12 @@ async def test_a_reading_that_no_strict_reader_takes_costs_only_itself(
 
 
 def test_an_integer_that_no_float_holds_is_refused() -> None:
-    """Whatever decoder it comes from."""
     batch = check_readings([reading(value=10**400), reading(value=-(10**400)), reading(timestamp=10**400)], LIMITS)
     assert [entry["reason"] for entry in batch.refused] == ["invalid_value", "invalid_value", "invalid_timestamp"]
 
 
 def test_names_that_are_too_long_are_not_remembered() -> None:
-    """What is remembered outlives the request: thousands of long names would fill the memory."""
+    """The cache outlives the request, so thousands of long names would fill the memory."""
     remembering = readings._is_device_id, readings._is_metric  # noqa: SLF001  # their memory is what this is about
     for function in remembering:
         function.cache_clear()
@@ -408,7 +407,7 @@ LIMITS = ReadingLimits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
 
 @given(st.lists(JSON | MEMBERS | st.builds(reading, timestamp=JSON) | st.builds(reading, value=JSON), max_size=8))
 def test_every_reading_is_kept_or_refused_once(items: list[Any]) -> None:
-    """Whatever JSON it is; what is kept can be stored."""
+    """The items are arbitrary JSON. Every accepted reading can be stored."""
     batch = check_readings(items, LIMITS)
     assert sorted([*batch.positions, *(entry["index"] for entry in batch.refused)]) == list(range(len(items)))
     assert all(-1.8e308 < value < 1.8e308 for value in batch.values)

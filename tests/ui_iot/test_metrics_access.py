@@ -1,4 +1,4 @@
-"""Who may read /metrics, and where: a port of its own, a token; and what it costs the others."""
+"""Access to /metrics: its own port, its token, and its cost for other requests."""
 
 import asyncio
 import logging
@@ -79,7 +79,7 @@ async def test_metrics_have_a_port_and_a_token_of_their_own(
     line: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing answers on the other port, nothing else on this one, and nobody without the token."""
+    """The metrics port serves only /metrics, the other port never does, and a token is required."""
     caplog.set_level(logging.DEBUG)
     ports: dict[str, Any] = {"port": free_port(), "metrics_port": free_port(), "metrics_token": TOKEN}
     async with serving(settings_class(database_url=NOWHERE, **ports), make_app) as client:
@@ -128,7 +128,7 @@ async def test_a_scrape_holds_up_no_request() -> None:
 
 
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
-    """Probes need none; what a file of the token has around it is no part of it."""
+    """Probes need no token. Whitespace around a token from a file is ignored."""
     settings = EvaluatorSettings(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
     async with serving(settings, worker_app) as client:
         assert (await client.get("/metrics")).status_code == 401

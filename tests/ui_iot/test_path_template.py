@@ -17,12 +17,12 @@ from starlette.types import Message, Scope
 
 from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
-# PULSE_TEST_GENERATED_APPS makes more of them.
+# PULSE_TEST_GENERATED_APPS sets the number of generated applications.
 APPLICATIONS = int(os.environ.get("PULSE_TEST_GENERATED_APPS", "60"))
 REQUESTS = 25
-# FastAPI tells its own finding since it measures itself; before, only the endpoints tell what they were declared as.
-TELLS_ITS_ROUTE = importlib.util.find_spec("fastapi.telemetry") is not None
-# Few words, so that routes overlap and paths meet them; what is between braces takes any of them.
+# FastAPI reports the matched route since it measures itself. Before, only the endpoints know their declared path.
+REPORTS_ITS_ROUTE = importlib.util.find_spec("fastapi.telemetry") is not None
+# Few words, so that routes overlap and paths match them. A segment in braces matches any word.
 # A # becomes a new name, for no path may have one twice.
 SEGMENTS = ("a", "b", "a-b", "{#}", "{#}", "{#:int}", "v{#}", "{#}.json")
 PREFIXES = ("/a", "/b", "/{#}", "/a/b")
@@ -76,7 +76,7 @@ class Application:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
-            """Nobody looks at it."""
+            """Discard the message."""
 
         self.declared.clear()
         await self.api(scope, receive, send)
@@ -144,7 +144,7 @@ def make_scope(method: str, path: str) -> Scope:
 
 async def test_the_template_is_the_route_that_answered() -> None:
     """As the endpoint was declared, as FastAPI found it, and as it would be found for a request refused on the way."""
-    told = matched = 0
+    reported = matched = 0
     for seed in range(APPLICATIONS):
         application = Application(seed)
         templates = PathTemplates(application.api.routes)
@@ -155,10 +155,10 @@ async def test_the_template_is_the_route_that_answered() -> None:
             assert templates.of(make_scope(method, path)) == template, where
             if application.declared:
                 assert application.declared == [template], where
-                told += 1
-            if TELLS_ITS_ROUTE:
+                reported += 1
+            if REPORTS_ITS_ROUTE:
                 assert (application.meters.routes.seen.pop() or UNMATCHED) == template, where
             matched += template != UNMATCHED
     # The applications are not so odd that nothing is ever found.
-    assert told > 3 * APPLICATIONS
-    assert told < matched < 0.95 * APPLICATIONS * REQUESTS
+    assert reported > 3 * APPLICATIONS
+    assert reported < matched < 0.95 * APPLICATIONS * REQUESTS

@@ -1,4 +1,4 @@
-"""What providers do wrong: named once with address, status and advice, and never held against a client."""
+"""Faults of providers are reported once with address, status and advice, and never counted against a client."""
 
 import asyncio
 import logging

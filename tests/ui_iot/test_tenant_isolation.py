@@ -1,4 +1,4 @@
-"""A tenant sees its own rows, an unset one sees none, and nobody gets around the views: tried for every role."""
+"""Each role sees only its tenant's rows, none without a tenant, and cannot bypass the views."""
 
 import random
 from collections.abc import AsyncIterator, Callable
@@ -97,7 +97,7 @@ async def rows_as(connection: asyncpg.Connection, name: str, tenant: str | None)
 
 
 async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, crowd: None) -> None:
-    """Views and no tables, but for the auditor, who reads the trail and its proof; partitions are for nobody."""
+    """Roles read views but no tables, except the auditor's trail and proof. Partitions are not readable."""
     expected = {
         "pulse_app": {"api", "metrics"},
         "pulse_ui": {"api"},
@@ -112,13 +112,13 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
         found = await readable(conn, role)
         assert {row["schema"] for row in found} == schemas, role
         assert not [row["name"] for row in found if row["is_partition"]], role
-    # What the layer is held against is no secret.
+    # The recorded SQL layer is not secret.
     for role, tables in (
         ("pulse_auditor", {"public.audit_log", "public.sql_layer"}),
         ("pulse_ops", {"public.sql_layer"}),
     ):
         assert {row["name"] for row in await readable(conn, role) if row["schema"] == "public"} == tables
-    # What it verifies by itself: hashes and signatures, no event.
+    # The ops role verifies with hashes and signatures, without reading events.
     assert {row["name"] for row in await readable(conn, "pulse_ops") if row["schema"] == "audit"} == {
         "audit.block_headers",
         "audit.log_checkpoints",
@@ -150,7 +150,7 @@ async def test_every_api_view_asks_for_the_tenant(conn: asyncpg.Connection) -> N
     assert {row["name"] for row in rows if "core.current_tenant()" not in row["text"]} == WITHOUT_TENANT
 
 
-async def test_no_setting_shows_a_row_of_somebody_else(
+async def test_no_setting_shows_a_row_of_another_tenant(
     conn: asyncpg.Connection, app: asyncpg.Connection, crowd: None
 ) -> None:
     """All that pulse_app may read, the story of a shared trace too, under right, wrong and absent tenants, shuffled."""

@@ -66,7 +66,7 @@ async def test_the_trace_id_of_the_caller_is_kept_when_it_is_one(
 
 
 async def test_two_traceparents_are_none(measured: Measured) -> None:
-    """W3C Trace Context: which of them is the parent is anybody's guess."""
+    """W3C Trace Context: with two headers the parent is ambiguous."""
     async with measured.client() as client:
         response = await client.get("/plain", headers=[("traceparent", PARENT), ("traceparent", PARENT)])
     assert response.headers["x-trace-id"] != TRACE
@@ -104,7 +104,7 @@ async def test_methods_are_a_closed_list(measured: Measured) -> None:
     assert {key[0] for key in measured.requests()} == {"GET", "HEAD", "OPTIONS", "_OTHER"}
 
 
-async def test_one_log_line_tells_of_a_request(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_request_writes_one_log_line(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with measured.client() as client:
         await client.get("/v1/items/7?token=hidden", headers={"X-Trace-ID": TRACE})
@@ -217,20 +217,20 @@ async def test_a_message_that_the_application_keeps_stays_as_it_is() -> None:
 
 
 class Cycle:
-    """What uvicorn's send belongs to; it knows whether the client is there."""
+    """The owner of uvicorn's send, which knows whether the client is connected."""
 
     def __init__(self, *, disconnected: bool) -> None:
         self.disconnected = disconnected
 
     async def send(self, message: Message) -> None:
-        """Nobody looks at it."""
+        """Discard the message."""
 
 
 @pytest.mark.parametrize(
     ("disconnected", "status", "counted"),
     [(False, 200, "200"), (True, 200, "499"), (True, 404, "499"), (True, 503, "503"), (False, None, "500")],
 )
-async def test_an_answer_that_nobody_heard_counts_as_client_gone_unless_it_failed(
+async def test_an_unreceived_answer_counts_as_client_gone_unless_it_failed(
     disconnected: bool, status: int | None, counted: str
 ) -> None:
     """And an application that leaves its response unfinished, with its client there, has failed."""
