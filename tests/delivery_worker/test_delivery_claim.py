@@ -208,6 +208,27 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connectio
     assert await conn.fetchval("select extract(epoch from paused_until - now()) from delivery.lanes") > 99
 
 
+async def test_the_longest_wish_of_one_batch_counts(conn: asyncpg.Connection) -> None:
+    """Answers that are recorded together pause the channel once."""
+    channel = await seed.channel(conn)
+    for _ in range(3):
+        await job(conn, channel)
+    rows = await claim(conn)
+    await conn.execute(
+        "select delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        ["acme"] * 3,
+        ids(rows),
+        [row["lease_epoch"] for row in rows],
+        ["limited"] * 3,
+        [429] * 3,
+        ["HTTP 429"] * 3,
+        [None] * 3,
+        [1.0] * 3,
+        [1.0, 100.0, 2.0],
+    )
+    assert await conn.fetchval("select extract(epoch from paused_until - now()) from delivery.lanes") > 90
+
+
 @pytest.mark.parametrize(
     ("change", "fate"),
     [
@@ -265,6 +286,7 @@ async def test_two_claimers_never_get_the_same_job(conn: asyncpg.Connection, dat
     numbers = [await job(conn, channel) for channel in channels for _ in range(5)]
     async with connections(database_url) as connect:
         one, two = await connect(), await connect()
+        await two.execute("set lock_timeout = '5s'")
         async with one.transaction(), two.transaction():
             first = await claim(one, 4)
             second = await claim(two, 20)
@@ -302,6 +324,67 @@ async def test_the_limit_counts_what_was_claimed_meanwhile(conn: asyncpg.Connect
         async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
             await conn.execute(last_two, channel)
         assert await claiming == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "insert into delivery.lanes values ('acme', $1, now() + interval '1 hour')",
+        "update notification_channels set enabled = false where channel_id = $1",
+    ],
+)
+async def test_a_channel_that_was_stopped_meanwhile_gets_nothing(
+    conn: asyncpg.Connection, database_url: str, change: str
+) -> None:
+    """A pause or a disabled channel counts from its commit on, also for a claim that looked before it."""
+    channel = await seed.channel(conn)
+    number = await job(conn, channel)
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            await conn.execute("set session_replication_role = replica")  # the audit trail is locked
+            await conn.execute(change, channel)
+        assert await claiming == []
+    assert (await states(conn))[number] == "pending"
+
+
+async def test_an_older_job_that_was_redriven_meanwhile_goes_first(conn: asyncpg.Connection, database_url: str) -> None:
+    """The claim chose the later job while the older one was dead."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute("update alerts set status = 'closed', closed_at = now(), close_reason = 'x'")
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    older = await job(conn, channel, alert_id=before)
+    await finish(conn, await claim(conn), "refused")
+    later = await job(conn, channel, alert_id=after)
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            # As delivery.redrive does; its own audit event would wait for the locked trail.
+            await conn.execute(
+                "update notification_jobs set state = 'pending', finished_at = null, dead_reason = null"
+                " where job_id = $1",
+                older,
+            )
+        assert await claiming == []
+    assert (await states(conn))[later] == "pending"
+    assert ids(await claim(conn)) == [older]
+
+
+async def test_an_end_is_not_given_up_if_its_beginning_arrived_meanwhile(
+    conn: asyncpg.Connection, database_url: str
+) -> None:
+    """The claim chose the end as superseded while its beginning was dead."""
+    channel = await seed.channel(conn)
+    trouble = await alert(conn)
+    opened = await job(conn, channel, alert_id=trouble)
+    await finish(conn, await claim(conn), "refused")
+    closed = await job(conn, channel, alert_id=trouble, kind="closed")
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            await conn.execute(
+                "update notification_jobs set state = 'delivered', dead_reason = null where job_id = $1", opened
+            )
+        assert await claiming == []
+    assert ids(await claim(conn)) == [closed]
 
 
 async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connection, database_url: str) -> None:

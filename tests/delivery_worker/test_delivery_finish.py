@@ -431,6 +431,30 @@ async def test_what_went_out_later_is_not_overtaken_by_a_redrive(conn: asyncpg.C
     assert raised.value.sqlstate == "PU409"
 
 
+async def test_a_redrive_waits_for_a_claim_of_the_channel(conn: asyncpg.Connection, database_url: str) -> None:
+    """The claim that has not committed may take a later notification about the same rule and device."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute("update alerts set status = 'closed', closed_at = now(), close_reason = 'x'")
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    dead = await job(conn, channel, alert_id=before)
+    await finish(conn, await claim(conn), "refused")
+    later = await job(conn, channel, alert_id=after)
+    async with connections(database_url) as connect:
+        claiming, acting = await connect(), await connect()
+
+        async def stopped_or_done() -> bool:
+            return redriving.done() or await is_blocked(conn, acting)
+
+        async with claiming.transaction():
+            assert ids(await claim(claiming)) == [later]
+            redriving = asyncio.create_task(redrive(acting, dead))
+            await until(stopped_or_done)
+        with pytest.raises(asyncpg.PostgresError, match="a later notification about rule:1:boiler-1"):
+            await redriving
+    assert await states(conn) == {dead: "dead", later: "leased"}
+
+
 async def test_reaping_waits_for_no_pause_that_is_being_made(conn: asyncpg.Connection, database_url: str) -> None:
     """Pauses that are over go, in whatever order they lie on disk, but for one that a finishing worker holds."""
     first, second = await seed.channel(conn), await seed.channel(conn, "second")

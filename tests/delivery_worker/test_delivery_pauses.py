@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from tests.support import seed
-from tests.support.connections import connections
+from tests.support.connections import connections, is_blocked
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
 from tests.support.delivery_pauses import acting, listening, redrive, shown
+from tests.support.wait import until
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 NEW_ADDRESS = f'{{"config": {{"url": "https://new.example/hook", "secret": "{SECRET}"}}}}'
@@ -243,6 +244,25 @@ async def test_gone_disables_the_channel(conn: asyncpg.Connection) -> None:
     enabled = await acting(conn, "select delivery.update_channel($1, '{\"enabled\": true}')", channel)
     assert (enabled["enabled"], enabled["disabled_reason"]) == (True, None)
     assert await finish(conn, await claim(conn)) == {}
+
+
+async def test_gone_waits_for_a_change_of_the_channel(conn: asyncpg.Connection, database_url: str) -> None:
+    """It locks the channel before the lane, as a redrive does; in the other order the two would wait for each other."""
+    channel = await seed.channel(conn)
+    dead = await job(conn, channel)
+    await finish(conn, await claim(conn), "refused")
+    for _ in range(2):
+        await job(conn, channel)
+    one, two = await claim(conn)
+    await finish(conn, [one], "limited", status=429, retry_after=3600)
+    async with connections(database_url) as connect:
+        person, worker = await connect(), await connect()
+        async with person.transaction():
+            await person.execute("select from notification_channels where channel_id = $1 for no key update", channel)
+            ending = asyncio.create_task(finish(worker, [two], "gone", status=410, retry_after=1))
+            await until(lambda: is_blocked(conn, worker))
+            await redrive(person, dead)
+        assert await ending == {two["job_id"]: "pending"}
 
 
 async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connection, database_url: str) -> None:

@@ -70,7 +70,7 @@ def test_busy_tenants_take_turns_and_failing_ones_pause() -> None:
 
 
 async def test_health_reports_passes_that_fail_again_and_again(app_pool: Pool) -> None:
-    """After three failures in a row /health is degraded with a reason and a gauge counts them; a good pass ends both."""
+    """After three failures in a row, /health is degraded and a gauge counts them; a good pass ends both."""
     process = Process(
         EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool, ready=True
     )

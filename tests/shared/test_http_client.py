@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import functools
 import gzip
 import ssl
 from collections.abc import Sequence
@@ -194,7 +195,7 @@ async def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
         return []
 
     async with traced_client(resolve=resolve, timeout_seconds=0.05) as client:
-        with pytest.raises(httpx.TimeoutException):
+        with pytest.raises(httpx.ConnectTimeout):
             await client.get("http://hooks.example/")
 
 
@@ -270,9 +271,25 @@ async def test_bodies_are_capped_and_kept_as_they_came() -> None:
         assert receiver.requests[0].header("accept-encoding") == "identity"
 
 
-async def drip(writer: asyncio.StreamWriter) -> None:
+async def test_no_more_than_the_cap_is_read() -> None:
+    """The answer comes when the cap is reached: the rest of the body never does, and the deadline is far."""
+
+    async def stall(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 20_000)
+        await asyncio.Event().wait()
+
+    async with (
+        Receiver() as receiver,
+        traced_client(allow_private=True, timeout_seconds=3600, max_body_bytes=20_000) as client,
+    ):
+        receiver.default = stall
+        async with asyncio.timeout(30):
+            assert (await client.get(receiver.url)).content == b"x" * 20_000
+
+
+async def drip(writer: asyncio.StreamWriter, head: bytes = b"HTTP/1.1 200 OK\r\nx-slow: ") -> None:
     """Send endless headers, a byte at a time."""
-    writer.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    writer.write(head)
     while True:
         writer.write(b"x")
         await writer.drain()
@@ -283,8 +300,12 @@ async def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
     """Each byte would reset a read timeout; the deadline covers the whole exchange."""
     async with Receiver() as receiver, traced_client(allow_private=True, timeout_seconds=0.3) as client:
         receiver.default = drip
-        with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$"):
+        with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$") as late:
             await client.get(receiver.url)
+        assert not isinstance(late.value, httpx.ConnectTimeout)  # which says that nothing was sent
+        receiver.default = functools.partial(drip, head=b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert set((await client.get(receiver.url)).content) <= set(b"x")
         receiver.hold.clear()
         with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$"):
             await client.get(receiver.url)
