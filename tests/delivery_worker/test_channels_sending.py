@@ -109,6 +109,17 @@ async def test_an_echoed_request_is_recorded_without_secrets(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_long_answer_is_cut_before_a_secret_not_in_it(kind: str) -> None:
+    """The first letters of a secret would not be recognized as one. Blanks are joined, so they reach the reason."""
+    async with Receiver() as receiver:
+        config = config_of(kind, receiver.url)
+        for secret in (SECRET, ROUTING_KEY, "hush-hush-hush"):
+            for letters in (1, 7):
+                receiver.default = (400, {}, b"said:".ljust(4096 - letters) + secret.encode() * 9)
+                assert await send(kind, config) == Refused("HTTP 400: said:", 400)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_addresses_that_are_not_public_are_refused_for_good(kind: str) -> None:
     """Every sender goes through the same door; trying again would not open it."""
     async with Receiver() as receiver:

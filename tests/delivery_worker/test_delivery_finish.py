@@ -221,6 +221,17 @@ async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, data
         assert heard == []
 
 
+async def test_a_claim_that_gives_up_jobs_wakes_the_workers(conn: asyncpg.Connection, database_url: str) -> None:
+    """Given up jobs took the places of others in this claim."""
+    await job(conn, await seed.channel(conn, enabled=False))
+    async with connections(database_url) as connect:
+        listener = await connect()
+        for wakes in (["pulse_delivery"], []):
+            async with listening(listener) as heard:
+                assert await claim(conn) == []
+            assert heard == wakes
+
+
 async def test_extend_renews_what_is_still_held(conn: asyncpg.Connection) -> None:
     """A job missing from the answer has lost its lease."""
     channel = await seed.channel(conn)
@@ -265,6 +276,7 @@ async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, databa
     await expire_leases(conn)
     async with connections(database_url) as connect:
         one, two = await connect(), await connect()
+        await two.execute("set lock_timeout = '5s'")
         async with one.transaction(), two.transaction():
             assert await one.fetchval("select delivery.reap(4)") == 4
             assert await two.fetchval("select delivery.reap(100)") == 6
@@ -409,6 +421,20 @@ async def test_a_renewal_in_flight_does_not_leave_a_job_half_finished(
     assert await states(conn) == {number: "delivered"}
     await expire_leases(conn)
     assert await conn.fetchval("select delivery.reap(10)") == 0
+
+
+async def test_a_renewal_waits_for_another_one(conn: asyncpg.Connection, database_url: str) -> None:
+    """A lease that is being written is not lost; a worker that heard so would cut off its request."""
+    number = await job(conn, await seed.channel(conn))
+    await claim(conn)
+    renew = "select delivery.extend('{acme}', array[$1::bigint], '{1}', 30)"
+    async with connections(database_url) as connect:
+        first, second = await connect(), await connect()
+        async with first.transaction():
+            assert await first.fetchval(renew, number) == number
+            renewing = asyncio.create_task(second.fetchval(renew, number))
+            await until(lambda: is_blocked(conn, second))
+        assert await renewing == number
 
 
 @pytest.mark.parametrize("later", ["leased", "delivered"])

@@ -13,6 +13,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from services.delivery_worker import channels
+from services.delivery_worker.channels.outcome import Outcome
 from services.shared import tracing
 from services.shared.logging import JsonFormatter
 from services.shared.settings import DeliverySettings
@@ -406,6 +408,41 @@ async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection,
         await until(lambda: conn.fetchval("select 1 from notification_jobs where lease_until > $1", before))
         await until(lambda: settled(conn, "pending"))
     assert await outcomes(conn) == [("unknown", None, "no answer within 0.44 s")]
+
+
+async def test_leases_are_renewed_until_outcomes_are_recorded(conn: asyncpg.Connection, start: Start) -> None:
+    """Recording fails for longer than a lease: no other worker may send the notification again meanwhile."""
+    async with Receiver() as receiver:
+        await job(conn, await webhook(conn, receiver))
+        worker = await start(delivery_lease_seconds=0.9, delivery_timeout_seconds=0.44)
+        await conn.execute("alter function delivery.finish rename to not_to_be_called")
+        await worker.claim()
+        await until(lambda: worker.observed("finish"))
+        before = await conn.fetchval("select lease_until from notification_jobs")
+        await until(lambda: conn.fetchval("select 1 from notification_jobs where lease_until > $1", before))
+        await conn.execute("alter function delivery.not_to_be_called rename to finish")
+        await until(lambda: settled(conn, "delivered"))
+        assert len(receiver.requests) == 1
+
+
+async def test_an_internal_error_names_its_type_only(
+    conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of an exception may quote an address with its secret; the log adds the line that raised it."""
+
+    async def broken(*_arguments: object, **_options: object) -> Outcome:
+        raise RuntimeError("cannot post to https://ann:hunter2hunter@hooks.example")
+
+    monkeypatch.setattr(channels, "send", broken)
+    async with Receiver() as receiver:
+        await job(conn, await webhook(conn, receiver))
+        worker = await start()
+        await worker.claim()
+        await until(lambda: conn.fetchval("select count(*) from delivery_attempts"))
+    assert await outcomes(conn) == [("retry", None, "internal error: RuntimeError")]
+    (record,) = [record for record in caplog.records if record.message.startswith("send failed")]
+    assert record.message.startswith(f"send failed: RuntimeError at {__file__}:")
+    assert "hunter2" not in str([vars(each) for each in caplog.records])
 
 
 async def test_a_request_whose_lease_another_has_is_cut_off(

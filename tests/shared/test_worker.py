@@ -21,6 +21,7 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import DeliverySettings, DispatcherSettings, EvaluatorSettings, OpsSettings, Settings
 from services.shared.worker import Loop
+from services.shared.worker import loop as worker_loop
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
 from services.shared.worker.metrics import WorkerMetrics
@@ -198,6 +199,66 @@ async def test_the_metrics_count_what_the_passes_did(app_pool: Pool) -> None:
     assert shown("pulse_worker_rows_per_pass_sum")["good"] == 7 * passes["good"]
     ages = shown("pulse_worker_last_success_age_seconds")
     assert (ages["bad"] or 0) > max(age or 0 for operation, age in ages.items() if operation != "bad")
+
+
+@asynccontextmanager
+async def running(process: Process, loop: Loop) -> AsyncIterator[None]:
+    """Run one loop until the end of the block."""
+    metrics = WorkerMetrics(process.metrics, loops=[loop.operation])
+    stop = asyncio.Event()
+    task = asyncio.create_task(run_loop(loop, process, metrics=metrics, listener=Listener(process, metrics), stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def test_a_wake_up_during_a_pass_starts_one_more(app_pool: Pool) -> None:
+    """The pass may have looked before the work came; after the next one the loop waits again."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    wake = asyncio.Event()
+    passes = 0
+
+    async def step(_pool: Pool) -> int:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            wake.set()
+        return 0
+
+    async with running(process, Loop("look", step, poll_seconds=3600, wake=wake)):
+        await until(lambda: passes >= 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert passes == 2
+        wake.set()
+        await until(lambda: passes >= 3)
+
+
+async def test_failures_are_counted_in_a_row(app_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that works ends the count, the growing pauses and the report in /health."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    pauses: list[int] = []
+    reported: list[dict[str, str]] = []
+    works = (False, False, False, True, False)
+
+    def pause(failures: int) -> float:
+        pauses.append(failures)
+        return 0.0
+
+    async def step(_pool: Pool) -> int:
+        reported.append(dict(process.failing))
+        if len(reported) <= len(works) and not works[len(reported) - 1]:
+            raise RuntimeError("away")
+        return int(len(reported) < len(works))
+
+    monkeypatch.setattr(worker_loop, "backoff_seconds", pause)
+    async with running(process, Loop("look", step, poll_seconds=3600)):
+        await until(lambda: len(reported) == 6)
+    assert pauses == [1, 2, 3, 1]
+    failing = {"look": "3 passes in a row failed: RuntimeError"}
+    assert reported == [{}, {}, {}, failing, {}, {}]
 
 
 def test_backoff_grows_is_bounded_and_jittered() -> None:
