@@ -184,7 +184,7 @@ LATER: dict[str, Callable[[Lines], int]] = {
 
 
 async def test_whatever_is_done_to_an_export_is_found(log: SealedLog) -> None:
-    """By the line: edits of every member, lines removed, doubled and moved, files cut off, proofs swapped."""
+    """Mutations: edited members, removed, doubled and moved lines, truncated files, swapped proofs."""
     lines = await export(log)
     assert b'"type":"block"' in lines[BLOCK]
     assert b'"type":"event"' in lines[EVENT]
@@ -198,7 +198,6 @@ async def test_whatever_is_done_to_an_export_is_found(log: SealedLog) -> None:
 
 
 async def test_the_program_says_so_in_one_line(log: SealedLog) -> None:
-    """And exits with 1."""
     status, said = await check(log, MUTATIONS["event.message"](await export(log)))
     assert status == 1
     [line] = said.splitlines()
@@ -206,7 +205,7 @@ async def test_the_program_says_so_in_one_line(log: SealedLog) -> None:
 
 
 async def test_an_event_removed_with_all_counts_corrected_is_found(log: SealedLog) -> None:
-    """A block that was asked for whole must be whole."""
+    """A block that was exported whole must stay complete."""
     lines = await export(log)
     less = [*lines[:2], *lines[3:]]
     digest = hashlib.sha256(b"".join(less[1:-1])).hexdigest()

@@ -15,7 +15,7 @@ MEGABYTE = 1_000_000
 
 @pytest.mark.parametrize("newest", [True, False])
 async def test_a_page_ends_by_its_bytes(conn: asyncpg.Connection, seal: Seal, newest: bool) -> None:
-    """60 MB of events, as an earlier release may have stored them, are read to the end, each once."""
+    """60 MB of events, as an earlier release may have stored them, are read completely, each once."""
     await conn.execute(
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, action, message, source_service,"
         " details) select 'acme', now(), core.uuid_v7(), 'alert.opened', 'alert', 'opened', n, 'tests',"
@@ -62,7 +62,7 @@ async def test_many_large_rows_of_one_statement_are_recorded(conn: asyncpg.Conne
 
 
 async def test_large_details_are_cut(conn: asyncpg.Connection) -> None:
-    """The reason, which the transaction gives, stays."""
+    """The transaction's reason is kept."""
     await conn.execute(
         "select set_config('pulse.reason', 'why', false), audit.write(array[audit.event('acme', 'config.rule_updated',"
         " p_details => jsonb_build_object('text', repeat('x', $1)))])",

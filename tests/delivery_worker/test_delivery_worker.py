@@ -48,7 +48,7 @@ async def outcomes(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
 async def test_a_job_becomes_one_signed_request(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the trace of its row in the headers, the attempt, the audit event and the one log line."""
+    """The headers, the attempt, the audit event and the log line carry the row's trace."""
     caplog.set_level(logging.INFO)
     async with Receiver() as receiver:
         number = await job(conn, await webhook(conn, receiver))
@@ -84,7 +84,7 @@ async def test_a_job_becomes_one_signed_request(
 
 
 async def test_the_log_line_of_an_attempt_has_the_span_of_its_request(conn: asyncpg.Connection, start: Start) -> None:
-    """Log and receiver name the same step of the same trace; nothing leaks into the caller's context."""
+    """Log and receiver name the same span. Nothing leaks into the caller's context."""
     lines: list[dict[str, Any]] = []
 
     class Keep(logging.Handler):
@@ -112,7 +112,7 @@ async def test_the_log_line_of_an_attempt_has_the_span_of_its_request(conn: asyn
 async def test_open_and_close_arrive_in_order_though_the_open_is_tried_again(
     conn: asyncpg.Connection, start: Start
 ) -> None:
-    """Both arrive, and never the end before the beginning."""
+    """The end never arrives before the beginning."""
     async with Receiver() as receiver:
         channel, trouble = await webhook(conn, receiver), await alert(conn)
         await job(conn, channel, alert_id=trouble)
@@ -129,7 +129,7 @@ async def test_open_and_close_arrive_in_order_though_the_open_is_tried_again(
 
 
 async def test_retry_after_pauses_the_channel(conn: asyncpg.Connection, start: Start) -> None:
-    """One 429 holds back all that goes there, and nothing that goes elsewhere."""
+    """One 429 delays all jobs of the channel, and no other job."""
     async with Receiver() as busy, Receiver() as other:
         channel = await webhook(conn, busy, "busy")
         busy.answers.append((429, {"retry-after": "600"}, b"slow down"))
@@ -151,7 +151,7 @@ async def test_retry_after_pauses_the_channel(conn: asyncpg.Connection, start: S
 
 
 async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Start) -> None:
-    """To the setting, whatever the receiver writes."""
+    """The setting limits any value."""
     async with Receiver() as receiver:
         receiver.default = (429, {"retry-after": "9" * 40}, b"")
         await job(conn, await webhook(conn, receiver))
@@ -163,7 +163,7 @@ async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Sta
 
 
 async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Connection, start: Start) -> None:
-    """It refuses in every way for a minute and then takes the job."""
+    """It refuses requests in every way for a minute and then accepts the job."""
     refusals = [404, 401, 403, 405, 409, 301, 503]
     async with Receiver() as receiver:
         receiver.answers.extend(refusals)
@@ -177,7 +177,7 @@ async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Conn
 
 @pytest.mark.slow
 async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connection, start: Start) -> None:
-    """It takes one request a window, as Slack does: all arrive, hardly more than one too many each time."""
+    """It accepts one request per window, as Slack does. Each window has hardly more than one refusal."""
     window, jobs = 0.05, 60
     async with Receiver() as receiver:
         channel = await webhook(conn, receiver)
@@ -206,7 +206,7 @@ async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connecti
     rows = await conn.fetch("select idempotency_key::text as key, attempts from notification_jobs order by job_id")
     assert len(rows) == len(numbers)
     assert {row["attempts"] for row in rows} == {1}
-    # Requests that are in flight together may pass each other; nothing is left behind.
+    # Concurrent requests may overtake each other, but none is left.
     places = {row["key"]: place for place, row in enumerate(rows)}
     assert max(abs(places[key or ""] - place) for place, key in enumerate(taken)) <= 16
 
@@ -214,7 +214,7 @@ async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connecti
 async def test_the_last_attempt_ends_in_the_dead_letters(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every attempt is a row; the last says so loudly."""
+    """Every attempt is a row. The last one is logged as an error."""
     async with Receiver() as receiver:
         receiver.default = (503, {}, b"away")
         await job(conn, await webhook(conn, receiver), max_attempts=3)
@@ -229,7 +229,7 @@ async def test_the_last_attempt_ends_in_the_dead_letters(
 
 
 async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Start) -> None:
-    """By the receiver, by our own check of the address, by the configuration, by the notification itself."""
+    """The receiver, the address check, the configuration or the notification may cause the refusal."""
     async with Receiver() as receiver:
         receiver.default = 422
         await job(conn, await webhook(conn, receiver, "picky"))
@@ -254,7 +254,7 @@ async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Sta
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_workers_together_deliver_each_job_once(conn: asyncpg.Connection, start: Start, workers: int) -> None:
-    """As many requests as jobs, each job's key once, whatever the number of workers."""
+    """There are as many requests as jobs, each with its own key, for any number of workers."""
     async with Receiver() as receiver:
         channels = [await webhook(conn, receiver, f"c{number}") for number in range(3)]
         for number in range(60):
@@ -268,7 +268,7 @@ async def test_workers_together_deliver_each_job_once(conn: asyncpg.Connection, 
 
 
 async def test_a_receiver_that_hangs_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:
-    """It holds as many slots as one channel may; the others' notifications are sent and recorded meanwhile."""
+    """It holds at most one channel's slots while other notifications are sent and recorded."""
     async with Receiver() as hanging, Receiver() as healthy:
         hanging.hold.clear()
         slow, fast = await webhook(conn, hanging, "slow"), await webhook(conn, healthy, "fast")
@@ -288,7 +288,7 @@ async def test_a_receiver_that_hangs_delays_no_other(conn: asyncpg.Connection, s
 
 
 async def test_a_full_worker_waits_for_a_slot(conn: asyncpg.Connection, start: Start) -> None:
-    """The pass goes on as soon as a request ends, without a notification, and ends at once when the process stops."""
+    """The pass continues as soon as a request ends, and returns at once when the process stops."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -314,7 +314,7 @@ async def test_a_full_worker_waits_for_a_slot(conn: asyncpg.Connection, start: S
 async def test_a_job_holds_its_slot_until_its_outcome_is_recorded(
     conn: asyncpg.Connection, start: Start, database_url: str
 ) -> None:
-    """So that a crash leaves no more unknown than there are slots, however slow the database is."""
+    """A crash leaves at most as many unknown attempts as slots, however slow the database is."""
     async with Receiver() as receiver, connections(database_url) as connect:
         channel = await webhook(conn, receiver)
         for _ in range(4):
@@ -355,7 +355,7 @@ async def test_no_transaction_is_open_while_a_receiver_thinks(conn: asyncpg.Conn
 async def test_a_worker_that_lost_its_lease_changes_nothing(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another delivered meanwhile, with the same webhook-id; the late answer of the first is only logged."""
+    """Another worker delivered meanwhile with the same webhook-id. The late answer is only logged."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -376,7 +376,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
 
 
 async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Connection, start: Start) -> None:
-    """A lease that ran out is a failed attempt like every other: PULSE_DELIVERY_BACKOFF_* sets the pause after it."""
+    """An expired lease is a failed attempt, so PULSE_DELIVERY_BACKOFF_* applies."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -398,7 +398,7 @@ def test_only_the_delivery_worker_reaps() -> None:
 
 
 async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection, start: Start) -> None:
-    """So that a slow database or a full ledger costs no second delivery; a lease that is gone ends the request."""
+    """A slow database causes no second delivery. Losing the lease ends the request."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -448,7 +448,7 @@ async def test_an_internal_error_names_its_type_only(
 async def test_a_request_whose_lease_another_has_is_cut_off(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its slot is free at once, and its end is recorded nowhere."""
+    """Its slot is free at once, and its end is not recorded."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -481,7 +481,7 @@ async def test_a_stop_lets_requests_end_and_releases_the_rest(conn: asyncpg.Conn
 
 
 async def test_outcomes_outlive_a_lost_connection(conn: asyncpg.Connection, start: Start) -> None:
-    """The answer came while the database was away: it is recorded when it is back, and nothing is sent twice."""
+    """An answer received during an outage of the database is recorded later, and nothing is sent twice."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -502,7 +502,7 @@ async def test_outcomes_outlive_a_lost_connection(conn: asyncpg.Connection, star
 async def test_one_outcome_that_cannot_be_stored_costs_no_other(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch is split until the one that the database refuses stands alone."""
+    """A batch is split until only the outcome that the database refuses is left."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -558,7 +558,7 @@ async def test_only_the_receiver_gets_secrets(
 
 
 async def test_idle_passes_say_so(start: Start) -> None:
-    """0 is what makes the loop wait."""
+    """The loop waits after a pass that returns 0."""
     worker = await start()
     assert (await worker.claim(), await worker.reap()) == (0, 0)
 

@@ -7,7 +7,7 @@ from tests.support.prometheus_rules import GRAFANA, panel_expressions
 
 
 def test_the_files_are_what_the_code_makes() -> None:
-    """Byte for byte: what is edited by hand is lost, and heard of here (python -m deploy.grafana.dashboards)."""
+    """A manual edit would be lost, so it fails here (python -m deploy.grafana.dashboards)."""
     assert {path.name: path.read_text(encoding="utf-8") for path in GRAFANA.glob("*.json")} == render()
 
 

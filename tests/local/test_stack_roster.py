@@ -35,7 +35,7 @@ async def environment(spec: Spec) -> Mapping[str, str]:
 
 
 def test_ports_are_those_of_the_settings() -> None:
-    """A service started alone listens where the stack puts it."""
+    """A service that is started alone uses the stack's port."""
     classes = (
         settings.UiSettings,
         settings.EvaluatorSettings,
@@ -65,7 +65,7 @@ async def test_api_processes_share_a_port_and_no_metrics_port(tmp_path: Path, cl
 
 
 async def test_the_stop_takes_at_most_ten_seconds_even_when_everything_hangs(roster: Roster, tmp_path: Path) -> None:
-    """Fleet, then all services together, then sink and database; each has time to end by itself."""
+    """The fleet stops first, then all services together, then sink and database. Each has time to end."""
     services = [roster.service(name, database_url=URL, demo=True) for name in SERVICES]
     groups = (
         [roster.fleet(rate=1)],
@@ -108,7 +108,7 @@ async def test_the_embedded_server_is_the_services_only_database(
 async def test_a_database_of_the_callers_keeps_his_variables(
     tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PGPASSFILE and PGSSLROOTCERT may be what makes his URL work."""
+    """The caller's URL may need PGPASSFILE and PGSSLROOTCERT."""
     monkeypatch.setenv("PGSSLROOTCERT", "/certs/root.crt")
     monkeypatch.setenv("PULSE_LISTEN_URL", "postgresql://direct/pulse")
     roster = Roster(Home(tmp_path), Ports(8080), client, embedded=False)
@@ -133,7 +133,7 @@ async def test_audit_events_wait_below_the_home(
 async def test_with_an_identity_provider_our_key_opens_nothing(
     roster: Roster, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
 ) -> None:
-    """Only without one, local tokens are accepted."""
+    """Local tokens are accepted only without a provider."""
     assert "PULSE_JWKS_FILE" in await environment(roster.service("ui_iot", database_url=URL, demo=True))
     monkeypatch.setenv(name, "https://id.example.com")
     env = await environment(roster.service("ui_iot", database_url=URL, demo=True))
@@ -142,7 +142,7 @@ async def test_with_an_identity_provider_our_key_opens_nothing(
 
 
 async def test_ready_is_what_readyz_says(tmp_path: Path) -> None:
-    """A process that answers 503 is not ready; one without port is, as soon as it runs."""
+    """A process that answers 503 is not ready. A process without a port is ready when it runs."""
     answers = iter([503, 200])
     transport = httpx.MockTransport(lambda request: httpx.Response(next(answers) if request.url.port == 8083 else 404))
     async with httpx.AsyncClient(transport=transport) as client:

@@ -24,7 +24,7 @@ async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int
 
 
 async def escalated(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]:
-    """Step and channel name of each escalation of the alert, in order."""
+    """Return step and channel name of each escalation of the alert, in order."""
     rows = await conn.fetch(
         "select e.step_number, c.name from alert_events e join notification_channels c using (tenant_id, channel_id)"
         " where e.alert_id = $1 and e.kind = 'escalated' order by e.event_id",
@@ -34,26 +34,26 @@ async def escalated(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, 
 
 
 async def waiting(conn: asyncpg.Connection) -> list[int]:
-    """Steps that wait, of all alerts."""
+    """Return the waiting steps of all alerts."""
     return [row["step_number"] for row in await conn.fetch("select step_number from ops.escalations order by alert_id")]
 
 
 async def silence(conn: asyncpg.Connection, alert_id: int, minutes: float | None) -> None:
-    """Silence the alert as a person does, for so long from now, or no longer."""
+    """Silence the alert as a person would, for a time from now. None ends the silence."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute("select evaluator.silence_alert($1, now() + $2 * interval '1 minute')", alert_id, minutes)
 
 
 async def acknowledge(conn: asyncpg.Connection, alert_id: int) -> None:
-    """Take the alert as a person does."""
+    """Acknowledge the alert as a person would."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute("select evaluator.acknowledge_alert($1)", alert_id)
 
 
 async def test_steps_are_notified_on_time_and_once(conn: asyncpg.Connection) -> None:
-    """Times count from the opening; between them nothing happens, after the last one nothing waits."""
+    """Times count from the opening. No step runs in between, and none waits after the last."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss")))
 
     assert await run(conn) == []
@@ -86,7 +86,7 @@ async def test_the_first_step_counts_from_the_recorded_opening(conn: asyncpg.Con
 
 
 async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncpg.Connection) -> None:
-    """The row, the event and the audit event carry the trace of the reading; the audit event names step and channel."""
+    """The row, the event and the audit event have the reading's trace. The audit event names step and channel."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
 
@@ -105,7 +105,7 @@ async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncp
 
 
 async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncpg.Connection) -> None:
-    """The dispatcher sends it to the step's channel, with the step, and to no other."""
+    """The dispatcher sends it with the step, only to the step's channel."""
     await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await seed.route(conn, await seed.channel(conn, "everyone"))
     await let_pass(conn, 6)
@@ -138,7 +138,7 @@ async def test_the_dispatcher_is_woken_once_a_pass(conn: asyncpg.Connection, con
 
 
 async def test_a_step_at_once_wakes_ops_worker(conn: asyncpg.Connection, connect: Connect) -> None:
-    """A first step after 0 minutes is due when the alert opens, and does not wait for the poll."""
+    """A first step after 0 minutes is due when the alert opens, without waiting for the poll."""
     heard: list[str] = []
     listener = await connect()
     await listener.add_listener("pulse_ops", lambda *_: heard.append("ops"))
@@ -149,7 +149,7 @@ async def test_a_step_at_once_wakes_ops_worker(conn: asyncpg.Connection, connect
 
 
 async def test_without_steps_nothing_is_scheduled(conn: asyncpg.Connection) -> None:
-    """No policy, and a policy without steps: no row."""
+    """No policy and a policy without steps create no row."""
     await open_alert(conn, None, "boiler-1")
     await open_alert(conn, await policy(conn), "boiler-2")
 
@@ -157,7 +157,7 @@ async def test_without_steps_nothing_is_scheduled(conn: asyncpg.Connection) -> N
 
 
 async def test_starting_is_element_by_element(conn: asyncpg.Connection) -> None:
-    """Each alert gets its own policy, time and trace; one that escalates already is left as it is."""
+    """Each alert gets its own policy, time and trace. An alert that escalates already is unchanged."""
     first = await open_alert(conn, await policy(conn, (5, "team")), "boiler-1")
     second = await open_alert(conn, None, "boiler-2")
     third = await open_alert(conn, None, "boiler-3")
@@ -192,7 +192,7 @@ async def test_closing_ends_the_escalation(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_row_that_outlived_its_alert_notifies_no_step(conn: asyncpg.Connection) -> None:
-    """Even if a path forgets to delete the row, an acknowledged alert is not escalated."""
+    """Even if a code path does not delete the row, an acknowledged alert is not escalated."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await conn.execute("update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'ann'")
     await let_pass(conn, 6)
@@ -203,7 +203,7 @@ async def test_a_row_that_outlived_its_alert_notifies_no_step(conn: asyncpg.Conn
 
 
 async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
-    """Steps whose time passed in a silence come after it, the first at its end, each later one after its own gap."""
+    """The first step delayed by a silence runs at its end, each later one after its own gap."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead"), (20, "boss"), (100, "owner")))
     await silence(conn, alert_id, 30)
 
@@ -230,7 +230,7 @@ async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Connection) -> None:
-    """The step comes in its own time."""
+    """The step runs at its planned time."""
     alert_id = await open_alert(conn, await policy(conn, (60, "team")))
     await silence(conn, alert_id, 30)
     await let_pass(conn, 59)
@@ -240,14 +240,14 @@ async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Conn
 
 
 async def act(conn: asyncpg.Connection, query: str, *arguments: Any) -> None:
-    """Do something as a person of the tenant."""
+    """Run a statement as a person of the tenant."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute(query, *arguments)
 
 
 async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
-    """Give the only rule another policy, or none."""
+    """Assign another policy, or none, to the only rule."""
     await act(
         conn,
         "select evaluator.update_rule(r.rule_id, jsonb_build_object('policy_id', $1::bigint)) from alert_rules r",
@@ -256,7 +256,7 @@ async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
 
 
 async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> None:
-    """At once, also when a step is due already."""
+    """The escalation ends at once, even if a step is due."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
     assert await run(conn) == [("escalated", 1)]
@@ -268,7 +268,7 @@ async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> Non
 
 
 async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, connect: Connect) -> None:
-    """It counts from its arrival: an alert that was open for long does not take all steps at once."""
+    """Times count from the assignment, so an old alert does not run all steps at once."""
     alert_id = await open_alert(conn, None)
     await let_pass(conn, 600)
     first = await policy(conn, (0, "team"), (10, "lead"))
@@ -292,7 +292,7 @@ async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, 
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
 async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connection, status: str) -> None:
-    """It is being worked on, or over."""
+    """Acknowledged and closed alerts are left alone."""
     alert_id = await open_alert(conn, None)
     if status == "acknowledged":
         await acknowledge(conn, alert_id)
@@ -314,7 +314,7 @@ async def replan(conn: asyncpg.Connection, policy_id: int, *steps: tuple[float, 
 
 
 async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Connection) -> None:
-    """Earlier times come one after the other; an alert that had reached the end goes on with an added step."""
+    """Overdue steps run one after the other. An alert past the last step continues with an added one."""
     policy_id = await policy(conn, (60, "team"), (120, "lead"))
     alert_id = await open_alert(conn, policy_id)
     await let_pass(conn, 30)
@@ -338,7 +338,7 @@ async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Conne
 
 
 async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg.Connection) -> None:
-    """And the next step comes in its time."""
+    """The next step runs at its time."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await conn.execute("update notification_channels set enabled = false where name = 'team'")
     await let_pass(conn, 6)
@@ -383,7 +383,7 @@ async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Con
 
 
 async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connection) -> None:
-    """Lifting a silence brings a step whose time is past at once, however far it was postponed."""
+    """Ending a silence runs an overdue step at once, however far it was postponed."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (60, "lead")))
     await silence(conn, alert_id, 43000)
     await let_pass(conn, 6)
@@ -409,7 +409,7 @@ async def test_no_step_is_skipped_after_an_outage(conn: asyncpg.Connection) -> N
 
 
 async def test_a_policy_that_changed_meanwhile(conn: asyncpg.Connection) -> None:
-    """A step that is gone is passed over; a policy that is gone ends the escalation."""
+    """A removed step is skipped. A removed policy ends the escalation."""
     shortened = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss")), "boiler-1")
     emptied = await open_alert(conn, await policy(conn, (5, "team"), name="other"), "boiler-2")
     await let_pass(conn, 6)
@@ -461,7 +461,7 @@ async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Conn
 
 
 async def test_a_pass_takes_no_more_than_its_limit(conn: asyncpg.Connection) -> None:
-    """The limit holds even where the planner believes the queue to be empty: after a vacuum, then refilled."""
+    """The limit holds even if the planner assumes an empty queue: after a vacuum, then refilled."""
     policy_id = await policy(conn, (5, "team"))
     for number in range(30):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -490,7 +490,7 @@ async def test_an_acknowledgement_in_hand_is_respected(conn: asyncpg.Connection,
 
 
 async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
-    """The other way round the person waits, and the acknowledgement stands after the escalation."""
+    """If the pass is first, the acknowledgement waits and follows the escalation."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
     person = await connect()
@@ -545,7 +545,7 @@ async def test_passes_and_people_at_once_never_deadlock(
 
 
 async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Among 20,000 escalations that wait, a pass reads the due ones by their index and little else."""
+    """Among 20,000 waiting escalations, a pass reads little more than the due ones, by their index."""
     await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await conn.execute(
         "insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)"
@@ -560,7 +560,7 @@ async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: C
     await conn.execute("vacuum analyze ops.escalations")
     await conn.execute("vacuum analyze alerts")
 
-    fresh = await connect()  # its counters start from nothing
+    fresh = await connect()  # its counters start at zero
     async with fresh.transaction():
         assert await run(fresh) == [("escalated", 1)]
         read = await fresh.fetchrow(
@@ -573,7 +573,7 @@ async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: C
 async def test_the_worker_logs_in_the_trace_of_the_alert(
     conn: asyncpg.Connection, app_pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As pulse_app: a pass gives the number handled and one log line each, with alert, step and channel."""
+    """The worker logs in as pulse_app. A pass returns the number handled and logs alert, step and channel."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     worker = EscalationWorker(batch=10)

@@ -15,7 +15,7 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(slots=True)
 class Model:
-    """The alert as the rules describe it; minutes count from its opening."""
+    """A model of the alert by the documented rules. Times are minutes from its opening."""
 
     steps: list[int]
     now: float = 0.0
@@ -27,11 +27,11 @@ class Model:
     held_until: float = 0.0
 
     def due(self) -> float:
-        """Return when the next step comes."""
+        """Return the time of the next step."""
         return max(self.steps[len(self.notified)] + self.delay, self.held_until)
 
     def silence(self, until: float) -> None:
-        """Hold the next step back; it comes at the end, or now when the silence is lifted."""
+        """Postpone the next step to the silence's end, or to now if the silence is lifted."""
         self.silenced_until = until
         self.held_until = max(self.now, until)
 
@@ -45,7 +45,7 @@ class Model:
             self.notified.append(len(self.notified) + 1)
 
 
-# Half minutes never coincide with the whole minutes of the steps, so no comparison hangs on a microsecond.
+# Half minutes never coincide with the whole minutes of the steps, so microseconds do not matter.
 ACTS = st.lists(
     st.one_of(
         st.tuples(st.just("pass"), st.integers(0, 40).map(lambda minutes: minutes + 0.5)),
@@ -96,7 +96,7 @@ def _open(session: Session, steps: list[int]) -> int:
 
 
 def _act(session: Session, model: Model, alert_id: int, act: str, value: float | None) -> None:
-    """Do one thing to the alert and to its model."""
+    """Apply one act to the alert and its model."""
     match act:
         case "pass":
             assert value is not None

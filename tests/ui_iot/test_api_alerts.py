@@ -118,7 +118,7 @@ async def test_a_silence_holds_for_the_alert_that_reopens(api: Api, conn: asyncp
 
 
 async def test_a_channel_that_waits_says_so_and_is_resumed(api: Api, conn: asyncpg.Connection, alert: int) -> None:
-    """In the channel, the delivery and the alert's decisions; a person ends it."""
+    """The pause shows in the channel, the delivery and the alert's decisions. A person ends it."""
     await conn.execute("select dispatcher.dispatch(100)")
     (claimed,) = await claim(conn)
     await finish(conn, [claimed], "limited", status=429, error="HTTP 429: slow down", retry_after=3600)
@@ -265,7 +265,7 @@ async def test_a_trace_shows_its_steps_in_order_of_time(api: Api, conn: asyncpg.
 async def test_a_trace_that_takes_too_long_gives_its_connection_back(
     api: Api, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The caller hears why, and no fault of ours is counted."""
+    """The caller gets the reason, and no internal error is counted."""
     monkeypatch.setattr(traces, "MOST_SECONDS", 0.1)
     async with conn.transaction():
         await conn.execute("lock table public.telemetry")

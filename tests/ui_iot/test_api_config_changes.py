@@ -14,14 +14,14 @@ ADDRESS = "203.0.113.9"
 
 
 async def deletion(conn: asyncpg.Connection, event_type: str) -> dict[str, Any]:
-    """Details of the one event of this type."""
+    """Return the details of the only event of this type."""
     [row] = await conn.fetch("select details::text as d from audit.config_changes where event_type = $1", event_type)
     details: dict[str, Any] = orjson.loads(row["d"])
     return details
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row, whose times the API writes in another way than the trail."""
+    """Return the row without times, which the API formats differently from the trail."""
     return {name: value for name, value in row.items() if name not in {"created_at", "updated_at"}}
 
 
@@ -63,7 +63,7 @@ async def test_an_address_that_is_none_costs_no_transaction(
         body = {"device_id": "boiler-1", "token_hash": "00" * 32}
         await connection.fetchval("select ingest.create_device($1)", body)
     assert await conn.fetchval("select host(ip_address) from audit.config_changes") == expected
-    # It ends with its transaction.
+    # The setting ends with its transaction.
     async with app_pool.acquire() as connection:
         assert not await connection.fetchval("select current_setting('pulse.ip_address', true)")
 

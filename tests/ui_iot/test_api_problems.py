@@ -46,7 +46,7 @@ async def test_every_error_is_a_problem(api: Api, method: str, path: str, status
 
 @pytest.mark.parametrize(("host", "status"), [("api.test", 404), ("evil.test", 421)])
 async def test_no_address_sends_the_caller_elsewhere(api: Api, host: str, status: int) -> None:
-    """A redirect would be built from the Host that the client claims."""
+    """A redirect would use the Host header that the client sent."""
     response = await api.call("GET", "/api/v1/devices/", headers={"Host": host})
     assert_problem(response, status)
     assert "location" not in response.headers
@@ -166,7 +166,7 @@ async def test_a_statement_that_is_given_up_is_503(app_url: str, conn: asyncpg.C
 async def test_no_request_makes_a_fault_of_ours(
     api: Api, path: str, query: str, headers: dict[str, bytes], body: bytes, method: str
 ) -> None:
-    """With a good token in hand: whatever the rest is, the answer is 2xx or 4xx with a trace id."""
+    """With a valid token, any request gets 2xx or 4xx with a trace id."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:

@@ -46,7 +46,7 @@ async def count_reads(conn: asyncpg.Connection) -> int:
 async def test_a_tail_sends_what_is_sealed_from_now_on(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Each event once, of the tenant alone, as one line of the JSON that a page shows."""
+    """Each of the tenant's events is sent once, as the JSON that a page shows."""
     await write(conn, 2)
     await seal()
     async with tail(url, ONLY) as stream:
@@ -88,7 +88,7 @@ async def test_a_tail_can_begin_at_the_beginning_or_where_a_page_ended(
 async def test_a_client_that_reconnects_misses_nothing_and_gets_nothing_twice(
     url: str, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Cut off after any event, also amid a transaction; the header goes before the query of the first request."""
+    """The connection breaks after any event, even within a transaction. The header overrides the query."""
     for count in (3, 1, 5, 2):
         await write(conn, count)
         await seal()
@@ -111,7 +111,7 @@ async def test_a_place_that_the_trail_does_not_have_is_refused(url: str) -> None
 async def test_a_tail_is_one_event_however_much_it_sends(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Else a tail would feed itself."""
+    """Otherwise a tail would feed itself."""
     async with tail(url) as stream:
         for _ in range(5):
             await write(conn, 3)
@@ -185,7 +185,7 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
 async def test_tenants_that_took_all_tails_make_room_for_another(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """The tail that ends goes on from its place without a gap; when all have as many, the next tenant waits."""
+    """The evicted tail resumes without a gap. When all tenants hold equally many, the next tenant waits."""
     for tenant_id in ("third", "fourth", "fifth"):
         await seed.tenant(conn, tenant_id)
     bearers = {name: token(role="auditor", tenant_id=name) for name in ("acme", "other", "third", "fourth", "fifth")}
@@ -221,7 +221,7 @@ async def test_tenants_that_took_all_tails_make_room_for_another(
 async def test_a_client_that_stops_reading_stops_its_queries(
     url: str, conn: asyncpg.Connection, seal: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that stalls makes its tail wait, and no other."""
+    """A stalled client delays only its own tail."""
     await conn.execute(
         "select audit.write(array(select audit.event('acme', 'alert.opened', p_message => repeat('m', 2000))"
         " from generate_series(1, 8000) n))"
@@ -256,7 +256,7 @@ async def test_a_client_that_stops_reading_stops_its_queries(
 async def test_a_stop_ends_tails_cleanly_and_soon(
     app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """In the process as it runs; with the sealer as it runs, an event is sent within seconds of its commit."""
+    """In a real process with a real sealer, an event is sent within seconds of its commit."""
     await seed.tenant(conn)
     keys = tmp_path / "jwks.json"
     keys.write_bytes(orjson.dumps({"keys": [EC.public()]}))

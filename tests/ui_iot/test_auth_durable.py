@@ -1,4 +1,4 @@
-"""No decision about a caller leaves before its row is durable, and none hangs."""
+"""An authentication result is sent only after its row is durable, and no request hangs."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from tests.support.wait import until
 
 PATH = "/api/v1/devices"
 
-# Whatever writes a row about a reader waits for this connection.
+# Every insert of a read event waits for this connection.
 HOLD_READS = """
 create function public.hold() returns trigger language plpgsql as $$
 begin
@@ -72,7 +72,7 @@ async def test_the_answer_waits_for_the_row(
     status: int,
     event_type: str,
 ) -> None:
-    """A real process and a table that cannot be written: no byte comes back, and the handler has not run."""
+    """With a real process and a locked table, no byte is sent and the handler does not run."""
     await seed.tenant(conn)
     async with (
         ready_service("services.ui_iot", app_url, **issuer, audit_database_seconds="30") as running,
@@ -93,7 +93,7 @@ async def test_the_answer_waits_for_the_row(
 async def test_what_was_answered_survives_the_process_while_the_database_is_away(
     app_url: str, conn: asyncpg.Connection, table_lock: TableLock, issuer: dict[str, str], spool_dir: Path
 ) -> None:
-    """401 from the spool, kill -9, and the next process stores the row."""
+    """After a 401 whose row is in the spool, the process is killed and the next one stores the row."""
     async with ready_service("services.ui_iot", app_url, **issuer, audit_database_seconds="0.2") as running:
         await table_lock.hold()
         refused = await running.get(PATH, authorization="Bearer rubbish")
@@ -114,7 +114,7 @@ async def test_what_was_answered_survives_the_process_while_the_database_is_away
 
 @pytest.fixture
 async def blocked(app_url: str, conn: asyncpg.Connection, table_lock: TableLock) -> AsyncIterator[Api]:
-    """The API with neither database nor spool for its trail."""
+    """The API without database and spool for its trail."""
     await seed.tenant(conn)
     async with open_api(app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE) as api:
         await table_lock.hold()
@@ -167,7 +167,7 @@ async def test_allow_lets_in_and_counts(app_url: str, conn: asyncpg.Connection, 
 async def test_a_refresh_token_is_not_spent_for_nothing(
     app_url: str, conn: asyncpg.Connection, table_lock: TableLock
 ) -> None:
-    """While the trail is blocked the issuer is not even asked."""
+    """While the trail is blocked, the issuer gets no request."""
     await seed.tenant(conn)
     provider = Provider()
     provider.token_answer = JSONResponse({"access_token": token(), "token_type": "Bearer", "expires_in": 300})
@@ -212,7 +212,7 @@ async def test_reading_the_trail_is_on_record_before_it_is_shown(
 
 
 async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: asyncpg.Connection) -> None:
-    """Beyond the rate a refusal does not wait for its row; its number is exact."""
+    """Beyond the rate, a refusal does not wait for its row. The count is exact."""
     async with open_api(app_url, audit_flood_rows_per_window=10, audit_flood_window_seconds=0.5) as api:
         for _ in range(60):
             assert (await api.client.get(PATH)).status_code == 401
@@ -234,7 +234,7 @@ async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: async
 async def test_the_subject_of_a_worthless_token_is_kept_as_a_pseudonym_only(
     app_url: str, conn: asyncpg.Connection, text: str
 ) -> None:
-    """The same for each attempt on the account, and the name itself in no column."""
+    """Every attempt on the account has the same pseudonym, and no column contains the name."""
     async with open_api(app_url) as api:
         for _ in range(2):
             assert (await api.client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status_code == 401
@@ -247,7 +247,7 @@ async def test_the_subject_of_a_worthless_token_is_kept_as_a_pseudonym_only(
 async def test_devices_of_a_tenant_are_distinguished_once_they_are_proven(
     app_url: str, conn: asyncpg.Connection
 ) -> None:
-    """An unknown secret is the fleet's failure, a known one the device's success."""
+    """An unknown secret counts as the fleet's failure, a known one as the device's success."""
     tokens = {}
     for device_id in ("boiler-1", "boiler-2"):
         await seed.device(conn, device_id)

@@ -31,7 +31,7 @@ def users_of(source: KeySource, clock: Clock) -> UserTokens:
 
 
 async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
-    """A rotated key is found; forged ids do not hammer the issuer."""
+    """A rotated key is found, and forged ids cause few requests to the issuer."""
     source, clock = KeyServer(), Clock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
@@ -51,7 +51,7 @@ async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
 
 
 async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_while() -> None:
-    """A wrong signature under a known id leads to one look; forged ones cannot hammer the issuer."""
+    """A wrong signature under a known id causes one fetch. Forged ones cause few requests to the issuer."""
     source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
     users = users_of(source, clock)
     old = token()
@@ -64,20 +64,20 @@ async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_
     clock.now += RETRY_SECONDS
     assert await asyncio.gather(*(reason(users, fresh) for _ in range(20))) == [None] * 20
     assert source.asked == 2
-    # What the old key signed is good no more, neither from memory nor by a check.
+    # The old key's signatures are no longer valid, neither from the cache nor by a check.
     assert users.remembered(old) is None
     clock.now += RETRY_SECONDS
     for _ in range(100):
         assert await reason(users, sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem))) == "invalid_token"
     assert source.asked == 3
-    # The forged ones share their looks with unknown ids.
+    # Forged signatures and unknown ids share the fetch interval.
     assert await reason(users, sign(claims(), key=ec_key("unknown"))) == "unknown_key"
     assert source.asked == 3
     assert await reason(users, fresh) is None
 
 
 async def test_a_wrong_signature_while_the_issuer_is_away_is_not_held_against_the_client() -> None:
-    """Its key may be one that cannot be fetched now; a signature that is right needs no look."""
+    """Its key may be temporarily unavailable. A valid signature needs no fetch."""
     source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
@@ -145,7 +145,7 @@ async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() 
     assert await reason(users, text) is None
     source.document = {"keys": [RSA.public()]}
     clock.now += FRESH_SECONDS + 1
-    assert await reason(users, text) is None  # remembered, and the look goes on behind
+    assert await reason(users, text) is None  # cached, while the fetch runs in the background
     await jwks.newer()
     assert users.remembered(text) is None
     assert await reason(users, text) == "unknown_key"
@@ -251,7 +251,7 @@ async def test_keys_are_found_by_discovery(provider: tuple[Provider, Issuer]) ->
 async def test_a_description_that_does_not_fit_is_refused(
     provider: tuple[Provider, Issuer], bend: dict[str, Any]
 ) -> None:
-    """Another issuer's description could point us to other keys."""
+    """The description of another issuer could name wrong keys."""
     server, issuer = provider
     server.description |= bend
     with pytest.raises(ProviderError):
@@ -324,7 +324,7 @@ async def test_a_public_client_shows_its_id_only() -> None:
 
 
 async def test_an_issuer_that_takes_no_secret_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """And the refresh token stays unspent."""
+    """The refresh token stays unused."""
     server = Provider()
     server.description["token_endpoint_auth_methods_supported"] = ["private_key_jwt", "tls_client_auth"]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
@@ -362,7 +362,7 @@ async def test_refusals_and_failures_of_the_issuer_are_distinguished(
 
 
 async def test_an_issuer_may_stand_at_a_private_address() -> None:
-    """The operator chose it; a channel's address, which a tenant chose, may not."""
+    """The operator configures the issuer's address. A tenant configures a channel's, which must be public."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return ["127.0.0.1", "10.0.0.1"]

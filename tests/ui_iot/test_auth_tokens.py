@@ -1,4 +1,4 @@
-"""User tokens: every way a token can be wrong, each of which python-jose alone would let through or trip over."""
+"""User tokens: all invalid forms, each of which python-jose alone would accept or fail on."""
 
 import base64
 import hashlib
@@ -112,7 +112,7 @@ def test_a_good_token_identifies_its_user(key: SigningKey) -> None:
     ],
 )
 def test_claims_are_required_and_typed(changes: dict[str, Any], expected: str | None) -> None:
-    """The clock stands still, however long the tests before this one took."""
+    """The clock is fixed, so that the duration of earlier tests does not matter."""
     text = token(**{"iat": int(NOW), "exp": int(NOW) + 600, **changes})
     result = TokenVerifier(Trust(ISSUER), clock=lambda: NOW).verify(text, KEYS)
     assert (result.reason if isinstance(result, Refusal) else None) == expected
@@ -209,7 +209,7 @@ def test_a_token_brings_no_key_of_its_own(member: str) -> None:
 
 
 def test_a_token_without_key_id_needs_an_only_key() -> None:
-    """With two that fit, guessing would be a choice that the token makes."""
+    """With two matching keys, the token would choose."""
     nameless = sign(claims(), headers={"kid": None})
     header = orjson.loads(base64.urlsafe_b64decode(nameless.split(".")[0] + "=="))
     assert header["kid"] is None
@@ -252,7 +252,7 @@ def test_small_rsa_keys_are_left_out() -> None:
     ],
 )
 def test_a_malformed_key_costs_the_others_nothing(entry: Any) -> None:
-    """Issuers publish keys for other uses beside the ones we want."""
+    """Issuers publish keys for other purposes in the same set."""
     keys = KeySet.from_document({"keys": [entry, RSA.public()]})
     assert len(keys) == 1
     assert reason(sign(claims(), key=RSA), keys) is None
@@ -265,7 +265,7 @@ def test_what_is_no_key_set_is_an_error(document: object) -> None:
 
 
 def test_a_leaked_private_key_is_used_as_a_public_one() -> None:
-    """And never to sign or to be shown."""
+    """The private part is neither used nor shown."""
     private = {**jwk.construct(RSA.pem, "RS256").to_dict(), "kid": RSA.kid}
     assert "d" in private
     keys = KeySet.from_document({"keys": [private]})
@@ -381,7 +381,7 @@ def test_a_verified_token_is_remembered_until_it_expires() -> None:
 
 
 def test_new_keys_make_every_token_prove_itself_again() -> None:
-    """A revoked key must not live on in the memory of its tokens."""
+    """Cached tokens of a revoked key must be verified again."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = token()
     assert isinstance(verifier.verify(text, KEYS), Principal)
@@ -403,7 +403,7 @@ def test_refused_tokens_are_not_remembered_and_memory_is_bounded() -> None:
 
 
 def test_the_memory_holds_no_token() -> None:
-    """Only digests: a dump of the process gives no session away."""
+    """The cache holds digests only, so a memory dump reveals no session."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = token()
     verifier.verify(text, KEYS)

@@ -1,4 +1,4 @@
-"""POST /ingest/v1/readings: what is kept, what is refused, and that nothing a client sends breaks it."""
+"""POST /ingest/v1/readings: accepted and refused readings, and hostile input."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -135,7 +135,7 @@ async def test_accepted_readings_are_audited_with_their_sender(api: Api, conn: a
 
 
 async def test_a_reading_sent_twice_is_stored_once(api: Api, conn: asyncpg.Connection) -> None:
-    """So that a device may repeat a request whose answer it did not get."""
+    """A device may repeat a request without having received the answer."""
     body = [reading(timestamp=datetime.now(UTC).isoformat())]
     assert (await post(api, body)).json()["accepted"] == 1
     again = (await post(api, body)).json()
@@ -253,7 +253,7 @@ async def test_a_body_that_is_not_json_is_a_bad_request(api: Api, conn: asyncpg.
 async def test_a_reading_that_no_strict_reader_takes_costs_only_itself(
     api: Api, conn: asyncpg.Connection, bad: bytes, reason: str, form: bytes
 ) -> None:
-    """JSON readers refuse the whole document for it; the neighbours are kept all the same."""
+    """JSON parsers refuse the whole document for it. The other readings are kept."""
     good = [orjson.dumps(reading(value=value)) for value in (7, 8)]
     response = await api.call("POST", PATH, role="operator", content=form % (good[0], bad, good[1]))
     assert response.status_code == 202, response.text
@@ -299,7 +299,7 @@ async def test_ten_thousand_readings_go_in_one_call(api: Api, conn: asyncpg.Conn
 
 
 async def test_a_body_is_refused_by_its_announced_length_before_it_is_read(api: Api) -> None:
-    """And one that lies about its length is refused while it arrives."""
+    """A body with a false length is refused while it arrives."""
     most = api.backend.settings.ingest_max_body_bytes
     read = 0
 
@@ -319,7 +319,7 @@ async def test_a_body_is_refused_by_its_announced_length_before_it_is_read(api: 
 async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
     api: Api, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is counted as gone, stores nothing and makes no error line."""
+    """It is counted as disconnected, stores nothing and logs no error."""
     messages: list[Any] = [
         {"type": "http.request", "body": b'[{"device_id": "boi', "more_body": True},
         {"type": "http.disconnect"},
@@ -351,7 +351,7 @@ async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
 
 @pytest.fixture
 async def gateway(conn: asyncpg.Connection, api: Api) -> str:
-    """Token of a device; a gateway only once the test makes it one."""
+    """The token of a device, which a test may make a gateway."""
     text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1 where device_id = 'boiler-1'", digest)
     return text

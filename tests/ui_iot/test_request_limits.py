@@ -1,4 +1,4 @@
-"""Limits on requests, and on traces that are read: over HTTP, with two principals and two tenants."""
+"""Limits on requests and trace lookups over HTTP, with two principals and two tenants."""
 
 import asyncio
 import re
@@ -99,7 +99,7 @@ def test_a_bucket_fills_evenly_and_memory_is_bounded() -> None:
         buckets.take(str(number), buckets.full_at(str(number), now))
         buckets.take("b", buckets.full_at("b", now))
     assert len(buckets) <= 200
-    # A key in use is never forgotten, however many others come.
+    # A key in use is never evicted, for any number of other keys.
     assert buckets.full_at("b", now) - now > WINDOW_SECONDS
     off: Buckets[str] = Buckets(0)
     off.take("a", off.full_at("a", now))

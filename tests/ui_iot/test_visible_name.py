@@ -64,7 +64,7 @@ def test_names_of_every_script_are_taken_in_one_spelling() -> None:
 
 @given(st.text(min_size=1, max_size=8))
 def test_what_is_taken_can_be_seen(text: str) -> None:
-    """Every character of a name is a letter, mark, number, sign or blank, and a name given again stays as it is."""
+    """Every character of a name is a letter, mark, number, sign or space. An accepted name stays as it is."""
     try:
         name = visible_name(text)
     except ValueError:
@@ -74,7 +74,7 @@ def test_what_is_taken_can_be_seen(text: str) -> None:
 
 
 def test_no_format_character_is_taken_anywhere() -> None:
-    """Over the whole of Unicode as this Python knows it."""
+    """The test covers all of Unicode in this Python version."""
     for number in range(sys.maxunicode + 1):
         character = chr(number)
         if unicodedata.category(character) in {"Cc", "Cf", "Cs"}:
