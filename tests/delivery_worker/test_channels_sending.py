@@ -78,16 +78,20 @@ async def test_the_answer_decides(kind: str) -> None:
             (202, {}, b""),
             (429, {"retry-after": "7"}, b"slow down"),
             (503, {"retry-after": "Thu, 01 Jan 2099 00:00:00 GMT"}, b""),
+            (503, {"retry-after": "Thu, 01 Jan 2004 00:00:00 GMT"}, b""),
+            (503, {}, b""),
             (500, {}, b""),
             (400, {}, b"invalid_blocks"),
             (410, {}, b"gone"),
             (301, {"location": receiver.url}, b""),
         ]
         config = config_of(kind, receiver.url)
-        assert [await send(kind, config) for _ in range(7)] == [
+        assert [await send(kind, config) for _ in range(9)] == [
             Delivered(202),
             Limited("HTTP 429: slow down", 429, 7.0),
             Limited("HTTP 503", 503, 30 * 86400.0),
+            Retry("HTTP 503", 503),
+            Retry("HTTP 503", 503),
             Retry("HTTP 500", 500),
             Refused("HTTP 400: invalid_blocks", 400),
             Gone("HTTP 410: gone (gone for good, so the channel was disabled)", 410),
@@ -106,6 +110,21 @@ async def test_an_echoed_request_is_recorded_without_secrets(kind: str) -> None:
         secrets = ["hush-hush-hush", "quiet-quiet", "\x00", *(value for value in config.values())]
         assert [secret for secret in secrets if secret in outcome.reason] == []
         assert "***" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (f"no {SECRET}", "no ***"),
+        (f"no {SECRET[9:17]}", "(withheld: it repeats a part of the address or secret)"),
+        ("".join(f"%{ord(letter):02x}" for letter in SECRET), "(withheld: it repeats a part of the address or secret)"),
+        ("n" * 301, "n" * 299 + "…"),
+    ],
+)
+async def test_a_reason_is_short_and_without_parts_of_secrets(said: str, reason: str) -> None:
+    async with Receiver() as receiver:
+        receiver.default = (400, {}, said.encode())
+        assert await send("webhook", config_of("webhook", receiver.url)) == Refused(f"HTTP 400: {reason}", 400)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -343,6 +343,19 @@ async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection,
         assert len(hanging.requests) == 3
 
 
+async def test_answers_in_time_never_count_as_hanging(conn: asyncpg.Connection, start: Start) -> None:
+    """Three failures in a row pause nothing if each came long before the deadline."""
+    async with Receiver() as receiver:
+        receiver.default = 500
+        (channel,) = await channels_to(conn, receiver, "acme", 1)
+        for _ in range(3):
+            await job(conn, channel)
+        worker = await start(delivery_timeout_seconds=100, delivery_lease_seconds=300)
+        assert await worker.claim() == 3
+        await until(lambda: conn.fetchval("select count(*) = 3 from delivery_attempts"))
+    assert await conn.fetch("select from delivery.lanes") == []
+
+
 async def test_answers_that_stop_half_way_end_at_the_deadline(
     conn: asyncpg.Connection,
     start: Start,

@@ -181,6 +181,32 @@ async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncp
     assert ids(await claim(conn)) == [one["job_id"]]
 
 
+async def test_a_lifted_pause_is_not_renewed_by_older_requests(conn: asyncpg.Connection) -> None:
+    """They left before a person said that the receiver is back; the first one had paused the channel."""
+    channel = await seed.channel(conn)
+    for _ in range(2):
+        await job(conn, channel)
+    one, two = await claim(conn)
+    await finish(conn, [one], "limited", status=429, retry_after=3600)
+    await acting(conn, "select delivery.resume_channel($1)", channel)
+    await finish(conn, [two], "limited", status=429, retry_after=3600)
+    assert ids(await claim(conn)) == ids([one, two])
+
+
+async def test_recovering_waits_for_no_other_worker(conn: asyncpg.Connection, database_url: str) -> None:
+    """A worker that held other lanes meanwhile could wait in a circle."""
+    channel = await seed.channel(conn)
+    await limited(conn, channel)
+    await make_due(conn)
+    (probe,) = await claim(conn)
+    async with connections(database_url) as connect:
+        pausing, delivering = await connect(), await connect()
+        await delivering.execute("set lock_timeout = '5s'")
+        async with pausing.transaction():
+            await pausing.execute("select from delivery.lanes for update")
+            assert await finish(delivering, [probe]) == {probe["job_id"]: "delivered"}
+
+
 async def test_a_redrive_sends_a_probe(conn: asyncpg.Connection) -> None:
     """The operator may know that the receiver is back. If not, one request finds out."""
     channel = await seed.channel(conn)
