@@ -85,6 +85,35 @@ async def test_a_connection_that_never_lasts_is_replaced_ever_more_slowly(
     assert asked == [1, 2, 3]
 
 
+async def test_only_the_ping_that_was_sent_last_proves_anything(
+    conn: asyncpg.Connection,
+    app_url: str,
+    app_pool: Pool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An older one says that notifications came then; here it comes while no ping can be sent."""
+    caplog.set_level(logging.DEBUG, "services.shared.worker")
+    monkeypatch.setattr("services.shared.worker.listener.secrets.token_hex", lambda _bytes: "known")
+    async with evaluating(conn, app_pool, app_url) as worker:
+        await worker.becomes("connected")
+        async with AsyncExitStack() as held:
+            for _ in range(app_pool.get_max_size()):
+                await held.enter_async_context(app_pool.acquire())
+            await conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'pulse-evaluator_iot-listen' and datname = current_database()"
+            )
+            await worker.becomes("deaf")
+            await until(lambda: worker.sample("pulse_listener_restarts_total"))
+            for _ in range(3):
+                caplog.clear()
+                await conn.execute("select pg_notify('pulse_ping_known', '1')")
+                await until(lambda: any("ping not sent" in record.message for record in caplog.records))
+            assert worker.states()["deaf"] == 1
+        await worker.becomes("connected")
+
+
 def test_the_real_times_leave_a_margin() -> None:
     """Two pings fit into the 5 s, and a deaf worker polls each second."""
     timing = Timing()
