@@ -1,6 +1,7 @@
 """Alert events become jobs exactly once, in order, for the right channels, and each suppression has a reason."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest
 from services.shared.db import Pool
 from tests.support import seed
 from tests.support.decisions import act, dispatch
+from tests.support.delivery_pauses import listening
 from tests.support.escalation_policy import policy
 from tests.support.evaluation import evaluate
 
@@ -347,7 +349,8 @@ async def test_an_escalation_goes_to_its_channel(conn: asyncpg.Connection) -> No
     """An escalated event needs no route; a missing channel is a recorded reason."""
     await seed.device(conn)
     await seed.rule(conn)
-    boss = await seed.channel(conn, "boss")
+    boss, desk = await seed.channel(conn, "boss"), await seed.channel(conn, "desk")
+    await seed.route(conn, desk)
     await breach(conn)
     await conn.execute(
         "insert into alert_events (tenant_id, alert_id, kind, occurred_at, channel_id, step_number)"
@@ -355,8 +358,9 @@ async def test_an_escalation_goes_to_its_channel(conn: asyncpg.Connection) -> No
         [boss, boss + 999],
     )
     await dispatch(conn)
-    assert await jobs(conn) == [("escalated", boss)]
+    assert await jobs(conn) == [("opened", desk), ("escalated", boss)]
     assert ("channel_deleted", boss + 999) in await reasons(conn)
+    assert ("other_step", desk) in await reasons(conn)
 
 
 async def test_other_tenants_channels_are_never_notified(conn: asyncpg.Connection) -> None:
@@ -409,3 +413,38 @@ async def test_two_dispatchers_do_the_work_of_one(conn: asyncpg.Connection, app_
         " where a.kind = 'opened' and b.kind = 'closed' and a.job_id > b.job_id"
     )
     assert disordered == 0
+
+
+async def test_a_second_dispatcher_decides_nothing_meanwhile(conn: asyncpg.Connection, database_url: str) -> None:
+    """The events are left to the pass that has the lock, so that job ids follow event ids."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await seed.route(conn, await seed.channel(conn))
+    await breach(conn)
+    first = await asyncpg.connect(database_url)
+    async with first.transaction():
+        assert await first.fetchval("select ops._take_lock('dispatch')")
+        # On a machine so slow that the lock is old by now, the pass fails with the name of its holder.
+        with contextlib.suppress(asyncpg.LockNotAvailableError):
+            assert await conn.fetchval("select events from dispatcher.dispatch(10)") == 0
+        assert await jobs(conn) == []
+    await first.close()
+    assert await dispatch(conn) == 1
+
+
+async def test_jobs_wake_the_delivery_workers(conn: asyncpg.Connection) -> None:
+    """A pass without jobs wakes no worker."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await breach(conn)
+    async with listening(conn) as heard:
+        await dispatch(conn)
+        await conn.execute("select 1")
+        assert heard == []
+    await seed.route(conn, await seed.channel(conn))
+    await seed.readings(conn, (1, 20), (2, 90))
+    await evaluate(conn)
+    async with listening(conn) as heard:
+        await dispatch(conn)
+        await conn.execute("select 1")
+        assert heard == ["pulse_delivery"]

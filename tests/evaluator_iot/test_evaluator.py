@@ -13,6 +13,7 @@ from services.shared.db import Pool
 from tests.support import seed
 from tests.support.alert_machine import Machine, matches_events
 from tests.support.evaluation import evaluate, rows_read, set_clock, story
+from tests.support.wait import until
 
 
 async def test_a_spike_inside_a_batch_opens_and_closes(
@@ -247,7 +248,8 @@ async def test_device_state_keeps_the_newest(conn: asyncpg.Connection) -> None:
     await seed.device(conn)
     await seed.readings(conn, (5, 50), (3, 30))
     await seed.readings(conn, (4, 40))
-    assert await conn.fetchval("select value from device_state") == 50.0
+    row = await conn.fetchrow("select value, timestamp from device_state")
+    assert tuple(row) == (50.0, seed.NOON + timedelta(seconds=5))
 
 
 def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> list[tuple[str, float]]:
@@ -338,6 +340,55 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
         )
         story = [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds()), r["changes"]) for r in rows]
         assert matches_events(story, expected)
+
+
+async def test_two_passes_at_once_share_the_lanes_of_a_tenant(conn: asyncpg.Connection, database_url: str) -> None:
+    """The second pass neither waits for the lanes of the first one nor finds them all taken."""
+    for number in range(64):
+        await seed.device(conn, f"d{number}")
+    await seed.rule(conn)
+    await seed.readings(conn, *((0, 90, f"d{number}") for number in range(64)))
+    lanes = "select count(distinct shard) from evaluator.inbox"
+    assert await conn.fetchval(lanes) == 16
+    await conn.execute("set lock_timeout = '5s'")
+    first = await asyncpg.connect(database_url)
+    async with first.transaction():
+        taken = await first.fetchval("select readings from evaluator.evaluate(10000)")
+        assert await first.fetchval(lanes) == 8
+        assert taken + await conn.fetchval("select readings from evaluator.evaluate(10000)") == 64
+    await first.close()
+    assert await conn.fetchval("select count(*) from alerts") == 64
+
+
+async def test_a_closing_waits_for_the_lane_of_its_device(conn: asyncpg.Connection, database_url: str) -> None:
+    """It cannot interleave with the pass that has the lane."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await seed.readings(conn, (0, 90))
+    await evaluate(conn)
+    a_pass, person = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    async with a_pass.transaction():
+        await a_pass.execute("select evaluator._lock_lanes('acme')")
+        close = "select evaluator.close_alerts('acme', array(select alert_id from alerts), 'x', 'ann', null)"
+        closing = asyncio.create_task(person.fetchval(close))
+
+        async def waits_or_is_done() -> bool:
+            query = "select exists (select from pg_locks where pid = $1 and not granted)"
+            return bool(closing.done() or await conn.fetchval(query, person.get_server_pid()))
+
+        await until(waits_or_is_done)
+        assert not closing.done()
+    assert await closing == 1
+    for connection in (a_pass, person):
+        await connection.close()
+
+
+async def test_tenants_take_turns_from_the_last_one_on(conn: asyncpg.Connection) -> None:
+    for tenant_id in ("a", "b", "c"):
+        await seed.device(conn, tenant_id=tenant_id)
+        await seed.readings(conn, (0, 90), tenant_id=tenant_id)
+    for after, expected in (("", ["a", "b"]), ("a", ["b", "c"]), ("b", ["c", "a"]), ("c", ["a", "b"])):
+        assert await conn.fetchval("select evaluator.waiting_tenants($1, '{}', 2)", after) == expected
 
 
 async def test_cost_follows_new_readings_not_the_fleet(

@@ -171,6 +171,28 @@ async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, t
         )
 
 
+async def test_only_the_holder_of_the_lease_cuts_the_log(
+    conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer
+) -> None:
+    """The cut removes the blocks with their nodes and checkpoints, and no other."""
+    for _ in range(4):
+        await write(conn)
+        await sealer.seal(ops_pool)
+    counts = (
+        "select (select count(*) from audit.blocks), (select count(*) from audit.tree_nodes),"
+        " (select max(tree_size) from audit.checkpoints)"
+    )
+    whole = await conn.fetchrow(counts)
+    assert tuple(whole) == (4, 3, 4)
+    epoch = await conn.fetchval("select epoch from audit.sealer")
+    cut = "select audit.cut_log($1, $2, 3)"
+    for holder, number in (("two", epoch), ("one", epoch - 1)):
+        assert await ops_pool.fetchval(cut, holder, number) is False
+        assert await conn.fetchrow(counts) == whole
+    assert await ops_pool.fetchval(cut, "one", epoch) is True
+    assert tuple(await conn.fetchrow(counts)) == (3, 1, 3)
+
+
 async def test_a_sealed_block_wakes_readers(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
     heard: list[str] = []
     await conn.add_listener("pulse_audit_sealed", lambda *arguments: heard.append(str(arguments[2])))

@@ -16,7 +16,8 @@ import asyncpg
 import pytest
 
 from services.shared import db
-from services.shared.audit import AuditBlocked
+from services.shared.audit import AuditBlocked, AuditEvent
+from services.shared.audit_writer.line import make_line
 from services.shared.audit_writer.spool import Spool, directories
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.trail import Trail, expected, open_trail, stored
@@ -240,6 +241,20 @@ async def test_a_full_spool_blocks_and_says_what_is_missing(
     assert set(expected(acknowledged)) <= set(await stored(conn))
     gap = await conn.fetchrow("select details from audit_log where event_type = 'audit.gap'")
     assert '"count": 1,' in gap["details"]
+
+
+async def test_the_processes_of_a_spool_share_its_limit(spool_dir: Path) -> None:
+    """A second process does not fill the disk as far again."""
+    spools = [Spool(spool_dir, service="ui_iot", limit=1 << 17) for _ in range(2)]
+    rows = [make_line(AuditEvent(event_type="auth.login_success", message="m" * 1000), "ui_iot")]
+    while await spools[0].append(rows):
+        pass
+    await spools[1].measure_others()
+    assert spools[1].directory is not None
+    assert spools[1].directory.size < 1 << 16
+    assert not await spools[1].append(rows)
+    for spool in spools:
+        await spool.close()
 
 
 async def test_a_gap_that_is_sent_twice_is_one_row(app_url: str, conn: asyncpg.Connection) -> None:

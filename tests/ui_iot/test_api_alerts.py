@@ -117,6 +117,19 @@ async def test_a_silence_holds_for_the_alert_that_reopens(api: Api, conn: asyncp
     assert (await api.call("GET", f"/api/v1/alerts/{reopened['alert_id']}")).json()["silenced_until"] is None
 
 
+async def test_a_silence_ends_for_its_tenant_only(api: Api, conn: asyncpg.Connection, alert: int) -> None:
+    """Another tenant's silence with the same fingerprint stays."""
+    await seed.tenant(conn, "other")
+    path = f"/api/v1/alerts/{alert}/silence"
+    await api.call("POST", path, json={"until": (datetime.now(UTC) + timedelta(hours=8)).isoformat()})
+    await conn.execute(
+        "insert into evaluator.silences (tenant_id, fingerprint, silenced_until)"
+        " select 'other', fingerprint, silenced_until from evaluator.silences"
+    )
+    assert (await api.call("POST", path, json={"until": None})).status_code == 200
+    assert [row[0] for row in await conn.fetch("select tenant_id from evaluator.silences")] == ["other"]
+
+
 async def test_a_channel_that_waits_says_so_and_is_resumed(api: Api, conn: asyncpg.Connection, alert: int) -> None:
     """The pause shows in the channel, the delivery and the alert's decisions. A person ends it."""
     await conn.execute("select dispatcher.dispatch(100)")

@@ -149,6 +149,21 @@ async def test_a_repeated_request_is_answered_alike_in_whatever_process(
     assert (await post(api, "/api/v1/rules", RULE)).content == first.content
 
 
+async def test_the_answer_is_stored_for_the_key_of_the_tenant(conn: asyncpg.Connection) -> None:
+    """Another tenant's key with the same digest, claimed in the same transaction, has no answer from it."""
+    for tenant_id in ("acme", "other"):
+        await seed.tenant(conn, tenant_id)
+    transaction = conn.transaction()
+    await transaction.start()
+    for tenant_id in ("other", "acme"):
+        await conn.execute("select set_config('pulse.tenant_id', $1, true)", tenant_id)
+        assert await conn.fetch("select * from ingest.claim_idempotency_key($1, $2)", b"k", b"f") == []
+    await conn.execute("select ingest.keep_answer($1, '{}', null)", b"k")
+    rows = await conn.fetch("select tenant_id from ingest.idempotency_keys where answer is not null")
+    assert [row["tenant_id"] for row in rows] == ["acme"]
+    await transaction.rollback()
+
+
 async def test_of_two_at_once_the_second_waits_and_gets_the_answer_of_the_first(
     api: Api, app_url: str, conn: asyncpg.Connection, database_url: str
 ) -> None:

@@ -143,6 +143,18 @@ async def test_a_reading_sent_twice_is_stored_once(api: Api, conn: asyncpg.Conne
     assert await conn.fetchval("select count(*) from telemetry") == 1
 
 
+async def test_stored_readings_wake_the_evaluators(api: Api, conn: asyncpg.Connection) -> None:
+    """Duplicates wake no worker."""
+    heard: list[str] = []
+    await conn.add_listener("pulse_evaluator", lambda *arguments: heard.append(str(arguments[2])))
+    body = [reading(timestamp=datetime.now(UTC).isoformat())]
+    for _ in range(2):
+        await post(api, body)
+        await conn.execute("select 1")
+        assert heard == ["pulse_evaluator"]
+    await conn.reset()
+
+
 async def test_readings_without_timestamp_are_not_taken_for_one(api: Api, conn: asyncpg.Connection) -> None:
     response = await post(api, [reading(value=number) for number in range(50)])
     assert response.json()["accepted"] == 50

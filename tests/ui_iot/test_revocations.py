@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -216,6 +217,21 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
     assert await revocations.are_known()
     assert not revocations.cover(alice)
     assert RENEW_SECONDS < OLDEST_SECONDS < 5
+
+
+async def test_a_list_that_the_caller_has_is_not_sent_again(conn: asyncpg.Connection) -> None:
+    await seed.tenant(conn)
+    read = "select ingest.read_revocations($1)"
+    empty = orjson.loads(await conn.fetchval(read, None))
+    assert empty["revocations"] == []
+    assert await conn.fetchval(read, empty["version"]) is None
+    await conn.execute(
+        "insert into revocations (tenant_id, subject, reason, expires_at)"
+        " values ('acme', 'alice', 'r', now() + interval '1 day')"
+    )
+    changed = orjson.loads(await conn.fetchval(read, empty["version"]))
+    assert [one["subject"] for one in changed["revocations"]] == ["alice"]
+    assert await conn.fetchval(read, changed["version"]) is None
 
 
 async def test_an_old_list_is_not_used_while_the_database_is_away(api: Api, conn: asyncpg.Connection) -> None:
