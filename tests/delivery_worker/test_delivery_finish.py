@@ -266,6 +266,16 @@ async def test_reaped_jobs_are_tried_again_until_they_are_exhausted(conn: asyncp
     assert await events(conn) == ["delivery.lease_expired", "delivery.dead"]
 
 
+async def test_a_lease_ends_at_its_end(conn: asyncpg.Connection) -> None:
+    """Not a moment before: its holder may still be sending."""
+    await job(conn, await seed.channel(conn))
+    await claim(conn)
+    async with conn.transaction():  # in which the time stands still
+        for left, reaped in (("0.001 seconds", 0), ("0 seconds", 0), ("-0.001 seconds", 1)):
+            await conn.execute("update notification_jobs set lease_until = core.now() + $1::text::interval", left)
+            assert await conn.fetchval("select delivery.reap(10)") == reaped
+
+
 async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, database_url: str) -> None:
     """Neither waits for the other."""
     channel = await seed.channel(conn)

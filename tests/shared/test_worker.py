@@ -261,6 +261,25 @@ async def test_failures_are_counted_in_a_row(app_pool: Pool, monkeypatch: pytest
     assert reported == [{}, {}, {}, failing, {}, {}]
 
 
+async def test_a_deadlock_costs_no_pass_and_a_demoted_server_its_connections(app_pool: Pool) -> None:
+    """The server undid what it ended, so the pass is repeated; a pool of a standby would fail for ever."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    errors = [asyncpg.DeadlockDetectedError("undone"), None, asyncpg.ReadOnlySQLTransactionError("standby"), None]
+    backends: list[int] = []
+
+    async def step(pool: Pool) -> int:
+        backends.append(await pool.fetchval("select pg_backend_pid()"))
+        error = errors.pop(0) if errors else None
+        if error is not None:
+            raise error
+        return len(errors)
+
+    async with running(process, Loop("look", step, poll_seconds=3600)):
+        await until(lambda: len(backends) == 4)
+    assert process.counters["errors"] == 1
+    assert backends[0] == backends[1] == backends[2] != backends[3]
+
+
 def test_backoff_grows_is_bounded_and_jittered() -> None:
     """Never 0, never over 30 s, and different for two copies."""
     assert all(0 < backoff_seconds(failures) <= 30 for failures in range(1, 2000))
