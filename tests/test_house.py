@@ -1,4 +1,4 @@
-"""Rules of the house that the files themselves can answer."""
+"""Rules of the codebase that its files can check."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ MODULES = [path for room in ("services", "exporter", "migrations") for path in (
 LONGEST_MODULE = 250
 LONGEST_FUNCTION = 40
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
-# One place for what several services need, and no more of them than that.
+# Modules that several services need. A module that one service uses belongs to that service.
 SHARED = {
     "audit",
     "audit_settings",
@@ -53,7 +53,7 @@ SHARED = {
     "write_once",
 }
 
-# The two places where Python holds SQL of more than one call or one select, and why:
+# The two modules in which Python holds more SQL than a call or a select, and the reasons:
 SQL_IN_PYTHON = {
     "migrations": "it is what migrations are",
     "services/shared/audit_writer/": "COPY has no form of a function call",
@@ -67,7 +67,7 @@ STATEMENT = re.compile(
 
 
 def code_lines(node: ast.AST) -> set[int]:
-    """Numbers of the lines that hold code: no blank lines, comments or docstrings."""
+    """Return the numbers of the lines with code: no blank lines, comments or docstrings."""
     docstrings: set[int] = set()
     for inner in ast.walk(node):
         if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant) and isinstance(inner.value.value, str):
@@ -89,12 +89,12 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def name(path: Path) -> str:
-    """Path as people write it."""
+    """Return a path relative to the checkout."""
     return path.relative_to(ROOT).as_posix()
 
 
 def test_modules_are_small() -> None:
-    """A module with more than 250 lines is two modules."""
+    """Split a module with more than 250 lines."""
     sizes = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {path: size for path, size in sizes.items() if size > LONGEST_MODULE} == {}
 
@@ -106,7 +106,7 @@ def test_functions_are_small() -> None:
 
 
 def test_modules_are_named_for_the_one_thing_in_them() -> None:
-    """A name that says nothing collects everything."""
+    """A vague name collects unrelated code."""
     assert [name(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
 
 
@@ -122,7 +122,7 @@ def test_no_class_name_occurs_twice() -> None:
 
 
 def test_shared_is_a_closed_list() -> None:
-    """A thing enters services/shared only when two services use it, and then this list changes in review."""
+    """A module enters services/shared only when two services use it, and then this list changes in review."""
     found = (ROOT / "services" / "shared").iterdir()
     rooms = {path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert rooms - {"__init__"} == SHARED
@@ -146,12 +146,12 @@ def test_tests_never_sleep() -> None:
     # The tools of tests/chaos run for a length of real time.
     modules = [path for path in (ROOT / "tests").rglob("*.py") if "chaos" not in path.parts or path.stem[:5] == "test_"]
     found = {name(path) for path in modules if sleeps.search(path.read_text(encoding="utf-8"))}
-    # The second one's server drips its answer on purpose.
+    # The server of the second file sends its answer slowly on purpose.
     assert found == {"tests/support/wait.py", "tests/shared/test_http_client.py"}
 
 
 def test_no_test_imports_another_test() -> None:
-    """What several tests need is in tests/support, or a fixture in the conftest.py of their room."""
+    """Shared code belongs in tests/support, or in a fixture in the conftest.py of its room."""
     imports = re.compile(r"^(?:from|import) tests\.(?:\w+\.)*(?:test_\w+|conftest)\b", re.MULTILINE)
     found = {
         f"{name(path)}: {line}"
@@ -162,7 +162,7 @@ def test_no_test_imports_another_test() -> None:
 
 
 def test_the_lock_names_no_registry() -> None:
-    """Where packages come from is the machine's business; what they are is fixed by hashes."""
+    """The lock pins hashes; the registry is each machine's own setting."""
     pinned = {}
     for name in ("requirements.lock", "requirements-dev.lock"):
         lock = (ROOT / name).read_text(encoding="utf-8")
@@ -187,15 +187,15 @@ def test_nothing_installs_a_strangers_pulse() -> None:
         if path.suffix in (".md", ".py", ".toml", ".sql", ".yml", "") and path.is_file()
     )
     tracked = (path for path in files if not {".venv", ".git", ".pulse", "tests"} & set(path.relative_to(ROOT).parts))
-    told = re.compile(r"""pip3? install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
-    found = {name(path) for path in tracked if told.search(path.read_text(encoding="utf-8", errors="replace"))}
+    install = re.compile(r"""pip3? install[^\n]*\s['"]?pulse(\[|['"`\s]|$)""")
+    found = {name(path) for path in tracked if install.search(path.read_text(encoding="utf-8", errors="replace"))}
     assert found == set()
 
 
 def test_a_missing_program_skips_loudly_and_fails_in_ci(
     require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left out in silence, and in CI nothing is left out."""
+    """Outside CI a skip names the missing program; in CI no test is skipped."""
     assert require("sh").endswith("/sh")
     monkeypatch.delenv("PULSE_TEST_REQUIRE", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed: .* NOT tested"):

@@ -8,7 +8,8 @@ alter table public.tenant_limits
   ),
   drop constraint tenant_limits_value_check,
   add constraint tenant_limits_value_check check (
-    value between 0 and 1000000000000 and (limit_name <> 'evaluation_weight' or value between 1 and 100)
+    -- Without "between", which Postgres reads back from a dump as another expression.
+    value >= 0 and value <= 1000000000000 and (limit_name <> 'evaluation_weight' or value >= 1 and value <= 100)
   );
 insert into public.tenant_limits (tenant_id, limit_name, value) values ('system', 'evaluation_weight', 1);
 

@@ -1,4 +1,4 @@
-"""Readings become alerts: no reading skipped, each evaluated once, in order, at a cost that follows the readings."""
+"""Readings become alerts: each reading is evaluated once, in order, at a cost proportional to the readings."""
 
 import asyncio
 import random
@@ -11,8 +11,9 @@ import pytest
 
 from services.shared.db import Pool
 from tests.support import seed
-from tests.support.alert_machine import Machine, tells
+from tests.support.alert_machine import Machine, matches_events
 from tests.support.evaluation import evaluate, rows_read, set_clock, story
+from tests.support.wait import until
 
 
 async def test_a_spike_inside_a_batch_opens_and_closes(
@@ -43,7 +44,7 @@ async def test_a_spike_inside_a_batch_opens_and_closes(
 
 
 async def test_clear_and_refire_in_one_batch(conn: asyncpg.Connection) -> None:
-    """An open alert that closes and opens again in one batch becomes two alerts, told in order."""
+    """An open alert that closes and opens again in one batch becomes two alerts, with events in order."""
     await seed.device(conn)
     await seed.rule(conn)
 
@@ -103,7 +104,7 @@ async def test_for_seconds_over_batches(conn: asyncpg.Connection) -> None:
 async def test_for_seconds_ends_without_a_further_reading(
     conn: asyncpg.Connection,
 ) -> None:
-    """A silent device's breach opens when for_seconds ran out: nothing has contradicted it."""
+    """A silent device's breach opens after for_seconds, because no reading has contradicted it."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
     await set_clock(conn, "12:00:00")
@@ -141,7 +142,7 @@ async def test_a_timer_waits_for_readings_that_have_arrived(
 
 
 async def test_scopes(conn: asyncpg.Connection) -> None:
-    """A rule watches one device, the devices of a tag, or all of them; other tenants never."""
+    """A rule watches one device, the devices with a tag, or every device of its tenant."""
     for device_id, tags in (("a", ("oven",)), ("b", ("oven", "old")), ("c", ())):
         await seed.device(conn, device_id, tags=tags)
     await seed.device(conn, "a", tenant_id="other")
@@ -193,7 +194,7 @@ async def test_a_reading_committed_late_is_still_evaluated(database_url: str, co
 
 @pytest.mark.parametrize("cut", [5, 1])
 async def test_a_spike_that_arrives_late_is_one_alert(conn: asyncpg.Connection, cut: int) -> None:
-    """A late series of breaches becomes one alert that ends at the newest reading, however it is cut into requests."""
+    """A late series of breaches becomes one alert that ends at the newest reading, for any division into requests."""
     await seed.device(conn)
     await seed.rule(conn)
     await seed.readings(conn, (10, 20))
@@ -230,7 +231,7 @@ async def test_a_reading_sent_twice_is_evaluated_once(conn: asyncpg.Connection) 
 async def test_unknown_and_disabled_devices_are_refused_alone(
     conn: asyncpg.Connection,
 ) -> None:
-    """A refused reading names its position and reason and costs its neighbours nothing."""
+    """A refused reading is reported with position and reason and does not affect its neighbors."""
     await seed.device(conn)
     await seed.device(conn, "off")
     await conn.execute("update devices set enabled = false where device_id = 'off'")
@@ -247,11 +248,12 @@ async def test_device_state_keeps_the_newest(conn: asyncpg.Connection) -> None:
     await seed.device(conn)
     await seed.readings(conn, (5, 50), (3, 30))
     await seed.readings(conn, (4, 40))
-    assert await conn.fetchval("select value from device_state") == 50.0
+    row = await conn.fetchrow("select value, timestamp from device_state")
+    assert tuple(row) == (50.0, seed.NOON + timedelta(seconds=5))
 
 
 def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> list[tuple[str, float]]:
-    """Return what the plain state machine makes of readings that arrive later than all their timestamps."""
+    """Return the plain state machine's events for readings that arrive later than all their timestamps."""
     machine = Machine(for_seconds)
     for at, value in values:
         machine.read(at, 10_000, value)
@@ -260,7 +262,7 @@ def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> lis
 
 @pytest.mark.parametrize("seed_number", range(6))
 async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_number: int) -> None:
-    """Random readings, cut into random batches and passes, open and close as the plain state machine does."""
+    """Random readings, cut into random batches and passes, open and close as in the plain state machine."""
     chance = random.Random(seed_number)
     for_seconds = chance.choice([0, 0, 5, 20])
     await set_clock(conn, "13:00:00")
@@ -292,11 +294,13 @@ async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_
             device_id,
         )
         got = [(row["kind"], int((row["occurred_at"] - seed.NOON).total_seconds()), row["changes"]) for row in rows]
-        assert tells(got, expected_story(sent[device_id], for_seconds)), f"seed {seed_number} device {device_id}"
+        assert matches_events(got, expected_story(sent[device_id], for_seconds)), (
+            f"seed {seed_number} device {device_id}"
+        )
 
 
 async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Several evaluators beside several writers: every reading once, every device in order."""
+    """Several evaluators next to several writers: every reading once, every device in order."""
     devices = [f"d{number}" for number in range(24)]
     await seed.rule(conn)
     for device_id in devices:
@@ -335,7 +339,56 @@ async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, ap
             device_id,
         )
         story = [(r["kind"], int((r["occurred_at"] - seed.NOON).total_seconds()), r["changes"]) for r in rows]
-        assert tells(story, expected)
+        assert matches_events(story, expected)
+
+
+async def test_two_passes_at_once_share_the_lanes_of_a_tenant(conn: asyncpg.Connection, database_url: str) -> None:
+    """The second pass neither waits for the lanes of the first one nor finds them all taken."""
+    for number in range(64):
+        await seed.device(conn, f"d{number}")
+    await seed.rule(conn)
+    await seed.readings(conn, *((0, 90, f"d{number}") for number in range(64)))
+    lanes = "select count(distinct shard) from evaluator.inbox"
+    assert await conn.fetchval(lanes) == 16
+    await conn.execute("set lock_timeout = '5s'")
+    first = await asyncpg.connect(database_url)
+    async with first.transaction():
+        taken = await first.fetchval("select readings from evaluator.evaluate(10000)")
+        assert await first.fetchval(lanes) == 8
+        assert taken + await conn.fetchval("select readings from evaluator.evaluate(10000)") == 64
+    await first.close()
+    assert await conn.fetchval("select count(*) from alerts") == 64
+
+
+async def test_a_closing_waits_for_the_lane_of_its_device(conn: asyncpg.Connection, database_url: str) -> None:
+    """It cannot interleave with the pass that has the lane."""
+    await seed.device(conn)
+    await seed.rule(conn)
+    await seed.readings(conn, (0, 90))
+    await evaluate(conn)
+    a_pass, person = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    async with a_pass.transaction():
+        await a_pass.execute("select evaluator._lock_lanes('acme')")
+        close = "select evaluator.close_alerts('acme', array(select alert_id from alerts), 'x', 'ann', null)"
+        closing = asyncio.create_task(person.fetchval(close))
+
+        async def waits_or_is_done() -> bool:
+            query = "select exists (select from pg_locks where pid = $1 and not granted)"
+            return bool(closing.done() or await conn.fetchval(query, person.get_server_pid()))
+
+        await until(waits_or_is_done)
+        assert not closing.done()
+    assert await closing == 1
+    for connection in (a_pass, person):
+        await connection.close()
+
+
+async def test_tenants_take_turns_from_the_last_one_on(conn: asyncpg.Connection) -> None:
+    for tenant_id in ("a", "b", "c"):
+        await seed.device(conn, tenant_id=tenant_id)
+        await seed.readings(conn, (0, 90), tenant_id=tenant_id)
+    for after, expected in (("", ["a", "b"]), ("a", ["b", "c"]), ("b", ["c", "a"]), ("c", ["a", "b"])):
+        assert await conn.fetchval("select evaluator.waiting_tenants($1, '{}', 2)", after) == expected
 
 
 async def test_cost_follows_new_readings_not_the_fleet(
@@ -396,13 +449,13 @@ async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Conne
     before = await rows_read(conn, ("alert_rules",))
     assert await evaluate(conn) == 2000
     after = await rows_read(conn, ("alert_rules",))
-    # All rules at most a few times, for each pass may build a hash of them; not all for each reading (6,000,000).
+    # A pass may build a hash of the rules, so it may read all rules a few times, but not for each reading (6,000,000).
     assert after["alert_rules"] - before["alert_rules"] < 40_000
     assert await story(conn) == [("opened", 7)]
 
 
 async def test_a_fleet_that_breaches_at_once_costs_in_proportion(conn: asyncpg.Connection) -> None:
-    """Six times the alerts take about six times as long, not thirty-six."""
+    """Six times the alerts take about six times as long, not thirty-six times."""
     await seed.tenant(conn)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name)"

@@ -1,4 +1,4 @@
-"""What becomes of alerts when their rule or device changes, and of last known values that a rule meets."""
+"""The effect of changed rules and devices on alerts, and of last known values on a new rule."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -23,7 +23,7 @@ async def at(conn: asyncpg.Connection, seconds: float) -> None:
 
 @pytest.fixture
 async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    """The API beside a stopped clock, a device in a group, and a channel that hears of everything."""
+    """The API with a stopped clock, a device in a group, and a channel that is notified of every alert."""
     await conn.execute(clock.create_clock(seed.NOON))
     await seed.device(conn, tags=("hot",))
     await seed.route(conn, await seed.channel(conn))
@@ -39,13 +39,13 @@ async def change(api: Api, rule: dict[str, Any], **changes: Any) -> dict[str, An
 
 
 async def state(conn: asyncpg.Connection) -> list[tuple[str, str]]:
-    """Device and status of each alert, in order of opening."""
+    """Return device and status of each alert, in order of opening."""
     rows = await conn.fetch("select device_id, status from alerts order by alert_id")
     return [(row["device_id"], row["status"]) for row in rows]
 
 
 async def test_an_edit_that_leaves_the_condition_true_keeps_the_alert(api: Api, conn: asyncpg.Connection) -> None:
-    """With its acknowledgement and its silence; severity, name and message follow, and the channel hears of it."""
+    """Acknowledgement and silence stay; severity, name and message follow, and the channel is notified."""
     rule = await api.make("/api/v1/rules", RULE)
     await seed.readings(conn, (0, 90.5), trace_id="a" * 32)
     await evaluate(conn)
@@ -70,8 +70,12 @@ async def test_an_edit_that_leaves_the_condition_true_keeps_the_alert(api: Api, 
     await change(api, rule, severity="error")
     await conn.fetch("select dispatcher.dispatch(100)")
     payload = await conn.fetchval("select payload::text from notification_jobs order by job_id desc limit 1")
-    told = Notification.model_validate(orjson.loads(payload))
-    assert (told.kind, told.alert.severity, told.alert.status) == ("updated", "error", "acknowledged")
+    notification = Notification.model_validate(orjson.loads(payload))
+    assert (notification.kind, notification.alert.severity, notification.alert.status) == (
+        "updated",
+        "error",
+        "acknowledged",
+    )
     await seed.readings(conn, (1, 2000000))
     await evaluate(conn)
     closing = await conn.fetchrow("select value, message from alert_events where kind = 'closed'")
@@ -144,7 +148,7 @@ async def test_disabling_closes_and_enabling_judges_the_last_value(api: Api, con
 
 
 async def test_a_new_rule_starts_its_timer_at_the_last_value(api: Api, conn: asyncpg.Connection) -> None:
-    """for_seconds counts from now, though the value is ten minutes old and its clock ten minutes behind."""
+    """for_seconds counts from now, although the value is ten minutes old and its clock ten minutes behind."""
     await seed.readings(conn, (-600, 90))
     await evaluate(conn)
     await at(conn, 600)
@@ -159,7 +163,7 @@ async def test_a_new_rule_starts_its_timer_at_the_last_value(api: Api, conn: asy
 
 
 async def test_a_value_of_yesterday_is_not_judged(api: Api, conn: asyncpg.Connection) -> None:
-    """A device that has been silent for a day is judged by its next reading."""
+    """Only the next reading of a device that was silent for a day is evaluated."""
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
     await at(conn, 86_400)
@@ -168,7 +172,7 @@ async def test_a_value_of_yesterday_is_not_judged(api: Api, conn: asyncpg.Connec
 
 
 async def test_a_value_that_waits_in_the_inbox_is_judged_once(api: Api, conn: asyncpg.Connection) -> None:
-    """The pass judges it by the new rule; the quiet reading after it is not overlooked."""
+    """The pass evaluates it by the new rule, and the quiet reading after it still counts."""
     await seed.readings(conn, (-5, 90), (-4, 20), (-3, 90))
     await api.make("/api/v1/rules", RULE)
     assert await story(conn) == []
@@ -177,7 +181,7 @@ async def test_a_value_that_waits_in_the_inbox_is_judged_once(api: Api, conn: as
 
 
 async def test_tagging_a_device_judges_its_last_value(api: Api, conn: asyncpg.Connection) -> None:
-    """By the rules of the new tag only, and taking the tag away closes what they opened."""
+    """Only rules of the new tag apply, and removing the tag closes their alerts."""
     await seed.device(conn, "boiler-2")
     await api.make("/api/v1/rules", {**RULE, "tag": "old"})
     await api.make("/api/v1/rules", {**RULE, "tag": "hot"})
@@ -191,7 +195,7 @@ async def test_tagging_a_device_judges_its_last_value(api: Api, conn: asyncpg.Co
 
 
 async def test_an_alert_that_a_person_closed_stays_closed_over_an_edit(api: Api, conn: asyncpg.Connection) -> None:
-    """Unless the edit changes the answer for its device."""
+    """An edit reopens it only if the result for its device changes."""
     rule = await api.make("/api/v1/rules", RULE)
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -205,7 +209,7 @@ async def test_an_alert_that_a_person_closed_stays_closed_over_an_edit(api: Api,
 
 
 async def test_a_pending_breach_follows_its_rule(api: Api, conn: asyncpg.Connection) -> None:
-    """Another for_seconds moves its end; another comparison starts it anew, or ends it."""
+    """Another for_seconds moves its end; another comparison restarts or ends it."""
     rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 600})
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -232,7 +236,7 @@ async def test_a_pending_breach_follows_its_rule(api: Api, conn: asyncpg.Connect
 async def test_a_looser_comparison_keeps_the_time_of_a_pending_breach(
     api: Api, conn: asyncpg.Connection, operator: str, threshold: float
 ) -> None:
-    """What breached all along breaches the looser condition all along: it opens when it would have."""
+    """The value has met the looser condition since the breach began, so the alert opens at the original time."""
     rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 60})
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -255,7 +259,7 @@ async def test_a_shorter_for_seconds_opens_at_once(api: Api, conn: asyncpg.Conne
 
 
 async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, conn: asyncpg.Connection) -> None:
-    """It stays disabled when a device of that id comes back, and cannot be enabled while there is none."""
+    """It stays disabled when a device of that id returns, and cannot be enabled while none exists."""
     rule = await api.make("/api/v1/rules", {**RULE, "device_id": "boiler-1"})
     await conn.execute("update devices set name = 'Boiler 1'")
     await seed.readings(conn, (0, 90))
@@ -268,9 +272,12 @@ async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, c
     assert (await api.call("PATCH", path, json={"enabled": True})).status_code == 422
     await conn.fetch("select dispatcher.dispatch(100)")
     payloads = await conn.fetch("select payload::text from notification_jobs order by job_id")
-    told = [Notification.model_validate(orjson.loads(row["payload"])) for row in payloads]
-    assert [(each.kind, each.alert.device_name) for each in told] == [("opened", "Boiler 1"), ("closed", "Boiler 1")]
-    assert told[1].alert.message == "temperature of boiler-1 was 90 at the end: device deleted"
+    notifications = [Notification.model_validate(orjson.loads(row["payload"])) for row in payloads]
+    assert [(each.kind, each.alert.device_name) for each in notifications] == [
+        ("opened", "Boiler 1"),
+        ("closed", "Boiler 1"),
+    ]
+    assert notifications[1].alert.message == "temperature of boiler-1 was 90 at the end: device deleted"
     await api.make("/api/v1/devices", {"device_id": "boiler-1", "name": "Another"})
     assert (await api.call("GET", path)).json()["enabled"] is False
     enabled = await change(api, rule, enabled=True)
@@ -281,7 +288,7 @@ async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, c
 async def test_a_rule_that_a_whole_fleet_breaches_leaves_the_alerts_to_the_evaluator(
     api: Api, conn: asyncpg.Connection
 ) -> None:
-    """More than 1,000 alerts are not made within the request, but by the next pass."""
+    """More than 1,000 alerts are not opened within the request, but by the next pass."""
     await conn.execute(
         "insert into devices (tenant_id, device_id, name)"
         " select 'acme', 'd' || n, 'd' || n from generate_series(1, 1001) n"

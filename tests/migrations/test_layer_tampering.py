@@ -1,4 +1,4 @@
-"""What a superuser does to the layer itself is named by `pulse audit verify`, by queries of the program's own."""
+"""`pulse audit verify` names a superuser's changes to the layer itself, with queries from its own code."""
 
 import os
 import re
@@ -27,7 +27,7 @@ create or replace function audit.read_leaves(p_previous text, p_snapshot text, p
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 as $$ begin return; end $$
 """
-# A change, and what is said of it.
+# A change and the faults that it causes.
 TAMPERING = {
     READER: ["altered routine audit.read_leaves("],
     "alter function audit.write security invoker": ["altered routine audit.write("],
@@ -94,7 +94,7 @@ TAMPERING = {
 
 
 def test_each_tampering_is_named(database_url: str) -> None:
-    """By the login that verifies, in a database that is sound but for this one change."""
+    """By the login that verifies, in a database with only this one change."""
     database = urlsplit(database_url).path.strip("/")
     with psycopg.connect(database_url) as session:
         session.execute("create role mallory")
@@ -117,7 +117,7 @@ def test_each_tampering_is_named(database_url: str) -> None:
 
 
 def test_an_event_trigger_of_a_provider_is_a_warning(database_url: str) -> None:
-    """On a server whose superuser is neither Pulse's nor the database's owner; it calls nothing of Pulse's."""
+    """On a server whose superuser is neither Pulse's nor the database's owner; it calls no function of Pulse."""
     database = urlsplit(database_url).path.strip("/")
     provider = (
         "create role landlord superuser; create function public.watch() returns event_trigger language plpgsql"
@@ -154,7 +154,7 @@ def _is_among(name: str, faults: list[str], database: str) -> bool:
 
 
 def test_a_record_that_agrees_with_the_tampering_is_found_by_the_checkout(database_url: str) -> None:
-    """A superuser who replaces a function and what is recorded of it forgot the text on the auditor's machine."""
+    """The superuser replaces a function and its record, but not the text on the auditor's machine."""
     layer = read_layer(ROOT / "sql")
     texts = sum(len(_STRING_BODY.findall(file)) for _, file in layer.files())
     assert texts == sum(len(re.findall(r"^as \$", file, re.MULTILINE)) for _, file in layer.files()) > 100
@@ -171,7 +171,7 @@ def test_a_record_that_agrees_with_the_tampering_is_found_by_the_checkout(databa
 
 
 def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: Path) -> None:
-    """As between an update of the files and the migration."""
+    """This happens between an update of the files and the migration."""
     with psycopg.connect(database_url) as session:
         findings = check_layer(session, tmp_path)
         assert findings.faults == []
@@ -184,7 +184,7 @@ def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: 
 async def test_verify_names_the_layer_and_exits_with_1(
     conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path, role_url: Callable[[str], str]
 ) -> None:
-    """A reader that shows nothing, so that the rows would be blamed; and settings that leave all rows alone."""
+    """A reader that returns no rows, so that the rows would be blamed; and settings that leave all rows unchanged."""
     log = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await log.write(3)
     await log.seal()
@@ -199,7 +199,7 @@ async def test_verify_names_the_layer_and_exits_with_1(
 
 
 def test_the_program_prints_each_difference(database_url: str, role_url: Callable[[str], str]) -> None:
-    """As the ops worker runs it."""
+    """The ops worker's login runs it."""
 
     def run(url: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""No change of a tracked table without an actor, from any client; how a client says who acts."""
+"""Tracked tables refuse changes without an actor from any client; how a client sets the actor."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ Psql = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def psql(database_url: str) -> Psql:
-    """Runs a script in psql as the superuser, in autocommit as psql is by default."""
+    """Runs a script in psql as the superuser, in autocommit mode like psql's default."""
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         program = [str(carried_binaries() / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", database_url]
@@ -52,7 +52,7 @@ def psql(database_url: str) -> Psql:
     ],
 )
 async def test_psql_is_refused_without_an_actor(conn: asyncpg.Connection, psql: Psql, statement: str) -> None:
-    """The superuser too; the message shows the way, and with an actor the same statement goes through."""
+    """This includes the superuser. The message shows the remedy, and with an actor the same statement succeeds."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
     channel_id = await seed.channel(conn)
@@ -78,7 +78,7 @@ async def test_psql_is_refused_without_an_actor(conn: asyncpg.Connection, psql: 
 
 
 async def test_what_changes_nothing_needs_no_actor(conn: asyncpg.Connection, psql: Psql) -> None:
-    """A statement that finds no row, or leaves it as it is, is no change."""
+    """A statement that finds no row, or leaves it unchanged, is no change."""
     await seed.rule(conn)
     assert psql("update alert_rules set threshold = threshold, updated_at = now(); delete from devices").stderr == ""
     assert len(await rows(conn)) == 1
@@ -93,7 +93,7 @@ async def test_outside_a_transaction_the_actor_is_gone_at_once(psql: Psql) -> No
 
 
 async def test_an_actor_of_the_session_will_do(conn: asyncpg.Connection) -> None:
-    """For a script of many transactions; audit.act takes its place whole, so that nobody acts under two names."""
+    """For a script of many transactions; audit.act replaces it completely, so that no act mixes two actors."""
     await conn.execute("set pulse.actor_type = 'service'; set pulse.actor_id = 'nightly'; set pulse.actor_name = 'N'")
     await conn.execute("set pulse.trace_id = 'aa'; set pulse.ip_address = '10.1.2.3'")
     await make_table(conn)
@@ -104,8 +104,8 @@ async def test_an_actor_of_the_session_will_do(conn: asyncpg.Connection) -> None
     await conn.execute("insert into gauge values ('acme', 3)")
     login = await conn.fetchval("select session_user")
     nightly = ("service", "nightly", "N", "aa", "10.1.2.3")
-    told = ("actor_type", "actor_id", "actor_name", "trace_id", "ip_address")
-    assert [tuple(row[name] and str(row[name]) for name in told) for row in await rows(conn)] == [
+    names = ("actor_type", "actor_id", "actor_name", "trace_id", "ip_address")
+    assert [tuple(row[name] and str(row[name]) for name in names) for row in await rows(conn)] == [
         nightly,
         ("user", "alice", login, None, None),
         nightly,
@@ -121,10 +121,10 @@ async def test_an_actor_of_the_session_will_do(conn: asyncpg.Connection) -> None
     ]
     + [("a", "why", f"{2_490_000_000_000:012x}7bea8{'1' * 15}")],
 )
-async def test_who_acts_and_why_are_asked_for(
+async def test_an_actor_and_a_reason_are_required(
     conn: asyncpg.Connection, actor: str | None, reason: str | None, trace_id: str | None
 ) -> None:
-    """And a trace id is one or is refused."""
+    """A trace id must be valid."""
     with pytest.raises(
         asyncpg.PostgresError, match=r"actor and reason are required|32 lower-case hex digits|in the future"
     ) as caught:
@@ -133,11 +133,11 @@ async def test_who_acts_and_why_are_asked_for(
 
 
 async def test_the_services_act_through_their_functions(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """As pulse_app, which may touch no table; without an actor the function changes nothing."""
+    """As pulse_app, which has no rights on tables; without an actor the function changes nothing."""
     await seed.tenant(conn)
     body = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
-    nobody, ann = db.Actor("user", ""), db.Actor("user", "ann", "Ann")
-    async with db.act(app_pool, tenant_id="acme", actor=nobody, service="ui_iot") as connection:
+    missing, ann = db.Actor("user", ""), db.Actor("user", "ann", "Ann")
+    async with db.act(app_pool, tenant_id="acme", actor=missing, service="ui_iot") as connection:
         with pytest.raises(asyncpg.PostgresError, match=REFUSED) as caught:
             await connection.execute("select evaluator.create_rule($1)", body)
     assert caught.value.sqlstate == "PU403"
@@ -148,7 +148,7 @@ async def test_the_services_act_through_their_functions(app_pool: db.Pool, conn:
 
 
 async def test_another_role_with_rights_on_the_table_is_audited_too(conn: asyncpg.Connection) -> None:
-    """It needs no right on the trail, and cannot write to it by itself."""
+    """The role needs no right on the trail, and cannot write to it directly."""
     await make_table(conn)
     await conn.execute("grant insert on gauge to pulse_auditor; set role pulse_auditor; set pulse.actor_id = ''")
     with pytest.raises(asyncpg.PostgresError, match=REFUSED):
@@ -160,8 +160,8 @@ async def test_another_role_with_rights_on_the_table_is_audited_too(conn: asyncp
     assert [row["actor_id"] for row in await rows(conn)] == ["ann"]
 
 
-async def test_two_writers_of_one_row_each_tell_what_they_saw(conn: asyncpg.Connection, database_url: str) -> None:
-    """The second waits for the first, and its old value is the first one's new."""
+async def test_two_writers_of_one_row_each_record_what_they_saw(conn: asyncpg.Connection, database_url: str) -> None:
+    """The second writer waits for the first, and its old value is the first one's new value."""
     await make_table(conn)
     await conn.execute("insert into gauge values ('acme', 1, 'a', 0), ('acme', 2, 'b', 0)")
     other = await asyncpg.connect(database_url, server_settings={**ACTOR, "pulse.actor_id": "other"})
@@ -177,9 +177,9 @@ async def test_two_writers_of_one_row_each_tell_what_they_saw(conn: asyncpg.Conn
         await waiting
     finally:
         await other.close()
-    told = [
+    recorded = [
         (row["actor_id"], row["entity_id"], orjson.loads(row["details"])["changes"]["value"])
         for row in await rows(conn)
         if row["action"] == "row_updated"
     ]
-    assert sorted(told) == [("other", "1", [1, 2]), ("other", "2", [0, 1]), ("tests", "1", [0, 1])]
+    assert sorted(recorded) == [("other", "1", [1, 2]), ("other", "2", [0, 1]), ("tests", "1", [0, 1])]

@@ -43,8 +43,8 @@ def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: 
     )
 
 
-def told(flood: Flood, *, everything: bool = False) -> list[tuple[str | None, dict[str, Any]]]:
-    """Type and details of the rows that are due."""
+def due(flood: Flood, *, everything: bool = False) -> list[tuple[str | None, dict[str, Any]]]:
+    """Return type and details of the due rows."""
     rows = [read_line(line) for line, _ in flood.take_due(everything=everything)]
     return [(row["event_type"], orjson.loads(row["details"] or "")) for row in rows]
 
@@ -54,10 +54,10 @@ def test_the_first_of_a_window_are_rows_and_the_rest_is_one() -> None:
     flood = make_flood(clock)
     events = [refusal("10.1.2.3") for _ in range(12)]
     assert [flood.admits(event) for event in events] == [True] * 5 + [False] * 7
-    assert told(flood) == []
+    assert due(flood) == []
     assert flood.next_seconds() == 10.0
     clock.now = 10.0
-    assert told(flood) == [
+    assert due(flood) == [
         (
             "auth.login_failure",
             {
@@ -90,21 +90,21 @@ def test_addresses_and_reasons_are_counted_apart_and_a_64_is_one_address() -> No
     assert not flood.admits(refusal("::ffff:10.1.2.3"))
     assert not flood.admits(refusal("2001:db8::ffff:1"))
     assert not flood.admits(refusal("not one either"))
-    assert [details["count"] for _, details in told(flood, everything=True)] == [1, 1, 1]
+    assert [details["count"] for _, details in due(flood, everything=True)] == [1, 1, 1]
 
 
 def test_accounts_are_counted_apart_and_only_so_many() -> None:
-    """Noise that fills a window hides no account; accounts made up by the thousand make no row each."""
+    """Noise that fills a window hides no account; thousands of invented accounts do not get a row each."""
     flood = make_flood(Clock(), rows=1)
     noise = [f"made up {number}" for number in range(1000)]
     for account in ["noise", *noise[:500], *["victim"] * 30, *noise[500:], "victim"]:
         flood.admits(refusal("10.1.2.3", "invalid_token", account))
-    rows = [details for _, details in told(flood, everything=True)]
+    rows = [details for _, details in due(flood, everything=True)]
     counts = {details.get("account"): details["count"] for details in rows}
     assert counts["victim"] == 31
     assert len(counts) <= MOST_MEMBERS + 2
     assert sum(counts.values()) == 1031
-    # The rest spans all that was merged into it: the second event of the window was the first one counted.
+    # The rest spans everything merged into it: the second event of the window was the first one counted.
     (rest,) = [details for details in rows if "account" not in details]
     assert rest["first_at"] == min(details["first_at"] for details in rows)
     assert rest["first_at"] < rest["last_at"]
@@ -119,7 +119,7 @@ def test_zero_turns_it_off() -> None:
 @given(seed=st.integers(0, 2**32), most_keys=st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
 def test_every_refusal_is_a_row_or_in_exactly_one_count(seed: int, most_keys: int) -> None:
-    """Whatever the order, the times and the evictions: single rows plus counts are what happened, by address."""
+    """For any order, times and evictions, the single rows plus the counts equal the refusals, by address."""
     clock, ledger = Clock(), EventLedger(None, "ui_iot")
     flood = make_flood(clock, rows=3, most_keys=most_keys, ledger=ledger)
     chosen = random.Random(seed)
@@ -150,7 +150,7 @@ def test_every_refusal_is_a_row_or_in_exactly_one_count(seed: int, most_keys: in
 
 
 async def test_a_flood_is_few_rows_with_the_exact_number(app_url: str, conn: asyncpg.Connection) -> None:
-    """Through the whole writer; whoever is refused in a flood is not made to wait, and a stop tells what is counted."""
+    """Through the whole writer. Refusals in a flood do not wait, and a stop writes the pending counts."""
     async with open_trail(app_url, audit_flood_rows_per_window=20, audit_flood_window_seconds=0.3) as trail:
         for _ in range(1000):
             await trail.logger.record(trail.logger.auth.failure(reason="expired", ip_address="10.1.2.3"))
@@ -181,7 +181,7 @@ async def test_a_flood_is_few_rows_with_the_exact_number(app_url: str, conn: asy
 async def test_a_flood_while_nothing_can_be_stored_ends_in_a_gap_with_its_number(
     app_url: str, database_url: str, conn: asyncpg.Connection
 ) -> None:
-    """Counts are not lost with the row that would have held them."""
+    """The counts survive although their row cannot be stored."""
     locker = await asyncpg.connect(database_url)
     await locker.execute("begin; lock table audit_log in access exclusive mode")
     async with open_trail(

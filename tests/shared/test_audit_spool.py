@@ -1,4 +1,4 @@
-"""The spool on the disk: what is acknowledged is read again, whatever tore, rotted or filled up."""
+"""The spool on the disk: acknowledged rows are read again after torn writes, damage and full disks."""
 
 import errno
 import fcntl
@@ -35,7 +35,7 @@ PLENTY = 1 << 30
 
 
 def lines(count: int, start: int = 0) -> list[Line]:
-    """Rows that tell each other apart."""
+    """Return rows with distinct entity ids."""
     return [
         make_line(AuditEvent(event_type="auth.login_success", message="m", entity_id=f"é{number}"), "ui_iot")
         for number in range(start, start + count)
@@ -43,13 +43,13 @@ def lines(count: int, start: int = 0) -> list[Line]:
 
 
 def read_all(directory: SpoolDirectory) -> list[Line]:
-    """Return what is in all segments."""
+    """Return the rows in all segments."""
     return [line for file in directory.segments() for line in read_segment(file).lines]
 
 
 @pytest.fixture
 def directory(spool_dir: Path) -> Iterator[SpoolDirectory]:
-    """A directory of a living process."""
+    """A directory of a live process."""
     made = SpoolDirectory.create(spool_dir, "ui_iot")
     yield made
     made.close()
@@ -67,7 +67,7 @@ def test_what_is_appended_is_read_in_order(directory: SpoolDirectory) -> None:
     assert directory.size == sum(file.stat().st_size for file in directory.segments())
 
 
-def test_nobody_else_may_read_it(directory: SpoolDirectory, spool_dir: Path) -> None:
+def test_other_users_may_not_read_it(directory: SpoolDirectory, spool_dir: Path) -> None:
     """Rows hold names and addresses."""
     directory.append(lines(1), PLENTY)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (spool_dir, directory.path)}
@@ -76,7 +76,7 @@ def test_nobody_else_may_read_it(directory: SpoolDirectory, spool_dir: Path) -> 
 
 
 def test_segments_are_bounded(directory: SpoolDirectory) -> None:
-    """A long absence of the database makes many files, each of which is small enough to be read at once."""
+    """A long outage of the database makes many files, each small enough to be read at once."""
     row = lines(1)
     size = len(encode_lines(row))
     count = SEGMENT_BYTES // size // 2 + 1
@@ -86,7 +86,7 @@ def test_segments_are_bounded(directory: SpoolDirectory) -> None:
     assert all(file.stat().st_size <= SEGMENT_BYTES for file in directory.segments())
 
 
-def test_every_torn_tail_is_an_append_that_nobody_was_told_of(directory: SpoolDirectory) -> None:
+def test_every_torn_tail_is_an_append_without_acknowledgement(directory: SpoolDirectory) -> None:
     """Cut at any byte, a segment gives its whole records and claims no damage."""
     rows = lines(3)
     directory.append(rows, PLENTY)
@@ -107,7 +107,7 @@ def test_every_torn_tail_is_an_append_that_nobody_was_told_of(directory: SpoolDi
 def test_damage_in_the_middle_costs_only_what_it_hit(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Any bytes of one record overwritten by any others: every other record is read, and the place is told."""
+    """For any overwritten bytes of one record, every other record is read, and the damaged place is reported."""
     rows = lines(5)
     parts = [encode_lines([row]) for row in rows]
     hit = data.draw(st.integers(0, 3))
@@ -127,7 +127,7 @@ def test_damage_in_the_middle_costs_only_what_it_hit(
 
 
 def test_the_bound_holds(directory: SpoolDirectory) -> None:
-    """No byte beyond it, and what was taken before stays readable."""
+    """No byte beyond it is written, and rows accepted before stay readable."""
     rows = lines(50)
     taken = 0
     with pytest.raises(SpoolFull):  # noqa: PT012  # which one it is does not matter
@@ -140,7 +140,7 @@ def test_the_bound_holds(directory: SpoolDirectory) -> None:
 
 
 def test_the_bound_is_for_all_processes_together(directory: SpoolDirectory, spool_dir: Path) -> None:
-    """A process that crashes again and again while the database is away fills no disk."""
+    """A process that crashes repeatedly while the database is away does not fill the disk."""
     other = SpoolDirectory.create(spool_dir, "ui_iot")
     other.append(lines(10), PLENTY)
     assert size_of(spool_dir, directory.path) == other.size > 1000
@@ -159,7 +159,7 @@ def longest_file(size: int) -> Iterator[None]:
 
 
 def test_a_write_that_ends_halfway_leaves_nothing(directory: SpoolDirectory) -> None:
-    """The kernel takes half of a record and refuses the rest: the file ends where it was good, another is begun."""
+    """The kernel writes half of a record: the file is cut after its last whole record, and another begins."""
     rows = lines(3)
     directory.append(rows[:1], PLENTY)
     good = directory.size
@@ -173,7 +173,7 @@ def test_a_write_that_ends_halfway_leaves_nothing(directory: SpoolDirectory) -> 
 
 
 def test_a_failed_fsync_is_believed(spool_dir: Path) -> None:
-    """What a failed fsync leaves on the disk nobody knows: the rows are taken back and the file is never used again."""
+    """The content on disk is unknown after a failed fsync: the rows are taken back and the file is not used again."""
     fails = False
 
     def sync(handle: int) -> None:
@@ -208,7 +208,7 @@ def small_disk(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Path]:
 
 
 async def test_a_full_disk_blocks_and_empties_again(small_disk: Path, app_url: str, conn: asyncpg.Connection) -> None:
-    """ENOSPC from a real file system: what was acknowledged before is stored, and the disk is free again after."""
+    """ENOSPC from a real file system: rows acknowledged before are stored, and then the disk has room again."""
     async with open_trail(
         app_url, audit_database_seconds=0.2, audit_spool_dir=small_disk / "spool", audit_when_blocked="allow"
     ) as trail:
@@ -228,7 +228,7 @@ async def test_a_full_disk_blocks_and_empties_again(small_disk: Path, app_url: s
 
 
 def test_a_directory_is_adopted_only_when_its_process_is_dead(spool_dir: Path) -> None:
-    """The kernel's lock says who lives; of two who want to adopt, one does."""
+    """The kernel's lock shows which process is alive; only one of two adopters gets the directory."""
     living = SpoolDirectory.create(spool_dir, "ui_iot")
     living.append(lines(2), PLENTY)
     assert SpoolDirectory.adopt(living.path) is None
@@ -245,7 +245,7 @@ def test_a_directory_is_adopted_only_when_its_process_is_dead(spool_dir: Path) -
 
 
 def test_a_link_is_no_directory_of_the_spool(spool_dir: Path, tmp_path: Path) -> None:
-    """Whoever can write beside it cannot make us empty another place."""
+    """A link could make the service empty another directory."""
     spool_dir.mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     link = spool_dir / "ui_iot-1-00000000"
@@ -253,10 +253,10 @@ def test_a_link_is_no_directory_of_the_spool(spool_dir: Path, tmp_path: Path) ->
     assert SpoolDirectory.adopt(link) is None
 
 
-def test_who_makes_a_directory_while_another_looks_for_dead_ones_gets_one(
+def test_a_directory_can_be_made_while_another_process_looks_for_dead_ones(
     spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between mkdir and lock a directory looks like a dead process's: its maker then makes another."""
+    """Between mkdir and lock a directory looks like that of a dead process, so its maker makes another."""
     flock, taken = fcntl.flock, 0
 
     def race(handle: int, how: int) -> None:
@@ -274,7 +274,7 @@ def test_who_makes_a_directory_while_another_looks_for_dead_ones_gets_one(
 
 
 def test_a_file_system_without_locks_is_refused_in_time(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a lock nobody could tell the living from the dead."""
+    """Without a lock, the directories of live and dead processes look the same."""
 
     def refuse(_handle: int, _how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -286,7 +286,7 @@ def test_a_file_system_without_locks_is_refused_in_time(spool_dir: Path, monkeyp
 
 
 async def test_damage_is_a_row_and_its_file_is_kept(app_url: str, conn: asyncpg.Connection, spool_dir: Path) -> None:
-    """What can be read is stored, what cannot is named, and told once however often it is found."""
+    """Readable rows are stored, the damage is named, and repeated discovery reports it once."""
     dead = SpoolDirectory.create(spool_dir, "ui_iot")
     dead.append(lines(5), PLENTY)
     [file] = dead.segments()

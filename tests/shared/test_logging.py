@@ -1,4 +1,4 @@
-"""Every record is one JSON line with the trace, whatever was logged."""
+"""Every record is one JSON line with the trace, for any logged value."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span
 
 
 def line(message: str, *args: Any, extra: dict[str, Any] | None = None, exc_info: Any = None) -> dict[str, Any]:
-    """Return the record as it is written, parsed again."""
+    """Return the written record, parsed."""
     record = logging.getLogger("test").makeRecord(
         "test", logging.INFO, __file__, 1, message, args, exc_info, extra=extra
     )
@@ -46,7 +46,7 @@ def test_extras_never_replace_the_fixed_keys() -> None:
 
 
 def test_an_exception_is_part_of_the_line() -> None:
-    """The traceback is kept, its end first when it is long."""
+    """A long traceback keeps its end."""
     nothing: dict[str, int] = {}
     with pytest.raises(KeyError) as raised:
         _ = nothing["x" * 5000 + " the end"]
@@ -58,7 +58,7 @@ def test_an_exception_is_part_of_the_line() -> None:
     "value", ["\ud800", 2**200, object(), {"a": {1: "\ud800"}}, b"\xff", float("nan"), "x" * 100_000]
 )
 def test_odd_values_cost_no_record(value: Any) -> None:
-    """What JSON cannot hold is written as text."""
+    """Values that JSON cannot hold are written as text."""
     assert line("odd", extra={"value": value})["message"] == "odd"
 
 
@@ -71,9 +71,9 @@ def test_anything_gives_one_valid_line(message: str, extra: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("path", ["/items/7", "/\ud800\x00\u2028" + "x" * 300, '\\"\n'])
-def test_what_is_told_is_the_same_line_whoever_listens(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Straight to the stream where only our handler listens, as a record beside another one."""
-    told = []
+def test_a_line_is_the_same_with_any_other_handlers(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directly to the stream if only our handler is installed, as a record if there is another one."""
+    lines = []
     for others in ([], [logging.NullHandler()]):
         written = io.BytesIO()
         stream = io.TextIOWrapper(written, encoding="utf-8")
@@ -86,7 +86,7 @@ def test_what_is_told_is_the_same_line_whoever_listens(path: str, monkeypatch: p
                 {"path": path, "status_code": 500, "nobody": None},
             )
         [text] = written.getvalue().splitlines()
-        told.append({**orjson.loads(text), "timestamp": None})
-        assert told[-1].pop("span_id") == context.span_id
-    assert told[0] == told[1]
-    assert (told[0]["level"], told[0]["message"], told[0]["status_code"]) == ("error", "GET %s 500", 500)
+        lines.append({**orjson.loads(text), "timestamp": None})
+        assert lines[-1].pop("span_id") == context.span_id
+    assert lines[0] == lines[1]
+    assert (lines[0]["level"], lines[0]["message"], lines[0]["status_code"]) == ("error", "GET %s 500", 500)

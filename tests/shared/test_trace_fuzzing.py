@@ -1,6 +1,6 @@
-"""Whatever a client sends and whatever is logged about it: one JSON object a line, short, with a valid trace id.
+"""For any request and any logged value, each line is one short JSON object with a valid trace id.
 
-PULSE_TEST_FUZZED_HEADERS says how many header values are tried; 1,000,000 take about five minutes.
+PULSE_TEST_FUZZED_HEADERS sets the number of header values; 1,000,000 take about five minutes.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ NAMES = (b"traceparent", b"traceparent", b"x-trace-id", b"x-trace-id", b"tracest
 
 
 def value(chance: random.Random) -> bytes:
-    """Return a valid value, one with a few bytes changed, or bytes of one of the alphabets, at times very many."""
+    """Return a valid value, one with a few bytes changed, or bytes of one of the alphabets, sometimes very many."""
     form = chance.random()
     if form < 0.1:
         return chance.choice(VALID)
@@ -52,7 +52,7 @@ def value(chance: random.Random) -> bytes:
 
 
 class Failing:
-    """An object that cannot say what it is."""
+    """An object whose str() and repr() fail."""
 
     def __str__(self) -> NoReturn:
         raise RuntimeError("no")
@@ -61,10 +61,10 @@ class Failing:
 
 
 class Nowhere(tzinfo):
-    """A time zone that cannot say where it is."""
+    """A time zone that fails."""
 
     def utcoffset(self, _when: datetime | None) -> NoReturn:
-        """Fails."""
+        """Fail."""
         raise RuntimeError("no")
 
     tzname = dst = utcoffset
@@ -92,7 +92,7 @@ def nested(depth: int) -> list[Any]:
 
 NESTED = nested(2000)
 
-# What a careless caller may log beside a header's text.
+# Values that a careless caller may log next to a header's text.
 EXTRAS: tuple[Callable[[str], Any], ...] = (
     lambda text: text,
     lambda text: text.encode("latin-1"),
@@ -115,7 +115,7 @@ EXTRAS: tuple[Callable[[str], Any], ...] = (
 
 @contextmanager
 def lines() -> Iterator[list[str]]:
-    """Yield every line that is written meanwhile, as a process would write it."""
+    """Yield the list of lines written meanwhile, in a process's format."""
     written: list[str] = []
     formatter = JsonFormatter("ui_iot")
 
@@ -136,12 +136,12 @@ def lines() -> Iterator[list[str]]:
 
 
 async def careless(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Logs what it got, under names that are not its to use, and fails at times."""
+    """Logs the request's headers under reserved names, and fails at times."""
     log = logging.getLogger("services.ui_iot.careless")
     chance = scope["chance"]
     for _name, raw in scope["headers"]:
         text = raw.decode("latin-1")
-        # The worst are long: one line in ten is enough of them.
+        # The worst values are long, so only one line in ten has one.
         odd = chance.choice(EXTRAS)(text) if chance.random() < 0.1 else text
         forged = {"trace_id": text, "span_id": odd, "trace_flags": text, "service": odd, "timestamp": 0, "level": text}
         log.info(chance.choice(("%s", "%d", text, "a %s %s")), odd, extra={**forged, "odd": odd, text: odd})
@@ -192,7 +192,7 @@ def test_every_line_is_one_short_object_with_a_valid_trace_id() -> None:
             assert own["logger"] == "services.ui_iot.middleware.http_meter"
             del own["trace_id"]
             refused = [raw.decode("latin-1") for _name, raw in headers if len(raw) >= 16]
-            assert not any(text in str(told) for text in refused for told in own.values())
+            assert not any(text in str(value) for text in refused for value in own.values())
             written.clear()
 
     with lines() as written:

@@ -1,4 +1,4 @@
-"""Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
+"""Trace ids from clients are taken if valid, replaced if not, and sent on unchanged."""
 
 import asyncio
 import random
@@ -45,21 +45,20 @@ def test_x_trace_id(value: str, expected: str | None) -> None:
     st.booleans(),
 )
 def test_any_headers_give_a_valid_context(headers: list[tuple[bytes, bytes]], trust: bool) -> None:
-    """Whatever comes in, what goes out is well-formed."""
     context = tracing.from_headers(headers, trust=trust)
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[13]", tracing.format_traceparent(context))
 
 
 @pytest.mark.parametrize("name", [b"traceparent", b"tracestate", b"x-trace-id"])
 def test_each_header_costs_the_same(name: bytes) -> None:
-    """Nobody has to be let in to send thousands, and all requests wait for the one loop: 20,000 took a second."""
+    """Headers arrive before authentication and block the only event loop: 20,000 once took a second."""
     started = time.process_time()
     tracing.from_headers([(b"traceparent", f"00-{TRACE}-{SPAN}-01".encode()), *[(name, b"")] * 20_000])
     assert time.process_time() - started < 0.1
 
 
 def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
-    """The traceparent header comes before X-Trace-ID; each step has a span of its own."""
+    """The traceparent header takes precedence over X-Trace-ID; each step has its own span."""
     context = tracing.from_headers([(b"x-trace-id", b"a" * 32), (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())])
     assert context.trace_id == TRACE
     assert context.span_id != SPAN
@@ -67,7 +66,7 @@ def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
 
 
 def id_at(seconds: float) -> str:
-    """Return a trace id that carries a time so many seconds from now."""
+    """Return a trace id with a time the given number of seconds from now."""
     return f"{int((time.time() + seconds) * 1000):012x}7bea8{'1' * 15}"
 
 
@@ -82,7 +81,7 @@ UNMARKED = (
 
 @pytest.mark.parametrize("header", ["traceparent", "x-trace-id"])
 def test_a_trace_that_is_not_continued_is_named(header: str) -> None:
-    """An untrusted caller's, or one whose id lies about when it began: ours is new, theirs stands beside it."""
+    """For an untrusted caller or an impossible time, our trace is new and the caller's is recorded beside it."""
 
     def read(trace_id: str, *, trust: bool = True) -> tracing.TraceContext:
         value = trace_id if header == "x-trace-id" else f"00-{trace_id}-{SPAN}-03"
@@ -110,8 +109,8 @@ def test_a_random_trace_is_continued() -> None:
     assert [trace_id for trace_id in ids if tracing.carries_time(trace_id)] == []
 
 
-def test_the_random_flag_is_told_by_the_header_or_by_the_id() -> None:
-    """Ours are random; a caller's are when it says so; a row keeps the id only, whose layout tells."""
+def test_the_random_flag_comes_from_the_header_or_the_id() -> None:
+    """Our ids are random; a caller's are if its flag says so. A row keeps only the id, so its layout decides."""
     assert tracing.start().flags == "03"
     for flags, expected in (("00", "01"), ("01", "01"), ("02", "03"), ("ff", "03"), ("fd", "01")):
         assert tracing.from_headers([(b"traceparent", f"00-{TRACE}-{SPAN}-{flags}".encode())]).flags == expected
@@ -131,7 +130,7 @@ def test_a_block_has_its_trace_and_gives_it_back() -> None:
 
 
 def test_an_id_of_our_own_carries_its_time() -> None:
-    """A UUID of version 7; what only looks like one by chance says nothing."""
+    """It is a UUID of version 7; an id that looks like one by chance carries no time."""
     before = time.time_ns() // 1_000_000
     ids = [tracing.new_trace_id() for _ in range(1000)]
     after = time.time_ns() // 1_000_000
@@ -158,10 +157,10 @@ TIMES = [
 
 
 async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
-    """Span ids and the time in a trace id are computed on both sides."""
+    """Python and SQL both compute span ids and the time in a trace id."""
     for trace_id, expected in TIMES:
         bare = trace_id.replace("-", "")
-        # A worker tells by the time in it whether an id is one of ours.
+        # A worker recognizes one of our ids by the time in it.
         assert tracing.continued(bare).flags == ("01" if expected is None else "03")
         bound = await conn.fetchval("select core.trace_started_at($1)", bare)
         assert bound == (expected and expected - timedelta(minutes=10))
@@ -175,7 +174,7 @@ async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """While it runs or waits, in pg_stat_activity and so in the server's log; a pooled connection forgets it."""
+    """While it runs or waits, pg_stat_activity and the server's log show it; a pooled connection resets it."""
     named = (
         "select array_agg(application_name order by application_name) from pg_stat_activity"
         " where application_name like 'pulse-ui_iot%' and datname = current_database()"
@@ -197,13 +196,13 @@ async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool:
         )
 
         async def waits() -> bool:
-            # Not by conn: one transaction sees one snapshot of this view.
+            # Not by conn: a transaction sees one snapshot of this view.
             query = "select true from pg_stat_activity where wait_event_type = 'Lock' and application_name = $1"
             return bool(await app_pool.fetchval(query, f"pulse-ui_iot {TRACE}"))
 
         await until(waits)
     await blocked
     assert await conn.fetchval(named) == ["pulse-ui_iot"] * 2
-    # The service that acts for itself is told by the same name.
+    # A service that acts for itself has the same name.
     [row] = await conn.fetch("select actor_type, actor_id from audit_log where category = 'device'")
     assert tuple(row) == ("service", "ui_iot")

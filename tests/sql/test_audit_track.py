@@ -1,4 +1,4 @@
-"""audit.track and audit.untrack: what can be tracked, what is redacted, and that it lasts."""
+"""audit.track and audit.untrack: which tables can be tracked, redaction, and durability."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ ALL_TRIGGERS = ["track_delete", "track_insert", "track_truncate", "track_update"
 
 
 async def test_redacted_values_are_never_written(conn: asyncpg.Connection) -> None:
-    """That such a value is there, came, changed or went is told; the name of the row is no way around it."""
+    """Events show that such a value exists, appeared, changed or vanished; the row's name does not reveal it."""
     await make_table(conn, track=", redact => array['secret', 'name']")
     await conn.execute("insert into gauge values ('acme', 1, 'hush-1', 1, 'hush-2'), ('acme', 2, null, null, null)")
     await conn.execute("update gauge set secret = 'hush-3', name = null, value = 2 where id = 1")
@@ -47,10 +47,10 @@ async def test_redacted_values_are_never_written(conn: asyncpg.Connection) -> No
         ("pagerduty", {"routing_key": "hush"}, None),
     ],
 )
-async def test_a_channels_address_is_told_without_its_secrets(
+async def test_a_channels_address_is_shown_without_its_secrets(
     conn: asyncpg.Connection, kind: str, config: dict[str, Any], shown: str | None
 ) -> None:
-    """Where notifications go is what an auditor looks for; in psql a person writes what the API would refuse."""
+    """Auditors look for the address of notifications; in psql a person can write what the API would refuse."""
     channel_id = await seed.channel(conn, kind=kind, config=orjson.dumps(config).decode())
     await conn.execute('update notification_channels set config = \'{"url": "https://evil.example/?hush"}\'')
     made, changed = await rows(conn)
@@ -66,7 +66,7 @@ async def test_a_channels_address_is_told_without_its_secrets(
 
 
 async def test_a_repeat_changes_nothing_and_other_arguments_replace(conn: asyncpg.Connection) -> None:
-    """Each real change of what is tracked is an event itself."""
+    """Each effective change of the registration is an event."""
     await make_table(conn)
     await conn.execute("select audit.track('gauge')")
     assert tuple(await conn.fetchrow(REGISTRATION, "public.gauge")) == ("gauge", [], None)
@@ -83,13 +83,13 @@ async def test_a_repeat_changes_nothing_and_other_arguments_replace(conn: asyncp
         Event("updated", "1", {"changes": {"value": [1, 2], "secret": ["[redacted]", "[redacted]"]}}),
         Event("updated", "1", {"changes": {"name": ["c", "d"]}}),
     ]
-    told = await conn.fetch("select * from audit_log where event_type = 'config.table_tracked' order by xid")
-    assert [orjson.loads(row["details"])["entity_type"] for row in told] == ["gauge", "meter", "meter"]
-    assert {(row["entity_id"], row["actor_id"]) for row in told} == {("public.gauge", "tests")}
+    recorded = await conn.fetch("select * from audit_log where event_type = 'config.table_tracked' order by xid")
+    assert [orjson.loads(row["details"])["entity_type"] for row in recorded] == ["gauge", "meter", "meter"]
+    assert {(row["entity_id"], row["actor_id"]) for row in recorded} == {("public.gauge", "tests")}
 
 
 async def test_our_own_tables_can_be_tracked_otherwise(conn: asyncpg.Connection, database_url: str) -> None:
-    """As the owner of the installation wishes, also after the next migration."""
+    """The owner of the installation decides, and a migration keeps the decision."""
     await conn.execute("select audit.track('alert_rules', redact => array['metric'])")
     Migrator(database_url).rebuild()
     await seed.rule(conn)
@@ -128,7 +128,7 @@ async def test_our_own_tables_can_be_tracked_otherwise(conn: asyncpg.Connection,
 async def test_what_cannot_be_tracked_is_refused(
     conn: asyncpg.Connection, table: str, arguments: str, message: str
 ) -> None:
-    """At once, in words, and without a trace of it."""
+    """At once, with a clear message, and without leaving anything behind."""
     await make_table(conn, track=None)
     await conn.execute(
         "create table strange (id int primary key);"
@@ -150,14 +150,14 @@ async def test_what_cannot_be_tracked_is_refused(
 
 
 async def test_the_services_cannot_say_what_is_tracked(app_pool: db.Pool) -> None:
-    """Whoever is audited does not choose what is audited."""
+    """An audited service must not choose the audited tables."""
     for call in ("audit.track('public.devices')", "audit.untrack('public.devices')"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app_pool.execute(f"select {call}")
 
 
-async def test_untracking_needs_an_actor_and_is_told(conn: asyncpg.Connection) -> None:
-    """The last event of a table says who ended it."""
+async def test_untracking_needs_an_actor_and_is_recorded(conn: asyncpg.Connection) -> None:
+    """The last event of a table names the actor and the reason."""
     await make_table(conn)
     await conn.execute("set pulse.actor_id = ''")
     with pytest.raises(asyncpg.PostgresError, match="needs an actor"):

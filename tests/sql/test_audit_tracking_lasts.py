@@ -1,4 +1,4 @@
-"""What is tracked stays tracked: through migrations, changes of the table, and names that come and go."""
+"""Tracked tables stay tracked through migrations, changes of the table, and renames."""
 
 import asyncpg
 import psycopg
@@ -28,7 +28,7 @@ async def test_a_users_table_is_tracked_after_a_migration(conn: asyncpg.Connecti
 
 
 async def test_a_table_that_is_gone_stops_no_migration(conn: asyncpg.Connection, database_url: str) -> None:
-    """It is taken off the list, and an event says so: a rename must not end the trail in silence."""
+    """It leaves the list with an event: a rename must not end the trail silently."""
     await make_table(conn)
     await make_table(conn, "public.other")
     await make_table(conn, "public.part")
@@ -40,14 +40,14 @@ async def test_a_table_that_is_gone_stops_no_migration(conn: asyncpg.Connection,
     await conn.execute("insert into renamed values ('acme', 1)")  # until then it is tracked under any name
     Migrator(database_url).rebuild()
     assert not {"public.gauge", "public.other", "public.part"} & {row[0] for row in await conn.fetch(TRACKED)}
-    told = "select entity_id from audit_log where event_type = 'config.table_untracked' order by entity_id"
-    assert [row[0] for row in await conn.fetch(told)] == ["public.gauge", "public.other", "public.part"]
+    untracked = "select entity_id from audit_log where event_type = 'config.table_untracked' order by entity_id"
+    assert [row[0] for row in await conn.fetch(untracked)] == ["public.gauge", "public.other", "public.part"]
     await conn.execute("insert into renamed values ('acme', 2)")
     assert [event.entity_id for event in await events(conn)] == ["1"]
 
 
 def test_a_table_taken_from_the_owner_stops_the_migration(database_url: str) -> None:
-    """It could not be tracked again, so nothing happens at all, and the message names the table."""
+    """It could not be tracked again, so the migration changes nothing and names the table."""
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("create table gauge (id int primary key); alter table gauge owner to pulse_owner")
         session.execute("select audit.track('gauge'); alter table gauge owner to current_user")
@@ -71,7 +71,7 @@ async def test_a_downgrade_takes_the_triggers_along(conn: asyncpg.Connection, da
 
 
 async def test_columns_come_and_go(conn: asyncpg.Connection) -> None:
-    """A new one is told, a dropped one is not, and the table need not be tracked again."""
+    """A new column is recorded, a dropped one is not, and the table need not be tracked again."""
     await make_table(conn)
     await conn.execute("insert into gauge values ('acme', 1, 'a', 1)")
     await conn.execute("alter table gauge drop column name, add column unit text default 'C'")
@@ -89,7 +89,7 @@ async def test_columns_come_and_go(conn: asyncpg.Connection) -> None:
 async def test_a_redacted_column_that_is_renamed_is_not_shown(
     conn: asyncpg.Connection, database_url: str, only: str
 ) -> None:
-    """The change is refused until somebody says what to hide now, also after a migration."""
+    """The change is refused until the redacted columns are declared anew, even after a migration."""
     await make_table(conn, track=f", redact => array['secret']{only}")
     await conn.execute("alter table gauge disable trigger user; insert into gauge values ('acme', 1, 'a', 1, 'hush')")
     await conn.execute("alter table gauge enable trigger user; alter table gauge rename secret to key")
@@ -121,7 +121,7 @@ async def test_one_of_several_tracked_columns_is_renamed(conn: asyncpg.Connectio
 
 
 async def test_a_table_whose_key_is_dropped_takes_no_change(conn: asyncpg.Connection, database_url: str) -> None:
-    """Its rows cannot be told from each other any more; the migration does not stop for it."""
+    """Without a key its rows cannot be distinguished; the migration still succeeds."""
     await make_table(conn)
     await conn.execute("alter table gauge drop constraint gauge_pkey")
     Migrator(database_url).rebuild()
@@ -140,7 +140,7 @@ async def test_a_table_whose_key_is_dropped_takes_no_change(conn: asyncpg.Connec
     ],
 )
 async def test_a_hole_in_the_tracking_shows_as_a_metric(conn: asyncpg.Connection, hole: str, count: int) -> None:
-    """An owner can take a trigger away; that nobody notices is what can be prevented."""
+    """An owner can remove a trigger, but not unnoticed."""
     await make_table(conn)
     assert await conn.fetchval("select value from metrics.tracked_tables_unguarded") == 0
     await conn.execute(hole)

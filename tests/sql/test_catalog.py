@@ -1,4 +1,4 @@
-"""Rules of the house that the database's own catalog can answer."""
+"""Rules of the codebase that the database's own catalog can check."""
 
 import re
 
@@ -9,12 +9,12 @@ from tests.support.migrator import ROOT
 
 SQL = ROOT / "sql"
 LONGEST_FILE = 150
-# The triggers of tracked and counted tables, which come after everything that they call.
+# The triggers of tracked and counted tables. They come after all functions that they call.
 WITHOUT_OBJECTS = {"85_tracking"}
 
 OURS = f"(n.nspname in ({', '.join(repr(name) for name in (*SCHEMAS, 'public'))}))"
 
-# tenant_id leads every key, so that tables can be spread over machines by tenant. These do not, and why:
+# tenant_id leads every key, so that tables can be spread over machines by tenant. The exceptions and their reasons:
 KEYS_WITHOUT_TENANT = {
     "alembic_version_pkc": "Alembic's own table",
     "sql_layer_pkey": "describes the database, not a tenant",
@@ -78,7 +78,7 @@ async def test_definer_functions_fix_their_search_path(conn: asyncpg.Connection)
 
 
 async def test_what_services_call_is_definer_or_reads_no_table(conn: asyncpg.Connection) -> None:
-    """pulse_app has no rights on tables, so what it calls and is not definer must be free of them."""
+    """pulse_app has no rights on tables, so its functions must be definer or must not use tables."""
     query = f"""
       select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
        where {OURS} and not p.prosecdef and has_function_privilege('pulse_app', p.oid, 'execute')
@@ -118,7 +118,7 @@ async def test_what_retention_deletes_is_found_by_key(conn: asyncpg.Connection) 
 
 
 async def test_audit_log_has_no_foreign_keys(conn: asyncpg.Connection) -> None:
-    """An event outlives what it tells of."""
+    """An event outlives the object that it describes."""
     query = "select conname from pg_constraint where contype = 'f' and conrelid = 'public.audit_log'::regclass"
     assert await column(conn, query) == []
 
@@ -142,7 +142,7 @@ async def test_no_table_depends_on_the_layer(conn: asyncpg.Connection) -> None:
 
 
 async def test_the_layer_keeps_out_of_public(conn: asyncpg.Connection) -> None:
-    """In public the layer may put triggers and policies only: functions and views there would not be dropped."""
+    """The layer puts only triggers and policies into public: functions and views there would not be dropped."""
     query = """
       select pg_describe_object('pg_proc'::regclass, oid, 0) from pg_proc where pronamespace = 'public'::regnamespace
       union all
@@ -151,7 +151,7 @@ async def test_the_layer_keeps_out_of_public(conn: asyncpg.Connection) -> None:
 
 
 async def test_schema_metrics_holds_views_only(conn: asyncpg.Connection) -> None:
-    """Whatever stands there is a metric."""
+    """Every object there is served as a metric."""
     query = """
       select oid::regclass::text from pg_class where relnamespace = 'metrics'::regnamespace and relkind <> 'v'
       union all

@@ -1,4 +1,4 @@
-"""The evaluator's state machine in plain Python: one rule, one device, one reading after the other."""
+"""The evaluator's state machine in plain Python: one rule, one device, one reading at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Machine:
             self._open(time)
 
     def wait(self, now: float) -> None:
-        """Let the server's clock reach a time."""
+        """Advance the server's clock to a time."""
         if self.since is not None and self.opened is None and self.due is not None and self.due < now:
             self._open(self.since + self.for_seconds)
 
@@ -65,7 +65,7 @@ Row = tuple[str, float, int | None]
 """An alert event as Pulse writes it: kind, time and, for the kind flapping, the number of changes it stands for."""
 
 
-def tells(rows: Sequence[Row], events: Sequence[Event]) -> bool:
+def matches_events(rows: Sequence[Row], events: Sequence[Event]) -> bool:
     """Return true when the rows are the machine's events, of which those of some passes are written as flapping.
 
     The changes of a flapping row are the opening before it if it stands for that too, those between, and the closing
@@ -75,18 +75,18 @@ def tells(rows: Sequence[Row], events: Sequence[Event]) -> bool:
         return not events
     kind, at, changes = rows[0]
     if kind == "flapping":
-        return _tells_flapping(changes or 0, rows[1:], events, "closed")
+        return _matches_flapping(changes or 0, rows[1:], events, "closed")
     if not events or events[0] != (kind, at):
         return False
     if kind == "opened" and len(rows) > 1 and rows[1][0] == "flapping" and rows[1][1] == at:
-        return tells(rows[1:], events[1:]) or _tells_flapping(rows[1][2] or 0, rows[2:], events, "opened")
-    return tells(rows[1:], events[1:])
+        return matches_events(rows[1:], events[1:]) or _matches_flapping(rows[1][2] or 0, rows[2:], events, "opened")
+    return matches_events(rows[1:], events[1:])
 
 
-def _tells_flapping(changes: int, after: Sequence[Row], events: Sequence[Event], first: str) -> bool:
+def _matches_flapping(changes: int, after: Sequence[Row], events: Sequence[Event], first: str) -> bool:
     covered = events[:changes]
     if not MOST_CHANGES < changes == len(covered) or covered[0][0] != first:
         return False
     if covered[-1][0] == "opened":
-        return tells(after, events[changes:])
-    return bool(after) and after[0][:2] == covered[-1] and tells(after[1:], events[changes:])
+        return matches_events(after, events[changes:])
+    return bool(after) and after[0][:2] == covered[-1] and matches_events(after[1:], events[changes:])

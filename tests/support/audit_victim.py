@@ -18,7 +18,7 @@ from services.shared.settings import UiSettings
 
 
 async def obey(logger: AuditLogger, command: str, count: int) -> None:
-    """Do one line."""
+    """Execute one line."""
     for number in range(count):
         facts = {"tenant_id": "acme", "actor": db.Actor("user", f"user-{number}"), "ip_address": "10.1.2.3"}
         match command:
@@ -46,12 +46,12 @@ async def _stream(logger: AuditLogger) -> None:
 
 
 def _answer(text: str = "done") -> None:
-    # One write: of a line that is there, all of it is there.
+    # A single write, so that a reader never sees part of a line.
     os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
 async def main() -> None:
-    """Read and obey."""
+    """Read commands and execute them."""
     loop = asyncio.get_running_loop()
     async with open_audit_logger(UiSettings.load(), registry=CollectorRegistry()) as logger:
         _answer()

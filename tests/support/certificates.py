@@ -1,4 +1,4 @@
-"""A private certificate authority made in the test, and servers' certificates by it."""
+"""A private certificate authority made in the test, and server certificates that it signs."""
 
 import datetime as dt
 import ssl
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class PrivateCa:
-    """An authority that nobody trusts unless told to. file: its certificate in PEM form."""
+    """A certificate authority that clients trust only if configured to. file: its certificate in PEM form."""
 
     def __init__(self, directory: Path, name: str = "Test CA") -> None:
         self._directory = directory

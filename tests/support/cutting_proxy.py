@@ -1,4 +1,4 @@
-"""A proxy in front of Postgres that cuts or stalls the connection at the worst moment: around a commit."""
+"""A proxy in front of Postgres that cuts or stalls the connection around a commit."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ __all__ = ["Cut", "CuttingProxy"]
 
 
 class CuttingProxy(MessageProxy):
-    """At each message that makes the server commit, the plan says what becomes of it; `cuts` is what it said."""
+    """A proxy that asks its plan at each message that makes the server commit; `cuts` lists the plan's answers."""
 
     def __init__(self, url: str, plan: Iterator[Cut] | None = None) -> None:
         super().__init__(url, self._choose)

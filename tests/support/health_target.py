@@ -1,4 +1,4 @@
-"""A service as the health monitor sees one: a real HTTP server on a port of its own that can be told to fail."""
+"""A service as the health monitor sees it: a real HTTP server on its own port that can be made to fail."""
 
 import asyncio
 from types import TracebackType
@@ -38,7 +38,7 @@ class HealthTarget:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
-        """Refuse connections, and break those that are open."""
+        """Refuse connections, and abort the open ones."""
         if self._server is not None:
             self._server.close()
             for writer in self._open:

@@ -9,9 +9,9 @@ KEY = str(UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
 
 
 def payload(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """Return the payload of a job; alert: members of the alert that differ."""
+    """Return the payload of a job. alert: members of the alert that differ from the default."""
     closed = kind == "closed"
-    told = {
+    members = {
         "alert_id": 7,
         "fingerprint": "rule:3:boiler-1",
         "rule_id": 3,
@@ -32,7 +32,7 @@ def payload(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fiel
         "kind": kind,
         "tenant_id": "acme",
         "event_id": 11,
-        "alert": told | (alert or {}),
+        "alert": members | (alert or {}),
         "occurred_at": "2026-01-05T12:00:00+00:00",
         "step_number": 2 if kind == "escalated" else None,
         "trace_id": "a" * 32,
@@ -40,5 +40,5 @@ def payload(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fiel
 
 
 def notification(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fields: Any) -> Notification:
-    """Return the same, parsed."""
+    """Return the payload as a Notification."""
     return Notification.model_validate(payload(kind, alert=alert, **fields))

@@ -1,7 +1,7 @@
-"""Which labels the result of a PromQL expression has, and what in it can never match.
+"""Derive the labels of a PromQL expression's result, and find the parts that can never match.
 
-Prometheus takes any name: a rule over a metric that nobody shows, or that joins on a label which one side lacks, is
-valid and silent for ever. Known metrics have known labels; from them follow those of every expression.
+Prometheus accepts any name: a rule over a metric that does not exist, or a join on a label which one side lacks, is
+valid and silent for ever. The labels of every expression follow from those of the known metrics.
 """
 
 import re
@@ -31,7 +31,7 @@ _NUMBERS = {"time", "scalar", "pi"}
 
 
 class Parser:
-    """Reads one expression; `faults` says what in it is dead.
+    """Parses one expression; `faults` lists the parts that can never match.
 
     matchers: metric, label and pattern of each.
     """
@@ -158,7 +158,7 @@ class Parser:
         return frozenset(found)
 
     def _arguments(self) -> list[tuple[Labels, str]]:
-        """Labels and first token of each."""
+        """Return the labels and the first token of each argument."""
         self._take("(")
         found = []
         while not self._skip(")"):
@@ -174,7 +174,7 @@ class Parser:
         if name in _NUMBERS or (not vectors and name != "vector"):
             return None
         if name == "absent":
-            # It shows the labels that the selector demands.
+            # The result has the labels that the selector demands.
             inside = "".join(self._tokens[start : self._at])
             return frozenset(re.findall(r'(\w+)="', inside)) & vectors[0]
         if name == "label_replace":

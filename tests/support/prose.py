@@ -125,7 +125,7 @@ def rates(passages: list[Passage]) -> dict[str, float]:
 
 
 def is_question(passage: Passage) -> bool:
-    """Return whether a docstring opens with What, Whether, Where or Who."""
+    """Return whether a docstring opens with a question word."""
     return passage.docstring and QUESTION.match(passage.text) is not None
 
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on a loopback port that keeps every request and answers as it is told."""
+"""A real HTTP server on a loopback port that keeps every request and answers as configured."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ Answer: TypeAlias = int | bytes | tuple[int, dict[str, str], bytes] | Callable[[
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What arrived. headers: names in lower case, in the order they came."""
+    """A received request. headers: names in lower case, in order of arrival."""
 
     line: str
     headers: tuple[tuple[str, str], ...]
@@ -23,7 +23,7 @@ class Request:
     arrived_at: float
 
     def header(self, name: str) -> str | None:
-        """Return the one value of a header; fails when it came twice."""
+        """Return the only value of a header; fail if it occurs twice."""
         values = [value for known, value in self.headers if known == name]
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None

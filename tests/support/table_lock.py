@@ -12,7 +12,7 @@ WAITING = (
 
 
 class TableLock:
-    """Holds audit_log so that nobody can write to it."""
+    """A lock that blocks every write to audit_log."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection

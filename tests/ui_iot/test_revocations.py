@@ -1,4 +1,4 @@
-"""Revoked user tokens: which, from when on, on which processes, and what happens without the database."""
+"""Revoked user tokens: selection, start, propagation between processes, and behavior without the database."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,7 +183,7 @@ class Clock:
 
 
 async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn: asyncpg.Connection) -> None:
-    """Another process wrote the row. The list is read again by a request, without a notification."""
+    """Another process wrote the row. A request reloads the list without a notification."""
     clock = Clock()
     revocations = Revocations(lambda: pool_of(api.process), clock=clock)
     users = api.backend.authenticator.users
@@ -202,7 +203,7 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
         return revocations.cover(alice)
 
     await until(is_covered)
-    # A change by hand keeps the number of rows and their ids.
+    # A manual change keeps the number of rows and their ids.
     await conn.execute("update revocations set subject = 'bob'")
     clock.now += OLDEST_SECONDS
     assert await revocations.are_known()
@@ -218,8 +219,23 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
     assert RENEW_SECONDS < OLDEST_SECONDS < 5
 
 
+async def test_a_list_that_the_caller_has_is_not_sent_again(conn: asyncpg.Connection) -> None:
+    await seed.tenant(conn)
+    read = "select ingest.read_revocations($1)"
+    empty = orjson.loads(await conn.fetchval(read, None))
+    assert empty["revocations"] == []
+    assert await conn.fetchval(read, empty["version"]) is None
+    await conn.execute(
+        "insert into revocations (tenant_id, subject, reason, expires_at)"
+        " values ('acme', 'alice', 'r', now() + interval '1 day')"
+    )
+    changed = orjson.loads(await conn.fetchval(read, empty["version"]))
+    assert [one["subject"] for one in changed["revocations"]] == ["alice"]
+    assert await conn.fetchval(read, changed["version"]) is None
+
+
 async def test_an_old_list_is_not_used_while_the_database_is_away(api: Api, conn: asyncpg.Connection) -> None:
-    """Fail closed: what was revoked meanwhile cannot be known. Refused tokens are refused as before."""
+    """Fail closed, because newer revocations are unknown. Revoked tokens stay refused."""
     clock = Clock()
     away = False
 
