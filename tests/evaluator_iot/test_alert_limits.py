@@ -110,6 +110,28 @@ async def test_transitions_above_the_limit_are_counted_and_go_on_in_the_next_min
     assert len(await reached(conn)) == 1
 
 
+async def test_an_alert_that_closes_in_its_pass_takes_no_room(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    await fleet(conn, "acme")
+    await set_limit(app_pool, "acme", "alerts_open", 1)
+    await seed.readings(conn, (-12, 95, "d0"), (-11, 20, "d0"), (-10, 95, "d1"), (-9, 95, "d2"))
+    await evaluate(conn)
+    rows = await conn.fetch("select device_id, status from alerts order by device_id")
+    assert [tuple(row) for row in rows] == [("d0", "closed"), ("d1", "open")]
+    assert await refused(conn, "alerts_open") == 1
+
+
+async def test_openings_of_an_earlier_minute_do_not_count(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """Each pass of a minute counts the openings of that minute's earlier passes and no others."""
+    await fleet(conn, "acme")
+    await set_limit(app_pool, "acme", "transitions_per_minute", 4)
+    for second in (-10, -5, 50, 55):
+        await conn.execute(set_clock(seed.NOON + timedelta(seconds=second + 5)))
+        await seed.readings(conn, (second, 95, "d0"), (second + 1, 20, "d0"))
+        await evaluate(conn)
+    assert await refused(conn, "transitions_per_minute") == 0
+    assert await conn.fetchval("select count(*) from alerts") == 4
+
+
 async def test_a_flapping_alert_takes_the_limit_once(conn: asyncpg.Connection, app_pool: Pool) -> None:
     """While withheld it waits like any other alert, and it opens once."""
     await fleet(conn, "acme")

@@ -38,7 +38,8 @@ async def test_nothing_forged_or_secret_comes_in_by_psql(conn: asyncpg.Connectio
         await conn.execute("select audit.act($1, $2)", f"psql:{FORGED}", f"{FORGED} password=hush")
         await conn.execute(
             "select audit.write(array[audit.event('acme', 'alert.opened', $1, $1, $1, 'token=hush',"
-            ' \'{"API_KEY": "hush", "token": 1, "has_secret": true, "state": "x"}\', p_trace_id => $1)])',
+            ' \'{"API_KEY": "hush", "token": 1, "old_password": "hush", "Authorisation": "hush", "signing_key": "hush",'
+            ' "has_secret": true, "state": "x"}\', p_trace_id => $1)])',
             FORGED,
         )
         await conn.execute(
@@ -50,6 +51,9 @@ async def test_nothing_forged_or_secret_comes_in_by_psql(conn: asyncpg.Connectio
         "reason": f"{SHOWN} password=[redacted]",
         "API_KEY": "[redacted]",
         "token": "[redacted]",
+        "old_password": "[redacted]",
+        "Authorisation": "[redacted]",
+        "signing_key": "[redacted]",
         "has_secret": True,
         "state": "x",
     }

@@ -157,8 +157,8 @@ async def test_the_answer_is_stored_for_the_key_of_the_tenant(conn: asyncpg.Conn
     await transaction.start()
     for tenant_id in ("other", "acme"):
         await conn.execute("select set_config('pulse.tenant_id', $1, true)", tenant_id)
-        assert await conn.fetch("select * from ingest.claim_idempotency_key($1, $2)", b"k", b"f") == []
-    await conn.execute("select ingest.keep_answer($1, '{}', null)", b"k")
+        assert await conn.fetch("select * from ingest.claim_idempotency_key($1, $2)", b"k" * 32, b"f" * 32) == []
+    await conn.execute("select ingest.keep_answer($1, '{}', null)", b"k" * 32)
     rows = await conn.fetch("select tenant_id from ingest.idempotency_keys where answer is not null")
     assert [row["tenant_id"] for row in rows] == ["acme"]
     await transaction.rollback()

@@ -174,6 +174,11 @@ async def test_wrong_keys_are_refused_and_other_tenants_see_none(api: Api, conn:
     ):
         refused = await api.client.get(DEVICES, headers={b"Authorization": f"Bearer {wrong}".encode()})
         assert refused.status_code == 401, wrong
+    find = (
+        "select array(select place from ingest.authenticate_api_keys(array['other', tenant_id], "
+        "array[key_hash, key_hash])) from api_keys"
+    )
+    assert await conn.fetchval(find) == [2]
     assert (await api.call("GET", KEYS, tenant="other")).json()["items"] == []
     assert_problem(await api.call("POST", f"{KEYS}/1/revoke", tenant="other"), 404)
     assert (await api.client.get(DEVICES, headers=bearer(made["key"]))).status_code == 200

@@ -194,6 +194,11 @@ async def test_a_device_token_of_one_tenant_is_none_of_another(api: Api, conn: a
     await seed.tenant(conn, "other")
     headers = {"Authorization": f"Bearer {text.replace('pdt_acme_', 'pdt_other_')}"}
     assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 401
+    find = (
+        "select array(select place from ingest.authenticate_devices(array['other', tenant_id], "
+        "array[token_hash, token_hash])) from devices where token_hash is not null"
+    )
+    assert await conn.fetchval(find) == [2]
 
 
 async def test_a_device_token_is_remembered_for_seconds_only(app_url: str, conn: asyncpg.Connection) -> None:
