@@ -140,6 +140,7 @@ async def test_a_role_that_is_not_enough_is_one_forbidden_event(api: Api, conn: 
     """The role is checked before the body is parsed or any error about it is reported."""
     response = await api.call("POST", PATH, role="viewer", content=b"{not json")
     assert (response.status_code, response.json()["reason"]) == (403, "forbidden")
+    assert response.json()["detail"].startswith("This needs the role ")
     [event] = await events(conn, 1)
     assert (event["event_type"], event["actor_id"], event["tenant_id"]) == ("auth.forbidden", "viewer@acme", "acme")
     assert event["details"]["reason"] == "forbidden"
