@@ -142,7 +142,7 @@ begin
   order by j.run_at, j.job_id;
   get diagnostics v_claimed = row_count;
   -- There may be more jobs, for the next call or for another worker that found these channels locked.
-  if v_claimed = p_limit or v_buried > 0 or v_more then
+  if v_claimed = least(p_limit, p_most) or v_buried > 0 or v_more then
     perform core.notify('pulse_delivery');
   end if;
 end
