@@ -11,6 +11,7 @@ import pytest
 
 from services.shared.worker import Loop
 from tests.support import seed
+from tests.support.connections import connections
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
 from tests.support.delivery_pauses import acting, shown
 from tests.support.delivery_process import SECRET, Start, claiming
@@ -18,6 +19,8 @@ from tests.support.receiver import Receiver
 from tests.support.wait import until
 
 HANGS_MS = 10_000.0
+FEW = "select * from delivery.claim('w1', $1, 30, 8, 8)"
+"""A claim as a worker makes it, with the number of its free slots."""
 
 
 async def crowd(conn: asyncpg.Connection, tenant_id: str, *, channels: int, jobs: int = 1) -> list[int]:
@@ -77,14 +80,41 @@ async def test_a_claim_leases_a_few_jobs_at_a_time(conn: asyncpg.Connection) -> 
     """Another tenant's job waits for a few claims instead of as many as there are slots."""
     await crowd(conn, "evil", channels=80, jobs=3)
     quiet = await seed.channel(conn, tenant_id="quiet")
-    few = "select * from delivery.claim('w1', $1, 30, 8, 8)"
-    assert len(await conn.fetch(few, 64)) == 8
+    assert len(await conn.fetch(FEW, 64)) == 8
     number = await job(conn, quiet, tenant_id="quiet")
-    rows = await conn.fetch(few, 56)
+    rows = await conn.fetch(FEW, 56)
     assert (len(rows), number in ids(rows)) == (8, True)
     for free in (48, 40, 32):
-        await conn.fetch(few, free)
+        await conn.fetch(FEW, free)
     assert await held(conn) == {("w1", "evil"): 32, ("w1", "quiet"): 1}
+
+
+async def test_a_locked_channel_holds_up_no_other_tenant(conn: asyncpg.Connection, database_url: str) -> None:
+    """A session that holds a channel's lock delays its jobs only, even if they would fill a claim."""
+    (held_up,) = await crowd(conn, "evil", channels=1, jobs=9)
+    number = await job(conn, await seed.channel(conn, tenant_id="quiet"), tenant_id="quiet")
+    async with connections(database_url) as connect:
+        other = await connect()
+        async with other.transaction():
+            await other.execute("select from notification_channels where channel_id = $1 for update", held_up)
+            assert ids(await conn.fetch(FEW, 64)) == [number]
+
+
+@pytest.mark.parametrize("fate", ["channel_disabled", "superseded"])
+async def test_jobs_that_are_given_up_delay_no_other_tenant(conn: asyncpg.Connection, fate: str) -> None:
+    """Given up jobs do not count towards the few jobs of a claim, and never come before those that can go."""
+    channel = await seed.channel(conn, tenant_id="evil", enabled=fate != "channel_disabled")
+    for _ in range(8):
+        trouble = await alert(conn, tenant_id="evil")
+        await job(conn, channel, tenant_id="evil", alert_id=trouble)
+        if fate == "superseded":
+            await conn.execute("update notification_jobs set state = 'dead', finished_at = now() where kind = 'opened'")
+            await job(conn, channel, tenant_id="evil", alert_id=trouble, kind="closed")
+    number = await job(conn, await seed.channel(conn, tenant_id="quiet"), tenant_id="quiet")
+    assert ids(await conn.fetch(FEW, 64)) == [number]
+    found = await states(conn)
+    assert found.pop(number) == "leased"
+    assert set(found.values()) == {"dead"}
 
 
 async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Connection) -> None:

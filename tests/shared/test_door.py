@@ -364,6 +364,36 @@ async def test_a_stalled_tls_handshake_gives_its_place_to_a_new_connection(tmp_p
             one.close()
 
 
+async def test_tls_clients_that_never_end_their_side_lose_their_places(tmp_path: Path) -> None:
+    """A server that closes waits for the client's close_notify. Such connections must not fill all places."""
+    ca = PrivateCa(tmp_path)
+    pem = ca.certificate("localhost", "127.0.0.1")
+    context = ssl.create_default_context(cafile=ca.file)
+    limits = replace(PATIENT, connections=8, per_address=8, head_seconds=0.5)
+    async with serving(limits, tls=ServerTls(pem, pem)) as server:
+
+        def shake_hands() -> ssl.SSLSocket:
+            return context.wrap_socket(
+                socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost"
+            )
+
+        async def is_served() -> bool:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+            )
+            writer.write(QUICK)
+            answer = await reader.read()
+            writer.close()
+            return status_of(answer) == 200
+
+        silent = [await asyncio.to_thread(shake_hands) for _ in range(8)]
+        await until(lambda: server.closed("head") == 8)
+        assert server.open() == 8
+        await until(is_served)
+        for one in silent:
+            one.close()
+
+
 async def test_tiny_pieces_are_refused() -> None:
     """Chunks of a byte and thousands of header lines cost the event loop a thousand times their bytes."""
     async with serving(PATIENT) as server:
