@@ -612,3 +612,6 @@ async def test_refuses_a_websocket_handshake_with_403(api: Api) -> None:
             labels = {"method": "GET", "path_template": path, "status_code": "403"}
             name = "pulse_http_request_duration_seconds_count"
             assert api.process.metrics.registry.get_sample_value(name, labels) == 1
+        async with RawConnection(port) as connection:
+            connection.request("GET", PATH, "Connection: Upgrade", "Upgrade: h2c, WebSocket")
+            assert status_of(await connection.read_all()) == 403
