@@ -271,7 +271,7 @@ async def test_bodies_are_capped_and_kept_as_they_came() -> None:
 
 
 async def stall(writer: asyncio.StreamWriter) -> None:
-    """A body that stops half way."""
+    """Send the beginning of a body and then nothing."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 20_000)
     await asyncio.Event().wait()
 
