@@ -95,17 +95,17 @@ def sealer(url: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 async def count_sealed(conn: asyncpg.Connection) -> int:
-    """Rows in blocks."""
+    """Return the number of rows in blocks."""
     return int(await conn.fetchval("select coalesce(sum(row_count), 0) from audit.blocks"))
 
 
 async def count_rows(conn: asyncpg.Connection, event_type: str) -> int:
-    """Committed events of a type."""
+    """Return the number of committed events of a type."""
     return int(await conn.fetchval("select count(*) from audit_log where event_type = $1", event_type))
 
 
 async def until_sealed(conn: asyncpg.Connection, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until the sealer has nothing left; fails when it has ended."""
+    """Wait until the sealer has nothing left. Fail if it has ended."""
     unsealed = "select exists (select from audit_log where xid >= pg_snapshot_xmax(audit._head_snapshot()))"
     while await conn.fetchval(unsealed):
         if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""The parts of the audit benchmark that prove."""
+"""Parts of the audit benchmark about proofs."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ from services.shared.settings import UiSettings
 
 
 async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """Everything that is there by now and some more."""
+    """Measure the verification of all existing rows and some more."""
     app_url = as_role(url, "pulse_app")
     with sealer(as_role(url, "pulse_ops")) as process:
         await measure_copy(app_url, conn, options.seconds)
@@ -38,7 +38,7 @@ async def bench_verify(url: str, conn: asyncpg.Connection, options: argparse.Nam
 
 
 async def bench_size(_url: str, conn: asyncpg.Connection, _options: argparse.Namespace) -> None:
-    """Return what is stored by now."""
+    """Measure the stored bytes."""
     rows = await conn.fetchval("select count(*) from audit_log")
     if not await count_sealed(conn):
         raise MeasurementVoid("size: nothing is sealed; name a part that seals before it, such as verify")

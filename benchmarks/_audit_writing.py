@@ -1,4 +1,4 @@
-"""The parts of the audit benchmark that write."""
+"""Parts of the audit benchmark about writing."""
 
 import argparse
 import asyncio
@@ -53,7 +53,7 @@ async def measure_copy(url: str, conn: asyncpg.Connection, seconds: float) -> fl
 
 
 async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> tuple[float, float]:
-    """Pulse: events a second until all are committed, and the share that was sealed by then."""
+    """Measure Pulse: events a second until all are committed, and the share sealed by then."""
     committed = await count_rows(conn, LOGGED)
     async with audit_logger(url, audit_buffer_size=MOST_WAITING + 2 * BATCH) as logger:
         before, started, count = await count_sealed(conn), time.perf_counter(), 0
@@ -64,7 +64,7 @@ async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> 
             while logger.waiting > MOST_WAITING:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0)
-        await logger.record(make_event())  # durable after everything before it
+        await logger.record(make_event())  # durable after all earlier events
         elapsed = time.perf_counter() - started
         sealed = await count_sealed(conn) - before
     require_effect("events committed", found=await count_rows(conn, LOGGED) - committed, expected=count + 1)
@@ -72,7 +72,7 @@ async def measure_logger(url: str, conn: asyncpg.Connection, seconds: float) -> 
 
 
 async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """By turns, so that a noisy neighbour hits both; the sealer stands still while the reference is measured."""
+    """Measure by turns, so that a noisy neighbor affects both. The sealer is idle during the reference."""
     app_url = as_role(url, "pulse_app")
     rates: dict[str, list[float]] = {"reference": [], "pulse": []}
     shares = []
@@ -91,7 +91,7 @@ async def bench_throughput(url: str, conn: asyncpg.Connection, options: argparse
 
 
 async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """Thirty times as long as the others, without a reference: whether sealing keeps up with writing."""
+    """Measure thirty times as long as the others, without a reference, to show that sealing keeps up."""
     app_url = as_role(url, "pulse_app")
     seconds = 30 * options.seconds
     with sealer(as_role(url, "pulse_ops")) as process:
@@ -107,7 +107,7 @@ async def bench_soak(url: str, conn: asyncpg.Connection, options: argparse.Names
 
 
 async def bench_call(url: str, conn: asyncpg.Connection, options: argparse.Namespace) -> None:
-    """Measure the wait of a caller of log(): the event is made, cleaned, checked for secrets and buffered."""
+    """Measure the wait of a caller of log(), which creates, cleans, checks and buffers the event."""
     count = 20_000
     plain = {name: str(value) for name, value in zip(COLUMNS, make_row(), strict=True)}
 
@@ -135,7 +135,7 @@ async def bench_call(url: str, conn: asyncpg.Connection, options: argparse.Names
 
 
 async def open_loop(rate: int, seconds: float, act: Callable[[], Awaitable[object]]) -> list[float]:
-    """Milliseconds of each call when so many a second start, whether or not the ones before have ended."""
+    """Return the milliseconds of each call at a fixed start rate, independent of earlier calls."""
     taken: list[float] = []
 
     async def timed() -> None:
@@ -207,7 +207,7 @@ async def bench_spool(_url: str, _conn: asyncpg.Connection, options: argparse.Na
 
 
 def measure_fsync(seconds: float) -> float:
-    """Events a second by orjson, one write and one fsync a batch."""
+    """Measure events a second by orjson, one write and one fsync a batch."""
     with tempfile.NamedTemporaryFile() as file:
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:

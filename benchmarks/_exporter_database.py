@@ -1,4 +1,4 @@
-"""A database with a past and a backlog, as the exporter's views meet it after months in production."""
+"""A database with history and a backlog, like one after months in production."""
 
 import asyncpg
 
@@ -51,7 +51,7 @@ insert into public.notification_jobs (tenant_id, event_id, alert_id, channel_id,
 select 'acme', {rows} + i, {rows} + i, 1, 'opened', '{{}}' from generate_series(1, {pending}) i;
 reset session_replication_role
 """
-# Where the partitions begin that there are.
+# First month with a partition.
 _FIRST = """
 select inhparent::regclass::text, min((regexp_match(pg_get_expr(relpartbound, oid), $$'(.+?)'$$))[1]::timestamptz)
 from pg_inherits join pg_class on oid = inhrelid
@@ -63,7 +63,7 @@ TABLES = 6
 
 
 async def fill(conn: asyncpg.Connection, *, history: int, pending: int) -> None:
-    """Fill the growing tables with so many finished rows and so many waiting ones."""
+    """Fill the growing tables with the given numbers of finished and waiting rows."""
     rows = max(1, history // TABLES)
     await conn.execute("select ops.ensure_partitions()")
     first = dict(await conn.fetch(_FIRST))

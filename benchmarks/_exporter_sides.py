@@ -1,4 +1,4 @@
-"""The three readers of the same views: a loop by hand, the exporter, and Debian's postgres_exporter."""
+"""Three readers of the same views: a plain loop, the exporter, and Debian's postgres_exporter."""
 
 import contextlib
 import http.client
@@ -49,7 +49,7 @@ class ByHand:
 
 @dataclass
 class OverHttp:
-    """A process that serves /metrics; one connection is kept, as Prometheus keeps it."""
+    """A process that serves /metrics over one kept connection, like Prometheus."""
 
     pid: int
     port: int
@@ -97,7 +97,7 @@ def pulse_exporter(url: str) -> Iterator[OverHttp]:
 
 @contextmanager
 def postgres_exporter(url: str, shapes: Sequence[ViewShape]) -> Iterator[OverHttp | None]:
-    """Debian's postgres_exporter with the same views as custom queries; None where it is not installed."""
+    """Yield Debian's postgres_exporter with the same views as custom queries, or None if it is not installed."""
     program = shutil.which(FOREIGN)
     if program is None:
         yield None
@@ -146,7 +146,7 @@ def _data_source(url: str) -> str:
 
 @contextmanager
 def _process(arguments: Sequence[str], environment: dict[str, str]) -> Iterator[int]:
-    # What it has to say about each scrape is not the matter here.
+    # Its log about each scrape is irrelevant.
     process = subprocess.Popen(
         arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

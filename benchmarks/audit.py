@@ -1,9 +1,9 @@
 """The audit trail: rates of AuditLogger, the sealer and verification, each beside a bare reference.
 
 throughput  events through AuditLogger.log() until they are committed, while the sealer seals them, against plain
-            asyncpg COPY of 1,000-row batches into the same table; and how much of it was sealed meanwhile
+            asyncpg COPY of 1,000-row batches into the same table; and the share sealed meanwhile
 soak        the same without the reference for 30 times as long: whether sealing keeps up; only when named
-call        microseconds that log() takes of its caller, against encoding such an event with orjson and with json
+call        microseconds that log() takes from its caller, against encoding such an event with orjson and with json
 refusals    what a refused login waits for until its row is committed, at a fixed rate, against one CALL a commit
 spool       must events to the local disk while the database is away, against one write and fsync a batch
 verify      rows re-hashed by `pulse audit verify`, against the same hashes without order, blocks or proof

@@ -99,7 +99,7 @@ async def send_bodies(port: int, token: str) -> None:
 
 
 async def hold_bodies(port: int, token: str) -> None:
-    """Send all but the end of long bodies."""
+    """Send long bodies without their end."""
     start = head(token, "Content-Length: 8000000") + b" " * 7_999_000
 
     async def hold() -> None:
@@ -118,15 +118,15 @@ ATTACKS: dict[str, Attack] = {
 
 
 def attack(name: str, port: int, token: str, started: Event) -> None:
-    """Run an attack in a process of its own until it is terminated."""
+    """Run an attack in a separate process until it is terminated."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     started.set()
-    asyncio.run(ATTACKS[name](port, token))  # type: ignore[arg-type]  # coroutine functions, all of them
+    asyncio.run(ATTACKS[name](port, token))  # type: ignore[arg-type]  # all are coroutine functions
 
 
 @asynccontextmanager
 async def attacking(name: str, port: int, token: str) -> AsyncIterator[None]:
-    """Attack from another process, from a second after its start on."""
+    """Attack from another process. The caller starts one second later."""
     context = multiprocessing.get_context("spawn")
     started = context.Event()
     attacker = context.Process(target=attack, args=(name, port, token, started))

@@ -38,7 +38,7 @@ CHANGES = "select kind, count(*) from alert_events where kind in ('opened', 'clo
 
 
 class Fleet:
-    """Devices that take turns, one reading each millisecond, and the alerts that their readings demand."""
+    """Devices that send one reading each millisecond in turn, and the alerts that these must cause."""
 
     def __init__(self, *, devices: int, breaching: float, readings: int, rounds: int) -> None:
         self.devices = devices
@@ -107,7 +107,7 @@ async def check_changes(connection: asyncpg.Connection, fleet: Fleet, rules: int
 
 
 async def prove_rules(connection: asyncpg.Connection, fleet: Fleet, options: argparse.Namespace) -> None:
-    """Let each device breach once, which shows that every rule was evaluated all the time."""
+    """Let each device breach once, which shows that every rule was active."""
     values = [BREACHING] * options.devices
     fleet.judge(fleet.sent, values)
     await fleet.send(connection, values)

@@ -73,7 +73,7 @@ async def database_ms(conn: asyncpg.Connection) -> float:
     while await conn.fetch(sessions):
         await asyncio.sleep(0.01)
     await conn.execute("select pg_stat_clear_snapshot()")
-    # Our own session counts in the same row, but has nothing to hand in within a round but these questions.
+    # The benchmark's session counts in the same row, but reports only these queries within a round.
     return float(await conn.fetchval("select active_time from pg_stat_database where datname = current_database()"))
 
 
@@ -126,7 +126,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 async def check_views(url: str, exporter: OverHttp, foreign: OverHttp | None, shapes: Sequence[ViewShape]) -> None:
-    """Check that every side gave every view: one that leaves views out is faster."""
+    """Check that every side returned every view, because leaving some out would be faster."""
     hand = await asyncpg.connect(url)
     rows = {shape.name: len(await hand.fetch(shape.query)) for shape in shapes}
     await hand.close()

@@ -126,10 +126,12 @@ async def hold_answers(port: int) -> None:
         while True:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-                writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
-                while not (reader.at_eof() or writer.is_closing()):
-                    await asyncio.sleep(0.1)
-                writer.transport.abort()
+                try:
+                    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+                    while not (reader.at_eof() or writer.is_closing()):
+                        await asyncio.sleep(0.1)
+                finally:
+                    writer.transport.abort()
 
     await asyncio.gather(*(hold() for _ in range(READERS)))
 

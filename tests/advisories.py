@@ -29,12 +29,12 @@ Advisory = Mapping[str, Any]
 
 
 class Unusable(Exception):
-    """The database or a lock cannot be read, so that nothing is known."""
+    """The database or a lock cannot be read, so the result is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A locked version that an advisory affects. fixed: versions that are not affected any more."""
+    """A locked version that an advisory affects. fixed: versions that are no longer affected."""
 
     package: str
     version: str
@@ -54,7 +54,7 @@ class Finding:
 
 
 def read_database(place: Path) -> list[Advisory]:
-    """Return the advisories about Python packages. Raises Unusable, also when there are none."""
+    """Return the advisories about Python packages. Raise Unusable if they cannot be read or there are none."""
     try:
         documents = [found for text in _texts(place) for found in _advisories(text)]
     except (OSError, ValueError, zipfile.BadZipFile, Unusable) as error:
@@ -97,7 +97,7 @@ def _is_python(affected: Mapping[str, Any]) -> bool:
 
 
 def read_lock(lock: Path) -> dict[str, str]:
-    """Return the locked versions by normalized name, whatever platform they are for. Raises Unusable."""
+    """Return the locked versions by normalized name, for any platform. Raise Unusable."""
     try:
         text = lock.read_text(encoding="utf-8")
     except OSError as error:
@@ -146,7 +146,7 @@ def _is_listed(version: str, versions: Iterable[str]) -> bool:
 
 
 def _lies_within(version: Version, events: Iterable[Mapping[str, str]]) -> bool:
-    """Walk through the events in the order of their versions; of an unreadable version assume the worst."""
+    """Walk through the events in the order of their versions; assume the worst for an unreadable version."""
     inside = False
     for at, kind in sorted(_events(events), key=lambda event: event[0]):
         if kind == "introduced" and version >= at:

@@ -28,7 +28,7 @@ from tests.support.migrator import Migrator
 from tests.support.sealer import Seal, sealer_of
 from tests.support.server import ACTOR, PASSWORD, Server, throwaway_server
 
-# How long an example takes is the machine's business.
+# The time for an example depends on the machine.
 hypothesis.settings.register_profile("pulse", deadline=None)
 hypothesis.settings.load_profile("pulse")
 
@@ -118,7 +118,7 @@ def role_url(pg_server: Server, _clone: psycopg.Connection[Any]) -> Callable[[st
 
 @pytest.fixture
 def empty_url(pg_server: Server, _empty: psycopg.Connection[Any]) -> str:
-    """Superuser's URL of a database in which nothing was ever done."""
+    """Superuser's URL of an empty database."""
     return pg_server.url(database=_empty.info.dbname)
 
 
@@ -163,7 +163,7 @@ async def auditor_pool(role_url: Callable[[str], str]) -> AsyncIterator[db.Pool]
 
 @pytest.fixture
 def require() -> Callable[[str], str]:
-    """Gives the path of a program from outside Python; where it is missing the test is skipped, or fails in CI."""
+    """Return the path of a program from outside Python; skip the test, or fail in CI, if it is missing."""
 
     def find(program: str) -> str:
         path = shutil.which(program)

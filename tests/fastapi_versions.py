@@ -36,7 +36,7 @@ def oldest() -> str:
 
 
 def check(version: str) -> str | None:
-    """Run the tests under a version and say how they went in a line; their output when one failed."""
+    """Run the tests under a version and report the result in a line; return their output if one failed."""
     with tempfile.TemporaryDirectory(prefix="pulse-fastapi-") as place:
         _install(place, "fastapi" if version == NEWEST else f"fastapi=={version}")
         _install(place, *[need for need in _find(place, "fastapi").requires or () if need.startswith("starlette")])

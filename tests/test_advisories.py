@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_no_success(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_accepted_advisory_is_shown_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each accepted advisory is one of a package that is locked, so that the list does not outlive its cause."""
+    """Each accepted advisory must affect a locked package, so that the list does not outlive its cause."""
     [known] = accepted(ROOT / "pyproject.toml")
     database = tmp_path / "database.json"
     database.write_text(json.dumps(advisory("ecdsa", {"introduced": "0"}, aliases=[known])))

@@ -30,7 +30,7 @@ def test_every_benchmark_is_tried_here() -> None:
 
 
 def run_benchmark(name: str, url: str) -> subprocess.CompletedProcess[str]:
-    """Run a short benchmark on the tests' server, which exists and loses rows in a crash."""
+    """Run a short benchmark on the tests' server, which is not durable."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PULSE_")}
     environment |= {"PULSE_BENCH_URL": url, "PULSE_ALLOW_UNSAFE_DATABASE": "true"}
     return subprocess.run(
@@ -47,7 +47,7 @@ def run_benchmark(name: str, url: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str) -> None:
-    """Reference and Pulse in the same run."""
+    """One run measures the reference and Pulse."""
     done = run_benchmark(name, empty_url)
     assert done.returncode == 0, done.stderr
     first_words = [line.split()[0] for line in done.stdout.splitlines()]
@@ -63,7 +63,7 @@ def test_a_short_run_prints_both_sides_and_their_ratio(name: str, empty_url: str
     ],
 )
 def test_a_measurement_without_its_effect_is_void(name: str, table: str, missing: str, empty_url: str) -> None:
-    """A benchmark whose rules or devices are disabled would be fast; it exits with 1 and prints no ratio."""
+    """A benchmark whose rules or devices are disabled would be fast, so it exits with 1 and prints no ratio."""
     Migrator(empty_url).upgrade()
     with psycopg.connect(empty_url) as owner:
         owner.execute(f"alter table {table} alter column enabled set default false")

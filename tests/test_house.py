@@ -1,4 +1,4 @@
-"""Rules of the house that the files themselves can answer."""
+"""Rules of the codebase that its files can check."""
 
 import ast
 import re
@@ -53,7 +53,7 @@ SHARED = {
     "write_once",
 }
 
-# The two places where Python holds SQL of more than one call or one select, and why:
+# The two modules in which Python holds more SQL than a call or a select, and the reasons:
 SQL_IN_PYTHON = {
     "migrations": "it is what migrations are",
     "services/shared/audit_writer/": "COPY has no form of a function call",
@@ -67,7 +67,7 @@ STATEMENT = re.compile(
 
 
 def code_lines(node: ast.AST) -> set[int]:
-    """Numbers of the lines that hold code: no blank lines, comments or docstrings."""
+    """Return the numbers of the lines with code: no blank lines, comments or docstrings."""
     docstrings: set[int] = set()
     for inner in ast.walk(node):
         if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant) and isinstance(inner.value.value, str):
@@ -89,12 +89,12 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def name(path: Path) -> str:
-    """Path as people write it."""
+    """Return a path relative to the checkout."""
     return path.relative_to(ROOT).as_posix()
 
 
 def test_modules_are_small() -> None:
-    """A module with more than 250 lines is two modules."""
+    """Split a module with more than 250 lines."""
     sizes = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {path: size for path, size in sizes.items() if size > LONGEST_MODULE} == {}
 
@@ -106,7 +106,7 @@ def test_functions_are_small() -> None:
 
 
 def test_modules_are_named_for_the_one_thing_in_them() -> None:
-    """A name that says nothing collects everything."""
+    """A vague name collects unrelated code."""
     assert [name(path) for path in MODULES if path.stem in VAGUE or path.parent.name in VAGUE] == []
 
 
@@ -122,7 +122,7 @@ def test_no_class_name_occurs_twice() -> None:
 
 
 def test_shared_is_a_closed_list() -> None:
-    """A thing enters services/shared only when two services use it, and then this list changes in review."""
+    """A module enters services/shared only when two services use it, and then this list changes in review."""
     found = (ROOT / "services" / "shared").iterdir()
     rooms = {path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert rooms - {"__init__"} == SHARED
@@ -146,7 +146,7 @@ def test_tests_never_sleep() -> None:
     # The tools of tests/chaos run for a length of real time.
     modules = [path for path in (ROOT / "tests").rglob("*.py") if "chaos" not in path.parts or path.stem[:5] == "test_"]
     found = {name(path) for path in modules if sleeps.search(path.read_text(encoding="utf-8"))}
-    # The second one's server drips its answer on purpose.
+    # The server of the second file sends its answer slowly on purpose.
     assert found == {"tests/support/wait.py", "tests/shared/test_http_client.py"}
 
 
@@ -195,7 +195,7 @@ def test_nothing_installs_a_strangers_pulse() -> None:
 def test_a_missing_program_skips_loudly_and_fails_in_ci(
     require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left out in silence, and in CI nothing is left out."""
+    """Outside CI a skip names the missing program; in CI no test is skipped."""
     assert require("sh").endswith("/sh")
     monkeypatch.delenv("PULSE_TEST_REQUIRE", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed: .* NOT tested"):

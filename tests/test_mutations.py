@@ -1,4 +1,4 @@
-"""The mutations of tests/mutations fit the code, and the command that tries them notices what survives."""
+"""The mutations of tests/mutations fit the code, and the command that tries them reports survivors."""
 
 from pathlib import Path
 

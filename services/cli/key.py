@@ -23,13 +23,13 @@ def create(
     *,
     tenant: Tenant = "demo",
     role: Annotated[keys.Role, typer.Option(help="Role of the key.")] = "viewer",
-    scope: Annotated[list[str], typer.Option(help="Permitted part of the API, such as devices:read. Repeatable.")],
+    scope: Annotated[list[str], typer.Option(help=f"Permitted part of the API: {', '.join(SCOPES)}. Repeatable.")],
     days: Annotated[int, typer.Option(min=1, max=366, help="Days until the key expires.")] = 90,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
     unknown = [each for each in scope if each not in SCOPES]
     if unknown:
-        raise CommandFailed(f"{unknown[0]} is no scope: use {', '.join(SCOPES)}")
+        raise CommandFailed(f"{unknown[0]} is not a scope: use {', '.join(SCOPES)}")
     try:
         title = visible_name(name.strip())
     except ValueError as error:

@@ -53,7 +53,9 @@ def revoke(
     token_id: Annotated[str | None, typer.Option("--jti", help="Revoke the token with this claim jti.")] = None,
     issued_before: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%dT%H:%M:%SZ"], help="Revoke tokens issued before this time in UTC."),
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%SZ"], metavar="TIME", help="Revoke tokens issued before 2026-01-31T12:00:00Z."
+        ),
     ] = None,
     logout: Annotated[
         bool, typer.Option("--logout", help="Revoke tokens issued before now. New tokens are accepted.")

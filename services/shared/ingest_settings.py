@@ -21,7 +21,7 @@ class IngestSettings(TopicSettings):
     ingest_max_future_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """Seconds that the clock of a device may be ahead of the server, at most a day."""
     body_bytes_in_flight: Annotated[int, Field(ge=1024)] = 128 * MIB
-    """Bytes of request bodies over 64 KiB that a process holds at a time. One tenant can use half of them."""
+    """Bytes of request bodies over 64 KiB that a process holds at a time. One tenant can use half."""
     body_bytes_per_caller: Annotated[int, Field(ge=1024)] = 16 * MIB
     """The same limit for one device or user, at least PULSE_INGEST_MAX_BODY_BYTES."""
 

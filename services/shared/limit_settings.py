@@ -34,6 +34,6 @@ class RequestLimitSettings(TopicSettings):
     """Limits of requests to ui_iot, for each of its processes."""
 
     requests_per_principal: Most = 12_000
-    """Requests per minute of one user or device. All of them may come at once. 0: unlimited."""
+    """Requests per minute of one user or device. All may come at once. 0: unlimited."""
     requests_per_tenant: Most = 120_000
     """Requests per minute of all users and devices of one tenant. 0: unlimited."""

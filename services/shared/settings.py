@@ -144,7 +144,7 @@ class UiSettings(
     device_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 5.0
     """Seconds that an accepted device token is cached, at most 60. A revoked token may work that much longer."""
     audit_max_tails: Annotated[int, Field(ge=1, le=10_000)] = 50
-    """Maximum of clients that follow the audit trail at a time. One tenant can use half of them."""
+    """Maximum of clients that follow the audit trail at a time. One tenant can use half."""
     allow_private_destinations: bool = False
     """Accept channels whose address is on this machine, by plain http as well. For the demo."""
 

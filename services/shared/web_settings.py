@@ -78,7 +78,7 @@ class SharedPortSettings(TopicSettings):
     """A port that several processes serve (docs/operate.md)."""
 
     reuse_port: Annotated[bool, Field(validate_default=True)] = False
-    """Share PULSE_PORT with other processes of the same user. Each of them needs its own PULSE_METRICS_PORT."""
+    """Share PULSE_PORT with other processes of the same user. Each process needs its own PULSE_METRICS_PORT."""
 
     @field_validator("reuse_port")
     @classmethod

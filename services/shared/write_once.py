@@ -14,6 +14,7 @@ def write_once(file: Path, content: bytes) -> bytes:
         except FileExistsError:
             pass
         else:
+            _sync_names(file.parent)
             return content
         finally:
             draft.unlink()
@@ -28,6 +29,16 @@ def replace(file: Path, content: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+    _sync_names(file.parent)
+
+
+def _sync_names(directory: Path) -> None:
+    # A file that a power cut takes from its directory is as good as not written.
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _draft(file: Path, content: bytes) -> Path:

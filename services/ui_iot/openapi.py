@@ -96,7 +96,7 @@ _SECURITY_SCHEMES = {
 _PROBLEMS: dict[int, tuple[str, str, str]] = {
     400: ("Bad Request", UNREADABLE, ""),
     401: ("Unauthorized", "The token has expired.", "expired"),
-    403: ("Forbidden", "This needs one of the roles admin.", "forbidden"),
+    403: ("Forbidden", "This needs the role admin.", "forbidden"),
     404: ("Not Found", "There is no alert 42.", ""),
     409: ("Conflict", "It exists already, or something still uses it.", ""),
     412: ("Precondition Failed", "It was changed since the ETag in If-Match was read; get it again.", ""),

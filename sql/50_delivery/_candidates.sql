@@ -5,8 +5,7 @@
 -- not crowd out the short ones. Lanes whose jobs are only given up take no slot: they have a separate turn outside their
 -- tenant's limit. Rows are compared and ordered by all columns of the lane index, which leaves the planner no other index,
 -- even if its statistics are stale.
-create function delivery._candidates(
-  p_now timestamptz, p_limit integer, p_channel_limit integer, p_worker text, p_most integer)
+create function delivery._candidates(p_now timestamptz, p_limit integer, p_channel_limit integer, p_worker text)
 returns table (
   tenant_id text,
   channel_id bigint,
@@ -115,10 +114,10 @@ as $$
     ) q
     limit t.share
   ) j
-  limit least(p_limit, p_most)
+  limit p_limit
 $$;
 
-comment on function delivery._candidates(timestamptz, integer, integer, text, integer) is
+comment on function delivery._candidates(timestamptz, integer, integer, text) is
   'Due jobs that may go now, the oldest live one of each subject and channel, with their place in their lane; fate is null, '
   'or why the job can never be sent. p_limit is the number of free slots of p_worker; no tenant gets more than its share. '
-  'At most p_most are returned, those of the tenant with the fewest jobs in hand first.';
+  'Those of the tenant with the fewest jobs in hand come first.';

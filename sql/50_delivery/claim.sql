@@ -41,6 +41,7 @@ declare
   v_fates text[];
   v_buried integer := 0;
   v_claimed integer := 0;
+  v_more boolean;
 begin
   -- Most claims find an empty queue, which one probe shows.
   if not exists (
@@ -53,7 +54,7 @@ begin
   end if;
   select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
-  from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker, p_most) c;
+  from delivery._candidates(v_now, p_limit, p_channel_limit, p_worker) c;
   if v_job_ids is null then
     return;
   end if;
@@ -62,11 +63,13 @@ begin
   end if;
 
   select
-    array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
+    array_agg(c.tenant_id order by c.turn), array_agg(c.channel_id order by c.turn), array_agg(c.job_id order by c.turn),
+    array_agg(c.place order by c.turn), array_agg(c.fate order by c.turn)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
   from (
-    select c.tenant_id, c.channel_id, c.job_id, c.place, c.fate
-    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates) as c (tenant_id, channel_id, job_id, place, fate)
+    select c.*
+    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates)
+      with ordinality as c (tenant_id, channel_id, job_id, place, fate, turn)
     join public.notification_channels n on n.tenant_id = c.tenant_id and n.channel_id = c.channel_id
     where n.enabled and coalesce(c.fate, 'superseded') = 'superseded'
     for no key update of n skip locked
@@ -74,6 +77,22 @@ begin
   -- Redriving takes the channel's lock as well, so the beginning cannot return meanwhile.
   if v_fates && '{superseded}' then
     v_buried := v_buried + delivery._bury(v_tenant_ids, v_job_ids, v_fates);
+  end if;
+  -- This is cut after the locks: jobs that are given up, or whose channel another session has locked, must not take the
+  -- place of jobs that can go.
+  v_more := cardinality(array_positions(v_fates, null)) > p_most;
+  if v_more then
+    select
+      array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
+    into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
+    from (
+      select c.*
+      from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates)
+        with ordinality as c (tenant_id, channel_id, job_id, place, fate, turn)
+      where c.fate is null
+      order by c.turn
+      limit p_most
+    ) c;
   end if;
 
   return query
@@ -123,7 +142,7 @@ begin
   order by j.run_at, j.job_id;
   get diagnostics v_claimed = row_count;
   -- There may be more jobs, for the next call or for another worker that found these channels locked.
-  if v_claimed = least(p_limit, p_most) or v_buried > 0 then
+  if v_claimed = least(p_limit, p_most) or v_buried > 0 or v_more then
     perform core.notify('pulse_delivery');
   end if;
 end

@@ -74,5 +74,5 @@ def _apply(state: Mapping[str, Any] | None, change: Change) -> dict[str, Any] | 
     return {**(state or {}), **{name: pair[1] for name, pair in change.details["changes"].items()}}
 
 
-def _is_same(name: str, told: object, found: object) -> bool:
-    return name in _CLOCKS or REDACTED in (told, found) or told == found
+def _is_same(name: str, recorded: object, found: object) -> bool:
+    return name in _CLOCKS or REDACTED in (recorded, found) or recorded == found

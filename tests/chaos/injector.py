@@ -70,7 +70,7 @@ class Injector:
 
     async def _make(self, fault: Fault) -> None:
         try:
-            told = await self._makers[fault.kind](fault)
+            outcome = await self._makers[fault.kind](fault)
         except (NothingToHit, *AWAY) as reason:
             self.left_out[fault.kind] += 1
             self._note(fault, f"left out: {reason or type(reason).__name__}")
@@ -79,7 +79,7 @@ class Injector:
             self.broken.append(BrokenPromise("the stack did not come back", f"after fault {fault.number}: {reason}"))
             return
         self.done[fault.kind] += 1
-        self._note(fault, told)
+        self._note(fault, outcome)
 
     async def _kill_api(self, _fault: Fault) -> str:
         return _kill(await self._stack.running_pid(API))

@@ -96,8 +96,8 @@ async def _hurt(plan: Plan, stack: ChaosStack, say: Say) -> tuple[ClientJournal,
         tokens = ClientTokens.make(stack.key, SigningKey(plan.root / "stranger"))
         traffic = AuditTraffic(stack.api_url, journal, tokens, plan.seed)
 
-        def note(fault: Fault, told: str) -> None:
-            line = {**asdict(fault), "ended_at": time.time(), "told": told}
+        def note(fault: Fault, outcome: str) -> None:
+            line = {**asdict(fault), "ended_at": time.time(), "told": outcome}
             faults.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             faults.flush()
 

@@ -38,7 +38,7 @@ def test_a_minute_of_chaos_breaks_no_promise(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_command(number: signal.Signals) -> None:
-    """However it ends, its server, API and sealers end with it; unless it was killed, its files are gone too."""
+    """At any end, its server, API and sealers stop. Unless it was killed, its files are removed."""
     root = None
     with subprocess.Popen(COMMAND, cwd="/", env=environment(), stdout=subprocess.PIPE) as command:
         try:

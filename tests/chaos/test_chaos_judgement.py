@@ -56,12 +56,12 @@ def judged(
 
 
 def found(judgement: Judgement) -> list[str]:
-    """Return what it says was broken."""
+    """Return the kinds of broken promises."""
     return [broken.what for broken in judgement.broken]
 
 
 def without(*keys: tuple[str, str]) -> dict[tuple[str, str], int]:
-    """Return what is stored, but for these."""
+    """Return the stored rows without these."""
     return {key: count for key, count in STORED.items() if key not in keys}
 
 
@@ -97,8 +97,8 @@ def test_an_event_without_an_answer_may_be_there() -> None:
     assert found(judged(stored={**STORED, (UNHEARD.trace_id, "config.rule_updated"): 1})) == []
 
 
-def test_an_event_that_nobody_caused_is_found() -> None:
-    """A login that was refused is not on record as one that went well."""
+def test_an_event_without_a_cause_is_found() -> None:
+    """A refused login is not recorded as a successful one."""
     assert found(judged(stored={**STORED, (REFUSED.trace_id, "auth.login_success"): 1})) == ["event without a cause"]
 
 
@@ -116,14 +116,13 @@ def test_a_gap_row_of_another_time_does_not_count() -> None:
 
 
 def test_a_gap_row_that_counts_too_little_is_found() -> None:
-    """Two are lost and one is counted."""
     stored = without((REFUSED.trace_id, "auth.login_failure"), (FORBIDDEN.trace_id, "auth.forbidden"))
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(1, 102.0, 103.1)))) == ["loss without a gap row"]
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(2, 102.0, 103.1)))) == []
 
 
 def test_a_gap_row_that_counts_too_much_is_found() -> None:
-    """An exact count is one; the upper bound that a dead process leaves may be above the truth."""
+    """An exact count must match. The upper bound of a dead process may be too high."""
     stored = without((REFUSED.trace_id, "auth.login_failure"))
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(2, 102.0, 102.1)))) == ["gap row counts too much"]
     assert found(judged(stored=stored, gaps=(DENIED_GAP, gap(9, 102.0, 102.1, at_most=True, by_buffer={})))) == []
@@ -137,7 +136,7 @@ def test_two_gap_rows_for_one_loss_are_found() -> None:
 
 
 def test_a_refusal_is_not_lost_while_it_can_be_kept() -> None:
-    """A gap row is no excuse when the disk had room."""
+    """A gap row is not accepted if the disk had room."""
     judgement = judged(
         stored=without((REFUSED.trace_id, "auth.login_failure")),
         gaps=(DENIED_GAP, gap(1, 102.0, 102.0)),
@@ -152,7 +151,7 @@ def test_a_denied_request_is_counted_too() -> None:
 
 
 def test_a_request_in_another_trace_is_named_as_such() -> None:
-    """Its events stand under the trace that the answer names, so they are neither lost nor stray."""
+    """Its events have the trace that the answer names, so they are neither lost nor stray."""
     other = "8" * 32
     strayed = replace(FORBIDDEN, answered_trace_id=other)
     judgement = judged(strayed, stored={(other, "auth.forbidden"): 1}, gaps=())
@@ -165,7 +164,7 @@ def test_a_request_in_another_trace_is_named_as_such() -> None:
 
 
 def test_a_run_draws_no_trace_id_with_a_time() -> None:
-    """Ids of the run are those of other systems, so that none can be taken for one from the future."""
+    """The run's ids look like those of other systems, so that none seems to be from the future."""
     own = int(tracing.new_trace_id(), 16)
     drawn = iter([own, 2**127])
     randomness = Random()
@@ -175,7 +174,7 @@ def test_a_run_draws_no_trace_id_with_a_time() -> None:
 
 
 def test_the_journal_is_written_as_it_happens() -> None:
-    """A line when it is sent, a line when it is answered; what was never answered stays open."""
+    """The file has a line when a request is sent and one when it is answered. Unanswered ones stay open."""
     written = io.BytesIO()
     journal = ClientJournal(written)
     journal.send(READ.trace_id, READ.act)
@@ -191,7 +190,7 @@ def test_the_journal_is_written_as_it_happens() -> None:
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
-    """And a minute has room for every kind."""
+    """A minute includes every kind."""
     schedule = make_schedule(7, 60)
     assert schedule == make_schedule(7, 60) != make_schedule(8, 60)
     assert {fault.kind for fault in schedule} == set(KINDS)
@@ -210,7 +209,7 @@ def differences(changes: list[Change], row: Mapping[str, Any] | None) -> list[st
 
 
 def test_configuration_follows_from_its_events() -> None:
-    """Redacted columns and the clocks of the database aside; two transactions may stand in either order."""
+    """Redacted columns and database clocks are ignored. Two transactions may be in either order."""
     assert differences([CREATED, RENAMED, DISABLED, RENAMED_AGAIN], ROW) == []
     assert differences([CREATED, RENAMED_AGAIN, RENAMED, DISABLED], ROW) == []
     assert differences([CREATED, RENAMED, DISABLED, RENAMED_AGAIN, DELETED], None) == []

@@ -1,4 +1,4 @@
-"""The proxy that cuts between two messages: what the server did and what the client heard are two things."""
+"""The proxy that cuts between two messages, seen from the server and the client."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def table(conn: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def order(cuts: Cuts, cut: Order) -> "asyncio.Task[bool]":
-    """Return the cut, waiting for its message."""
+    """Order a cut and return its task."""
     task = asyncio.create_task(cuts.make(cut, seconds=10))
     await asyncio.sleep(0)
     return task
@@ -37,7 +37,7 @@ async def write_in_block(client: asyncpg.Connection, insert: PreparedStatement) 
 async def test_a_commit_is_cut_on_either_side(
     table: asyncpg.Connection, database_url: str, cut: str, rows: int, *, in_block: bool
 ) -> None:
-    """Before: nothing is stored. After: the row is stored, and the client gets no response."""
+    """A cut before the commit stores nothing. A cut after it stores the row without a response."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -52,7 +52,7 @@ async def test_a_commit_is_cut_on_either_side(
 
 
 async def test_an_answer_is_lost(table: asyncpg.Connection, database_url: str) -> None:
-    """The server's message is cut, so the work was done."""
+    """The server's message is cut after the work was done."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -66,7 +66,7 @@ async def test_an_answer_is_lost(table: asyncpg.Connection, database_url: str) -
 
 
 async def test_a_cut_that_finds_no_message_is_taken_back(database_url: str) -> None:
-    """No part is kept for later."""
+    """The withdrawn cut does not hit later messages."""
     cuts = Cuts()
     async with MessageProxy(database_url, cuts) as proxy:
         client = await asyncpg.connect(proxy.url)
@@ -76,7 +76,7 @@ async def test_a_cut_that_finds_no_message_is_taken_back(database_url: str) -> N
 
 
 async def test_a_stall_holds_back_answers_and_not_the_work(table: asyncpg.Connection, database_url: str) -> None:
-    """The client waits, the row is there; what waited arrives when the stall is over."""
+    """The client waits although the row exists. Held messages arrive after the stall."""
     async with MessageProxy(database_url, Cuts()) as proxy:
         heard = asyncio.Event()
         await table.add_listener("stalled", lambda *_: heard.set())
@@ -93,7 +93,6 @@ async def test_a_stall_holds_back_answers_and_not_the_work(table: asyncpg.Connec
 
 
 async def test_a_server_that_is_away_is_a_lost_connection() -> None:
-    """No message waits."""
     async with MessageProxy("postgresql://nobody@127.0.0.1:1/none", Cuts()) as proxy:
         with pytest.raises((*LOST, OSError)):
             await asyncpg.connect(proxy.url, timeout=10)

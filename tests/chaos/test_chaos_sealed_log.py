@@ -15,7 +15,7 @@ from tests.chaos.sealed_log import SealedLogCheck, verify_log
 
 @pytest.fixture
 async def anchors(tmp_path: Path, conn: asyncpg.Connection, ops_pool: db.Pool) -> Path:
-    """Three events, sealed and anchored; the public key is beside the checkpoints."""
+    """Three sealed and anchored events, with the public key next to the checkpoints."""
     keys = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     for number in range(3):
         await conn.execute(
@@ -54,7 +54,7 @@ async def test_a_whole_trail_is_clean(anchors: Path, role_url: Callable[[str], s
 async def test_what_was_altered_is_found(
     anchors: Path, role_url: Callable[[str], str], conn: asyncpg.Connection, tampering: str
 ) -> None:
-    """Even a user that no trigger stops is found."""
+    """The alteration bypasses all triggers."""
     await conn.execute(f"set session_replication_role = replica; {tampering}")
     assert "the sealed trail does not verify" in found(await verified(anchors, role_url))
 

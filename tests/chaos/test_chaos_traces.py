@@ -1,4 +1,4 @@
-"""A short `pulse chaos traces`, and the check of a trace, which finds each fault."""
+"""A short `pulse chaos traces`, and the check of traces, which finds each kind of fault."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ COUNT = os.environ.get("PULSE_TEST_CHAOS_TRACES", "96")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_kill_tears_a_trace(tmp_path: Path) -> None:
-    """Services died, requests and webhooks were repeated, and each trace is whole."""
+    """Services were killed, requests and webhooks were repeated, and each trace is complete."""
     command = [sys.executable, "-P", "-m", "services.cli", "chaos", "traces"]
     options = ["--count", COUNT, "--seed", "3", "--keep", str(tmp_path)]
     done = subprocess.run([*command, *options], check=False, cwd="/", env=environment(), capture_output=True, text=True)
@@ -60,11 +60,11 @@ WHOLE = [
     ],
 )
 def test_the_judge_finds_each_fault(steps: list[dict[str, Any]], taken: int, faults: list[str]) -> None:
-    """And accuses no trace that is whole."""
+    """A complete trace has no faults."""
     assert list(find_faults(steps, taken, set())) == faults
 
 
 def test_a_webhook_bears_the_span_of_its_attempt() -> None:
-    """The receiver sees the same as the trace shows."""
+    """The receiver gets the same span as the trace shows."""
     assert list(find_faults(WHOLE, 1, {"e"})) == []
     assert list(find_faults(WHOLE, 1, {"e", "d"})) == ["webhook whose span is no attempt of its trace"]

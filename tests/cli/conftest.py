@@ -11,5 +11,5 @@ from tests.support.sealed_log import SealedLog, make_sealer
 
 @pytest.fixture
 async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log, empty yet."""
+    """An empty sealed log."""
     return SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))

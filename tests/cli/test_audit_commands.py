@@ -1,4 +1,4 @@
-"""`pulse audit verify, prove, export, keys, rotate-key`: as an auditor types them."""
+"""`pulse audit verify, prove, export, keys, rotate-key` as an auditor runs them."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ from tests.support.sealed_log import SealedLog, make_sealer
 
 @pytest.fixture
 async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log whose key and checkpoints are where the local stack has them."""
+    """A sealed log with key and checkpoints in the local stack's directories."""
     made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await made.fill()
     return made
@@ -35,7 +35,7 @@ def pulse(tmp_path: Path, role_url: Callable[[str], str]) -> Pulse:
 
 
 async def test_verify_says_that_all_is_well(log: SealedLog, pulse: Pulse) -> None:
-    """In two lines at most, or as JSON."""
+    """The output has two lines at most, or is JSON."""
     rows = await log.conn.fetchval("select count(*) from audit_log")
     done = await pulse("verify", status=3)
     assert done.stdout.startswith(
@@ -52,7 +52,7 @@ async def test_verify_says_that_all_is_well(log: SealedLog, pulse: Pulse) -> Non
 
 
 async def test_verify_exits_with_1_and_names_what_is_wrong(log: SealedLog, pulse: Pulse) -> None:
-    """One sentence a fault, the first one first."""
+    """The output has one sentence per fault, the earliest first."""
     await log.conn.execute(
         "set session_replication_role = replica; delete from audit_log where timestamp < '2026-02-01'"
     )
@@ -73,14 +73,14 @@ async def test_verify_exits_with_1_and_names_what_is_wrong(log: SealedLog, pulse
 async def test_verify_exits_with_2_when_it_cannot_tell(
     log: SealedLog, pulse: Pulse, arguments: list[str], words: str
 ) -> None:
-    """A question that was wrong, or nothing to hold the log against."""
+    """A wrong argument, or nothing to compare the log with."""
     done = await pulse("verify", *arguments, status=2)
     assert done.stderr.startswith(f"pulse: not verified: {words}")
     assert done.stdout == ""
 
 
 async def test_verify_without_kept_checkpoints_cannot_tell(log: SealedLog, pulse: Pulse) -> None:
-    """The database alone is no proof of itself; neither is one that does not answer."""
+    """The database cannot prove itself, and one that does not answer proves nothing."""
     for file in log.checkpoints.iterdir():
         file.unlink()
     assert "holds no checkpoint" in (await pulse("verify", status=2)).stderr
@@ -89,7 +89,7 @@ async def test_verify_without_kept_checkpoints_cannot_tell(log: SealedLog, pulse
 
 
 async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pulse) -> None:
-    """In the midst of hashing too."""
+    """Failures during hashing are reported in the same way."""
     await log.conn.execute("alter function audit.read_leaves(text, text, date, date) rename to read_nothing")
     shown = (await pulse("verify", status=1)).stdout
     assert "BROKEN: the rows were not verified: the database is older than this checkout" in shown
@@ -102,13 +102,10 @@ async def test_a_database_that_fails_is_no_altered_log(log: SealedLog, pulse: Pu
     shown = (await pulse("verify", status=1)).stdout
     assert "the rows were not verified: the database refuses: division by zero" in shown
     assert "added routine audit.read_leaves(text, text)" in shown
-    # A database that says nothing wrong about its layer cannot tell.
-    await log.conn.execute("update sql_layer set definitions = null")
-    await log.conn.execute("drop function audit.read_leaves(text, text)")
 
 
 def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container whose user has no entry."""
+    """A container's user may have no passwd entry."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 424242)
@@ -117,12 +114,12 @@ def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("command", ["", "verify", "prove", "export", "keys", "rotate-key", "declare-loss"])
 async def test_every_command_has_help(pulse: Pulse, command: str) -> None:
-    """Also the group."""
+    """This includes the group of commands."""
     assert (await pulse(*command.split(), "--help")).stdout.startswith(f"Usage: pulse audit {command}".rstrip())
 
 
 async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """As an auditor took them away."""
+    """An auditor may keep copies of checkpoints and keys."""
     [kept] = log.checkpoints.iterdir()
     away = tmp_path / "away"
     away.mkdir()
@@ -133,7 +130,7 @@ async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, 
 
 
 async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """Whoever replaced the log may have replaced the key and the checkpoints beside it."""
+    """An attacker who replaced the log may have replaced the key and the checkpoints next to it."""
     public, kept = log.sealer.keys.public_path, next(log.checkpoints.iterdir())
     for local in ((), ("--keys", str(public)), ("--checkpoint", str(kept)), ("--checkpoint", str(log.checkpoints))):
         shown = (await pulse("verify", *local, status=3)).stdout
@@ -156,7 +153,7 @@ async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog
 
 
 async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None:
-    """From `prove` to the program that an auditor has."""
+    """The output of `prove` is piped to the verifying program."""
     event_id = await log.conn.fetchval("select event_id::text from audit_log where tenant_id = 'acme' limit 1")
     proof = await pulse("prove", event_id)
     status, said = await check(log, [proof.stdout.encode()])
@@ -168,7 +165,7 @@ async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None
 
 
 async def test_an_export_is_a_file_for_its_owner(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """It has its name only when it is whole."""
+    """The file gets its name when it is complete."""
     out = tmp_path / "export.jsonl"
     options = ("export", "--from", "2020-01-01", "--out", str(out))
     await pulse(*options, "--tenant", "umbrella")
@@ -193,7 +190,7 @@ async def test_an_export_is_a_file_for_its_owner(log: SealedLog, pulse: Pulse, t
     ],
 )
 async def test_a_wrong_question_is_answered_in_one_line(pulse: Pulse, arguments: list[str], words: str) -> None:
-    """Before anything is read."""
+    """The arguments are checked before any row is read."""
     done = await pulse("export", *arguments, status=1)
     assert done.stderr == f"pulse: {words}" + done.stderr.removeprefix(f"pulse: {words}")
     assert done.stdout == ""
@@ -201,7 +198,7 @@ async def test_a_wrong_question_is_answered_in_one_line(pulse: Pulse, arguments:
 
 @pytest.mark.slow
 async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse) -> None:
-    """The running sealer takes it at its next pass; the public keys of both are printed."""
+    """The running sealer uses it at its next pass. Both public keys are printed."""
     [old] = (await pulse("keys")).stdout.splitlines()
     before = log.sealer.keys.public_path.read_bytes()
     refused = await pulse("rotate-key", status=1, PULSE_AUDIT_LOG_NAME="another.name")
@@ -215,20 +212,20 @@ async def test_a_new_key_leaves_old_rows_verifiable(log: SealedLog, pulse: Pulse
     newest = await log.conn.fetchval("select key_id from audit.checkpoints order by tree_size desc limit 1")
     assert f"pulse.test/audit+{newest}+" in keys[1]
     assert (await pulse("verify", status=3)).stdout.startswith("All is as it was sealed")
-    # Who has not fetched the new public key is told so.
+    # Without the new public key, verification fails.
     log.sealer.keys.public_path.write_bytes(before)
     assert "no known key signed" in (await pulse("verify", status=1)).stdout
 
 
 async def test_there_is_no_key_to_rotate_before_the_first(pulse: Pulse, tmp_path: Path) -> None:
-    """The sealer makes it."""
+    """The sealer creates the first key."""
     assert "there is no key in" in (await pulse("rotate-key", status=1)).stderr
     KeyFile(tmp_path / "audit" / "signing.key", "pulse.test/audit").load()
     await pulse("rotate-key")
 
 
 async def test_another_format_is_what_its_mapper_makes(log: SealedLog) -> None:
-    """One event a line, in sealed order, without proofs; who reads is recorded all the same."""
+    """One event a line, in sealed order, without proofs. The read is recorded before the first byte."""
     question = Question(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))
     file = io.BytesIO()
     await write_export(

@@ -1,4 +1,4 @@
-"""An export is proven by a program that knows neither Pulse nor the database, and whatever is done to it is found."""
+"""An export is verified by a program that knows neither Pulse nor the database and finds every alteration."""
 
 import io
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from tests.support.sealed_log import SealedLog
 
 
 async def test_an_export_holds_every_sealed_event_in_order(log: SealedLog) -> None:
-    """And is verified offline, with the key's file or its text."""
+    """It is verified offline, with the key's file or its text."""
     await log.fill()
     lines = [orjson.loads(line) for line in await export(log)]
     events = [line["event"]["event_id"] for line in lines if line["type"] == "event"]
@@ -35,7 +35,7 @@ async def test_an_export_holds_every_sealed_event_in_order(log: SealedLog) -> No
 
 
 async def test_only_what_was_asked_for_is_there(log: SealedLog) -> None:
-    """By time, to the microsecond, and by tenant; both are verified too."""
+    """Ranges in microseconds and single tenants are exported, and both verify."""
     await log.fill()
     first, last = [
         row[0]
@@ -61,15 +61,15 @@ async def test_only_what_was_asked_for_is_there(log: SealedLog) -> None:
 
 
 async def test_two_exports_are_the_same(log: SealedLog) -> None:
-    """But for the header, which names a newer checkpoint when there is one."""
+    """They differ only in the header, which names the newest checkpoint."""
     await log.fill()
     question = Question(ALL.from_time, datetime(2026, 3, 1, tzinfo=UTC))
     one, two = await export(log, question), await export(log, question)
     assert one == two
 
 
-async def test_who_reads_is_recorded_before_the_first_byte(log: SealedLog) -> None:
-    """Also when the reader takes nothing of it."""
+async def test_the_reader_is_recorded_before_the_first_byte(log: SealedLog) -> None:
+    """The read is recorded even if the reader closes the file before the first byte."""
     await log.fill()
 
     class Closed(io.BytesIO):
@@ -90,7 +90,7 @@ async def test_who_reads_is_recorded_before_the_first_byte(log: SealedLog) -> No
 
 
 async def test_what_is_not_sealed_is_not_exported(log: SealedLog) -> None:
-    """It has no proof yet."""
+    """An unsealed event has no proof."""
     await log.write(3)
     with pytest.raises(CommandFailed, match="nothing is sealed yet"):
         await export(log)
@@ -102,7 +102,7 @@ async def test_what_is_not_sealed_is_not_exported(log: SealedLog) -> None:
 
 
 async def test_a_block_larger_than_a_batch_is_streamed(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the same order, with the same proofs."""
+    """Streaming keeps the order and the proofs."""
     await log.write(70)
     await log.fill()
     at_once = await export(log)
@@ -113,7 +113,7 @@ async def test_a_block_larger_than_a_batch_is_streamed(log: SealedLog, monkeypat
 
 
 async def test_an_altered_log_is_not_exported(log: SealedLog) -> None:
-    """Nobody is handed evidence that fails elsewhere; the file ends without its trailer."""
+    """An export of altered rows would fail verification elsewhere, so the file ends without a trailer."""
     await log.fill()
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'quiet' where timestamp < '2026-02-01'"
@@ -128,7 +128,7 @@ async def test_an_altered_log_is_not_exported(log: SealedLog) -> None:
 
 
 async def test_a_proof_is_an_export_of_one_event(log: SealedLog) -> None:
-    """It is verified in the same way, from every place of every block."""
+    """The proof is verified in the same way, for every position in every block."""
     await log.fill()
     rows = await log.conn.fetch("select event_id, tenant_id from audit_log order by random() limit 12")
     assert len(rows) == 12
@@ -142,7 +142,7 @@ async def test_a_proof_is_an_export_of_one_event(log: SealedLog) -> None:
 
 
 async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
-    """What is unknown, not sealed yet, or not one event."""
+    """An event that is unknown, not sealed yet or ambiguous is refused with an error message."""
     await log.fill()
     await log.write(1)
     newest = await log.conn.fetchval("select event_id from audit_log order by xid desc limit 1")
@@ -171,7 +171,7 @@ async def test_a_proof_is_refused_in_words(log: SealedLog) -> None:
 
 
 async def test_another_key_proves_nothing(log: SealedLog) -> None:
-    """Neither a stranger's nor one that the export brings along."""
+    """Neither a foreign key nor one within the export is accepted."""
     await log.fill()
     stranger = KeyFile(log.home / "stranger.key", "pulse.test/audit")
     stranger.load()
@@ -185,7 +185,7 @@ async def test_another_key_proves_nothing(log: SealedLog) -> None:
 
 
 async def test_an_export_is_bound_to_a_checkpoint_that_was_kept(log: SealedLog) -> None:
-    """Of the same size with the same root; without one of that size the program cannot tell."""
+    """Only checkpoints of the same size can be compared. Without one, the program reports that it cannot decide."""
     await log.fill()
     lines = await export(log)
     [kept] = log.checkpoints.iterdir()
@@ -211,14 +211,13 @@ async def test_an_export_is_bound_to_a_checkpoint_that_was_kept(log: SealedLog) 
     ],
 )
 async def test_what_cannot_be_checked_exits_with_2(log: SealedLog, options: list[str], words: str) -> None:
-    """In one line."""
     await log.fill()
     status, said = await check(log, await export(log), *options)
     assert (status, words in said) == (2, True), said
 
 
 async def test_a_format_of_the_future_is_not_judged(log: SealedLog) -> None:
-    """It may be right."""
+    """A newer version may be able to verify it."""
     await log.fill()
     lines = await export(log)
     lines[0] = lines[0].replace(b"export.v1", b"export.v2")

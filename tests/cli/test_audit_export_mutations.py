@@ -1,4 +1,4 @@
-"""Whatever is done to the lines of an export, the program that verifies it names the line."""
+"""Every mutation of an export's lines is found by the verifying program, which names the line."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -162,7 +162,7 @@ MUTATIONS: dict[str, Callable[[Lines], Lines]] = {
     "no JSON": lambda lines: [*lines[:2], b"nonsense\n", *lines[2:]],
     "not a number": replace(EVENT, b'"n": 2.0', b'"n": NaN'),
 }
-# Of most, the line that was touched is named; of what is missing, the first that shows it.
+# Most mutations are reported at the changed line, a missing line at the first line that reveals the gap.
 LATER: dict[str, Callable[[Lines], int]] = {
     "an event removed": lambda lines: second_block(lines) - 1,
     "an event doubled": lambda _: 3,
@@ -184,7 +184,7 @@ LATER: dict[str, Callable[[Lines], int]] = {
 
 
 async def test_whatever_is_done_to_an_export_is_found(log: SealedLog) -> None:
-    """By the line: edits of every member, lines removed, doubled and moved, files cut off, proofs swapped."""
+    """Mutations: edited members, removed, doubled and moved lines, truncated files, swapped proofs."""
     lines = await export(log)
     assert b'"type":"block"' in lines[BLOCK]
     assert b'"type":"event"' in lines[EVENT]
@@ -198,7 +198,6 @@ async def test_whatever_is_done_to_an_export_is_found(log: SealedLog) -> None:
 
 
 async def test_the_program_says_so_in_one_line(log: SealedLog) -> None:
-    """And exits with 1."""
     status, said = await check(log, MUTATIONS["event.message"](await export(log)))
     assert status == 1
     [line] = said.splitlines()
@@ -206,7 +205,7 @@ async def test_the_program_says_so_in_one_line(log: SealedLog) -> None:
 
 
 async def test_an_event_removed_with_all_counts_corrected_is_found(log: SealedLog) -> None:
-    """A block that was asked for whole must be whole."""
+    """A block that was exported whole must stay complete."""
     lines = await export(log)
     less = [*lines[:2], *lines[3:]]
     digest = hashlib.sha256(b"".join(less[1:-1])).hexdigest()

@@ -1,4 +1,4 @@
-"""What is large neither stops a reader of the trail nor goes into it whole."""
+"""Large values in the audit trail are truncated and never block a reader."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MEGABYTE = 1_000_000
 
 @pytest.mark.parametrize("newest", [True, False])
 async def test_a_page_ends_by_its_bytes(conn: asyncpg.Connection, seal: Seal, newest: bool) -> None:
-    """60 MB of events, as an earlier release may have stored them, are read to the end, each once."""
+    """60 MB of events, as an earlier release may have stored them, are read completely, each once."""
     await conn.execute(
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, action, message, source_service,"
         " details) select 'acme', now(), core.uuid_v7(), 'alert.opened', 'alert', 'opened', n, 'tests',"
@@ -39,7 +39,7 @@ async def test_a_page_ends_by_its_bytes(conn: asyncpg.Connection, seal: Seal, ne
 
 
 async def test_a_long_value_of_a_row_is_cut(conn: asyncpg.Connection) -> None:
-    """How long it was and how it began is told; what is short beside it stays."""
+    """The event records the length and the start of the value. Short values beside it are kept."""
     await make_table(conn)
     await conn.execute("insert into gauge values ('acme', 1, repeat('ä', $1::int), 1, null)", MEGABYTE)
     await conn.execute("update gauge set name = name || 'b', value = 2")
@@ -55,14 +55,14 @@ async def test_a_long_value_of_a_row_is_cut(conn: asyncpg.Connection) -> None:
 
 @pytest.mark.slow
 async def test_many_large_rows_of_one_statement_are_recorded(conn: asyncpg.Connection) -> None:
-    """What one array cannot hold, an array of 10,000 events, does not cost the statement."""
+    """The events of one statement may be more than a single array can hold."""
     await make_table(conn)
     await conn.execute("insert into gauge select 'acme', n, repeat('x', 120000) from generate_series(1, 10000) n")
     assert await conn.fetchval("select count(*) from audit_log where action = 'row_created'") == 10000
 
 
 async def test_large_details_are_cut(conn: asyncpg.Connection) -> None:
-    """The reason, which the transaction gives, stays."""
+    """The transaction's reason is kept."""
     await conn.execute(
         "select set_config('pulse.reason', 'why', false), audit.write(array[audit.event('acme', 'config.rule_updated',"
         " p_details => jsonb_build_object('text', repeat('x', $1)))])",

@@ -1,4 +1,4 @@
-"""The audit trail in pages: sealed order, each event once, at a cost that does not grow with the trail."""
+"""The audit trail in pages: sealed order, each event once, at a cost independent of the trail's size."""
 
 import itertools
 import random
@@ -81,7 +81,7 @@ async def history(
 
 
 async def test_every_way_of_paging_gives_the_one_order(conn: asyncpg.Connection, history: list[dict[str, str]]) -> None:
-    """Both directions, any size of page, one tenant or all, and cuts in the middle of blocks and transactions."""
+    """The test varies direction, page size, tenant and cuts within blocks and transactions."""
     assert len(history) == await conn.fetchval("select count(*) from audit_log") > 200
     assert await conn.fetchval("select max(row_count) from audit.blocks") > 100
     for tenant in (None, "acme", "other", "nobody"):
@@ -104,7 +104,7 @@ def keeps(row: Any, values: dict[str, str], since: datetime | None = None, until
 async def test_a_filter_takes_away_and_changes_no_order(
     conn: asyncpg.Connection, history: list[dict[str, str]]
 ) -> None:
-    """Whether an index serves it or not."""
+    """Filters with and without an index keep the order."""
     rows = {str(row["event_id"]): row for row in await conn.fetch("select * from audit_log")}
     now = await conn.fetchval("select now()")
     for matching in (
@@ -159,7 +159,7 @@ async def test_a_trail_without_a_block_is_empty(conn: asyncpg.Connection) -> Non
 
 @pytest.fixture
 async def vast(conn: asyncpg.Connection) -> None:
-    """200,000 rows in 20,000 transactions and 4,000 blocks; half of them acme's, a thousandth another tenant's."""
+    """200,000 rows in 20,000 transactions and 4,000 blocks. Half belong to acme, a thousandth to another tenant."""
     await conn.execute("select ops.ensure_partitions()")
     await conn.execute(
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, severity, action, message,"
@@ -174,7 +174,7 @@ async def vast(conn: asyncpg.Connection) -> None:
 
 
 async def make_blocks(conn: asyncpg.Connection, *, rows: int) -> None:
-    """Blocks over the rows of vast as the sealer would make them, but for their hashes, which no reader looks at."""
+    """Create blocks over the rows of vast as the sealer would, without hashes, which no reader checks."""
     await conn.execute("truncate audit.blocks")
     await conn.execute(
         "insert into audit.blocks select k, date_trunc('month', now())::date,"
@@ -188,7 +188,7 @@ async def make_blocks(conn: asyncpg.Connection, *, rows: int) -> None:
 
 
 async def test_a_page_reads_a_page(conn: asyncpg.Connection, vast: None) -> None:
-    """At both ends and in the middle, of thousands of small blocks and of one that holds everything."""
+    """The test reads both ends and the middle of thousands of small blocks and of a single large one."""
     for rows in (50, 200_000):
         await make_blocks(conn, rows=rows)
         middle = f'[{100_000 // rows}, "10010", "-infinity", "", "{NOWHERE}"]'
@@ -200,7 +200,7 @@ async def test_a_page_reads_a_page(conn: asyncpg.Connection, vast: None) -> None
 
 @pytest.mark.slow
 async def test_what_an_index_finds_is_found_at_once(conn: asyncpg.Connection, vast: None) -> None:
-    """A small tenant in a large trail, or one thing's history: no page after page of nothing."""
+    """A small tenant or one entity's history needs no empty pages, even in a large trail."""
     entity = {"entity_type": "alert", "entity_id": "4"}
     cases: list[tuple[str, dict[str, Any], int]] = [
         ("small", {}, 200),
@@ -217,7 +217,7 @@ async def test_what_an_index_finds_is_found_at_once(conn: asyncpg.Connection, va
 
 
 async def test_a_time_long_ago_is_reached_at_once(conn: asyncpg.Connection, vast: None) -> None:
-    """Over the thousands of blocks of later months."""
+    """The query skips thousands of blocks of later months."""
     await conn.execute(
         "insert into audit.blocks select 4000 + k, (date_trunc('month', now()) + '1 month')::date, '20010:20010:',"
         " '20010:20010:', '20010', 200000 + k, 1, date_trunc('month', now()) + '35 days',"
@@ -236,7 +236,7 @@ async def test_a_time_long_ago_is_reached_at_once(conn: asyncpg.Connection, vast
 
 @pytest.mark.slow
 async def test_a_search_without_an_index_ends_in_time_and_goes_on(conn: asyncpg.Connection, vast: None) -> None:
-    """Short pages with a place to go on from, and together every event once."""
+    """Short pages with a cursor give every event once in total."""
     found, places = [], []
     place = None
     while True:
@@ -280,7 +280,7 @@ async def test_pages_show_what_is_sealed_and_say_how_far_that_is(
 async def test_each_page_read_is_one_event_with_its_filter_and_count(
     api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """However many rows a page has, and without the cursor."""
+    """The event is independent of the page's rows and omits the cursor."""
     await write(conn, 5)
     await seal()
     assert len(await read_all(api, "audit/events", "limit=2&event_type=alert.opened", role="auditor")) == 5
@@ -298,7 +298,7 @@ async def test_each_page_read_is_one_event_with_its_filter_and_count(
 
 
 async def test_a_cursor_shows_no_other_tenant(api: Api, conn: asyncpg.Connection, seal: Seal) -> None:
-    """It is a place in an order, not a right; one that was made up is refused or shows the tenant's own rows."""
+    """A cursor grants no access. A forged one is refused or shows the tenant's own rows."""
     for _ in range(5):
         await write(conn, 2, tenant_id="acme")
         await write(conn, 2, tenant_id="other")
@@ -339,7 +339,7 @@ def test_a_place_survives_its_cursor() -> None:
     ],
 )
 async def test_an_old_snapshot_is_no_ground_to_read_on(auditor_pool: db.Pool, call: str) -> None:
-    """One from before a move of rows would miss them; in read committed each statement has its own."""
+    """A snapshot older than a move of rows would miss them. In read committed each statement has its own."""
     async with auditor_pool.acquire() as connection:
         await connection.execute(f"select {call}")
         async with connection.transaction(isolation="repeatable_read"):

@@ -1,4 +1,4 @@
-"""`pulse audit verify` finds nothing wrong with a log that nobody touched."""
+"""`pulse audit verify` finds no fault in an untouched log."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.support.sealed_log import MONTHS, SealedLog, bury
 
 
 async def test_an_untouched_log_is_whole(log: SealedLog) -> None:
-    """Every row is hashed, every checkpoint agrees."""
+    """Every row is hashed and every checkpoint agrees."""
     await log.fill()
     report = await log.verify()
     assert report.faults == []
@@ -37,7 +37,7 @@ async def test_an_untouched_log_is_whole(log: SealedLog) -> None:
     ],
 )
 async def test_what_has_no_one_form_is_not_stored(log: SealedLog, column: str, value: str) -> None:
-    """The sealer and the programs that check it would each read it in their own way."""
+    """The sealer and the verifiers could each interpret it differently."""
     await log.write(1)
     columns = {"timestamp": "now()", "recorded_at": "now()", "duration_ms": "1", column: value}
     with pytest.raises(asyncpg.CheckViolationError, match=f"audit_log_{column}_check"):
@@ -62,7 +62,7 @@ async def bury_january(log: SealedLog) -> None:
 async def test_a_month_may_go_while_the_log_is_verified(
     log: SealedLog, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Retention and `pulse audit verify` neither wait for each other nor raise a false alarm."""
+    """Retention and `pulse audit verify` neither block each other nor raise a false alarm."""
     await log.fill()
     step = getattr(Verification, moment)
 
@@ -79,7 +79,7 @@ async def test_a_month_may_go_while_the_log_is_verified(
 async def test_rows_may_move_to_their_partition_while_the_log_is_verified(
     log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A month that was written before it had a partition."""
+    """A month may be written before its partition exists."""
     await log.fill()
     await log.write(5, timestamp="2025-11-11")
     await log.seal()
@@ -95,7 +95,7 @@ async def test_rows_may_move_to_their_partition_while_the_log_is_verified(
 
 
 async def test_an_empty_log_is_whole(log: SealedLog) -> None:
-    """Nothing is sealed, and nothing says that something was."""
+    """No checkpoint claims otherwise."""
     report = await log.verify()
     assert (report.faults, report.blocks) == ([], 0)
     await log.write(2)
@@ -105,7 +105,7 @@ async def test_an_empty_log_is_whole(log: SealedLog) -> None:
 
 
 async def test_large_and_small_blocks_are_hashed_in_batches(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of a batch, the same rows are hashed, each once."""
+    """Every batch size hashes the same rows, each once."""
     for count in (1, 30, 2, 2, 1):
         for month in MONTHS:
             await log.write(count, timestamp=month)
@@ -126,7 +126,7 @@ TOUCHED = (
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> None:
-    """Whatever the planner believes, and again with the plans of a long-lived connection."""
+    """The cost holds for any planner statistics and for the cached plans of a long-lived connection."""
     if analyzed == "empty":
         await log.conn.execute("vacuum analyze audit_log")
     for number in range(40):
@@ -152,7 +152,7 @@ async def test_a_batch_costs_what_it_holds(log: SealedLog, analyzed: str) -> Non
 
 @pytest.mark.slow
 async def test_an_older_export_names_the_row(log: SealedLog, tmp_path: Path, role_url: Callable[[str], str]) -> None:
-    """`verify --against`: what was altered, removed or added, by id; a file that was edited proves nothing."""
+    """`verify --against` reports altered, removed and added rows by id. An edited export proves nothing."""
     await log.fill()
     file = tmp_path / "january.jsonl"
     file.write_bytes(b"".join(await export(log)))

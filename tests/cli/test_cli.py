@@ -1,4 +1,4 @@
-"""The command line: help everywhere, one clear line on failure, exit statuses that scripts can rely on."""
+"""The command line: help everywhere, one clear line on failure, exit statuses for scripts."""
 
 import getpass
 import os
@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def pulse(home: Home) -> Run:
-    """Runs a command with a home of its own and no settings but those given."""
+    """A runner for commands with a separate home and only the given settings."""
 
     def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
@@ -79,7 +79,7 @@ HEAVY = {"asyncio", "asyncpg", "cryptography", "fastapi", "httpx", "psycopg", "p
 
 
 def test_help_loads_none_of_the_commands() -> None:
-    """Help is shown in an instant, because each command is imported when it is called."""
+    """Each command is imported when it is called, so help is fast."""
     code = "import sys; from services.cli.program import main\ntry: main()\nfinally: print('LOADED', *sys.modules)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "--help"],
@@ -105,7 +105,7 @@ def test_the_list_shows_the_first_line_of_each_commands_help(command: str) -> No
     [["up", "--no-such-option"], ["up", "--port-base", "70000"], ["token", "--role", "chief"], ["nonsense"]],
 )
 def test_wrong_use_exits_with_2(pulse: Run, arguments: list[str]) -> None:
-    """The last line says what is wrong."""
+    """The last line names the error."""
     done = pulse(*arguments)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("Error: ")
@@ -117,12 +117,12 @@ def test_wrong_use_exits_with_2(pulse: Run, arguments: list[str]) -> None:
     [["status"], ["status", "--json"], ["psql"], ["trace", TRACE_ID], ["tenant", "list"], ["metrics", "lint"]],
 )
 def test_without_a_stack_the_way_out_is_named(pulse: Run, arguments: list[str]) -> None:
-    """Everything that needs the running stack says how to start it."""
+    """Commands that need a running stack report how to start it."""
     assert "./pulse up" in assert_one_line(pulse(*arguments))
 
 
 def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
-    """As a table and as JSON of a fixed shape; 1 while something is not ready."""
+    """The output is a table, or JSON of a fixed shape. The status is 1 while a process is not ready."""
     processes = [
         ProcessState("ui_iot", 7, 8081, ready=True, restarts=0, module="services.ui_iot"),
         ProcessState("dispatcher", None, 8083, ready=False, restarts=3, module="services.dispatcher"),
@@ -146,14 +146,14 @@ def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
         assert pulse("status").returncode == 0
 
 
-def test_a_second_up_says_who_is_first(pulse: Run, home: Home) -> None:
-    """And touches nothing."""
+def test_a_second_up_names_the_running_one(pulse: Run, home: Home) -> None:
+    """The running stack stays unchanged."""
     with hold(home.lock):
         assert f"already running, process {os.getpid()}" in assert_one_line(pulse("up"), status=2)
 
 
 def test_up_names_a_taken_port(pulse: Run) -> None:
-    """Before anything is started."""
+    """The check runs before any process starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         said = assert_one_line(pulse("up", "--port-base", str(port - 1)))
@@ -161,18 +161,17 @@ def test_up_names_a_taken_port(pulse: Run) -> None:
 
 
 def test_up_refuses_a_home_that_is_no_directory(pulse: Run) -> None:
-    """An error of the machine is one line too."""
+    """Errors of the operating system are one line."""
     assert "/dev/null" in assert_one_line(pulse("up", PULSE_HOME="/dev/null/home"))
 
 
 def test_a_database_that_is_away_is_one_line(pulse: Run) -> None:
-    """For every command that needs it."""
     assert "does not answer" in assert_one_line(pulse("trace", TRACE_ID, PULSE_DATABASE_URL=NOWHERE))
     assert "migration failed" in assert_one_line(pulse("migrate", PULSE_DATABASE_URL=NOWHERE))
 
 
 def test_token_prints_the_token_alone(pulse: Run) -> None:
-    """So that $(./pulse token) works."""
+    """$(./pulse token) needs this."""
     first = pulse("token", "--tenant", "demo", "--role", "admin")
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.count(".") == 2
@@ -184,7 +183,7 @@ def test_token_prints_the_token_alone(pulse: Run) -> None:
 async def test_a_token_for_no_tenant_or_no_issuer_is_refused(
     pulse: Run, conn: asyncpg.Connection, app_url: str, home: Home
 ) -> None:
-    """A token that no service accepts is no use; what is printed after `tenant create` names a way in that works."""
+    """No service would accept such a token. The hint after `tenant create` works."""
     assert "no tenant nosuch" in assert_one_line(pulse("token", "--tenant", "nosuch"))
     assert "refuse tokens for system" in assert_one_line(pulse("token", "--tenant", "system"))
     url = {"PULSE_DATABASE_URL": app_url}
@@ -203,7 +202,7 @@ async def test_a_token_for_no_tenant_or_no_issuer_is_refused(
 
 
 def test_token_of_a_device(pulse: Run, home: Home) -> None:
-    """Of the demo's devices, whose tokens are kept; of no other."""
+    """Only the demo's devices have stored tokens."""
     replace(home.fleet, orjson.dumps({"devices": [], "tokens": {"probe-1": "pdt_demo_x"}}))
     assert pulse("token", "--device", "probe-1").stdout == "pdt_demo_x\n"
     assert "no device probe-2" in assert_one_line(pulse("token", "--device", "probe-2"))
@@ -211,13 +210,13 @@ def test_token_of_a_device(pulse: Run, home: Home) -> None:
 
 @pytest.mark.parametrize("wrong", ["xyz", "0" * 32, TRACE_ID[:-1], "'; drop table alerts; --"])
 def test_trace_takes_only_a_trace_id(pulse: Run, wrong: str) -> None:
-    """Anything else would search for a new, empty trace."""
+    """Another value would search for a new, empty trace."""
     assert "is no trace id" in assert_one_line(pulse("trace", wrong))
 
 
 @pytest.mark.slow
 async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
-    """As the role of the services, with an audit event that says who; what cannot be is said in one line."""
+    """The command uses the services' role, and the audit event names the actor. Invalid input is a one-line error."""
     url = {"PULSE_DATABASE_URL": app_url}
     made = pulse("tenant", "create", "acme", "--name", "Acme Ltd", **url)
     assert (made.returncode, made.stderr) == (0, "")
@@ -270,7 +269,7 @@ async def test_the_limits_of_a_tenant_are_shown_and_set(pulse: Run, conn: asyncp
 async def test_holds_are_placed_shown_and_released(
     pulse: Run, conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
-    """As the auditor, who is named in the event; a wrong time, number or role is told in one line."""
+    """The event names the auditor. A wrong time, number or role is a one-line error."""
     url = {"PULSE_AUDIT_DATABASE_URL": role_url("pulse_auditor")}
     assert pulse("audit", "holds", **url).stdout == "There are no legal holds.\n"
     await conn.execute(
@@ -310,13 +309,13 @@ async def test_holds_are_placed_shown_and_released(
 
 
 def test_a_tenant_needs_a_migrated_database(pulse: Run, empty_url: str) -> None:
-    """The way out is named."""
+    """The error names the remedy."""
     for arguments in (["create", "acme"], ["list"]):
         assert "./pulse migrate" in assert_one_line(pulse("tenant", *arguments, PULSE_DATABASE_URL=empty_url))
 
 
-async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
-    """As the API shows it too; a tenant sees its own part only."""
+async def test_trace_prints_the_steps(pulse: Run, conn: asyncpg.Connection, app_url: str) -> None:
+    """The trace equals the API's. A tenant sees only its own part."""
     await seed.device(conn, "boiler-1", tenant_id="acme")
     await conn.execute(
         "select ingest.record_readings('acme', array['boiler-1'], array['temperature'], array[now()], array[81.5], $1)",
@@ -327,8 +326,8 @@ async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_u
         assert done.returncode == 0, done.stderr
         assert "temperature is 81.5" in done.stdout
     done = pulse("trace", TRACE_ID, "--tenant", "acme", "--json", PULSE_DATABASE_URL=app_url)
-    told = Trace.model_validate_json(done.stdout)
-    assert [(step.kind, step.what) for step in told.steps] == [
+    shown_trace = Trace.model_validate_json(done.stdout)
+    assert [(step.kind, step.what) for step in shown_trace.steps] == [
         ("reading", "temperature is 81.5"),
         ("audit", "1 readings accepted"),
     ]
@@ -336,7 +335,7 @@ async def test_trace_tells_the_story(pulse: Run, conn: asyncpg.Connection, app_u
 
 
 def test_psql_passes_arguments_and_status_on(pulse: Run, database_url: str) -> None:
-    """With and without the two dashes."""
+    """The command accepts arguments with and without the two dashes."""
     for arguments in (["--", "-XAtc", "select 6 * 7"], ["-XAtc", "select 6 * 7"]):
         done = pulse("psql", *arguments, PULSE_DATABASE_URL=database_url)
         assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
@@ -348,7 +347,7 @@ def test_psql_passes_arguments_and_status_on(pulse: Run, database_url: str) -> N
 
 @pytest.mark.slow
 def test_migrate_says_what_it_did(pulse: Run, empty_url: str) -> None:
-    """And the second time, that there was nothing to do."""
+    """The second run reports that there is nothing to do."""
     first = pulse("migrate", PULSE_DATABASE_URL=empty_url)
     assert first.returncode == 0, first.stderr
     assert "SQL layer" in first.stdout
@@ -359,7 +358,7 @@ def test_migrate_says_what_it_did(pulse: Run, empty_url: str) -> None:
 def test_test_runs_every_tool_and_fails_with_the_first_that_failed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One bad tool does not hide the next; settings of a running stack do not reach the tests."""
+    """A failing tool does not hide the next. Settings of a running stack do not reach the tests."""
     for name in [name for name in os.environ if name.startswith("PULSE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PULSE_DATABASE_URL", NOWHERE)
@@ -379,8 +378,8 @@ def test_test_runs_every_tool_and_fails_with_the_first_that_failed(
     assert said.splitlines()[-1] == "bad: FAILED (3)   worse: FAILED (4)   pytest: ok"
 
 
-def test_an_error_nobody_expected_is_one_line_and_a_traceback_on_demand(pulse: Run, home: Home) -> None:
-    """People get a line, developers ask for more."""
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand(pulse: Run, home: Home) -> None:
+    """The traceback is shown on request."""
     (home.root / "keys").mkdir(parents=True)
     (home.root / "keys" / "es256.pem").write_text("not a key")
     assert "internal error: JWKError" in assert_one_line(pulse("token"))

@@ -1,4 +1,4 @@
-"""`pulse audit tail`: what the auditor follows at a terminal or in a pipe."""
+"""`pulse audit tail` at a terminal or in a pipe."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ Lines = list[str]
 
 @asynccontextmanager
 async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Lines]]:
-    """Yield the command and the lines it has printed so far; killed at the end when the test did not stop it."""
+    """Yield the process and the lines printed so far. Kill it at the end if it still runs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "services.cli", "audit", "tail", *arguments),
@@ -30,7 +30,7 @@ async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subp
         env={**inherited, "PYTHONPATH": str(ROOT), "PULSE_AUDIT_DATABASE_URL": url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # A shell has its background jobs ignore Ctrl-C, and so would what a test run in the background starts.
+        # Shells ignore Ctrl-C in background jobs, and a test run in the background inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     lines: Lines = []
@@ -51,7 +51,7 @@ async def running(url: str, *arguments: str) -> AsyncIterator[tuple[asyncio.subp
 
 
 async def run(url: str, *arguments: str) -> tuple[Lines, str, int]:
-    """Return what it printed, what it said besides, and its exit status."""
+    """Return the lines, the standard error output and the exit status."""
     async with running(url, *arguments) as (process, lines):
         assert process.stderr is not None
         said = (await process.stderr.read()).decode()
@@ -89,15 +89,15 @@ async def test_it_shows_all_tenants_or_one_in_order_and_goes_on_where_it_stopped
 
 
 async def test_it_follows_and_says_at_ctrl_c_where_it_stopped(url: str, conn: asyncpg.Connection, seal: Seal) -> None:
-    """And tells the trail before the first line who reads."""
+    """The read is recorded, with the reader's identity, before the first line is printed."""
     async with running(url, "--event-type", "alert.opened") as (process, lines):
 
-        async def told() -> Any:
+        async def recorded() -> Any:
             return await conn.fetchrow(
                 "select tenant_id, actor_type, actor_id, details::text d from audit_log where event_type = 'audit.read'"
             )
 
-        row = await until(told, seconds=30)
+        row = await until(recorded, seconds=30)
         assert (row["tenant_id"], row["actor_type"]) == ("system", "user")
         assert row["actor_id"].startswith("cli:")
         assert orjson.loads(row["d"])["filter"] == {"tenant_id": None, "event_type": "alert.opened"}

@@ -43,7 +43,7 @@ def test_a_key_is_made_listed_and_revoked(url: str, conn_sync: Any) -> None:
     assert run("key", "revoke", "1", "--tenant", "acme") == "Key 1 is revoked.\n"
     assert "revoked 20" in run("key", "list", "--tenant", "acme")
     for arguments, said in (
-        (("Stock", "--scope", "devices:*"), "devices:\\* is no scope"),
+        (("Stock", "--scope", "devices:*"), "devices:\\* is not a scope"),
         (("\x1b[2J", "--scope", "devices:read"), "control character"),
         (("Stock", "--scope", "devices:read", "--tenant", "nosuch"), "there is no tenant nosuch"),
     ):

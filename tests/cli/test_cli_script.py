@@ -67,14 +67,14 @@ def test_the_first_run_installs_and_later_ones_do_not(bare: Path, tmp_path: Path
     for first in firsts:
         assert first.returncode == 0, first.stderr
         assert first.stdout == f"{['two words', '--flag']} {tmp_path} {bare / '.venv'}\n"
-    assert "".join(first.stderr for first in firsts).count("installing packages") == 1
+    assert "".join(first.stderr for first in firsts).count("installing requirements") == 1
     second = run(relative)
     assert (second.returncode, second.stderr) == (0, "")
 
     # Tests and benchmarks have more packages, which contain those of every other command.
     for command in ("test", "bench"):
         done = run(relative, command, "-x")
-        assert (done.returncode, "installing packages" in done.stderr) == (0, command == "test")
+        assert (done.returncode, "installing requirements" in done.stderr) == (0, command == "test")
     assert (bare / ".venv" / ".pulse-lock-dev").read_text() == "# and tools\n"
     assert run(relative).stderr == ""
 
@@ -89,7 +89,7 @@ def test_the_first_run_installs_and_later_ones_do_not(bare: Path, tmp_path: Path
     for pip in (bare / ".venv" / "lib").glob("python3*/site-packages/pip*"):
         shutil.rmtree(pip)
     (bare / ".venv" / "kept").touch()
-    assert "installing packages" in run(relative).stderr
+    assert "installing requirements" in run(relative).stderr
     assert stamp.read_bytes() == b""
     assert (bare / ".venv" / "kept").exists()
 

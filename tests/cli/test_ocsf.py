@@ -220,7 +220,7 @@ ROWS = st.fixed_dictionaries(
 
 @given(ROWS)
 def test_every_row_of_auth_is_valid(row: dict[str, Any]) -> None:
-    """Whatever stands in the row; and its details come through unchanged."""
+    """Any row maps to a valid event, and its details stay unchanged."""
     category, _, action = row["event_type"].partition(".")
     event = ocsf.to_ocsf({**row, "category": category, "action": action})
     assert (event["class_uid"], faults(event)) == (3002, [])

@@ -88,7 +88,7 @@ def test_a_terminal_gets_bars() -> None:
     st.integers(60, 250),
 )
 def test_every_row_is_shown_once_and_within_the_width(made: list[tuple[float, float | None, int]], width: int) -> None:
-    """Whatever the times are, also of a child before its parent."""
+    """The times are arbitrary. A child may precede its parent."""
     rows = [
         row(str(number), None if parent >= number else str(parent), "audit", at, f"<{number}>", ms)
         for number, (at, ms, parent) in enumerate(made)

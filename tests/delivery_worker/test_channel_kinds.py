@@ -1,4 +1,4 @@
-"""A kind of channel is named in one place of the code and one of the database."""
+"""Kinds of channels are listed once in the code and once in the database."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ MAY_NAME_KINDS = {
 
 
 def places_that_name(kinds: set[str], rooms: tuple[str, ...] = ("services", "exporter", "sql")) -> set[str]:
-    """Return the files in which one of the kinds is a string, apart from the module of that kind."""
+    """Return the files, except a kind's own module, that contain a kind as a string."""
     files = [path for room in rooms for end in ("*.py", "*.sql") for path in (ROOT / room).rglob(end)]
     quoted = re.compile(rf"""(?P<quote>['"])({"|".join(kinds)})(?P=quote)""")
     found = {path.relative_to(ROOT).as_posix() for path in files if quoted.search(path.read_text(encoding="utf-8"))}
@@ -26,7 +26,7 @@ def places_that_name(kinds: set[str], rooms: tuple[str, ...] = ("services", "exp
 
 
 def test_no_other_place_names_kinds() -> None:
-    """A place that lists kinds would be forgotten with the next kind: derive it from services.shared.channels.KINDS."""
+    """Such a list would miss the next kind. Derive it from services.shared.channels.KINDS."""
     # A webhook is also what the demo and an example use.
     assert places_that_name(set(KINDS) - {"webhook"}) - MAY_NAME_KINDS.keys() == set()
 

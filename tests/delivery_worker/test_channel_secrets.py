@@ -1,4 +1,4 @@
-"""Addresses and secrets of channels: what moves them, what is shown of them, and how they are sealed."""
+"""Addresses and secrets of channels: changes, output and encryption."""
 
 import asyncio
 import getpass
@@ -117,7 +117,7 @@ async def make(api: Api, kind: str, config: dict[str, Any], name: str = "c") -> 
 async def test_a_new_address_needs_the_secret_anew(
     api: Api, conn: asyncpg.Connection, kind: str, change: dict[str, Any], needed: str
 ) -> None:
-    """422 with the name of what is missing, and the channel stays as it was."""
+    """The response is 422 and names the missing member. The channel stays unchanged."""
     made = await make(api, kind, CONFIGS[kind])
     path = f"/api/v1/channels/{made['channel_id']}"
     before = await stored(conn, made["channel_id"])
@@ -135,7 +135,7 @@ async def test_a_new_address_needs_the_secret_anew(
 async def test_a_new_address_keeps_nothing_of_the_old_configuration(
     api: Api, conn: asyncpg.Connection, key_file: Path, kind: str, member: str, value: str
 ) -> None:
-    """An old secret would sign what goes to the new address."""
+    """An old secret would sign requests to the new address."""
     made = await make(api, kind, CONFIGS[kind])
     path = f"/api/v1/channels/{made['channel_id']}"
     moved = await api.call("PATCH", path, json={"config": {"url": "https://new.example/y", member: value}})
@@ -146,7 +146,7 @@ async def test_a_new_address_keeps_nothing_of_the_old_configuration(
 
 
 async def test_old_secrets_go_out_of_use(api: Api, conn: asyncpg.Connection, key_file: Path) -> None:
-    """An empty list ends a rotation, and may be given from the beginning."""
+    """An empty list ends a rotation and is a valid initial value."""
     made = await make(api, "webhook", CONFIGS["webhook"])
     path = f"/api/v1/channels/{made['channel_id']}"
     assert (await api.call("PATCH", path, json={"config": {"previous_secrets": []}})).status_code == 200
@@ -158,7 +158,7 @@ async def test_old_secrets_go_out_of_use(api: Api, conn: asyncpg.Connection, key
 
 @pytest.mark.parametrize("kind", ["slack", "teams"])
 async def test_an_address_that_is_the_secret_can_be_changed(api: Api, kind: str) -> None:
-    """It is given anew by being given."""
+    """A request that contains the address replaces it."""
     made = await make(api, kind, CONFIGS[kind])
     path = f"/api/v1/channels/{made['channel_id']}"
     moved = await api.call("PATCH", path, json={"config": {"url": "https://new.example/y"}})
@@ -185,7 +185,7 @@ async def test_an_address_that_is_the_secret_can_be_changed(api: Api, kind: str)
     ids=str,
 )
 async def test_no_way_around_it(api: Api, conn: asyncpg.Connection, body: dict[str, Any]) -> None:
-    """Another kind, another number, a proxy, headers, null, the name of another kind's secret, a box from elsewhere."""
+    """Attempts: other kinds, numbers, proxies, headers, null, another kind's secret, a foreign box."""
     made = await make(api, "webhook", CONFIGS["webhook"])
     before = await stored(conn, made["channel_id"])
     answer = await api.call("PATCH", f"/api/v1/channels/{made['channel_id']}", json=body)
@@ -195,7 +195,7 @@ async def test_no_way_around_it(api: Api, conn: asyncpg.Connection, body: dict[s
 
 @pytest.mark.parametrize("patch", ['{"config": {"url": null}}', '{"config": {"url": "https://evil.example"}}'])
 async def test_the_database_holds_the_rule(conn: asyncpg.Connection, patch: str) -> None:
-    """Whoever calls the function; null would lead a PagerDuty key from a relay to the public service, or back."""
+    """The rule holds for every caller. A null URL would send a PagerDuty key to another service."""
     config = json.dumps(CONFIGS["pagerduty"])
     channel = await seed.channel(conn, kind="pagerduty", config=config)
     async with conn.transaction():
@@ -213,7 +213,7 @@ async def test_the_database_holds_the_rule(conn: asyncpg.Connection, patch: str)
 async def test_paths_are_shown_to_no_one(
     api: Api, conn: asyncpg.Connection, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in answers, refusals, lists, the trail, logs or the views; scheme, host and a fingerprint are."""
+    """Answers, errors, lists, the trail, logs and views show scheme, host and a fingerprint only."""
     caplog.set_level("DEBUG")
     made = await make(api, "webhook", {"url": url, "secret": SECRET})
     path = f"/api/v1/channels/{made['channel_id']}"
@@ -224,7 +224,7 @@ async def test_paths_are_shown_to_no_one(
     assert (again["config"]["url"], other["config"]["url"] == shown) == (shown, False)
     key = await conn.fetchval("select fingerprint_key from installation")
     assert shown == shown_url(url, key) == await conn.fetchval("select delivery._shown_url($1)", url)
-    told = [
+    outputs = [
         (await api.call("GET", path)).text,
         (await api.call("GET", "/api/v1/channels")).text,
         (await api.call("PATCH", path, json={"config": {"url": url}})).text,
@@ -234,12 +234,12 @@ async def test_paths_are_shown_to_no_one(
         (await api.call("DELETE", path)).text,
         (await api.call("GET", "/api/v1/audit/events")).text,
     ]
-    told += [str(tuple(row)) for row in await conn.fetch("select l::text from audit_log l")]
-    told.append(caplog.text)
+    outputs += [str(tuple(row)) for row in await conn.fetch("select l::text from audit_log l")]
+    outputs.append(caplog.text)
     secret_part = url.split("/", 3)[3]
     pieces = [piece for piece in re.split(r"[/?#&=]", secret_part) if len(piece) > 4 and piece not in WORDS]
     assert pieces
-    assert [piece for piece in [secret_part, *pieces] for text in told if piece in text] == []
+    assert [piece for piece in [secret_part, *pieces] for text in outputs if piece in text] == []
 
 
 WORDS = {"webhooks", "services", "hooks", "catch", "token"}
@@ -264,7 +264,7 @@ async def test_what_a_receiver_repeats_is_not_recorded(
     said: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In whichever form it repeats the address, neither attempt nor channel, trail or log holds it."""
+    """No attempt, channel, event or log line contains the address, in any form that the receiver repeats."""
     token = "a1B2c3D4e5"
     forms = {
         "path": f"/hooks/12345/{token}",
@@ -297,7 +297,7 @@ async def test_what_a_receiver_repeats_is_not_recorded(
 async def test_a_sealed_channel_is_read_by_the_worker_alone(
     sealing: Api, conn: asyncpg.Connection, key_file: Path, kind: str
 ) -> None:
-    """The row holds ciphertexts, also after a change of one member; the key file opens them, for that channel only."""
+    """The row holds ciphertexts, even after a change of one member. The key file opens only that channel's."""
     made = await make(sealing, kind, CONFIGS[kind])
     number = made["channel_id"]
     config = await stored(conn, number)
@@ -319,7 +319,7 @@ async def test_a_sealed_channel_is_read_by_the_worker_alone(
 
 
 def test_an_altered_box_does_not_open(key_file: Path) -> None:
-    """Each byte of it counts; what the API holds opens nothing."""
+    """Every byte is authenticated, and the API's public key opens nothing."""
     keys = KeyRing(key_file)
     place: dict[str, Any] = {"tenant_id": "acme", "channel_id": 7}
     sealed = seal_config(read_public_key(key_file), {"secret": SECRET}, **place)["secret"]
@@ -344,7 +344,7 @@ async def test_the_worker_sends_what_was_sealed(
     start: Start,
     key_file: Path,
 ) -> None:
-    """A worker without the key keeps the jobs, with their attempts; a copied row is refused and sent nowhere."""
+    """A worker without the key keeps the jobs and their attempts. A copied row is refused and not sent."""
     await seed.tenant(conn)
     async with (
         Receiver() as receiver,
@@ -390,7 +390,7 @@ async def test_the_worker_sends_what_was_sealed(
 
 
 async def test_a_sealed_address_shows_no_more_than_its_form_allows(sealing: Api, conn: asyncpg.Connection) -> None:
-    """The program that seals says what is shown; the table takes scheme, host and fingerprint only."""
+    """The sealing program sets the visible form. The table accepts scheme, host and fingerprint only."""
     made = await make(sealing, "slack", CONFIGS["slack"])
     for shown in (PATHS["slack"], "https://a.example/x… (00000000)", "https://u:p@a.example/… (00000000)"):
         with pytest.raises(asyncpg.PostgresError) as refused:
@@ -401,7 +401,7 @@ async def test_a_sealed_address_shows_no_more_than_its_form_allows(sealing: Api,
 
 
 async def test_only_a_reserved_number_is_taken(conn: asyncpg.Connection) -> None:
-    """A caller cannot choose the number of a channel that somebody else makes next."""
+    """A caller cannot choose the number of a channel that another caller creates next."""
     await seed.tenant(conn)
     body = {"name": "c", "kind": "slack", "config": CONFIGS["slack"]}
     async with conn.transaction():
@@ -419,7 +419,7 @@ async def test_only_a_reserved_number_is_taken(conn: asyncpg.Connection) -> None
 
 @pytest.mark.parametrize("settings", [UiSettings, DeliverySettings])
 def test_a_key_file_that_cannot_be_used_is_an_error(tmp_path: Path, settings: type, key_file: Path) -> None:
-    """At start, naming the file and not its content; the API needs the public key only."""
+    """The error at start names the file without its content. The API needs only the public key."""
     url = "postgresql://u@h/d"
     for content in (None, "", "# nothing\n", "secret-words\n", "0123 c2VjcmV0LXdvcmRz\n"):
         file = tmp_path / "bad.key"
@@ -484,7 +484,7 @@ async def test_health_of_the_api_names_the_key_after_a_rotation(sealing: Api, ke
 async def test_existing_secrets_are_sealed_and_keys_rotated(
     conn: asyncpg.Connection, secrets: Run, tmp_path: Path
 ) -> None:
-    """Without a change of what channels show; a repeat goes on where it was interrupted, and makes no second key."""
+    """Channels look unchanged. A repeated run continues after an interruption and creates no second key."""
     file = tmp_path / "new" / "channel.key"
     for tenant in ("acme", "else"):
         for kind, config in CONFIGS.items():
@@ -529,7 +529,7 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     status, said = await secrets("rotate", file)
     assert (status, "8 sealed" in said) == (0, True), said
     assert len(KeyRing(file).names) == 3
-    # A key that is gone: named, left alone, and the rest is done.
+    # A missing key is reported, its channels are skipped, and the others are sealed.
     lost, _ = await channels_of(conn, file)
     add_key(file)
     lines = file.read_text().splitlines(keepends=True)
@@ -549,7 +549,7 @@ async def test_existing_secrets_are_sealed_and_keys_rotated(
     ],
 )
 async def test_resealing_takes_the_same_members_sealed(conn: asyncpg.Connection, new: str) -> None:
-    """Nothing plain, nothing missing, nothing more."""
+    """The set of members stays the same, and none is plain."""
     channel = await seed.channel(conn, kind="slack", config=json.dumps(CONFIGS["slack"]))
     query = "select delivery.reseal_channel('acme', $1, $2::text::jsonb, $3::text::jsonb, 'cli:x')"
     with pytest.raises(asyncpg.PostgresError) as refused:
@@ -558,7 +558,7 @@ async def test_resealing_takes_the_same_members_sealed(conn: asyncpg.Connection,
 
 
 async def test_a_worker_finds_a_key_that_was_added(key_file: Path, app_pool: Pool) -> None:
-    """The file is read again when a key is missing: a rotation needs no restart."""
+    """A worker reads the file again if a key is missing, so a rotation needs no restart."""
     assert app_pool
     ring = KeyRing(key_file)
     place: dict[str, Any] = {"tenant_id": "acme", "channel_id": 7}
@@ -573,7 +573,7 @@ async def test_a_worker_finds_a_key_that_was_added(key_file: Path, app_pool: Poo
 
 
 def test_old_rows_survive_the_revision_and_the_way_back(empty_url: str) -> None:
-    """Their addresses are shown without paths then, and as before after a downgrade; reasons stay."""
+    """Addresses are shown without paths, and in full after a downgrade. Reasons stay."""
     migrator = Migrator(empty_url)
     migrator.upgrade("0008")
     with psycopg.connect(empty_url, autocommit=True) as owner:

@@ -1,4 +1,4 @@
-"""delivery.claim: which jobs go, in which order, to whom, and which never will."""
+"""Selection and order of jobs by delivery.claim, and jobs that it declares dead."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,6 @@ from tests.support.wait import until
 
 
 async def test_a_claimed_job_comes_with_all_that_sending_needs(conn: asyncpg.Connection) -> None:
-    """Lease, fence, channel with its secrets, payload, trace."""
     channel = await seed.channel(conn, config='{"url": "https://a.example", "secret": "s"}')
     number = await job(conn, channel)
     (row,) = await claim(conn, worker="host:1")
@@ -42,7 +41,7 @@ async def dead_reason(conn: asyncpg.Connection, number: int) -> str | None:
 
 
 async def test_what_is_not_due_stays(conn: asyncpg.Connection) -> None:
-    """A retry goes when its time has come."""
+    """A retry is claimed when its time has come."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     await conn.execute("update notification_jobs set run_at = now() + interval '1 minute'")
@@ -52,7 +51,7 @@ async def test_what_is_not_due_stays(conn: asyncpg.Connection) -> None:
 
 
 async def test_only_the_oldest_live_job_of_an_alert_and_channel_goes(conn: asyncpg.Connection) -> None:
-    """The end is never told before the beginning, nor while the beginning is under way or waits to be tried again."""
+    """The closing notification waits until the opening one is delivered, including its retries."""
     channel, other = await seed.channel(conn), await seed.channel(conn, "other")
     trouble = await alert(conn)
     opened = await job(conn, channel, alert_id=trouble)
@@ -76,7 +75,7 @@ async def test_only_the_oldest_live_job_of_an_alert_and_channel_goes(conn: async
 async def test_an_end_does_not_follow_a_beginning_that_never_arrived(
     conn: asyncpg.Connection, kind: str, death: str
 ) -> None:
-    """However the beginning died, and whatever another channel received."""
+    """The cause of the job's death and other channels' deliveries do not matter."""
     channel, other = await seed.channel(conn), await seed.channel(conn, "other")
     trouble = await alert(conn)
     opened = await job(conn, channel, alert_id=trouble, max_attempts=1)
@@ -114,7 +113,7 @@ async def test_an_end_does_not_follow_a_beginning_that_never_arrived(
 
 
 async def test_an_end_follows_a_beginning_that_may_have_arrived(conn: asyncpg.Connection) -> None:
-    """A worker vanished in mid-send: an incident may be open at the receiver."""
+    """A worker crashed while sending, so the receiver may have an open incident."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     await job(conn, channel, alert_id=trouble, max_attempts=1)
@@ -127,7 +126,7 @@ async def test_an_end_follows_a_beginning_that_may_have_arrived(conn: asyncpg.Co
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
 async def test_no_escalation_goes_out_after_an_acknowledgement(conn: asyncpg.Connection, status: str) -> None:
-    """The escalation waited for its channel and is stale once the alert was acknowledged or closed."""
+    """The escalation waited for its channel and is obsolete after an acknowledgement or a close."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     escalated = await job(conn, channel, alert_id=trouble, kind="escalated")
@@ -145,7 +144,7 @@ async def test_no_escalation_goes_out_after_an_acknowledgement(conn: asyncpg.Con
 
 
 async def test_one_channel_cannot_take_all_slots(conn: asyncpg.Connection) -> None:
-    """Its jobs in flight are counted over all workers; finishing one makes room for one."""
+    """Jobs in flight are counted over all workers. Finishing one makes room for one."""
     hanging, healthy = await seed.channel(conn, "hanging"), await seed.channel(conn, "healthy")
     for _ in range(5):
         await job(conn, hanging)
@@ -159,7 +158,7 @@ async def test_one_channel_cannot_take_all_slots(conn: asyncpg.Connection) -> No
 
 
 async def test_a_long_lane_leaves_the_short_ones_their_share(conn: asyncpg.Connection) -> None:
-    """With fewer slots than jobs every channel gets one before any gets many."""
+    """With fewer slots than jobs, every channel gets one before any gets a second."""
     crowded = await seed.channel(conn, "crowded")
     for _ in range(20):
         await job(conn, crowded)
@@ -170,7 +169,7 @@ async def test_a_long_lane_leaves_the_short_ones_their_share(conn: asyncpg.Conne
 
 
 async def test_the_least_busy_channel_goes_first(conn: asyncpg.Connection) -> None:
-    """A slow receiver's backlog, though older, waits behind those who have nothing under way."""
+    """A slow receiver's older backlog waits behind channels without a running request."""
     slow, idle = await seed.channel(conn, "slow"), await seed.channel(conn, "idle")
     for _ in range(5):
         await job(conn, slow)
@@ -180,7 +179,7 @@ async def test_the_least_busy_channel_goes_first(conn: asyncpg.Connection) -> No
 
 
 async def test_a_paused_channel_gets_nothing(conn: asyncpg.Connection) -> None:
-    """Retry-After pauses the lane: jobs made meanwhile wait, other channels do not; after it one probe goes first."""
+    """Retry-After pauses the lane: new jobs wait, other channels do not. After the pause one probe is sent."""
     busy, other = await seed.channel(conn, "busy"), await seed.channel(conn, "other")
     asked = await job(conn, busy)
     await finish(conn, await claim(conn), "retry", status=503, retry_after=60)
@@ -197,8 +196,20 @@ async def test_a_paused_channel_gets_nothing(conn: asyncpg.Connection) -> None:
     assert ids(await claim(conn)) == [made_meanwhile]
 
 
+async def test_jobs_that_cannot_go_take_no_place_in_a_claim(conn: asyncpg.Connection) -> None:
+    """With one free slot, neither the job of a paused channel nor one that waits for an earlier one is chosen."""
+    paused, channel = await seed.channel(conn, "paused"), await seed.channel(conn)
+    await conn.execute("insert into delivery.lanes values ('acme', $1, now() + interval '1 hour')", paused)
+    await job(conn, paused)
+    trouble = await alert(conn)
+    opened = await job(conn, channel, alert_id=trouble)
+    await job(conn, channel, alert_id=trouble, kind="acknowledged")
+    other = await job(conn, channel)
+    assert [ids(await claim(conn, 1)) for _ in range(3)] == [[opened], [other], []]
+
+
 async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connection) -> None:
-    """Several requests are answered 429 at once; the longest wish counts."""
+    """If several requests are answered 429, the longest pause counts."""
     channel = await seed.channel(conn)
     for _ in range(2):
         await job(conn, channel)
@@ -206,6 +217,27 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connectio
     await finish(conn, [one], "retry", retry_after=100)
     await finish(conn, [two], "retry", retry_after=1)
     assert await conn.fetchval("select extract(epoch from paused_until - now()) from delivery.lanes") > 99
+
+
+async def test_the_longest_wish_of_one_batch_counts(conn: asyncpg.Connection) -> None:
+    """Answers that are recorded together pause the channel once."""
+    channel = await seed.channel(conn)
+    for _ in range(3):
+        await job(conn, channel)
+    rows = await claim(conn)
+    await conn.execute(
+        "select delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        ["acme"] * 3,
+        ids(rows),
+        [row["lease_epoch"] for row in rows],
+        ["limited"] * 3,
+        [429] * 3,
+        ["HTTP 429"] * 3,
+        [None] * 3,
+        [1.0] * 3,
+        [1.0, 100.0, 2.0],
+    )
+    assert await conn.fetchval("select extract(epoch from paused_until - now()) from delivery.lanes") > 90
 
 
 @pytest.mark.parametrize(
@@ -218,7 +250,7 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(conn: asyncpg.Connectio
 async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     conn: asyncpg.Connection, change: str, fate: str
 ) -> None:
-    """What is switched off gets nothing, not even later; the reason stands in the job and the audit trail."""
+    """Jobs of a disabled channel are never sent. The job and the audit trail record the reason."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     await conn.execute(change)
@@ -227,7 +259,7 @@ async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
         "select state, dead_reason, last_error, attempts, finished_at is not null as ended from notification_jobs"
     )
     assert tuple(dead) == ("dead", fate, fate.replace("_", " "), 0, True)
-    # The job is the one row that says what was decided.
+    # Only the job records the decision.
     assert await conn.fetchval("select count(*) from suppressions") == 0
     event = await conn.fetchrow(
         "select event_type, entity_id, details->>'reason', trace_id, severity from audit_log"
@@ -237,8 +269,8 @@ async def test_jobs_of_a_channel_that_is_off_die_with_a_reason(
     assert await conn.fetchval("select count(*) from delivery_attempts") == 0
 
 
-async def test_a_channel_that_is_off_holds_up_nobody(conn: asyncpg.Connection) -> None:
-    """Its jobs are buried beside the claim, not instead of it."""
+async def test_a_disabled_channel_delays_no_other(conn: asyncpg.Connection) -> None:
+    """Marking its jobs dead does not reduce the number of claimed jobs."""
     off, on = await seed.channel(conn, "off"), await seed.channel(conn, "on")
     buried = [await job(conn, off) for _ in range(6)]
     sent = [await job(conn, on) for _ in range(2)]
@@ -251,7 +283,7 @@ async def test_a_channel_that_is_off_holds_up_nobody(conn: asyncpg.Connection) -
 
 
 async def test_a_lease_that_ran_out_is_not_claimable_before_it_is_reaped(conn: asyncpg.Connection) -> None:
-    """The attempt must be recorded as unknown first; otherwise a crash would leave no trace."""
+    """The attempt must first be recorded as unknown. Otherwise a crash would leave no trace."""
     channel = await seed.channel(conn)
     await job(conn, channel)
     await claim(conn)
@@ -260,11 +292,12 @@ async def test_a_lease_that_ran_out_is_not_claimable_before_it_is_reaped(conn: a
 
 
 async def test_two_claimers_never_get_the_same_job(conn: asyncpg.Connection, database_url: str) -> None:
-    """The second, while the first has not committed, gets others at once; it does not wait."""
+    """The second claimer gets other jobs without waiting for the first one's commit."""
     channels = [await seed.channel(conn, f"c{number}") for number in range(4)]
     numbers = [await job(conn, channel) for channel in channels for _ in range(5)]
     async with connections(database_url) as connect:
         one, two = await connect(), await connect()
+        await two.execute("set lock_timeout = '5s'")
         async with one.transaction(), two.transaction():
             first = await claim(one, 4)
             second = await claim(two, 20)
@@ -290,7 +323,7 @@ async def claim_stopped_after_looking(
 
 
 async def test_the_limit_counts_what_was_claimed_meanwhile(conn: asyncpg.Connection, database_url: str) -> None:
-    """Between looking and taking another may have filled the channel: the count is taken anew, under the lock."""
+    """Another claimer may fill the channel after the selection, so the count is repeated under the lock."""
     channel = await seed.channel(conn)
     for _ in range(6):
         await job(conn, channel)
@@ -304,8 +337,69 @@ async def test_the_limit_counts_what_was_claimed_meanwhile(conn: asyncpg.Connect
         assert await claiming == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "insert into delivery.lanes values ('acme', $1, now() + interval '1 hour')",
+        "update notification_channels set enabled = false where channel_id = $1",
+    ],
+)
+async def test_a_channel_that_was_stopped_meanwhile_gets_nothing(
+    conn: asyncpg.Connection, database_url: str, change: str
+) -> None:
+    """A pause or a disabled channel counts from its commit on, also for a claim that looked before it."""
+    channel = await seed.channel(conn)
+    number = await job(conn, channel)
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            await conn.execute("set session_replication_role = replica")  # the audit trail is locked
+            await conn.execute(change, channel)
+        assert await claiming == []
+    assert (await states(conn))[number] == "pending"
+
+
+async def test_an_older_job_that_was_redriven_meanwhile_goes_first(conn: asyncpg.Connection, database_url: str) -> None:
+    """The claim chose the later job while the older one was dead."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute("update alerts set status = 'closed', closed_at = now(), close_reason = 'x'")
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    older = await job(conn, channel, alert_id=before)
+    await finish(conn, await claim(conn), "refused")
+    later = await job(conn, channel, alert_id=after)
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            # As delivery.redrive does; its own audit event would wait for the locked trail.
+            await conn.execute(
+                "update notification_jobs set state = 'pending', finished_at = null, dead_reason = null"
+                " where job_id = $1",
+                older,
+            )
+        assert await claiming == []
+    assert (await states(conn))[later] == "pending"
+    assert ids(await claim(conn)) == [older]
+
+
+async def test_an_end_is_not_given_up_if_its_beginning_arrived_meanwhile(
+    conn: asyncpg.Connection, database_url: str
+) -> None:
+    """The claim chose the end as superseded while its beginning was dead."""
+    channel = await seed.channel(conn)
+    trouble = await alert(conn)
+    opened = await job(conn, channel, alert_id=trouble)
+    await finish(conn, await claim(conn), "refused")
+    closed = await job(conn, channel, alert_id=trouble, kind="closed")
+    async with connections(database_url) as connect:
+        async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
+            await conn.execute(
+                "update notification_jobs set state = 'delivered', dead_reason = null where job_id = $1", opened
+            )
+        assert await claiming == []
+    assert ids(await claim(conn)) == [closed]
+
+
 async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connection, database_url: str) -> None:
-    """What the other took is not to be seen before it commits, so how much room is left is not known."""
+    """Jobs claimed by an uncommitted transaction are invisible, so the remaining room is unknown."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -313,7 +407,7 @@ async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connect
         other = await connect()
         async with other.transaction():
             async with claim_stopped_after_looking(conn, await connect(), await connect()) as claiming:
-                for _ in range(2):  # redriven, say: older than what the first has chosen
+                for _ in range(2):  # such as a redriven job, older than the chosen ones
                     await job(conn, channel, run_at=datetime.now(UTC) - timedelta(hours=1))
                 assert len(await claim(other, channel_limit=2)) == 2
             assert await claiming == []
@@ -323,7 +417,7 @@ async def test_a_channel_another_claims_from_is_left_alone(conn: asyncpg.Connect
 async def test_claimers_together_keep_the_channels_limit(
     conn: asyncpg.Connection, database_url: str, limit: int
 ) -> None:
-    """Eight at once, again and again: never more in flight than the limit, and nothing is left over."""
+    """Eight claimers, repeatedly: never more in flight than the limit, and no job is left."""
     channel = await seed.channel(conn)
     for _ in range(40):
         await job(conn, channel)
@@ -353,7 +447,7 @@ async def test_claimers_together_keep_the_channels_limit(
 
 
 async def test_a_limit_is_a_limit_after_the_queue_was_empty(conn: asyncpg.Connection) -> None:
-    """With statistics of a nearly empty queue the planner may run a LIMIT under SKIP LOCKED again and again."""
+    """With statistics of a nearly empty queue the planner may repeat a LIMIT under SKIP LOCKED."""
     channel = await seed.channel(conn)
     for _ in range(200):
         await job(conn, channel)
@@ -365,7 +459,7 @@ async def test_a_limit_is_a_limit_after_the_queue_was_empty(conn: asyncpg.Connec
     await conn.execute("vacuum analyze notification_jobs")
     for _ in range(40):
         await job(conn, channel)
-    naive = conn.transaction()  # the control: what the trap does to a plain sub-query in this very state
+    naive = conn.transaction()  # the control, which shows the trap in a plain subquery
     await naive.start()
     taken = await conn.execute(
         "update notification_jobs set state = 'leased', lease_until = now(), leased_by = 'naive'"
@@ -385,7 +479,7 @@ async def test_a_limit_is_a_limit_after_the_queue_was_empty(conn: asyncpg.Connec
     )
 )
 async def test_whatever_happens_the_order_holds(conn: asyncpg.Connection, moves: list[str]) -> None:
-    """For each alert and channel jobs end in the order they were made, one under way at a time."""
+    """For each alert and channel, jobs end in their order of creation, one at a time."""
     channel = await conn.fetchval("select channel_id from notification_channels") or await seed.channel(conn)
     trouble = await alert(conn)
     held: list[asyncpg.Record] = []
@@ -415,7 +509,7 @@ async def test_whatever_happens_the_order_holds(conn: asyncpg.Connection, moves:
 
 
 async def test_a_channel_hears_of_one_rule_and_device_in_order(conn: asyncpg.Connection) -> None:
-    """The next alert of the same fingerprint is told of after the end of the one before."""
+    """The next alert with the same fingerprint waits for the end of the previous one."""
     channel = await seed.channel(conn)
     before, after = await alert(conn), await alert(conn)
     await conn.execute(

@@ -1,4 +1,4 @@
-"""Slots of delivery: shared by tenant, then by channel; a receiver that hangs is paused and probed."""
+"""Delivery slots, shared by tenant and then by channel, and probing of hanging receivers."""
 
 import asyncio
 import functools
@@ -11,6 +11,7 @@ import pytest
 
 from services.shared.worker import Loop
 from tests.support import seed
+from tests.support.connections import connections
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
 from tests.support.delivery_pauses import acting, shown
 from tests.support.delivery_process import SECRET, Start, claiming
@@ -18,6 +19,8 @@ from tests.support.receiver import Receiver
 from tests.support.wait import until
 
 HANGS_MS = 10_000.0
+FEW = "select * from delivery.claim('w1', $1, 30, 8, 8)"
+"""A claim as a worker makes it, with the number of its free slots."""
 
 
 async def crowd(conn: asyncpg.Connection, tenant_id: str, *, channels: int, jobs: int = 1) -> list[int]:
@@ -40,7 +43,7 @@ async def held(conn: asyncpg.Connection) -> dict[tuple[str, str], int]:
 
 
 async def hang(conn: asyncpg.Connection, rows: list[asyncpg.Record], outcome: str = "unknown") -> None:
-    """Record that attempts ran into their deadline."""
+    """Record attempts that reached their deadline."""
     await conn.execute(
         "select delivery.finish($1, $2, $3, $4, '{}', $5, '{}', $6, '{}')",
         [row["tenant_id"] for row in rows],
@@ -53,42 +56,69 @@ async def hang(conn: asyncpg.Connection, rows: list[asyncpg.Record], outcome: st
 
 
 async def lane(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """Return the one channel's pause, in seconds from now, and what is known of it."""
+    """Return the only channel's lane, with its pause in seconds from now."""
     return await conn.fetchrow(
         "select extract(epoch from paused_until - now())::float8 as seconds, hangs, limits from delivery.lanes"
     )
 
 
 async def test_a_tenant_gets_half_of_the_slots_of_each_worker(conn: asyncpg.Connection) -> None:
-    """However many channels it has, whoever waits first, and over several workers."""
+    """The share is independent of the number of channels and the order of jobs, and holds for each worker."""
     await crowd(conn, "evil", channels=80, jobs=3)
     quiet = await seed.channel(conn, tenant_id="quiet")
     for worker in ("w1", "w2"):
         assert len(await claim(conn, 64, worker=worker, channel_limit=8)) == 32
         assert await claim(conn, 32, worker=worker, channel_limit=8) == []
     assert await held(conn) == {("w1", "evil"): 32, ("w2", "evil"): 32}
-    # Another tenant's jobs find slots at once, at every worker.
+    # Another tenant's jobs get slots at once, at every worker.
     for worker in ("w1", "w2"):
         number = await job(conn, quiet, tenant_id="quiet")
         assert ids(await claim(conn, 32, worker=worker, channel_limit=8)) == [number]
 
 
 async def test_a_claim_leases_a_few_jobs_at_a_time(conn: asyncpg.Connection) -> None:
-    """Another tenant's job waits for a few starts, not for as many as there are slots, whose shares stay the same."""
+    """Another tenant's job waits for a few claims instead of as many as there are slots."""
     await crowd(conn, "evil", channels=80, jobs=3)
     quiet = await seed.channel(conn, tenant_id="quiet")
-    few = "select * from delivery.claim('w1', $1, 30, 8, 8)"
-    assert len(await conn.fetch(few, 64)) == 8
+    assert len(await conn.fetch(FEW, 64)) == 8
     number = await job(conn, quiet, tenant_id="quiet")
-    rows = await conn.fetch(few, 56)
+    rows = await conn.fetch(FEW, 56)
     assert (len(rows), number in ids(rows)) == (8, True)
     for free in (48, 40, 32):
-        await conn.fetch(few, free)
+        await conn.fetch(FEW, free)
     assert await held(conn) == {("w1", "evil"): 32, ("w1", "quiet"): 1}
 
 
+async def test_a_locked_channel_holds_up_no_other_tenant(conn: asyncpg.Connection, database_url: str) -> None:
+    """A session that holds a channel's lock delays its jobs only, even if they would fill a claim."""
+    (held_up,) = await crowd(conn, "evil", channels=1, jobs=9)
+    number = await job(conn, await seed.channel(conn, tenant_id="quiet"), tenant_id="quiet")
+    async with connections(database_url) as connect:
+        other = await connect()
+        async with other.transaction():
+            await other.execute("select from notification_channels where channel_id = $1 for update", held_up)
+            assert ids(await conn.fetch(FEW, 64)) == [number]
+
+
+@pytest.mark.parametrize("fate", ["channel_disabled", "superseded"])
+async def test_jobs_that_are_given_up_delay_no_other_tenant(conn: asyncpg.Connection, fate: str) -> None:
+    """Given up jobs do not count towards the few jobs of a claim, and never come before those that can go."""
+    channel = await seed.channel(conn, tenant_id="evil", enabled=fate != "channel_disabled")
+    for _ in range(8):
+        trouble = await alert(conn, tenant_id="evil")
+        await job(conn, channel, tenant_id="evil", alert_id=trouble)
+        if fate == "superseded":
+            await conn.execute("update notification_jobs set state = 'dead', finished_at = now() where kind = 'opened'")
+            await job(conn, channel, tenant_id="evil", alert_id=trouble, kind="closed")
+    number = await job(conn, await seed.channel(conn, tenant_id="quiet"), tenant_id="quiet")
+    assert ids(await conn.fetch(FEW, 64)) == [number]
+    found = await states(conn)
+    assert found.pop(number) == "leased"
+    assert set(found.values()) == {"dead"}
+
+
 async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Connection) -> None:
-    """Three tenants, two workers, random ends: never more than half, and no idle slot while a tenant may have it."""
+    """Three tenants and two workers with random ends: at most half each, and no idle slot that a tenant may use."""
     seconds = random.Random(11)  # a repeatable choice
     slots = 9
     for tenant in ("evil", "big", "small"):
@@ -110,20 +140,20 @@ async def test_no_order_of_claims_and_ends_gives_a_tenant_more(conn: asyncpg.Con
 
 
 async def test_the_tenant_with_the_fewest_jobs_in_hand_goes_first(conn: asyncpg.Connection) -> None:
-    """One free slot goes to the newcomer, and several are divided by tenant, then by channel."""
+    """One free slot goes to the newcomer. Several are divided by tenant, then by channel."""
     await crowd(conn, "evil", channels=20, jobs=2)
     await claim(conn, 2, channel_limit=8)
     first, second = await crowd(conn, "acme", channels=2, jobs=5)
     (row,) = await claim(conn, 1, channel_limit=8)
     assert row["tenant_id"] == "acme"
     rows = await claim(conn, 8, channel_limit=8)
-    # Of eleven slots five are a tenant's, and one has two and the other one already.
+    # Each tenant may hold five of the eleven slots. Before, acme held one and evil two.
     assert Counter(row["tenant_id"] for row in rows) == {"acme": 4, "evil": 3}
     assert Counter(row["channel_id"] for row in rows if row["tenant_id"] == "acme") == {first: 2, second: 2}
 
 
 async def test_the_only_tenant_with_channels_has_all_slots(conn: asyncpg.Connection) -> None:
-    """Half of them would be kept for no one; a second tenant's channel changes that at the next claim."""
+    """The reserve applies only if another tenant has a channel, from the next claim on."""
     await crowd(conn, "acme", channels=20)
     await seed.tenant(conn, "other")
     assert len(await claim(conn, 8)) == 8
@@ -133,7 +163,7 @@ async def test_the_only_tenant_with_channels_has_all_slots(conn: asyncpg.Connect
 
 
 async def test_a_slot_is_not_spent_on_what_cannot_go(conn: asyncpg.Connection) -> None:
-    """A tenant whose jobs all wait for an earlier one takes no slot, no turn and no share."""
+    """A tenant whose jobs all wait for an earlier one takes no slot and no share."""
     for number in range(20):
         channel = await seed.channel(conn, f"c{number}", tenant_id="evil")
         trouble = await alert(conn, tenant_id="evil")
@@ -146,7 +176,7 @@ async def test_a_slot_is_not_spent_on_what_cannot_go(conn: asyncpg.Connection) -
 
 
 async def test_jobs_that_are_given_up_take_no_slot(conn: asyncpg.Connection) -> None:
-    """A tenant at its limit still gets rid of the jobs of a channel that is off."""
+    """A tenant at its limit still discards the jobs of a disabled channel."""
     await crowd(conn, "evil", channels=4, jobs=2)
     off = await seed.channel(conn, "off", tenant_id="evil", enabled=False)
     await seed.channel(conn)
@@ -162,7 +192,7 @@ async def test_jobs_that_are_given_up_take_no_slot(conn: asyncpg.Connection) -> 
 
 @pytest.mark.parametrize("outcome", ["unknown", "retry"])
 async def test_a_receiver_that_hangs_is_paused_and_probed(conn: asyncpg.Connection, outcome: str) -> None:
-    """Three deadlines in a row, one after the other or together; then one request a pause, of a minute at most."""
+    """The pause starts after three consecutive deadlines. Then one request per pause, a minute at most."""
     channel = await seed.channel(conn)
     for _ in range(30):
         await job(conn, channel, max_attempts=50)
@@ -196,7 +226,7 @@ async def test_a_receiver_that_hangs_is_paused_and_probed(conn: asyncpg.Connecti
 
 @pytest.mark.parametrize("answer", ["delivered", "retry", "refused", "limited"])
 async def test_an_answer_in_time_ends_the_count(conn: asyncpg.Connection, answer: str) -> None:
-    """A receiver that hangs now and then is not paused; a quick error is an answer as well."""
+    """A receiver that hangs occasionally is not paused. A quick error counts as an answer."""
     channel = await seed.channel(conn)
     for _ in range(8):
         await job(conn, channel)
@@ -228,7 +258,7 @@ async def make_paused_jobs_due(conn: asyncpg.Connection) -> None:
 
 
 async def test_answers_that_drip_are_taken_one_at_a_time(conn: asyncpg.Connection) -> None:
-    """Delivered, each at its deadline: nothing is paused, and the channel holds one slot until it answers in time."""
+    """Deliveries that reach the deadline do not pause the channel. It has one slot until an answer is in time."""
     channel = await seed.channel(conn)
     for _ in range(20):
         await job(conn, channel)
@@ -247,7 +277,7 @@ async def test_answers_that_drip_are_taken_one_at_a_time(conn: asyncpg.Connectio
 
 @pytest.mark.parametrize("how", ["resume", "enable"])
 async def test_a_person_ends_the_pause_of_a_receiver_that_hung(conn: asyncpg.Connection, how: str) -> None:
-    """All that waits is due; late answers to earlier requests do not pause it again."""
+    """All waiting jobs are due. Late answers to earlier requests do not pause it again."""
     channel = await seed.channel(conn)
     for _ in range(9):
         await job(conn, channel)
@@ -277,7 +307,7 @@ async def channels_to(conn: asyncpg.Connection, receiver: Receiver, tenant_id: s
 
 
 async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:
-    """Its requests are still held when another tenant's have been answered; no more than half of the slots hang."""
+    """Half of the slots still hang when the other tenant's requests have been answered."""
     async with Receiver() as hanging, Receiver() as healthy:
         hanging.hold.clear()
         for channel in await channels_to(conn, hanging, "evil", 12):
@@ -286,7 +316,7 @@ async def test_a_tenant_whose_receivers_hang_delays_no_other(conn: asyncpg.Conne
         (quiet,) = await channels_to(conn, healthy, "quiet", 1)
         workers = [await start(delivery_concurrency=6) for _ in range(2)]
         async with claiming(*workers):
-            # The workers of a test share one process, and so one name: together they are one worker with more slots.
+            # The workers of a test share one process and name, so they count as one worker with more slots.
             await until(lambda: len(hanging.requests) >= 3)
             numbers = [await job(conn, quiet, tenant_id="quiet") for _ in range(20)]
             await until(lambda: delivered(conn, numbers))
@@ -306,7 +336,7 @@ async def test_a_tenant_at_its_limit_goes_on_as_its_own_slots_become_free(
     conn: asyncpg.Connection,
     start: Start,
 ) -> None:
-    """No notification and no poll wakes the worker: the end of one request makes room for the tenant's next channel."""
+    """Without a notification or poll, the end of one request makes room for the tenant's next channel."""
     async with Receiver() as receiver:
         channels = await channels_to(conn, receiver, "acme", 6)
         await seed.channel(conn, tenant_id="other")
@@ -325,7 +355,7 @@ async def test_a_tenant_at_its_limit_goes_on_as_its_own_slots_become_free(
 
 
 async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection, start: Start) -> None:
-    """Its own deadline counts, also when the name or the handshake takes the time."""
+    """The deadline covers name resolution and the handshake."""
     async with Receiver() as hanging:
         hanging.hold.clear()
         (channel,) = await channels_to(conn, hanging, "acme", 1)
@@ -343,11 +373,24 @@ async def test_the_worker_pauses_a_receiver_that_hangs(conn: asyncpg.Connection,
         assert len(hanging.requests) == 3
 
 
+async def test_answers_in_time_never_count_as_hanging(conn: asyncpg.Connection, start: Start) -> None:
+    """Three failures in a row pause nothing if each came long before the deadline."""
+    async with Receiver() as receiver:
+        receiver.default = 500
+        (channel,) = await channels_to(conn, receiver, "acme", 1)
+        for _ in range(3):
+            await job(conn, channel)
+        worker = await start(delivery_timeout_seconds=100, delivery_lease_seconds=300)
+        assert await worker.claim() == 3
+        await until(lambda: conn.fetchval("select count(*) = 3 from delivery_attempts"))
+    assert await conn.fetch("select from delivery.lanes") == []
+
+
 async def test_answers_that_stop_half_way_end_at_the_deadline(
     conn: asyncpg.Connection,
     start: Start,
 ) -> None:
-    """A status that came counts; one that did not is unknown; each attempt counts as one that hung."""
+    """A received status counts, a missing one is unknown. Each attempt counts as hanging."""
 
     def stops_after(written: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
         async def answer(writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""delivery.finish, extend, reap and redrive: how attempts end, and who may say so."""
+"""delivery.finish, extend, reap and redrive: how attempts end, and the required lease."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def events(conn: asyncpg.Connection) -> list[str]:
 
 
 async def test_a_delivery_leaves_job_attempt_and_audit_event(conn: asyncpg.Connection) -> None:
-    """Three records of one fact, with one trace id."""
+    """All three have the same trace id."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     rows = await claim(conn, worker="host:1")
@@ -46,7 +46,7 @@ async def test_a_delivery_leaves_job_attempt_and_audit_event(conn: asyncpg.Conne
 
 
 async def test_a_failed_attempt_is_tried_again_later(conn: asyncpg.Connection) -> None:
-    """Later each time, with jitter, and the reason is kept."""
+    """Each wait is longer, with jitter, and the reason is stored."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     waits = []
@@ -59,14 +59,14 @@ async def test_a_failed_attempt_is_tried_again_later(conn: asyncpg.Connection) -
         assert middle * 0.49 < wait < middle * 1.51
     assert await conn.fetchval("select last_error from notification_jobs") == "HTTP 503"
     assert await events(conn) == ["delivery.retried"] * 4
-    told = await conn.fetchval(
+    has_time = await conn.fetchval(
         "select details->>'next_attempt_at' is not null from audit_log where category = 'delivery' limit 1"
     )
-    assert told is True
+    assert has_time is True
 
 
 async def test_backoff_is_jittered_and_bounded(conn: asyncpg.Connection) -> None:
-    """A thousand jobs of one outage do not come back in one wave, and none waits for days."""
+    """A thousand jobs of one outage do not return at the same time, and none waits for days."""
     query = "select delivery._backoff_seconds($1, 5, 1800) as s from generate_series(1, 300)"
     for attempts, middle in ((1, 5), (6, 1215), (8, 1800), (32000, 1800)):
         found = [row["s"] for row in await conn.fetch(query, attempts)]
@@ -76,7 +76,7 @@ async def test_backoff_is_jittered_and_bounded(conn: asyncpg.Connection) -> None
 
 
 async def test_retry_after_is_the_least_wait(conn: asyncpg.Connection) -> None:
-    """The receiver's wish counts when it is longer than ours."""
+    """Retry-After applies if it is longer than the back-off."""
     channel = await seed.channel(conn)
     await job(conn, channel)
     await finish(conn, await claim(conn), "retry", retry_after=500)
@@ -87,7 +87,7 @@ async def test_retry_after_is_the_least_wait(conn: asyncpg.Connection) -> None:
 
 
 async def test_the_last_attempt_ends_in_the_dead_letters(conn: asyncpg.Connection) -> None:
-    """After max_attempts, and not one later; what is dead stays dead."""
+    """A job is dead after exactly max_attempts and stays dead."""
     channel = await seed.channel(conn)
     number = await job(conn, channel, max_attempts=3)
     found = []
@@ -103,7 +103,7 @@ async def test_the_last_attempt_ends_in_the_dead_letters(conn: asyncpg.Connectio
 
 
 async def test_a_refused_attempt_is_the_last(conn: asyncpg.Connection) -> None:
-    """Trying again would be refused again."""
+    """A retry would be refused again."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     assert await finish(conn, await claim(conn), "refused", status=400, error="HTTP 400") == {number: "dead"}
@@ -111,7 +111,7 @@ async def test_a_refused_attempt_is_the_last(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_stale_holder_changes_nothing(conn: asyncpg.Connection) -> None:
-    """A worker that was away past its lease hears that the job is no longer its own."""
+    """A worker whose lease expired gets no acknowledgement."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     stale = await claim(conn, worker="slow")
@@ -129,8 +129,8 @@ async def test_a_stale_holder_changes_nothing(conn: asyncpg.Connection) -> None:
     assert await events(conn) == ["delivery.lease_expired", "delivery.delivered"]
 
 
-async def test_an_expired_lease_that_nobody_took_is_still_its_holders(conn: asyncpg.Connection) -> None:
-    """Late is better than twice."""
+async def test_an_expired_lease_not_yet_taken_is_still_its_holders(conn: asyncpg.Connection) -> None:
+    """A late result is better than a second delivery."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     rows = await claim(conn)
@@ -140,7 +140,7 @@ async def test_an_expired_lease_that_nobody_took_is_still_its_holders(conn: asyn
 
 
 async def test_another_tenants_id_ends_nothing(conn: asyncpg.Connection) -> None:
-    """The key is tenant and job."""
+    """Tenant and job together are the key."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     (row,) = await claim(conn)
@@ -149,7 +149,7 @@ async def test_another_tenants_id_ends_nothing(conn: asyncpg.Connection) -> None
 
 
 async def test_later_notifications_wait_with_the_one_that_is_tried_again(conn: asyncpg.Connection) -> None:
-    """They do not stand due in their lane, where every claim would step over them."""
+    """They are not due, because every claim would have to skip them."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     for kind in ("opened", "acknowledged", "closed"):
@@ -163,7 +163,6 @@ async def test_later_notifications_wait_with_the_one_that_is_tried_again(conn: a
 
 
 async def test_many_results_at_once_each_get_their_own(conn: asyncpg.Connection) -> None:
-    """Parallel arrays stay parallel."""
     channel = await seed.channel(conn)
     numbers = [await job(conn, channel) for _ in range(3)]
     rows = await claim(conn)
@@ -188,7 +187,7 @@ async def test_many_results_at_once_each_get_their_own(conn: asyncpg.Connection)
 
 
 async def test_an_end_that_makes_a_job_claimable_wakes_the_workers(conn: asyncpg.Connection, database_url: str) -> None:
-    """The next of the order, or of a channel that was at its limit; not when there is nothing."""
+    """The next job in order or one of a full channel becomes claimable. Otherwise no notification is sent."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     await job(conn, channel, alert_id=trouble)
@@ -207,7 +206,7 @@ async def test_an_end_that_makes_a_job_claimable_wakes_the_workers(conn: asyncpg
 
 
 async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, database_url: str) -> None:
-    """Whoever found the lanes locked looks again when they are free."""
+    """A worker that found the lanes locked looks again when they are free."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -221,8 +220,19 @@ async def test_a_full_claim_wakes_the_next_worker(conn: asyncpg.Connection, data
         assert heard == []
 
 
+async def test_a_claim_that_gives_up_jobs_wakes_the_workers(conn: asyncpg.Connection, database_url: str) -> None:
+    """Given up jobs took the places of others in this claim."""
+    await job(conn, await seed.channel(conn, enabled=False))
+    async with connections(database_url) as connect:
+        listener = await connect()
+        for wakes in (["pulse_delivery"], []):
+            async with listening(listener) as heard:
+                assert await claim(conn) == []
+            assert heard == wakes
+
+
 async def test_extend_renews_what_is_still_held(conn: asyncpg.Connection) -> None:
-    """What is missing from the answer was lost."""
+    """A job missing from the answer has lost its lease."""
     channel = await seed.channel(conn)
     for _ in range(2):
         await job(conn, channel)
@@ -238,7 +248,7 @@ async def test_extend_renews_what_is_still_held(conn: asyncpg.Connection) -> Non
 
 
 async def test_reaped_jobs_are_tried_again_until_they_are_exhausted(conn: asyncpg.Connection) -> None:
-    """Attempts are counted at claim, so a job that kills its worker ends too."""
+    """Attempts are counted at claim, so a job that kills its worker ends."""
     channel = await seed.channel(conn)
     number = await job(conn, channel, max_attempts=2)
     key = await conn.fetchval("select idempotency_key from notification_jobs")
@@ -256,6 +266,16 @@ async def test_reaped_jobs_are_tried_again_until_they_are_exhausted(conn: asyncp
     assert await events(conn) == ["delivery.lease_expired", "delivery.dead"]
 
 
+async def test_a_lease_ends_at_its_end(conn: asyncpg.Connection) -> None:
+    """Not a moment before: its holder may still be sending."""
+    await job(conn, await seed.channel(conn))
+    await claim(conn)
+    async with conn.transaction():  # in which the time stands still
+        for left, reaped in (("0.001 seconds", 0), ("0 seconds", 0), ("-0.001 seconds", 1)):
+            await conn.execute("update notification_jobs set lease_until = core.now() + $1::text::interval", left)
+            assert await conn.fetchval("select delivery.reap(10)") == reaped
+
+
 async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, database_url: str) -> None:
     """Neither waits for the other."""
     channel = await seed.channel(conn)
@@ -265,6 +285,7 @@ async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, databa
     await expire_leases(conn)
     async with connections(database_url) as connect:
         one, two = await connect(), await connect()
+        await two.execute("set lock_timeout = '5s'")
         async with one.transaction(), two.transaction():
             assert await one.fetchval("select delivery.reap(4)") == 4
             assert await two.fetchval("select delivery.reap(100)") == 6
@@ -272,7 +293,7 @@ async def test_two_reapers_reap_each_lease_once(conn: asyncpg.Connection, databa
 
 
 async def test_reap_and_finish_do_not_both_win(conn: asyncpg.Connection, database_url: str) -> None:
-    """Whoever is first decides; the attempt is recorded once."""
+    """The first transaction decides, and the attempt is recorded once."""
     channel = await seed.channel(conn)
     for _ in range(20):
         await job(conn, channel)
@@ -286,7 +307,7 @@ async def test_reap_and_finish_do_not_both_win(conn: asyncpg.Connection, databas
 
 
 async def test_reap_forgets_pauses_that_are_over(conn: asyncpg.Connection) -> None:
-    """Not before the channel has recovered, or was quiet for an hour."""
+    """They stay until the channel has recovered or was quiet for an hour."""
     channel = await seed.channel(conn)
     await job(conn, channel)
     await finish(conn, await claim(conn), "retry", retry_after=30)
@@ -298,7 +319,7 @@ async def test_reap_forgets_pauses_that_are_over(conn: asyncpg.Connection) -> No
 
 
 async def test_a_dead_job_can_be_redriven(conn: asyncpg.Connection, database_url: str) -> None:
-    """With all its attempts, under the same idempotency key, and it stands in the audit trail who did it."""
+    """A redriven job gets all its attempts and keeps its idempotency key. The audit trail names the actor."""
     channel = await seed.channel(conn)
     number = await job(conn, channel, max_attempts=1)
     (first,) = await claim(conn)
@@ -321,7 +342,7 @@ async def test_a_dead_job_can_be_redriven(conn: asyncpg.Connection, database_url
 
 @pytest.mark.parametrize("outcome", [None, "delivered", "retry"])
 async def test_only_the_dead_are_redriven(conn: asyncpg.Connection, outcome: str | None) -> None:
-    """Neither what is under way, nor what arrived, nor what waits."""
+    """Leased, delivered and pending jobs are refused."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     rows = await claim(conn)
@@ -333,7 +354,7 @@ async def test_only_the_dead_are_redriven(conn: asyncpg.Connection, outcome: str
 
 
 async def test_redriving_cannot_reach_other_tenants(conn: asyncpg.Connection) -> None:
-    """Their jobs do not exist here; and without a tenant there is nothing to redrive."""
+    """Other tenants' jobs are not found. Without a tenant nothing can be redriven."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     await finish(conn, await claim(conn), "refused")
@@ -346,7 +367,7 @@ async def test_redriving_cannot_reach_other_tenants(conn: asyncpg.Connection) ->
 
 
 async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Connection) -> None:
-    """Otherwise it would raise an incident that nothing closes; an end alone would be called off again."""
+    """Otherwise it would open an incident that never closes. An end alone would be superseded."""
     channel = await seed.channel(conn)
     trouble = await alert(conn)
     opened = await job(conn, channel, alert_id=trouble)
@@ -362,11 +383,11 @@ async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Conne
         await redrive(conn, closed)
     assert refused.value.sqlstate == "PU409"
     await redrive(conn, opened)
-    told = []
+    claimed = []
     while rows := await claim(conn):
-        told += ids(rows)
+        claimed += ids(rows)
         await finish(conn, rows)
-    assert told == [opened, acknowledged, closed]
+    assert claimed == [opened, acknowledged, closed]
     later = (
         "select details->>'with_later_jobs' from audit_log where event_type = 'delivery.redriven' and entity_id = $1"
     )
@@ -381,7 +402,7 @@ async def test_a_beginning_is_redriven_with_what_followed_it(conn: asyncpg.Conne
     ],
 )
 async def test_nothing_is_redriven_into_a_closed_channel(conn: asyncpg.Connection, change: str, message: str) -> None:
-    """It would only die again."""
+    """The job would die again."""
     number = await job(conn, await seed.channel(conn))
     await finish(conn, await claim(conn), "refused")
     await conn.execute(change)
@@ -393,7 +414,7 @@ async def test_nothing_is_redriven_into_a_closed_channel(conn: asyncpg.Connectio
 async def test_a_renewal_in_flight_does_not_leave_a_job_half_finished(
     conn: asyncpg.Connection, database_url: str
 ) -> None:
-    """A finish that waits for a renewal's lock ends the job it then finds, and the reaper finds nothing."""
+    """A finish that waits for a renewal's lock ends the job that it then finds. The reaper finds nothing."""
     channel = await seed.channel(conn)
     number = await job(conn, channel)
     (row,) = await claim(conn)
@@ -411,9 +432,23 @@ async def test_a_renewal_in_flight_does_not_leave_a_job_half_finished(
     assert await conn.fetchval("select delivery.reap(10)") == 0
 
 
+async def test_a_renewal_waits_for_another_one(conn: asyncpg.Connection, database_url: str) -> None:
+    """A lease that is being written is not lost; a worker that heard so would cut off its request."""
+    number = await job(conn, await seed.channel(conn))
+    await claim(conn)
+    renew = "select delivery.extend('{acme}', array[$1::bigint], '{1}', 30)"
+    async with connections(database_url) as connect:
+        first, second = await connect(), await connect()
+        async with first.transaction():
+            assert await first.fetchval(renew, number) == number
+            renewing = asyncio.create_task(second.fetchval(renew, number))
+            await until(lambda: is_blocked(conn, second))
+        assert await renewing == number
+
+
 @pytest.mark.parametrize("later", ["leased", "delivered"])
 async def test_what_went_out_later_is_not_overtaken_by_a_redrive(conn: asyncpg.Connection, later: str) -> None:
-    """A dead notification stays dead once a later one about the same rule and device is on its way."""
+    """A dead notification stays dead once a later one about the same rule and device was sent."""
     channel = await seed.channel(conn)
     before, after = await alert(conn), await alert(conn)
     await conn.execute(
@@ -431,8 +466,32 @@ async def test_what_went_out_later_is_not_overtaken_by_a_redrive(conn: asyncpg.C
     assert raised.value.sqlstate == "PU409"
 
 
+async def test_a_redrive_waits_for_a_claim_of_the_channel(conn: asyncpg.Connection, database_url: str) -> None:
+    """The claim that has not committed may take a later notification about the same rule and device."""
+    channel = await seed.channel(conn)
+    before, after = await alert(conn), await alert(conn)
+    await conn.execute("update alerts set status = 'closed', closed_at = now(), close_reason = 'x'")
+    await conn.execute("update alerts set fingerprint = 'rule:1:boiler-1'")
+    dead = await job(conn, channel, alert_id=before)
+    await finish(conn, await claim(conn), "refused")
+    later = await job(conn, channel, alert_id=after)
+    async with connections(database_url) as connect:
+        claiming, acting = await connect(), await connect()
+
+        async def stopped_or_done() -> bool:
+            return redriving.done() or await is_blocked(conn, acting)
+
+        async with claiming.transaction():
+            assert ids(await claim(claiming)) == [later]
+            redriving = asyncio.create_task(redrive(acting, dead))
+            await until(stopped_or_done)
+        with pytest.raises(asyncpg.PostgresError, match="a later notification about rule:1:boiler-1"):
+            await redriving
+    assert await states(conn) == {dead: "dead", later: "leased"}
+
+
 async def test_reaping_waits_for_no_pause_that_is_being_made(conn: asyncpg.Connection, database_url: str) -> None:
-    """Pauses that are over go, in whatever order they lie on disk, but for one that a finishing worker holds."""
+    """Expired pauses are removed in any physical order, except one that a finishing worker holds."""
     first, second = await seed.channel(conn), await seed.channel(conn, "second")
     await conn.execute(
         "insert into delivery.lanes select 'acme', unnest($1::bigint[]), now() - interval '1 s'", [second, first]

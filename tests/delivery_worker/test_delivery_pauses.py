@@ -1,4 +1,4 @@
-"""Pauses that receivers ask for: their cost, their end, and where they are shown."""
+"""Pauses that receivers request: cost, end and display."""
 
 import asyncio
 
@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from tests.support import seed
-from tests.support.connections import connections
+from tests.support.connections import connections, is_blocked
 from tests.support.delivery import alert, claim, finish, ids, job, make_due, states
 from tests.support.delivery_pauses import acting, listening, redrive, shown
+from tests.support.wait import until
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 NEW_ADDRESS = f'{{"config": {{"url": "https://new.example/hook", "secret": "{SECRET}"}}}}'
@@ -25,7 +26,7 @@ async def limited(conn: asyncpg.Connection, channel: int, seconds: float | None 
 
 
 async def test_a_limit_costs_no_attempt_and_no_place(conn: asyncpg.Connection) -> None:
-    """The job is claimed first when the pause is over, with the attempts it had."""
+    """The job is claimed first after the pause, with its attempts unchanged."""
     channel = await seed.channel(conn)
     first, second = await limited(conn, channel)
     for _ in range(20):
@@ -43,7 +44,7 @@ async def test_a_limit_costs_no_attempt_and_no_place(conn: asyncpg.Connection) -
 
 
 async def test_a_limit_is_bounded_in_time(conn: asyncpg.Connection) -> None:
-    """A receiver that limits for a day is no receiver; a redrive starts the day anew."""
+    """A receiver that limits for a day is treated as unavailable. A redrive restarts the day."""
     channel = await seed.channel(conn)
     (number,) = await limited(conn, channel, jobs=1)
     await conn.execute("update notification_jobs set created_at = now() - interval '25 hours'")
@@ -58,7 +59,7 @@ async def test_a_limit_is_bounded_in_time(conn: asyncpg.Connection) -> None:
 
 
 async def test_pauses_without_a_wish_grow_until_a_delivery(conn: asyncpg.Connection) -> None:
-    """Each one in a row is longer, a burst of refusals is one, and the maximum holds."""
+    """Each consecutive pause is longer, a burst of refusals counts once, and the maximum holds."""
     channel = await seed.channel(conn)
     for _ in range(4):
         await job(conn, channel)
@@ -77,7 +78,7 @@ async def test_pauses_without_a_wish_grow_until_a_delivery(conn: asyncpg.Connect
 
 @pytest.mark.parametrize("per_window", [1, 5])
 async def test_a_receiver_that_takes_few_a_window_gets_few_too_many(conn: asyncpg.Connection, per_window: int) -> None:
-    """Many alerts, eight at a time, on a clock that only the windows move: all arrive in order at the first attempt."""
+    """Many alerts, eight at a time, on a simulated clock: all arrive in order at the first attempt."""
     channel = await seed.channel(conn)
     numbers = [await job(conn, channel) for _ in range(80)]
     delivered: list[int] = []
@@ -100,7 +101,7 @@ async def test_a_receiver_that_takes_few_a_window_gets_few_too_many(conn: asyncp
 
 
 async def test_a_recovered_channel_sends_as_before(conn: asyncpg.Connection) -> None:
-    """One, then one more for each delivery, then all; and the row goes once it was quiet for an hour."""
+    """The window grows by one per delivery. The row is removed after a quiet hour."""
     channel = await seed.channel(conn)
     await limited(conn, channel, jobs=200)
     await make_due(conn)
@@ -113,7 +114,7 @@ async def test_a_recovered_channel_sends_as_before(conn: asyncpg.Connection) -> 
 
 
 async def test_an_answer_from_before_the_pause_does_not_end_it(conn: asyncpg.Connection) -> None:
-    """Of eight requests in flight one is refused: the others' success says nothing about the time after the pause."""
+    """One of eight requests in flight is refused. The others' success does not concern the time after it."""
     channel = await seed.channel(conn)
     for _ in range(8):
         await job(conn, channel)
@@ -132,7 +133,7 @@ async def enable(conn: asyncpg.Connection, channel: int) -> None:
 
 @pytest.mark.parametrize("how", ["resume", "address", "enable"])
 async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_url: str, how: str) -> None:
-    """What waits is due again, back-off included, and the workers are woken."""
+    """Waiting jobs are due again, including those that back off, and the workers are woken."""
     channel = await seed.channel(conn)
     failed = await job(conn, channel)
     await finish(conn, await claim(conn), "retry", status=500, base=3600)
@@ -142,8 +143,8 @@ async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_
         async with listening(listener) as heard:
             match how:
                 case "resume":
-                    told = await acting(conn, "select delivery.resume_channel($1)", channel)
-                    assert told["paused_until"] is None
+                    resumed = await acting(conn, "select delivery.resume_channel($1)", channel)
+                    assert resumed["paused_until"] is None
                 case "address":
                     patch = NEW_ADDRESS
                     await acting(conn, "select delivery.update_channel($1, $2::text::jsonb)", channel, patch)
@@ -158,7 +159,7 @@ async def test_a_person_ends_a_pause_at_once(conn: asyncpg.Connection, database_
 
 
 async def test_another_change_of_a_channel_ends_no_pause(conn: asyncpg.Connection) -> None:
-    """A new name is no new receiver."""
+    """A new name is not a new receiver."""
     channel = await seed.channel(conn)
     await limited(conn, channel)
     await acting(conn, 'select delivery.update_channel($1, \'{"name": "other"}\')', channel)
@@ -166,7 +167,7 @@ async def test_another_change_of_a_channel_ends_no_pause(conn: asyncpg.Connectio
 
 
 async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncpg.Connection) -> None:
-    """Requests were in flight when the address changed; their answers say nothing about the new one."""
+    """Answers to requests from before the change do not concern the new address."""
     channel = await seed.channel(conn)
     for _ in range(3):
         await job(conn, channel)
@@ -180,8 +181,52 @@ async def test_an_old_address_does_not_pause_or_disable_the_new_one(conn: asyncp
     assert ids(await claim(conn)) == [one["job_id"]]
 
 
+async def test_a_lifted_pause_is_not_renewed_by_older_requests(conn: asyncpg.Connection) -> None:
+    """They left before a person said that the receiver is back; the first one had paused the channel."""
+    channel = await seed.channel(conn)
+    for _ in range(2):
+        await job(conn, channel)
+    one, two = await claim(conn)
+    await finish(conn, [one], "limited", status=429, retry_after=3600)
+    await acting(conn, "select delivery.resume_channel($1)", channel)
+    await finish(conn, [two], "limited", status=429, retry_after=3600)
+    assert ids(await claim(conn)) == ids([one, two])
+
+
+async def test_a_worker_looks_again_when_a_pause_ends(conn: asyncpg.Connection, database_url: str) -> None:
+    """It hears when that is, and no worker is woken before, though another job of the channel is due."""
+    channel = await seed.channel(conn)
+    for _ in range(2):
+        await job(conn, channel)
+    (row,) = await claim(conn, 1)
+    async with connections(database_url) as connect:
+        listener = await connect()
+        async with listening(listener) as heard:
+            run_at = await conn.fetchval(
+                "select run_at from delivery.finish('{acme}', array[$1::bigint], '{1}', '{limited}', '{429}',"
+                " '{HTTP 429}', '{null}', '{1}', '{60}')",
+                row["job_id"],
+            )
+        assert heard == []
+    assert run_at == await conn.fetchval("select paused_until from delivery.lanes")
+
+
+async def test_recovering_waits_for_no_other_worker(conn: asyncpg.Connection, database_url: str) -> None:
+    """A worker that held other lanes meanwhile could wait in a circle."""
+    channel = await seed.channel(conn)
+    await limited(conn, channel)
+    await make_due(conn)
+    (probe,) = await claim(conn)
+    async with connections(database_url) as connect:
+        pausing, delivering = await connect(), await connect()
+        await delivering.execute("set lock_timeout = '5s'")
+        async with pausing.transaction():
+            await pausing.execute("select from delivery.lanes for update")
+            assert await finish(delivering, [probe]) == {probe["job_id"]: "delivered"}
+
+
 async def test_a_redrive_sends_a_probe(conn: asyncpg.Connection) -> None:
-    """The person may know that the receiver is back; if it is not, one request finds out."""
+    """The operator may know that the receiver is back. If not, one request finds out."""
     channel = await seed.channel(conn)
     dead = await job(conn, channel)
     await finish(conn, await claim(conn), "refused")
@@ -194,7 +239,7 @@ async def test_a_redrive_sends_a_probe(conn: asyncpg.Connection) -> None:
     ("state", "message", "code"), [("off", "enable it instead", "PU409"), ("none", "no channel", "PU404")]
 )
 async def test_what_cannot_be_resumed_says_why(conn: asyncpg.Connection, state: str, message: str, code: str) -> None:
-    """A disabled channel, and none at all."""
+    """A disabled channel and a missing one are refused."""
     channel = await seed.channel(conn, enabled=False)
     with pytest.raises(asyncpg.PostgresError, match=message) as refused:
         await acting(conn, "select delivery.resume_channel($1)", channel if state == "off" else 999)
@@ -202,7 +247,7 @@ async def test_what_cannot_be_resumed_says_why(conn: asyncpg.Connection, state: 
 
 
 async def test_a_pause_shows_in_channel_delivery_and_decision(conn: asyncpg.Connection) -> None:
-    """Until when, and what the receiver said; and of the channel the last success and the last error."""
+    """The views show the end of the pause, the receiver's reason, and the channel's last success and error."""
     channel = await seed.channel(conn)
     await job(conn, channel)
     await finish(conn, await claim(conn))
@@ -222,7 +267,7 @@ async def test_a_pause_shows_in_channel_delivery_and_decision(conn: asyncpg.Conn
 
 
 async def test_gone_disables_the_channel(conn: asyncpg.Connection) -> None:
-    """With its reason, and an event in the name of the worker; enabling it takes the reason away."""
+    """The channel stores the reason, with an event by the worker. Enabling it removes the reason."""
     channel = await seed.channel(conn)
     number, waiting = await job(conn, channel), await job(conn, channel)
     assert await finish(conn, await claim(conn, 1), "gone", status=410, error="HTTP 410") == {number: "dead"}
@@ -245,8 +290,27 @@ async def test_gone_disables_the_channel(conn: asyncpg.Connection) -> None:
     assert await finish(conn, await claim(conn)) == {}
 
 
+async def test_gone_waits_for_a_change_of_the_channel(conn: asyncpg.Connection, database_url: str) -> None:
+    """It locks the channel before the lane, as a redrive does; in the other order the two would wait for each other."""
+    channel = await seed.channel(conn)
+    dead = await job(conn, channel)
+    await finish(conn, await claim(conn), "refused")
+    for _ in range(2):
+        await job(conn, channel)
+    one, two = await claim(conn)
+    await finish(conn, [one], "limited", status=429, retry_after=3600)
+    async with connections(database_url) as connect:
+        person, worker = await connect(), await connect()
+        async with person.transaction():
+            await person.execute("select from notification_channels where channel_id = $1 for no key update", channel)
+            ending = asyncio.create_task(finish(worker, [two], "gone", status=410, retry_after=1))
+            await until(lambda: is_blocked(conn, worker))
+            await redrive(person, dead)
+        assert await ending == {two["job_id"]: "pending"}
+
+
 async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connection, database_url: str) -> None:
-    """Channels are resumed, changed and redriven while three workers finish with every outcome: no errors."""
+    """Channels are resumed, changed and redriven while three workers finish with every outcome."""
     channels = [await seed.channel(conn, f"c{number}") for number in range(3)]
     for channel in channels:
         trouble = await alert(conn)
@@ -282,7 +346,7 @@ async def test_people_and_workers_at_once_never_deadlock(conn: asyncpg.Connectio
 
 
 async def test_a_paused_channels_jobs_are_not_overdue(conn: asyncpg.Connection) -> None:
-    """Nor while the receiver takes little; a minute after the pause a worker should have tried."""
+    """Jobs of a limited receiver are not overdue either. A minute after the pause they are."""
     channel = await seed.channel(conn)
     await limited(conn, channel)
     await conn.execute("update notification_jobs set run_at = now() - interval '1 hour'")

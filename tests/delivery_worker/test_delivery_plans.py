@@ -1,4 +1,4 @@
-"""What claiming, finishing and reaping cost: rows touched, whatever the planner believes of the table."""
+"""Rows touched by claiming, finishing and reaping, under any planner statistics."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,14 +14,14 @@ BACKLOG = 20_000
 
 
 class Touched:
-    """Rows of notification_jobs that a transaction read by index or from end to end."""
+    """Rows of notification_jobs that a transaction read by index or sequentially."""
 
     rows = 0
 
 
 @asynccontextmanager
 async def counting(conn: asyncpg.Connection) -> AsyncIterator[Touched]:
-    """Count in a transaction of its own."""
+    """Count within one transaction."""
     query = (
         "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
         " where relname = 'notification_jobs'"
@@ -55,7 +55,7 @@ async def backlog(conn: asyncpg.Connection, channel_id: int, *, state: str = "pe
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_a_claim_costs_what_it_takes(conn: asyncpg.Connection, analyzed: str) -> None:
-    """Backlogs of a paused and of a hanging channel and the history cost nothing; stale statistics change nothing."""
+    """Backlogs of paused and hanging channels and old jobs cost nothing, even with stale statistics."""
     paused, hanging, quiet = [await seed.channel(conn, name) for name in ("paused", "hanging", "quiet")]
     if analyzed == "empty":
         await conn.execute("vacuum analyze notification_jobs")
@@ -84,7 +84,7 @@ async def test_a_claim_costs_what_it_takes(conn: asyncpg.Connection, analyzed: s
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_many_lanes_cost_a_look_up_each(conn: asyncpg.Connection, analyzed: str) -> None:
-    """A tenant with 300 channels that all have work, and one with a channel: the slots are shared at that price."""
+    """One tenant has 300 channels with jobs, another has one. The cost includes sharing the slots."""
     if analyzed == "empty":
         await conn.execute("vacuum analyze notification_jobs, notification_channels")
     for number in range(300):
@@ -104,7 +104,7 @@ async def test_many_lanes_cost_a_look_up_each(conn: asyncpg.Connection, analyzed
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_a_batch_costs_its_size(conn: asyncpg.Connection, analyzed: str) -> None:
-    """A thousand jobs from a long lane: a few rows touched for each, in claim and in finish."""
+    """For a thousand jobs of a long lane, claim and finish touch a few rows each."""
     channel = await seed.channel(conn)
     if analyzed == "empty":
         await conn.execute("vacuum analyze notification_jobs")
@@ -123,7 +123,7 @@ async def test_a_batch_costs_its_size(conn: asyncpg.Connection, analyzed: str) -
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_an_idle_pass_costs_nothing(conn: asyncpg.Connection, analyzed: str) -> None:
-    """Nothing due, nothing expired: a claim and a reap touch next to no rows of a long table."""
+    """With no due job and no expired lease, a claim and a reap touch almost no rows."""
     channel = await seed.channel(conn)
     if analyzed == "empty":
         await conn.execute("vacuum analyze notification_jobs")
@@ -140,7 +140,7 @@ async def test_an_idle_pass_costs_nothing(conn: asyncpg.Connection, analyzed: st
 
 
 async def test_jobs_that_wait_for_their_order_are_not_stepped_over(conn: asyncpg.Connection) -> None:
-    """When the beginnings are tried again later, their ends wait with them."""
+    """If openings wait for a retry, their closings wait with them."""
     channel = await seed.channel(conn)
     await backlog(conn, channel, count=500)
     await conn.execute(
@@ -169,7 +169,7 @@ async def test_jobs_that_wait_for_their_order_are_not_stepped_over(conn: asyncpg
 async def test_looking_for_the_beginning_costs_a_look_up(
     conn: asyncpg.Connection, analyzed: str, *, arrived: bool
 ) -> None:
-    """For each end that goes, and for each that is superseded, whatever the history."""
+    """The cost per closing or superseded job is independent of the history."""
     channel = await seed.channel(conn)
     if analyzed == "empty":
         await conn.execute("vacuum analyze notification_jobs")
@@ -198,7 +198,7 @@ async def test_looking_for_the_beginning_costs_a_look_up(
 
 
 async def test_a_recovering_lane_costs_no_walk(conn: asyncpg.Connection) -> None:
-    """One probe of a long lane, again and again, and the lane's row: a few rows each time."""
+    """Repeated probes of a long lane touch a few rows each."""
     channel = await seed.channel(conn)
     await backlog(conn, channel)
     await finish(conn, await claim(conn, 1), "limited", retry_after=1)
@@ -215,7 +215,7 @@ async def test_a_recovering_lane_costs_no_walk(conn: asyncpg.Connection) -> None
 
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_what_channels_and_alerts_show_costs_look_ups(conn: asyncpg.Connection, *, analyzed: bool) -> None:
-    """The last success and error of a channel, and the decisions of an alert, whatever the history holds."""
+    """The cost is independent of the size of the history."""
     channels = [await seed.channel(conn, f"c{number}") for number in range(3)]
     await conn.execute(
         f"""
@@ -241,7 +241,7 @@ async def test_what_channels_and_alerts_show_costs_look_ups(conn: asyncpg.Connec
 
 
 async def test_functions_that_forbid_plans_forbid_jit_too(conn: asyncpg.Connection) -> None:
-    """Before Postgres 18 a forbidden plan that must be taken costs 1e10, and is compiled at each call for that."""
+    """Before Postgres 18 a disabled plan costs 1e10, which would trigger JIT at each call."""
     rows = await conn.fetch(
         "select oid::regprocedure::text as name, proconfig from pg_proc"
         " where pronamespace = 'delivery'::regnamespace and array_to_string(proconfig, ' ') like '%enable_%'"

@@ -1,4 +1,4 @@
-"""The delivery worker as the process it is: killed in mid-send, stopped, run twice."""
+"""The delivery worker as a process: killed while sending, stopped, run twice."""
 
 import asyncio
 import signal
@@ -44,7 +44,7 @@ def attempts(worker: Running) -> list[dict[str, Any]]:
 
 
 async def test_a_worker_killed_in_mid_send_loses_nothing(conn: asyncpg.Connection, app_url: str) -> None:
-    """The lease runs out, the attempt is recorded as unknown, another sends again under the same webhook-id."""
+    """The lease expires, the attempt is recorded as unknown, and another worker sends the same webhook-id."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         number = await job(conn, await webhook(conn, receiver))
@@ -68,7 +68,7 @@ async def test_a_worker_killed_in_mid_send_loses_nothing(conn: asyncpg.Connectio
 
 
 async def test_sigterm_finishes_what_is_in_hand(conn: asyncpg.Connection, app_url: str) -> None:
-    """A request under way ends and is recorded; the exit is clean; no line shows a secret, not even at DEBUG."""
+    """A running request ends and is recorded. The exit is clean, and no line shows a secret, even at DEBUG."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -86,7 +86,7 @@ async def test_sigterm_finishes_what_is_in_hand(conn: asyncpg.Connection, app_ur
 
 
 async def test_a_notification_wakes_it(conn: asyncpg.Connection, app_url: str) -> None:
-    """Not the poll: that comes an hour later. The end of the order is woken by the end of its beginning."""
+    """The poll interval is an hour. The end of the first job wakes the worker for the next."""
     async with Receiver() as receiver, ready_service(MODULE, app_url, **QUICK | {"poll_seconds": "3600"}) as worker:
         channel, trouble = await webhook(conn, receiver), await alert(conn)
         async with conn.transaction():
@@ -105,7 +105,7 @@ async def test_a_notification_wakes_it(conn: asyncpg.Connection, app_url: str) -
 
 @pytest.mark.slow
 async def test_two_processes_deliver_each_job_once_while_one_dies(conn: asyncpg.Connection, app_url: str) -> None:
-    """Every job arrives; only what the dead one had in hand may arrive twice, under its own id."""
+    """Every job arrives. Only jobs of the dead worker may arrive twice, with the same id."""
     async with (
         Receiver() as receiver,
         ready_service(MODULE, app_url, **QUICK, delivery_concurrency="4") as doomed,

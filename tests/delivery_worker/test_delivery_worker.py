@@ -13,6 +13,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from services.delivery_worker import channels
+from services.delivery_worker.channels.outcome import Outcome
 from services.shared import tracing
 from services.shared.logging import JsonFormatter
 from services.shared.settings import DeliverySettings
@@ -28,8 +30,8 @@ URL = "postgresql://unused"
 
 async def webhook(conn: asyncpg.Connection, receiver: Receiver, name: str = "sink", **config: Any) -> int:
     """Return a webhook channel to the receiver."""
-    told = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
-    return await seed.channel(conn, name, config=orjson.dumps(told).decode())
+    configuration = {"url": f"{receiver.url}/in/hush-hush-hush", "secret": SECRET, **config}
+    return await seed.channel(conn, name, config=orjson.dumps(configuration).decode())
 
 
 async def settled(conn: asyncpg.Connection, *wanted: str) -> bool:
@@ -46,7 +48,7 @@ async def outcomes(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
 async def test_a_job_becomes_one_signed_request(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the trace of its row in the headers, the attempt, the audit event and the one log line."""
+    """The headers, the attempt, the audit event and the log line carry the row's trace."""
     caplog.set_level(logging.INFO)
     async with Receiver() as receiver:
         number = await job(conn, await webhook(conn, receiver))
@@ -82,7 +84,7 @@ async def test_a_job_becomes_one_signed_request(
 
 
 async def test_the_log_line_of_an_attempt_has_the_span_of_its_request(conn: asyncpg.Connection, start: Start) -> None:
-    """Log and receiver name the same step of the same trace; nothing leaks into the caller's context."""
+    """Log and receiver name the same span. Nothing leaks into the caller's context."""
     lines: list[dict[str, Any]] = []
 
     class Keep(logging.Handler):
@@ -110,7 +112,7 @@ async def test_the_log_line_of_an_attempt_has_the_span_of_its_request(conn: asyn
 async def test_open_and_close_arrive_in_order_though_the_open_is_tried_again(
     conn: asyncpg.Connection, start: Start
 ) -> None:
-    """Both arrive, and never the end before the beginning."""
+    """The end never arrives before the beginning."""
     async with Receiver() as receiver:
         channel, trouble = await webhook(conn, receiver), await alert(conn)
         await job(conn, channel, alert_id=trouble)
@@ -126,8 +128,20 @@ async def test_open_and_close_arrive_in_order_though_the_open_is_tried_again(
         assert keys[3] != keys[0]
 
 
+async def test_a_retry_that_is_due_before_the_next_poll_wakes_the_claim(conn: asyncpg.Connection, start: Start) -> None:
+    """No notification comes when the back-off is over."""
+    async with Receiver() as receiver:
+        receiver.default = 500
+        await job(conn, await webhook(conn, receiver))
+        worker = await start(delivery_backoff_seconds=0.01, poll_seconds=3600)
+        assert worker.claim_loop.wake is not None
+        await worker.claim()
+        await until(worker.claim_loop.wake.is_set)
+        assert await conn.fetchval("select run_at <= now() from notification_jobs")
+
+
 async def test_retry_after_pauses_the_channel(conn: asyncpg.Connection, start: Start) -> None:
-    """One 429 holds back all that goes there, and nothing that goes elsewhere."""
+    """One 429 delays all jobs of the channel, and no other job."""
     async with Receiver() as busy, Receiver() as other:
         channel = await webhook(conn, busy, "busy")
         busy.answers.append((429, {"retry-after": "600"}, b"slow down"))
@@ -149,7 +163,7 @@ async def test_retry_after_pauses_the_channel(conn: asyncpg.Connection, start: S
 
 
 async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Start) -> None:
-    """To the setting, whatever the receiver writes."""
+    """The setting limits any value."""
     async with Receiver() as receiver:
         receiver.default = (429, {"retry-after": "9" * 40}, b"")
         await job(conn, await webhook(conn, receiver))
@@ -161,7 +175,7 @@ async def test_an_absurd_retry_after_is_cut(conn: asyncpg.Connection, start: Sta
 
 
 async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Connection, start: Start) -> None:
-    """It refuses in every way for a minute and then takes the job."""
+    """It refuses requests in every way for a minute and then accepts the job."""
     refusals = [404, 401, 403, 405, 409, 301, 503]
     async with Receiver() as receiver:
         receiver.answers.extend(refusals)
@@ -175,7 +189,7 @@ async def test_a_deploy_of_the_receiver_costs_no_notification(conn: asyncpg.Conn
 
 @pytest.mark.slow
 async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connection, start: Start) -> None:
-    """It takes one request a window, as Slack does: all arrive, hardly more than one too many each time."""
+    """It accepts one request per window, as Slack does. Each window has hardly more than one refusal."""
     window, jobs = 0.05, 60
     async with Receiver() as receiver:
         channel = await webhook(conn, receiver)
@@ -204,7 +218,7 @@ async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connecti
     rows = await conn.fetch("select idempotency_key::text as key, attempts from notification_jobs order by job_id")
     assert len(rows) == len(numbers)
     assert {row["attempts"] for row in rows} == {1}
-    # Requests that are in flight together may pass each other; nothing is left behind.
+    # Concurrent requests may overtake each other, but none is left.
     places = {row["key"]: place for place, row in enumerate(rows)}
     assert max(abs(places[key or ""] - place) for place, key in enumerate(taken)) <= 16
 
@@ -212,7 +226,7 @@ async def test_a_limited_receiver_gets_one_probe_a_window(conn: asyncpg.Connecti
 async def test_the_last_attempt_ends_in_the_dead_letters(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every attempt is a row; the last says so loudly."""
+    """Every attempt is a row. The last one is logged as an error."""
     async with Receiver() as receiver:
         receiver.default = (503, {}, b"away")
         await job(conn, await webhook(conn, receiver), max_attempts=3)
@@ -227,7 +241,7 @@ async def test_the_last_attempt_ends_in_the_dead_letters(
 
 
 async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Start) -> None:
-    """By the receiver, by our own check of the address, by the configuration, by the notification itself."""
+    """The receiver, the address check, the configuration or the notification may cause the refusal."""
     async with Receiver() as receiver:
         receiver.default = 422
         await job(conn, await webhook(conn, receiver, "picky"))
@@ -252,7 +266,7 @@ async def test_a_refusal_is_not_tried_again(conn: asyncpg.Connection, start: Sta
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_workers_together_deliver_each_job_once(conn: asyncpg.Connection, start: Start, workers: int) -> None:
-    """As many requests as jobs, each job's key once, whatever the number of workers."""
+    """There are as many requests as jobs, each with its own key, for any number of workers."""
     async with Receiver() as receiver:
         channels = [await webhook(conn, receiver, f"c{number}") for number in range(3)]
         for number in range(60):
@@ -265,8 +279,8 @@ async def test_workers_together_deliver_each_job_once(conn: asyncpg.Connection, 
         assert receiver.at_once <= 9
 
 
-async def test_a_receiver_that_hangs_delays_nobody(conn: asyncpg.Connection, start: Start) -> None:
-    """It holds as many slots as one channel may; the others' notifications are sent and recorded meanwhile."""
+async def test_a_receiver_that_hangs_delays_no_other(conn: asyncpg.Connection, start: Start) -> None:
+    """It holds at most one channel's slots while other notifications are sent and recorded."""
     async with Receiver() as hanging, Receiver() as healthy:
         hanging.hold.clear()
         slow, fast = await webhook(conn, hanging, "slow"), await webhook(conn, healthy, "fast")
@@ -286,7 +300,7 @@ async def test_a_receiver_that_hangs_delays_nobody(conn: asyncpg.Connection, sta
 
 
 async def test_a_full_worker_waits_for_a_slot(conn: asyncpg.Connection, start: Start) -> None:
-    """The pass goes on as soon as a request ends, without a notification, and ends at once when the process stops."""
+    """The pass continues as soon as a request ends, and returns at once when the process stops."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -312,7 +326,7 @@ async def test_a_full_worker_waits_for_a_slot(conn: asyncpg.Connection, start: S
 async def test_a_job_holds_its_slot_until_its_outcome_is_recorded(
     conn: asyncpg.Connection, start: Start, database_url: str
 ) -> None:
-    """So that a crash leaves no more unknown than there are slots, however slow the database is."""
+    """A crash leaves at most as many unknown attempts as slots, however slow the database is."""
     async with Receiver() as receiver, connections(database_url) as connect:
         channel = await webhook(conn, receiver)
         for _ in range(4):
@@ -353,7 +367,7 @@ async def test_no_transaction_is_open_while_a_receiver_thinks(conn: asyncpg.Conn
 async def test_a_worker_that_lost_its_lease_changes_nothing(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another delivered meanwhile, with the same webhook-id; the late answer of the first is only logged."""
+    """Another worker delivered meanwhile with the same webhook-id. The late answer is only logged."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -374,7 +388,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(
 
 
 async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Connection, start: Start) -> None:
-    """A lease that ran out is a failed attempt like every other: PULSE_DELIVERY_BACKOFF_* sets the pause after it."""
+    """An expired lease is a failed attempt, so PULSE_DELIVERY_BACKOFF_* applies."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -389,14 +403,14 @@ async def test_a_reaped_job_waits_for_the_configured_back_off(conn: asyncpg.Conn
 
 
 def test_only_the_delivery_worker_reaps() -> None:
-    """Another caller would pass another back-off, and which one counts would depend on which of them came first."""
+    """A second caller could pass another back-off, and the result would depend on the order of calls."""
     rooms = Path(__file__).parents[2] / "services"
     callers = [file for file in rooms.rglob("*.py") if "delivery.reap" in file.read_text(encoding="utf-8")]
     assert [str(file.relative_to(rooms)) for file in callers] == ["delivery_worker/worker.py"]
 
 
 async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection, start: Start) -> None:
-    """So that a slow database or a full ledger costs no second delivery; a lease that is gone ends the request."""
+    """A slow database causes no second delivery. Losing the lease ends the request."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
@@ -408,26 +422,61 @@ async def test_leases_are_renewed_while_a_request_runs(conn: asyncpg.Connection,
     assert await outcomes(conn) == [("unknown", None, "no answer within 0.44 s")]
 
 
+async def test_leases_are_renewed_until_outcomes_are_recorded(conn: asyncpg.Connection, start: Start) -> None:
+    """Recording fails for longer than a lease: no other worker may send the notification again meanwhile."""
+    async with Receiver() as receiver:
+        await job(conn, await webhook(conn, receiver))
+        worker = await start(delivery_lease_seconds=0.9, delivery_timeout_seconds=0.44)
+        await conn.execute("alter function delivery.finish rename to not_to_be_called")
+        await worker.claim()
+        await until(lambda: worker.observed("finish"))
+        before = await conn.fetchval("select lease_until from notification_jobs")
+        await until(lambda: conn.fetchval("select 1 from notification_jobs where lease_until > $1", before))
+        await conn.execute("alter function delivery.not_to_be_called rename to finish")
+        await until(lambda: settled(conn, "delivered"))
+        assert len(receiver.requests) == 1
+
+
+async def test_an_internal_error_names_its_type_only(
+    conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of an exception may quote an address with its secret; the log adds the line that raised it."""
+
+    async def broken(*_arguments: object, **_options: object) -> Outcome:
+        raise RuntimeError("cannot post to https://ann:hunter2hunter@hooks.example")
+
+    monkeypatch.setattr(channels, "send", broken)
+    async with Receiver() as receiver:
+        await job(conn, await webhook(conn, receiver))
+        worker = await start()
+        await worker.claim()
+        await until(lambda: conn.fetchval("select count(*) from delivery_attempts"))
+    assert await outcomes(conn) == [("retry", None, "internal error: RuntimeError")]
+    (record,) = [record for record in caplog.records if record.message.startswith("send failed")]
+    assert record.message.startswith(f"send failed: RuntimeError at {__file__}:")
+    assert "hunter2" not in str([vars(each) for each in caplog.records])
+
+
 async def test_a_request_whose_lease_another_has_is_cut_off(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its slot is free at once, and its end is recorded nowhere."""
+    """Its slot is free at once, and its end is not recorded."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         await job(conn, await webhook(conn, receiver))
-        worker = await start(delivery_lease_seconds=3, delivery_timeout_seconds=1.4)
+        worker = await start(delivery_lease_seconds=6, delivery_timeout_seconds=2.9)
         await worker.claim()
         await until(lambda: len(receiver.requests) == 1)
         await conn.execute("update notification_jobs set lease_epoch = lease_epoch + 1")
         (record,) = await until(
             lambda: [r for r in caplog.records if r.message == "attempt ended after its lease was lost"]
         )
-        assert vars(record)["outcome"] == "unknown"  # before its own deadline, that is
+        assert vars(record)["error"] == "canceled during the request; whether it arrived is unknown"
     assert await outcomes(conn) == []
 
 
 async def test_a_stop_lets_requests_end_and_releases_the_rest(conn: asyncpg.Connection, start: Start) -> None:
-    """What was answered in time is recorded; what was cut off is unknown and tried again by somebody else."""
+    """An answered request is recorded. An aborted one has outcome unknown and is retried by another worker."""
     async with Receiver() as hanging, Receiver() as answering:
         hanging.hold.clear()
         answering.hold.clear()
@@ -444,7 +493,7 @@ async def test_a_stop_lets_requests_end_and_releases_the_rest(conn: asyncpg.Conn
 
 
 async def test_outcomes_outlive_a_lost_connection(conn: asyncpg.Connection, start: Start) -> None:
-    """The answer came while the database was away: it is recorded when it is back, and nothing is sent twice."""
+    """An answer received during an outage of the database is recorded later, and nothing is sent twice."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -465,7 +514,7 @@ async def test_outcomes_outlive_a_lost_connection(conn: asyncpg.Connection, star
 async def test_one_outcome_that_cannot_be_stored_costs_no_other(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch is split until the one that the database refuses stands alone."""
+    """A batch is split until only the outcome that the database refuses is left."""
     async with Receiver() as receiver:
         receiver.hold.clear()
         channel = await webhook(conn, receiver)
@@ -482,10 +531,10 @@ async def test_one_outcome_that_cannot_be_stored_costs_no_other(
     assert list((await states(conn)).values()) == ["delivered", "leased", "delivered"]
 
 
-async def test_secrets_are_told_to_nobody_but_the_receiver(
+async def test_only_the_receiver_gets_secrets(
     conn: asyncpg.Connection, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong, and even when the receiver prints what it got: no table and no log line has them."""
+    """No table and no log line contains a secret, even if the receiver echoes the request."""
     caplog.set_level(logging.DEBUG)
     routing_key = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY32"
     path = "/in/hush-hush-hush?token=quiet-quiet"
@@ -521,7 +570,7 @@ async def test_secrets_are_told_to_nobody_but_the_receiver(
 
 
 async def test_idle_passes_say_so(start: Start) -> None:
-    """0 is what makes the loop wait."""
+    """The loop waits after a pass that returns 0."""
     worker = await start()
     assert (await worker.claim(), await worker.reap()) == (0, 0)
 

@@ -1,4 +1,4 @@
-"""The dashboards are what their code says, and what Grafana needs of them is there."""
+"""The committed dashboards equal their code and contain the members that Grafana requires."""
 
 import json
 
@@ -7,12 +7,12 @@ from tests.support.prometheus_rules import GRAFANA, panel_expressions
 
 
 def test_the_files_are_what_the_code_makes() -> None:
-    """Byte for byte: what is edited by hand is lost, and heard of here (python -m deploy.grafana.dashboards)."""
+    """A manual edit would be lost, so it fails here (python -m deploy.grafana.dashboards)."""
     assert {path.name: path.read_text(encoding="utf-8") for path in GRAFANA.glob("*.json")} == render()
 
 
 def test_every_panel_asks_the_chosen_prometheus_and_says_its_unit() -> None:
-    """Panels are told apart by number; a question without a unit shows numbers nobody can read."""
+    """Grafana distinguishes panels by number, and a panel without a unit is unreadable."""
     assert list(panel_expressions())
     for text in render().values():
         board = json.loads(text)

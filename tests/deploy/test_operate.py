@@ -1,4 +1,4 @@
-"""The commands of docs/operate.md, run as they stand there: back up, restore, go back in time, upgrade, move."""
+"""The commands of docs/operate.md, run as documented: back up, restore, recover, upgrade, move."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ def blocks(heading: str, kind: str = "sh") -> list[str]:
 
 @dataclass
 class Operator:
-    """Runs blocks in the checkout, those of the server's user as that user; variables are the page's."""
+    """A runner of blocks in the checkout, under the server's user where needed, with the page's variables."""
 
     base: Path
     account: Account
@@ -57,11 +57,11 @@ class Operator:
 
     @property
     def url(self) -> Url:
-        """URLs of the database `pulse`."""
+        """Return URLs of the database `pulse`."""
         return lambda role: self.place(role or "postgres", "pulse")
 
     def place(self, role: str, database: str) -> str:
-        """URL of a database; the socket's directory lets in the server's user and us, as any role."""
+        """Return a URL of the database. The server's user and the current one may use the socket, in any role."""
         return f"postgresql://{role}@/{database}?host={quote(str(self.sockets), safe='')}"
 
     def directory(self, name: str) -> Path:
@@ -72,7 +72,7 @@ class Operator:
         return path
 
     async def run(self, *scripts: str, **variables: str) -> str:
-        """Run blocks; what the last one printed."""
+        """Run blocks and return the output of the last one."""
         self.variables |= variables
         for script in scripts:
             self.said.append(await asyncio.to_thread(self._run, script))
@@ -152,12 +152,12 @@ async def operator(require: Callable[[str], str]) -> AsyncIterator[Operator]:
 
 
 async def rename_database(operator: Operator) -> None:
-    """Make room for a restored database of the same name."""
+    """Rename the database to make room for a restored one."""
     await operator.run("psql -Xqc 'alter database pulse rename to pulse_old' -d postgres -U postgres")
 
 
 async def seal_and_verify(operator: Operator) -> None:
-    """Seal what was written since, with the old key, and verify the whole log."""
+    """Seal new rows with the old key and verify the whole log."""
     home = Path(operator.variables["KEYS"])
     async with superuser(operator.url) as conn, pools(operator.url, "pulse_ops", "pulse_auditor") as [ops, auditor]:
         log = SealedLog(conn, ops, auditor, home, make_sealer(home))
@@ -171,7 +171,7 @@ async def seal_and_verify(operator: Operator) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_every_command_of_the_page_works(operator: Operator) -> None:
-    """One database goes the whole way, with a row in every table and the services at its end."""
+    """One database passes all steps, with a row in every table and the services at the end."""
     async with Receiver() as receiver:
         await operator.run("./pulse migrate")
         await fill(operator.url, Path(operator.variables["KEYS"]), receiver.url + "/hook")
@@ -190,7 +190,7 @@ async def test_every_command_of_the_page_works(operator: Operator) -> None:
         await require_guards(operator.url)
         await operator.run(continue_log)
         await seal_and_verify(operator)
-        # What is kept of the database that is given up next.
+        # These files are kept from the database that is abandoned next.
         await operator.run('rm -r "$KEYS" && cp -R "$BACKUP/audit" "$KEYS"')
 
         await operator.stop()

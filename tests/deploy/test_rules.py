@@ -1,4 +1,4 @@
-"""Alert rules: each is valid, known to fire, to be silent and to end, and has its page in the runbooks."""
+"""Alert rules: each is valid, has tests for firing, silence and end, and has a runbook section."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def promtool(program: str, *arguments: str) -> None:
-    """Run it; what it says is the failure."""
+    """Run promtool and fail with its output."""
     done = subprocess.run(
         [program, *arguments], check=False, cwd=PROMETHEUS, capture_output=True, text=True, timeout=500
     )
@@ -31,12 +31,12 @@ def test_promtool_takes_the_configuration_and_the_rules(require: Callable[[str],
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_alert_fires_stays_silent_and_ends(require: Callable[[str], str]) -> None:
-    """The cases themselves, by promtool; that there are enough of them is the next test's."""
+    """Promtool runs the cases. The next test checks that they are complete."""
     promtool(require("promtool"), "test", "rules", *(str(path) for path in TESTS))
 
 
 def test_every_alert_has_a_case_of_each_kind() -> None:
-    """In one test: silent while there are data, firing, silent again with data."""
+    """One test has the alert silent with data, firing, and silent again with data."""
     proven = set()
     for path in TESTS:
         for test in read(path)["tests"]:
@@ -59,7 +59,7 @@ def is_proven(test: dict[str, Any], alert: str) -> bool:
 
 
 def shows_data(test: dict[str, Any], alert: str, at: float) -> bool:
-    """Return whether a series that the alert reads, itself or by what is recorded, has a sample then."""
+    """Return whether a series that the alert reads, directly or through a recording, has a sample then."""
     read_by_alert = base_metrics(alerts()[alert]["expr"])
     step = seconds(test["interval"])
     return any(
@@ -73,7 +73,7 @@ def shows_data(test: dict[str, Any], alert: str, at: float) -> bool:
 
 
 def base_metrics(text: str) -> set[str]:
-    """Metrics that an expression stands on."""
+    """Return the metrics that an expression depends on."""
     recorded = {rule["record"]: rule["expr"] for rule in rules("recording")}
     found = set()
     for metric in Parser(text, {}).metrics:
@@ -81,18 +81,18 @@ def base_metrics(text: str) -> set[str]:
     return found
 
 
-def test_what_may_wake_somebody_is_missed_when_it_is_gone() -> None:
-    """A rule over a metric that is not there is silent, so another one says so."""
+def test_a_missing_metric_of_a_paging_rule_raises_an_alert() -> None:
+    """A rule over a missing metric is silent, so another rule reports the absence."""
     paging = [rule["expr"] for rule in alerts().values() if rule["labels"]["severity"] == "page"]
     stood_on = set().union(*map(base_metrics, paging))
-    # Of these there is none before the first request, or without a health monitor.
+    # These are absent before the first request, or without a health monitor.
     may_be_away = {name for name in stood_on if name.startswith("pulse_http_")} | {"pulse_service_up"}
     missed = base_metrics(alerts()["PulseMetricMissing"]["expr"])
     assert stood_on - may_be_away - missed == {"up"}
 
 
 def presence(values: str) -> list[bool]:
-    """Read promtool's notation; return whether there is a sample at each step."""
+    """Parse promtool's notation and return whether there is a sample at each step."""
     found: list[bool] = []
     for part in values.split():
         value, _, times = part.partition("x")
@@ -102,12 +102,12 @@ def presence(values: str) -> list[bool]:
 
 
 def seconds(text: str) -> float:
-    """Of a duration like 1h30m."""
+    """Return a duration like 1h30m in seconds."""
     return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
 
 
 def test_every_alert_says_what_it_means_and_where_to_look() -> None:
-    """Severity is page or ticket; the runbook has a section for each alert, and no other."""
+    """Severity is page or ticket. The runbook has exactly one section per alert."""
     sections = re.findall(r"^### (Pulse\w+)$", RUNBOOKS, re.MULTILINE)
     assert sections == list(alerts())
     for name, rule in alerts().items():
@@ -117,14 +117,14 @@ def test_every_alert_says_what_it_means_and_where_to_look() -> None:
 
 
 def runbook_sections() -> Iterator[tuple[str, str]]:
-    """Name and text of each."""
+    """Yield name and text of each section."""
     for section in re.split(r"^### ", RUNBOOKS, flags=re.MULTILINE)[1:]:
         name, _, text = section.partition("\n")
         yield name, text.split("\n## ")[0]
 
 
 def test_every_runbook_answers_the_same_five_questions() -> None:
-    """At three in the morning nobody looks for where something stands."""
+    """An operator on call finds each answer at the same place."""
     questions = ["**Means**", "**Users feel**", "**Look**", "**Mend**", "**Over**"]
     wrong = {
         name: found
@@ -147,7 +147,7 @@ def test_every_runbook_answers_the_same_five_questions() -> None:
     ],
 )
 def test_what_can_never_hold_is_found(expression: str, fault: str) -> None:
-    """The checks of names and labels see each kind of dead expression."""
+    """The checks of names and labels find each kind of invalid expression."""
     known = {"up": frozenset(("job", "instance"))}
     assert [found for found in Parser(expression, known).faults if found.startswith(fault)] != []
     assert Parser("up == 0 and on (job) max by (job) (up) == 1 or absent(up{job='a'})", known).faults == []

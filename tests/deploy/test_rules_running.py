@@ -1,4 +1,4 @@
-"""Rules and dashboards against the six processes and a real Prometheus: no name is dead, and a fault is told."""
+"""Rules and dashboards against the six processes and a real Prometheus: all names exist, and faults raise alerts."""
 
 import asyncio
 import os
@@ -44,15 +44,15 @@ ROLES = {"ops_worker": "pulse_ops", "exporter": "pulse_exporter"}
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_nothing_is_dead_and_a_fault_is_told(
+async def test_all_names_exist_and_faults_raise_alerts(
     conn: asyncpg.Connection, role_url: RoleUrl, require: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Names and labels first, then Prometheus, so that the first part is proven where Prometheus is not installed."""
+    """Names and labels are checked first, because that part does not need Prometheus."""
     async with AsyncExitStack() as stack:
         processes = await start(stack, role_url)
         refused = await processes["ui_iot"].get("/api/v1/alerts")
         assert refused.status_code == 401
-        # A route is a value of a label once somebody asked for it.
+        # A route becomes a label value with its first request.
         assert (await processes["ui_iot"].get("/api/v1/audit/tail")).status_code == 401
         shown = await scrape(processes)
         check_names(await labels_of(conn, shown))
@@ -61,12 +61,12 @@ async def test_nothing_is_dead_and_a_fault_is_told(
         async with prometheus(require("prometheus"), tmp_path, processes) as api:
             await until(lambda: all_is_well(api), seconds=60)
             await until(lambda: has_exemplar(api, refused.headers["x-trace-id"]))
-            await a_broken_trail_is_told(conn, api)
-            await a_hanging_process_is_told(processes["evaluator_iot"], api)
+            await check_alerts_of_a_broken_trail(conn, api)
+            await check_alert_of_a_hanging_process(processes["evaluator_iot"], api)
 
 
 async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
-    """Return all six at once."""
+    """Start all six at once."""
     ports = free_ports(list(SERVICES))
     targets = orjson.dumps({name: f"http://127.0.0.1:{port}" for name, port in ports.items()}).decode()
     running = await asyncio.gather(
@@ -84,7 +84,7 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
             for name, module in SERVICES.items()
         )
     )
-    # Six that import their libraries at once: asking each for its health meanwhile would take the time they need.
+    # Six processes import their libraries at once, and health requests would slow them down.
     await until(lambda: all(has_started(process) for process in running), seconds=60)
     for process in running:
         await until(process.is_ready, seconds=30)
@@ -92,13 +92,13 @@ async def start(stack: AsyncExitStack, role_url: RoleUrl) -> dict[str, Running]:
 
 
 def has_started(process: Running) -> bool:
-    """Return whether it has said so."""
+    """Return whether the process has logged its start."""
     assert process.process.returncode is None, process.lines[-3:]
     return any(line.get("message") == "started" for line in process.lines)
 
 
 async def scrape(processes: Mapping[str, Running]) -> Shown:
-    """Return every series that a process shows, with the values of its labels."""
+    """Return every series of a process with the values of its labels."""
     found: dict[str, dict[str, set[str]]] = {}
     for name, process in processes.items():
         answer = await process.get("/metrics", accept=OPENMETRICS, authorization=f"Bearer {TOKEN}")
@@ -111,7 +111,7 @@ async def scrape(processes: Mapping[str, Running]) -> Shown:
 
 
 async def labels_of(conn: asyncpg.Connection, shown: Shown) -> dict[str, frozenset[str]]:
-    """Labels of each metric, also of one whose view has no row for now."""
+    """Return the labels of each metric, including those without a row."""
     found = {metric: frozenset(labels) for metric, labels in shown.items()}
     columns = await conn.fetch(
         "select c.relname::text as view, array_agg(a.attname::text) as columns"
@@ -125,7 +125,7 @@ async def labels_of(conn: asyncpg.Connection, shown: Shown) -> dict[str, frozens
 
 
 def check_names(shown: Known) -> None:
-    """Check that every rule and panel can hold, and that a wrong name in any of them is found."""
+    """Check that the names in every rule and panel exist, and that each wrong name is found."""
     known, faults = with_recorded(shown)
     expressions = [*rule_expressions(), *panel_expressions()]
     assert [*faults, *(fault for expression in expressions for fault in faults_of(expression, known))] == []
@@ -138,7 +138,7 @@ def check_names(shown: Known) -> None:
 
 
 def check_values(shown: Shown) -> None:
-    """Check that each matcher names a value of a label; statuses come with the requests that end so."""
+    """Check that each matcher names an existing label value. Status codes appear with their requests."""
     everywhere: dict[str, set[str]] = {"job": {f"pulse_{name}" for name in SERVICES}}
     for labels in shown.values():
         for label, values in labels.items():
@@ -157,7 +157,7 @@ def check_values(shown: Shown) -> None:
 
 
 async def check_runbooks(conn: asyncpg.Connection) -> None:
-    """Run every query of the runbooks as the owner of the tables, as `./pulse psql` does."""
+    """Run every query of the runbooks as the tables' owner, like `./pulse psql`."""
     queries = re.findall(r"^```sql\n(.*?)^```$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(queries) > 20
     await conn.execute("set role pulse_owner")
@@ -168,7 +168,7 @@ async def check_runbooks(conn: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def prometheus(program: str, place: Path, processes: Mapping[str, Running]) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a Prometheus with deploy's configuration, of which targets, token, intervals and one `for` are others."""
+    """Yield a Prometheus with deploy's configuration, but other targets, token, intervals and one other `for`."""
     config = read(PROMETHEUS / "prometheus.yml")
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
@@ -203,7 +203,7 @@ async def prometheus(program: str, place: Path, processes: Mapping[str, Running]
 
 
 async def ask(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """Return what Prometheus answers, nothing while it starts."""
+    """Return the answer of Prometheus, or nothing while it starts."""
     try:
         answer = await api.get(path)
     except httpx.TransportError:
@@ -212,13 +212,13 @@ async def ask(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
 
 
 async def firing(api: httpx.AsyncClient) -> set[str]:
-    """Names of the alerts that fire, with the job they are about."""
+    """Return the names and jobs of the firing alerts."""
     found = (await ask(api, "alerts"))["alerts"]
     return {f"{a['labels']['alertname']} {a['labels'].get('job', '')}".strip() for a in found if a["state"] == "firing"}
 
 
 async def all_is_well(api: httpx.AsyncClient) -> bool:
-    """Return all six targets are up, every rule was evaluated without an error, and nothing fires."""
+    """Return whether all six targets are up, all rules were evaluated without error, and no alert fires."""
     targets = (await ask(api, "targets?state=active")).get("activeTargets", [])
     groups = (await ask(api, "rules")).get("groups", [])
     rules = [rule for group in groups for rule in group["rules"]]
@@ -229,15 +229,15 @@ async def all_is_well(api: httpx.AsyncClient) -> bool:
 
 
 async def has_exemplar(api: httpx.AsyncClient, trace_id: str) -> bool:
-    """Return whether the request with this trace id is a dot on the panels."""
+    """Return whether the panels show an exemplar with this trace id."""
     query = {"query": "pulse_http_request_duration_seconds_bucket", "start": "0", "end": str(2**31)}
     answer = (await api.get("query_exemplars", params=query)).json()
     found = [exemplar for series in answer.get("data") or () for exemplar in series["exemplars"]]
     return any(exemplar["labels"]["trace_id"] == trace_id for exemplar in found)
 
 
-async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
-    """Let two alerts fire and end: the trigger comes back, and a user closes the alert."""
+async def check_alerts_of_a_broken_trail(conn: asyncpg.Connection, api: httpx.AsyncClient) -> None:
+    """Let two alerts fire and end, one by restoring the trigger and one by closing the alert."""
     await conn.execute("alter table public.alert_rules disable trigger user; select audit.report_broken_log('a test')")
     await until(lambda: fires(api, "PulseAuditLogBroken", "PulseAuditUnguarded"), seconds=60)
     await conn.execute(
@@ -247,8 +247,8 @@ async def a_broken_trail_is_told(conn: asyncpg.Connection, api: httpx.AsyncClien
     await until(lambda: all_is_well(api), seconds=60)
 
 
-async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) -> None:
-    """Stop a process whose port stays open: it is down, and up again when it goes on."""
+async def check_alert_of_a_hanging_process(evaluator: Running, api: httpx.AsyncClient) -> None:
+    """Stop a process whose port stays open. It is down until it continues."""
     os.kill(evaluator.process.pid, signal.SIGSTOP)
     try:
         await until(lambda: fires(api, "PulseServiceDown pulse_evaluator_iot"), seconds=60)
@@ -258,5 +258,5 @@ async def a_hanging_process_is_told(evaluator: Running, api: httpx.AsyncClient) 
 
 
 async def fires(api: httpx.AsyncClient, *names: str) -> bool:
-    """Return whether exactly these fire."""
+    """Return whether exactly these alerts fire."""
     return await firing(api) == set(names)

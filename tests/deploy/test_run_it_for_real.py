@@ -1,4 +1,4 @@
-"""README's section "Run it for real", pasted into a shell: a fresh copy, Debian's Postgres 15, no superuser."""
+"""README's section "Run it for real" in a shell: a fresh copy, Debian's Postgres 15, no superuser."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def server_port(require: Callable[[str], str]) -> Iterator[int]:
-    """A durable Postgres 15 on TCP with passwords; `admin` may create roles and owns the database."""
+    """A durable Postgres 15 on TCP with passwords. `admin` may create roles and owns the database."""
     account, programs, port = find_account(None), Path(require(DEBIAN_15)).parent, free_port()
     place = Path(tempfile.mkdtemp(prefix="pulse-real-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     account.own(place, mode=0o700)
@@ -72,7 +72,7 @@ def server_port(require: Callable[[str], str]) -> Iterator[int]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The checkout's files without anything that a first run makes."""
+    """The checkout's files without the results of a first run."""
     made = tmp_path / "pulse"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
@@ -94,7 +94,7 @@ def section() -> str:
 
 
 def python_that_lends_its_packages(directory: Path) -> Path:
-    """Return a python3 that, asked to make .venv, links this one's instead of installing: no network is needed."""
+    """Return a python3 that links this .venv instead of creating one, so that no network is needed."""
     lender = directory / "python3"
     prefix = Path(sys.prefix)
     lender.write_text(
@@ -106,7 +106,7 @@ def python_that_lends_its_packages(directory: Path) -> Path:
 
 
 def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Path) -> None:
-    """Only hosts and ports are others. Every process becomes ready, and a reading travels to its evaluation."""
+    """Only hosts and ports differ. Every process becomes ready, and a reading is evaluated."""
     base = free_port_base()
     script = section().replace("db.example:5432", f"127.0.0.1:{server_port}").replace("login.example", "127.0.0.1:1")
     script = re.sub(r"PULSE_PORT=808([1-6])\b", lambda match: f"PULSE_PORT={base + int(match[1])}", script)
@@ -114,7 +114,7 @@ def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Pa
     environment["PULSE_PYTHON"] = str(python_that_lends_its_packages(tmp_path))
     output = tmp_path / "output"
     with output.open("wb") as written:
-        # A session of its own: its process group is what the end of the test stops.
+        # The new session's process group is stopped at the end of the test.
         shell = subprocess.Popen(
             ["bash", "-euc", f"{script}\nwait"],
             cwd=copy,
@@ -139,7 +139,7 @@ def test_the_section_works_as_written(copy: Path, server_port: int, tmp_path: Pa
 
 
 def is_ready(port: int, shell: "subprocess.Popen[bytes]", output: Path) -> bool:
-    """Return whether a process answers that it is ready; fails with what was printed when the script has ended."""
+    """Return whether a process is ready. Fail with the output if the script has ended."""
     if shell.poll() is not None:
         raise AssertionError(output.read_text())
     try:
@@ -149,7 +149,7 @@ def is_ready(port: int, shell: "subprocess.Popen[bytes]", output: Path) -> bool:
 
 
 def send_reading(base: int, server_port: int) -> None:
-    """Add a device as the API's role does, send a reading with its token, and wait until it was evaluated."""
+    """Add a device as the API's role, send a reading with its token, and wait for the evaluation."""
     token = f"pdt_acme_{secrets.token_urlsafe(32)}"
     url = f"postgresql://pulse_ui:ui-secret@127.0.0.1:{server_port}/pulse"
     with psycopg.connect(url) as session:

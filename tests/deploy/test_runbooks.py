@@ -1,4 +1,4 @@
-"""Every query and repair of the runbooks, as pulse_operator, while the fault is there."""
+"""Every query and repair of the runbooks, as pulse_operator, during the fault."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ RoleUrl = Callable[[str], str]
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 EVENT = "select audit.write(array[audit.event(p_tenant_id => 'system', p_event_type => '{}', {})])"
 
-# Section: how the fault is made, and what its row in the first query says. In order; each adds to one database.
+# Cause of the fault and first row of the query, by section. The cases run in order in one database.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "PulseHttpErrorsBurnSlow": (
         EVENT.format("system.service_down", "p_message => 'down'"),
@@ -163,13 +163,13 @@ async def operator(role_url: RoleUrl) -> AsyncIterator[asyncpg.Connection]:
 
 
 def query_of(section: str) -> str:
-    """Return the one query of a section that has one."""
+    """Return the only query of a section."""
     (query,) = sections()[section].queries
     return query
 
 
 def test_no_query_and_no_repair_is_left_out() -> None:
-    """A section that gets a query gets a case here."""
+    """A section with a query needs a case here."""
     assert {name for name, section in sections().items() if section.queries} == {*ROWS, *SESSIONS, *SERVER}
     assert {repair for section in sections().values() for repair in section.repairs} == set(REPAIRS)
 
@@ -177,7 +177,7 @@ def test_no_query_and_no_repair_is_left_out() -> None:
 async def test_each_query_shows_its_fault(
     conn: asyncpg.Connection, operator: asyncpg.Connection, database_url: str
 ) -> None:
-    """The row that the runbook promises is there."""
+    """The query shows the row that the runbook promises."""
     await seed.device(conn, "boiler-1")
     await delivery.job(conn, await seed.channel(conn))
     for section, (fault, expected) in ROWS.items():
@@ -203,7 +203,7 @@ async def test_each_query_shows_its_fault(
 
 
 class Jam:
-    """A request that holds a lock and does nothing, an ingest call that waits for it, and a worker's listener."""
+    """A request that holds an idle lock, an ingest call that waits for it, and a worker's listener."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -217,7 +217,7 @@ class Jam:
         return connection
 
     async def begin(self) -> None:
-        """Make the fault, and return when Postgres shows that the second call waits."""
+        """Cause the fault and return when Postgres shows that the second call waits."""
         call = "select ingest.record_readings('acme', '{{boiler-1}}', '{{temperature}}', array[now()], '{{1}}', {})"
         self.holder = await self._connect(f"pulse-ui_iot {TRACE_ID}")
         await self.holder.execute(f"begin; {call.format(repr(TRACE_ID))}")
@@ -236,7 +236,7 @@ class Jam:
 
 @asynccontextmanager
 async def jam(url: str, operator: asyncpg.Connection) -> AsyncIterator[Jam]:
-    """Yield a jam that is there, seen by the operator."""
+    """Yield a jam that the operator can see."""
     made = Jam(url)
     try:
         await made.begin()
@@ -250,7 +250,7 @@ async def jam(url: str, operator: asyncpg.Connection) -> AsyncIterator[Jam]:
 async def test_a_session_that_others_wait_for_is_found_and_ended(
     conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str, section: str
 ) -> None:
-    """The query shows it, the repair ends it, what waited goes on, and the trail says who did it."""
+    """The query shows the session, the repair ends it, the waiting one continues, and the trail names the operator."""
     await seed.device(conn, "boiler-1")
     async with jam(app_url, operator) as fault:
         rows = await operator.fetch(query_of(section))
@@ -274,7 +274,7 @@ async def test_a_session_that_others_wait_for_is_found_and_ended(
 async def test_the_listener_is_shown_and_architecture_names_the_request(
     conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str
 ) -> None:
-    """The trace id of a blocked statement's holder stands in its row."""
+    """The row has the trace id of the blocking statement."""
     await seed.device(conn, "boiler-1")
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     (query,) = re.findall(r"^```sql\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -287,10 +287,10 @@ async def test_the_listener_is_shown_and_architecture_names_the_request(
         assert [row["application"] for row in rows] == ["pulse-dispatcher-listen"]
 
 
-async def test_an_operator_says_who_ends_a_session_and_why(
+async def test_ending_a_session_records_the_operator(
     conn: asyncpg.Connection, operator: asyncpg.Connection, app_url: str
 ) -> None:
-    """The event names the claimed actor beside the login."""
+    """The event names the claimed actor and the login."""
     session = await asyncpg.connect(app_url)
     async with operator.transaction():
         await operator.execute("select audit.act('psql:alice', 'it blocked the fleet')")
@@ -301,7 +301,7 @@ async def test_an_operator_says_who_ends_a_session_and_why(
 
 
 async def test_sessions_of_others_are_not_ended(conn: asyncpg.Connection, operator: asyncpg.Connection) -> None:
-    """The answer to a foreign session says what an administrator can do; one's own and a missing one are errors."""
+    """The answer about a foreign session names the administrator's options. Own and missing ones are errors."""
     foreign = conn.get_server_pid()
     with pytest.raises(asyncpg.PostgresError, match=f"session {foreign} belongs to postgres") as refused:
         await operator.execute(f"select ops.end_session({foreign})")
@@ -314,7 +314,7 @@ async def test_sessions_of_others_are_not_ended(conn: asyncpg.Connection, operat
 
 
 async def test_the_readmes_queries_run_as_an_operator(conn: asyncpg.Connection, operator: asyncpg.Connection) -> None:
-    """What README tells people to paste into psql shows rows."""
+    """The README's psql queries return rows."""
     event_id, alert_id = 1, await delivery.alert(conn)
     await conn.execute(
         EVENT.format("auth.login_failure", """p_details => '{"reason": "expired"}', p_ip_address => '::1'""")
@@ -337,7 +337,7 @@ async def test_the_readmes_queries_run_as_an_operator(conn: asyncpg.Connection, 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server that replicates and takes prepared transactions, migrated."""
+    """A migrated server with replication and prepared transactions."""
     with EmbeddedPostgres(tmp_path / "server") as first, psycopg.connect(first.url(), autocommit=True) as session:
         session.execute("alter system set max_prepared_transactions = 5")
     with EmbeddedPostgres(tmp_path / "server") as started:
@@ -347,7 +347,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 @pytest.mark.slow
 def test_replication_and_prepared_transactions_are_shown(server: EmbeddedPostgres, tmp_path: Path) -> None:
-    """Their repairs are an administrator's, as the runbook says."""
+    """Their repairs need an administrator, as the runbook states."""
     (tmp_path / "wal").mkdir()
     with (
         psycopg.connect(server.url(), autocommit=True) as administrator,

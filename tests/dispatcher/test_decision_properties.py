@@ -27,14 +27,14 @@ ROUTES = st.lists(
     max_size=4,
 )
 STEPS = st.lists(st.integers(0, 3), max_size=3)
-# The moves that make a history interesting are frequent; a send dispatches first.
+# Moves with many consequences are frequent; a send dispatches first.
 COMMON = ("breach", "calm", "send", "refuse")
 RARE = ("silence", "unsilence", "acknowledge", "close", "escalate", "toggle", "delete", "dispatch", "unroute")
 MOVES = st.lists(st.tuples(st.sampled_from(COMMON * 3 + RARE), st.integers(0, 3)), min_size=4, max_size=25)
 
 
 class World:
-    """One tenant with its channels; named: for each dispatched event the channels that had to get a decision."""
+    """One tenant with its channels. named: for each dispatched event the channels that had to get a decision."""
 
     def __init__(self, conn: asyncpg.Connection) -> None:
         self.conn = conn
@@ -42,7 +42,7 @@ class World:
         self.expected: dict[int, set[int]] = {}
 
     async def configure(self, channels: list[bool], routes: list[dict[str, Any]], steps: list[int]) -> None:
-        """Make channels, a policy, two rules and the routes, as far as their channel is there."""
+        """Make channels, a policy, two rules and the routes to existing channels."""
         conn = self.conn
         for device, tag in zip(DEVICES, ("oven", "fridge"), strict=True):
             await seed.device(conn, device, tags=(tag,))
@@ -73,7 +73,7 @@ class World:
             )
 
     async def dispatch(self) -> None:
-        """Dispatch, after writing down which channels each pending event needs a decision for."""
+        """Record the channels for which each pending event needs a decision, then dispatch."""
         named = await self.conn.fetch(
             "select channel_id from notification_routes union select channel_id from escalation_steps"
         )
@@ -82,7 +82,7 @@ class World:
         await dispatch(self.conn)
 
     async def move(self, move: str, number: int) -> None:
-        """Do one thing."""
+        """Run one move."""
         conn, device = self.conn, DEVICES[number % 2]
         match move:
             case "breach" | "calm":
@@ -147,7 +147,7 @@ async def test_each_event_and_channel_has_exactly_one_decision(
     steps: list[int],
     moves: list[tuple[str, int]],
 ) -> None:
-    """Routes, severities, silences, policies, channels that are off or gone, and any history."""
+    """Routes, severities, silences, policies, disabled and deleted channels, and any history."""
     transaction = conn.transaction()
     await transaction.start()
     try:

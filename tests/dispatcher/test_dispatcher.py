@@ -1,4 +1,4 @@
-"""Alert events become jobs exactly once, in order, for the right channels, and every silence has its reason."""
+"""Alert events become jobs exactly once, in order, for the right channels, and each suppression has a reason."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ async def test_routes_by_severity_rule_and_tag(conn: asyncpg.Connection) -> None
 
 
 async def test_an_end_of_a_disabled_channel_can_be_redriven(conn: asyncpg.Connection) -> None:
-    """The channel had the beginning: enabled again, it can hear of the end, and a redriven opening brings it along."""
+    """The channel got the opening: once enabled it can get the end, and a redriven opening includes it."""
     await seed.device(conn)
     await seed.rule(conn)
     channel = await seed.channel(conn)
@@ -115,7 +115,7 @@ async def test_an_end_of_a_disabled_channel_can_be_redriven(conn: asyncpg.Connec
 
 
 async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
-    """No route, a disabled channel and a silenced alert each leave a suppression that says so."""
+    """A missing route, a disabled channel and a silenced alert each leave a suppression with that reason."""
     await seed.device(conn)
     await seed.rule(conn)
     await breach(conn)
@@ -151,7 +151,7 @@ async def test_every_silence_has_its_reason(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_route_that_did_not_match_says_why(conn: asyncpg.Connection) -> None:
-    """Of several routes to a channel the nearest: the one whose last condition failed."""
+    """With several routes to a channel, the reason is that of the nearest: the route whose last condition failed."""
     await seed.device(conn, tags=("oven",))
     rule_id = await seed.rule(conn, severity="warning")
     other_rule = await seed.rule(conn, name="unused", metric="pressure")
@@ -192,7 +192,7 @@ async def silence(conn: asyncpg.Connection, minutes: int | None, *, of: str = "m
 
 
 async def test_a_silence_outlives_its_alert(conn: asyncpg.Connection) -> None:
-    """The same rule and device opens silenced again, also twice in a pass; another device does not."""
+    """The same rule and device open silenced again, even twice in a pass; another device does not."""
     await seed.device(conn)
     await seed.device(conn, "boiler-2")
     await seed.rule(conn)
@@ -235,7 +235,7 @@ async def test_a_silence_outlives_its_alert(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_silence_ends_for_the_next_alert_too(conn: asyncpg.Connection) -> None:
-    """Its time is that of the clock, whatever opened and closed meanwhile."""
+    """The silence follows the clock, for any openings and closings meanwhile."""
     await seed.device(conn)
     await seed.rule(conn)
     channel = await seed.channel(conn)
@@ -251,7 +251,7 @@ async def test_a_silence_ends_for_the_next_alert_too(conn: asyncpg.Connection) -
 
 @pytest.mark.parametrize("silenced", [True, False])
 async def test_an_acknowledgement_of_a_silenced_alert_is_not_sent(conn: asyncpg.Connection, *, silenced: bool) -> None:
-    """The channel was notified of the opening before the silence; the end goes out all the same."""
+    """The channel was notified of the opening before the silence, and still gets the end."""
     await seed.device(conn)
     await seed.rule(conn)
     channel = await seed.channel(conn)
@@ -271,7 +271,7 @@ async def test_an_acknowledgement_of_a_silenced_alert_is_not_sent(conn: asyncpg.
 
 
 async def test_a_notified_channel_keeps_its_decisions_without_a_route(conn: asyncpg.Connection) -> None:
-    """A later event of the alert has a row for the channel of its opening, though no route leads there any more."""
+    """A later event of the alert has a row for the channel of its opening, although no route leads there now."""
     await seed.device(conn)
     await seed.rule(conn)
     channel = await seed.channel(conn)
@@ -285,7 +285,7 @@ async def test_a_notified_channel_keeps_its_decisions_without_a_route(conn: asyn
 
 
 async def test_the_incident_key_is_that_of_the_installation(conn: asyncpg.Connection) -> None:
-    """Two installations differ; an alert from before the id keeps the key that its incident was opened under."""
+    """Two installations differ; an alert that predates the id keeps the key of its incident."""
     await seed.device(conn)
     await seed.device(conn, "boiler-2")
     await seed.rule(conn)
@@ -314,7 +314,7 @@ async def test_the_incident_key_is_that_of_the_installation(conn: asyncpg.Connec
 async def test_the_end_goes_to_the_channels_of_the_beginning(
     conn: asyncpg.Connection,
 ) -> None:
-    """Routes changed while an alert is open neither hide its end from some nor show it to others."""
+    """Changed routes neither hide an open alert's end from its channels nor send it to others."""
     await seed.device(conn)
     await seed.rule(conn)
     first, late = await seed.channel(conn, "told"), await seed.channel(conn, "late")
@@ -346,7 +346,7 @@ async def test_jobs_follow_the_order_of_events_over_alerts(conn: asyncpg.Connect
 
 
 async def test_an_escalation_goes_to_its_channel(conn: asyncpg.Connection) -> None:
-    """An escalated event needs no route; a channel that is gone is a recorded reason."""
+    """An escalated event needs no route; a missing channel is a recorded reason."""
     await seed.device(conn)
     await seed.rule(conn)
     boss, desk = await seed.channel(conn, "boss"), await seed.channel(conn, "desk")
@@ -376,7 +376,7 @@ async def test_other_tenants_channels_are_never_notified(conn: asyncpg.Connectio
 
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 async def test_two_dispatchers_do_the_work_of_one(conn: asyncpg.Connection, app_pool: Pool, limit: int) -> None:
-    """Several dispatchers at once make each job once, beginnings before ends for every alert."""
+    """Several concurrent dispatchers make each job once, in order for every alert."""
     devices = [f"d{number}" for number in range(10)]
     for device_id in devices:
         await seed.device(conn, device_id)

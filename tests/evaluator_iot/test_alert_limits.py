@@ -1,4 +1,4 @@
-"""Limits on open alerts and on transitions: withheld alerts are counted, audited once, and open when there is room."""
+"""Limits on open alerts and on transitions: withheld alerts are counted, audited once, and open when room is free."""
 
 import asyncio
 from datetime import timedelta
@@ -24,7 +24,7 @@ async def reached(conn: asyncpg.Connection) -> list[dict[str, Any]]:
 
 
 async def refused(conn: asyncpg.Connection, limit: str) -> int:
-    """Return what the metric says of a limit."""
+    """Return the metric's value for a limit."""
     return int(await conn.fetchval("select value from metrics.limit_refusals_total where limit_name = $1", limit))
 
 
@@ -56,13 +56,13 @@ async def test_alerts_above_the_limit_wait_until_there_is_room(conn: asyncpg.Con
     withheld = [row["device_id"] for row in await conn.fetch(waiting)]
     assert len(withheld) == 2
 
-    # A further breach is tried again and counted; one event stands for the window.
+    # A further breach is tried again and counted; one event covers the window.
     await seed.readings(conn, (-9, 96, withheld[0]))
     await evaluate(conn)
     assert (await conn.fetchval(OPEN, "acme"), await refused(conn, "alerts_open")) == (3, 3)
     assert len(await reached(conn)) == 1
 
-    # Room for one: the timer opens it without a further reading, and the other one waits on.
+    # Room for one: the timer opens it without a further reading, and the other one keeps waiting.
     firing = await conn.fetchval("select device_id from rule_state where tenant_id = 'acme' and firing limit 1")
     await seed.readings(conn, (-8, 20, firing))
     await evaluate(conn)
@@ -72,14 +72,14 @@ async def test_alerts_above_the_limit_wait_until_there_is_room(conn: asyncpg.Con
     assert (await conn.fetchval(OPEN, "acme"), await refused(conn, "alerts_open")) == (3, 4)
     assert len(await conn.fetch(waiting)) == 1
 
-    # The breach ends before there is room: nothing opens and nothing stays behind.
+    # The breach ends before there is room: no alert opens and none waits.
     last = await conn.fetchval(waiting)
     await seed.readings(conn, (61, 20, last))
     await evaluate(conn)
     assert await conn.fetch(waiting) == []
     assert await conn.fetchval("select count(*) from alerts where tenant_id = 'acme' and device_id = $1", last) == 0
 
-    # The next window has an event of its own, which says what was refused before.
+    # The next window has its own event, with the number of earlier refusals.
     await conn.execute(set_clock(seed.NOON + timedelta(minutes=10)))
     await seed.readings(conn, (600, 97, firing), (600, 97, last))
     await evaluate(conn)
@@ -98,7 +98,7 @@ async def test_transitions_above_the_limit_are_counted_and_go_on_in_the_next_min
         await seed.readings(conn, *swings, tenant_id=tenant_id)
     await evaluate(conn)
     count = "select count(*) from alert_events where tenant_id = $1"
-    # Ten openings: three with their ends were allowed; the last readings breach and their alerts wait.
+    # Ten openings: three alerts with their ends were allowed; the last readings breach and their alerts wait.
     assert [await conn.fetchval(count, tenant_id) for tenant_id in ("acme", "umbrella")] == [6, 15]
     assert await refused(conn, "transitions_per_minute") == 7
     assert [event["limit"] for event in await reached(conn)] == ["transitions_per_minute"]
@@ -133,7 +133,7 @@ async def test_openings_of_an_earlier_minute_do_not_count(conn: asyncpg.Connecti
 
 
 async def test_a_flapping_alert_takes_the_limit_once(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Withheld it waits as any other alert, and it opens once."""
+    """While withheld it waits like any other alert, and it opens once."""
     await fleet(conn, "acme")
     await set_limit(app_pool, "acme", "transitions_per_minute", 2)
     for device_id in ("d1", "d2"):

@@ -1,4 +1,4 @@
-"""One tenant's work holds up no other's: passes are bounded, tenants take turns, and what flaps is one alert."""
+"""One tenant's work does not delay another's: passes are bounded, tenants take turns, and flapping is one alert."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -29,7 +29,7 @@ async def add_rules(
 
 
 def alternating(count: int) -> list[tuple[float, float]]:
-    """Return readings that breach by turns."""
+    """Return readings that alternate between breach and quiet."""
     return [(float(second), 90.0 if second % 2 else 20.0) for second in range(count)]
 
 
@@ -47,7 +47,7 @@ async def story(
 
 
 def pairs_of(evaluator: Evaluator, registry_name: str = "pulse_evaluator_pairs_total") -> float:
-    """Return the pairs that the evaluator's passes have evaluated so far."""
+    """Return the number of pairs that the evaluator's passes have evaluated so far."""
     return sum(
         sample.value
         for family in evaluator.metrics.registry.collect()
@@ -57,7 +57,7 @@ def pairs_of(evaluator: Evaluator, registry_name: str = "pulse_evaluator_pairs_t
 
 
 async def run_attack(conn: asyncpg.Connection, pool: Pool, *, rules: int, readings: int, evaluator: Evaluator) -> None:
-    """Let one tenant send alternating readings to many rules, beside another tenant, and compare work and alerts."""
+    """Let one tenant send alternating readings to many rules next to another tenant; compare work and alerts."""
     for tenant_id in ("evil", "good"):
         await seed.device(conn, tenant_id=tenant_id)
     await add_rules(conn, rules)
@@ -110,13 +110,13 @@ async def test_an_attack_leaves_the_others_their_turn(conn: asyncpg.Connection, 
 async def test_a_large_attack_leaves_the_others_their_turn(
     conn: asyncpg.Connection, app_pool: Pool, rules: int
 ) -> None:
-    """As many rules and readings as one request can bring in, within the limits that are the default."""
+    """It has as many rules and readings as one request can bring, within the default limits."""
     await run_attack(conn, app_pool, rules=rules, readings=2000, evaluator=evaluator_of())
 
 
 @pytest.mark.parametrize("device_id", [None, "boiler-1"])
 async def test_tenants_share_the_pairs_of_a_pass(conn: asyncpg.Connection, device_id: str | None) -> None:
-    """Each tenant gets its share of the pairs, whether its rules name a device or not; one reading at least."""
+    """Each tenant gets its share of the pairs, for rules with or without a device, and at least one reading."""
     for tenant_id in ("a", "b", "c"):
         await seed.device(conn, tenant_id=tenant_id)
         await add_rules(conn, 100, tenant_id=tenant_id, device_id=device_id)
@@ -143,7 +143,7 @@ async def test_tenants_share_a_pass_by_weight(conn: asyncpg.Connection, app_pool
     left = "select tenant_id, count(*) from evaluator.inbox group by tenant_id"
     await conn.fetch("select from evaluator.evaluate(40)")
     assert dict(await conn.fetch(left)) == {"a": 170, "b": 190}
-    # Fewer pairs than ten for each reading: the pairs end first.
+    # Fewer pairs than ten for each reading: the pairs run out first.
     await conn.fetch("select from evaluator.evaluate(1000, 400)")
     assert dict(await conn.fetch(left)) == {"a": 140, "b": 180}
     await set_limit(app_pool, "a", "evaluation_weight", None)
@@ -152,7 +152,7 @@ async def test_tenants_share_a_pass_by_weight(conn: asyncpg.Connection, app_pool
 
 
 async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Connection) -> None:
-    """Tenants are found by key, 64 a pass, and all have their turn; one tenant's queue costs the others nothing."""
+    """Tenants are found by key, 64 a pass, and all get their turn; one tenant's queue costs the others nothing."""
     await conn.execute(
         "insert into tenants (tenant_id, name) select 't' || n, 't' || n from generate_series(1000, 1999) n"
     )
@@ -188,7 +188,7 @@ async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Con
 
 
 async def test_a_tenant_with_many_timers_leaves_the_others_theirs(conn: asyncpg.Connection) -> None:
-    """A pass fires at most its share of a tenant's timers, and those of the others with them."""
+    """A pass fires at most its share of one tenant's timers, together with those of the others."""
     await set_clock(conn, "12:00:00")
     for tenant_id, devices in (("evil", 400), ("good", 1)):
         rule_id = await seed.rule(conn, tenant_id=tenant_id, for_seconds=60)
@@ -229,7 +229,7 @@ async def test_a_change_of_one_tenant_holds_up_no_other(conn: asyncpg.Connection
 
 
 async def test_a_tenant_whose_passes_fail_stops_no_other(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """The tenants of a failed pass are tried one by one; the one that fails gets less work, a pause and a report."""
+    """The tenants of a failed pass are tried one by one; the failing one gets less work, a pause and a report."""
     for tenant_id in ("bad", "good"):
         await seed.device(conn, tenant_id=tenant_id)
         await seed.rule(conn, tenant_id=tenant_id)
@@ -277,7 +277,7 @@ FLAPS: list[tuple[str, Sequence[float], list[tuple[str, float, int | None]]]] = 
 async def test_many_changes_in_one_pass_are_one_alert(
     conn: asyncpg.Connection, values: Sequence[float], expected: list[tuple[str, float, int | None]]
 ) -> None:
-    """The alert begins with the first change and ends as the last one left it; the event has the number of changes."""
+    """The alert begins with the first change and ends in the last state; the event has the number of changes."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
     await set_clock(conn, "13:00:00")
@@ -309,7 +309,7 @@ async def test_many_changes_in_one_pass_are_one_alert(
 
 
 async def test_few_changes_in_one_pass_are_written_one_by_one(conn: asyncpg.Connection) -> None:
-    """As many changes as the bound are alerts of their own."""
+    """Up to the bound, changes are separate alerts."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
     await set_clock(conn, "13:00:00")
@@ -355,7 +355,7 @@ async def test_the_dispatcher_shares_its_passes(conn: asyncpg.Connection) -> Non
         " from alert_events where dispatched_at is null"
     )
     row: Any = await conn.fetchrow("select events, last_tenant from dispatcher.dispatch(100)")
-    # Half of the pass is the attacker's: 50 events, or 200 decisions about 20 channels.
+    # Half of the pass goes to the attacker: 50 events, or 200 decisions about 20 channels.
     assert (row["events"], row["last_tenant"]) == (11, "good")
     assert tuple(await conn.fetchrow(undecided)) == (290, 0)
     passes = 1

@@ -1,4 +1,4 @@
-"""Alerts follow from what arrived when, whatever the clocks, delays, requests, passes and evaluators."""
+"""Alerts follow from the arrivals, for any clocks, delays, requests, passes and evaluators."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ EXAMPLES = count()
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A reading: which device, how far its clock is off, how long ago it measured, and the value."""
+    """A reading: its device, the error of its clock, its delay, and the value."""
 
     device: int
     skew: int
@@ -31,7 +31,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Seconds that pass first on the server's clock, the readings, how often they are repeated, the passes after."""
+    """Seconds that pass before it on the server's clock, the readings, their repeats, and the passes after it."""
 
     gap: int
     readings: list[Sent]
@@ -70,7 +70,7 @@ class Rig:
     ticks: Iterator[int] = field(default_factory=count)
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock. No two moments differ by whole seconds, so no timer ends at the very arrival of a reading."""
+        """Advance the clock. No two moments differ by whole seconds, so no timer ends just when a reading arrives."""
         self.seconds = int(self.seconds + seconds) + next(self.ticks) / 1_000_000
         self.one.execute(clock.set_clock(seed.NOON + timedelta(seconds=self.seconds)).encode())
 
@@ -87,7 +87,7 @@ class Rig:
         )
 
     def evaluate(self, first: int, second: int) -> bool:
-        """Run two passes beside each other; the first holds its lanes until the second is done."""
+        """Run two concurrent passes; the first holds its lanes until the second is done."""
         with self.one.transaction():
             done = self.one.execute(
                 "select readings + jsonb_array_length(transitions) from evaluator.evaluate(%s)", [first]
@@ -132,7 +132,7 @@ def rig(database_url: str) -> Iterator[Rig]:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=REQUESTS)
 def test_alerts_follow_from_what_arrived_when(rig: Rig, requests: list[Request]) -> None:
-    """The evaluator gives the alerts of the plain machine, which knows neither requests nor passes."""
+    """The evaluator gives the alerts of the plain machine, which has neither requests nor passes."""
     example = next(EXAMPLES)
     devices = [f"e{example}-{number}" for number in range(DEVICES)]
     for device_id in devices:

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, readings that come late, and several values for one instant."""
+"""Wrong clocks, late readings, and several values for one instant."""
 
 import asyncio
 from datetime import timedelta
@@ -21,14 +21,14 @@ async def at(conn: asyncpg.Connection, seconds: float) -> None:
 
 @pytest.fixture
 async def stopped(conn: asyncpg.Connection) -> asyncpg.Connection:
-    """A device and a stopped clock."""
+    """Connection with a device and a stopped clock."""
     await conn.execute(clock.create_clock(seed.NOON))
     await seed.device(conn)
     return conn
 
 
 async def send(conn: asyncpg.Connection, *readings: Reading) -> tuple[int, int, int]:
-    """Send a request about boiler-1 and evaluate it; the counts accepted, duplicates and overwritten."""
+    """Send a request about boiler-1 and evaluate it; return the counts accepted, duplicates and overwritten."""
     row = await conn.fetchrow(
         "select accepted, duplicates, overwritten from ingest.record_readings('acme', $1, $2, $3, $4, null)",
         ["boiler-1"] * len(readings),
@@ -111,7 +111,7 @@ async def test_readings_stamped_ahead_in_one_request_count_at_its_arrival(stoppe
 
 
 async def test_closing_by_hand_never_precedes_the_opening(stopped: asyncpg.Connection) -> None:
-    """Neither under a clock that is ahead, nor when the server's own clock was set back."""
+    """This holds with a fast device clock, and after the server's own clock was set back."""
     await seed.rule(stopped)
     await at(stopped, 30)
     await send(stopped, (240, 90))
@@ -126,7 +126,7 @@ async def test_closing_by_hand_never_precedes_the_opening(stopped: asyncpg.Conne
 
 
 async def test_a_recreated_device_inherits_nothing(stopped: asyncpg.Connection) -> None:
-    """Neither stored readings, nor waiting ones, nor the newest value, nor lateness."""
+    """It gets neither stored nor waiting readings, neither the newest value nor the lateness."""
     await seed.rule(stopped)
     await stopped.execute("select set_config('pulse.tenant_id', 'acme', false)")
     await stopped.execute("delete from devices")
@@ -148,7 +148,7 @@ async def test_a_recreated_device_inherits_nothing(stopped: asyncpg.Connection) 
 
 
 async def test_two_values_for_one_instant_are_both_evaluated(stopped: asyncpg.Connection) -> None:
-    """In the order of arrival, within a request and over requests; the last one is stored."""
+    """They are evaluated in the order of arrival, within a request and over requests; the last one is stored."""
     await seed.rule(stopped)
     assert await send(stopped, (-9, 20), (-9, 90), (-9, 90), (-9, 21)) == (1, 1, 2)
     await evaluate(stopped)
@@ -204,5 +204,5 @@ async def test_concurrent_requests_count_in_the_order_of_their_commits(
     ],
 )
 def test_an_instant_is_a_microsecond(sent: str | float, microseconds: int) -> None:
-    """Further digits of a text are cut off; a number is rounded, for a double holds no more than that."""
+    """Further digits of a text are cut off. A number is rounded, because a double is no more precise."""
     assert _read_timestamp(sent) == seed.NOON + timedelta(microseconds=microseconds)

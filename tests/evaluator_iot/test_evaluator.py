@@ -1,4 +1,4 @@
-"""Readings become alerts: no reading skipped, each evaluated once, in order, at a cost that follows the readings."""
+"""Readings become alerts: each reading is evaluated once, in order, at a cost proportional to the readings."""
 
 import asyncio
 import random
@@ -104,7 +104,7 @@ async def test_for_seconds_over_batches(conn: asyncpg.Connection) -> None:
 async def test_for_seconds_ends_without_a_further_reading(
     conn: asyncpg.Connection,
 ) -> None:
-    """A silent device's breach opens when for_seconds ran out: nothing has contradicted it."""
+    """A silent device's breach opens after for_seconds, because no reading has contradicted it."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
     await set_clock(conn, "12:00:00")
@@ -194,7 +194,7 @@ async def test_a_reading_committed_late_is_still_evaluated(database_url: str, co
 
 @pytest.mark.parametrize("cut", [5, 1])
 async def test_a_spike_that_arrives_late_is_one_alert(conn: asyncpg.Connection, cut: int) -> None:
-    """A late series of breaches becomes one alert that ends at the newest reading, however it is cut into requests."""
+    """A late series of breaches becomes one alert that ends at the newest reading, for any division into requests."""
     await seed.device(conn)
     await seed.rule(conn)
     await seed.readings(conn, (10, 20))
@@ -231,7 +231,7 @@ async def test_a_reading_sent_twice_is_evaluated_once(conn: asyncpg.Connection) 
 async def test_unknown_and_disabled_devices_are_refused_alone(
     conn: asyncpg.Connection,
 ) -> None:
-    """A refused reading names its position and reason and costs its neighbours nothing."""
+    """A refused reading is reported with position and reason and does not affect its neighbors."""
     await seed.device(conn)
     await seed.device(conn, "off")
     await conn.execute("update devices set enabled = false where device_id = 'off'")
@@ -253,7 +253,7 @@ async def test_device_state_keeps_the_newest(conn: asyncpg.Connection) -> None:
 
 
 def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> list[tuple[str, float]]:
-    """Return what the plain state machine makes of readings that arrive later than all their timestamps."""
+    """Return the plain state machine's events for readings that arrive later than all their timestamps."""
     machine = Machine(for_seconds)
     for at, value in values:
         machine.read(at, 10_000, value)
@@ -262,7 +262,7 @@ def expected_story(values: Sequence[tuple[int, float]], for_seconds: int) -> lis
 
 @pytest.mark.parametrize("seed_number", range(6))
 async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_number: int) -> None:
-    """Random readings, cut into random batches and passes, open and close as the plain state machine does."""
+    """Random readings, cut into random batches and passes, open and close as in the plain state machine."""
     chance = random.Random(seed_number)
     for_seconds = chance.choice([0, 0, 5, 20])
     await set_clock(conn, "13:00:00")
@@ -300,7 +300,7 @@ async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_
 
 
 async def test_two_evaluators_give_the_story_of_one(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Several evaluators beside several writers: every reading once, every device in order."""
+    """Several evaluators next to several writers: every reading once, every device in order."""
     devices = [f"d{number}" for number in range(24)]
     await seed.rule(conn)
     for device_id in devices:
@@ -455,7 +455,7 @@ async def test_a_rule_for_every_device_costs_no_other_tenant(conn: asyncpg.Conne
 
 
 async def test_a_fleet_that_breaches_at_once_costs_in_proportion(conn: asyncpg.Connection) -> None:
-    """Six times the alerts take about six times as long, not thirty-six."""
+    """Six times the alerts take about six times as long, not thirty-six times."""
     await seed.tenant(conn)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name)"

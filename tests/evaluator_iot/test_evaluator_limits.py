@@ -19,7 +19,7 @@ from tests.support.wait import until
 
 
 def test_the_share_shrinks_after_slow_and_failed_passes_and_grows_again() -> None:
-    """Half after a slow pass, a quarter after a failed one, twice after a quick one, within bounds."""
+    """Half after a slow pass, a quarter after a failed one, double after a quick one, within bounds."""
     share = WorkShare(slow_seconds=1.0)
     assert (share.limit(5000), share.limit(1)) == (5000, 1)
     share.pass_ended(1.5)
@@ -39,7 +39,7 @@ def test_the_share_shrinks_after_slow_and_failed_passes_and_grows_again() -> Non
 
 
 def test_busy_tenants_take_turns_and_failing_ones_pause() -> None:
-    """Each has one pass before any has its second; a failed one is skipped until its pause ends."""
+    """Each has one pass before any has a second; a failed one is skipped until its pause ends."""
     now = 0.0
     backlog = Backlog(slow_seconds=1.0, clock=lambda: now)
     backlog.add(["a", "b", "a", "c"])
@@ -70,7 +70,7 @@ def test_busy_tenants_take_turns_and_failing_ones_pause() -> None:
 
 
 async def test_health_reports_passes_that_fail_again_and_again(app_pool: Pool) -> None:
-    """After three failures in a row /health is degraded and says why, the gauge counts them, a good pass ends both."""
+    """After three failures in a row, /health is degraded and a gauge counts them; a good pass ends both."""
     process = Process(
         EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool, ready=True
     )

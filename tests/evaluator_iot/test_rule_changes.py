@@ -23,7 +23,7 @@ async def at(conn: asyncpg.Connection, seconds: float) -> None:
 
 @pytest.fixture
 async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
-    """The API beside a stopped clock, a device in a group, and a channel that hears of everything."""
+    """The API with a stopped clock, a device in a group, and a channel that is notified of every alert."""
     await conn.execute(clock.create_clock(seed.NOON))
     await seed.device(conn, tags=("hot",))
     await seed.route(conn, await seed.channel(conn))
@@ -39,7 +39,7 @@ async def change(api: Api, rule: dict[str, Any], **changes: Any) -> dict[str, An
 
 
 async def state(conn: asyncpg.Connection) -> list[tuple[str, str]]:
-    """Device and status of each alert, in order of opening."""
+    """Return device and status of each alert, in order of opening."""
     rows = await conn.fetch("select device_id, status from alerts order by alert_id")
     return [(row["device_id"], row["status"]) for row in rows]
 
@@ -148,7 +148,7 @@ async def test_disabling_closes_and_enabling_judges_the_last_value(api: Api, con
 
 
 async def test_a_new_rule_starts_its_timer_at_the_last_value(api: Api, conn: asyncpg.Connection) -> None:
-    """for_seconds counts from now, though the value is ten minutes old and its clock ten minutes behind."""
+    """for_seconds counts from now, although the value is ten minutes old and its clock ten minutes behind."""
     await seed.readings(conn, (-600, 90))
     await evaluate(conn)
     await at(conn, 600)
@@ -163,7 +163,7 @@ async def test_a_new_rule_starts_its_timer_at_the_last_value(api: Api, conn: asy
 
 
 async def test_a_value_of_yesterday_is_not_judged(api: Api, conn: asyncpg.Connection) -> None:
-    """A device that has been silent for a day is judged by its next reading."""
+    """Only the next reading of a device that was silent for a day is evaluated."""
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
     await at(conn, 86_400)
@@ -172,7 +172,7 @@ async def test_a_value_of_yesterday_is_not_judged(api: Api, conn: asyncpg.Connec
 
 
 async def test_a_value_that_waits_in_the_inbox_is_judged_once(api: Api, conn: asyncpg.Connection) -> None:
-    """The pass judges it by the new rule; the quiet reading after it is not overlooked."""
+    """The pass evaluates it by the new rule, and the quiet reading after it still counts."""
     await seed.readings(conn, (-5, 90), (-4, 20), (-3, 90))
     await api.make("/api/v1/rules", RULE)
     assert await story(conn) == []
@@ -181,7 +181,7 @@ async def test_a_value_that_waits_in_the_inbox_is_judged_once(api: Api, conn: as
 
 
 async def test_tagging_a_device_judges_its_last_value(api: Api, conn: asyncpg.Connection) -> None:
-    """By the rules of the new tag only, and taking the tag away closes what they opened."""
+    """Only rules of the new tag apply, and removing the tag closes their alerts."""
     await seed.device(conn, "boiler-2")
     await api.make("/api/v1/rules", {**RULE, "tag": "old"})
     await api.make("/api/v1/rules", {**RULE, "tag": "hot"})
@@ -196,7 +196,7 @@ async def test_tagging_a_device_judges_its_last_value(api: Api, conn: asyncpg.Co
 
 
 async def test_an_alert_that_a_person_closed_stays_closed_over_an_edit(api: Api, conn: asyncpg.Connection) -> None:
-    """Unless the edit changes the answer for its device."""
+    """An edit reopens it only if the result for its device changes."""
     rule = await api.make("/api/v1/rules", RULE)
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -210,7 +210,7 @@ async def test_an_alert_that_a_person_closed_stays_closed_over_an_edit(api: Api,
 
 
 async def test_a_pending_breach_follows_its_rule(api: Api, conn: asyncpg.Connection) -> None:
-    """Another for_seconds moves its end; another comparison starts it anew, or ends it."""
+    """Another for_seconds moves its end; another comparison restarts or ends it."""
     rule = await api.make("/api/v1/rules", {**RULE, "for_seconds": 600})
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
@@ -260,7 +260,7 @@ async def test_a_shorter_for_seconds_opens_at_once(api: Api, conn: asyncpg.Conne
 
 
 async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, conn: asyncpg.Connection) -> None:
-    """It stays disabled when a device of that id comes back, and cannot be enabled while there is none."""
+    """It stays disabled when a device of that id returns, and cannot be enabled while none exists."""
     rule = await api.make("/api/v1/rules", {**RULE, "device_id": "boiler-1"})
     await conn.execute("update devices set name = 'Boiler 1'")
     await seed.readings(conn, (0, 90))
@@ -289,7 +289,7 @@ async def test_a_rule_for_a_deleted_device_is_disabled_with_a_reason(api: Api, c
 async def test_a_rule_that_a_whole_fleet_breaches_leaves_the_alerts_to_the_evaluator(
     api: Api, conn: asyncpg.Connection
 ) -> None:
-    """More than 1,000 alerts are not made within the request, but by the next pass."""
+    """More than 1,000 alerts are not opened within the request, but by the next pass."""
     await conn.execute(
         "insert into devices (tenant_id, device_id, name)"
         " select 'acme', 'd' || n, 'd' || n from generate_series(1, 1001) n"

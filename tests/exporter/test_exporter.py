@@ -1,4 +1,4 @@
-"""A view of schema metrics is a metric: what it becomes, and what keeps it out without harm to the others."""
+"""Views of schema metrics become metrics; a bad view is left out without harm to the others."""
 
 import asyncio
 import logging
@@ -36,7 +36,7 @@ async def test_create_view_is_the_whole_api(conn: asyncpg.Connection, role_url: 
         assert first.value("pulse_exporter_view_rows", view="boilers") == 2
         assert first.series("pulse_boilers", "site") == (await scraper.scrape_text()).series("pulse_boilers", "site")
 
-        # The same statement text over other types: a plan kept from the first pass must not be used for this one.
+        # The same statement text over other types: a plan cached from the first pass must not be used for this one.
         await as_owner(
             conn,
             "drop view metrics.boilers",
@@ -165,7 +165,7 @@ async def test_counters_and_gauge_histograms(conn: asyncpg.Connection, role_url:
 async def test_promtool_finds_nothing_to_say(
     conn: asyncpg.Connection, role_url: RoleUrl, require: Callable[[str], str]
 ) -> None:
-    """Prometheus's own parser and linter take the whole scrape: our views, every kind of metric, odd characters."""
+    """Prometheus's own parser and linter accept the whole scrape: our views, every kind of metric, odd characters."""
     await as_owner(
         conn,
         "create view metrics.doors_total as select E'in \\\\ \" \n ü' as way, 5 as value",
@@ -188,7 +188,7 @@ async def test_promtool_finds_nothing_to_say(
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await promtool.communicate(text)
-    # Days and months of retention are the calendar's. Status 3: it parses, and there is something to say.
+    # Days and months of retention follow the calendar. Status 3: it parses, with remarks.
     remarks = [
         line for line in said.decode().splitlines() if not re.search(r'"seconds" instead of "(days|months)"', line)
     ]
@@ -252,7 +252,7 @@ BAD = {
 async def test_a_bad_view_is_left_out_whole(
     conn: asyncpg.Connection, role_url: RoleUrl, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each kind of failure: nothing of the view is served but its name, the log says why, no other view is touched."""
+    """For each kind of failure the view has no sample, the log says why, and other views are unaffected."""
     await as_owner(
         conn,
         "create view metrics.process_noise as select 1 as value",
@@ -287,7 +287,7 @@ async def test_a_bad_view_is_left_out_whole(
 
 
 async def test_slow_views_come_last_and_the_deadline_holds(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Views that hang cannot starve the healthy ones of a scrape whose time is short."""
+    """Hanging views cannot starve the healthy ones of a scrape with little time."""
     await as_owner(
         conn,
         *(f"create view metrics.slow_{n} as select 1 as value, pg_sleep(60)::text as slept" for n in range(5)),
@@ -297,7 +297,7 @@ async def test_slow_views_come_last_and_the_deadline_holds(conn: asyncpg.Connect
         role_url("pulse_exporter"), exporter_view_timeout_seconds=0.3, exporter_deadline_seconds=8
     ) as scraper:
         await scraper.scrape()
-        # More than once: what had no turn in one scrape must not come first in the next.
+        # Repeated: a view without a turn in one scrape must not come first in the next.
         for _ in range(3):
             before = asyncio.get_running_loop().time()
             found = await scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "1.1"})
@@ -305,13 +305,13 @@ async def test_slow_views_come_last_and_the_deadline_holds(conn: asyncpg.Connect
             assert (found.value("pulse_exporter_up"), found.value("pulse_zebra")) == (1, 1)
             assert {name for name, success in found.views().items() if not success} == {f"slow_{n}" for n in range(5)}
             assert took < 2  # the margin is for a busy machine; that not all were asked shows the deadline
-            # Not all five could be asked; the rest says so instead of being silently absent.
+            # There is no time for all five; the rest are reported instead of being silently absent.
             asked = found.series("pulse_exporter_view_duration_seconds", "view")
             assert 0 < len([view for (view,) in asked if view.startswith("slow_")]) < 5
 
 
 def test_the_scrapers_patience_is_the_deadline() -> None:
-    """The header less a margin, never more than our own limit; nonsense counts as absent."""
+    """The header less a margin, never more than our own limit; an invalid header counts as absent."""
     assert scrape_seconds("10", longest=30) == 9.5
     assert scrape_seconds("0.6", longest=30) == 0.3
     assert scrape_seconds("100", longest=9.5) == 9.5

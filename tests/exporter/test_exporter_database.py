@@ -1,4 +1,4 @@
-"""The exporter and its database: away, hanging, restarted, asked by many at once, changing while it is read."""
+"""The exporter while its database is away, hangs, restarts, changes, or is read by many at once."""
 
 import asyncio
 import gc
@@ -39,13 +39,13 @@ class Relay:
         self._open = not new_ones
 
     def resume(self) -> None:
-        """Let all bytes through again."""
+        """Forward all bytes again."""
         self._open = True
         for flow in self._flows:
             flow.set()
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join a client's connection to one of the server."""
+        """Connect a client's connection to the server."""
         if self._server.host.startswith("/"):
             there = await asyncio.open_unix_connection(f"{self._server.host}/.s.PGSQL.{self._server.port}")
         else:
@@ -112,7 +112,7 @@ async def waiting_at_gate(conn: asyncpg.Connection) -> bool:
 async def test_a_missing_database_is_said_and_nothing_else(
     role_url: RoleUrl, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """HTTP 200, pulse_exporter_up 0, no view; the process's own metrics and a reason in the log, once."""
+    """HTTP 200, pulse_exporter_up 0, no view; the process's own metrics, and one log line with the reason."""
     url = f"postgresql://pulse_exporter@127.0.0.1:{unused_tcp_port}/pulse"
     async with exporting(url) as scraper:
         for _ in range(2):
@@ -132,14 +132,14 @@ async def test_a_missing_database_is_said_and_nothing_else(
 
 
 async def test_a_refused_login_is_a_missing_database(role_url: RoleUrl) -> None:
-    """A role that may not log in: up 0, not an error page."""
+    """A role that may not log in gives up 0, not an error page."""
     async with exporting(role_url("pulse_owner")) as scraper:
         found = await scraper.scrape()
         assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
 
 
 async def test_a_lost_connection_costs_no_scrape(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """After a restart of the server the first scrape already connects anew; nothing is remembered meanwhile."""
+    """After a restart of the server the first scrape reconnects; no old value is served meanwhile."""
     async with exporting(role_url("pulse_exporter")) as scraper:
         assert (await scraper.scrape()).value("pulse_exporter_up") == 1
         first = await conn.fetchval(f"select pid {SESSIONS}")
@@ -163,7 +163,7 @@ async def test_a_hanging_network_is_bounded(conn: asyncpg.Connection, pg_server:
         before = asyncio.get_running_loop().time()
         found = await scraper.scrape()
         assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
-        # Two waits for an answer, of the open connection and of a new one, and not the whole deadline.
+        # Two waits for an answer, on the open and on a new connection, instead of the whole deadline.
         assert asyncio.get_running_loop().time() - before < 2.5
         assert (await scraper.client.get("/readyz")).status_code == 503
         relay.resume()
@@ -176,7 +176,7 @@ async def test_a_hanging_network_is_bounded(conn: asyncpg.Connection, pg_server:
 
 
 async def test_a_silently_dead_connection_costs_no_scrape(conn: asyncpg.Connection, pg_server: Server) -> None:
-    """A firewall forgot the open connection: the scrape notices, makes a new one and is answered."""
+    """A firewall dropped the open connection: the scrape notices it, opens another and is answered."""
     database = await conn.fetchval("select current_database()")
     async with (
         relaying(pg_server, database) as (url, relay),
@@ -188,7 +188,7 @@ async def test_a_silently_dead_connection_costs_no_scrape(conn: asyncpg.Connecti
 
 
 async def test_a_network_that_hangs_within_a_pass_is_bounded(conn: asyncpg.Connection, pg_server: Server) -> None:
-    """The client's own clock ends a pass that the server's timeouts cannot end, and half of a pass is not served."""
+    """The client's own clock ends a pass that the server's timeouts cannot end, and no half pass is served."""
     database = await conn.fetchval("select current_database()")
     async with (
         relaying(pg_server, database) as (url, relay),
@@ -200,7 +200,7 @@ async def test_a_network_that_hangs_within_a_pass_is_bounded(conn: asyncpg.Conne
         relay.hang(new_ones=True)
         found = await pending
         assert (found.value("pulse_exporter_up"), found.views()) == (0, {})
-        # Not only the scraper was let go: the pass itself is over.
+        # The pass itself has ended, not only the scraper's wait.
         await until(lambda: scraper.process.counters["errors"] == 1, seconds=2)
 
 
@@ -224,7 +224,7 @@ async def test_fifty_scrapes_at_once_are_one_pass(conn: asyncpg.Connection, role
         ] * 10
         assert {"pulse_gate 1.0" in answer.text for answer in answers} == {True}
         assert scraper.process.counters["passes"] == 1
-    # A session hands its counts in when it ends.
+    # A session reports its counts when it ends.
     await until(lambda: conn.fetchval(f"select not exists (select {SESSIONS})"))
     assert await until(lambda: conn.fetchval(reads)) == 1
 
@@ -232,7 +232,7 @@ async def test_fifty_scrapes_at_once_are_one_pass(conn: asyncpg.Connection, role
 async def test_a_scraper_that_leaves_does_not_end_the_pass_of_the_others(
     conn: asyncpg.Connection, role_url: RoleUrl
 ) -> None:
-    """The request that began the pass is cancelled; the one that joined it is answered. A killed session ends it."""
+    """The request that began the pass is canceled; the one that joined it is answered. A killed session ends it."""
     async with exporting(role_url("pulse_exporter"), exporter_view_timeout_seconds=20) as scraper:
         async with closed_gate(conn):
             first, second = (asyncio.create_task(scraper.scrape()) for _ in range(2))
@@ -246,7 +246,7 @@ async def test_a_scraper_that_leaves_does_not_end_the_pass_of_the_others(
         await until(lambda: waiting_at_gate(conn))
         await conn.execute(f"select pg_terminate_backend(pid) {SESSIONS}")
         found = await third
-        # Views that were read before the kill are not served either: half of a snapshot is none.
+        # Views read before the kill are not served either, because the snapshot is incomplete.
         assert (found.value("pulse_exporter_up"), found.views(), found.value("pulse_queue_depth")) == (0, {}, None)
         assert found.value("process_open_fds") is not None
         await conn.execute("select pg_advisory_unlock($1)", GATE)
@@ -306,7 +306,7 @@ async def test_a_scraper_after_the_time_of_a_hasty_pass_gets_another(
 
 
 async def test_the_longest_pass_is_a_bound() -> None:
-    """Scrapers that come one after the other cannot keep a pass, and its snapshot, for ever."""
+    """Scrapers that join one after the other cannot keep a pass, and its snapshot, for ever."""
     deadline = Deadline(1.0, longest=9.0)
     deadline.put_off(3.0)
     assert 2 < deadline.left() <= 3
@@ -333,7 +333,7 @@ async def test_what_a_view_does_to_the_session_ends_with_the_pass(conn: asyncpg.
 
 
 async def test_without_prepared_statements(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Behind a pooler in transaction mode nothing is prepared, and everything is served all the same."""
+    """Behind a pooler in transaction mode no statement is prepared, and every view is still served."""
     counting = "create view metrics.prepared as select count(*) as value from pg_prepared_statements"
     await as_owner(conn, counting)
     async with exporting(role_url("pulse_exporter"), statement_cache_size=0) as scraper:
@@ -343,7 +343,7 @@ async def test_without_prepared_statements(conn: asyncpg.Connection, role_url: R
 
 
 async def test_a_large_answer_does_not_stall_the_loop(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """60,000 samples are composed and rendered outside the thread of the loop, by the processor time of each."""
+    """60,000 samples are composed and rendered outside the loop's thread, measured by each thread's processor time."""
     await as_owner(
         conn,
         *(
@@ -360,7 +360,7 @@ async def test_a_large_answer_does_not_stall_the_loop(conn: asyncpg.Connection, 
         finally:
             gc.enable()
     assert answer.text.count("\npulse_wide_") == 60_000
-    # What is left for the loop is to receive the rows and to send the text.
+    # The loop only receives the rows and sends the text.
     assert in_loop < in_all / 2
 
 
@@ -396,7 +396,7 @@ async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connectio
          and has_function_privilege('pulse_exporter', p.oid, 'execute')"""
     assert [row[0] for row in await conn.fetch(system)] == ["pg_settings"]  # whose update is `set`
     large = await conn.fetchval("select lo_from_bytea(0, 'secret')")
-    # The limit counts the sessions of the whole server, those that other tests have just left included.
+    # The limit counts the sessions of the whole server, including those that other tests have just left.
     others = "from pg_stat_activity where usename = 'pulse_exporter'"
     await until(lambda: conn.fetchval(f"select not exists (select {others})"))
     exporter = await asyncpg.connect(role_url("pulse_exporter"))
@@ -424,14 +424,14 @@ async def test_the_role_reads_the_views_and_nothing_else(conn: asyncpg.Connectio
 async def test_the_exporter_logs_what_is_wrong_and_what_is_mended(
     conn: asyncpg.Connection, role_url: RoleUrl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line when a view starts to fail, one when it is well again."""
+    """One line when a view starts to fail, one when it recovers."""
     await as_owner(conn, "create view metrics.moody as select 1 / 0 as value")
     async with exporting(role_url("pulse_exporter")) as scraper:
         with caplog.at_level(logging.INFO, logger="exporter"):
             await scraper.scrape()
             await scraper.scrape()
             monkeypatch.setattr(collector, "GRACE_SECONDS", 20.0)  # in which even a busy machine reads the catalog
-            # A scrape without any time logs one line, however many views it skips, and reports no view as failed.
+            # A scrape without any time logs one line, however many views it skips, and changes no view's state.
             hasty = await scraper.scrape(**{"x-prometheus-scrape-timeout-seconds": "0.001"})
             assert not any(hasty.views().values())
             await as_owner(conn, "create or replace view metrics.moody as select 1 / 1 as value")

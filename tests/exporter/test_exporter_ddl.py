@@ -1,6 +1,6 @@
 """After any change of schema metrics the next scrape equals the catalog.
 
-PULSE_TEST_DDL_CHANGES: how many changes are tried (60).
+PULSE_TEST_DDL_CHANGES: the number of changes (60).
 """
 
 import os
@@ -20,7 +20,7 @@ KINDS = (
     "rename_value", "revoke", "grant", "bystander",
 )  # fmt: skip
 SEED = 20_260_105
-# SQL of a value, and the sample it must become.
+# SQL of a value, and the expected sample.
 VALUES = [
     ("{0}", 1.0), ("{0}::numeric / 4", 0.25), ("{0}::real", 1.0), ("{0} > 0", None),
     ("{0} * interval '1 minute'", 60.0), ("to_timestamp({0})", 1.0), ("{0}::smallint", 1.0),
@@ -53,14 +53,14 @@ class Wanted:
         return f"select {', '.join([*labels[:1], value, *labels[1:]])} from {source}"
 
     def samples(self) -> dict[tuple[str, ...], float]:
-        """Values by the values of the labels."""
+        """Return the values by the values of the labels."""
         unit = VALUES[self.value][1]
         rows = range(1, self.rows + 1 if self.labels else 2)
         return {(f"no. {i}",) * len(self.labels): 1.0 if unit is None else i * unit for i in rows}
 
 
 class Schema:
-    """Random changes of schema metrics, and what they must come to."""
+    """Random changes of schema metrics, and their expected result."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -69,7 +69,7 @@ class Schema:
         self.views: dict[str, Wanted] = {}
 
     def change(self) -> tuple[str, list[str]]:
-        """Return the next change: its kind and its statements, in one transaction; every kind has its turn."""
+        """Return the next change: its kind and its statements, in one transaction. Each kind gets a turn."""
         if not self._deck:
             self._deck = list(KINDS)
             self._random.shuffle(self._deck)
@@ -158,7 +158,7 @@ class Schema:
         return [f"create view metrics.{name} as {self.views[name].sql()}"]
 
     def _bystander(self) -> str:
-        """Return what is no view is no metric."""
+        """Return a statement that makes an object that is no view and so no metric."""
         name = self._new_name()
         return self._random.choice(
             (
@@ -170,7 +170,7 @@ class Schema:
 
 
 def compare(found: Scrape, schema: Schema, shipped: set[str]) -> None:
-    """Names, help, types, labels and samples of all test views; no other view came or went."""
+    """Compare names, help, types, labels and samples of all test views; no other view came or went."""
     served = {name: wanted for name, wanted in schema.views.items() if wanted.is_served}
     assert {name for name, success in found.views().items() if success} == shipped | set(served)
     assert {name for name, success in found.views().items() if not success} == set(schema.views) - set(served)
@@ -188,7 +188,7 @@ async def test_the_next_scrape_equals_the_catalog(conn: asyncpg.Connection, role
     """After each random change: made, made anew with other columns, dropped, renamed, forbidden and more."""
     schema = Schema(SEED)
     kinds = set()
-    # It counts its own session's: what is prepared for views that are gone must not pile up.
+    # The view counts the statements of its own session: those for dropped views must not accumulate.
     await as_owner(conn, "create view metrics.prepared as select count(*) as value from pg_prepared_statements")
     async with exporting(role_url("pulse_exporter")) as scraper:
         shipped = set((await scraper.scrape()).views())
@@ -198,6 +198,6 @@ async def test_the_next_scrape_equals_the_catalog(conn: asyncpg.Connection, role
             await as_owner(conn, *statements)
             found = await (scraper.scrape_text() if number % 4 == 0 else scraper.scrape())
             compare(found, schema, shipped)
-            # One for each view and the catalog, and for what the change before this one made useless.
+            # One for each view and the catalog, and a few that the last change made obsolete.
             assert 0 < (found.value("pulse_prepared") or 0) <= len(found.views()) + 4
     assert kinds == set(KINDS)

@@ -1,4 +1,4 @@
-"""The exporter as the process it is."""
+"""The exporter as a process."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ RoleUrl = Callable[[str], str]
 
 
 async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Ready with the database, /health as every process has it, exit 0 on SIGTERM also with a pass in hand."""
+    """Ready with the database, /health like every process, exit 0 on SIGTERM even during a pass."""
     await as_owner(conn, "create view metrics.gate as select 1 as value, pg_advisory_lock(1)::text")
     await conn.execute("select pg_advisory_lock(1)")
     settings = {"exporter_database_url": role_url("pulse_exporter")}
@@ -45,7 +45,7 @@ async def test_it_serves_health_and_stops_cleanly(conn: asyncpg.Connection, role
 
 
 async def test_it_starts_without_a_database() -> None:
-    """It is alive but not ready, and scrapes say so."""
+    """It is alive but not ready, and scrapes report it."""
     away = f"postgresql://pulse_exporter@127.0.0.1:{free_port()}/pulse"
     async with service("exporter", away) as exporter:
         await until(lambda: any(line.get("message") == "started" for line in exporter.lines))
@@ -63,7 +63,7 @@ async def test_it_starts_without_a_database() -> None:
 
 
 async def test_no_answer_waits_for_an_acknowledgement() -> None:
-    """A connection that is accepted sends what is written at once: Nagle's algorithm is off."""
+    """A connection that is accepted sends written bytes at once: Nagle's algorithm is off."""
     accepted: asyncio.Queue[int] = asyncio.Queue()
 
     async def look(arrival: socket.socket) -> None:
@@ -99,7 +99,7 @@ def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_the_login_of_the_services_is_refused(
     login: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An exporter without a URL of its own must not read metrics with rights to write."""
+    """An exporter without its own URL must not read metrics with the right to write."""
     monkeypatch.setenv("PULSE_DATABASE_URL", f"postgresql://{login}" + ("" if "?" in login else "/pulse"))
     if login.startswith("acme"):
         monkeypatch.setenv("PULSE_ROLE_PREFIX", "acme_")

@@ -1,6 +1,6 @@
-"""One scrape is one snapshot, and nothing takes it down: rows move between queues beside every kind of bad view.
+"""One scrape is one snapshot that no bad view can break: rows move between queues next to bad views of every kind.
 
-PULSE_TEST_SCRAPES: how many scrapes are made (120).
+PULSE_TEST_SCRAPES: the number of scrapes (120).
 """
 
 import asyncio
@@ -29,7 +29,7 @@ COUNTS = [
     f"create view metrics.rows_{queue} as select count(*) as value from public.{queue}" for queue in QUEUES
 ]  # fmt: skip
 ALL_COUNTS = " union all ".join(f"select '{queue}' as queue, count(*) as value from public.{queue}" for queue in QUEUES)
-# These stand between the counts: were their failure to end the snapshot, the counts would not agree.
+# These stand between the counts: if their failure ended the snapshot, the counts would not agree.
 BAD = {
     "divides": "select 1 / (select count(*) from public.locked where false) as value",
     "repeats": "select 'same' as label, i as value from generate_series(1, 2) i",
@@ -45,7 +45,7 @@ SLOW = {
 
 
 async def make_views(conn: asyncpg.Connection) -> None:
-    """Make the queues, the views that count them and the bad ones in between; keep a few of the shipped ones."""
+    """Make the queues, their counting views and the bad ones in between; keep a few of the shipped views."""
     bad = [f'create view metrics."{name}" as {sql}' for name, sql in (*SLOW.items(), *BAD.items())]
     between = [
         statement
@@ -91,7 +91,7 @@ async def moving_rows(url: str, permits: asyncio.Semaphore) -> AsyncIterator[lis
 
 
 async def series_of(scraper: Scraper) -> dict[str, float]:
-    """Values by the text of their series; parsing all of a scrape by the book would be most of the test."""
+    """Return the values by the text of their series; full parsing would take most of the test's time."""
     answer = await scraper.client.get("/metrics")
     assert answer.status_code == 200
     lines = [line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")]
@@ -100,7 +100,7 @@ async def series_of(scraper: Scraper) -> dict[str, float]:
 
 
 def failed(series: dict[str, float]) -> set[str]:
-    """Names of the views that are left out."""
+    """Return the names of the views that are left out."""
     start = 'pulse_exporter_view_success{view="'
     return {name[len(start) : -2] for name, value in series.items() if name.startswith(start) and not value}
 
@@ -108,7 +108,7 @@ def failed(series: dict[str, float]) -> set[str]:
 async def test_sums_agree_whatever_the_others_do(
     conn: asyncpg.Connection, role_url: RoleUrl, database_url: str
 ) -> None:
-    """In every scrape each row is in one queue, only the bad views are missing, and it ends before its deadline."""
+    """In every scrape each row is in one queue, only the bad views are missing, and the deadline holds."""
     await make_views(conn)
     seen = set()
     settings = {"exporter_view_timeout_seconds": 0.5, "exporter_deadline_seconds": DEADLINE_SECONDS}
@@ -127,7 +127,7 @@ async def test_sums_agree_whatever_the_others_do(
             series = await series_of(scraper)
             if slow:
                 await conn.execute("rollback; update public.mood set slow = false")
-                # Nothing that would hold back vacuum, also after views were cancelled.
+                # No session holds back vacuum, even after views were canceled.
                 assert await conn.fetch(f"select state {SESSIONS}") == [("idle",)]
             assert failed(series) == BAD.keys() | (SLOW.keys() if slow else set())
             counts = tuple(series[f"pulse_rows_{queue}"] for queue in QUEUES)
@@ -139,6 +139,6 @@ async def test_sums_agree_whatever_the_others_do(
                 "pulse_exporter_up"
             }
             seen.add(counts)
-        # Without these the sums would prove nothing: rows did move, and scrapes saw them in different places.
+        # Without these checks the sums would prove nothing: rows did move, and scrapes saw them in different places.
         assert min(moves) > SCRAPES
         assert len(seen) > 3

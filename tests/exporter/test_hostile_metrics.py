@@ -18,7 +18,7 @@ TOKENS = ("", "Bearer", "Bearer x", "Basic x", *(f"Bearer {token(exp=second)}" f
 
 
 async def attack(api: Api, number: int, chance: random.Random, paths: list[str]) -> int:
-    """Send a request as an attacker might; its status."""
+    """Send a request as an attacker might and return its status."""
     path = chance.choice(paths)
     if chance.random() < 0.3:
         path = chance.choice((f"/{number}", path + "/", path + f"/{number}", path.upper(), f"/%2e%2e{path}"))

@@ -1,4 +1,4 @@
-"""The embedded server starts on every machine, heals after every kill, and lets nobody else in."""
+"""The embedded server starts on every machine, recovers after every kill, and refuses other users."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to ano
 
 @pytest.fixture(autouse=True)
 def no_client_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients obey the PG* variables of whoever runs the tests."""
+    """Remove the PG* variables of the caller's environment, which clients obey."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         monkeypatch.delenv(name)
 
@@ -53,7 +53,7 @@ def run(server: EmbeddedPostgres, statement: str, *, user: str = "postgres") -> 
 
 
 def test_data_is_there_at_the_second_start(home: Path) -> None:
-    """A stopped server gives its data to the next one."""
+    """A new server uses the data of the stopped one."""
     with EmbeddedPostgres(home) as server:
         run(server, "create table kept as select 7 as value")
         pid = server.pid
@@ -64,7 +64,7 @@ def test_data_is_there_at_the_second_start(home: Path) -> None:
 
 
 def test_every_role_enters_over_the_socket_without_a_password_and_no_port_is_open(home: Path) -> None:
-    """Peer authentication maps us to any role; TCP is off."""
+    """Peer authentication maps the user to any role, and TCP is disabled."""
     with EmbeddedPostgres(home) as server:
         for role in ROLES[1:]:
             run(server, f"create role {role} login")
@@ -75,7 +75,7 @@ def test_every_role_enters_over_the_socket_without_a_password_and_no_port_is_ope
 
 @as_root
 def test_another_user_of_the_machine_is_kept_out(home: Path) -> None:
-    """The socket's directory is closed to others."""
+    """Other users cannot enter the socket's directory."""
     with EmbeddedPostgres(home) as server:
         psql = [str(server.bin_dir / "psql"), server.url(), "-c", "select 1"]
         done = subprocess.run(psql, user="nobody", capture_output=True, text=True, cwd="/", check=False)
@@ -97,7 +97,7 @@ def test_the_callers_variables_do_not_reach_the_server(
 
 
 def test_it_starts_again_after_kill_9_while_a_backend_computes(home: Path) -> None:
-    """An orphaned backend would hold the shared memory for as long as its query runs."""
+    """An orphaned backend would hold the shared memory until its query ends."""
     server = EmbeddedPostgres(home)
     server.start()
     run(server, "create table kept as select 7 as value")
@@ -124,7 +124,7 @@ def test_it_starts_again_after_kill_9_while_a_backend_computes(home: Path) -> No
 
 
 def test_a_postmaster_left_by_a_killed_run_is_stopped(home: Path) -> None:
-    """Where the kernel does not end it with its parent, the next start does."""
+    """If the kernel does not end it with its parent, the next start does."""
     first = EmbeddedPostgres(home)
     command = first.prepare()
     argv = command.argv[command.argv.index(str(first.bin_dir / "postgres")) :]
@@ -137,7 +137,7 @@ def test_a_postmaster_left_by_a_killed_run_is_stopped(home: Path) -> None:
 
 
 def test_a_pid_file_that_names_a_stranger_does_not_block_the_start(home: Path) -> None:
-    """After a crash and a reboot the pid may belong to any process, and that process is left alone."""
+    """After a reboot the pid may belong to another process, which must stay unharmed."""
     with EmbeddedPostgres(home) as server:
         data = server.places.data
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as stranger:
@@ -149,7 +149,7 @@ def test_a_pid_file_that_names_a_stranger_does_not_block_the_start(home: Path) -
 
 
 def test_the_server_ends_with_the_process_that_started_it(home: Path) -> None:
-    """Killing the owner leaves no server behind."""
+    """Killing the owner leaves no server running."""
     script = (
         "import sys; from pathlib import Path; from services.local.postgres.server import EmbeddedPostgres\n"
         "server = EmbeddedPostgres(Path(sys.argv[1])); server.start(); print(server.pid, flush=True); sys.stdin.read()"
@@ -178,7 +178,7 @@ def test_one_home_has_one_server(home: Path) -> None:
 
 
 def test_a_long_path_moves_the_socket(home: Path) -> None:
-    """The kernel allows 107 bytes."""
+    """The kernel limits socket paths to 107 bytes."""
     deep = home / ("d" * 90)
     with EmbeddedPostgres(deep) as server:
         assert run(server, "select 1") == [(1,)]
@@ -189,7 +189,7 @@ def test_a_long_path_moves_the_socket(home: Path) -> None:
 
 
 def test_an_interrupted_initdb_leaves_no_half_made_cluster(home: Path) -> None:
-    """The draft of a killed initdb is thrown away."""
+    """The directory of a killed initdb is removed."""
     (home / "data.new").mkdir(parents=True)
     (home / "data.new" / "PG_VERSION").write_text("18")
     with EmbeddedPostgres(home) as server:
@@ -197,7 +197,7 @@ def test_an_interrupted_initdb_leaves_no_half_made_cluster(home: Path) -> None:
 
 
 def test_data_of_another_version_is_refused_in_one_line(home: Path) -> None:
-    """Postgres itself would only say so in its log."""
+    """Postgres would report it only in its log."""
     (home / "data").mkdir(parents=True)
     (home / "data" / "PG_VERSION").write_text("12\n")
     with pytest.raises(CommandFailed, match="was written by Postgres 12, and this is Postgres 18"):
@@ -205,7 +205,7 @@ def test_data_of_another_version_is_refused_in_one_line(home: Path) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(home: Path) -> None:
-    """The reason is the last fatal line of its log."""
+    """The error contains the last fatal line of the server's log."""
     with EmbeddedPostgres(home) as server:
         configuration = server.places.data / "postgresql.conf"
     with configuration.open("a") as file:
@@ -215,7 +215,7 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
 
 
 def test_a_throw_away_server_leaves_nothing(home: Path) -> None:
-    """Its directory goes at stop."""
+    """Its directory is removed at stop."""
     with EmbeddedPostgres(home, durable=False) as server:
         assert run(server, "show fsync") == [("off",)]
         data = server.places.data
@@ -223,7 +223,7 @@ def test_a_throw_away_server_leaves_nothing(home: Path) -> None:
 
 
 def test_the_files_of_a_killed_throw_away_server_are_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory would fill up otherwise; what a living process holds stays."""
+    """Otherwise memory would fill up. Files of a running process stay."""
     monkeypatch.setattr(pg_places, "MEMORY_ROOM_BYTES", 1 << 62)
     home.mkdir(parents=True)
     abandoned = home / "pulse-pg-abandoned"
@@ -240,7 +240,7 @@ def test_the_files_of_a_killed_throw_away_server_are_removed(home: Path, monkeyp
 def test_programs_and_data_below_a_closed_directory_move_without_opening_it(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout in /root: the programs are copied, the data lives outside, and the directory stays closed."""
+    """With a checkout in /root, programs and data live outside, and the directory stays closed."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     package = pg_binaries.carried_binaries().parents[1]
@@ -263,7 +263,7 @@ def test_programs_and_data_below_a_closed_directory_move_without_opening_it(
 def test_a_copied_checkout_does_not_share_its_data_and_a_new_one_removes_the_old(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The id in the home decides whose data it is."""
+    """The id in the home identifies the owner of the data."""
     monkeypatch.setattr(pg_places, "SHARED", home / "shared")
     account = Account("nobody", 65534, 65534, switch=True)
     original, copy = tmp_path / "original", tmp_path / "copy"
@@ -286,7 +286,7 @@ def test_a_copied_checkout_does_not_share_its_data_and_a_new_one_removes_the_old
 
 @as_root
 def test_a_plain_user_runs_the_server_as_himself(home: Path) -> None:
-    """No other user, no copy, no directory outside."""
+    """Neither another user nor a copy nor an outside directory is needed."""
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
     packages = pg_binaries.carried_binaries().parents[2]
     home.parent.chmod(0o777)
@@ -311,8 +311,8 @@ def test_a_plain_user_runs_the_server_as_himself(home: Path) -> None:
 
 
 @as_root
-def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user named postgres that comes later, or sudo in a plain user's checkout, changes nothing."""
+def test_data_keeps_its_owner_for_any_starting_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user postgres that is added later, and sudo in a plain user's checkout, change nothing."""
     monkeypatch.setenv("PULSE_PG_USER", "nobody")
     with EmbeddedPostgres(home) as server:
         assert server.places.data.owner() == "nobody"
@@ -327,7 +327,7 @@ def test_data_keeps_its_owner_whoever_starts_the_server(home: Path, monkeypatch:
 
 @as_root
 def test_a_moved_checkout_keeps_its_data(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of a closed directory, where its data was outside; into one it is told that its data is out of reach."""
+    """Data outside a closed directory stays usable. A checkout moved into one reports unreachable data."""
     monkeypatch.setattr(pg_places, "SHARED", home.parent / "shared")
     closed = tmp_path / "checkout"
     tmp_path.chmod(0o700)
@@ -360,7 +360,7 @@ def test_an_unusable_user_is_refused_in_one_line(
 
 @as_root
 def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no user can be made either, such as in a distribution without useradd."""
+    """Distributions without useradd cannot create a user."""
     monkeypatch.delenv("PULSE_PG_USER", raising=False)
     monkeypatch.setattr(pg_account, "CANDIDATES", ("no-such-user",))
     monkeypatch.setattr(pg_account, "USERADD", "/no/such/useradd")
@@ -371,8 +371,8 @@ def test_without_any_user_for_it_the_way_out_is_named(home: Path, monkeypatch: p
         EmbeddedPostgres(home).start()
 
 
-def test_a_machine_without_the_programs_is_told_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel does not exist for every platform."""
+def test_missing_programs_are_reported_with_advice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel is not available for every platform."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(CommandFailed, match="set PULSE_DATABASE_URL"):
         EmbeddedPostgres(home).start()
@@ -382,7 +382,7 @@ DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
 
 def test_other_programs_can_be_named(home: Path, require: Callable[[str], str]) -> None:
-    """The oldest supported version runs the same way."""
+    """The oldest supported version runs in the same way."""
     require(str(DEBIAN_15 / "postgres"))
     with EmbeddedPostgres(home, durable=False, bin_dir=DEBIAN_15) as server:
         run(server, "create role pulse_app login")
@@ -391,7 +391,7 @@ def test_other_programs_can_be_named(home: Path, require: Callable[[str], str]) 
 
 
 def test_urls_name_the_socket(home: Path) -> None:
-    """Also with characters that a URL must escape."""
+    """Characters in the path are escaped."""
     strange = home / "a b&c"
     with EmbeddedPostgres(strange) as server:
         assert run(server, "select 1") == [(1,)]

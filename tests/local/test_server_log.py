@@ -1,4 +1,4 @@
-"""The server's log never gets what the parameters of statements say: channels have secrets."""
+"""The server's log never contains statement parameters, because channels have secrets."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ CHANNEL = {"name": "pager", "kind": "webhook", "config": {"url": "https://exampl
 
 @pytest.fixture
 async def talkative() -> AsyncIterator[Node]:
-    """A server that logs each statement, with its parameters where it is not told otherwise."""
+    """A server that logs each statement, with its parameters unless a setting prevents it."""
     async with primary(
         log_min_messages="warning", log_min_duration_statement="0", log_parameter_max_length_on_error="-1"
     ) as node:
@@ -28,7 +28,7 @@ async def talkative() -> AsyncIterator[Node]:
 
 @pytest.mark.slow
 async def test_a_secret_is_not_in_the_log(talkative: Node) -> None:
-    """As long as the role may say so; a failed statement never shows its parameters."""
+    """This holds if the role may set the parameter. A failed statement never logs its parameters."""
     url = talkative.url("pulse_app", "pulse")
     await talkative.execute("revoke set on parameter log_parameter_max_length from pulse_app")
     await talkative.execute("alter role pulse_app reset log_parameter_max_length")

@@ -1,4 +1,4 @@
-"""The demo: its devices, the fleet that speaks for them, and the sink that checks what arrives."""
+"""The demo: its devices, the fleet that reports for them, and the sink that checks notifications."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ async def sink() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("count", [1, 2, 20, 120])
 def test_devices_are_as_many_as_asked_and_each_has_a_way_to_report(count: int) -> None:
-    """The furnace counts, gateways and the hand-held probe do not."""
+    """The furnace is included, gateways and the hand-held probe are not."""
     made = devices(count)
     ids = [device.device_id for device in made]
     gateways = {device.device_id for device in made if device.is_gateway}
@@ -52,7 +52,7 @@ def test_devices_are_as_many_as_asked_and_each_has_a_way_to_report(count: int) -
 
 
 def test_a_round_opens_one_alert_and_closes_it() -> None:
-    """The furnace is normal when the fleet starts, so an alert left open by an earlier run closes first."""
+    """The furnace starts normal, so an alert left open by an earlier run closes first."""
     threshold = RULES[0]["threshold"]
     assert isinstance(threshold, float)
     hot = [fleet.furnace_temperature(second) > threshold for second in range(120)]
@@ -63,7 +63,7 @@ def test_a_round_opens_one_alert_and_closes_it() -> None:
 
 
 def test_the_sensors_never_breach_a_rule_by_chance() -> None:
-    """Only the furnace makes alerts, so the demo is the same each time."""
+    """Only the furnace raises alerts, so the demo is always the same."""
     thresholds = {"vibration": 8.0, "battery": 15.0}
     assert {rule["metric"]: rule["threshold"] for rule in RULES if rule["metric"] in thresholds} == thresholds
     names = [f"sensor-{number:03}" for number in range(5000)]
@@ -72,7 +72,7 @@ def test_the_sensors_never_breach_a_rule_by_chance() -> None:
 
 
 def test_the_fleet_brings_the_asked_rate_and_no_reading_twice() -> None:
-    """Ten seconds at 1,000 readings a second: all sensors take their turns, no two readings have one key."""
+    """In ten seconds at 1,000 readings a second, all sensors report and no key repeats."""
     senders = fleet.build_senders(devices(120), TOKENS)
     assert {sender.token for sender in senders} == {"pdt_demo_gateway-1", "pdt_demo_gateway-2", "pdt_demo_gateway-3"}
     readings = []
@@ -88,7 +88,7 @@ def test_the_fleet_brings_the_asked_rate_and_no_reading_twice() -> None:
 
 
 def test_a_low_rate_is_kept_over_time() -> None:
-    """Less than one reading an interval is owed until it makes a whole one."""
+    """Fractions of a reading are carried over to the next interval."""
     (sender,) = fleet.build_senders(devices(20), TOKENS)
     for second in range(40):
         sender.collect(rate=0.25, seconds=second, now=1_800_000_000 + second)
@@ -96,7 +96,7 @@ def test_a_low_rate_is_kept_over_time() -> None:
 
 
 async def test_batches_wait_while_the_api_is_away_and_go_in_order() -> None:
-    """Nothing is lost by a restart of ui_iot, and a refused batch does not block the next."""
+    """A restart of ui_iot loses nothing, and a refused batch does not block the next."""
     got: list[list[str]] = []
     answers = iter([503, 200, 429, 200, 422, 200])
 
@@ -117,7 +117,7 @@ async def test_batches_wait_while_the_api_is_away_and_go_in_order() -> None:
 
 
 async def test_the_sink_shows_what_came_newest_first(sink: httpx.AsyncClient) -> None:
-    """With headers, so that the trace can be followed to its end."""
+    """The headers contain the trace id."""
     for trace_id in ("a" * 32, "b" * 32):
         body = orjson.dumps({"kind": "opened", "trace": trace_id})
         answer = await sink.post("/hooks/demo", content=body, headers={**sign(body), "X-Trace-ID": trace_id})
@@ -132,7 +132,7 @@ async def test_the_sink_shows_what_came_newest_first(sink: httpx.AsyncClient) ->
 
 
 async def test_the_sink_refuses_what_is_not_signed_by_its_secret(sink: httpx.AsyncClient) -> None:
-    """And keeps it, so that people see why."""
+    """The refused request is kept and shown."""
     answer = await sink.post("/hooks/demo", content=b"{}")
     assert (answer.status_code, answer.text) == (401, "unsigned\n")
     shown = (await sink.get("/received")).json()["received"]
@@ -140,7 +140,7 @@ async def test_the_sink_refuses_what_is_not_signed_by_its_secret(sink: httpx.Asy
 
 
 def test_signatures() -> None:
-    """One of several may hold, as while a secret is changed; body, id, time and secret are all covered."""
+    """One of several signatures may match, as in a rotation. Body, id, time and secret are covered."""
     now = int(time.time())
     good = sign(b"{}", sent_at=now)
     other = sign(b"{}", sent_at=now, secret="whsec_" + base64.b64encode(b"other").decode())

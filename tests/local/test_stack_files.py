@@ -1,4 +1,4 @@
-"""What the stack keeps on disk: locks, state, secrets, logs; and the ports it needs."""
+"""Files of the stack (locks, state, secrets, logs) and the ports that it needs."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ sys.stdin.read()
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
-    """Kill -9 leaves no stale lock."""
+    """A killed process leaves no stale lock."""
     file = tmp_path / "deep" / "lock"
     assert holder(file) is None
     with subprocess.Popen(
@@ -50,7 +50,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 
 
 def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
-    """What a killed stack left behind is no state, also while the next one starts."""
+    """The state file of a killed stack is ignored, including while the next one starts."""
     home = Home(tmp_path)
     with pytest.raises(NotRunningError, match=r"start it with \./pulse up"):
         running_state(home)
@@ -70,10 +70,10 @@ def test_the_state_counts_only_while_its_stack_lives(tmp_path: Path) -> None:
 
 
 def test_processes_of_a_killed_stack_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
-    """The pid alone is no proof: the command line must fit."""
+    """The command line must match as well as the pid."""
     home = Home(tmp_path)
     pause = "import signal; signal.pause()"
-    # The module's name stands among the arguments, as in a command line of ours.
+    # The module's name is an argument, as in the stack's command lines.
     left = subprocess.Popen([sys.executable, "-c", pause, "services.dispatcher"])
     stranger = subprocess.Popen([sys.executable, "-c", pause])
     try:
@@ -93,13 +93,13 @@ def test_processes_of_a_killed_stack_are_stopped_and_strangers_are_not(tmp_path:
 
 
 def test_no_state_means_nothing_to_stop(tmp_path: Path) -> None:
-    """The first start finds an empty directory."""
+    """The first start finds no state."""
     assert read_state(Home(tmp_path)) is None
     stop_leftovers(Home(tmp_path))
 
 
 def test_a_secret_is_made_once_however_many_ask(tmp_path: Path) -> None:
-    """All get the same one, and only we may read it."""
+    """All callers get the same secret, which only the user can read."""
     file = tmp_path / "keys" / "secret"
     with ThreadPoolExecutor(8) as pool:
         got = set(pool.map(lambda number: write_once(file, str(number).encode()), range(64)))
@@ -112,7 +112,7 @@ def test_a_secret_is_made_once_however_many_ask(tmp_path: Path) -> None:
 
 
 def test_a_log_is_cut_in_generations_and_its_writer_goes_on(tmp_path: Path) -> None:
-    """Four files at most; an appending writer keeps its handle."""
+    """At most four files are kept, and an appending writer keeps its handle."""
     log = tmp_path / "ui_iot.log"
     with log.open("ab", buffering=0) as writer:
         for number in range(6):
@@ -140,7 +140,7 @@ def test_a_log_is_cut_in_generations_and_its_writer_goes_on(tmp_path: Path) -> N
     ],
 )
 def test_the_last_words_of_a_process(tmp_path: Path, text: str, message: str) -> None:
-    """Of a JSON line the message, of another line all."""
+    """The result is the message of a JSON line, or any other line whole."""
     log = tmp_path / "log"
     log.write_text(text)
     assert last_message(log) == message
@@ -148,7 +148,7 @@ def test_the_last_words_of_a_process(tmp_path: Path, text: str, message: str) ->
 
 
 def test_a_taken_port_is_named_with_its_holder() -> None:
-    """People see at once what to stop or move."""
+    """The error names the process to stop."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         expected = rf"port {port} for ui_iot is taken by process {os.getpid()} .*--port-base"

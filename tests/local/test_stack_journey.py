@@ -1,4 +1,4 @@
-"""The first alert's journey: five steps, the milliseconds between them, and nothing while a step is missing."""
+"""The first alert's journey: five steps with the milliseconds between them, or none if a step is missing."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ def row(kind: str, service: str, what: str, milliseconds: float, duration_ms: fl
 
 
 def test_the_milliseconds_of_each_hop() -> None:
-    """From the reading to the answer of the first attempt, each hop by itself."""
+    """Each hop from the reading to the first answer is measured separately."""
     made = hops([row(*step) for step in STEPS])
     assert made is not None
     assert [(hop.title, hop.service) for hop in made] == [
@@ -42,12 +42,12 @@ def test_the_milliseconds_of_each_hop() -> None:
 
 @pytest.mark.parametrize("missing", ["reading", "event", "job", "attempt"])
 def test_a_journey_under_way_is_none_yet(missing: str) -> None:
-    """The caller looks again."""
+    """The caller retries."""
     assert hops([row(*step) for step in STEPS if step[0] != missing]) is None
 
 
 def test_the_journey_fits_eighty_columns() -> None:
-    """The narrowest terminal that people use."""
+    """Terminals may be as narrow as eighty columns."""
     made = hops([row(*step) for step in STEPS])
     assert made is not None
     console = Console(width=80)

@@ -1,4 +1,4 @@
-"""What each process of the stack is given: its own role, its own port, and no secret it does not need."""
+"""Each process of the stack gets its own role, its own port, and only the secrets that it needs."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -35,7 +35,7 @@ async def environment(spec: Spec) -> Mapping[str, str]:
 
 
 def test_ports_are_those_of_the_settings() -> None:
-    """A service started alone listens where the stack puts it."""
+    """A service that is started alone uses the stack's port."""
     classes = (
         settings.UiSettings,
         settings.EvaluatorSettings,
@@ -65,7 +65,7 @@ async def test_api_processes_share_a_port_and_no_metrics_port(tmp_path: Path, cl
 
 
 async def test_the_stop_takes_at_most_ten_seconds_even_when_everything_hangs(roster: Roster, tmp_path: Path) -> None:
-    """Fleet, then all services together, then sink and database; each has time to end by itself."""
+    """The fleet stops first, then all services together, then sink and database. Each has time to end."""
     services = [roster.service(name, database_url=URL, demo=True) for name in SERVICES]
     groups = (
         [roster.fleet(rate=1)],
@@ -77,10 +77,10 @@ async def test_the_stop_takes_at_most_ten_seconds_even_when_everything_hangs(ros
     assert min(spec.stop_signals[0][1] for group in groups for spec in group) >= 1.5
 
 
-async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
+async def test_a_service_gets_its_settings_and_no_other_secrets(
     roster: Roster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the caller set is passed on, except what only migrations need and what clients of Postgres obey."""
+    """The caller's variables are passed on, except those for migrations and for Postgres clients."""
     monkeypatch.setenv("PULSE_LOG_LEVEL", "DEBUG")
     monkeypatch.setenv("PULSE_PORT", "1")
     monkeypatch.setenv("PULSE_MIGRATION_URL", "postgresql://postgres:secret@db/pulse")
@@ -97,7 +97,7 @@ async def test_a_service_gets_its_settings_and_nobody_elses_secrets(
 async def test_the_embedded_server_is_the_services_only_database(
     roster: Roster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the caller's environment says of another one neither seals nor measures that."""
+    """Variables that name another database are ignored."""
     for name in ("LISTEN_URL", "OPS_DATABASE_URL", "EXPORTER_DATABASE_URL"):
         monkeypatch.setenv(f"PULSE_{name}", "postgresql://db.example/pulse")
     for service in ("ops_worker", "exporter"):
@@ -108,7 +108,7 @@ async def test_the_embedded_server_is_the_services_only_database(
 async def test_a_database_of_the_callers_keeps_his_variables(
     tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PGPASSFILE and PGSSLROOTCERT may be what makes his URL work."""
+    """The caller's URL may need PGPASSFILE and PGSSLROOTCERT."""
     monkeypatch.setenv("PGSSLROOTCERT", "/certs/root.crt")
     monkeypatch.setenv("PULSE_LISTEN_URL", "postgresql://direct/pulse")
     roster = Roster(Home(tmp_path), Ports(8080), client, embedded=False)
@@ -120,7 +120,7 @@ async def test_a_database_of_the_callers_keeps_his_variables(
 async def test_audit_events_wait_below_the_home(
     roster: Roster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Each stack has a spool of its own, for each has a database of its own; who names another place is obeyed."""
+    """Each stack has its own spool because it has its own database. A directory from the environment overrides it."""
     monkeypatch.setenv("PULSE_AUDIT_SPOOL_DIR", "/var/spool/pulse")
     env = await environment(roster.service("ui_iot", database_url=URL, demo=False))
     assert env["PULSE_AUDIT_SPOOL_DIR"] == "/var/spool/pulse"
@@ -133,7 +133,7 @@ async def test_audit_events_wait_below_the_home(
 async def test_with_an_identity_provider_our_key_opens_nothing(
     roster: Roster, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
 ) -> None:
-    """Only without one, local tokens are accepted."""
+    """Local tokens are accepted only without a provider."""
     assert "PULSE_JWKS_FILE" in await environment(roster.service("ui_iot", database_url=URL, demo=True))
     monkeypatch.setenv(name, "https://id.example.com")
     env = await environment(roster.service("ui_iot", database_url=URL, demo=True))
@@ -142,7 +142,7 @@ async def test_with_an_identity_provider_our_key_opens_nothing(
 
 
 async def test_ready_is_what_readyz_says(tmp_path: Path) -> None:
-    """A process that answers 503 is not ready; one without port is, as soon as it runs."""
+    """A process that answers 503 is not ready. A process without a port is ready when it runs."""
     answers = iter([503, 200])
     transport = httpx.MockTransport(lambda request: httpx.Response(next(answers) if request.url.port == 8083 else 404))
     async with httpx.AsyncClient(transport=transport) as client:
@@ -155,12 +155,12 @@ async def test_ready_is_what_readyz_says(tmp_path: Path) -> None:
 
 
 def test_what_to_paste_shows_the_token_of_metrics_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one protects /metrics; its value is printed nowhere."""
+    """The hint is shown if a token protects /metrics. The token's value is never printed."""
     home = Home(tmp_path)
 
     def asking() -> list[str]:
-        told = [line for _, lines in checks(Ports(8080), home, demo=True) for line in lines]
-        return [line for line in told if "/metrics" in line]
+        printed = [line for _, lines in checks(Ports(8080), home, demo=True) for line in lines]
+        return [line for line in printed if "/metrics" in line]
 
     monkeypatch.delenv("PULSE_METRICS_TOKEN", raising=False)
     assert [line for line in asking() if "Bearer" in line] == []

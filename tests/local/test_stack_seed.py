@@ -1,4 +1,4 @@
-"""The demo's rows: made once through the functions that the API calls, found again by every later start."""
+"""The demo's rows: created once through the API's functions, and reused by later starts."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ async def counts(conn: asyncpg.Connection) -> dict[str, int]:
 
 
 async def test_a_second_start_changes_nothing(app_pool: db.Pool, conn: asyncpg.Connection, home: Home) -> None:
-    """No row and no audit event more."""
+    """It adds neither rows nor audit events."""
     await seed(app_pool, home, sink_url=SINK, devices=20)
     first, file = await counts(conn), home.fleet.read_bytes()
     assert first | {"events": 0} == {
@@ -54,7 +54,7 @@ async def test_a_second_start_changes_nothing(app_pool: db.Pool, conn: asyncpg.C
 async def test_every_row_has_its_audit_event_with_actor_and_trace(
     app_pool: db.Pool, conn: asyncpg.Connection, home: Home
 ) -> None:
-    """The seed is a caller like any other."""
+    """The seed uses the same functions as any caller."""
     await seed(app_pool, home, sink_url=SINK, devices=3)
     rows = await conn.fetch("select event_type, actor_id, trace_id, source_service from audit_log")
     assert {row["actor_id"] for row in rows} == {"local_stack"}
@@ -66,7 +66,7 @@ async def test_every_row_has_its_audit_event_with_actor_and_trace(
 
 
 async def test_the_tokens_are_those_of_the_devices(app_pool: db.Pool, conn: asyncpg.Connection, home: Home) -> None:
-    """Of gateways and of devices that report for themselves; sensors have none."""
+    """Gateways and directly reporting devices have tokens. Sensors have none."""
     await seed(app_pool, home, sink_url=SINK, devices=60)
     tokens = orjson.loads(home.fleet.read_bytes())["tokens"]
     assert set(tokens) == {demo.HOT_DEVICE, demo.FREE_DEVICE, "gateway-1", "gateway-2"}
@@ -78,7 +78,7 @@ async def test_the_tokens_are_those_of_the_devices(app_pool: db.Pool, conn: asyn
 
 
 async def test_lost_tokens_are_replaced(app_pool: db.Pool, conn: asyncpg.Connection, home: Home) -> None:
-    """The database outlives the file, or the other way round: both end in a fleet that may speak."""
+    """Either the database or the file may be lost. The fleet works afterwards."""
     await seed(app_pool, home, sink_url=SINK, devices=3)
     home.fleet.unlink()
     await seed(app_pool, home, sink_url=SINK, devices=3)
@@ -90,7 +90,7 @@ async def test_lost_tokens_are_replaced(app_pool: db.Pool, conn: asyncpg.Connect
 async def test_other_ports_move_the_channel_and_more_devices_join(
     app_pool: db.Pool, conn: asyncpg.Connection, home: Home
 ) -> None:
-    """What the caller asked for this time counts."""
+    """The latest arguments apply."""
     await seed(app_pool, home, sink_url=SINK, devices=3)
     await seed(app_pool, home, sink_url="http://127.0.0.1:9087", devices=5)
     config = orjson.loads(await conn.fetchval("select config from notification_channels"))
@@ -99,7 +99,7 @@ async def test_other_ports_move_the_channel_and_more_devices_join(
 
 
 async def test_the_rules_fit_the_fleet(app_pool: db.Pool, conn: asyncpg.Connection, home: Home) -> None:
-    """A hot furnace opens one alert, whose notification has somewhere to go."""
+    """A hot furnace opens one alert, and its notification has a channel."""
     await seed(app_pool, home, sink_url=SINK, devices=3)
     await conn.execute(
         "select ingest.record_readings('demo', array[$1], array['temperature'], array[now()], array[95.0], null)",

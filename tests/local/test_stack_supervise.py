@@ -1,4 +1,4 @@
-"""The supervisor restarts what dies, waits longer each time, and stops what it started; with real processes."""
+"""The supervisor restarts dead processes with growing waits and stops all. The processes are real."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ async def supervisor() -> AsyncIterator[Supervisor]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Callable[..., Spec]:
-    """Makes the spec of a process that runs Python code."""
+    """A factory for specs of processes that run Python code."""
 
     def make(
         code: str,
@@ -55,7 +55,7 @@ def spec(tmp_path: Path) -> Callable[..., Spec]:
 
 
 async def test_a_killed_process_is_started_again(supervisor: Supervisor, spec: Callable[..., Spec]) -> None:
-    """With a new pid, a counted restart, and the reason of the last end."""
+    """It has a new pid, a counted restart and the reason of the last end."""
     child = supervisor.start(spec(SLEEPS))
     first = await until(lambda: child.pid if child.ready else None)
     assert first is not None
@@ -67,7 +67,7 @@ async def test_a_killed_process_is_started_again(supervisor: Supervisor, spec: C
 
 
 async def test_the_waits_grow_with_failures_in_a_row(spec: Callable[..., Spec]) -> None:
-    """The supervisor asks for each wait with one failure more."""
+    """Each wait depends on the number of consecutive failures."""
     asked: list[tuple[int, str | None]] = []
 
     def wait(failures: int) -> float:
@@ -84,7 +84,7 @@ async def test_the_waits_grow_with_failures_in_a_row(spec: Callable[..., Spec]) 
 async def test_a_stable_run_makes_the_next_wait_short(
     spec: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that ran for long may fail again like a new one."""
+    """A process that ran for long counts as new."""
     monkeypatch.setattr("services.local.stack.supervise.STABLE_SECONDS", 0.0)
     asked: list[int] = []
 
@@ -112,7 +112,7 @@ def test_waits_double_to_a_limit_and_are_never_the_same_for_two() -> None:
 async def test_a_program_that_is_not_there_is_a_fault_not_a_crash(
     supervisor: Supervisor, spec: Callable[..., Spec]
 ) -> None:
-    """It is tried again: the file may come back."""
+    """It is retried, because the file may appear later."""
     missing = spec(SLEEPS)
 
     async def command() -> Command:
@@ -125,7 +125,7 @@ async def test_a_program_that_is_not_there_is_a_fault_not_a_crash(
 
 
 async def test_stop_asks_first_and_then_insists(supervisor: Supervisor, spec: Callable[..., Spec]) -> None:
-    """SIGTERM ends a good process at once; a deaf one is killed after its time, while others are not held up."""
+    """SIGTERM ends a normal process at once. One that ignores it is killed later, without delaying others."""
     good = supervisor.start(spec(SLEEPS, name="good"))
     deaf_spec = spec(STUBBORN, name="deaf", grace=0.2)
     deaf = supervisor.start(deaf_spec)
@@ -138,7 +138,7 @@ async def test_stop_asks_first_and_then_insists(supervisor: Supervisor, spec: Ca
 
 
 async def test_a_second_signal_cuts_the_waiting_short(supervisor: Supervisor, spec: Callable[..., Spec]) -> None:
-    """Hurry goes to the next signal without waiting for the grace of the one before."""
+    """The next signal is sent without the remaining grace period."""
     deaf_spec = spec(STUBBORN, grace=60.0)
     child = supervisor.start(deaf_spec)
     await until(lambda: deaf_spec.log.exists() and b"deaf" in deaf_spec.log.read_bytes())
@@ -151,7 +151,7 @@ async def test_a_second_signal_cuts_the_waiting_short(supervisor: Supervisor, sp
 
 
 async def test_nothing_is_started_after_stop(supervisor: Supervisor, spec: Callable[..., Spec]) -> None:
-    """Also when stop comes while the supervisor waits for the next start."""
+    """This includes a stop while the supervisor waits for the next start."""
     patient = Supervisor(lambda: None, wait=lambda _failures: 3600.0)
     child = patient.start(spec(DIES))
     await until(lambda: child.fault)
@@ -161,7 +161,7 @@ async def test_nothing_is_started_after_stop(supervisor: Supervisor, spec: Calla
 
 
 async def test_ready_follows_the_probe(supervisor: Supervisor, spec: Callable[..., Spec], tmp_path: Path) -> None:
-    """A living process that does not answer is shown as not ready."""
+    """A running process without an answer is shown as not ready."""
     flag = tmp_path / "flag"
 
     async def is_ready(_pid: int) -> bool:
@@ -179,15 +179,15 @@ async def test_ready_follows_the_probe(supervisor: Supervisor, spec: Callable[..
 
 
 async def test_output_goes_to_the_log_of_the_process(supervisor: Supervisor, spec: Callable[..., Spec]) -> None:
-    """Both streams, in one file, over all runs."""
+    """One file has both streams of all runs."""
     chosen = spec("import sys; print('out', flush=True); sys.exit('err')")
     child = supervisor.start(chosen)
     await until(lambda: child.restarts >= 1 and chosen.log.read_text().count("out") >= 2)
     assert "err" in chosen.log.read_text()
 
 
-async def test_every_change_is_told(spec: Callable[..., Spec]) -> None:
-    """Whoever shows the table need not ask."""
+async def test_every_change_is_reported(spec: Callable[..., Spec]) -> None:
+    """The status table is updated without polling."""
     seen: list[tuple[int | None, bool]] = []
     children: list[Child] = []
     supervisor = Supervisor(lambda: seen.extend((child.pid, child.ready) for child in children))
@@ -200,7 +200,7 @@ async def test_every_change_is_told(spec: Callable[..., Spec]) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process of its parent's death")
 async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
-    """Nothing lingers after kill -9, and the pid stays that of the real program."""
+    """No process survives kill -9, and the pid stays that of the real program."""
     code = (
         "import subprocess, sys; from services.local.process.tether import tethered\n"
         f"child = subprocess.Popen(tethered([sys.executable, '-c', {SLEEPS!r}]))\n"

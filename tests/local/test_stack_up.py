@@ -1,4 +1,4 @@
-"""`pulse up` as people run it: ready, healing, clean at the end, and back with its data."""
+"""`pulse up`: ready, self-healing, clean at the end, and back with its data."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def stack() -> Iterator[RunningStack]:
-    """A stack that is not started yet; whatever is left of it at the end is stopped."""
+    """A stack that is not started yet. Its remaining processes are stopped at the end."""
     parent = Path(tempfile.mkdtemp(prefix="pulse-stack-"))
     parent.chmod(0o755)
     made = RunningStack(parent / "home", free_port_base(), ("--no-demo",))
@@ -39,7 +39,7 @@ def has_restarted(stack: RunningStack, name: str) -> bool:
 
 @pytest.mark.slow
 def test_the_stack_heals_and_comes_back_with_its_data(stack: RunningStack) -> None:
-    """Each process killed in turn, then the supervisor itself, then a clean stop."""
+    """Each process is killed in turn, then the supervisor, followed by a clean stop."""
     stack.arguments = ("--no-demo", "--ui-processes", "2")
     stack.start()
     before = stack.until_ready()
@@ -113,7 +113,7 @@ def test_a_stop_in_the_middle_of_the_start_is_clean(stack: RunningStack) -> None
 def test_a_process_that_cannot_start_ends_the_start_with_its_last_words(
     stack: RunningStack, settings: dict[str, str], words: str
 ) -> None:
-    """And leaves nothing running."""
+    """No process is left running."""
     stack.settings = settings
     stack.start()
     assert stack.supervisor is not None
@@ -126,7 +126,7 @@ def test_a_process_that_cannot_start_ends_the_start_with_its_last_words(
 
 @pytest.mark.slow
 def test_a_database_of_the_callers_is_migrated_and_gets_no_demo(stack: RunningStack, empty_url: str) -> None:
-    """Only the six services run, and nothing of the database is stopped at the end."""
+    """Only the six services run, and the database stays untouched at the end."""
     stack.settings = {"PULSE_DATABASE_URL": empty_url, "PULSE_ALLOW_UNSAFE_DATABASE": "true"}
     stack.arguments = ()
     stack.start()
@@ -144,7 +144,7 @@ def test_a_database_of_the_callers_is_migrated_and_gets_no_demo(stack: RunningSt
 def test_services_do_not_use_the_login_that_migrates(
     stack: RunningStack, database_url: str, role_url: Callable[[str], str]
 ) -> None:
-    """Though both URLs are set: each process logs in as its role."""
+    """Both URLs are set, and each process logs in as its role."""
     stack.settings = {
         "PULSE_MIGRATION_URL": database_url,
         "PULSE_DATABASE_URL": role_url("pulse_app"),
@@ -164,10 +164,10 @@ where datname = current_database() and application_name like 'pulse-%'
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
+def test_the_demo_shows_the_first_journey_and_its_hints_work_as_printed(
     stack: RunningStack, require: Callable[[str], str]
 ) -> None:
-    """The four things to try, pasted into a shell."""
+    """The printed commands are pasted into a shell."""
     require("curl")
     stack.arguments = ("--devices", "5", "--rate", "10")
     stack.start()
@@ -195,7 +195,7 @@ def test_the_demo_tells_the_first_journey_and_its_hints_work_as_printed(
         assert name in said
     trace = next(line.split()[-1] for line in commands if line.startswith("./pulse trace"))
     story = until_now(
-        lambda: told if "delivered" in (told := stack.run("trace", trace).stdout) else "",
+        lambda: printed if "delivered" in (printed := stack.run("trace", trace).stdout) else "",
         seconds=20,
     )
     assert all(service in story for service in ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker"))

@@ -1,4 +1,4 @@
-"""The revision of decisions, pauses and the installation's id, in a database that was lived in."""
+"""The revision of decisions, pauses and the installation's id, in a database with existing rows."""
 
 import psycopg
 
@@ -26,7 +26,7 @@ insert into delivery.lanes values ('acme', 1, now() + interval '1 hour');
 insert into ops.escalations (tenant_id, alert_id, policy_id, step_number, due_at) values ('acme', 1, 1, 1, now());
 """
 
-# What only the revision knows, as services write it.
+# Rows of the new revision, as services write them.
 NEW_ROWS = """
 insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at)
 values ('acme', 1, 'closed', now(), now());
@@ -43,7 +43,7 @@ values ('acme', 2, 1, 1, 1, 'w', 'limited'), ('acme', 2, 1, 2, 2, 'w', 'gone');
 
 
 def count(session: psycopg.Connection[tuple[object, ...]], table: str) -> object:
-    """Rows of a table."""
+    """Return the number of rows of a table."""
     row = session.execute(f"select count(*) from {table}").fetchone()
     assert row is not None
     return row[0]
@@ -62,7 +62,7 @@ def test_old_rows_keep_their_meaning_up_and_down(empty_url: str) -> None:
         assert count(session, "delivery.lanes where paused_until > now() and limits = 0") == 1
         assert count(session, "ops.escalations where delayed_by = '0'") == 1
         assert count(session, "installation") == 1
-        # A new alert of the same fingerprint is silenced; old and new ones have keys of their own kind.
+        # A new alert with the same fingerprint is silenced; old and new alerts keep their own kind of key.
         session.execute("select evaluator.close_alerts('acme', array[1::bigint], 'done', 'ann', null)")
         session.execute("select evaluator.open_alert('acme', 'f:old', 'r', 'info', 'm', null)")
         assert count(session, "alerts where status = 'open' and silenced_until > now()") == 1

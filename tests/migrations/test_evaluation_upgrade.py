@@ -68,7 +68,7 @@ def test_an_upgrade_opens_and_closes_nothing(empty_url: str) -> None:
             "select max(opened_at) <= now(), bool_and(closed_at >= opened_at) from alerts"
         ).fetchone()
         assert ahead == (True, True)
-        # A quiet reading after the upgrade ends what a clock that was ahead began.
+        # A quiet reading after the upgrade ends the breach that a fast clock began.
         session.execute(
             "select ingest.record_readings('acme', '{boiler-2}', '{temperature}', array[now()], '{20}', null)"
         )
@@ -96,7 +96,7 @@ values (3, 7, 7, 'acme', 'boiler-1', 'temperature', now(), 90), (3, 8, 8, 'acme'
 
 
 def test_claims_by_tenant_keep_what_waits(empty_url: str) -> None:
-    """Waiting readings and timers survive, each tenant gets its lanes, and a flapping event is an update before."""
+    """Waiting readings and timers survive, tenants get lanes, and a downgrade turns a flapping event into an update."""
     migrator = Migrator(empty_url)
     migrator.upgrade("0003")
     with psycopg.connect(empty_url) as session:

@@ -1,4 +1,4 @@
-"""Changes of the SQL layer behind the migrations' back are named and mended; harmless ones are left alone."""
+"""Changes of the SQL layer outside migrations are named and repaired; harmless ones are left alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ from tests.support.migrator_program import pulse_migrate
 RECORDED = "select definitions from public.sql_layer order by layer_id desc limit 1"
 BODY = "create or replace function core.severity_rank(p_severity text) returns smallint language sql return 1::smallint"
 
-# A change and the faults it makes.
+# A change and the faults that it causes.
 DAMAGE = {
     "drop trigger track_update on devices": ["missing or altered trigger track_update on public.devices"],
     "alter table alerts disable trigger track_update": ["missing or altered trigger track_update on public.alerts"],
@@ -112,7 +112,7 @@ def session(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def faults(session: psycopg.Connection[Any]) -> list[str]:
-    """Return what differs, as pulse_owner sees it."""
+    """Return the differences that pulse_owner sees."""
     with session.transaction():
         session.execute(f"set local role {RoleNames().owner}".encode())
         row = session.execute(RECORDED).fetchone()
@@ -129,7 +129,7 @@ def test_the_services_login_may_not_migrate(app_url: str) -> None:
 
 
 def test_each_change_of_the_layer_is_named(session: psycopg.Connection[Any]) -> None:
-    """Each alone, so that the name is the right one."""
+    """Each change alone, so that the reported name is the right one."""
     assert faults(session) == []
     for damage, expected in DAMAGE.items():
         with session.transaction(force_rollback=True):
@@ -139,7 +139,7 @@ def test_each_change_of_the_layer_is_named(session: psycopg.Connection[Any]) -> 
 
 
 def test_an_upgrade_mends_all_of_it_at_once(session: psycopg.Connection[Any], database_url: str) -> None:
-    """`alembic check` refuses, `alembic upgrade head` names the first, and nothing of the schema differs afterwards."""
+    """`alembic check` fails, `alembic upgrade head` names the first, and then the schema is as before."""
     migrator, before = Migrator(database_url), dump_schema(database_url)
     for damage in DAMAGE:
         session.execute(damage.encode())
@@ -155,7 +155,7 @@ def test_an_upgrade_mends_all_of_it_at_once(session: psycopg.Connection[Any], da
 
 
 def test_what_happens_every_day_is_no_fault(session: psycopg.Connection[Any], database_url: str) -> None:
-    """Partitions, tracking, statistics, other people's triggers and grants, and tables that go."""
+    """Partitions, tracking, statistics, other users' triggers and grants, and dropped tables."""
     for harmless in HARMLESS:
         session.execute(harmless.encode())
         assert faults(session) == [], harmless
@@ -165,7 +165,7 @@ def test_what_happens_every_day_is_no_fault(session: psycopg.Connection[Any], da
 
 @pytest.mark.slow
 def test_pulse_migrate_mends_what_it_names(session: psycopg.Connection[Any], database_url: str) -> None:
-    """A dropped trigger and an altered view, as the runbooks and docs/audit.md say."""
+    """A dropped trigger and an altered view, as in the runbooks and docs/audit.md."""
     session.execute("drop trigger track_update on devices; alter view api.rules set (security_invoker = on)")
     done = pulse_migrate(database_url)
     assert done.stdout.splitlines()[0] == (
@@ -176,7 +176,7 @@ def test_pulse_migrate_mends_what_it_names(session: psycopg.Connection[Any], dat
 
 
 def test_what_is_not_the_layers_is_named_and_left_alone(session: psycopg.Connection[Any], database_url: str) -> None:
-    """A user's table may have triggers, rules and row security of its own; on ours they deserve a look."""
+    """A user's table may have its own triggers, rules and row security; on ours they are reported."""
     session.execute(
         "create function public.touch() returns trigger language plpgsql as 'begin return new; end';"
         "create trigger own before insert on gauge for each row execute function public.touch();"
@@ -198,7 +198,7 @@ def test_what_is_not_the_layers_is_named_and_left_alone(session: psycopg.Connect
 
 
 def test_what_a_rebuild_cannot_mend_is_said_once(session: psycopg.Connection[Any], database_url: str) -> None:
-    """A grant by another role than the owner is not the owner's to revoke."""
+    """The owner cannot revoke another role's grant."""
     migrator = Migrator(database_url)
     session.execute(
         "create role pulse_test_grantor; grant usage on schema public to pulse_test_grantor;"
@@ -241,7 +241,7 @@ def test_what_cannot_be_compared_is_built_anew_once(
 
 @pytest.mark.slow
 def test_what_the_tables_lack_is_named_until_it_is_back(session: psycopg.Connection[Any], database_url: str) -> None:
-    """A restore that went on after an error: no migration makes a key or an index, and a rebuild forgets none."""
+    """A restore ignored an error: no migration makes a missing key or index, and a rebuild keeps reporting it."""
     migrator = Migrator(database_url)
     session.execute("drop table gauge; create table sites (id int primary key); alter table sites owner to pulse_owner")
     assert migrator.upgrade().startswith("nothing to do")
@@ -282,7 +282,7 @@ def test_a_disabled_foreign_key_counts_as_missing(session: psycopg.Connection[An
 def test_a_table_that_left_the_list_of_tracked_ones_is_named(
     session: psycopg.Connection[Any], database_url: str
 ) -> None:
-    """A restore may lack rows: no rebuild would put triggers on such a table again."""
+    """A restore may lack rows, and no rebuild would put triggers on such a table again."""
     migrator = Migrator(database_url)
     session.execute("select audit.untrack('gauge'); delete from audit.tracked_tables where entity_type = 'device'")
     assert faults(session) == ["no tracking of public.devices"]
@@ -332,7 +332,7 @@ ALTERED_PARTS = {
 def test_an_altered_part_of_a_table_is_named_until_it_is_back(
     session: psycopg.Connection[Any], database_url: str
 ) -> None:
-    """A default, `not null`, a constraint, an index under its old name; a rebuild does not make it the norm."""
+    """A default, `not null`, a constraint, an index under its old name; a rebuild does not accept the change."""
     migrator = Migrator(database_url)
     session.execute("alter index ops.escalations_due_at_idx set (fillfactor = 70)")
     assert migrator.upgrade().startswith("nothing to do")
@@ -342,7 +342,7 @@ def test_an_altered_part_of_a_table_is_named_until_it_is_back(
         assert act().startswith(f"WARNING: tables have altered {names}: no migration makes it again")
         with pytest.raises(CommandError, match=f"^tables have altered {names}: "):
             migrator.run(command.check)
-    # On another major version the same definition may be written in another way: names alone are compared.
+    # Another major version may write the same definition differently, so only names are compared.
     with session.transaction(force_rollback=True):
         session.execute("update sql_layer set definitions = jsonb_set(definitions, '{postgres}', '14')")
         assert not any(part_faults(session, revision=head(session)))
@@ -364,7 +364,7 @@ def head(session: psycopg.Connection[Any]) -> str:
 def test_a_detached_default_partition_is_named_until_it_is_back(
     session: psycopg.Connection[Any], database_url: str
 ) -> None:
-    """Rows without a partition of their own would be refused."""
+    """Rows without their own partition would be refused."""
     migrator = Migrator(database_url)
     session.execute("alter table audit_log detach partition audit_log_default")
     lacks = "WARNING: tables lack default partition public.audit_log_default of public.audit_log: no migration"
@@ -379,7 +379,7 @@ def test_a_detached_default_partition_is_named_until_it_is_back(
 
 
 def test_a_lost_schema_of_views_and_routines_comes_back(session: psycopg.Connection[Any], database_url: str) -> None:
-    """With its owner, comment, grants and everything that stood in it."""
+    """It returns with its owner, comment, grants and every object in it."""
     rows = session.execute(
         """
 select n.nspname, obj_description(n.oid) from pg_namespace n

@@ -94,7 +94,7 @@ TAMPERING = {
 
 
 def test_each_tampering_is_named(database_url: str) -> None:
-    """By the login that verifies, in a database that is sound but for this one change."""
+    """By the login that verifies, in a database with only this one change."""
     database = urlsplit(database_url).path.strip("/")
     with psycopg.connect(database_url) as session:
         session.execute("create role mallory")
@@ -117,7 +117,7 @@ def test_each_tampering_is_named(database_url: str) -> None:
 
 
 def test_an_event_trigger_of_a_provider_is_a_warning(database_url: str) -> None:
-    """On a server whose superuser is neither Pulse's nor the database's owner; it calls nothing of Pulse's."""
+    """On a server whose superuser is neither Pulse's nor the database's owner; it calls no function of Pulse."""
     database = urlsplit(database_url).path.strip("/")
     provider = (
         "create role landlord superuser; create function public.watch() returns event_trigger language plpgsql"
@@ -171,7 +171,7 @@ def test_a_record_that_agrees_with_the_tampering_is_found_by_the_checkout(databa
 
 
 def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: Path) -> None:
-    """As between an update of the files and the migration."""
+    """This happens between an update of the files and the migration."""
     with psycopg.connect(database_url) as session:
         findings = check_layer(session, tmp_path)
         assert findings.faults == []
@@ -184,7 +184,7 @@ def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: 
 async def test_verify_names_the_layer_and_exits_with_1(
     conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path, role_url: Callable[[str], str]
 ) -> None:
-    """A reader that shows nothing, so that the rows would be blamed; and settings that leave all rows alone."""
+    """A reader that returns no rows, so that the rows would be blamed; and settings that leave all rows unchanged."""
     log = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await log.write(3)
     await log.seal()
@@ -199,7 +199,7 @@ async def test_verify_names_the_layer_and_exits_with_1(
 
 
 def test_the_program_prints_each_difference(database_url: str, role_url: Callable[[str], str]) -> None:
-    """As the ops worker runs it."""
+    """The ops worker's login runs it."""
 
     def run(url: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -25,7 +25,7 @@ REVISIONS = sorted(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
 
 
 def alembic(*arguments: str, url: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Return the command a person types, on a database named as a person would name it."""
+    """Run the command as a person types it and return the finished process."""
     named = {"PULSE_MIGRATION_URL": url}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")} | named
     return subprocess.run(
@@ -40,7 +40,7 @@ def alembic(*arguments: str, url: str, directory: Path = ROOT) -> subprocess.Com
 
 @pytest.mark.timeout(600)  # three migrations and dumps for each revision
 def test_each_revision_goes_up_down_and_up_again_with_an_identical_schema(empty_url: str) -> None:
-    """A downgrade undoes exactly what its upgrade did, and base keeps nothing but the two tables of bookkeeping."""
+    """A downgrade undoes exactly its upgrade, and base keeps only the two bookkeeping tables."""
     migrator = Migrator(empty_url)
     migrator.upgrade()
     migrator.downgrade("base")
@@ -61,7 +61,7 @@ def test_each_revision_goes_up_down_and_up_again_with_an_identical_schema(empty_
 
 
 def test_the_second_layer_equals_the_first(empty_url: str) -> None:
-    """Dropping and creating the whole of sql/ again leaves no difference, grants and comments included."""
+    """Dropping and creating all of sql/ again leaves no difference, including grants and comments."""
     migrator = Migrator(empty_url)
     migrator.upgrade()
     first = dump_schema(empty_url)
@@ -72,7 +72,7 @@ def test_the_second_layer_equals_the_first(empty_url: str) -> None:
 
 
 def test_a_database_that_was_lived_in_goes_down_and_up(database_url: str) -> None:
-    """Partitions, rows and the guards on them do not stand in the way of a downgrade."""
+    """Partitions, rows and their guards do not prevent a downgrade."""
     with psycopg.connect(database_url) as session:
         session.execute("select ops.ensure_partitions()")
         session.execute(
@@ -88,7 +88,7 @@ def test_a_database_that_was_lived_in_goes_down_and_up(database_url: str) -> Non
 
 
 def test_an_extension_in_a_schema_of_ours_is_left_alone(empty_url: str) -> None:
-    """The grants of the layer are about the layer's own views and functions."""
+    """The grants of the layer apply only to the layer's own views and functions."""
     Migrator(empty_url).upgrade()
     with psycopg.connect(empty_url) as session:
         session.execute("create extension pg_buffercache schema metrics")
@@ -101,7 +101,7 @@ def test_an_extension_in_a_schema_of_ours_is_left_alone(empty_url: str) -> None:
 
 @pytest.mark.slow
 def test_upgrade_and_downgrade_by_hand(empty_url: str, tmp_path: Path) -> None:
-    """The commands of the README work from any directory and say what they did."""
+    """The commands of the README work from any directory and report the result."""
     for command, said in (
         ("upgrade head", "upgraded base -> 0001"),
         ("upgrade head", f"nothing to do: revision {REVISIONS[-1]}"),
@@ -144,7 +144,7 @@ def test_a_mistake_is_reported_in_one_line(empty_url: str, arguments: list[str],
 
 
 def test_revisions_are_numbered_without_gaps() -> None:
-    """File names say the order of the revisions, and services find the newest by name alone."""
+    """File names show the order of the revisions, and services find the newest by name alone."""
     script = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
     chain = [(revision.revision, revision.down_revision) for revision in script.walk_revisions()][::-1]
     numbers = [f"{number:04}" for number in range(1, len(chain) + 1)]
@@ -157,7 +157,7 @@ def test_revisions_are_numbered_without_gaps() -> None:
 
 
 def test_released_revisions_are_frozen() -> None:
-    """A released revision ran in databases we cannot see; only the newest may still be unreleased."""
+    """A released revision ran in databases that we cannot see; only the newest may still be unreleased."""
     lines = [line.split() for line in FROZEN.read_text().splitlines() if line and not line.startswith("#")]
     frozen = {name: digest for digest, name in lines}
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VERSIONS.iterdir() if path.is_file()}
@@ -175,7 +175,7 @@ def test_released_revisions_are_frozen() -> None:
 
 
 def test_the_running_stack_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`alembic current` beside a running `./pulse up` needs no address; without one it says what to do."""
+    """`alembic current` next to a running `./pulse up` needs no address; without one it prints the remedy."""
     for name in ("PULSE_MIGRATION_URL", "PULSE_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PULSE_HOME", str(tmp_path))

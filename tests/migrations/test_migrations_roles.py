@@ -20,7 +20,7 @@ ROLES = "select rolname, rolcanlogin, rolconnlimit from pg_roles where rolname l
 
 @pytest.fixture(params=["embedded", DEBIAN_15])
 def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[str], str]) -> Iterator[EmbeddedPostgres]:
-    """A new server; since 16 the rules of CREATEROLE are others than before, so both are tried."""
+    """A new server; the rules of CREATEROLE changed in 16, so both versions are tried."""
     bin_dir = None if request.param == "embedded" else Path(require(request.param)).parent
     with EmbeddedPostgres(tmp_path / "server", durable=False, bin_dir=bin_dir) as started:
         yield started
@@ -48,7 +48,7 @@ def test_roles_are_made_once(server: EmbeddedPostgres) -> None:
 
 
 def test_roles_are_made_by_several_at_once(server: EmbeddedPostgres) -> None:
-    """Migrations of several databases of one server race for the same roles, and all win."""
+    """Migrations of several databases of one server make the same roles at once, and all succeed."""
     names = [f"fleet_{number}" for number in range(6)]
     with connect(server.url()) as session:
         for name in names:
@@ -82,7 +82,7 @@ def test_a_login_that_makes_roles_migrates_without_being_superuser(server: Embed
 
 
 def test_a_login_that_made_the_owner_itself_may_act_as_it(server: EmbeddedPostgres) -> None:
-    """Since 16 the maker of a role may hand it on, yet not act as it before it has handed it to itself."""
+    """Since 16 the maker of a role may grant it, but must grant it to itself before acting as it."""
     url = make_login(server, "createrole")
     with connect(server.url()) as session:
         session.execute("alter database pulse owner to deployer")
@@ -92,11 +92,11 @@ def test_a_login_that_made_the_owner_itself_may_act_as_it(server: EmbeddedPostgr
 
 
 def test_a_login_without_rights_gets_the_statements_to_ask_for(server: EmbeddedPostgres) -> None:
-    """The statements of the message, run by an administrator, are all that was missing."""
+    """After an administrator runs the statements of the message, nothing is missing."""
     url = make_login(server)
     with connect(url) as session, pytest.raises(RolesMissing, match="Ask an administrator") as caught:
         ensure_roles(session)
-    # ./pulse migrate says the same, not only the last statement.
+    # ./pulse migrate prints the whole message, not only the last statement.
     assert " ".join(str(caught.value).split()) in pulse_migrate(url).stderr
     statements = str(caught.value).partition("\n")[2]
     with connect(server.url()) as session:
@@ -107,7 +107,7 @@ def test_a_login_without_rights_gets_the_statements_to_ask_for(server: EmbeddedP
 
 
 def test_only_roles_of_pulse_enter_the_database(server: EmbeddedPostgres) -> None:
-    """PUBLIC may connect to a new database; to this one it may not."""
+    """PUBLIC may connect to a new database, but not to this one."""
     with connect(server.url()) as session:
         ensure_roles(session)
         rows = session.execute(
@@ -119,7 +119,7 @@ def test_only_roles_of_pulse_enter_the_database(server: EmbeddedPostgres) -> Non
 
 
 def test_the_ops_worker_loses_the_rights_of_the_services(server: EmbeddedPostgres) -> None:
-    """It once belonged to pulse_app, and its comment said so."""
+    """It was once a member of pulse_app, as its comment stated."""
     look = b"select pg_has_role('pulse_ops', 'pulse_app', 'member'), pg_has_role('pulse_app', 'pulse_ops', 'member')"
     former = b"""
       grant pulse_app to pulse_ops;
@@ -147,7 +147,7 @@ def test_passwords_come_from_the_environment_and_go_hashed(
 
 
 def test_the_command_prints_what_is_missing_or_makes_it(server: EmbeddedPostgres) -> None:
-    """`python -m migrations.roles --print` is what an administrator reads before running anything."""
+    """An administrator reads `python -m migrations.roles --print` before running anything."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "migrations.roles", *arguments, "--url", server.url()]

@@ -1,4 +1,4 @@
-"""Migrations on servers, databases and logins with defaults of their own, and on those that Pulse cannot work with."""
+"""Migrations on servers, databases and logins with other defaults, and on those that Pulse cannot support."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ ODD = {
 
 
 def alembic(*arguments: str, url: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Return the command as people run it."""
+    """Run the command as a person does and return the finished process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
     return subprocess.run(
         [sys.executable, "-m", *arguments],
@@ -56,7 +56,7 @@ def alembic(*arguments: str, url: str, **settings: str) -> "subprocess.Completed
 
 
 def refusal(url: str) -> str:
-    """Return what `alembic upgrade head` says in its one line; every other command says the same."""
+    """Return the one line that `alembic upgrade head` prints; every other command must print the same."""
     done = alembic("alembic", "upgrade", "head", url=url)
     assert done.returncode != 0
     (line,) = (done.stdout + done.stderr).splitlines()
@@ -87,7 +87,7 @@ def test_defaults_of_a_database_or_a_login_change_nothing(empty_url: str, scope:
             statement = sql.SQL("alter {} set {} = {}").format(place, sql.SQL(name), sql.Literal(value))
             session.execute(statement)
         if scope.startswith("role"):
-            # A login may start as another role, which owns nothing here.
+            # A login may start as another role, which owns no object here.
             session.execute(sql.SQL("alter {} set role = pg_monitor").format(place))
     odd = Migrator(empty_url)
     odd.upgrade()
@@ -104,7 +104,7 @@ def test_defaults_of_a_database_or_a_login_change_nothing(empty_url: str, scope:
 
 
 def test_variables_of_the_client_change_nothing(empty_url: str) -> None:
-    """Libpq passes them on."""
+    """Libpq passes these variables on."""
     options = " ".join(f"-c {name}={value}" for name, value in ODD.items() if " " not in value)
     done = alembic(
         "alembic", "upgrade", "head", url=empty_url, PGOPTIONS=options, PGTZ="Asia/Kolkata", PGCLIENTENCODING="LATIN1"
@@ -114,7 +114,7 @@ def test_variables_of_the_client_change_nothing(empty_url: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_another_encoding_is_refused(empty_url: str, encoding: str) -> None:
-    """It could not hold what people type."""
+    """Another encoding could not store all input."""
     with psycopg.connect(empty_url, autocommit=True) as session:
         name = f"{session.info.dbname}_{encoding.lower()}"
         made = "create database {} encoding {} locale_provider libc locale 'C' template template0"
@@ -130,7 +130,7 @@ def test_another_encoding_is_refused(empty_url: str, encoding: str) -> None:
 
 @pytest.mark.slow
 def test_a_standby_is_refused(tmp_path: Path) -> None:
-    """It takes no changes, and the primary is somewhere else."""
+    """A standby takes no changes, and the primary is elsewhere."""
     server = EmbeddedPostgres(tmp_path / "server")
     with server:
         data = server.places.data
@@ -191,6 +191,6 @@ def old_server() -> Iterator[str]:
 
 
 def test_an_old_server_is_refused() -> None:
-    """Before a statement that it does not know."""
+    """The refusal comes before any statement that the server does not know."""
     with old_server() as url:
         assert refusal(url) == "the server is Postgres 14 and Pulse needs 15 or newer: upgrade the server"

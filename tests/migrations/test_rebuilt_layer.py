@@ -1,4 +1,4 @@
-"""A migration replaces functions and types under running services: what meets it is done once more, and succeeds."""
+"""A migration replaces functions and types under running services; interrupted statements are repeated and succeed."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ async def test_what_is_gone_for_good_fails_after_the_second_try(app_pool: db.Poo
 
 
 async def rebuild(url: str) -> None:
-    """Rebuild the layer beside what a test does; it gives way to the services, and is tried until it succeeds."""
+    """Rebuild the layer while a test runs. It gives way to the services, so repeat it until it succeeds."""
     while True:
         with contextlib.suppress(CommandError):
             await asyncio.to_thread(Migrator(url).rebuild)
@@ -112,7 +112,7 @@ async def test_passes_and_requests_go_on_beside_a_migration(
 
 
 async def ask_everything(api: Api, number: int) -> None:
-    """Requests of every kind, none of which may fail."""
+    """Send requests of every kind, none of which may fail."""
     made = await api.call("POST", "/api/v1/devices", json={"device_id": f"d-{number}", "name": "D"})
     assert made.status_code == 201, made.text
     reading = {"readings": [{"device_id": f"d-{number}", "metric": "heat", "value": 1.0}]}

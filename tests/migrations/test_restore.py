@@ -1,4 +1,4 @@
-"""A database of Pulse comes back from a dump as it was, on its own version of Postgres and on another one."""
+"""A dump restores a database of Pulse unchanged, on the same version of Postgres and on another one."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from tests.support.sealed_log import SealedLog, make_sealer
 from tests.support.server import Server
 from tests.support.servers import DEBIAN_15, make_login
 
-# pulse_owner cannot grant on the schema public, which it does not own; migrations.roles has done so before.
+# pulse_owner cannot grant on the schema public, which it does not own; migrations.roles has already done so.
 HARMLESS = 'WARNING:  no privileges were granted for "public"'
 OWNER = RoleNames().owner
 WIPE = """
@@ -37,13 +37,13 @@ OWNERLESS = ["--no-owner", f"--role={OWNER}"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A database, and the programs of its server's version."""
+    """A database and the programs of its server's version."""
 
     url: Url
     bin_dir: Path
 
     def run(self, program: str, *arguments: str, **options: str) -> str:
-        """Run a program on the database; what it printed. Fails at an error, and at a warning but for one."""
+        """Run a program on the database and return its output. Fail at an error, and at a warning except one."""
         url = options.pop("url", self.url(None))
         done = subprocess.run(
             [str(self.bin_dir / program), "--no-password", *arguments, f"--dbname={url}"],
@@ -63,7 +63,7 @@ class Place:
         return subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
 
     def list_objects(self, dump: Path) -> set[str]:
-        """Return the same without the numbers that the server gave."""
+        """Return the contents without the numbers that the server assigned."""
         return {re.sub(r"^\d+; \d+ \d+ ", "", line) for line in self.list_dump(dump) if not line.startswith(";")}
 
 
@@ -86,7 +86,7 @@ def definitions(place: Place) -> dict[str, str]:
 
 
 async def verify(place: Place, home: Path) -> SealedLog:
-    """Verify the sealed log against the key and the checkpoints in home; all rows must be as they were sealed."""
+    """Verify the sealed log against the key and the checkpoints in home; all rows must be as sealed."""
     async with superuser(place.url) as conn, pools(place.url, "pulse_ops", "pulse_auditor") as [ops, auditor]:
         log = SealedLog(conn, ops, auditor, home, make_sealer(home))
         report = await log.verify()
@@ -120,7 +120,7 @@ def target(pg_server: Server) -> Iterator[Place]:
 
 
 async def test_every_table_has_rows_and_every_row_comes_back(source: Place, target: Place, tmp_path: Path) -> None:
-    """A dump holds all that Pulse and its users made: rows, guards, grants and comments; nothing is to be mended."""
+    """A dump holds all that Pulse and its users made: rows, guards, grants and comments. No repair is needed."""
     before = await contents(source.url)
     assert [name for name, (rows, _) in before.items() if rows == 0] == []
     dump, again = tmp_path / "pulse.dump", tmp_path / "again.dump"
@@ -129,7 +129,7 @@ async def test_every_table_has_rows_and_every_row_comes_back(source: Place, targ
     assert await contents(target.url) == before
     target.run("pg_dump", "--format=custom", f"--file={again}")
     assert target.list_objects(again) == source.list_objects(dump)
-    # What Postgres writes down differently after a restore would be rebuilt each time: give a constant its name.
+    # A definition that Postgres prints differently after a restore is rebuilt each time: give a constant its name.
     assert definitions(target) == definitions(source)
     migrator = Migrator(target.url(None))
     assert migrator.upgrade().startswith("nothing to do")
@@ -140,7 +140,7 @@ async def test_every_table_has_rows_and_every_row_comes_back(source: Place, targ
 
 @pytest.mark.slow
 async def test_what_a_restore_left_out_is_named_and_comes_back(source: Place, target: Place, tmp_path: Path) -> None:
-    """Without grants, comments and triggers the layer is not what was recorded."""
+    """Without grants, comments and triggers the layer differs from its record."""
     dump = tmp_path / "pulse.dump"
     source.run("pg_dump", "--format=custom", "--no-privileges", "--no-comments", f"--file={dump}")
     kept = [line for line in target.list_dump(dump) if " TRIGGER " not in line]
@@ -157,7 +157,7 @@ async def test_what_a_restore_left_out_is_named_and_comes_back(source: Place, ta
     await require_guards(target.url)
 
 
-# What Pulse made before: Postgres writes the condition down without its casts, and cannot read it back.
+# A definition of an older Pulse: Postgres dumps the condition without its casts, and cannot read it back.
 OLDER = """
 drop trigger track_update on alerts;
 create trigger track_update after update on alerts for each row
@@ -172,7 +172,7 @@ alter table sql_layer drop column definitions;
 async def test_a_database_of_an_older_pulse_is_mended_before_its_dump_or_after(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
-    """Its dump comes back without the trigger; the upgrade makes it, and the next dump comes back whole."""
+    """Its dump comes back without the trigger; the upgrade makes it, and the next dump is complete."""
     async with superuser(source.url) as conn:
         await conn.execute(OLDER)
     dump = tmp_path / "pulse.dump"
@@ -197,7 +197,7 @@ async def test_a_database_of_an_older_pulse_is_mended_before_its_dump_or_after(
 async def test_a_restore_without_owners_is_refused_with_the_remedy(
     source: Place, target: Place, tmp_path: Path
 ) -> None:
-    """Objects of the login that restored would not be the owner's to migrate."""
+    """The owner could not migrate objects of the login that restored."""
     dump = tmp_path / "pulse.sql"
     source.run("pg_dump", "--no-owner", f"--file={dump}")
     target.run("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "--output=/dev/null", f"--file={dump}")
@@ -208,14 +208,14 @@ async def test_a_restore_without_owners_is_refused_with_the_remedy(
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a database goes from one server to another."""
+    """A way to move a database from one server to another."""
 
     dump: list[str]
     restore: list[str]
     login: str | None = None
 
     def take(self, source: Place, target: Place, file: Path) -> None:
-        """Dump with the programs of the target's version, which is not the older one; restore."""
+        """Dump with the programs of the target's version, never an older one, and restore."""
         dumped = Place(source.url, target.bin_dir)
         dumped.run("pg_dump", *self.dump, f"--file={file}")
         if "--format=custom" in self.dump:
@@ -258,7 +258,7 @@ def servers(tmp_path: Path, require: Callable[[str], str]) -> Iterator[dict[int,
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("major", [15, 18])
 async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_path: Path, major: int) -> None:
-    """Plain or custom, with owners or without, by a superuser or not: the rows are there, and an upgrade ends it."""
+    """Plain or custom, with or without owners, by a superuser or not: all rows are there after an upgrade."""
     async with Receiver() as receiver:
         source = make_place(servers[15], "pulse")
         Migrator(source.url(None)).upgrade()
@@ -270,7 +270,7 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
         for name, way in WAYS.items():
             target = targets[name]
             with psycopg.connect(target.url(None), autocommit=True) as session:
-                # What a managed server's administrator may do: own the database, act as the owner, make extensions.
+                # A managed server's administrator may own the database, act as the owner and make extensions.
                 session.execute(f"alter database {name} owner to deployer; grant {OWNER} to deployer".encode())
             way.take(source, target, tmp_path / name)
             assert await contents(target.url) == before
@@ -284,5 +284,5 @@ async def test_a_database_moves_between_servers(servers: dict[int, Server], tmp_
             assert definitions(target) == definitions(fresh)
             await verify(target, tmp_path / "audit")
             await require_guards(target.url)
-        # That sealing goes on after such a move is shown in test_sealing_moves and test_operate.
+        # test_sealing_moves and test_operate show that sealing continues after such a move.
         await serve(targets["deployer"].url, receiver)

@@ -1,4 +1,4 @@
-"""How migrations treat the layer, shown on a small world of its own: two revisions, one audited table, one view."""
+"""The treatment of the layer by migrations, in a small checkout: two revisions, one audited table, one view."""
 
 import asyncio
 import re
@@ -48,10 +48,10 @@ GRANT = "grant usage on schema api to pulse_app;\ngrant select on {tables} to pu
 
 
 class World(Migrator):
-    """A checkout whose files a test writes."""
+    """A checkout whose files the test writes."""
 
     def write_sql(self, **files: str) -> None:
-        """Replace files of sql/; an empty text removes one. Names say the path: api_things -> api/things.sql."""
+        """Replace files of sql/; an empty text removes one. Names give the path: api_things is api/things.sql."""
         for name, text in files.items():
             path = self.sql / (name.replace("_", "/", 1) + ".sql")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class World(Migrator):
         (self.versions / f"{number:04}_r.py").write_text(text)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run one statement as superuser and give its rows."""
+        """Run one statement as superuser and return its rows."""
         with psycopg.connect(self.url) as session:
             cursor = session.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
@@ -72,7 +72,7 @@ class World(Migrator):
 
 @pytest.fixture
 def world(empty_url: str, tmp_path: Path) -> World:
-    """Revision 0001 with layer one, both not yet in the database."""
+    """Revision 0001 with layer one, neither in the database yet."""
     made = World(empty_url, sql=tmp_path / "sql", versions=tmp_path / "versions")
     made.versions.mkdir()
     made.write_revision(1, up=FIRST_UP, down=FIRST_DOWN)
@@ -82,7 +82,7 @@ def world(empty_url: str, tmp_path: Path) -> World:
 
 
 def second_release(world: World) -> None:
-    """Revision 0002 with layer two: the table, the view and the trigger all change, and a grant on the table goes."""
+    """Write revision 0002 with layer two: table, view and trigger change, and a grant on the table goes."""
     world.write_revision(
         2,
         up="alter table public.things add color text",
@@ -93,7 +93,7 @@ def second_release(world: World) -> None:
 
 
 def test_an_edited_view_reaches_the_database_without_a_revision(world: World) -> None:
-    """sql/ is the only place to edit behaviour."""
+    """sql/ is the only place to edit behavior."""
     world.upgrade()
     world.write_sql(api_things=VIEW.format(columns="name, tenant_id as owner"))
     world.upgrade()
@@ -111,7 +111,7 @@ def test_a_removed_file_removes_its_object(world: World) -> None:
 
 
 def test_the_second_run_does_nothing_and_takes_no_table_lock(world: World) -> None:
-    """A service that migrates at each start does not stop behind, or in front of, a long transaction."""
+    """A service that migrates at each start neither waits for a long transaction nor blocks other sessions."""
     world.upgrade()
     with psycopg.connect(world.url) as session:
         session.execute("lock table public.things, public.trail, api.sorted, api.things in access exclusive mode")
@@ -123,7 +123,7 @@ def test_the_second_run_does_nothing_and_takes_no_table_lock(world: World) -> No
 
 
 def test_rollback_restores_exactly_the_layer_that_ran_there(world: World) -> None:
-    """After a downgrade the previous release's triggers, views and grants stand, whatever the checkout's files say."""
+    """A downgrade restores the previous release's triggers, views and grants, for any files in the checkout."""
     world.upgrade()
     first = dump_schema(world.url)
     second_release(world)
@@ -138,7 +138,7 @@ def test_rollback_restores_exactly_the_layer_that_ran_there(world: World) -> Non
 
 
 def test_no_recorded_layer_leaves_none_and_says_so(world: World) -> None:
-    """A revision that never ran a layer gets none: callers are refused, nothing is written unaudited."""
+    """A revision that never ran a layer gets none: callers are refused, and no write is unaudited."""
     second_release(world)
     world.upgrade()
     assert "no SQL layer is recorded for revision 0001" in world.downgrade("-1")
@@ -147,7 +147,7 @@ def test_no_recorded_layer_leaves_none_and_says_so(world: World) -> None:
 
 
 def test_a_failing_revision_leaves_everything_as_it_was(world: World) -> None:
-    """Revision, view, trigger and record are those from before, and the trigger still works."""
+    """Revision, view, trigger and record are unchanged, and the trigger still works."""
     world.upgrade()
     before = dump_schema(world.url)
     second_release(world)
@@ -161,7 +161,7 @@ def test_a_failing_revision_leaves_everything_as_it_was(world: World) -> None:
 
 
 def test_a_failing_file_is_named_with_its_line(world: World) -> None:
-    """The author of a view sees where the server stopped."""
+    """The author of a view sees where the server failed."""
     world.write_sql(api_broken="-- one\nselect 1;\nselect nothing;\n")
     with pytest.raises(CommandError, match=r'nothing was changed: sql/api/broken\.sql:3: column "nothing" does not'):
         world.upgrade()
@@ -169,7 +169,7 @@ def test_a_failing_file_is_named_with_its_line(world: World) -> None:
 
 
 async def test_an_insert_that_waits_behind_a_migration_is_audited(world: World) -> None:
-    """There is no moment in which the table takes rows and has no trigger."""
+    """At no moment does the table accept rows without its trigger."""
     world.upgrade()
     second_release(world)
     world.write_revision(2, up="alter table public.things add color text; select pg_advisory_xact_lock(7)")
@@ -195,7 +195,7 @@ async def test_an_insert_that_waits_behind_a_migration_is_audited(world: World) 
 
 
 def test_a_migration_gives_up_behind_a_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It must not stand in the queue for long: every insert would queue behind it."""
+    """It must not wait for long: every insert would queue behind it."""
     world.upgrade()
     second_release(world)
     before = dump_schema(world.url)
@@ -207,7 +207,7 @@ def test_a_migration_gives_up_behind_a_lock(world: World, monkeypatch: pytest.Mo
 
 
 def test_a_default_that_calls_the_layer_fails_loudly(world: World) -> None:
-    """Tables never depend on the layer; nothing is dropped by cascade to hide that."""
+    """Tables never depend on the layer, so no object is dropped by cascade."""
     world.write_sql(api_word="create function api.word() returns text language sql return 'w';")
     world.upgrade()
     world.query("alter table public.things alter name set default api.word()")
@@ -228,7 +228,7 @@ def test_a_view_made_by_hand_is_dropped_and_named(world: World) -> None:
 
 
 def test_objects_of_extensions_survive(world: World) -> None:
-    """A schema of ours may hold an extension; its views and functions are not the layer's."""
+    """A schema of ours may hold an extension; its views and functions do not belong to the layer."""
     world.upgrade()
     world.query("create extension pg_buffercache schema api")
     count = (

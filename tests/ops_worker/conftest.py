@@ -15,14 +15,14 @@ from tests.support.sealed_log import SealedLog, make_sealer
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """The client of ops_worker, with a shorter patience."""
+    """The client of ops_worker, with a shorter timeout."""
     async with traced_client(allow_private=True, timeout_seconds=1.0) as traced:
         yield traced
 
 
 @pytest.fixture
 async def connect(database_url: str) -> AsyncIterator[Connect]:
-    """Opens further connections to the clone."""
+    """A function that opens further connections to the clone."""
     async with connections(database_url) as open_one:
         yield open_one
 

@@ -1,4 +1,4 @@
-"""Attacks on accounts are found in the audit trail, each once, and nothing else is."""
+"""Detection of attacks on accounts in the audit trail: each once, without false findings."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ def tries(
     seconds: float = 1.0,
     reason: str = "invalid_token",
 ) -> list[Login]:
-    """Failed logins, evenly spread over seconds each, the first at start."""
+    """Return failed logins at even intervals in seconds, the first at start."""
     return [
         Login(when=start + timedelta(seconds=seconds * number), address=address, user=user, reason=reason)
         for number in range(count)
@@ -33,12 +33,12 @@ def tries(
 
 
 def stuffing(accounts: int = 10, each: int = 3, *, start: datetime = NOON) -> list[Login]:
-    """Return one address tries many accounts."""
+    """Return logins of one address that tries many accounts."""
     return [login for number in range(accounts) for login in tries(f"victim-{number}", each, start=start)]
 
 
 def spraying(accounts: int = 20, each: int = 1, *, start: datetime = NOON) -> list[Login]:
-    """Many accounts are tried, each from an address of its own."""
+    """Return logins that try many accounts, each from a different address."""
     return [
         login
         for number in range(accounts)
@@ -47,20 +47,20 @@ def spraying(accounts: int = 20, each: int = 1, *, start: datetime = NOON) -> li
 
 
 def takeover(failures: int = 10, *, start: datetime = NOON, address: str | None = OUTSIDE) -> list[Login]:
-    """Failures and then a success."""
+    """Return failures and then a success."""
     end = start + timedelta(seconds=failures)
     return [*tries("victim", failures, start=start), Login(when=end, address=address, user="victim")]
 
 
 async def detect(conn: asyncpg.Connection, when: datetime) -> list[tuple[str, str]]:
-    """Return one pass as of a moment: kind and subject of what is new."""
+    """Return the kind and subject of each finding that is new at a moment."""
     return [(row["kind"], row["subject"]) for row in await conn.fetch("select * from audit._detect_attacks($1)", when)]
 
 
 async def replay(
     conn: asyncpg.Connection, logins: Iterable[Login], *, until: datetime, number: int = 10**6
 ) -> list[tuple[str, str]]:
-    """Store what happened and look once, at the end."""
+    """Store the logins and run the detector once, at the end."""
     await store(conn, logins, first_number=number)
     return await detect(conn, until)
 
@@ -90,31 +90,31 @@ def soon(minutes: float = 5) -> datetime:
 async def test_the_thresholds_are_exact(
     conn: asyncpg.Connection, logins: list[Login], found: list[tuple[str, str]]
 ) -> None:
-    """One try less, one account less or one try too many is no finding."""
+    """One try or account less, or one try too many per account, is no finding."""
     assert await replay(conn, logins, until=soon()) == found
 
 
 @pytest.mark.parametrize(("minutes", "found"), [(14.9, 1), (15, 0)])
 async def test_a_window_ends(conn: asyncpg.Connection, minutes: float, found: int) -> None:
-    """Thirty failures of which the first was 15 minutes ago are 29 in the window."""
+    """If the first of thirty failures was 15 minutes ago, the window has 29."""
     await conn.execute("update audit.attack_detector set checked_at = $1", soon(120))
     assert len(await replay(conn, tries("victim", 30, seconds=0.1), until=soon(minutes))) == found
 
 
 @pytest.mark.parametrize("reason", ["expired", "invalid_claims", "missing_token", "rate_limited", "auth_unavailable"])
-async def test_what_nobody_guessed_is_no_attack(conn: asyncpg.Connection, reason: str) -> None:
-    """A signature of the issuer, or no token at all, is no try, however often."""
+async def test_a_refusal_without_guessing_is_no_attack(conn: asyncpg.Connection, reason: str) -> None:
+    """A valid signature or a missing token is not a guess, however often it occurs."""
     logins = [login for number in range(50) for login in tries(f"user-{number}", 40, reason=reason, seconds=0.1)]
     assert await replay(conn, logins, until=soon()) == []
 
 
 async def test_tokens_without_an_account_are_no_attack_on_one(conn: asyncpg.Connection) -> None:
-    """A thousand broken gateways behind one address."""
+    """A thousand broken gateways may share one address."""
     assert await replay(conn, tries(None, 1000, seconds=0.1), until=soon()) == []
 
 
 async def test_an_aggregated_row_counts_in_full(conn: asyncpg.Connection) -> None:
-    """What stands for 25 tries counts as 25; a count that is none counts as one."""
+    """A row that aggregates 25 tries counts as 25. An invalid count counts as one."""
     flood = Login(when=soon(1), address=OUTSIDE, user="victim", reason="invalid_token", count=25)
     assert await replay(conn, [*tries("victim", 4), flood], until=soon()) == []
     assert await replay(conn, tries("victim", 1, start=soon(2)), until=soon(), number=7) == [
@@ -130,7 +130,7 @@ async def test_an_aggregated_row_counts_in_full(conn: asyncpg.Connection) -> Non
 
 
 async def test_one_customers_ipv6_is_one_address(conn: asyncpg.Connection) -> None:
-    """Thirty addresses of a /64 stuff as one; nine, each of another customer, do not."""
+    """Thirty addresses of one /64 count as one. Nine of different customers do not."""
     same = [
         login
         for number in range(10)
@@ -142,8 +142,8 @@ async def test_one_customers_ipv6_is_one_address(conn: asyncpg.Connection) -> No
     assert found == [("credential_stuffing", "2001:db8:1:2::/64")]
 
 
-async def test_who_was_let_in_before_is_not_guessed_at(conn: asyncpg.Connection) -> None:
-    """An office of which each member was at work fails together: no attack. Strangers' accounts from there: one."""
+async def test_failures_of_known_members_are_no_attack(conn: asyncpg.Connection) -> None:
+    """Failures of an office's known members are no attack. Failures on unknown accounts from there are one."""
     members = [Login(when=at(11.5), address=OFFICE, user=f"member-{number}") for number in range(30)]
     fails = [login for number in range(30) for login in tries(f"member-{number}", 3, address=OFFICE)]
     assert await replay(conn, [*members, *fails], until=soon()) == []
@@ -152,13 +152,13 @@ async def test_who_was_let_in_before_is_not_guessed_at(conn: asyncpg.Connection)
 
 
 async def test_a_success_does_not_hide_the_spray(conn: asyncpg.Connection) -> None:
-    """The account that was guessed right still counts as tried."""
+    """The account that was guessed still counts as tried."""
     logins = [*spraying(20, 1), Login(when=soon(1), address="45.9.1.3", user="victim-3")]
     assert await replay(conn, logins, until=soon()) == [("password_spraying", "all")]
 
 
 async def test_the_owner_works_on_during_an_attack(conn: asyncpg.Connection) -> None:
-    """Whoever was in before and goes on from the same address did not succeed after failures; another address did."""
+    """A success from an address that was in use before the attack is not reported. One from another address is."""
     owner = [Login(when=at(11.5 + number / 10), address=OFFICE, user="victim") for number in range(10)]
     assert await replay(conn, [*owner, *tries("victim", 20)], until=soon(30)) == []
     thief = Login(when=soon(31), address="45.9.1.1", user="victim")
@@ -166,7 +166,7 @@ async def test_the_owner_works_on_during_an_attack(conn: asyncpg.Connection) -> 
 
 
 async def test_the_owners_own_failure_does_not_make_it_a_takeover(conn: asyncpg.Connection) -> None:
-    """Under attack, with one failure from where the account always comes from; ten from there are a takeover again."""
+    """One failure from the owner's usual address is no takeover. Ten from there are."""
     owner = [Login(when=at(11.5 + number / 10), address=OFFICE, user="victim") for number in range(10)]
     failed = tries("victim", 1, address=OFFICE, start=soon(20))
     assert await replay(conn, [*owner, *failed, *tries("victim", 20)], until=soon(30)) == []
@@ -178,7 +178,7 @@ async def test_the_owners_own_failure_does_not_make_it_a_takeover(conn: asyncpg.
 
 
 async def test_several_attacks_at_once_are_several_findings(conn: asyncpg.Connection) -> None:
-    """Each kind with its own subject, the accounts of one never counted for the other."""
+    """Each kind has its own subject, and accounts of one never count for another."""
     logins = [*tries("root", 40), *takeover(12), *spraying(25, 2), *stuffing(12, 4)]
     found = await replay(conn, logins, until=soon())
     # victim-0 to victim-11 were tried six times in all: the thirteen others are no spray.
@@ -190,7 +190,7 @@ async def test_several_attacks_at_once_are_several_findings(conn: asyncpg.Connec
 
 
 async def test_a_finding_is_an_event_and_an_alert(conn: asyncpg.Connection) -> None:
-    """With numbers, without names."""
+    """The event and the alert contain numbers and no names."""
     assert await replay(conn, [*tries("victim", 29), *tries("victim", 3, address="45.9.1.1")], until=soon()) != []
     finding = await conn.fetchrow("select * from audit.attacks")
     assert (finding["failures"], finding["accounts"], finding["addresses"]) == (32, 1, 2)
@@ -210,7 +210,7 @@ async def test_a_finding_is_an_event_and_an_alert(conn: asyncpg.Connection) -> N
 
 
 async def test_an_ongoing_attack_is_one_finding(conn: asyncpg.Connection) -> None:
-    """Passes in between change the finding and say nothing new; when it is quiet it closes with its alert."""
+    """Later passes update the finding silently. It closes with its alert when the attack is over."""
     await store(conn, tries("victim", 3600, seconds=2))
     found = [await detect(conn, soon(minutes)) for minutes in range(121)]
     assert list(itertools.chain(*found)) == [("brute_force", account("victim"))]
@@ -230,7 +230,7 @@ async def test_an_ongoing_attack_is_one_finding(conn: asyncpg.Connection) -> Non
 
 
 async def test_after_quiet_it_is_a_new_attack(conn: asyncpg.Connection) -> None:
-    """The same account again an hour later: a second finding with an alert of its own."""
+    """The same account an hour later gets a second finding and a new alert."""
     assert len(await replay(conn, tries("victim", 30), until=soon(1))) == 1
     assert await detect(conn, soon(40)) == []
     again = tries("victim", 30, start=soon(60))
@@ -241,7 +241,7 @@ async def test_after_quiet_it_is_a_new_attack(conn: asyncpg.Connection) -> None:
 
 
 async def test_rows_that_come_late_are_judged_by_when_they_happened(conn: asyncpg.Connection) -> None:
-    """From a spool, an hour later: the attack is found once; failures that were far apart are still far apart."""
+    """Events arrive from a spool an hour late. The attack is found once, and distant failures stay distant."""
     assert await detect(conn, soon(60)) == []
     arrived = soon(60.05)
     slow = [login for number in range(40) for login in tries(f"slow-{number}", 40, seconds=90, start=at(11))]
@@ -252,19 +252,19 @@ async def test_rows_that_come_late_are_judged_by_when_they_happened(conn: asyncp
     await store(conn, late)
     assert await detect(conn, soon(60.1)) == [("brute_force", account("victim"))]
     assert await detect(conn, soon(60.2)) == []
-    # It stays open for as long as one that was found in time, so that somebody sees it.
+    # It stays open as long as an attack found in time, so that an operator sees it.
     assert await detect(conn, soon(85)) == []
     assert await conn.fetchval("select count(*) from alerts where status = 'open'") == 1
     assert await detect(conn, soon(91)) == []
     assert await conn.fetchval("select count(*) from alerts where status = 'open'") == 0
-    # One more late row of the attack that is over does not bring it back.
+    # Another late row of the finished attack does not reopen it.
     straggler = Login(when=soon(1), address=OUTSIDE, user="victim", reason="invalid_token", recorded=soon(100))
     assert await replay(conn, [straggler], until=soon(100.1), number=5000) == []
     assert await conn.fetchval("select count(*) from audit.attacks") == 1
 
 
-async def test_what_happened_while_nobody_looked_is_found(conn: asyncpg.Connection) -> None:
-    """The detector was away for three hours."""
+async def test_an_attack_during_an_outage_is_found(conn: asyncpg.Connection) -> None:
+    """The detector was stopped for three hours."""
     assert await detect(conn, NOON) == []
     assert await replay(conn, takeover(12, start=soon(30)), until=soon(180)) == [
         ("success_after_failures", account("victim"))
@@ -272,7 +272,7 @@ async def test_what_happened_while_nobody_looked_is_found(conn: asyncpg.Connecti
 
 
 async def test_a_storm_of_findings_is_no_storm_of_alerts(conn: asyncpg.Connection) -> None:
-    """Fifty accounts under brute force: fifty findings and events, twenty alerts."""
+    """Fifty accounts under attack give fifty findings and events, and twenty alerts."""
     logins = [login for number in range(50) for login in tries(f"user-{number}", 30, address=f"45.9.1.{number}")]
     assert len(await replay(conn, logins, until=soon())) == 50
     assert await conn.fetchval("select count(*) from alerts") == 20
@@ -280,7 +280,7 @@ async def test_a_storm_of_findings_is_no_storm_of_alerts(conn: asyncpg.Connectio
 
 
 async def test_two_copies_at_once_find_it_once(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
-    """Four copies, time and again, as the role of the ops worker: one finding, one event, one alert."""
+    """Four copies run repeatedly as the ops worker's role: one finding, one event, one alert."""
     now = await conn.fetchval("select now()")
     await store(conn, tries("victim", 40, start=now - timedelta(minutes=5)))
     passes = await asyncio.gather(
@@ -295,7 +295,7 @@ async def test_two_copies_at_once_find_it_once(conn: asyncpg.Connection, ops_poo
 
 
 async def test_a_failing_pass_leaves_nothing(conn: asyncpg.Connection) -> None:
-    """Finding, event and alert commit together; the next pass finds it again."""
+    """Finding, event and alert commit together, so the next pass finds the attack again."""
     await store(conn, tries("victim", 30))
     async with conn.transaction():
         await conn.execute("alter function audit._close_attacks rename to gone")
@@ -308,7 +308,7 @@ async def test_a_failing_pass_leaves_nothing(conn: asyncpg.Connection) -> None:
 
 
 async def test_views_show_what_goes_on_now(conn: asyncpg.Connection, role_url: Any) -> None:
-    """An auditor reads each kind without waiting for the detector, and the thresholds it goes by."""
+    """An auditor sees each kind and its thresholds without waiting for the detector."""
     now = await conn.fetchval("select now()")
     await store(
         conn, [*takeover(30, start=now - timedelta(minutes=3)), *stuffing(20, 3, start=now - timedelta(minutes=2))]
@@ -332,7 +332,7 @@ async def test_views_show_what_goes_on_now(conn: asyncpg.Connection, role_url: A
 ATTACKS = {
     ("brute_force", account("office-7")): tries("office-7", 40, start=at(10.3)),
     ("credential_stuffing", OUTSIDE): stuffing(12, 4, start=at(9.6)),
-    # In the same minutes in which everybody's session breaks.
+    # This is during the minutes in which all sessions fail.
     ("password_spraying", "all"): spraying(25, 2, start=at(11.01)),
     ("success_after_failures", account("victim")): takeover(15, start=at(3)),
 }
@@ -343,7 +343,7 @@ ATTACKS = {
 async def test_a_day_shows_its_attacks_and_nothing_else(
     conn: asyncpg.Connection, attacks: dict[tuple[str, str], list[Login]]
 ) -> None:
-    """By three minutes through a day of 300 people, a broken gateway and health checks: what was put in is found."""
+    """A day of 300 people, a broken gateway and health checks is replayed in steps of three minutes."""
     day = sorted([*make_day(), *itertools.chain(*attacks.values())], key=lambda login: login.when)
     assert len(day) > 10_000
     await conn.execute("select ops.ensure_partitions()")

@@ -1,4 +1,4 @@
-"""Old months of the audit trail go whole, proven and with a signed tombstone; holds and doubts keep them."""
+"""Retention of the audit trail: whole months are proven and dropped with a signed tombstone, unless held."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ DAYS = 400
 
 @dataclass
 class Trail:
-    """A database with sealed months, and what keeps and drops them."""
+    """A database with sealed months, the retention, its keys and anchors."""
 
     conn: asyncpg.Connection
     pool: db.Pool
@@ -88,13 +88,13 @@ class Trail:
 
 
 def anchors(*kept: Anchor) -> Anchors:
-    """Anchors with counters of their own."""
+    """Return anchors with separate counters."""
     return Anchors(kept, CollectorRegistry())
 
 
 @pytest.fixture
 async def trail(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> Trail:
-    """May and June 2025 and November 2026, each partly written twice and sealed; nothing is dropped yet."""
+    """Sealed events of May and June 2025 and November 2026, partly in two writes. Nothing is dropped yet."""
     await set_now(conn, NOW)
     keys = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     file = FileAnchor(tmp_path / "anchor")
@@ -116,14 +116,14 @@ async def trail(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> 
 
 
 async def hold(conn: asyncpg.Connection, start: str | None, end: str | None, reason: str = "case 7") -> int:
-    """Place a hold; its number."""
+    """Place a hold and return its number."""
     return int(
         await conn.fetchval("select audit.hold($1::text::timestamptz, $2::text::timestamptz, $3)", start, end, reason)
     )
 
 
 async def test_the_oldest_month_goes_with_a_tombstone(trail: Trail) -> None:
-    """One month a pass; its blocks stay, and the tombstone says which they were, signed, here and at the anchor."""
+    """A pass drops one month and keeps its blocks. The database and the anchor store the signed tombstone."""
     blocks = await trail.conn.fetch("select * from audit.blocks order by block_no")
     nodes = await trail.conn.fetch("select * from audit.tree_nodes order by level, node_index")
     may = [row for row in blocks if row["segment"] == date(2025, 5, 1)]
@@ -160,7 +160,7 @@ async def test_the_oldest_month_goes_with_a_tombstone(trail: Trail) -> None:
 
 
 async def test_sealing_goes_on_after_a_drop(trail: Trail) -> None:
-    """The tree grows over the blocks whose rows are gone, and its signed root is still the root over all of them."""
+    """New blocks extend the tree over dropped blocks, and the signed root covers all leaves."""
     await trail.drop()
     await trail.write(NOVEMBER)
     await trail.seal()
@@ -171,7 +171,7 @@ async def test_sealing_goes_on_after_a_drop(trail: Trail) -> None:
 
 
 async def test_a_month_goes_at_its_moment(trail: Trail) -> None:
-    """The last moment of May 2025 is 400 days old when July 6th 2026 begins, not a microsecond earlier."""
+    """The last moment of May 2025 is 400 days old when July 6th 2026 begins."""
     ends = datetime(2025, 6, 1, tzinfo=UTC) + timedelta(days=DAYS)
     await set_now(trail.conn, (ends - timedelta(microseconds=1)).isoformat())
     assert await trail.candidate() is None
@@ -182,7 +182,7 @@ async def test_a_month_goes_at_its_moment(trail: Trail) -> None:
 
 
 async def test_a_clock_that_is_behind_drops_nothing_early(trail: Trail) -> None:
-    """An event is kept for its days from when the database recorded it, whatever its producer says."""
+    """Retention counts from the recording of an event by the database, not from the producer's time."""
     await trail.write(MAY, 1, recorded_at="2026-11-20 08:00Z")
     await trail.seal()
     assert await trail.candidate() == "2025-06"
@@ -194,7 +194,7 @@ async def test_a_clock_that_is_behind_drops_nothing_early(trail: Trail) -> None:
 
 
 async def test_zero_days_keep_everything(trail: Trail) -> None:
-    """The default: nothing goes by itself, and the run is recorded all the same."""
+    """With the default, nothing is dropped and the run is still recorded."""
     trail.retention.days = 0
     assert await trail.drop() == 0
     assert await trail.candidate(0) is None
@@ -207,15 +207,15 @@ async def test_zero_days_keep_everything(trail: Trail) -> None:
 
 @pytest.mark.parametrize("days", [1, 29, 0, -5])
 async def test_the_database_keeps_a_month_at_least(trail: Trail, days: int) -> None:
-    """Whoever calls with a smaller number than the settings take drops nothing."""
+    """The limit holds for direct callers, whose number of days no setting has checked."""
     with pytest.raises(asyncpg.PostgresError, match="at least 30 days") as refused:
         await trail.conn.execute("select audit.drop_segment('2025-05-01', $1, null)", days)
     assert refused.value.sqlstate == "PU422"
 
 
 @pytest.mark.parametrize(("kept", "words"), [(0, "for ever"), (401, "for 401 days")])
-async def test_nobody_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept: int, words: str) -> None:
-    """A number given to the database itself is no way around the setting."""
+async def test_no_call_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept: int, words: str) -> None:
+    """A number passed to the database does not override the setting."""
     await trail.conn.execute("select audit.set_retention($1)", kept)
     with pytest.raises(asyncpg.PostgresError, match=f"is kept {words}, as the ops worker last set it") as refused:
         await trail.pool.execute("select audit.drop_segment('2025-05-01', 400, null)")
@@ -238,7 +238,7 @@ async def test_nobody_drops_earlier_than_the_worker_is_set_to(trail: Trail, kept
 async def test_a_hold_keeps_the_months_that_it_touches(
     trail: Trail, start: str | None, end: str | None, held: list[str]
 ) -> None:
-    """To the microsecond, in UTC whatever the session says; what it does not touch goes."""
+    """Ranges are exact to the microsecond, in UTC for any session. Other months are dropped."""
     await trail.conn.execute("set timezone = 'Asia/Kolkata'")
     hold_id = await hold(trail.conn, start, end)
     while await trail.drop():
@@ -254,7 +254,7 @@ async def test_a_hold_keeps_the_months_that_it_touches(
 
 
 async def test_holds_are_audited(trail: Trail) -> None:
-    """Who, why, what range; months that were gone by then are named; the hold stays on record."""
+    """The event has actor, reason, range and the months dropped before. The hold stays on record."""
     await trail.drop()
     async with trail.conn.transaction():
         await trail.conn.execute("select core.act('system', 'user', 'cli:eve', '', '', '', 'pulse_audit')")
@@ -273,7 +273,7 @@ async def test_holds_are_audited(trail: Trail) -> None:
 
 
 async def test_a_hold_takes_a_range_and_a_reason(conn: asyncpg.Connection) -> None:
-    """What makes no sense is refused, and a hold is released once."""
+    """An empty range or reason is refused, and a hold is released only once."""
     for start, end, reason in (("2025-01-02Z", "2025-01-02Z", "x"), ("2025-01-02Z", None, " ")):
         with pytest.raises(asyncpg.PostgresError) as refused:
             await hold(conn, start, end, reason)
@@ -287,7 +287,7 @@ async def test_a_hold_takes_a_range_and_a_reason(conn: asyncpg.Connection) -> No
 
 
 async def test_only_auditors_place_holds(trail: Trail, role_url: Callable[[str], str]) -> None:
-    """Services, which drop, can neither place nor release; auditors can, and can drop nothing."""
+    """The services that drop can neither place nor release holds. Auditors can, but cannot drop."""
     for statement in ("select audit.hold(null, null, 'x')", "select audit.release(1, 'x')"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await trail.pool.execute(statement)
@@ -302,7 +302,7 @@ async def test_only_auditors_place_holds(trail: Trail, role_url: Callable[[str],
 
 
 def after_proof(monkeypatch: pytest.MonkeyPatch, happening: Callable[[], Awaitable[object]]) -> None:
-    """Let something happen once, between the proof of a month and its drop."""
+    """Run an action once, between the proof of a month and its drop."""
     prove = AuditRetention.prove
 
     async def prove_and_be_late(self: AuditRetention, pool: db.Pool, segment: date, tree_size: int) -> str | None:
@@ -315,7 +315,7 @@ def after_proof(monkeypatch: pytest.MonkeyPatch, happening: Callable[[], Awaitab
 
 
 async def test_a_hold_placed_after_the_proof_wins(trail: Trail, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the candidate and the drop: the drop looks again."""
+    """The hold is placed between selection and drop, and the drop checks again."""
     after_proof(monkeypatch, lambda: hold(trail.conn, "2025-05-03Z", "2025-05-04Z"))
     assert await trail.drop() == 0
     assert (await trail.months())[0] == "202505"
@@ -326,7 +326,7 @@ async def test_a_hold_placed_after_the_proof_wins(trail: Trail, monkeypatch: pyt
 async def test_an_event_after_the_proof_is_not_lost(
     trail: Trail, monkeypatch: pytest.MonkeyPatch, sealed: bool
 ) -> None:
-    """The tombstone does not cover it, so the month stays for this pass; no alarm, and the next pass takes it along."""
+    """The tombstone does not cover the event, so the month stays until the next pass, without an alarm."""
 
     async def be_late() -> None:
         await trail.write(MAY, 1)
@@ -343,7 +343,7 @@ async def test_an_event_after_the_proof_is_not_lost(
 
 @pytest.mark.parametrize("what", ["event", "hold"])
 async def test_what_happens_during_the_drop_undoes_it(trail: Trail, connect: Connect, what: str) -> None:
-    """After the long look at the rows comes a short one under lock: neither event nor hold slips in between."""
+    """After the long check of the rows, a short one under a lock finds new events and holds."""
     size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
     note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
     bury = await trail.conn.fetchval("select pg_get_functiondef('audit._bury_blocks'::regproc)")
@@ -363,7 +363,7 @@ async def test_what_happens_during_the_drop_undoes_it(trail: Trail, connect: Con
 
 @pytest.mark.parametrize("what", ["event", "hold"])
 async def test_nothing_slips_in_between_the_last_look_and_the_end(trail: Trail, connect: Connect, what: str) -> None:
-    """The drop waits at its own event, after its last look."""
+    """The drop waits at its own event, after its last check."""
     size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
     note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
     await trail.conn.execute(
@@ -391,7 +391,7 @@ async def test_nothing_slips_in_between_the_last_look_and_the_end(trail: Trail, 
 
 
 async def test_a_hold_that_is_not_committed_yet_is_waited_for(trail: Trail, connect: Connect) -> None:
-    """The drop does not look past it: it gives up in time and leaves the month to the next pass."""
+    """The drop does not ignore it: it times out and leaves the month to the next pass."""
     auditor = await connect()
     transaction = auditor.transaction()
     await transaction.start()
@@ -403,7 +403,7 @@ async def test_a_hold_that_is_not_committed_yet_is_waited_for(trail: Trail, conn
 
 
 async def test_a_hold_that_comes_during_a_drop_waits_and_says_so(trail: Trail, connect: Connect) -> None:
-    """It cannot slip in between the last check and the end; its event tells that the month is gone."""
+    """The hold cannot take effect between the last check and the commit. Its event lists the dropped month."""
     await trail.conn.execute("set lock_timeout = 0")
     auditor = await connect()
     note = await trail.retention.prove(
@@ -420,14 +420,14 @@ async def test_a_hold_that_comes_during_a_drop_waits_and_says_so(trail: Trail, c
 
 
 async def test_a_drop_in_an_old_snapshot_is_refused(trail: Trail) -> None:
-    """There a hold would not be seen although its lock is gone."""
+    """An old snapshot would not show a hold although its lock is released."""
     with pytest.raises(asyncpg.PostgresError, match="read committed"):
         async with trail.conn.transaction(isolation="repeatable_read"):
             await trail.conn.execute("select audit.drop_segment('2025-05-01', 400, null)")
 
 
 async def test_two_workers_drop_each_month_once(trail: Trail) -> None:
-    """One of them does it; both find the trail whole."""
+    """One of the workers drops the month, and both find the trail whole."""
     other = AuditRetention(DAYS, trail.keys, anchors(FileAnchor(trail.directory / "other")))
     dropped = 0
     while await trail.candidate() is not None:
@@ -435,13 +435,13 @@ async def test_two_workers_drop_each_month_once(trail: Trail) -> None:
     assert dropped == 2
     assert [one.segment for one in await trail.tombstones()] == [date(2025, 5, 1), date(2025, 6, 1)]
     assert len(await trail.events("audit.segment_dropped")) == 2
-    # Each hands out what either dropped: an anchor is its worker's own.
+    # Each worker exports both tombstones because each has its own anchor.
     assert await trail.drop() + await other.drop(trail.pool) == 0
     assert len(FileAnchor(trail.directory / "other").tombstones()) == len(FileAnchor(trail.directory).tombstones()) == 2
 
 
 async def test_a_reader_or_writer_makes_the_month_busy(trail: Trail, connect: Connect) -> None:
-    """Writers wait a moment at most, and the month goes at the next pass."""
+    """Writers wait briefly, and the month is dropped at the next pass."""
     reader, writer = await connect(), await connect()
     transaction = reader.transaction()
     await transaction.start()
@@ -453,7 +453,7 @@ async def test_a_reader_or_writer_makes_the_month_busy(trail: Trail, connect: Co
 
 
 async def test_a_month_with_unsealed_rows_stays(trail: Trail) -> None:
-    """A late event keeps its month until it is sealed; then the tombstone covers its block too."""
+    """A late event keeps its month until it is sealed. Then the tombstone covers its block."""
     await trail.write(MAY, 1)
     assert await trail.candidate() == "2025-06"
     assert await trail.conn.fetchval("select audit.drop_segment('2025-05-01', 400, null)") == "unsealed"
@@ -464,7 +464,7 @@ async def test_a_month_with_unsealed_rows_stays(trail: Trail) -> None:
 
 
 async def test_a_row_of_an_open_transaction_is_waited_for(trail: Trail, connect: Connect) -> None:
-    """A writer that is not done yet with a late event is neither cut off nor lost."""
+    """A writer with an open late event is neither aborted nor lost."""
     late = await connect()
     transaction = late.transaction()
     await transaction.start()
@@ -478,7 +478,7 @@ async def test_a_row_of_an_open_transaction_is_waited_for(trail: Trail, connect:
 
 
 async def test_a_late_event_of_a_dropped_month_makes_a_second_tombstone(trail: Trail) -> None:
-    """It gets a partition again and blocks of its own; both tombstones stay, and no month without rows comes back."""
+    """The event gets a new partition and blocks. Both tombstones stay, and no empty month reappears."""
     await trail.drop()
     await PartitionWorker(ahead_days=7, ahead_months=2).make(trail.pool)
     assert (await trail.months())[0] == "202506"
@@ -499,7 +499,7 @@ async def test_a_late_event_of_a_dropped_month_makes_a_second_tombstone(trail: T
 
 
 async def test_a_month_without_events_goes_without_tombstone(trail: Trail) -> None:
-    """There is nothing to prove about it but that it went, which the event says."""
+    """Only the drop itself is recorded, as an event."""
     await trail.conn.execute(
         "set role pulse_owner;"
         " select ops._create_partition('audit_log', 'audit_log_202504', '2025-04-01Z', '2025-05-01Z'); reset role"
@@ -521,7 +521,7 @@ TAMPERING = {
     "edited": (f"update audit_log set message = '' where timestamp = '{MAY}' and entity_id = '2'", "rows of block 0"),
     "deleted": (f"delete from audit_log where timestamp = '{MAY}' and entity_id = '2'", "rows of block 0"),
     "added to a block": (FORGERY.format(MAY=MAY, of=MAY), "rows of block"),
-    # The pass that sealed June alone made no block of May that could miss it.
+    # The pass that sealed only June created no block of May that could lack the row.
     "added to no block": (FORGERY.format(MAY=MAY, of=JUNE), "more or fewer rows"),
     "header": ("update audit.blocks set sealed_at = now() where block_no = 2", "block 2 is not the one"),
 }
@@ -529,7 +529,7 @@ TAMPERING = {
 
 @pytest.mark.parametrize("tampering", TAMPERING)
 async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str) -> None:
-    """Nobody hides an alteration by waiting for retention: the month stays, those after it too, and an alert tells."""
+    """Retention keeps an altered month and those after it, so it cannot hide the alteration. An alert is raised."""
     statement, words = TAMPERING[tampering]
     await trail.conn.execute(f"set session_replication_role = replica; {statement}; reset session_replication_role")
     for _ in range(2):
@@ -545,7 +545,7 @@ async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str
     overdue = await trail.conn.fetch("select reason, value from metrics.audit_retention_overdue_months")
     assert dict(overdue) == {"due": 0, "held": 0, "broken": 2, "unsealed": 0}
 
-    # A person who closes the alert without mending the month gets it again, and the month stays.
+    # If a person closes the alert without repairing the month, it opens again and the month stays.
     alert_id = await trail.conn.fetchval("select alert_id from alerts")
     async with trail.conn.transaction():
         await trail.conn.execute("select core.act('system', 'user', 'ann', '', '', '', 'ui_iot')")
@@ -556,7 +556,7 @@ async def test_an_altered_month_is_kept_as_evidence(trail: Trail, tampering: str
 
 
 async def test_the_database_compares_the_tombstone(trail: Trail) -> None:
-    """Whoever calls the procedure by hand drops nothing with a note that says something else than the database."""
+    """A note that differs from the database drops nothing, even in a manual call."""
     size = await trail.conn.fetchval("select max(tree_size) from audit.checkpoints")
     note = await trail.retention.prove(trail.pool, date(2025, 5, 1), size)
     assert note is not None
@@ -582,7 +582,7 @@ async def test_the_database_compares_the_tombstone(trail: Trail) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, 64, 100])
 async def test_the_root_in_sql_is_that_of_the_tree(conn: asyncpg.Connection, count: int) -> None:
-    """Two programs, one RFC 6962."""
+    """Both implement RFC 6962."""
     await conn.execute(
         "insert into audit.blocks select n, '2025-05-01', '1:1:', '2:2:', '2', n, 1, now(), now(), sha256(''),"
         " sha256(n::text::bytea), now(), 1 from generate_series(0, $1 - 1) n",
@@ -594,13 +594,13 @@ async def test_the_root_in_sql_is_that_of_the_tree(conn: asyncpg.Connection, cou
 
 
 async def test_proving_reads_each_row_once(trail: Trail, connect: Connect) -> None:
-    """A thousand blocks of a few rows each, and many more rows of other months: blocks are found by index."""
+    """There are a thousand small blocks and many rows of other months, so blocks must be found by index."""
     await trail.write(NOVEMBER, 20_000)
     for _ in range(10):
         for timestamp in (MAY, NOVEMBER):
             await trail.write(timestamp, 20)
         await trail.seal()
-    fresh = await connect()  # its counters start from nothing
+    fresh = await connect()  # its counters start at zero
     async with fresh.transaction():
         await fresh.execute("set local enable_seqscan = on")
         found = await fresh.fetch("select row_count, leaves from audit.read_segment('2025-05-01', -1, 100000)")
@@ -614,7 +614,7 @@ async def test_proving_reads_each_row_once(trail: Trail, connect: Connect) -> No
 
 
 async def test_pages_of_a_month_leave_no_block_out(trail: Trail) -> None:
-    """A page is about so many rows, or one block; the next one begins behind it."""
+    """A page has about the given number of rows, or one block. The next page continues after it."""
     for _ in range(5):
         await trail.write(MAY, 4)
         await trail.seal()
@@ -634,7 +634,7 @@ async def test_pages_of_a_month_leave_no_block_out(trail: Trail) -> None:
 
 
 async def test_a_partition_dropped_by_hand_leaves_no_tombstone(trail: Trail) -> None:
-    """The owner can do it, hold or not, as no event trigger without a superuser forbids it; the blocks remember."""
+    """The owner can drop it despite a hold, as only a superuser could forbid that. The blocks remain."""
     await hold(trail.conn, None, None)
     await trail.conn.execute("set role pulse_owner; drop table audit_log_202505; reset role")
     assert await trail.tombstones() == []
@@ -646,7 +646,7 @@ async def test_a_partition_dropped_by_hand_leaves_no_tombstone(trail: Trail) -> 
 
 
 async def test_a_stalled_retention_shows(trail: Trail) -> None:
-    """Months past their time by what keeps them, and for how long; nothing while everything is to be kept."""
+    """The view shows overdue months by cause and their age. It is empty while everything is kept."""
 
     async def overdue(what: str) -> dict[str, float]:
         return dict(await trail.conn.fetch(f"select reason, value from metrics.audit_retention_overdue_{what}"))
@@ -681,7 +681,7 @@ async def test_a_stalled_retention_shows(trail: Trail) -> None:
 
 
 async def test_no_other_pruning_touches_the_trail(trail: Trail) -> None:
-    """The shortest retention of everything else leaves each row where it is."""
+    """The shortest retention of all other tables leaves every row of the trail."""
     before = await trail.conn.fetchval("select count(*) from audit_log where timestamp < '2026-11-21'")
     others = RetentionWorker(telemetry_days=9, alert_days=1, service_metrics_days=1, batch=1000)
     while await others.prune(trail.pool):
@@ -690,7 +690,7 @@ async def test_no_other_pruning_touches_the_trail(trail: Trail) -> None:
 
 
 async def test_an_anchor_that_is_away_gets_the_tombstone_later(trail: Trail) -> None:
-    """The run counts as done only when every anchor has every tombstone, each once."""
+    """The run is complete only when every anchor has every tombstone, each once."""
     posted: list[str] = []
     away = True
 
@@ -713,14 +713,14 @@ async def test_an_anchor_that_is_away_gets_the_tombstone_later(trail: Trail) -> 
 
 
 async def test_a_restart_hands_nothing_to_a_file_twice(trail: Trail) -> None:
-    """A new process offers every tombstone anew; the file has it already."""
+    """A new process offers every tombstone again, and the file skips those that it has."""
     await trail.drop()
     await AuditRetention(0, trail.keys, anchors(FileAnchor(trail.directory))).drop(trail.pool)
     assert len(FileAnchor(trail.directory).tombstones()) == 1
 
 
 async def test_a_note_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
-    """Wherever a crash ended the file, what is written after it reads back whole, checkpoints and tombstones alike."""
+    """Checkpoints and tombstones written after a truncated note are read back whole."""
     key = KeyFile(tmp_path / "signing.key", "pulse.test/audit").load()
     notes = [key.sign(f"pulse.test/audit\ntombstone {n}\n") for n in range(3)]
     file = FileAnchor(tmp_path)
@@ -737,7 +737,7 @@ async def test_a_note_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
 
 
 async def test_a_forged_tombstone_in_the_database_is_not_handed_out(trail: Trail) -> None:
-    """Only what the log's keys signed reaches an anchor, and the run does not count as done."""
+    """Only tombstones signed by the log's keys reach an anchor, and the run is not complete."""
     await trail.drop()
     await trail.conn.execute("update audit.tombstones set note = replace(note, 'rows 6', 'rows 7')")
     assert await AuditRetention(0, trail.keys, anchors(FileAnchor(trail.directory / "new"))).drop(trail.pool) == 0
@@ -745,7 +745,7 @@ async def test_a_forged_tombstone_in_the_database_is_not_handed_out(trail: Trail
 
 
 def test_a_tombstone_reads_back() -> None:
-    """Text to tombstone to the same text; anything else is no tombstone."""
+    """Parsing and printing a tombstone give the same text. Other texts are refused."""
     tombstone = Tombstone(
         origin="pulse.test/audit",
         segment=date(2025, 1, 1),

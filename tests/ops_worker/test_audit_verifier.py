@@ -1,4 +1,4 @@
-"""The ops worker verifies the sealed log by itself: what it finds, what it reads, and who does it."""
+"""Verification of the sealed log by the ops worker: findings, reads and the lease."""
 
 from datetime import datetime
 from functools import partial
@@ -19,12 +19,12 @@ EDIT = "update audit_log set message = 'nothing happened' where xid = (select {}
 
 
 def verifier_of(log: SealedLog) -> AuditVerifier:
-    """Return the verifier of the process that has the key."""
+    """Return the verifier of the process with the key."""
     return AuditVerifier(log.sealer.keys, FileAnchor(log.checkpoints), recent_seconds=3600, all_seconds=86400)
 
 
 async def run(log: SealedLog, verifier: AuditVerifier) -> int:
-    """Let passes follow each other until what was due is recorded; return the rows hashed."""
+    """Run passes until all due results are recorded. Return the number of hashed rows."""
     assert await verifier.verify(log.writer) == 0
     task = verifier._task  # noqa: SLF001
     if task is None:
@@ -41,7 +41,7 @@ async def results(log: SealedLog) -> dict[str, tuple[int, int]]:
 
 
 async def test_it_verifies_everything_and_then_the_last_day(log: SealedLog) -> None:
-    """Each when it is due, with its result in the database, in /health and in two metrics."""
+    """Each scope runs when it is due, and its result is in the database, /health and two metrics."""
     verifier = verifier_of(log)
     rows = await log.conn.fetchval("select count(*) from audit_log")
     assert await run(log, verifier) == rows
@@ -59,7 +59,7 @@ async def test_it_verifies_everything_and_then_the_last_day(log: SealedLog) -> N
 
 
 async def test_a_superusers_edit_is_found_unasked(log: SealedLog) -> None:
-    """By an alert, an event and the metrics that name the block."""
+    """An alert, an event and the metrics name the block."""
     verifier = verifier_of(log)
     await run(log, verifier)
     await log.conn.execute("set session_replication_role = replica")
@@ -77,7 +77,7 @@ async def test_a_superusers_edit_is_found_unasked(log: SealedLog) -> None:
 
 
 async def test_the_layer_is_compared_as_often(log: SealedLog, ops_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Differences are named in the log, /health and the record; a comparison that fails stops nothing else."""
+    """Differences are in the log, /health and the record. A failed comparison stops nothing else."""
     verifier = verifier_of(log)
     verifier.check_layer = partial(check_layer, ops_url)
     for _ in range(3):
@@ -111,7 +111,7 @@ async def recent(log: SealedLog, since: datetime) -> Report:
 
 
 async def test_the_hourly_one_reads_what_is_recent_and_proves_it(log: SealedLog) -> None:
-    """It starts in the midst of the log, and the signed root still finds what was altered behind it."""
+    """It starts in the middle of the log, and the signed root still reveals older alterations."""
     since = await log.conn.fetchval("select sealed_at from audit.blocks where block_no = 6")
     first = await log.conn.fetchval("select min(block_no) from audit.blocks where sealed_at = $1", since)
     rows = await log.conn.fetchval("select sum(row_count) from audit.blocks where block_no >= $1", first)
@@ -141,7 +141,7 @@ TABLES = ("public.audit_log", "audit.blocks", "audit.tree_nodes", "audit.checkpo
 
 
 async def save(log: SealedLog) -> None:
-    """Keep the tables of the log as they are."""
+    """Save copies of the log's tables."""
     for table in TABLES:
         name = table.replace(".", "_")
         await log.conn.execute(
@@ -156,8 +156,8 @@ async def restore(log: SealedLog) -> None:
         await log.conn.execute(f"delete from {table}; insert into {table} select * from pg_temp.{name}")
 
 
-async def test_who_has_no_key_does_not_verify(log: SealedLog, tmp_path: Path) -> None:
-    """It has no checkpoints to hold the log against, and leaves it to the holder of the key."""
+async def test_a_worker_without_a_key_does_not_verify(log: SealedLog, tmp_path: Path) -> None:
+    """It has no checkpoints to compare, and leaves the verification to the holder of the key."""
     stranger = AuditVerifier(
         KeyFile(tmp_path / "empty" / "signing.key"), FileAnchor(tmp_path / "none"), recent_seconds=1, all_seconds=1
     )
@@ -167,7 +167,7 @@ async def test_who_has_no_key_does_not_verify(log: SealedLog, tmp_path: Path) ->
 
 
 async def test_a_kept_checkpoint_of_another_key_is_a_fault(log: SealedLog) -> None:
-    """As for `pulse audit verify`: somebody put it there."""
+    """`pulse audit verify` reports the same fault: an unknown key signed a stored checkpoint."""
     forger = KeyFile(log.home / "forger.key", "pulse.test/audit").load()
     text = (await log.conn.fetchval("select note from audit.newest_checkpoint()")).rpartition("\n\n")[0] + "\n"
     await FileAnchor(log.checkpoints).keep(forger.sign(text))

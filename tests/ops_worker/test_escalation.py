@@ -1,4 +1,4 @@
-"""An open alert tells the steps of its policy in their time, each once, until somebody acts or it ends."""
+"""An open alert notifies each step of its policy once, on time, until it is acknowledged or closed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ async def run(conn: asyncpg.Connection, limit: int = 100) -> list[tuple[str, int
     return [(row["outcome"], row["step_number"]) for row in rows]
 
 
-async def told(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]:
-    """Step and channel name of each escalation of the alert, in order."""
+async def escalated(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]:
+    """Return step and channel name of each escalation of the alert, in order."""
     rows = await conn.fetch(
         "select e.step_number, c.name from alert_events e join notification_channels c using (tenant_id, channel_id)"
         " where e.alert_id = $1 and e.kind = 'escalated' order by e.event_id",
@@ -34,26 +34,26 @@ async def told(conn: asyncpg.Connection, alert_id: int) -> list[tuple[int, str]]
 
 
 async def waiting(conn: asyncpg.Connection) -> list[int]:
-    """Steps that wait, of all alerts."""
+    """Return the waiting steps of all alerts."""
     return [row["step_number"] for row in await conn.fetch("select step_number from ops.escalations order by alert_id")]
 
 
 async def silence(conn: asyncpg.Connection, alert_id: int, minutes: float | None) -> None:
-    """Silence the alert as a person does, for so long from now, or no longer."""
+    """Silence the alert as a person would, for a time from now. None ends the silence."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute("select evaluator.silence_alert($1, now() + $2 * interval '1 minute')", alert_id, minutes)
 
 
 async def acknowledge(conn: asyncpg.Connection, alert_id: int) -> None:
-    """Take the alert as a person does."""
+    """Acknowledge the alert as a person would."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute("select evaluator.acknowledge_alert($1)", alert_id)
 
 
-async def test_steps_are_told_in_their_time_and_once(conn: asyncpg.Connection) -> None:
-    """Times count from the opening; between them nothing happens, after the last one nothing waits."""
+async def test_steps_are_notified_on_time_and_once(conn: asyncpg.Connection) -> None:
+    """Times count from the opening. No step runs in between, and none waits after the last."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss")))
 
     assert await run(conn) == []
@@ -68,14 +68,14 @@ async def test_steps_are_told_in_their_time_and_once(conn: asyncpg.Connection) -
     assert await run(conn) == []
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 3)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
     assert await waiting(conn) == []
     await let_pass(conn, 1000)
     assert await run(conn) == []
 
 
 async def test_the_first_step_counts_from_the_recorded_opening(conn: asyncpg.Connection) -> None:
-    """A reading that arrives late opens an alert that is young: nobody had the chance to act on it yet."""
+    """A late reading opens a recent alert, which no operator had a chance to handle yet."""
     await open_alert(conn, await policy(conn, (5, "team")))
 
     row = await conn.fetchrow(
@@ -86,7 +86,7 @@ async def test_the_first_step_counts_from_the_recorded_opening(conn: asyncpg.Con
 
 
 async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncpg.Connection) -> None:
-    """The row, the event and the audit event carry the trace of the reading; the audit event names step and channel."""
+    """The row, the event and the audit event have the reading's trace. The audit event names step and channel."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
 
@@ -105,7 +105,7 @@ async def test_an_escalation_is_audited_with_the_trace_of_its_alert(conn: asyncp
 
 
 async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncpg.Connection) -> None:
-    """The dispatcher sends it to the step's channel, with the step, and to no other."""
+    """The dispatcher sends it with the step, only to the step's channel."""
     await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await seed.route(conn, await seed.channel(conn, "everyone"))
     await let_pass(conn, 6)
@@ -120,7 +120,7 @@ async def test_an_escalation_becomes_a_notification_for_its_channel(conn: asyncp
 
 
 async def test_the_dispatcher_is_woken_once_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Twenty escalations give one notification; a pass that tells nobody gives none."""
+    """Twenty escalations give one notification. A pass without escalations gives none."""
     policy_id = await policy(conn, (5, "team"))
     for number in range(20):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -138,7 +138,7 @@ async def test_the_dispatcher_is_woken_once_a_pass(conn: asyncpg.Connection, con
 
 
 async def test_a_step_at_once_wakes_ops_worker(conn: asyncpg.Connection, connect: Connect) -> None:
-    """A first step after 0 minutes is due when the alert opens, and does not wait for the poll."""
+    """A first step after 0 minutes is due when the alert opens, without waiting for the poll."""
     heard: list[str] = []
     listener = await connect()
     await listener.add_listener("pulse_ops", lambda *_: heard.append("ops"))
@@ -149,7 +149,7 @@ async def test_a_step_at_once_wakes_ops_worker(conn: asyncpg.Connection, connect
 
 
 async def test_without_steps_nothing_is_scheduled(conn: asyncpg.Connection) -> None:
-    """No policy, and a policy without steps: no row."""
+    """No policy and a policy without steps create no row."""
     await open_alert(conn, None, "boiler-1")
     await open_alert(conn, await policy(conn), "boiler-2")
 
@@ -157,7 +157,7 @@ async def test_without_steps_nothing_is_scheduled(conn: asyncpg.Connection) -> N
 
 
 async def test_starting_is_element_by_element(conn: asyncpg.Connection) -> None:
-    """Each alert gets its own policy, time and trace; one that escalates already is left as it is."""
+    """Each alert gets its own policy, time and trace. An alert that escalates already is unchanged."""
     first = await open_alert(conn, await policy(conn, (5, "team")), "boiler-1")
     second = await open_alert(conn, None, "boiler-2")
     third = await open_alert(conn, None, "boiler-3")
@@ -180,7 +180,7 @@ async def test_starting_is_element_by_element(conn: asyncpg.Connection) -> None:
 
 
 async def test_closing_ends_the_escalation(conn: asyncpg.Connection) -> None:
-    """An alert that resolves tells nobody more."""
+    """A resolved alert notifies no further steps."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await seed.readings(conn, (1, 20))
     await conn.execute("select evaluator.evaluate(1000)")
@@ -188,22 +188,22 @@ async def test_closing_ends_the_escalation(conn: asyncpg.Connection) -> None:
 
     assert await waiting(conn) == []
     assert await run(conn) == []
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
 
 
-async def test_a_row_that_outlived_its_alert_tells_nobody(conn: asyncpg.Connection) -> None:
-    """Even if a path forgets to delete the row, an acknowledged alert is not escalated."""
+async def test_a_row_that_outlived_its_alert_notifies_no_step(conn: asyncpg.Connection) -> None:
+    """Even if a code path does not delete the row, an acknowledged alert is not escalated."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await conn.execute("update alerts set status = 'acknowledged', acknowledged_at = now(), acknowledged_by = 'ann'")
     await let_pass(conn, 6)
 
     assert await run(conn) == [("ended", 1)]
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
     assert await waiting(conn) == []
 
 
 async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
-    """Steps whose time passed in a silence come after it, the first at its end, each later one after its own gap."""
+    """The first step delayed by a silence runs at its end, each later one after its own gap."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead"), (20, "boss"), (100, "owner")))
     await silence(conn, alert_id, 30)
 
@@ -226,11 +226,11 @@ async def test_a_silence_keeps_the_gaps(conn: asyncpg.Connection) -> None:
     assert await run(conn) == []
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 4)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss"), (4, "owner")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss"), (4, "owner")]
 
 
 async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Connection) -> None:
-    """The step comes in its own time."""
+    """The step runs at its planned time."""
     alert_id = await open_alert(conn, await policy(conn, (60, "team")))
     await silence(conn, alert_id, 30)
     await let_pass(conn, 59)
@@ -240,14 +240,14 @@ async def test_a_silence_that_no_step_fell_into_moves_nothing(conn: asyncpg.Conn
 
 
 async def act(conn: asyncpg.Connection, query: str, *arguments: Any) -> None:
-    """Do something as a person of the tenant."""
+    """Run a statement as a person of the tenant."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         await conn.execute(query, *arguments)
 
 
 async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
-    """Give the only rule another policy, or none."""
+    """Assign another policy, or none, to the only rule."""
     await act(
         conn,
         "select evaluator.update_rule(r.rule_id, jsonb_build_object('policy_id', $1::bigint)) from alert_rules r",
@@ -256,7 +256,7 @@ async def follow(conn: asyncpg.Connection, policy_id: int | None) -> None:
 
 
 async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> None:
-    """At once, also when a step is due already."""
+    """The escalation ends at once, even if a step is due."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
     assert await run(conn) == [("escalated", 1)]
@@ -264,11 +264,11 @@ async def test_a_policy_that_the_rule_lost_ends(conn: asyncpg.Connection) -> Non
     await follow(conn, None)
     assert await waiting(conn) == []
     assert await run(conn) == []
-    assert await told(conn, alert_id) == [(1, "team")]
+    assert await escalated(conn, alert_id) == [(1, "team")]
 
 
 async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, connect: Connect) -> None:
-    """It counts from its arrival: an alert that was open for long does not take all steps at once."""
+    """Times count from the assignment, so an old alert does not run all steps at once."""
     alert_id = await open_alert(conn, None)
     await let_pass(conn, 600)
     first = await policy(conn, (0, "team"), (10, "lead"))
@@ -287,12 +287,12 @@ async def test_a_policy_holds_for_open_alerts_at_once(conn: asyncpg.Connection, 
     await let_pass(conn, 1)
     assert await run(conn) == [("escalated", 1)]
     assert await run(conn) == []
-    assert await told(conn, alert_id) == [(1, "team"), (1, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (1, "boss")]
 
 
 @pytest.mark.parametrize("status", ["acknowledged", "closed"])
 async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connection, status: str) -> None:
-    """It is being worked on, or over."""
+    """Acknowledged and closed alerts are left alone."""
     alert_id = await open_alert(conn, None)
     if status == "acknowledged":
         await acknowledge(conn, alert_id)
@@ -304,17 +304,17 @@ async def test_a_new_policy_wakes_no_alert_that_was_taken(conn: asyncpg.Connecti
 
 async def replan(conn: asyncpg.Connection, policy_id: int, *steps: tuple[float, str]) -> None:
     """Replace the steps of a policy."""
-    told_steps = [{"after_minutes": minutes, "channel_id": await channel_id_of(conn, name)} for minutes, name in steps]
+    new_steps = [{"after_minutes": minutes, "channel_id": await channel_id_of(conn, name)} for minutes, name in steps]
     await act(
         conn,
         "select ops.update_policy($1, jsonb_build_object('steps', $2::text::jsonb))",
         policy_id,
-        orjson.dumps(told_steps).decode(),
+        orjson.dumps(new_steps).decode(),
     )
 
 
 async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Connection) -> None:
-    """Earlier times come one after the other; an alert that had reached the end goes on with an added step."""
+    """Overdue steps run one after the other. An alert past the last step continues with an added one."""
     policy_id = await policy(conn, (60, "team"), (120, "lead"))
     alert_id = await open_alert(conn, policy_id)
     await let_pass(conn, 30)
@@ -334,11 +334,11 @@ async def test_edited_steps_hold_at_once_and_keep_their_gaps(conn: asyncpg.Conne
     assert await run(conn) == [("escalated", 3)]
     await replan(conn, policy_id)
     assert await waiting(conn) == []
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
 
 
 async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg.Connection) -> None:
-    """And the next step comes in its time."""
+    """The next step runs at its time."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await conn.execute("update notification_channels set enabled = false where name = 'team'")
     await let_pass(conn, 6)
@@ -351,7 +351,7 @@ async def test_a_step_to_a_disabled_channel_is_a_recorded_decision(conn: asyncpg
     assert [tuple(row) for row in reasons] == [("lead", "other_step"), ("team", "channel_disabled")]
     await let_pass(conn, 5)
     assert await run(conn) == [("escalated", 2)]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead")]
 
 
 @pytest.mark.parametrize("ending", ["acknowledged", "closed"])
@@ -371,7 +371,7 @@ async def test_an_escalation_that_came_too_late_is_not_sent(conn: asyncpg.Connec
 
 
 async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Connection) -> None:
-    """Whatever silenced the alert, the pass looks itself and waits for the end of the silence."""
+    """For any cause of the silence, the pass checks it and postpones the step to its end."""
     await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     await conn.execute("update alerts set silenced_until = now() + interval '1 hour'")
@@ -383,7 +383,7 @@ async def test_a_step_that_comes_due_in_a_silence_is_postponed(conn: asyncpg.Con
 
 
 async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connection) -> None:
-    """Lifting a silence brings a step whose time is past at once, however far it was postponed."""
+    """Ending a silence runs an overdue step at once, however far it was postponed."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (60, "lead")))
     await silence(conn, alert_id, 43000)
     await let_pass(conn, 6)
@@ -398,31 +398,31 @@ async def test_the_end_of_a_silence_brings_the_step_back(conn: asyncpg.Connectio
     assert await run(conn) == [("escalated", 2)]
 
 
-async def test_nothing_is_skipped_when_nobody_ran(conn: asyncpg.Connection) -> None:
-    """After an outage every step whose time has passed is told, in order."""
+async def test_no_step_is_skipped_after_an_outage(conn: asyncpg.Connection) -> None:
+    """After an outage every step that is due is notified, in order."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss"), (600, "owner")))
     await let_pass(conn, 120)
 
     assert [await run(conn) for _ in range(4)] == [[("escalated", 1)], [("escalated", 2)], [("escalated", 3)], []]
-    assert await told(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
+    assert await escalated(conn, alert_id) == [(1, "team"), (2, "lead"), (3, "boss")]
     assert await waiting(conn) == [4]
 
 
 async def test_a_policy_that_changed_meanwhile(conn: asyncpg.Connection) -> None:
-    """A step that is gone is passed over; a policy that is gone ends the escalation."""
+    """A removed step is skipped. A removed policy ends the escalation."""
     shortened = await open_alert(conn, await policy(conn, (5, "team"), (15, "lead"), (60, "boss")), "boiler-1")
     emptied = await open_alert(conn, await policy(conn, (5, "team"), name="other"), "boiler-2")
     await let_pass(conn, 6)
     await conn.execute("delete from escalation_steps where step_number = 1")
 
     assert sorted(await run(conn), key=str) == [("ended", None), ("escalated", 2)]
-    assert await told(conn, shortened) == [(2, "lead")]
-    assert await told(conn, emptied) == []
+    assert await escalated(conn, shortened) == [(2, "lead")]
+    assert await escalated(conn, emptied) == []
     assert await waiting(conn) == [3]
 
 
-async def test_two_copies_never_tell_twice(conn: asyncpg.Connection, connect: Connect) -> None:
-    """What one copy holds is left alone by the other, at once and without waiting."""
+async def test_two_copies_never_notify_twice(conn: asyncpg.Connection, connect: Connect) -> None:
+    """A copy skips rows that another has locked, without waiting."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     other = await connect()
@@ -433,11 +433,11 @@ async def test_two_copies_never_tell_twice(conn: asyncpg.Connection, connect: Co
     assert await asyncio.wait_for(run(other), 5) == []
     await transaction.commit()
     assert await run(other) == []
-    assert await told(conn, alert_id) == [(1, "team")]
+    assert await escalated(conn, alert_id) == [(1, "team")]
 
 
 async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Four copies with small batches: each of 120 alerts is told each of its two steps exactly once."""
+    """Four copies with small batches notify each of 120 alerts of its two steps exactly once."""
     policy_id = await policy(conn, (5, "team"), (6, "lead"))
     for number in range(120):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -451,7 +451,7 @@ async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Conn
         return handled
 
     handled = sum(await asyncio.gather(*(drain() for _ in range(4))))
-    handled += len(await run(conn, limit=1000))  # what another copy held when the last one looked
+    handled += len(await run(conn, limit=1000))  # rows that another copy held at the last look
     assert handled == 240
     rows = await conn.fetch(
         "select array_agg(step_number order by event_id) as steps from alert_events"
@@ -461,7 +461,7 @@ async def test_many_copies_share_a_crowd(conn: asyncpg.Connection, connect: Conn
 
 
 async def test_a_pass_takes_no_more_than_its_limit(conn: asyncpg.Connection) -> None:
-    """The limit holds even where the planner believes the queue to be empty: after a vacuum, then refilled."""
+    """The limit holds even if the planner assumes an empty queue: after a vacuum, then refilled."""
     policy_id = await policy(conn, (5, "team"))
     for number in range(30):
         await open_alert(conn, policy_id, f"boiler-{number}")
@@ -475,7 +475,7 @@ async def test_a_pass_takes_no_more_than_its_limit(conn: asyncpg.Connection) -> 
 
 
 async def test_an_acknowledgement_in_hand_is_respected(conn: asyncpg.Connection, connect: Connect) -> None:
-    """While somebody acknowledges, the pass neither waits nor tells; afterwards there is nothing to tell."""
+    """During an uncommitted acknowledgement the pass skips the alert. Afterwards no step is due."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     person = await connect()
@@ -486,11 +486,11 @@ async def test_an_acknowledgement_in_hand_is_respected(conn: asyncpg.Connection,
     assert await asyncio.wait_for(run(conn), 5) == []
     await transaction.commit()
     assert await run(conn) == []
-    assert await told(conn, alert_id) == []
+    assert await escalated(conn, alert_id) == []
 
 
 async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, connect: Connect) -> None:
-    """The other way round the person waits, and the acknowledgement stands after the escalation."""
+    """If the pass is first, the acknowledgement waits and follows the escalation."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await let_pass(conn, 6)
     person = await connect()
@@ -511,7 +511,7 @@ async def test_an_acknowledgement_waits_for_a_pass(conn: asyncpg.Connection, con
 async def test_passes_and_people_at_once_never_deadlock(
     conn: asyncpg.Connection, connect: Connect, ending: str
 ) -> None:
-    """Two copies run while two people end every alert: nobody gets an error, and nothing is told after the end."""
+    """Two copies run while two people end every alert: no call fails, and no step is notified after the end."""
     policy_id = await policy(conn, *((minute, "team") for minute in range(1, 11)))
     alerts = [await open_alert(conn, policy_id, f"boiler-{number}") for number in range(40)]
     await let_pass(conn, 60)
@@ -545,7 +545,7 @@ async def test_passes_and_people_at_once_never_deadlock(
 
 
 async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Among 20,000 escalations that wait, a pass reads the due ones by their index and little else."""
+    """Among 20,000 waiting escalations, a pass reads little more than the due ones, by their index."""
     await open_alert(conn, await policy(conn, (5, "team"), (10, "lead")))
     await conn.execute(
         "insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)"
@@ -560,7 +560,7 @@ async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: C
     await conn.execute("vacuum analyze ops.escalations")
     await conn.execute("vacuum analyze alerts")
 
-    fresh = await connect()  # its counters start from nothing
+    fresh = await connect()  # its counters start at zero
     async with fresh.transaction():
         assert await run(fresh) == [("escalated", 1)]
         read = await fresh.fetchrow(
@@ -573,7 +573,7 @@ async def test_the_cost_follows_what_is_due(conn: asyncpg.Connection, connect: C
 async def test_the_worker_logs_in_the_trace_of_the_alert(
     conn: asyncpg.Connection, app_pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As pulse_app: a pass gives the number handled and one log line each, with alert, step and channel."""
+    """The worker logs in as pulse_app. A pass returns the number handled and logs alert, step and channel."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     worker = EscalationWorker(batch=10)

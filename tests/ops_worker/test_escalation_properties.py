@@ -1,4 +1,4 @@
-"""Whatever happens to an alert in whatever order, what is told is what a few lines of plain Python say."""
+"""Escalation under random sequences of acts equals a small Python model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,37 +15,37 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(slots=True)
 class Model:
-    """The alert as the rules describe it; minutes count from its opening."""
+    """A model of the alert by the documented rules. Times are minutes from its opening."""
 
     steps: list[int]
     now: float = 0.0
     silenced_until: float = 0.0
     live: bool = True
-    told: list[int] = field(default_factory=list)
+    notified: list[int] = field(default_factory=list)
     delay: float = 0.0
     """How much later than planned the steps come since a silence held one back."""
     held_until: float = 0.0
 
     def due(self) -> float:
-        """Return when the next step comes."""
-        return max(self.steps[len(self.told)] + self.delay, self.held_until)
+        """Return the time of the next step."""
+        return max(self.steps[len(self.notified)] + self.delay, self.held_until)
 
     def silence(self, until: float) -> None:
-        """Hold the next step back; it comes at the end, or now when the silence is lifted."""
+        """Postpone the next step to the silence's end, or to now if the silence is lifted."""
         self.silenced_until = until
         self.held_until = max(self.now, until)
 
     def run(self) -> None:
-        """Tell every step whose time has come, unless silence or an end forbids it."""
-        while self.live and self.now >= self.silenced_until and len(self.told) < len(self.steps):
+        """Notify every step that is due, unless a silence or an end forbids it."""
+        while self.live and self.now >= self.silenced_until and len(self.notified) < len(self.steps):
             if self.due() > self.now:
                 break
-            self.delay = max(self.delay, self.due() - self.steps[len(self.told)])
+            self.delay = max(self.delay, self.due() - self.steps[len(self.notified)])
             self.held_until = 0.0
-            self.told.append(len(self.told) + 1)
+            self.notified.append(len(self.notified) + 1)
 
 
-# Half minutes never coincide with the whole minutes of the steps, so no comparison hangs on a microsecond.
+# Half minutes never coincide with the whole minutes of the steps, so microseconds do not matter.
 ACTS = st.lists(
     st.one_of(
         st.tuples(st.just("pass"), st.integers(0, 40).map(lambda minutes: minutes + 0.5)),
@@ -96,7 +96,7 @@ def _open(session: Session, steps: list[int]) -> int:
 
 
 def _act(session: Session, model: Model, alert_id: int, act: str, value: float | None) -> None:
-    """Do one thing to the alert and to its model."""
+    """Apply one act to the alert and its model."""
     match act:
         case "pass":
             assert value is not None
@@ -131,14 +131,14 @@ def _act(session: Session, model: Model, alert_id: int, act: str, value: float |
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, acts=ACTS)
 def test_escalation_follows_its_model(session: Session, steps: list[int], acts: list[tuple[str, float | None]]) -> None:
-    """Steps are told in order, each once, not early, not while silenced, not after the end; and none is forgotten."""
+    """Each step is notified once, in order, when due, and neither during a silence nor after the end."""
     model = Model(steps)
     with session.transaction(force_rollback=True):
         alert_id = _open(session, steps)
         for act, value in [*acts, ("pass", 10000.5), ("run", 10)]:
             _act(session, model, alert_id, act, value)
             events = session.execute("select step_number from alert_events where kind = 'escalated' order by event_id")
-            assert [row[0] for row in events.fetchall()] == model.told
+            assert [row[0] for row in events.fetchall()] == model.notified
         left = session.execute("select count(*) from ops.escalations").fetchone()
-    # Days later nothing waits: the last silence has ended and the last step was told.
+    # Days later nothing waits: the last silence has ended and every step was notified.
     assert left == (0,)

@@ -1,4 +1,4 @@
-"""One gapless order: whoever reads the trail gets every committed event once, in the same order as everybody else."""
+"""One gapless order: every reader gets each committed event once, in the same order."""
 
 import asyncio
 import io
@@ -68,7 +68,7 @@ async def write_rounds(url: str, number: int) -> set[str]:
 
 
 async def page_through(api: Api, sealed: asyncio.Event) -> list[str]:
-    """Return what a pager gets that comes again and again while events are written."""
+    """Return the events that a repeated pager gets while events are written."""
     found: list[str] = []
     cursor = None
     chance = random.Random(SEED)
@@ -86,7 +86,7 @@ async def page_through(api: Api, sealed: asyncio.Event) -> list[str]:
 
 
 async def follow(url: str, sealed: asyncio.Event) -> list[str]:
-    """Return what `pulse audit tail` gets."""
+    """Return the events that `pulse audit tail` gets."""
     connection = await asyncpg.connect(url)
     await connection.set_type_codec(
         "jsonb",
@@ -108,7 +108,7 @@ async def follow(url: str, sealed: asyncio.Event) -> list[str]:
 
 
 async def export(pool: db.Pool, question: Question) -> list[str]:
-    """Return what `pulse audit export` writes, of one type."""
+    """Return the events of one type that `pulse audit export` writes."""
     file = io.BytesIO()
     await write_export(pool, question, file)
     lines = [orjson.loads(line) for line in file.getvalue().splitlines()]
@@ -117,7 +117,7 @@ async def export(pool: db.Pool, question: Question) -> list[str]:
 
 
 async def keep_exporting(pool: db.Pool, sealed: asyncio.Event) -> list[list[str]]:
-    """Exports while events are written, the last one when all are sealed."""
+    """Export while events are written, and once more when all are sealed."""
     found = []
     while True:
         done = sealed.is_set()
@@ -129,7 +129,7 @@ async def keep_exporting(pool: db.Pool, sealed: asyncio.Event) -> list[list[str]
 
 
 async def open_writer(url: str, statement: str) -> asyncpg.Connection:
-    """Return a connection with a transaction that has written and does not end."""
+    """Return a connection whose transaction has written and stays open."""
     connection = await asyncpg.connect(url)
     await connection.execute("begin")
     await connection.execute(statement)
@@ -148,7 +148,7 @@ async def test_every_reader_gets_every_committed_event_once_in_one_order(
     tmp_path: Path,
     held: str,
 ) -> None:
-    """64 writers that commit late or not at all, and a transaction that stays open all the while."""
+    """64 writers commit late or not at all, next to a transaction that stays open."""
     room = int(await conn.fetchval("show max_connections")) - 30
     holder = (
         await open_writer(empty_url, "create table written (n int)")

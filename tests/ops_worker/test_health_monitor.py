@@ -1,4 +1,4 @@
-"""The health monitor opens one system alert for a service that keeps failing and closes it when it is back."""
+"""The health monitor opens one system alert for a failing service and closes it after recovery."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ async def target() -> AsyncIterator[HealthTarget]:
 
 
 def monitor(client: httpx.AsyncClient, urls: Mapping[str, str], round_seconds: float = 0.0) -> HealthMonitor:
-    """Return a monitor that alerts at the third failure; its rounds count however soon they follow each other."""
+    """Return a monitor that alerts at the third failure. Its rounds count regardless of their interval."""
     return HealthMonitor(client=client, urls=urls, failures_to_alert=3, round_seconds=round_seconds, concurrency=4)
 
 
@@ -34,14 +34,14 @@ async def health(conn: asyncpg.Connection, service: str = "dispatcher") -> dict[
 
 
 async def story(conn: asyncpg.Connection) -> list[str]:
-    """Kinds of the alert events, in order."""
+    """Return the kinds of the alert events, in order."""
     return [row["kind"] for row in await conn.fetch("select kind from alert_events order by event_id")]
 
 
 async def test_a_healthy_service_is_recorded(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """One round stores address, state and latency; nothing is alerted."""
+    """One round stores address, state and latency, without an alert."""
     assert await monitor(client, {"dispatcher": target.url}).check(app_pool) == 0
 
     row = await health(conn)
@@ -53,7 +53,7 @@ async def test_a_healthy_service_is_recorded(
 async def test_an_outage_opens_one_alert_and_its_end_closes_it(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """The third failure in a row opens, more change nothing, the first good answer closes, and again from the start."""
+    """The third consecutive failure opens the alert, and the first success closes it. Then it starts again."""
     watch = monitor(client, {"dispatcher": target.url})
     await watch.check(app_pool)
 
@@ -82,7 +82,7 @@ async def test_an_outage_opens_one_alert_and_its_end_closes_it(
 async def test_the_outage_is_audited_and_traced(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """The round's own trace stands in the requests it made, in the alert and in the audit events."""
+    """The round's trace is in its requests, the alert and the audit events."""
     other = HealthTarget()
     async with other:
         watch = monitor(client, {"dispatcher": target.url, "exporter": other.url})
@@ -110,7 +110,7 @@ async def test_the_outage_is_audited_and_traced(
 async def test_a_flapping_service_opens_nothing(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """A service that fails two of three checks for ever never fails three in a row."""
+    """A service that fails two of three checks never fails three in a row."""
     watch = monitor(client, {"dispatcher": target.url})
     for number in range(12):
         target.status = 200 if number % 3 == 0 else 503
@@ -122,7 +122,7 @@ async def test_a_flapping_service_opens_nothing(
 async def test_copies_at_once_count_as_one(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """Four copies in the same round are one failed check; with four rounds the alert is open once."""
+    """Four copies in the same round count as one check. After four rounds one alert is open."""
     await target.down()
     copies = [monitor(client, {"dispatcher": target.url}, round_seconds=60) for _ in range(4)]
 
@@ -136,7 +136,7 @@ async def test_copies_at_once_count_as_one(
 async def test_copies_that_race_open_one_alert(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """All services down, ten copies at once that take the services in opposite orders: one alert each, no error."""
+    """Ten copies check all failed services in opposite orders: one alert each, no error."""
     await target.down()
     urls = {f"worker-{number}": target.url for number in range(6)}
     backwards = dict(reversed(urls.items()))
@@ -148,10 +148,10 @@ async def test_copies_that_race_open_one_alert(
     assert await story(conn) == ["opened"] * 6
 
 
-async def test_a_service_that_hangs_delays_nobody(
+async def test_a_service_that_hangs_delays_no_other(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """Ten services that never answer cost one time-out, and the healthy one is up all the same."""
+    """Ten services that never answer cost one timeout, and the healthy one is still up."""
     stuck = HealthTarget()
     stuck.hangs = True
     async with stuck:
@@ -159,7 +159,7 @@ async def test_a_service_that_hangs_delays_nobody(
         watch = HealthMonitor(client=client, urls=urls, failures_to_alert=3, round_seconds=0, concurrency=11)
         started = time.monotonic()
         await watch.check(app_pool)
-        assert 0.9 < time.monotonic() - started < 5  # ten time-outs in turn would take ten seconds
+        assert 0.9 < time.monotonic() - started < 5  # ten consecutive timeouts would take ten seconds
 
     assert (await health(conn))["status"] == "up"
     assert (await health(conn, "stuck-3"))["error"] == "TimeoutException: no answer within 1 s"
@@ -168,7 +168,6 @@ async def test_a_service_that_hangs_delays_nobody(
 async def test_no_more_are_asked_at_once_than_allowed(
     app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """Six services in pairs."""
     target.may_answer.clear()
     urls = {f"worker-{number}": target.url for number in range(6)}
     watch = HealthMonitor(client=client, urls=urls, failures_to_alert=3, round_seconds=0, concurrency=2)
@@ -183,7 +182,7 @@ async def test_no_more_are_asked_at_once_than_allowed(
 async def test_a_closed_alert_opens_again_while_the_service_is_down(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """Closing the alert by hand does not mend the service."""
+    """Closing the alert manually does not repair the service."""
     await target.down()
     watch = monitor(client, {"dispatcher": target.url})
     for _ in range(3):
@@ -197,7 +196,7 @@ async def test_a_closed_alert_opens_again_while_the_service_is_down(
 async def test_a_service_that_says_it_is_not_well_has_failed(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """An answer is not enough: the report has to say ok. Its words are stored, whatever bytes they hold."""
+    """The report must have status ok. Its text is stored, with any bytes."""
     watch = monitor(client, {"dispatcher": target.url})
     target.report(status="degraded", reason="database: \0 TimeoutError")
     await watch.check(app_pool)
@@ -225,14 +224,13 @@ async def test_a_service_that_says_it_is_not_well_has_failed(
     ],
 )
 def test_what_counts_as_healthy(status: int, body: bytes, error: str | None) -> None:
-    """Only a complete report with status ok does."""
     assert read_report(status, body)[0] == error
 
 
-async def test_a_service_nobody_asks_about_any_more_is_forgotten(
+async def test_a_service_removed_from_the_settings_is_forgotten(
     conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient, target: HealthTarget
 ) -> None:
-    """A target taken out of the settings leaves neither a row nor an open alert behind."""
+    """A removed target leaves neither a row nor an open alert."""
     await target.down()
     watch = monitor(client, {"dispatcher": target.url})
     for _ in range(3):

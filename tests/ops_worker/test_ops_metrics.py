@@ -1,4 +1,4 @@
-"""The services' counters are kept over time as they were read: one series however many copies collect."""
+"""Samples of the services' counters: one series for any number of collecting copies."""
 
 import asyncio
 
@@ -13,18 +13,18 @@ from tests.support.health_target import HealthTarget
 
 
 def collector(client: httpx.AsyncClient, target: HealthTarget, round_seconds: float = 0.0) -> MetricsCollector:
-    """Return a collector of one service whose rounds count however soon they follow each other."""
+    """Return a collector of one service whose rounds count regardless of their interval."""
     return MetricsCollector(client=client, urls={"dispatcher": target.url}, round_seconds=round_seconds, concurrency=4)
 
 
 async def series(conn: asyncpg.Connection, name: str = "rows") -> list[float]:
-    """Values of a counter of the service, oldest first."""
+    """Return the values of a counter of the service, oldest first."""
     query = "select value from service_metrics where service = 'dispatcher' and name = $1 order by recorded_at"
     return [row["value"] for row in await conn.fetch(query, name)]
 
 
 async def test_counters_are_stored_as_read(conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient) -> None:
-    """A restart, seen as a counter that falls, is stored as it is; so is what a service that is not well has done."""
+    """A restart, which shows as a falling counter, and an unhealthy service's counters are stored unchanged."""
     async with HealthTarget() as target:
         collect = collector(client, target).collect
         for rows in (5, 8, 1):
@@ -53,7 +53,7 @@ async def test_a_service_that_does_not_answer_stores_nothing(
 
 
 async def test_copies_store_one_series(conn: asyncpg.Connection, app_pool: Pool, client: httpx.AsyncClient) -> None:
-    """Of four copies that collect in the same minute one stores its samples, at once or one after the other."""
+    """One of four copies stores its samples of a minute, run in parallel or in sequence."""
     async with HealthTarget() as target:
         copies = [collector(client, target, round_seconds=60) for _ in range(4)]
         await asyncio.gather(*(copy.collect(app_pool) for copy in copies))
@@ -65,7 +65,7 @@ async def test_copies_store_one_series(conn: asyncpg.Connection, app_pool: Pool,
 
 
 def test_only_finite_numbers_with_plain_names_are_counters() -> None:
-    """Whatever else a faulty service puts there is left out, and so is what is too much."""
+    """Other values in a service's report are ignored, as are counters above the limit."""
     wanted = {"rows": 3.0, "seconds": 0.5, "below": -1.0}
     odd = {"on": True, "name": "x", "none": None, "list": [1], "Bad Name": 1, "": 1, "a" * 64: 1, "nul\0": 1}
     report = orjson.dumps({"status": "ok", "counters": wanted | odd})
@@ -77,7 +77,7 @@ def test_only_finite_numbers_with_plain_names_are_counters() -> None:
 
 
 async def test_every_start_of_a_process_counts(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Also of those that start at the same moment; the count outlives the months of the trail."""
+    """Simultaneous starts count as well, and the count survives the trail's retention."""
     starts = (
         app_pool.execute("select audit.record_process('dispatcher', $1, 'started')", f"host:{pid}") for pid in range(29)
     )

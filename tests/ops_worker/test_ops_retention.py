@@ -1,4 +1,4 @@
-"""What is older than its retention goes, in bounded steps; what somebody may still need stays."""
+"""Expired rows are removed in bounded steps, unless another row still needs them."""
 
 import asyncio
 
@@ -17,21 +17,21 @@ RETAINED = ("alerts", "alert_events", "notification_jobs", "delivery_attempts", 
 async def prune(
     conn: asyncpg.Connection, *, telemetry: int = 30, alerts: int = 365, metrics: int = 30, limit: int = 1000
 ) -> dict[str, int]:
-    """Return one pass; rows removed by table."""
+    """Run one pass and return the removed rows by table."""
     rows = await conn.fetch("select what, removed from ops.prune_telemetry($1, $2)", telemetry, limit)
     rows += await conn.fetch("select what, removed from ops.prune($1, $2, $3)", alerts, metrics, limit)
     return {row["what"]: row["removed"] for row in rows}
 
 
 async def set_now(conn: asyncpg.Connection, moment: str) -> None:
-    """Stop the clock that decides what is due."""
+    """Set a fixed time for the decisions about expiry."""
     await conn.execute(
         f"create or replace function core.now() returns timestamptz language sql stable return '{moment}'::timestamptz"
     )
 
 
 async def partitions(conn: asyncpg.Connection) -> list[str]:
-    """Names of the daily partitions."""
+    """Return the names of the daily partitions."""
     rows = await conn.fetch(
         "select relname from pg_class c join pg_inherits i on i.inhrelid = c.oid"
         " where i.inhparent = 'telemetry'::regclass and relname <> 'telemetry_default' order by 1"
@@ -47,7 +47,7 @@ async def alert(
     job: str | None = "delivered",
     dispatched: bool = True,
 ) -> int:
-    """Return an alert with an event, a job in the given state (None: no job), an attempt and a suppression; its id."""
+    """Create an alert with event, job (None: no job), attempt and suppression. Return its id."""
     await seed.tenant(conn)
     alert_id = int(
         await conn.fetchval(
@@ -85,7 +85,7 @@ async def alert(
     return alert_id
 
 
-async def somebody_waits(conn: asyncpg.Connection) -> bool:
+async def any_session_waits(conn: asyncpg.Connection) -> bool:
     """Return whether a connection to the clone waits for a lock."""
     query = (
         "select exists (select from pg_stat_activity"
@@ -95,12 +95,12 @@ async def somebody_waits(conn: asyncpg.Connection) -> bool:
 
 
 async def names(conn: asyncpg.Connection) -> list[str]:
-    """Names of the alerts that are left."""
+    """Return the names of the remaining alerts."""
     return [row["rule_name"] for row in await conn.fetch("select rule_name from alerts order by 1")]
 
 
 async def test_whole_days_of_readings_go(conn: asyncpg.Connection) -> None:
-    """A day goes once its last moment is too old; readings of old days without a partition go too."""
+    """A day is dropped once its last moment is too old. Old readings without a partition are removed."""
     await set_now(conn, "2026-10-01 12:00Z")
     await conn.execute("select ops.ensure_partitions(1, 1)")
     await conn.execute(
@@ -122,7 +122,7 @@ async def test_whole_days_of_readings_go(conn: asyncpg.Connection) -> None:
 
 
 async def test_partitions_are_not_made_and_dropped_in_turn(conn: asyncpg.Connection) -> None:
-    """The shortest retention allowed keeps every day that is made ahead for late readings; a shorter one is refused."""
+    """The shortest retention keeps every day that is created for late readings. A shorter one is refused."""
     await conn.execute("select ops.ensure_partitions(1, 1)")
 
     assert await prune(conn, telemetry=9) == {}
@@ -135,7 +135,7 @@ async def test_partitions_are_not_made_and_dropped_in_turn(conn: asyncpg.Connect
 
 
 async def test_a_query_over_all_readings_only_delays(conn: asyncpg.Connection, connect: Connect) -> None:
-    """While somebody reads telemetry its partitions stay, everything else is still removed, and nothing fails."""
+    """While a query reads telemetry, its partitions stay and all other expired rows are still removed."""
     await conn.execute("select ops.ensure_partitions(1, 1)")
     await alert(conn, "old")
     reader = await connect()
@@ -151,7 +151,7 @@ async def test_a_query_over_all_readings_only_delays(conn: asyncpg.Connection, c
 
 
 async def test_settled_alerts_go_with_all_that_hangs_on_them(conn: asyncpg.Connection) -> None:
-    """Old, closed, dispatched and delivered or given up: gone. Anything still open or still to tell: kept."""
+    """Only old alerts that are closed, dispatched and delivered or dead are removed."""
     for name, state in (("delivered", "delivered"), ("dead", "dead"), ("untold", None)):
         await alert(conn, name, job=state)
     await alert(conn, "keep: still open", closed_days_ago=None)
@@ -174,7 +174,7 @@ async def test_settled_alerts_go_with_all_that_hangs_on_them(conn: asyncpg.Conne
 
 
 async def test_alerts_that_have_to_stay_hold_up_no_other(conn: asyncpg.Connection) -> None:
-    """Where the oldest alerts still have something to tell, a small pass removes those behind them."""
+    """If the oldest alerts still have pending notifications, a small pass removes those behind them."""
     for number in range(3):
         await alert(conn, f"keep {number}", closed_days_ago=500, job="pending")
     await alert(conn, "old")
@@ -186,7 +186,7 @@ async def test_alerts_that_have_to_stay_hold_up_no_other(conn: asyncpg.Connectio
 async def test_a_pass_is_bounded_and_the_worker_drains(
     conn: asyncpg.Connection, app_pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The oldest go first, never more than the batch; passes follow until one finds nothing. Each is audited."""
+    """The oldest rows go first, at most a batch per pass, until a pass finds none. Each pass is audited."""
     for number in range(5):
         await alert(conn, f"old {number}", closed_days_ago=400 + number)
     worker = RetentionWorker(telemetry_days=30, alert_days=365, service_metrics_days=30, batch=2)
@@ -205,7 +205,7 @@ async def test_a_pass_is_bounded_and_the_worker_drains(
 
 
 async def test_a_notification_being_redriven_is_kept(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Somebody puts a dead notification back while the pass runs: the pass waits and leaves the alert alone."""
+    """If a dead notification is redriven while the pass runs, the pass waits and keeps the alert."""
     await alert(conn, "redriven", job="dead")
     await alert(conn, "old")
     person = await connect()
@@ -222,7 +222,7 @@ async def test_a_notification_being_redriven_is_kept(conn: asyncpg.Connection, c
 
 
 async def test_a_pass_that_waits_too_long_gives_up(conn: asyncpg.Connection, app_pool: Pool, connect: Connect) -> None:
-    """The worker says so and comes back at its time; nothing was half removed."""
+    """The worker logs it and retries at the next time. No partial removal remains."""
     await alert(conn, "held", job="dead")
     person = await connect()
     async with person.transaction():
@@ -234,7 +234,7 @@ async def test_a_pass_that_waits_too_long_gives_up(conn: asyncpg.Connection, app
 
 
 async def test_ingest_goes_on_beside_a_long_pass(conn: asyncpg.Connection, app_pool: Pool, connect: Connect) -> None:
-    """A partition is dropped and its lock gone before the pass turns to what may take long."""
+    """The drop of a partition commits and releases its lock before the slower steps."""
     await conn.execute("select ops.ensure_partitions(1, 1)")
     await conn.execute(
         "create table telemetry_20260101 partition of telemetry for values from ('2026-01-01Z') to ('2026-01-02Z');"
@@ -250,17 +250,17 @@ async def test_ingest_goes_on_beside_a_long_pass(conn: asyncpg.Connection, app_p
     await person.execute("select from notification_jobs for update")
 
     pruning = asyncio.create_task(worker.prune(app_pool))
-    await until(lambda: somebody_waits(conn))
+    await until(lambda: any_session_waits(conn))
     await conn.execute("set lock_timeout = '1s'")
     assert await seed.readings(conn, (0, 20.0)) == (1, 0, [])
-    assert await somebody_waits(conn)
+    assert await any_session_waits(conn)
     await transaction.commit()
     assert await pruning == 6  # the partition, the alert, its event, job, attempt and suppression
     assert "telemetry_20260101" not in await partitions(conn)
 
 
 async def test_old_samples_go_and_the_audit_trail_stays(conn: asyncpg.Connection) -> None:
-    """Samples are removed oldest first in bounded steps; not one audit event is."""
+    """Samples are removed oldest first in bounded steps. No audit event is removed."""
     await conn.execute(
         "insert into service_metrics (recorded_at, service, name, value)"
         " select now() - n * interval '1 day', 'dispatcher', 'rows', n from generate_series(1, 35) n"
@@ -276,7 +276,7 @@ async def test_old_samples_go_and_the_audit_trail_stays(conn: asyncpg.Connection
 
 
 async def test_the_cost_follows_what_is_old(conn: asyncpg.Connection, connect: Connect) -> None:
-    """Among 20,000 closed alerts a pass reads the old ones by their index and little else."""
+    """Among 20,000 closed alerts, a pass reads little more than the old ones, by their index."""
     await alert(conn, "old")
     await conn.execute(
         "insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at, status, closed_at,"
@@ -287,7 +287,7 @@ async def test_the_cost_follows_what_is_old(conn: asyncpg.Connection, connect: C
     for table in RETAINED:
         await conn.execute(f"vacuum analyze {table}")
 
-    fresh = await connect()  # its counters start from nothing
+    fresh = await connect()  # its counters start at zero
     async with fresh.transaction():
         assert (await prune(fresh))["alerts"] == 1
         read = await fresh.fetchrow(
@@ -299,14 +299,14 @@ async def test_the_cost_follows_what_is_old(conn: asyncpg.Connection, connect: C
 
 @pytest.mark.parametrize("analyzed", ["empty", "full"])
 async def test_the_cost_follows_the_batch(conn: asyncpg.Connection, connect: Connect, analyzed: str) -> None:
-    """Beside 200,000 younger events a pass over 50 alerts touches a few rows for each, whatever statistics say."""
+    """With 200,000 younger events, a pass over 50 alerts touches a few rows each, for any statistics."""
     if analyzed == "empty":
         for table in RETAINED:
             await conn.execute(f"vacuum analyze {table}")
     for number in range(60):
         await alert(conn, f"old {number}", closed_days_ago=400 + number)
     young = await alert(conn, "young", closed_days_ago=1)
-    # What follows refers to rows that are there, so the checks are spared.
+    # The following rows refer to existing ones, so the checks are skipped.
     await conn.execute("set session_replication_role = replica")
     await conn.execute(
         "with event as (insert into alert_events (tenant_id, alert_id, kind, occurred_at, dispatched_at)"
@@ -325,7 +325,7 @@ async def test_the_cost_follows_the_batch(conn: asyncpg.Connection, connect: Con
         for table in RETAINED:
             await conn.execute(f"vacuum analyze {table}")
 
-    fresh = await connect()  # its counters start from nothing
+    fresh = await connect()  # its counters start at zero
     async with fresh.transaction():
         assert (await prune(fresh, limit=50))["alerts"] == 50
         touched = await fresh.fetch(

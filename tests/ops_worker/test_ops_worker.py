@@ -1,4 +1,4 @@
-"""The ops worker as the process it is: every timer runs, one that fails stops no other, SIGTERM ends it cleanly."""
+"""The ops worker as a process: every timer runs, a failing one stops no other, SIGTERM ends it cleanly."""
 
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,17 @@ OFTEN = dict.fromkeys(TIMERS, "0.05")
 
 
 def only(target: HealthTarget) -> str:
-    """Return the setting that lets the monitor ask this service and no other."""
+    """Return the setting that limits the monitor to this service."""
     return orjson.dumps({"dispatcher": target.url.removesuffix("/health")}).decode()
 
 
 def lines(worker: Running, start: str) -> list[dict[str, Any]]:
-    """Return the log lines whose message starts like this, so far."""
+    """Return the log lines so far whose message has this prefix."""
     return [line for line in worker.lines if line.get("message", "").startswith(start)]
 
 
 async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, ops_url: str) -> None:
-    """From one start: partitions, health, samples and an escalation; then a clean end."""
+    """One start runs partitions, health, samples and an escalation, and ends cleanly."""
     alert_id = await open_alert(conn, await policy(conn, (5, "team")))
     await let_pass(conn, 6)
     async with (
@@ -77,7 +77,7 @@ async def test_every_timer_runs_and_is_measured(conn: asyncpg.Connection, ops_ur
 
 
 async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url: str) -> None:
-    """Samples, partitions and retention are broken; health and escalation go on, and the failures are logged."""
+    """Samples, partitions and retention fail. Health and escalation continue, and the failures are logged."""
     for broken in ("record_service_metrics", "ensure_partitions", "prune"):
         await conn.execute(f"alter function ops.{broken} rename to {broken}_is_gone")
     alert_id = await open_alert(conn, await policy(conn, (5, "team"), (7, "lead")))
@@ -96,8 +96,8 @@ async def test_a_failing_timer_stops_no_other(conn: asyncpg.Connection, ops_url:
 
 
 @pytest.mark.slow
-async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app_url: str) -> None:
-    """One line a failed pass, which names the setting, and no traceback; the other timers go on."""
+async def test_a_role_that_may_not_seal_is_reported(conn: asyncpg.Connection, app_url: str) -> None:
+    """Each failed pass logs one line with the setting and no traceback. The other timers continue."""
     async with (
         HealthTarget() as target,
         ready_service(MODULE, app_url, health_targets=only(target), seal_seconds="0.05", **OFTEN) as worker,
@@ -125,7 +125,7 @@ async def test_a_role_that_may_not_seal_is_told_so(conn: asyncpg.Connection, app
 async def test_a_key_that_cannot_be_read_is_reported_once(
     conn: asyncpg.Connection, ops_url: str, tmp_path: Path
 ) -> None:
-    """By the sealer alone, and again after the state has changed; no other loop fails over it."""
+    """The sealer reports it, and again after a change of state. No other loop fails."""
     key, other = tmp_path / "signing.key", tmp_path / "other"
     key.touch(0o600)
     often = OFTEN | {"seal_seconds": "0.05", "audit_verify_seconds": "0.05"}
@@ -151,7 +151,7 @@ async def test_a_key_that_cannot_be_read_is_reported_once(
         await until(lambda: is_in("refused"))
         before = await passes()
         await until(lambda: went_on(before))
-        key.unlink()  # nothing is sealed yet: the sealer makes a key
+        key.unlink()  # nothing is sealed yet, so the sealer makes a key
         await until(lambda: is_in("sealing"))
         await until(lambda: conn.fetchval("select count(*) from audit.blocks"))
         valid = key.rename(other)
@@ -169,7 +169,7 @@ async def test_a_key_that_cannot_be_read_is_reported_once(
 
 @pytest.mark.slow
 async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connection, ops_url: str) -> None:
-    """With the default interval: finding, event and system alert of a brute force are there 10 s later at most."""
+    """With the default interval, finding, event and system alert exist within 10 s."""
     async with ready_service(MODULE, ops_url) as worker:
         await until(lambda: conn.fetchval("select checked_at > now() - interval '1 day' from audit.attack_detector"))
         await conn.execute(
@@ -187,7 +187,7 @@ async def test_an_attack_becomes_an_alert_within_seconds(conn: asyncpg.Connectio
 
 
 async def test_old_months_of_the_audit_trail_go(conn: asyncpg.Connection, ops_url: str, tmp_path: Path) -> None:
-    """From an event of 90 days ago in the default partition: its month is made, sealed, proven, buried, dropped."""
+    """An event of 90 days ago starts in the default partition. Its month is created, sealed, proven and dropped."""
     await conn.execute(
         "insert into audit_log"
         " (timestamp, recorded_at, event_id, event_type, category, action, message, source_service)"
@@ -216,14 +216,14 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> OpsSettings:
 
 
 def test_its_own_login_goes_before_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all services share an environment, the ops worker still is pulse_ops; without it, it is what they are."""
+    """The ops worker prefers its own login in a shared environment, and otherwise uses the shared one."""
     assert load(monkeypatch).database_url == "postgresql://x/y"
     own = load(monkeypatch, ops_database_url="postgresql://pulse_ops@x/y")
     assert (own.database_url, own.listen_dsn) == ("postgresql://pulse_ops@x/y",) * 2
 
 
-def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default the six services behind the port base, otherwise exactly those named."""
+def test_the_targets_of_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default is the six services behind the port base. Named targets replace them."""
     services = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_worker", "exporter")
     assert load(monkeypatch).status_urls == {
         name: f"http://127.0.0.1:{port}/health" for port, name in enumerate(services, start=8081)
@@ -251,7 +251,7 @@ def test_whom_the_monitor_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_setting_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:
-    """It names the variable and ends the process before anything was started."""
+    """The line names the variable, and the process ends before anything starts."""
     with pytest.raises(SystemExit) as ended:
         load(monkeypatch, **{name: value})
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""Partitions exist before they are needed, and making one late loses no row, whoever writes at the same time."""
+"""Partitions exist before they are needed, and creating one late loses no row of concurrent writers."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,13 +15,13 @@ from tests.support.wait import until
 
 
 async def make(conn: asyncpg.Connection, days: int = 2, months: int = 1) -> dict[str, tuple[str, int]]:
-    """Outcome and rows moved of each partition that was missing."""
+    """Create missing partitions and return the outcome and moved rows of each."""
     rows = await conn.fetch("select * from ops.ensure_partitions($1, $2)", days, months)
     return {row["partition_name"]: (row["outcome"], row["rows_moved"]) for row in rows}
 
 
 async def send(conn: asyncpg.Connection | Pool, *moments: datetime, device_id: str = "boiler-1") -> int:
-    """Return a reading at each moment; how many were stored."""
+    """Send a reading for each moment and return the number stored."""
     return int(
         await conn.fetchval(
             "select accepted from ingest.record_readings('acme', $1, $2, $3, $4, null)",
@@ -34,13 +34,13 @@ async def send(conn: asyncpg.Connection | Pool, *moments: datetime, device_id: s
 
 
 async def partition_of(conn: asyncpg.Connection, table: str = "telemetry") -> dict[str, int]:
-    """Rows of the table in each partition that has any."""
+    """Return the table's rows by partition."""
     rows = await conn.fetch(f"select tableoid::regclass::text as name, count(*) from {table} group by 1 order by 1")
     return {row["name"]: row["count"] for row in rows}
 
 
 async def bounds(conn: asyncpg.Connection, parent: str) -> list[tuple[str, datetime, datetime]]:
-    """Name and bounds of each partition, in order."""
+    """Return name and bounds of each partition, in order."""
     rows = await conn.fetch(
         "select c.relname, b[1]::timestamptz as lower, b[2]::timestamptz as upper from pg_inherits i"
         " join pg_class c on c.oid = i.inhrelid cross join lateral regexp_match("
@@ -53,14 +53,14 @@ async def bounds(conn: asyncpg.Connection, parent: str) -> list[tuple[str, datet
 
 @pytest.mark.parametrize(("days", "months"), [(367, 1), (1, 25), (-1, 1), (1, -1)])
 async def test_no_call_makes_partitions_without_end(conn: asyncpg.Connection, days: int, months: int) -> None:
-    """Everybody who inserts waits for the one transaction that makes them."""
+    """Every insert waits for the transaction that creates partitions."""
     with pytest.raises(asyncpg.PostgresError) as refused:
         await make(conn, days, months)
     assert refused.value.sqlstate == "PU422"
 
 
 async def test_a_fresh_database_gets_its_partitions(conn: asyncpg.Connection) -> None:
-    """Days from 8 back, months from the previous; a second call has nothing to do."""
+    """Days start 8 back, months at the previous one. A second call does nothing."""
     await set_now(conn, "2026-11-23 10:00Z")
 
     made = await make(conn, days=2, months=1)
@@ -73,8 +73,8 @@ async def test_a_fresh_database_gets_its_partitions(conn: asyncpg.Connection) ->
     assert list(await make(conn, days=3, months=1)) == ["telemetry_20261126"]
 
 
-async def test_a_partition_is_the_owners_and_nobody_elses(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Made on behalf of pulse_app, owned by pulse_owner, granted to nobody, commented, indexed like its parent."""
+async def test_a_partition_belongs_to_the_owner_only(conn: asyncpg.Connection, app_pool: Pool) -> None:
+    """Made for pulse_app, it belongs to pulse_owner, has no grants, and is commented and indexed like its parent."""
     async with app_pool.acquire() as connection:
         made = await make(connection)
 
@@ -99,7 +99,7 @@ async def test_a_partition_is_the_owners_and_nobody_elses(conn: asyncpg.Connecti
 async def test_each_partition_is_audited(
     conn: asyncpg.Connection, app_pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker makes them in one trace, which stands in the audit event of each."""
+    """The worker creates them in one trace, which is in each audit event."""
     worker = PartitionWorker(ahead_days=1, ahead_months=1)
     with caplog.at_level("INFO", logger="services.ops_worker"):
         assert await worker.make(app_pool) == 0
@@ -115,7 +115,7 @@ async def test_each_partition_is_audited(
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "Europe/Berlin", "Asia/Kolkata"])
 async def test_days_are_utc_whatever_the_session_says(conn: asyncpg.Connection, zone: str) -> None:
-    """No time zone, date style (IST is Israel's time too) or summer time makes a gap or a day of 23 hours."""
+    """No time zone, date style (IST is also Israel's time) or daylight saving makes a gap or a 23-hour day."""
     await conn.execute(f"set timezone = '{zone}'")
     await conn.execute("set datestyle = 'German, DMY'")
     await set_now(conn, "2026-03-28 23:30Z")
@@ -135,7 +135,6 @@ async def test_days_are_utc_whatever_the_session_says(conn: asyncpg.Connection, 
 
 
 async def test_a_leap_day_and_a_new_year(conn: asyncpg.Connection) -> None:
-    """The calendar is Postgres's own."""
     await set_now(conn, "2027-12-31 23:59:59Z")
     made = await make(conn, days=1, months=2)
     assert "telemetry_20280101" in made
@@ -147,7 +146,7 @@ async def test_a_leap_day_and_a_new_year(conn: asyncpg.Connection) -> None:
 
 
 async def test_rows_of_the_default_partition_move(conn: asyncpg.Connection) -> None:
-    """Every row ends up in its own partition, unchanged and once; the limits of a day belong to the right one."""
+    """Every row moves once, unchanged, to its partition. A day's bounds belong to the right one."""
     await seed.device(conn)
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     moments = [day - timedelta(microseconds=1), day, day + timedelta(hours=12), day + timedelta(days=1)]
@@ -163,7 +162,7 @@ async def test_rows_of_the_default_partition_move(conn: asyncpg.Connection) -> N
 
 
 async def test_days_long_gone_get_their_partition_too(conn: asyncpg.Connection) -> None:
-    """After weeks in which nobody made partitions, nothing stays behind in the default partition."""
+    """After weeks without new partitions, no row stays in the default partition."""
     await seed.device(conn)
     old = datetime.now(UTC) - timedelta(days=20)
     await send(conn, old)
@@ -180,7 +179,7 @@ async def test_days_long_gone_get_their_partition_too(conn: asyncpg.Connection) 
 
 
 async def test_a_reading_sent_twice_stays_one_over_a_move(conn: asyncpg.Connection) -> None:
-    """The key holds before, during and after: a repeated reading is a duplicate wherever its row is."""
+    """The key holds before, during and after the move, so a repeated reading is a duplicate."""
     await seed.device(conn)
     moment = datetime.now(UTC)
     assert await send(conn, moment) == 1
@@ -190,7 +189,7 @@ async def test_a_reading_sent_twice_stays_one_over_a_move(conn: asyncpg.Connecti
 
 
 async def test_the_audit_trail_moves_and_stays_append_only(conn: asyncpg.Connection) -> None:
-    """Rows move past the guard, which is back in its old mode afterwards and holds on the new partition too."""
+    """Rows bypass the guard, which is restored afterwards and holds on the new partition."""
     await seed.device(conn)
     await send(conn, datetime.now(UTC))
     await conn.execute("alter table audit_log_default enable always trigger audit_log_append_only")
@@ -224,7 +223,7 @@ async def test_two_copies_at_once_make_each_once(conn: asyncpg.Connection, conne
 
 
 async def test_a_busy_table_is_left_to_the_next_pass(conn: asyncpg.Connection, connect: Connect) -> None:
-    """An open writer makes its table busy, not the other one; nothing is lost, and the next pass succeeds."""
+    """An open writer blocks only its own table. Nothing is lost, and the next pass succeeds."""
     await seed.device(conn)
     writer = await connect()
     transaction = writer.transaction()
@@ -246,11 +245,11 @@ async def test_a_busy_table_is_left_to_the_next_pass(conn: asyncpg.Connection, c
 
 
 async def test_a_writer_that_waits_for_a_partition_lands_in_it(conn: asyncpg.Connection, connect: Connect) -> None:
-    """A reading sent while the partition is being made is stored, not refused by the default partition."""
+    """A reading sent during the creation is stored, not refused by the default partition."""
     await seed.device(conn)
     writer = await connect()
     today = datetime.now(UTC)
-    await send(writer, today - timedelta(seconds=1))  # the writer has its plans and its partitions in cache
+    await send(writer, today - timedelta(seconds=1))  # the writer has cached its plans and partitions
 
     transaction = conn.transaction()
     await transaction.start()
@@ -264,7 +263,7 @@ async def test_a_writer_that_waits_for_a_partition_lands_in_it(conn: asyncpg.Con
 
 
 async def test_writers_at_full_speed_lose_nothing(conn: asyncpg.Connection, app_pool: Pool) -> None:
-    """Four writers send readings of three days, and their audit events, while the partitions are made under them."""
+    """Four writers send readings of three days and audit events while the partitions are created."""
     writers, stop, sent = 4, asyncio.Event(), 0
     for number in range(writers):
         await seed.device(conn, f"boiler-{number}")

@@ -1,4 +1,4 @@
-"""The sealer signs no second history: its memory beside the key, through crashes, rollbacks and vanished files."""
+"""The sealer never signs a second history. Its memory next to the key survives crashes and rollbacks."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SEALED = ("audit.blocks", "audit.tree_nodes", "audit.checkpoints", "audit.signin
 
 @pytest.fixture
 async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log of four blocks whose key and checkpoints are where the local stack has them."""
+    """A sealed log of four blocks with key and checkpoints in the local stack's directories."""
     made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     for _ in range(4):
         await made.write(3)
@@ -46,7 +46,7 @@ def pulse(tmp_path: Path, role_url: Callable[[str], str]) -> Pulse:
 
 
 async def restart(log: SealedLog) -> None:
-    """Let another process take over, which knows what is on disk and nothing else."""
+    """Replace the process by one that knows only the files on disk."""
     await log.conn.execute("update audit.sealer set lease_until = '-infinity'")
     log.sealer = make_sealer(log.home, holder="next")
 
@@ -57,14 +57,14 @@ def forget_anchors(log: SealedLog) -> None:
 
 
 async def save(log: SealedLog) -> None:
-    """Keep the tables of the log as they are, as a standby that lags behind does."""
+    """Save copies of the log's tables, like a delayed standby."""
     for table in (*SEALED, "public.audit_log"):
         name = "saved_" + table.replace(".", "_")
         await log.conn.execute(f"drop table if exists {name}; create temp table {name} as select * from {table}")
 
 
 async def roll_back(log: SealedLog) -> None:
-    """Put the saved tables back behind the guards' back."""
+    """Restore the saved tables, bypassing the guards."""
     await log.conn.execute("set session_replication_role = replica")
     for table in (*SEALED, "public.audit_log"):
         name = "saved_" + table.replace(".", "_")
@@ -77,7 +77,7 @@ async def signed(log: SealedLog) -> int:
 
 
 async def refuses(log: SealedLog, words: str) -> None:
-    """Neither this process nor the next one signs anything, whatever is written meanwhile."""
+    """Check that neither this process nor the next one signs anything, whatever is written."""
     before = await signed(log)
     for _ in range(2):
         await log.write(1)
@@ -91,7 +91,7 @@ async def refuses(log: SealedLog, words: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", ["kept", "gone"])
 async def test_emptied_tables_are_not_signed_anew(log: SealedLog, pulse: Pulse, rows: str) -> None:
-    """Without anchors too; a declared loss lets the log go on, and exports of before still verify."""
+    """Anchors are not needed. After a declared loss the log continues, and old exports still verify."""
     old_export = await export(log)
     public = log.home.parent / "taken-away.pub"
     public.write_bytes(log.sealer.keys.public_path.read_bytes())
@@ -125,7 +125,7 @@ async def test_emptied_tables_are_not_signed_anew(log: SealedLog, pulse: Pulse, 
 
 
 async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pulse) -> None:
-    """As after an asynchronous failover; the anchors are gone, and other rows came meanwhile."""
+    """The state is that of an asynchronous failover without anchors, with other rows written meanwhile."""
     await save(log)
     for _ in range(3):
         await log.write(2)
@@ -136,7 +136,7 @@ async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pul
     await refuses(log, "had 7 blocks and has 4: its end was cut off")
     assert await log.conn.fetchval("select count(*) from audit_log where event_type = 'audit.log_broken'") == 2
     await pulse("declare-loss", "--reason", "failover", "--at", "4")
-    # A process that was running all the time goes on by itself.
+    # A process that ran all the time continues without help.
     for _ in range(3):
         await log.write(1)
         await log.seal()
@@ -147,7 +147,7 @@ async def test_a_lost_end_is_not_signed_a_second_time(log: SealedLog, pulse: Pul
 
 @pytest.mark.slow
 async def test_a_second_break_raises_a_second_alarm(log: SealedLog, pulse: Pulse) -> None:
-    """In one process that sealed in between."""
+    """The same process sealed in between."""
     for alarms in (1, 2):
         await log.conn.execute("update audit.checkpoints set note = replace(note, 'rows', 'cows')")
         for _ in range(2):
@@ -163,13 +163,13 @@ async def test_a_second_break_raises_a_second_alarm(log: SealedLog, pulse: Pulse
 
 @pytest.mark.slow
 async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pulse: Pulse) -> None:
-    """Signed with the same key on another machine: the log is cut back to where everything agreed."""
+    """Another machine signed with the same key. The log is cut back to the last common block."""
     await save(log)
     for _ in range(2):
         await log.write(2)
         await log.seal()
     await roll_back(log)
-    # As Pulse did before it remembered: a copy of the key, without memory, seals on.
+    # Older versions had no memory, so a copy of the key without it keeps sealing.
     copy = log.home.parent / "copy"
     copy.mkdir()
     (copy / "signing.key").write_bytes(log.sealer.keys.path.read_bytes())
@@ -202,7 +202,7 @@ async def test_another_history_of_the_same_size_is_not_signed(log: SealedLog, pu
 async def test_an_alarm_outlives_the_process_and_its_cause(
     log: SealedLog, pulse: Pulse, tampering: str, words: str
 ) -> None:
-    """Until a person answers it: what an intruder altered and put back was altered."""
+    """A person must answer it, even if an intruder reverts the alteration."""
     await save(log)
     await log.conn.execute(tampering)
     await refuses(log, words)
@@ -217,7 +217,7 @@ async def test_an_alarm_outlives_the_process_and_its_cause(
 
 
 async def test_the_wrong_database_raises_no_alarm_that_lasts(log: SealedLog) -> None:
-    """A URL of another installation with this key: nothing is signed there, and here the log goes on."""
+    """A URL of another installation with this key: nothing is signed there, and here sealing continues."""
     await save(log)
     before = await signed(log)
     for change in ("installation_id = gen_random_uuid()", "installation_id = gen_random_uuid(), log_begun_at = null"):
@@ -243,13 +243,13 @@ async def test_the_wrong_database_raises_no_alarm_that_lasts(log: SealedLog) -> 
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """The simulated end of the process."""
 
 
 async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
     log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often the append fails: the same bytes are appended again, in the next process too."""
+    """After any number of failed appends, the same bytes are appended again, even by the next process."""
     await log.write(3)
 
     async def crash(*_: Any) -> None:
@@ -262,8 +262,8 @@ async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
     pending = log.sealer.keys.memory.read().pending
     assert pending is not None
     assert await signed(log) == 4
-    await log.write(5)  # rows that came later are not in it
-    # A database that takes the note and says no, again and again, gets no second signature of this size.
+    await log.write(5)  # later rows are not in it
+    # A database that accepts the note and then reports failure never gets a second signature of this size.
     await log.conn.execute(
         "alter function audit.append_blocks rename to _real; create function audit.append_blocks(text, bigint, jsonb,"
         " smallint[], bigint[], bytea[], jsonb, jsonb) returns boolean language plpgsql security definer as $$ begin"
@@ -287,7 +287,6 @@ async def test_what_was_kept_and_not_committed_is_the_only_thing_signed(
 
 
 async def test_what_was_committed_and_not_settled_is_settled(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ended after COMMIT."""
     await log.write(3)
     known = log.sealer.keys.memory.read()
     replace = MemoryFile.replace
@@ -314,7 +313,7 @@ async def test_what_was_committed_and_not_settled_is_settled(log: SealedLog, mon
 
 
 async def test_pending_rows_that_changed_are_an_alarm(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between signature and commit a superuser rewrote a row: neither history is appended."""
+    """Between signature and commit a superuser changed a row: neither history is appended."""
     await log.write(3)
 
     async def crash(*_: Any) -> None:
@@ -332,7 +331,7 @@ async def test_pending_rows_that_changed_are_an_alarm(log: SealedLog, monkeypatc
 
 
 async def test_two_processes_that_share_the_file_sign_one_history(log: SealedLog) -> None:
-    """Leases that end at once, and both in the middle of a pass."""
+    """Leases expire at once, and both processes are in the middle of a pass."""
     other = make_sealer(log.home, holder="other", rows=2)
     for _ in range(12):
         await log.write(2)
@@ -348,7 +347,7 @@ async def test_two_processes_that_share_the_file_sign_one_history(log: SealedLog
 
 @pytest.mark.slow
 async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) -> None:
-    """Whatever else is gone with it: each trace alone is enough."""
+    """Any single trace is enough, even if all others are gone."""
     await log.sealer.release(log.writer)
     beside = {path: path.read_bytes() for path in log.home.glob("signing.key*")}
     await save(log)
@@ -385,7 +384,7 @@ async def test_a_vanished_key_is_never_replaced(log: SealedLog, pulse: Pulse) ->
         ("anchors", "there are kept checkpoints"),
     ):
         assert words in await only(trace)
-    # A person goes on: a new key, and then what it cannot sign for is declared lost.
+    # A person continues with a new key, and declares the rest lost.
     await only("mark", ".pub", ".head", "anchors")
     await log.conn.execute("set session_replication_role = origin")
     assert "continue with `pulse audit declare-loss`" in (await pulse("rotate-key", "--lost")).stdout
@@ -404,7 +403,7 @@ async def now(log: SealedLog) -> object:
     "content", [b"", b"{", b"nothing", b"[]", b'{"format": "pulse.audit.memory.v9"}', b"\xff" * 40]
 )
 async def test_a_damaged_memory_stops_the_sealer(log: SealedLog, pulse: Pulse, content: bytes) -> None:
-    """It is never taken for an empty one; a person goes on."""
+    """A damaged memory is not treated as an empty one. A person must continue the log."""
     memory = log.sealer.keys.memory.path
     memory.write_bytes(content)
     await restart(log)
@@ -422,7 +421,7 @@ async def test_a_damaged_memory_stops_the_sealer(log: SealedLog, pulse: Pulse, c
 
 
 async def test_a_key_without_memory_adopts_a_log_and_begins_none(log: SealedLog) -> None:
-    """As a key that was carried to another machine, and as one of an older Pulse."""
+    """This holds for a key moved to another machine and for one of an older Pulse."""
     log.sealer.keys.memory.path.unlink()
     await restart(log)
     await log.write(1)
@@ -438,7 +437,7 @@ async def test_a_key_without_memory_adopts_a_log_and_begins_none(log: SealedLog)
 
 
 async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogCaptureFixture) -> None:
-    """The largest tree counts, wherever it is; what is no checkpoint is reported, and hides nothing."""
+    """The largest tree counts, in any anchor. An invalid checkpoint is reported and hides nothing."""
     notes = [row[0] for row in await log.conn.fetch("select note from audit.checkpoints order by tree_size")]
     forget_anchors(log)
     (log.checkpoints / "checkpoints-2026-01-01.log").write_text(f"\n\n{notes[3]}\n\n{notes[0]}")
@@ -463,7 +462,7 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
     ):
         assert words in shown
         assert any(words in record.getMessage() for record in caplog.records)
-    # With the memory gone, the anchor alone stops a log that is smaller.
+    # Without the memory, the anchor alone stops a log that is smaller.
     log.sealer.keys.memory.path.unlink()
     await log.conn.execute(
         "delete from audit.blocks where block_no > 2; delete from audit.checkpoints where tree_size > 3"
@@ -475,7 +474,7 @@ async def test_the_sealer_reads_every_anchor(log: SealedLog, caplog: pytest.LogC
 
 
 def test_a_tree_is_consistent_with_each_that_it_grew_from() -> None:
-    """Every pair of sizes, with the right root and with a wrong one."""
+    """Every pair of sizes is tried with the right root and with a wrong one."""
     leaves = [leaf_hash(bytes([number])) for number in range(40)]
     frontier, nodes = Frontier(), {}
     for number, leaf in enumerate(leaves):
@@ -496,7 +495,7 @@ def test_a_tree_is_consistent_with_each_that_it_grew_from() -> None:
 
 
 async def test_a_beginning_is_no_garbage(log: SealedLog) -> None:
-    """A crash leaves any number of bytes of a checkpoint, and the next one follows."""
+    """A crash leaves a prefix of a checkpoint, and the next one follows."""
     first, second = [row[0] for row in await log.conn.fetch("select note from audit.checkpoints order by 1 limit 2")]
     origin = [parse_unchecked(first).origin]
     for cut in range(len(first.encode()) + 1):
@@ -507,7 +506,7 @@ async def test_a_beginning_is_no_garbage(log: SealedLog) -> None:
 
 
 def test_the_memory_reads_what_it_wrote(tmp_path: Path) -> None:
-    """And refuses to overwrite what another process wrote."""
+    """It refuses to overwrite another process's record."""
     file = MemoryFile(tmp_path / "signing.key.head")
     assert file.read().is_missing
     kept = file.replace(Memory(), Memory())
@@ -520,7 +519,7 @@ def test_the_memory_reads_what_it_wrote(tmp_path: Path) -> None:
 
 
 async def test_a_loss_of_everything_but_the_key_is_declared(log: SealedLog, pulse: Pulse) -> None:
-    """With the sealer stopped before it raised an alarm, no moment of before is known."""
+    """The sealer stopped before it raised an alarm, so no earlier moment is known."""
     forget_anchors(log)
     log.sealer.keys.memory.path.unlink()
     await log.conn.execute("set session_replication_role = replica")

@@ -1,4 +1,4 @@
-"""The sealer: every committed audit row is in exactly one block, and the signed root says so."""
+"""The sealer: every committed audit row is in exactly one block under the signed root."""
 
 import asyncio
 import random
@@ -22,12 +22,12 @@ from tests.support.wait import until
 
 @pytest.fixture
 def sealer(tmp_path: Path) -> Sealer:
-    """A sealer with a key of its own."""
+    """A sealer with its own key."""
     return make_sealer(tmp_path)
 
 
 def make_sealer(path: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
-    """Return a sealer; those of one path share a key."""
+    """Return a sealer. Sealers of one path share a key."""
     return Sealer(holder, KeyFile(path / "signing.key", "pulse.test/audit"), rows_per_pass=rows, lease_seconds=10.0)
 
 
@@ -42,12 +42,12 @@ async def write(conn: asyncpg.Connection, count: int = 1, *, timestamp: str = "n
 
 
 async def sealed(conn: asyncpg.Connection) -> int:
-    """Rows that the log says it has."""
+    """Return the number of rows by the log's blocks."""
     return int(await conn.fetchval("select coalesce(sum(row_count), 0) from audit.blocks"))
 
 
 async def test_rows_are_sealed_once(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
-    """A pass takes what is committed, the next one takes nothing again, and the checkpoint counts both."""
+    """A pass seals the committed rows, the next one seals none twice, and the checkpoint counts each once."""
     await write(conn, 3)
     await sealer.seal(ops_pool)
     await sealer.seal(ops_pool)
@@ -64,7 +64,7 @@ async def test_rows_are_sealed_once(conn: asyncpg.Connection, ops_pool: db.Pool,
 async def test_a_late_commit_is_not_skipped(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
-    """A transaction that was open while later ones were sealed is in the block after its commit."""
+    """A transaction that stayed open while later ones were sealed is in the block after its commit."""
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
     await transaction.start()
@@ -85,7 +85,7 @@ async def test_a_late_commit_is_not_skipped(
 async def test_a_pass_reads_what_is_new_and_no_more(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
-    """However many rows are sealed, whatever was open at the last block, with statistics and without."""
+    """The cost is independent of the sealed rows, open transactions and statistics."""
     sealer = make_sealer(tmp_path, rows=100_000)
     await conn.execute("select ops.ensure_partitions()")
     for _ in range(4):
@@ -114,7 +114,7 @@ async def test_a_pass_reads_what_is_new_and_no_more(
 async def test_a_rollback_leaves_nothing(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
-    """An aborted transaction that stood open across passes is in no block."""
+    """An aborted transaction that was open across passes is in no block."""
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
     await transaction.start()
@@ -131,7 +131,7 @@ async def test_a_rollback_leaves_nothing(
 async def test_a_backlog_is_cut_between_transactions(
     conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
-    """A pass takes about its batch; one transaction that is larger is taken whole."""
+    """A pass takes about its batch. A larger transaction is taken whole."""
     sealer = make_sealer(tmp_path, rows=10)
     for count in (4, 4, 4, 50, 3):
         await write(conn, count)
@@ -143,7 +143,7 @@ async def test_a_backlog_is_cut_between_transactions(
 
 
 async def test_each_month_has_blocks_of_its_own(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
-    """By timestamp and wherever the rows are stored, so that a month can go as a whole."""
+    """Blocks follow the timestamp, independent of the partition, so that a month can be dropped whole."""
     await write(conn, 2, timestamp="2001-01-31 23:59:59.999999Z")
     await write(conn, 3, timestamp="2001-02-01 00:00Z")
     await sealer.seal(ops_pool)
@@ -152,7 +152,7 @@ async def test_each_month_has_blocks_of_its_own(conn: asyncpg.Connection, ops_po
 
 
 async def test_sealers_take_turns(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:
-    """Only who holds the lease seals; when it runs out the next one does, and the first is fenced by its epoch."""
+    """Only the lease holder seals. After expiry the next sealer continues, and the epoch fences the first."""
     one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
     await write(conn)
     await one.seal(ops_pool)
@@ -210,8 +210,8 @@ async def test_a_sealed_block_wakes_readers(conn: asyncpg.Connection, ops_pool: 
     await conn.reset()
 
 
-async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
-    """A minute at most, whatever is asked for, so that no caller stops sealing for good."""
+async def test_no_sealer_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_pool: db.Pool) -> None:
+    """The lease is limited to a minute, so that no caller stops sealing for good."""
     for seconds in ("60.001", "3e9", "'Infinity'", "'NaN'"):
         with pytest.raises(asyncpg.PostgresError, match="at most 60 seconds") as refused:
             await ops_pool.execute(f"select audit.lease_seal('evil', {seconds})")
@@ -221,7 +221,7 @@ async def test_nobody_keeps_the_lease_for_long(conn: asyncpg.Connection, ops_poo
 
 
 async def test_a_new_key_is_on_record(conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer) -> None:
-    """The first key is no change; a rotation is an event of the trail that it signs."""
+    """The first key is not a change. A rotation is an event of the trail."""
     await write(conn)
     await sealer.seal(ops_pool)
     key = sealer.keys.rotate()
@@ -233,10 +233,10 @@ async def test_a_new_key_is_on_record(conn: asyncpg.Connection, ops_pool: db.Poo
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
 
 
-async def test_many_writers_and_two_sealers_skip_nobody(
+async def test_many_writers_and_two_sealers_skip_no_row(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
-    """Random delays before commit, random aborts, sealing all the while: the log has each committed row once."""
+    """With random delays, aborts and concurrent sealing, the log has each committed row once."""
     randomness = random.Random(7)
     writing = True
 
@@ -266,7 +266,7 @@ async def test_many_writers_and_two_sealers_skip_nobody(
     await asyncio.gather(*sealing)
     await conn.execute("update audit.sealer set lease_until = '-infinity'")
     last = make_sealer(tmp_path, holder="last", rows=10_000)
-    for _ in range(2):  # the first pass may only append what was signed and not committed
+    for _ in range(2):  # the first pass may only append a block that was signed but not committed
         await last.seal(ops_pool)
     assert await sealed(conn) == await conn.fetchval("select count(*) from audit_log")
     doubles = await conn.fetchval(
@@ -288,7 +288,7 @@ async def test_many_writers_and_two_sealers_skip_nobody(
 async def test_nothing_is_added_to_a_log_that_was_altered(
     conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer, tampering: str, words: str
 ) -> None:
-    """The sealer stops, and says so once in the trail and in an alert."""
+    """The sealer stops and reports it once in the trail and in an alert."""
     for _ in range(2):
         await write(conn)
         await sealer.seal(ops_pool)
@@ -307,7 +307,7 @@ async def test_nothing_is_added_to_a_log_that_was_altered(
 async def test_a_server_with_fewer_transactions_is_not_sealed(
     conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer
 ) -> None:
-    """A dump that was loaded elsewhere would put new rows among the sealed ones; the sealer says what is wrong."""
+    """A dump loaded elsewhere would mix new rows with sealed ones. The sealer reports the cause."""
     await write(conn)
     await sealer.seal(ops_pool)
     await conn.execute("update audit.blocks set snapshot = '9000000000:9000000000:'")
@@ -332,7 +332,7 @@ async def test_a_transaction_too_large_for_one_value_comes_in_pieces(
 async def test_a_read_may_take_longer_than_other_statements(
     conn: asyncpg.Connection, ops_url: str, tmp_path: Path
 ) -> None:
-    """What was there before the first block, or one huge transaction, however long it takes; the lease lasts."""
+    """Reading a backlog or one huge transaction may take long. The lease is renewed meanwhile."""
     await write(conn, 2000)
     await conn.execute(
         "alter function audit._leaf_hash(audit_log) rename to _fast;"
@@ -371,7 +371,7 @@ async def test_the_lease_is_renewed_during_a_pass(
 
 
 async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> None:
-    """The next one need not wait for the lease; nor for one that was taken before the clock went back."""
+    """The next sealer does not wait for the lease, even if the clock was set back."""
     one, two = make_sealer(tmp_path), make_sealer(tmp_path, holder="two")
     await one.seal(ops_pool)
     await one.release(ops_pool)
@@ -387,7 +387,7 @@ async def test_a_stopping_sealer_makes_way(conn: asyncpg.Connection, ops_pool: d
 async def test_a_key_that_cannot_be_used_stops_sealing_only(
     conn: asyncpg.Connection, ops_pool: db.Pool, sealer: Sealer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said once; with the key back, sealing goes on."""
+    """It is reported once. With the key back, sealing continues."""
     sealer.keys.load()
     sealer.keys.path.chmod(0o644)
     await write(conn)

@@ -1,4 +1,4 @@
-"""Keys of the sealed log: workers without it, hand-overs, a lost key, and the commands that deal with them."""
+"""Keys of the sealed log: missing keys, hand-over, loss, and the related commands."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from tests.support.wait import until
 
 @pytest.fixture
 async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log whose key and checkpoints are where the local stack has them."""
+    """A sealed log with key and checkpoints in the local stack's directories."""
     made = SealedLog(conn, ops_pool, auditor_pool, tmp_path / "audit", make_sealer(tmp_path / "audit"))
     await made.write(3)
     await made.seal()
@@ -47,7 +47,7 @@ def stranger(path: Path, holder: str = "two") -> Sealer:
 async def test_a_worker_without_the_key_makes_none(
     log: SealedLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says once which key is missing, also in its metric and /health, raises no alarm, and seals once it has it."""
+    """It reports the missing key once, in its metric and in /health, without an alarm, and seals once it has it."""
     await log.sealer.release(log.writer)
     await log.write(2)
     other = stranger(tmp_path / "empty")
@@ -73,7 +73,7 @@ async def test_a_worker_without_the_key_makes_none(
 
 
 async def test_a_worker_with_a_key_of_its_own_does_not_seal_either(log: SealedLog, tmp_path: Path) -> None:
-    """As an older Pulse made one for each container."""
+    """An older Pulse made one key for each container."""
     await log.sealer.release(log.writer)
     other = stranger(tmp_path / "own")
     other.keys.load()
@@ -86,7 +86,7 @@ async def test_a_worker_with_a_key_of_its_own_does_not_seal_either(log: SealedLo
 async def test_a_worker_without_the_key_is_quiet_while_another_seals(
     log: SealedLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line at level info, for as long as the holder works or restarts."""
+    """It logs one line at level info while the holder works or restarts."""
     caplog.set_level(logging.INFO)
     other = stranger(tmp_path / "empty")
     for _ in range(3):
@@ -103,7 +103,7 @@ async def test_a_worker_without_the_key_is_quiet_while_another_seals(
 async def test_of_two_first_workers_one_makes_the_key(
     conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path
 ) -> None:
-    """The other one behaves as a worker without the key."""
+    """The other worker behaves as one without the key."""
     await conn.execute("select audit.write(array[audit.event('acme', 'alert.opened')])")
     sealers = [stranger(tmp_path / name, name) for name in ("a", "b")]
     for _ in range(4):
@@ -115,7 +115,6 @@ async def test_of_two_first_workers_one_makes_the_key(
 
 
 async def test_a_key_of_another_log_name_is_an_error(log: SealedLog) -> None:
-    """PULSE_AUDIT_LOG_NAME is never ignored."""
     renamed = Sealer("one", KeyFile(log.sealer.keys.path, "another/name"), rows_per_pass=10, lease_seconds=10.0)
     assert await renamed.seal(log.writer) == 0
     assert renamed.status.reason == "key_fault"
@@ -124,7 +123,7 @@ async def test_a_key_of_another_log_name_is_an_error(log: SealedLog) -> None:
 
 @pytest.mark.slow
 async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> None:
-    """Twice in a row too: the log says which key follows which, and what the old one signs later is refused."""
+    """Two rotations: the log records the order of keys, and later signatures of the old one are refused."""
     old = log.sealer.keys.load()
     await pulse("rotate-key")
     await pulse("rotate-key")
@@ -143,7 +142,7 @@ async def test_a_rotated_key_is_handed_over(log: SealedLog, pulse: Pulse) -> Non
 
 @pytest.mark.slow
 async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
-    """By a key that the command makes; the log, the trail and verify say who said so."""
+    """The command creates the new key. The log, the trail and verify name the operator."""
     old = log.sealer.keys.load()
     for file in log.home.glob("signing.key*"):
         file.unlink()
@@ -163,7 +162,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
     await log.sealer.release(log.writer)
     again = await pulse("rotate-key", "--lost", "--reason", "again", status=1)
     assert "is not lost" in again.stderr
-    # Who finds the old key cannot go on with it.
+    # A sealer with the old key cannot continue the log.
     thief = stranger(tmp_path / "thief", "thief")
     log.sealer.keys.path.rename(tmp_path / "signing.key")
     write_once(tmp_path / "thief" / "signing.key", render_key(old))
@@ -174,7 +173,7 @@ async def test_a_lost_key_is_replaced_on_record(log: SealedLog, pulse: Pulse, tm
 
 @pytest.mark.slow
 async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> None:
-    """It names what is missing, and changes nothing where nothing moved."""
+    """It names missing parts, and changes nothing if the database did not move."""
     await log.sealer.release(log.writer)
     for arguments, words in (
         (["--from-checkpoint", "1", "--reason", "r"], "nothing to continue"),
@@ -186,7 +185,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
     as_app = {"PULSE_OPS_DATABASE_URL": pulse.settings["PULSE_OPS_DATABASE_URL"].replace("pulse_ops", "pulse_auditor")}
     refused = await pulse("continue", "--from-checkpoint", "1", "--reason", "r", status=1, **as_app)
     assert "sealing needs pulse_ops" in refused.stderr
-    # The server is another one.
+    # This is another server.
     await log.conn.execute("update audit.epochs set database_oid = 1")
     await log.conn.execute("update audit.epochs set row_xmin = xmin::text::bigint")
     await log.conn.execute("update audit.epochs set row_xmin = xmin::text::bigint")
@@ -200,7 +199,7 @@ async def test_continue_on_the_command_line(log: SealedLog, pulse: Pulse) -> Non
 
 @pytest.mark.slow
 async def test_a_process_without_the_key_does_everything_else(log: SealedLog, ops_url: str) -> None:
-    """A container without a volume: ready, quiet but for one line, and open about it in /health and /metrics."""
+    """A container without a volume is ready, logs one line, and shows it in /health and /metrics."""
     await log.sealer.release(log.writer)
     await log.write(2)
     async with ready_service("services.ops_worker", ops_url, seal_seconds="0.05", partition_seconds="0.05") as worker:
@@ -223,7 +222,7 @@ async def test_a_process_without_the_key_does_everything_else(log: SealedLog, op
 
 
 async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str) -> None:
-    """Nobody asks: the alert opens, and /health names the block."""
+    """Without a request, the alert opens and /health names the block."""
     await log.sealer.release(log.writer)
     settings = {
         "audit_key_file": str(log.sealer.keys.path),
@@ -241,19 +240,19 @@ async def test_the_process_finds_an_edit_by_itself(log: SealedLog, ops_url: str)
 
 
 async def audit_sealing(worker: Running, state: str) -> dict[str, Any] | None:
-    """Return what /health says about sealing, once it is in this state."""
+    """Return the part of /health about sealing, once it is in this state."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_sealing"]
     return shown if shown["state"] == state else None
 
 
 async def verification(worker: Running) -> dict[str, Any] | None:
-    """Return what /health says about verification, once it has found something."""
+    """Return the part of /health about verification, once it has a finding."""
     shown: dict[str, Any] = (await worker.get("/health")).json()["audit_verification"]
     return shown if shown.get("day", {}).get("faults") else None
 
 
 async def sign_newest_with(log: SealedLog, key: SignerKey) -> None:
-    """Put another signature under the newest checkpoint, as someone with an old key would."""
+    """Replace the newest checkpoint's signature, as an attacker with an old key would."""
     note = await log.conn.fetchval("select note from audit.checkpoints order by tree_size desc limit 1")
     forged = key.sign(note.rpartition("\n\n")[0] + "\n")
     await log.conn.execute(

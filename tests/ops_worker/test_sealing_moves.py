@@ -1,4 +1,4 @@
-"""The sealed log when its database moves: restored dumps, copies, failovers, recovery to an earlier moment."""
+"""The sealed log when its database moves: restored dumps, copies, failovers, point-in-time recovery."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 
 
 async def continue_at(log: SealedLog, blocks: int, reason: str = "db-1 died") -> Entry:
-    """Return what `pulse audit continue` does, once the sealer that ran before is gone."""
+    """Run `pulse audit continue` after the earlier sealer has stopped, and return its output."""
     await log.sealer.release(log.writer)
     keys = log.sealer.keys
     kept = read_kept(log.checkpoints, keys.verifiers())
@@ -79,7 +79,7 @@ async def page_through(log: SealedLog, *, newest_first: bool) -> list[str]:
 
 
 async def seal_all(log: SealedLog) -> None:
-    """Passes until nothing is left; the first may only announce something."""
+    """Run passes until nothing is left. The first may only announce a change."""
     await log.seal()
     while await log.sealer.seal(log.writer):
         pass
@@ -90,7 +90,7 @@ async def seal_all(log: SealedLog) -> None:
 async def test_a_restored_dump_is_sealed_exactly_once(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str, ahead: int
 ) -> None:
-    """Whether the new server's counter is behind or ahead, and whatever was written before the sealer looked."""
+    """The new server's counter may be behind or ahead, and rows may precede the sealer's first pass."""
     spend_transactions(database_url, 3000)
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
@@ -135,7 +135,7 @@ async def test_a_restored_dump_is_sealed_exactly_once(
         assert (event["actor_type"], event["severity"]) == ("user", "warning")
         assert f"from checkpoint {old_size} after restore: db-1 died" in event["message"]
         assert event["actor_id"] == entry.actor != ""
-        # What was exported before, and what is exported now, verifies without a database.
+        # Old and new exports verify without a database.
         assert (await check(log, old_export))[0] == 0
         status_now, said = await check(moved, await export(moved))
         assert status_now == 0
@@ -145,7 +145,7 @@ async def test_a_restored_dump_is_sealed_exactly_once(
 
 
 async def test_the_log_survives_its_revision(log: SealedLog, database_url: str) -> None:
-    """Down and up again with rows and blocks; not down once it holds what the older revision cannot represent."""
+    """The downgrade succeeds unless the log holds entries that the older revision cannot represent."""
     migrator = Migrator(database_url)
     migrator.downgrade("0003")
     migrator.upgrade()
@@ -162,7 +162,7 @@ async def test_the_log_survives_its_revision(log: SealedLog, database_url: str) 
 async def test_an_epoch_without_its_entry_is_found(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    """Someone with the database but without the key cannot let the log go on elsewhere."""
+    """An attacker with the database but without the key cannot continue the log elsewhere."""
     other_server.ensure_database("forged")
     restore(database_url, other_server.url(database="forged"))
     async with sealed_log(other_server.url(database="forged"), log.home) as moved:
@@ -180,7 +180,7 @@ async def test_an_epoch_without_its_entry_is_found(
 async def test_a_second_restore_of_the_same_dump_is_another_epoch(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    """From one new server to the next, also before anything was continued in between."""
+    """The dump moves from one new server to the next, even before the log was continued in between."""
     urls = []
     for name in ("first_move", "second_move"):
         other_server.ensure_database(name)
@@ -200,7 +200,7 @@ async def test_a_second_restore_of_the_same_dump_is_another_epoch(
 
 
 async def test_a_copy_on_the_same_server_is_not_sealed_by_itself(log: SealedLog, database_url: str) -> None:
-    """Two histories of one log would begin: original and copy."""
+    """Otherwise original and copy would start two histories of one log."""
     name = urlsplit(database_url).path.strip("/")
     copy = f"{name}_copy"
     admin = database_url.replace(f"/{name}", "/postgres")
@@ -225,8 +225,8 @@ async def test_a_copy_on_the_same_server_is_not_sealed_by_itself(log: SealedLog,
 
 
 @pytest.mark.slow
-async def test_a_failover_that_lost_nothing_needs_nobody(tmp_path: Path) -> None:
-    """A promoted standby is sealed on at once, and the log says that another timeline began."""
+async def test_a_failover_that_lost_nothing_needs_no_operator(tmp_path: Path) -> None:
+    """A promoted standby is sealed at once, and the log records the new timeline."""
     with physical_servers(None, None) as (primary, standby):
         Migrator(primary.url()).upgrade()
         standby_home = tmp_path / "audit"
@@ -254,7 +254,7 @@ async def test_a_failover_that_lost_nothing_needs_nobody(tmp_path: Path) -> None
 
 @pytest.mark.slow
 async def test_recovery_to_an_earlier_moment_is_continued_by_a_signed_entry(tmp_path: Path) -> None:
-    """Blocks that were signed are gone: the sealer stops until a person says so, and names both heads."""
+    """Signed blocks are missing, so the sealer stops until a person confirms, and names both heads."""
     with physical_servers(None, None) as (primary, restored):
         Migrator(primary.url()).upgrade()
         async with sealed_log(primary.url(), tmp_path / "audit") as log:
@@ -320,23 +320,23 @@ async def test_an_upgraded_server_is_continued(tmp_path: Path, require: Callable
 
 
 async def promote(url: str) -> None:
-    """Let a standby become a primary."""
+    """Promote a standby."""
     connection = await asyncpg.connect(url)
     assert await connection.fetchval("select pg_promote(true, 60)")
     await connection.close()
 
 
 async def promoted(url: str) -> None:
-    """Return when recovery has ended."""
+    """Wait until recovery has ended."""
     connection = await asyncpg.connect(url)
     await until(lambda: connection.fetchval("select not pg_is_in_recovery()"))
     await connection.close()
 
 
-async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
+async def test_rows_of_a_server_that_no_sealer_saw_are_distinguished(
     log: SealedLog, other_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    """Restored twice: the counter of the server in between was ahead of the last one's."""
+    """After two restores, the intermediate server's counter was ahead of the last one's."""
     name = urlsplit(database_url).path.strip("/")
     urls = [other_server.url(database="between"), database_url.replace(f"/{name}", f"/{name}_last")]
     admin = database_url.replace(f"/{name}", "/postgres")
@@ -361,7 +361,7 @@ async def test_rows_of_a_server_that_no_sealer_saw_are_told_apart(
 
 
 async def test_a_log_without_blocks_is_not_to_be_continued(log: SealedLog, other_server: EmbeddedPostgres) -> None:
-    """The checkpoints are another database's; the message does not name a command that would refuse."""
+    """The checkpoints belong to another database. The message suggests no command that would fail."""
     async with sealed_log(other_server.url(), log.home) as empty:
         empty.sealer.history.seen = log.sealer.history.seen
         assert await empty.sealer.seal(empty.writer) == 0

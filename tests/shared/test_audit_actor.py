@@ -25,7 +25,7 @@ Psql = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def psql(database_url: str) -> Psql:
-    """Runs a script in psql as the superuser, in autocommit as psql is by default."""
+    """Runs a script in psql as the superuser, in autocommit mode like psql's default."""
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         program = [str(carried_binaries() / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", database_url]
@@ -52,7 +52,7 @@ def psql(database_url: str) -> Psql:
     ],
 )
 async def test_psql_is_refused_without_an_actor(conn: asyncpg.Connection, psql: Psql, statement: str) -> None:
-    """The superuser too; the message shows the way, and with an actor the same statement goes through."""
+    """This includes the superuser. The message shows the remedy, and with an actor the same statement succeeds."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
     channel_id = await seed.channel(conn)
@@ -78,7 +78,7 @@ async def test_psql_is_refused_without_an_actor(conn: asyncpg.Connection, psql: 
 
 
 async def test_what_changes_nothing_needs_no_actor(conn: asyncpg.Connection, psql: Psql) -> None:
-    """A statement that finds no row, or leaves it as it is, is no change."""
+    """A statement that finds no row, or leaves it unchanged, is no change."""
     await seed.rule(conn)
     assert psql("update alert_rules set threshold = threshold, updated_at = now(); delete from devices").stderr == ""
     assert len(await rows(conn)) == 1
@@ -124,7 +124,7 @@ async def test_an_actor_of_the_session_will_do(conn: asyncpg.Connection) -> None
 async def test_an_actor_and_a_reason_are_required(
     conn: asyncpg.Connection, actor: str | None, reason: str | None, trace_id: str | None
 ) -> None:
-    """And a trace id is one or is refused."""
+    """A trace id must be valid."""
     with pytest.raises(
         asyncpg.PostgresError, match=r"actor and reason are required|32 lower-case hex digits|in the future"
     ) as caught:
@@ -133,7 +133,7 @@ async def test_an_actor_and_a_reason_are_required(
 
 
 async def test_the_services_act_through_their_functions(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """As pulse_app, which may touch no table; without an actor the function changes nothing."""
+    """As pulse_app, which has no rights on tables; without an actor the function changes nothing."""
     await seed.tenant(conn)
     body = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80}
     missing, ann = db.Actor("user", ""), db.Actor("user", "ann", "Ann")
@@ -148,7 +148,7 @@ async def test_the_services_act_through_their_functions(app_pool: db.Pool, conn:
 
 
 async def test_another_role_with_rights_on_the_table_is_audited_too(conn: asyncpg.Connection) -> None:
-    """It needs no right on the trail, and cannot write to it by itself."""
+    """The role needs no right on the trail, and cannot write to it directly."""
     await make_table(conn)
     await conn.execute("grant insert on gauge to pulse_auditor; set role pulse_auditor; set pulse.actor_id = ''")
     with pytest.raises(asyncpg.PostgresError, match=REFUSED):
@@ -161,7 +161,7 @@ async def test_another_role_with_rights_on_the_table_is_audited_too(conn: asyncp
 
 
 async def test_two_writers_of_one_row_each_record_what_they_saw(conn: asyncpg.Connection, database_url: str) -> None:
-    """The second waits for the first, and its old value is the first one's new."""
+    """The second writer waits for the first, and its old value is the first one's new value."""
     await make_table(conn)
     await conn.execute("insert into gauge values ('acme', 1, 'a', 0), ('acme', 2, 'b', 0)")
     other = await asyncpg.connect(database_url, server_settings={**ACTOR, "pulse.actor_id": "other"})

@@ -1,4 +1,4 @@
-"""The door of the audit trail: hostile text, secrets, odd values."""
+"""Cleaning of audit events before they are stored: hostile text, secrets, odd values."""
 
 import math
 from datetime import datetime
@@ -26,19 +26,18 @@ hostile_value = st.recursive(
 
 
 def event(**values: Any) -> AuditEvent:
-    """Return a harmless event but for the values."""
+    """Return a harmless event except for the given values."""
     return AuditEvent(**{"event_type": "auth.login_success", "message": "caller let in", **values})
 
 
 def store(**values: Any) -> dict[str, Any]:
-    """Return what would be stored of such an event, details decoded."""
+    """Return the row that would be stored for such an event, with details decoded."""
     row: dict[str, Any] = read_line(make_line(event(**values), "ui_iot"))
     row["details"] = orjson.loads(row["details"])
     return row
 
 
 def test_a_harmless_event_is_stored_as_it_is() -> None:
-    """Nothing is changed in what needs no change."""
     made = event(
         tenant_id="acme", entity_type="device", entity_id="boiler-1", entity_name="Boiler in Zürich", actor_type="user",
         actor_id="alice@example.com", actor_name="Ålice", details={"path": "/api/v1/alerts", "count": 3, "ok": True},
@@ -128,7 +127,7 @@ def test_a_secret_in_a_text_is_not_kept(text: str, cleaned: str) -> None:
     "key", ["password", "access_token", "Set-Cookie", "client_secret", "API_KEY", "routing_key", "key"]
 )
 def test_a_value_under_a_secrets_name_is_not_kept(key: str) -> None:
-    """A value is judged by its key too; whether there was one at all may be said."""
+    """The key of a value decides; the stored mark may show that a value existed."""
     assert store(details={key: "hunter2"})["details"] == {key: "[redacted]"}
     assert store(details={"headers": {key: ["hunter2"]}})["details"] == {"headers": {key: "[redacted]"}}
     assert store(details={key: True, "other": [None]})["details"] == {key: True, "other": [None]}
@@ -136,7 +135,7 @@ def test_a_value_under_a_secrets_name_is_not_kept(key: str) -> None:
 
 @given(prefix=hostile_text, suffix=hostile_text)
 def test_a_token_is_found_wherever_it_stands(prefix: str, suffix: str) -> None:
-    """No surrounding text hides a token from the door, be it long or odd."""
+    """No surrounding text hides a token, however long or odd."""
     for field in ("message", "actor_id", "entity_name"):
         line = make_line(event(**{field: f"{prefix} {TOKEN} {suffix}"}), "ui_iot")
         assert TOKEN[:20] not in line
@@ -144,7 +143,7 @@ def test_a_token_is_found_wherever_it_stands(prefix: str, suffix: str) -> None:
 
 
 def test_a_token_at_the_cut_is_not_kept() -> None:
-    """A text is cut after it was searched, so half a token cannot stay behind."""
+    """Text is searched before it is cut, so half a token cannot remain."""
     row = store(actor_id="x" * (cleaning.LONGEST_NAME - 30) + " " + TOKEN)
     assert "eyJ" not in row["actor_id"]
     # Without the at sign, the password does not look like one.
@@ -161,7 +160,7 @@ def test_line_breaks_and_bidi_marks_are_shown_not_obeyed() -> None:
 
 
 def test_a_megabyte_is_cut_and_said_to_be() -> None:
-    """One enormous value costs neither memory nor a neighbour."""
+    """One enormous value costs neither memory nor a neighbor."""
     row = store(message="m" * 1_000_000, actor_id="a" * 1_000_000, details={"x": "d" * 1_000_000})
     assert len(row["message"]) == cleaning.LONGEST_MESSAGE
     assert len(row["actor_id"]) == cleaning.LONGEST_NAME
@@ -183,12 +182,12 @@ def test_a_megabyte_is_cut_and_said_to_be() -> None:
     ],
 )
 def test_odd_values_are_stored_as_something(value: object, stored: object) -> None:
-    """A value that JSON does not know is named rather than costing the event."""
+    """A value that JSON does not know is described and does not cost the event."""
     assert store(details={"x": value, "y": "\n"})["details"] == {"x": stored, "y": "\\u000a"}
 
 
 def test_a_value_that_cannot_be_shown_costs_nothing() -> None:
-    """Neither an object whose str() fails nor a list inside itself stops the event."""
+    """Neither an object whose str() fails nor a list that contains itself stops the event."""
 
     class Broken:
         def __str__(self) -> str:
@@ -210,20 +209,20 @@ def test_a_value_that_cannot_be_shown_costs_nothing() -> None:
     ],
 )
 def test_addresses_are_normalised(address: str | IPv6Address | None, stored: str | None) -> None:
-    """One client has one address in the trail, however it was written."""
+    """A client has one address in the trail, for every spelling."""
     row = store(ip_address=address)
     assert (row["ip_address"], row["details"]) == (stored, {})
 
 
 def test_a_bad_address_is_noted_and_left_out() -> None:
-    """An address that is none cannot be stored as one, and must not cost the event."""
+    """An invalid address cannot be stored as one, and must not cost the event."""
     row = store(ip_address="10.0.0.1, evil\n")
     assert row["ip_address"] is None
     assert row["details"] == {"invalid_ip_address": "10.0.0.1, evil\\u000a"}
 
 
 def test_time_and_id_are_fixed_when_the_event_is_made() -> None:
-    """A write that is repeated sends the same row, so the two must not be made anew."""
+    """A repeated write must send the same row, so id and time must not be made anew."""
     made = event()
     assert make_line(made, "ui_iot") == make_line(made, "ui_iot")
     assert made.event_id.version == 7

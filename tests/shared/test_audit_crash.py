@@ -29,13 +29,13 @@ from tests.support.wait import until
 
 
 class Victim:
-    """The process."""
+    """The process to kill."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
     async def do(self, command: str) -> None:
-        """Have it do something and wait until it is done."""
+        """Send a command and wait until it is done."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{command}\n".encode())
         await self.is_done()
@@ -46,7 +46,7 @@ class Victim:
         assert await asyncio.wait_for(self.process.stdout.readline(), 20) == b"done\n"
 
     async def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, as a crash does."""
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
@@ -90,7 +90,7 @@ async def gaps(conn: asyncpg.Connection) -> list[dict[str, Any]]:
 async def test_what_a_killed_process_spooled_is_stored_by_the_next(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Acknowledged on the disk, then kill -9: each is stored once, in order, and no gap is claimed."""
+    """Acknowledged on the disk, then kill -9: each event is stored once, in order, and no gap is reported."""
     async with victim(app_url, audit_database_seconds="0.1") as killed:
         await killed.do("record 20")
         await killed.kill()
@@ -117,7 +117,7 @@ async def test_what_a_killed_process_could_not_account_for_is_one_gap_row(
         pid = killed.process.pid
     after = datetime.now(UTC)
     await locked.close()
-    # Its server processes finish or give up what they had begun: a count is an upper bound, never less.
+    # Its server processes finish or abandon their statements: a count is an upper bound, never less.
     [directory] = directories(spool_dir)
     ledger = (directory / "ledger").read_bytes()
     async with open_trail(app_url) as trail:
@@ -152,7 +152,7 @@ async def test_a_killed_process_that_had_stored_everything_leaves_no_gap(
 async def test_spooled_rows_that_vanish_are_missed(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Cut off where a crash could have cut it: only the ledger knows that more had been acknowledged."""
+    """Cut at a place where a crash could cut: only the ledger shows that more had been acknowledged."""
     async with victim(app_url, audit_database_seconds="0.1") as killed:
         await killed.do("record 20")
         await killed.kill()
@@ -208,7 +208,7 @@ async def test_acknowledged_events_are_stored_once_and_the_others_are_reported(
     assert len(rows) == len(set(rows))
     assert len(kept) > 400
     assert kept - set(rows) == set()
-    # An event is asked for before it is taken: of each process one may have been neither.
+    # An event is logged as requested before it is sent, so each process may have one that was neither.
     reported = sum(gap["count"] for gap in await gaps(conn))
     assert len(asked - set(rows)) <= reported + lives
 
@@ -221,7 +221,7 @@ def note(line: bytes, asked: set[str], kept: set[str]) -> None:
 
 @pytest.mark.slow
 async def test_a_server_that_stands_still_is_not_waited_for(spool_dir: Path) -> None:
-    """All of Postgres stopped in mid-air: it refuses nothing, answers nothing, and cannot even be asked to cancel."""
+    """All processes of Postgres are stopped: they refuse nothing, answer nothing, and cannot even cancel."""
     with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
         Path(directory).chmod(0o755)  # noqa: ASYNC240  # no other task runs yet
         with EmbeddedPostgres(Path(directory) / "postgres") as server:
@@ -260,7 +260,7 @@ def standing_still(pid: int) -> Iterator[None]:
 async def test_a_living_process_is_left_alone(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Two processes share the spool; neither takes what is the other's, and each stores its own."""
+    """Two processes share the spool; each stores its own events and leaves the other's alone."""
     async with victim(app_url, audit_database_seconds="0.1") as other:
         await other.do("record 5")
         async with open_trail(app_url, audit_database_seconds=0.1) as trail:

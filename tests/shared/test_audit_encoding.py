@@ -1,4 +1,4 @@
-"""The program that verifies exports makes the bytes that Postgres hashed, whatever an event holds."""
+"""The program that verifies exports computes the bytes that Postgres hashed, for any event."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ numbers = st.from_regex(
 
 
 def written(value: Any) -> str:
-    """JSON text of a tree whose numbers are texts already; keys may stand twice."""
+    """Return JSON text for a tree whose numbers are already texts; keys may repeat."""
     if isinstance(value, tuple):
         return str(value[0])
     if isinstance(value, list):
@@ -60,7 +60,7 @@ addresses = st.ip_addresses().map(str) | st.sampled_from(
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's, with the time zone of an export."""
+    """Superuser connection with the time zone of an export."""
     with psycopg.connect(database_url, autocommit=True) as opened:
         opened.execute("set timezone = 'UTC'")
         yield opened

@@ -44,7 +44,7 @@ def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: 
 
 
 def due(flood: Flood, *, everything: bool = False) -> list[tuple[str | None, dict[str, Any]]]:
-    """Type and details of the rows that are due."""
+    """Return type and details of the due rows."""
     rows = [read_line(line) for line, _ in flood.take_due(everything=everything)]
     return [(row["event_type"], orjson.loads(row["details"] or "")) for row in rows]
 
@@ -94,7 +94,7 @@ def test_addresses_and_reasons_are_counted_apart_and_a_64_is_one_address() -> No
 
 
 def test_accounts_are_counted_apart_and_only_so_many() -> None:
-    """Noise that fills a window hides no account; accounts made up by the thousand make no row each."""
+    """Noise that fills a window hides no account; thousands of invented accounts do not get a row each."""
     flood = make_flood(Clock(), rows=1)
     noise = [f"made up {number}" for number in range(1000)]
     for account in ["noise", *noise[:500], *["victim"] * 30, *noise[500:], "victim"]:
@@ -104,7 +104,7 @@ def test_accounts_are_counted_apart_and_only_so_many() -> None:
     assert counts["victim"] == 31
     assert len(counts) <= MOST_MEMBERS + 2
     assert sum(counts.values()) == 1031
-    # The rest spans all that was merged into it: the second event of the window was the first one counted.
+    # The rest spans everything merged into it: the second event of the window was the first one counted.
     (rest,) = [details for details in rows if "account" not in details]
     assert rest["first_at"] == min(details["first_at"] for details in rows)
     assert rest["first_at"] < rest["last_at"]
@@ -181,7 +181,7 @@ async def test_a_flood_is_few_rows_with_the_exact_number(app_url: str, conn: asy
 async def test_a_flood_while_nothing_can_be_stored_ends_in_a_gap_with_its_number(
     app_url: str, database_url: str, conn: asyncpg.Connection
 ) -> None:
-    """Counts are not lost with the row that would have held them."""
+    """The counts survive although their row cannot be stored."""
     locker = await asyncpg.connect(database_url)
     await locker.execute("begin; lock table audit_log in access exclusive mode")
     async with open_trail(

@@ -1,4 +1,4 @@
-"""AuditLogger against a real Postgres: nothing lost, nothing twice, whatever the connection or the server does."""
+"""AuditLogger against a real Postgres: no event lost or repeated under any failure of connection or server."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ COMMITS = 25
 
 @pytest.fixture
 async def trail(app_pool: db.Pool) -> AsyncIterator[Trail]:
-    """A trail that is writing."""
+    """A running trail."""
     trail = Trail(app_pool)
     await trail.logger.start()
     yield trail
@@ -80,7 +80,7 @@ async def test_an_event_arrives_as_it_was_logged(trail: Trail, conn: asyncpg.Con
         },
     ]
     found = [{**row, "details": orjson.loads(row["details"])} for row in rows]
-    # The same account under the same pseudonym, whether it was let in or not.
+    # The same account has the same pseudonym, whether admitted or refused.
     assert len({row["details"].pop("account") for row in found}) == 1
     assert [{name: row[name] for name in kept[0]} for row in found] == kept
     assert [row["duration_ms"] for row in rows] == [1.5, 2.5]
@@ -118,7 +118,7 @@ async def test_each_helper_writes_its_type(trail: Trail, conn: asyncpg.Connectio
 
 
 async def test_an_idle_logger_writes_at_once_and_then_sleeps(trail: Trail, conn: asyncpg.Connection) -> None:
-    """No timer stands between an event and its row, and nothing runs while nothing happens."""
+    """No timer delays an event, and no task runs while no event arrives."""
     for number in range(1, 4):
         trail.send(1)
         await until(partial(trail.has_written, number))
@@ -143,7 +143,7 @@ def cuts(seed: int) -> Iterator[Cut]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_cut_connections_lose_and_repeat_nothing(app_url: str, conn: asyncpg.Connection, seed: int) -> None:
-    """Connections are cut before a commit reaches the server, and after it was done with the answer lost."""
+    """Connections are cut before a commit reaches the server, or after the commit with its answer lost."""
     async with CuttingProxy(app_url, cuts(seed)) as proxy:
         pool = await db.open_pool(UiSettings(database_url=proxy.url, pool_min_size=0, pool_max_size=2))
         trail = Trail(pool)
@@ -161,7 +161,7 @@ async def test_cut_connections_lose_and_repeat_nothing(app_url: str, conn: async
 
 
 async def test_killed_backends_lose_and_repeat_nothing(trail: Trail, conn: asyncpg.Connection) -> None:
-    """The server ends the writer's connections again and again, in the middle of whatever they do."""
+    """The server repeatedly ends the writer's connections, in the middle of any statement."""
     kill = (
         "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'pulse_app'"
         " and datname = current_database()"
@@ -178,7 +178,7 @@ async def test_killed_backends_lose_and_repeat_nothing(trail: Trail, conn: async
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory that the server's user can enter, unlike pytest's own, so that all of the server stays in it."""
+    """A directory that the server's user can enter, unlike pytest's own, so that the whole server stays in it."""
     with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory) / "postgres"
@@ -186,7 +186,7 @@ def home() -> Iterator[Path]:
 
 @pytest.mark.slow
 async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
-    """The whole server dies in mid-write, is away for a while and comes back; every event is there once."""
+    """The whole server dies in mid-write, is away for a while and returns; every event is there once."""
     with EmbeddedPostgres(home) as server:
         Migrator(server.url()).upgrade()
         pool = await db.open_pool(UiSettings(database_url=server.url("pulse_app"), pool_min_size=0, pool_max_size=2))
@@ -211,7 +211,7 @@ async def test_a_killed_server_loses_and_repeats_nothing(home: Path) -> None:
 
 
 async def test_a_poisoned_row_costs_no_neighbour(trail: Trail, conn: asyncpg.Connection) -> None:
-    """Rows the table refuses are found by halving and stand in quarantine; all others are stored."""
+    """Rows that the table refuses are found by halving and go to quarantine; all others are stored."""
     await conn.execute("alter table audit_log add constraint poison check (actor_name <> 'poison')")
     context = tracing.start()
     token = tracing.enter(context)
@@ -263,7 +263,7 @@ async def test_hostile_values_are_stored_without_a_repair(trail: Trail, conn: as
 
 
 async def test_a_row_sent_twice_costs_no_neighbour(trail: Trail, conn: asyncpg.Connection) -> None:
-    """COPY knows no ON CONFLICT; a duplicate in a batch fails it, and still each event is stored once."""
+    """COPY has no ON CONFLICT: a duplicate fails its batch, and still each event is stored once."""
     event = AuditEvent(event_type="auth.token_refresh", message="caller got a fresh session")
     for _ in range(3):
         trail.logger.log(event)
@@ -310,7 +310,7 @@ async def test_a_full_buffer_drops_the_newest_and_says_so(
 
 
 async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """Refused logins have a buffer of their own: an attacker cannot displace what else happens."""
+    """Refused logins have their own buffer, so an attacker cannot displace other events."""
     trail = Trail(app_pool, audit_buffer_size=100)
     for _ in range(500):
         trail.logger.log(trail.logger.auth.failure(reason="expired"))
@@ -325,7 +325,7 @@ async def test_a_flood_of_refusals_leaves_room_for_the_rest(app_pool: db.Pool, c
 async def test_a_stop_that_comes_to_nothing_ends_in_time_and_says_what_is_lost(
     app_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither database nor spool: stop() returns after its deadline with the number of events lost."""
+    """With neither database nor spool, stop() returns after its deadline with the number of lost events."""
     url = app_url.replace("/pulse_test", "/no_such_database")
     assert url != app_url
     pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0))
@@ -358,7 +358,7 @@ async def test_a_crashed_writer_is_reported_at_once(caplog: pytest.LogCaptureFix
 async def test_no_secret_reaches_row_or_log(
     trail: Trail, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A token in a user name is in neither, also when its row is refused and named in quarantine."""
+    """A token in a user name is in neither, even if its row is refused and quarantined."""
     await conn.execute("alter table audit_log add constraint poison check (category <> 'auth')")
     token = "pdt_acme_" + "x" * 43
     trail.logger.log(
@@ -380,7 +380,7 @@ async def test_no_secret_reaches_row_or_log(
 
 
 async def test_the_logger_has_connections_of_its_own(app_url: str, database_url: str, conn: asyncpg.Connection) -> None:
-    """open_audit_logger takes none of the requests' pool, writes on two at most, and ends with nothing left behind."""
+    """open_audit_logger takes no connection from the requests' pool, uses at most two, and closes both."""
     locker = await asyncpg.connect(database_url)
     await locker.execute("begin; lock table audit_log in access exclusive mode")
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""record(): what it returns for is durable, once, in time, whatever the database and the disk do."""
+"""record(): an acknowledged event is durable, stored once, and in time, for any failure of database and disk."""
 
 import asyncio
 import itertools
@@ -35,7 +35,7 @@ async def locked(database_url: str) -> asyncpg.Connection:
 
 
 async def test_record_returns_when_the_row_is_committed(app_url: str, conn: asyncpg.Connection) -> None:
-    """Another session sees it at once, a login, a refusal and an event of class may alike."""
+    """Another session sees it at once: a login, a refusal and an event of class may."""
     async with open_trail(app_url) as trail:
         await trail.record()
         assert await stored(conn) == expected(1)
@@ -63,7 +63,7 @@ async def test_every_metric_is_there_from_the_start(app_pool: db.Pool) -> None:
 
 
 async def test_events_that_arrive_during_a_flush_share_the_next(app_url: str, conn: asyncpg.Connection) -> None:
-    """Group commit: four hundred waiters cost two transactions, the first one's and everybody else's."""
+    """Group commit: four hundred waiters cost two transactions, one for the first and one for all others."""
     async with CuttingProxy(app_url, plan("stall")) as proxy, open_trail(proxy.url) as trail:
         waiting = [asyncio.create_task(trail.record())]
         await until(lambda: proxy.cuts)
@@ -78,7 +78,7 @@ async def test_events_that_arrive_during_a_flush_share_the_next(app_url: str, co
 
 
 async def test_a_caller_that_gives_up_waiting_cancels_no_other(app_url: str, conn: asyncpg.Connection) -> None:
-    """A cancelled request leaves its event where it is, and the others of its batch waiting."""
+    """A canceled request leaves its event in the batch, and the other waiters keep waiting."""
     async with CuttingProxy(app_url, plan("stall")) as proxy, open_trail(proxy.url) as trail:
         impatient, patient = (asyncio.create_task(trail.record()) for _ in range(2))
         await until(lambda: proxy.cuts)
@@ -105,7 +105,7 @@ def cuts(seed: int) -> Iterator[Cut]:
 async def test_whatever_is_acknowledged_under_cuts_is_there_once(
     app_url: str, conn: asyncpg.Connection, seed: int
 ) -> None:
-    """Cuts around COMMIT, with a spool to fall back to: acknowledged means stored once, in the end."""
+    """Cuts around COMMIT, with a spool as fallback: each acknowledged event is stored once in the end."""
     acknowledged: list[str] = []
 
     async def ask(trail: Trail) -> None:
@@ -128,7 +128,7 @@ async def test_whatever_is_acknowledged_under_cuts_is_there_once(
 async def test_a_slow_database_is_not_waited_for(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection
 ) -> None:
-    """After the time it may take, events are on the disk, later ones at once; all are stored when it is back."""
+    """After the database's time limit, events go to the disk, later ones at once; all are stored when it returns."""
     async with open_trail(app_url, audit_database_seconds=0.2) as trail:
         started = time.monotonic()
         await asyncio.gather(*(trail.record() for _ in range(10)))
@@ -150,7 +150,7 @@ async def test_a_slow_database_is_not_waited_for(
 
 
 async def test_a_database_that_is_away_and_comes_back(app_url: str, conn: asyncpg.Connection) -> None:
-    """Connections refused, not only slow; what is logged without waiting is kept as well."""
+    """Connections are refused, not only slow; events logged without waiting are kept."""
     async with CuttingProxy(app_url) as proxy, open_trail(proxy.url, audit_database_seconds=0.2) as trail:
         await trail.record()
         await until(lambda: trail.total("spool_records") == 0)
@@ -164,7 +164,7 @@ async def test_a_database_that_is_away_and_comes_back(app_url: str, conn: asyncp
 
 
 async def test_spooled_events_are_stored_in_their_order(app_url: str, conn: asyncpg.Connection) -> None:
-    """The order of transactions is the order in which they were acknowledged."""
+    """The order of transactions is the order of acknowledgements."""
     async with CuttingProxy(app_url) as proxy, open_trail(proxy.url, audit_database_seconds=0.2) as trail:
         proxy.go_down()
         await trail.record(30)
@@ -177,7 +177,7 @@ async def test_spooled_events_are_stored_in_their_order(app_url: str, conn: asyn
 async def test_a_clean_stop_without_a_database_keeps_everything(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, spool_dir: Path
 ) -> None:
-    """Also what was only logged, of either class: the next process stores it, and no gap is claimed."""
+    """This includes events that were only logged, of either class: the next process stores them without a gap."""
     async with open_trail(app_url, audit_database_seconds=0.2) as trail:
         trail.send(30)
         trail.logger.device_rejected(reasons={"too_old": 1})
@@ -195,7 +195,7 @@ async def test_a_clean_stop_without_a_database_keeps_everything(
 async def test_with_neither_database_nor_spool_the_policy_decides(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection, policy: str
 ) -> None:
-    """Never a hang; counted; and once the database is back, a row says what is missing."""
+    """It never hangs and counts the losses; once the database is back, a row states the number."""
     async with open_trail(
         app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE, audit_when_blocked=policy
     ) as trail:
@@ -224,7 +224,7 @@ async def test_with_neither_database_nor_spool_the_policy_decides(
 async def test_a_full_spool_blocks_and_says_what_is_missing(
     app_url: str, conn: asyncpg.Connection, locked: asyncpg.Connection
 ) -> None:
-    """PULSE_AUDIT_SPOOL_BYTES holds; everything acknowledged is stored, everything else is in a gap."""
+    """PULSE_AUDIT_SPOOL_BYTES holds: everything acknowledged is stored, everything else is in a gap."""
     acknowledged = 0
     async with open_trail(app_url, audit_database_seconds=0.2, audit_spool_bytes=8192) as trail:
         while not trail.logger.is_blocked:
@@ -301,7 +301,7 @@ async def test_the_acknowledgement_follows_the_fsync(
 async def test_a_disk_that_hangs_is_not_waited_for(
     app_url: str, locked: asyncpg.Connection, app_pool: db.Pool, spool_dir: Path
 ) -> None:
-    """An fsync has no timeout of its own: an answer that does not come is a blocked spool."""
+    """An fsync has no timeout: without an answer the spool counts as blocked."""
     answer = threading.Event()
     hangs = itertools.chain([False, False], itertools.repeat(True))  # the directory and its entry are made
 
@@ -324,7 +324,7 @@ async def test_a_disk_that_hangs_is_not_waited_for(
 
 
 async def test_poisoned_neighbours_cost_nothing_on_either_way(app_url: str, conn: asyncpg.Connection) -> None:
-    """A row the table refuses is quarantined, through COPY as through the spool, and its waiter is answered."""
+    """A row that the table refuses is quarantined, by COPY and by the spool, and its waiter gets an answer."""
     await conn.execute("alter table audit_log add constraint poison check (actor_name <> 'poison')")
 
     def event(number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""No token survives its way into a row, a log line or the spool, wherever a client puts it."""
+"""No token reaches a row, a log line or the spool, from any place where a client puts it."""
 
 import base64
 import string
@@ -21,7 +21,7 @@ from services.ui_iot.auth.device_tokens import DeviceTokens
 from tests.support.api_client import open_api, token
 from tests.support.bad_values import hostile_text
 
-# Stands in every secret part and nowhere else.
+# Part of every secret, and of no other text.
 MARK = "Zq9Xv7Ks3Lm1"
 _BASE64 = st.text(string.ascii_letters + string.digits + "-_", max_size=80).map(lambda text: MARK + text)
 _TENANT = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=20)
@@ -39,7 +39,7 @@ SECRETS = st.one_of(
 )
 
 FIELDS = ("message", "tenant_id", "entity_type", "entity_id", "entity_name", "actor_type", "actor_id", "actor_name")
-# Beside a word character a token is another word; everything else may stand before it.
+# Next to a word character a token is another word; any other character may precede it.
 _BEFORE = hostile_text.map(lambda text: f"{text} ")
 
 
@@ -119,7 +119,7 @@ def test_a_pseudonym_depends_on_key_and_name_only(tmp_path: Path) -> None:
 @given(name=st.text(min_size=4, max_size=40).filter(str.isprintable))
 @settings(max_examples=100, deadline=None)
 def test_a_claimed_name_is_in_no_column(name: str) -> None:
-    """Proven names are kept, claimed ones are not."""
+    """Verified names are kept, claimed names are not."""
     auth = AuthEvents(Pseudonyms(b"k" * 32).of)
     facts = Facts(account=f"<{name}>", ip_address="10.1.2.3", details={"method": "GET", "path": "/"})
     row = read_line(make_line(auth.failure(reason="expired", **facts), "ui_iot"))

@@ -1,4 +1,4 @@
-"""A process that begins while the disk is full can still write down what it loses."""
+"""A process that starts while the disk is full can still record its losses."""
 
 import resource
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from services.shared.audit_writer.spool_directory import SpoolDirectory
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Let no file grow to the size of a ledger; an existing one of that size can be written to."""
+    """Let no file grow to the size of a ledger; an existing file of that size stays writable."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LEDGER_BYTES // 2, hard))
     try:
@@ -31,7 +31,7 @@ def full_disk() -> Iterator[None]:
 
 
 def lose_some(root: Path, count: int) -> Path:
-    """Return what a process leaves that took so many events and was killed; gives its directory."""
+    """Return the directory of a process that took the given number of events and was killed."""
     directory = SpoolDirectory.create(root, "ui_iot")
     ledger = EventLedger(directory.path, "ui_iot")
     ledger.accounts["lost"].take(1_000_000_000, count)
@@ -41,7 +41,7 @@ def lose_some(root: Path, count: int) -> Path:
 
 
 def test_a_full_disk_has_room_for_the_ledgers_in_reserve(tmp_path: Path) -> None:
-    """Each life that begins on it takes one, and each says what it lost."""
+    """Each process that starts there takes one, and each reports its losses."""
     stock_reserve(tmp_path, LEDGER_BYTES)
     with full_disk():
         left = [lose_some(tmp_path, count) for count in range(1, RESERVE_FILES + 1)]

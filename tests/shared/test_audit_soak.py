@@ -23,7 +23,7 @@ WRITERS = int(os.environ.get("PULSE_SOAK_WRITERS", "16"))
 
 
 class Soak:
-    """Writers, sealers and a verifier until the time is over."""
+    """Writers, sealers and a verifier that run until the time is over."""
 
     def __init__(self, log: SealedLog, url: str) -> None:
         self.log = log
@@ -33,11 +33,11 @@ class Soak:
         self.hashed: list[int] = []
 
     def in_time(self) -> bool:
-        """Return whether it goes on."""
+        """Return whether time is left."""
         return time.monotonic() < self.end
 
     async def write(self, seed: int) -> None:
-        """Transactions of random length, one in five aborted, some into past months."""
+        """Write transactions of random length, one in five aborted, some into past months."""
         chance = random.Random(seed)
         connection = await asyncpg.connect(self.url)
         writer = replace(self.log, conn=connection)
@@ -55,7 +55,7 @@ class Soak:
         await connection.close()
 
     async def seal(self) -> None:
-        """Run two sealers in turn, and make partitions behind the rows that belong into them."""
+        """Run two sealers in turn, and make partitions for rows that already exist."""
         rival = replace(self.log, sealer=make_sealer(self.log.home, holder="two", rows=7))
         turn = 0
         while self.in_time():
@@ -66,7 +66,7 @@ class Soak:
                 await self.log.conn.execute("select * from ops.ensure_partitions()")
 
     async def verify(self) -> None:
-        """Run one check after the other; each must find nothing."""
+        """Run one check after the other; each must find no fault."""
         while self.in_time():
             report = await self.log.verify(independent=len(self.hashed) % 2 == 1)
             assert [str(fault) for fault in report.faults] == []
@@ -77,7 +77,7 @@ class Soak:
 async def test_no_false_alarm_while_all_write_and_seal(
     conn: asyncpg.Connection, database_url: str, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path
 ) -> None:
-    """And in the end every committed row is sealed once."""
+    """In the end every committed row is sealed once."""
     log = SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path, rows=100))
     soak = Soak(log, database_url)
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""The spool on the disk: what is acknowledged is read again, whatever tore, rotted or filled up."""
+"""The spool on the disk: acknowledged rows are read again after torn writes, damage and full disks."""
 
 import errno
 import fcntl
@@ -43,13 +43,13 @@ def lines(count: int, start: int = 0) -> list[Line]:
 
 
 def read_all(directory: SpoolDirectory) -> list[Line]:
-    """Return what is in all segments."""
+    """Return the rows in all segments."""
     return [line for file in directory.segments() for line in read_segment(file).lines]
 
 
 @pytest.fixture
 def directory(spool_dir: Path) -> Iterator[SpoolDirectory]:
-    """A directory of a living process."""
+    """A directory of a live process."""
     made = SpoolDirectory.create(spool_dir, "ui_iot")
     yield made
     made.close()
@@ -76,7 +76,7 @@ def test_other_users_may_not_read_it(directory: SpoolDirectory, spool_dir: Path)
 
 
 def test_segments_are_bounded(directory: SpoolDirectory) -> None:
-    """A long absence of the database makes many files, each of which is small enough to be read at once."""
+    """A long outage of the database makes many files, each small enough to be read at once."""
     row = lines(1)
     size = len(encode_lines(row))
     count = SEGMENT_BYTES // size // 2 + 1
@@ -127,7 +127,7 @@ def test_damage_in_the_middle_costs_only_what_it_hit(
 
 
 def test_the_bound_holds(directory: SpoolDirectory) -> None:
-    """No byte beyond it, and what was taken before stays readable."""
+    """No byte beyond it is written, and rows accepted before stay readable."""
     rows = lines(50)
     taken = 0
     with pytest.raises(SpoolFull):  # noqa: PT012  # which one it is does not matter
@@ -140,7 +140,7 @@ def test_the_bound_holds(directory: SpoolDirectory) -> None:
 
 
 def test_the_bound_is_for_all_processes_together(directory: SpoolDirectory, spool_dir: Path) -> None:
-    """A process that crashes again and again while the database is away fills no disk."""
+    """A process that crashes repeatedly while the database is away does not fill the disk."""
     other = SpoolDirectory.create(spool_dir, "ui_iot")
     other.append(lines(10), PLENTY)
     assert size_of(spool_dir, directory.path) == other.size > 1000
@@ -159,7 +159,7 @@ def longest_file(size: int) -> Iterator[None]:
 
 
 def test_a_write_that_ends_halfway_leaves_nothing(directory: SpoolDirectory) -> None:
-    """The kernel takes half of a record and refuses the rest: the file ends where it was good, another is begun."""
+    """The kernel writes half of a record: the file is cut after its last whole record, and another begins."""
     rows = lines(3)
     directory.append(rows[:1], PLENTY)
     good = directory.size
@@ -208,7 +208,7 @@ def small_disk(tmp_path: Path, require: Callable[[str], str]) -> Iterator[Path]:
 
 
 async def test_a_full_disk_blocks_and_empties_again(small_disk: Path, app_url: str, conn: asyncpg.Connection) -> None:
-    """ENOSPC from a real file system: what was acknowledged before is stored, and the disk is free again after."""
+    """ENOSPC from a real file system: rows acknowledged before are stored, and then the disk has room again."""
     async with open_trail(
         app_url, audit_database_seconds=0.2, audit_spool_dir=small_disk / "spool", audit_when_blocked="allow"
     ) as trail:
@@ -256,7 +256,7 @@ def test_a_link_is_no_directory_of_the_spool(spool_dir: Path, tmp_path: Path) ->
 def test_a_directory_can_be_made_while_another_process_looks_for_dead_ones(
     spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between mkdir and lock a directory looks like a dead process's: its maker then makes another."""
+    """Between mkdir and lock a directory looks like that of a dead process, so its maker makes another."""
     flock, taken = fcntl.flock, 0
 
     def race(handle: int, how: int) -> None:

@@ -44,7 +44,7 @@ OFF_THE_RAILS = {
 
 
 async def derail(conn: asyncpg.Connection, **more: str) -> None:
-    """Give the database of a test defaults that no query of Pulse was written for."""
+    """Give a test's database defaults that no query of Pulse was written for."""
     name = await conn.fetchval("select current_database()")
     for setting, value in {**OFF_THE_RAILS, **more}.items():
         quoted = ", ".join(f"'{part.strip()}'" for part in value.split(","))
@@ -52,7 +52,7 @@ async def derail(conn: asyncpg.Connection, **more: str) -> None:
 
 
 async def shown(connection: Any, names: Any) -> dict[str, str]:
-    """Settings of a session."""
+    """Return the settings of a session."""
     return {name: await connection.fetchval(f"show {name}") for name in names}
 
 
@@ -89,7 +89,7 @@ async def test_a_session_does_not_depend_on_the_defaults_of_the_database(
 async def test_the_api_answers_the_same_whatever_the_defaults(
     conn: asyncpg.Connection, app_url: str, seal: Callable[[], Awaitable[int]]
 ) -> None:
-    """Audit pages answered 422 under another isolation, and times came back in two zones."""
+    """Audit pages once answered 422 under another isolation level, and times came back in two zones."""
     await conn.execute("select ingest.create_tenant('acme', 'Acme')")
     await derail(conn)
     async with open_api(app_url) as api:
@@ -127,7 +127,7 @@ async def test_a_database_that_is_not_in_utf8_is_refused_in_one_line(
 
 
 def pulse(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command with a database of its own."""
+    """Run the command with its own database."""
     return run("services.cli", url, *arguments)
 
 
@@ -153,13 +153,13 @@ async def test_a_bad_url_ends_processes_and_commands_with_status_2(app_url: str)
 
 
 def connector(url: str, *, attrs: str = "any") -> Connector:
-    """Return one that takes what comes."""
+    """Return a connector that accepts any server."""
     return Connector(url, application_name="t", default_attrs=lambda _: attrs, pooled=False)
 
 
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
-    """A migrated server of its own, whose roles need passwords."""
+    """A migrated server whose roles need passwords."""
     async with primary() as running:
         await running.execute("create database pulse")
         await asyncio.to_thread(Migrator(running.url(database="pulse")).upgrade)
@@ -172,7 +172,7 @@ async def node() -> AsyncIterator[Node]:
 
 @pytest.mark.slow
 async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: Path) -> None:
-    """The file is read for each connection; until it is right the API answers 503, and a wrong start ends."""
+    """The file is read for each connection: the API answers 503 until it is right, and a wrong start fails."""
     passfile = tmp_path / "pgpass"
     passfile.write_text("127.0.0.1:*:pulse:pulse_app:one\n")
     passfile.chmod(0o600)
@@ -200,13 +200,13 @@ async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: 
         passfile.write_text("127.0.0.1:*:pulse:pulse_app:two\n")
         assert (await api.call("POST", "/api/v1/devices", json={"device_id": "p", "name": "P"})).status_code == 201
         assert (await api.client.get("/readyz")).status_code == 200
-        # No room: neither for this role nor on the server.
+        # No connection slot is free, neither for this role nor on the server.
         await node.execute("alter role pulse_app connection limit 0")
         await node.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pulse_app'")
         await until(lambda: answers(api, 503, "has no room left"))
         await node.execute("alter role pulse_app connection limit -1")
         await until(lambda: answers(api, 200))
-        # A server that shuts down takes no new session.
+        # A server that shuts down accepts no new session.
         keeper = await asyncpg.connect(node.url())
         await node.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'pulse_app'")
         assert node.process is not None
@@ -216,7 +216,7 @@ async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: 
         await asyncio.wait_for(node.process.wait(), 20)
         await node.start()
         await until(lambda: answers(api, 200), seconds=20)
-        # A hung server is bounded by the limits of connection and statement, and left when it answers again.
+        # The limits of connection and statement bound a hung server, and it is used again once it answers.
         node.send(signal.SIGSTOP)
         assert "TimeoutError" in (await api.client.get("/readyz")).text
         node.send(signal.SIGCONT)
@@ -224,14 +224,14 @@ async def test_a_password_may_rotate_under_a_running_pool(node: Node, tmp_path: 
 
 
 async def answers(api: Any, status: int, text: str = "") -> bool:
-    """Return whether a page of devices is answered so; what is not a success must be 503."""
+    """Return whether a page of devices has this status; a failure must be 503."""
     response = await api.call("GET", "/api/v1/devices")
     assert response.status_code in (200, 503), response.text
     return response.status_code == status and text in response.text
 
 
 async def test_a_silent_host_costs_its_own_limit_and_is_asked_last(conn: asyncpg.Connection, pg_server: Server) -> None:
-    """Also for a caller that gives up sooner, such as a probe."""
+    """This includes a caller with a shorter deadline, such as a probe."""
     name = await conn.fetchval("select current_database()")
     async with Switch(0) as silent:
         silent.target = None
@@ -275,7 +275,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 @pytest.mark.slow
 async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str], str]) -> None:
-    """The same URLs with services and psycopg, against a server whose certificate a private authority signed."""
+    """The same URLs with services and psycopg, against a server with a certificate of a private authority."""
     openssl, _ = require("openssl"), require(str(DEBIAN / "postgres"))
     ca, key, crt = make_certificates(openssl, tmp_path)
     async with primary(binaries=DEBIAN) as node:
@@ -288,7 +288,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
         await node.execute("select pg_reload_conf()")
 
         async def encrypted(query: str) -> bool | None:
-            """Return whether the session is encrypted; None when there is none, for services and libpq alike."""
+            """Return whether the session is encrypted, None without a session, for services and libpq alike."""
             url = f"postgresql://me@localhost:{node.port}/postgres?hostaddr=127.0.0.1&{query}"
             query_ssl = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
             try:
@@ -324,7 +324,7 @@ async def test_tls_means_what_libpq_means(tmp_path: Path, require: Callable[[str
         with pytest.raises(OSError, match="certificate verify failed"):
             await connector(f"{elsewhere}&sslmode=verify-full").connect()
         await (await connector(f"{elsewhere}&sslmode=verify-ca").connect()).close()
-        # A renewed authority counts from the next connection on.
+        # A renewed authority applies from the next connection.
         url = f"postgresql://me@localhost:{node.port}/postgres?hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert={ca}"
         renewed = connector(url)
         await (await renewed.connect()).close()

@@ -1,4 +1,4 @@
-"""One URL, one meaning: services split it as libpq does, and refuse what they cannot obey before they start."""
+"""Services split a database URL as libpq does, and refuse options that they cannot apply before they start."""
 
 import os
 import subprocess
@@ -119,7 +119,7 @@ def test_what_cannot_be_obeyed_ends_the_start(
     assert line.startswith(f"evaluator_iot: PULSE_DATABASE_URL: {said}")
 
 
-# What libpq obeys and the driver of the services cannot.
+# Options that libpq applies and the driver of the services cannot.
 LIBPQ_ONLY = {
     "?channel_binding=require",
     "?application_name=x",
@@ -187,7 +187,7 @@ def test_a_url_that_cannot_be_used_ends_each_command_with_2(command: list[str], 
 
 
 def fault_of(work: Callable[[], object]) -> str | None:
-    """Return what it says against a URL, None when it takes it."""
+    """Return the fault reported for a URL, None if it is accepted."""
     try:
         work()
     except (BadUrl, NoDatabase) as fault:
@@ -219,7 +219,7 @@ def fault_of(work: Callable[[], object]) -> str | None:
 def test_a_fault_never_shows_a_password(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither when services start nor when a migration does; a migration may leave the rest to libpq."""
+    """Neither when services start nor when a migration starts; a migration may leave other options to libpq."""
     monkeypatch.delenv("PULSE_MIGRATION_URL", raising=False)
     monkeypatch.setenv("PULSE_DATABASE_URL", url)
     with pytest.raises(SystemExit) as stopped:

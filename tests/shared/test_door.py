@@ -39,7 +39,7 @@ from tests.support.wait import until
 
 PARTIAL_HEAD = b"GET /quick HTTP/1.1\r\nHost: api"
 PARTIAL_BODY = b"POST /upload HTTP/1.1\r\nHost: api\r\nContent-Length: 1000\r\n\r\nabc"
-# So long that no test waits for it.
+# Long enough that no test reaches it.
 NEVER = 3600.0
 PATIENT = Limits(head_seconds=NEVER, body_seconds=NEVER, idle_seconds=3600, send_seconds=NEVER)
 PROXIES = (ip_network("127.0.0.9/32"),)
@@ -57,7 +57,7 @@ class Server:
         self.port: int = self.listening.getsockname()[1]
 
     def app(self) -> Starlette:
-        """Answers at once, when a gate opens, when a body is there, or without end."""
+        """Answers at once, when a gate opens, after the whole body, or without end."""
 
         async def quick(_request: Request) -> Response:
             return PlainTextResponse("ok")
@@ -99,13 +99,13 @@ class Server:
         return self.registry.get_sample_value("pulse_http_connections_open") or 0.0
 
     async def get(self, path: str, *, address: str = "127.0.0.1") -> bytes:
-        """Return the answer to a request of its own connection."""
+        """Return the answer to a request on a new connection."""
         async with self.client(address=address) as client:
             client.request("GET", path)
             return await client.read_all()
 
     def client(self, *, address: str = "127.0.0.1") -> "Client":
-        """Return a client that is still to connect."""
+        """Return a client that has not connected."""
         return Client(self.port, address)
 
 
@@ -117,11 +117,11 @@ class Client(RawConnection):
         self._address = address
 
     def pause_reading(self) -> None:
-        """Let what comes pile up on the other side."""
+        """Let the incoming data pile up on the other side."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def sent(self) -> None:
-        """Return when the kernel has what was written."""
+        """Return when the kernel has taken the written data."""
         await until(lambda: not self._writer.transport.get_write_buffer_size())
 
     async def __aenter__(self) -> Self:
@@ -159,7 +159,7 @@ async def serving(limits: Limits, *, tls: ServerTls | None = None) -> AsyncItera
 async def clients(
     server: Server, count: int, data: bytes = b"", *, address: str = "127.0.0.1"
 ) -> AsyncIterator[list[Client]]:
-    """Connections that are open and have sent the same."""
+    """Yield open connections that have all sent the same data."""
     opened = [server.client(address=address) for _ in range(count)]
     try:
         for client in opened:
@@ -205,7 +205,7 @@ async def test_a_body_that_keeps_its_rate_is_not_late() -> None:
         client.write(b"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab")
         await until(lambda: server.open() == 2)
         late.write(PARTIAL_HEAD)
-        # The look that finds this one late finds the other one as old.
+        # The check that finds this one late finds the other one too old.
         assert status_of(await late.read_all()) == 408
         client.write(b"cd")
         assert status_of(await client.read_all()) == 200
@@ -227,7 +227,7 @@ async def test_a_new_connection_takes_the_place_of_the_one_that_waited_longest()
 
 
 async def test_probes_have_places_of_their_own() -> None:
-    """When requests in hand have all places, probes are answered, other requests get 503, and all else is closed."""
+    """When running requests hold all places, probes are answered, other requests get 503, and the rest is closed."""
     limits = replace(PATIENT, connections=8, per_address=8)
     async with serving(limits) as server:
         async with clients(server, 8, b"GET /slow/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as working:
@@ -334,7 +334,7 @@ async def test_requests_of_a_proxy_wait_when_the_lobby_is_full() -> None:
 
 
 async def test_a_stalled_tls_handshake_has_the_deadline_of_a_head(tmp_path: Path) -> None:
-    """A client that says nothing, or half of a handshake, counts as a connection and is cut."""
+    """A client that sends nothing, or half of a handshake, counts as a connection and is cut."""
     ca = PrivateCa(tmp_path)
     pem = ca.certificate("localhost", "127.0.0.1")
     limits = replace(PATIENT, connections=8, per_address=8, head_seconds=0.5)
@@ -361,6 +361,36 @@ async def test_a_stalled_tls_handshake_gives_its_place_to_a_new_connection(tmp_p
         assert status_of(await reader.read()) == 200
         writer.close()
         for one in stalled:
+            one.close()
+
+
+async def test_tls_clients_that_never_end_their_side_lose_their_places(tmp_path: Path) -> None:
+    """A server that closes waits for the client's close_notify. Such connections must not fill all places."""
+    ca = PrivateCa(tmp_path)
+    pem = ca.certificate("localhost", "127.0.0.1")
+    context = ssl.create_default_context(cafile=ca.file)
+    limits = replace(PATIENT, connections=8, per_address=8, head_seconds=0.5)
+    async with serving(limits, tls=ServerTls(pem, pem)) as server:
+
+        def shake_hands() -> ssl.SSLSocket:
+            return context.wrap_socket(
+                socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost"
+            )
+
+        async def is_served() -> bool:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=context, server_hostname="localhost"
+            )
+            writer.write(QUICK)
+            answer = await reader.read()
+            writer.close()
+            return status_of(answer) == 200
+
+        silent = [await asyncio.to_thread(shake_hands) for _ in range(8)]
+        await until(lambda: server.closed("head") == 8)
+        assert server.open() == 8
+        await until(is_served)
+        for one in silent:
             one.close()
 
 
@@ -401,7 +431,7 @@ async def test_lines_of_a_body_are_no_header_lines() -> None:
 
 
 def test_an_address_is_what_one_client_has() -> None:
-    """IPv6 counts by network, for one client has 2**64 addresses."""
+    """IPv6 counts by network, because one client has 2**64 addresses."""
     assert peer_of(("192.0.2.7", 1234)) == "192.0.2.7"
     assert peer_of(("::ffff:192.0.2.7", 1, 0, 0)) == "192.0.2.7"
     assert peer_of(("2001:db8:1:2:3:4:5:6", 1, 0, 0)) == peer_of(("2001:db8:1:2::9", 1, 0, 0)) == "2001:db8:1:2::"
@@ -421,7 +451,7 @@ def test_an_address_is_what_one_client_has() -> None:
 def test_connections_leave_descriptors(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], descriptors: int, expected: tuple[int, int, int]
 ) -> None:
-    """A quarter of the descriptors is for the database, files and outgoing calls."""
+    """A quarter of the descriptors is reserved for the database, files and outgoing calls."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     limits = Limits.of(HttpSettings(), descriptors=descriptors)
@@ -494,7 +524,7 @@ asyncio.run(serve_on([listening], app, stop=asyncio.Event(), limits=Limits(conne
 
 
 async def test_a_process_without_descriptors_waits_quietly() -> None:
-    """accept() fails once a second, not as often as the backlog is long; then all goes on."""
+    """accept() fails once a second, not once for each waiting connection, and then the server recovers."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

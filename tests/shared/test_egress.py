@@ -1,4 +1,4 @@
-"""Outgoing calls through a proxy and to servers of a private authority; what protects them without holds with both."""
+"""Outgoing calls through a proxy and to servers of a private authority, with all protections of direct calls."""
 
 import base64
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ URL = "postgresql://pulse_app@127.0.0.1/pulse"
 
 
 def resolving(**answers: Sequence[str]) -> Resolver:
-    """Return a resolver that knows these names, with _ for a dot, and addresses."""
+    """Return a resolver for these names, with _ for a dot, and addresses."""
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
         return answers.get(host.replace(".", "_"), [host])
@@ -52,12 +52,12 @@ async def test_a_private_authority_is_trusted_beside_the_public_ones(tmp_path: P
                     await client.post(url)
         assert len(receiver.requests) == 1
     context = Egress(ca.file).ssl_context()
-    # The usual authorities are still there.
+    # The usual authorities are still trusted.
     assert len(context.get_ca_certs()) > len(Egress().ssl_context().get_ca_certs()) > 20
 
 
 async def test_a_customers_webhook_goes_through_the_proxy_to_a_checked_address(tmp_path: Path) -> None:
-    """The proxy is asked for the address that was checked, and never resolves a name a customer chose."""
+    """The proxy gets the checked address, and never resolves a name that a customer chose."""
     ca = PrivateCa(tmp_path)
     resolve = resolving(
         hooks_example=["127.0.0.1"], inner_example=["10.0.0.1"], mixed_example=["127.0.0.1", "10.0.0.1"]
@@ -69,7 +69,7 @@ async def test_a_customers_webhook_goes_through_the_proxy_to_a_checked_address(t
             for name in ("inner.example", "mixed.example", "169.254.169.254"):
                 with pytest.raises(AddressRefused):
                     await client.post(f"https://{name}:{receiver.port}/")
-            # Plain http goes through a tunnel too: the proxy sees no request.
+            # Plain http uses a tunnel as well, so the proxy sees no request.
             async with Receiver() as plain:
                 assert (await client.post(f"http://hooks.example:{plain.port}/secret")).status_code == 200
                 assert plain.requests[0].header("host") == f"hooks.example:{plain.port}"
@@ -154,7 +154,7 @@ async def test_a_proxy_that_is_away_or_silent_costs_the_deadline_at_most() -> No
 
 
 async def test_named_hosts_are_called_directly() -> None:
-    """By whole names and by suffixes; addresses are checked as ever."""
+    """By whole names and by suffixes; addresses are still checked."""
     async with Receiver() as receiver, TunnelProxy() as proxy:
         egress = Egress(proxy=Proxy.parse(proxy.url), no_proxy=("127.0.0.1", ".internal", "near.example"))
         resolve = resolving(idp_internal=["127.0.0.1"], near_example=["10.0.0.1"])
@@ -231,7 +231,7 @@ def test_the_settings_make_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path
 async def test_workers_call_out_through_the_proxy(
     app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Real processes: a webhook of the delivery worker, a checkpoint of the ops worker, both to a private authority."""
+    """Real processes: the delivery worker's webhook and the ops worker's checkpoint, both to a private authority."""
     ca = PrivateCa(tmp_path)
     async with Receiver(tls=ca.server("127.0.0.1")) as receiver, TunnelProxy() as proxy:
         way_out = {"egress_proxy": proxy.url, "ca_file": str(ca.file)}

@@ -1,7 +1,8 @@
-"""Nothing leaves the machine but to a checked address, and nothing comes back but what was asked for."""
+"""Outgoing requests reach only checked addresses, and responses are limited to the requested content."""
 
 import asyncio
 import datetime as dt
+import functools
 import gzip
 import ssl
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ PUBLIC = [
 
 
 def answering(*answers: Sequence[str]) -> tuple[Resolver, list[str]]:
-    """Return a resolver that gives these answers in turn, the last for ever, and the names it was asked."""
+    """Return a resolver that gives these answers in turn, repeating the last one, and the list of requested names."""
     asked: list[str] = []
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
@@ -97,7 +98,7 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_admitted(address: str) -> None:
-    """Up to the very edge of a refused network."""
+    """This includes the addresses next to refused networks."""
     assert is_admitted(address)
 
 
@@ -119,7 +120,7 @@ def test_no_ipv4_address_gets_in_dressed_as_ipv6(number: int) -> None:
     "host", ["2130706433", "017700000001", "0x7f.1", "127.1", "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"]
 )
 async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
-    """Numeric forms are names like any other until the resolver has spoken; here it is the system's."""
+    """Numeric forms are names until they are resolved; this test uses the system's resolver."""
     async with Receiver() as receiver, traced_client() as client:
         with pytest.raises(AddressRefused, match=r"^The address is not a public one\.$"):
             await client.post(f"http://{host}:{receiver.port}/")
@@ -127,7 +128,7 @@ async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
 
 
 async def test_one_address_that_is_not_public_refuses_the_name() -> None:
-    """A mixed answer is an attack or a fault; picking its good half would be a coin toss at the next connection."""
+    """A mixed answer is an attack or a fault; the next connection could pick any of its addresses."""
     resolve, _ = answering(["127.0.0.1", "10.0.0.1"])
     async with Receiver() as receiver, traced_client(allow_private=True, resolve=resolve) as client:
         with pytest.raises(AddressRefused):
@@ -136,7 +137,7 @@ async def test_one_address_that_is_not_public_refuses_the_name() -> None:
 
 
 async def test_a_name_that_changes_its_answer_gains_nothing() -> None:
-    """The connection goes to the address that was checked; a second answer is never asked for."""
+    """The connection goes to the checked address; the name is not resolved twice."""
     resolve, asked = answering(["127.0.0.2"], ["127.0.0.3"])
     async with Receiver(host="127.0.0.2") as checked, Receiver(host="127.0.0.3", port=checked.port) as other:
         async with traced_client(allow_private=True, resolve=resolve) as client:
@@ -147,7 +148,7 @@ async def test_a_name_that_changes_its_answer_gains_nothing() -> None:
 
 
 async def test_each_new_connection_is_checked_again() -> None:
-    """Being public once is no pass for the next time."""
+    """A public address in the past does not admit the next connection."""
     resolve, asked = answering(["127.0.0.1"], ["169.254.169.254"])
     async with Receiver() as receiver, traced_client(allow_private=True, resolve=resolve) as client:
         receiver.default = (200, {"connection": "close"}, b"")
@@ -158,7 +159,7 @@ async def test_each_new_connection_is_checked_again() -> None:
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
-    """One dead machine behind a name does not lose the notification."""
+    """One dead machine behind a name must not lose the notification."""
     resolve, _ = answering(["127.0.0.9", "127.0.0.1"])
     async with Receiver() as receiver, traced_client(allow_private=True, resolve=resolve) as client:
         assert (await client.get(f"http://hooks.example:{receiver.port}/")).status_code == 200
@@ -177,7 +178,7 @@ async def test_names_without_address_fail_like_any_connection() -> None:
 
 
 async def test_the_resolver_of_the_system_is_asked_off_the_loop() -> None:
-    """The answer is the system's, and giving up on it disturbs nothing."""
+    """The answer is the system's, and a timeout affects no other task."""
     assert set(await resolve_name("localhost", 80)) <= {"127.0.0.1", "::1"}
     lookup = asyncio.create_task(resolve_name("localhost", 80))
     await asyncio.sleep(0)
@@ -194,7 +195,7 @@ async def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
         return []
 
     async with traced_client(resolve=resolve, timeout_seconds=0.05) as client:
-        with pytest.raises(httpx.TimeoutException):
+        with pytest.raises(httpx.ConnectTimeout):
             await client.get("http://hooks.example/")
 
 
@@ -257,7 +258,7 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
 
 
 async def test_bodies_are_capped_and_kept_as_they_came() -> None:
-    """A body without end is cut; a compressed one is not unpacked."""
+    """An endless body is cut; a compressed one is not unpacked."""
     bomb = gzip.compress(b"0" * 10_000_000)
     async with Receiver() as receiver, traced_client(allow_private=True, max_body_bytes=20_000) as client:
         receiver.answers += [
@@ -270,9 +271,25 @@ async def test_bodies_are_capped_and_kept_as_they_came() -> None:
         assert receiver.requests[0].header("accept-encoding") == "identity"
 
 
-async def drip(writer: asyncio.StreamWriter) -> None:
-    """Headers without end, a byte at a time."""
-    writer.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+async def test_no_more_than_the_cap_is_read() -> None:
+    """The answer comes when the cap is reached: the rest of the body never does, and the deadline is far."""
+
+    async def stall(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 20_000)
+        await asyncio.Event().wait()
+
+    async with (
+        Receiver() as receiver,
+        traced_client(allow_private=True, timeout_seconds=3600, max_body_bytes=20_000) as client,
+    ):
+        receiver.default = stall
+        async with asyncio.timeout(30):
+            assert (await client.get(receiver.url)).content == b"x" * 20_000
+
+
+async def drip(writer: asyncio.StreamWriter, head: bytes = b"HTTP/1.1 200 OK\r\nx-slow: ") -> None:
+    """Send endless headers, a byte at a time."""
+    writer.write(head)
     while True:
         writer.write(b"x")
         await writer.drain()
@@ -280,11 +297,15 @@ async def drip(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
-    """Each byte would reset a time-out for reading; the deadline is for the whole exchange."""
+    """Each byte would reset a read timeout; the deadline covers the whole exchange."""
     async with Receiver() as receiver, traced_client(allow_private=True, timeout_seconds=0.3) as client:
         receiver.default = drip
-        with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$"):
+        with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$") as late:
             await client.get(receiver.url)
+        assert not isinstance(late.value, httpx.ConnectTimeout)  # which says that nothing was sent
+        receiver.default = functools.partial(drip, head=b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert set((await client.get(receiver.url)).content) <= set(b"x")
         receiver.hold.clear()
         with pytest.raises(httpx.TimeoutException, match=r"^no answer within 0\.3 s$"):
             await client.get(receiver.url)
@@ -306,7 +327,7 @@ async def test_a_status_is_not_taken_back_by_a_body_that_breaks_off() -> None:
 
 
 async def test_connections_refused_are_transport_errors() -> None:
-    """So that a caller needs one except clause."""
+    """A caller then needs one except clause."""
     async with Receiver() as receiver:
         port = receiver.port
     async with traced_client(allow_private=True) as client:
@@ -348,7 +369,7 @@ def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLCont
 
 
 async def test_host_name_and_certificate_are_those_of_the_name(tmp_path: Path) -> None:
-    """The connection goes to an address, the conversation is with the name."""
+    """The connection goes to an address, but the request and the certificate check use the name."""
     server, trusting, names = certificate(tmp_path, "hooks.example")
     resolve, _ = answering(["127.0.0.1"])
     async with Receiver(tls=server) as receiver:

@@ -1,4 +1,4 @@
-"""A worker that hears nothing knows it: behind a network that swallows packets and ends no connection."""
+"""A listener detects that it gets no notifications, behind a network that drops packets and keeps connections open."""
 
 import logging
 from contextlib import AsyncExitStack
@@ -18,7 +18,7 @@ from tests.support.wait import until
 async def test_a_deaf_listener_polls_says_so_and_recovers(
     conn: asyncpg.Connection, app_url: str, app_pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a hole work is found by polling, at the start too; after it a notification wakes the loop again."""
+    """During the outage, even at the start, polling finds work; afterwards a notification wakes the loop again."""
     caplog.set_level(logging.DEBUG, "services.shared.worker")
 
     def messages() -> list[str]:
@@ -34,7 +34,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             await until(lambda: messages() == ["listener is deaf"])
             network.resume()
             await worker.becomes("connected")
-            # With a poll interval of an hour only notifications explain that each is found.
+            # With a poll interval of an hour, only notifications can find each reading.
             await worker.handles(3)
 
             network.stall("client", "server")
@@ -47,7 +47,7 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
             assert (worker.sample("pulse_listener_restarts_total") or 0) >= 1
             assert messages() == ["listener is deaf", "listener is connected"] * 2
 
-            # A ping that was not sent proves nothing: all connections of the pool have work to do.
+            # A ping that was not sent proves nothing: all connections of the pool are busy.
             caplog.clear()
             async with AsyncExitStack() as held:
                 for _ in range(app_pool.get_max_size()):
@@ -56,14 +56,14 @@ async def test_a_deaf_listener_polls_says_so_and_recovers(
                 assert worker.states()["connected"] == 1
             assert messages() == []
             network.stall("client", "server")
-    # Neither is a stop held up by the hole: no task had to be cut off.
+    # The outage does not delay the stop: no task had to be canceled.
     assert [record.message for record in caplog.records if record.message == "pass canceled"] == []
 
 
 async def test_a_connection_that_never_lasts_is_replaced_ever_more_slowly(
     conn: asyncpg.Connection, app_url: str, app_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each loss counts as another failure, though a ping came back before it."""
+    """Each loss counts as another failure although a ping returned before it."""
     asked: list[int] = []
     killed: list[asyncpg.Record] = []
 
@@ -85,8 +85,37 @@ async def test_a_connection_that_never_lasts_is_replaced_ever_more_slowly(
     assert asked == [1, 2, 3]
 
 
+async def test_only_the_ping_that_was_sent_last_proves_anything(
+    conn: asyncpg.Connection,
+    app_url: str,
+    app_pool: Pool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An older one says that notifications came then; here it comes while no ping can be sent."""
+    caplog.set_level(logging.DEBUG, "services.shared.worker")
+    monkeypatch.setattr("services.shared.worker.listener.secrets.token_hex", lambda _bytes: "known")
+    async with evaluating(conn, app_pool, app_url) as worker:
+        await worker.becomes("connected")
+        async with AsyncExitStack() as held:
+            for _ in range(app_pool.get_max_size()):
+                await held.enter_async_context(app_pool.acquire())
+            await conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'pulse-evaluator_iot-listen' and datname = current_database()"
+            )
+            await worker.becomes("deaf")
+            await until(lambda: worker.sample("pulse_listener_restarts_total"))
+            for _ in range(3):
+                caplog.clear()
+                await conn.execute("select pg_notify('pulse_ping_known', '1')")
+                await until(lambda: any("ping not sent" in record.message for record in caplog.records))
+            assert worker.states()["deaf"] == 1
+        await worker.becomes("connected")
+
+
 def test_the_real_times_leave_a_margin() -> None:
-    """Two pings in the 5 s; a poll each second."""
+    """Two pings fit into the 5 s, and a deaf worker polls each second."""
     timing = Timing()
     assert timing.deaf_seconds == 5.0
     assert 1.0 < timing.ping_seconds <= timing.deaf_seconds / 2

@@ -1,4 +1,4 @@
-"""A line that repeats is written ten times a second, then counted; no other line is lost."""
+"""A repeated line is written ten times a second, then counted; other lines are unaffected."""
 
 import io
 import logging
@@ -14,14 +14,14 @@ START = 1_800_000_000.0
 
 
 class Written:
-    """A handler with a clock of its own, and the lines that it wrote."""
+    """A handler with its own clock, and its written lines."""
 
     def __init__(self) -> None:
         self._stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         self.handler = LineHandler(self._stream, JsonFormatter("test"))
 
     def log(self, message: str, *args: object, at: float, level: int = logging.WARNING, logger: str = "one") -> None:
-        """Log a record of a given time."""
+        """Log a record with a given time."""
         record = logging.LogRecord(logger, level, __file__, 1, message, args, None)
         record.created = START + at
         self.handler.handle(record)
@@ -51,7 +51,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, written: Written) -> Written:
 
 
 def test_ten_pass_then_one_a_second_with_the_count(written: Written) -> None:
-    """A flood of three seconds is ten lines and one a second; their counts add up to what was logged."""
+    """A flood of three seconds gives ten lines and one a second; their counts add up to the number of records."""
     for number in range(3000):
         written.log("socket %d failed", number, at=number / 1000)
     written.handler.close()
@@ -75,7 +75,7 @@ def test_only_the_same_logger_level_and_template_repeat(written: Written) -> Non
 
 
 def test_lines_pass_again_after_a_flood(written: Written) -> None:
-    """A line that comes every two seconds is written at once, also if it came a hundred times in one second."""
+    """A line that comes every two seconds is written at once, even after a flood of a hundred in one second."""
     for number in range(100):
         written.log("line", at=number / 1000)
     for number in range(1, 4):
@@ -84,14 +84,14 @@ def test_lines_pass_again_after_a_flood(written: Written) -> None:
 
 
 def test_slow_lines_all_pass(written: Written) -> None:
-    """Ten a second is no flood, however long it goes on."""
+    """Ten a second is no flood, for any duration."""
     for number in range(300):
         written.log("each", at=number * 0.11)
     assert len(written.found()) == 300
 
 
 def test_a_flood_that_ended_is_counted_without_another_line(configured: Written) -> None:
-    """The tick of the process's server writes what is due; the end of the handler writes the rest."""
+    """The tick of the process's server writes the due lines; closing the handler writes the rest."""
     for number in range(50):
         configured.log("flood", at=number / 1000)
     tell_repeats()
@@ -101,7 +101,7 @@ def test_a_flood_that_ended_is_counted_without_another_line(configured: Written)
 
 
 def test_a_clock_that_is_set_back_hides_nothing(written: Written) -> None:
-    """A second that lies in the future is over."""
+    """A second in the future counts as over."""
     for number in range(20):
         written.log("flood", at=1000 + number / 1000)
     written.log("flood", at=0.0)
@@ -109,7 +109,7 @@ def test_a_clock_that_is_set_back_hides_nothing(written: Written) -> None:
 
 
 def test_kinds_are_bounded(written: Written) -> None:
-    """A library that formats its own messages makes no memory grow, and its lines pass."""
+    """A library that formats its own messages does not grow memory, and its lines pass."""
     for number in range(5000):
         written.log(f"message {number}", at=number / 1000)
     assert len(written.found()) == 5000

@@ -1,4 +1,4 @@
-"""Every record is one JSON line with the trace, whatever was logged."""
+"""Every record is one JSON line with the trace, for any logged value."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ FIXED = {"timestamp", "level", "logger", "service", "message", "trace_id", "span
 
 
 def line(message: str, *args: Any, extra: dict[str, Any] | None = None, exc_info: Any = None) -> dict[str, Any]:
-    """Return the record as it is written, parsed again."""
+    """Return the written record, parsed."""
     record = logging.getLogger("test").makeRecord(
         "test", logging.INFO, __file__, 1, message, args, exc_info, extra=extra
     )
@@ -46,7 +46,7 @@ def test_extras_never_replace_the_fixed_keys() -> None:
 
 
 def test_an_exception_is_part_of_the_line() -> None:
-    """The traceback is kept, its end first when it is long."""
+    """A long traceback keeps its end."""
     nothing: dict[str, int] = {}
     with pytest.raises(KeyError) as raised:
         _ = nothing["x" * 5000 + " the end"]
@@ -72,7 +72,7 @@ def test_anything_gives_one_valid_line(message: str, extra: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("path", ["/items/7", "/\ud800\x00\u2028" + "x" * 300, '\\"\n'])
 def test_a_line_is_the_same_with_any_other_handlers(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Straight to the stream where only our handler listens, as a record beside another one."""
+    """Directly to the stream if only our handler is installed, as a record if there is another one."""
     lines = []
     for others in ([], [logging.NullHandler()]):
         written = io.BytesIO()

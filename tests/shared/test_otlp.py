@@ -43,14 +43,14 @@ print(*(name for name in sys.modules if name.startswith(("opentelemetry.sdk", "o
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Receiver:
-    """A collector that is not open yet, and variables that its spans go by."""
+    """A collector that is not open yet, and the variables for its spans."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=tests")
     return Receiver()
 
 
 def exported(collector: Receiver) -> list[tuple[dict[str, Any], Span]]:
-    """Attributes of the resource, and the span, of all that arrived."""
+    """Return the resource's attributes and the span of every export."""
     found = []
     for request in collector.requests:
         assert request.line == "POST /v1/traces HTTP/1.1"
@@ -61,18 +61,18 @@ def exported(collector: Receiver) -> list[tuple[dict[str, Any], Span]]:
 
 
 def values(attributes: Any) -> dict[str, Any]:
-    """Attributes as a dictionary."""
+    """Return the attributes as a dictionary."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
 
 
 def ids(span: Span) -> tuple[str, str, str]:
-    """Trace, span and parent."""
+    """Return trace, span and parent."""
     return span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
 
 
 @contextmanager
 def request_lines() -> Iterator[list[dict[str, Any]]]:
-    """Yield the log lines of requests, as they are written."""
+    """Yield the log lines of requests as they are written."""
     written: list[dict[str, Any]] = []
     formatter = JsonFormatter("ui_iot")
 
@@ -94,7 +94,7 @@ def request_lines() -> Iterator[list[dict[str, Any]]]:
 async def test_requests_passes_and_calls_are_spans_with_our_ids(
     conn: asyncpg.Connection, app_url: str, collector: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FastAPI's for requests, ours for the rest: the same ids in header, log line, row and collector."""
+    """FastAPI's spans for requests and ours for the rest have the same ids in header, log line, row and collector."""
     await seed.tenant(conn)
     async with collector, Receiver() as hooks:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
@@ -192,7 +192,7 @@ async def test_failures_are_spans_and_a_hung_collector_blocks_no_exit(
 
 
 def test_nothing_is_loaded_without_an_endpoint() -> None:
-    """No endpoint set: neither SDK nor exporter nor their HTTP library."""
+    """Without an endpoint, neither the SDK nor the exporter nor their HTTP library is imported."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin"}
     )
@@ -202,7 +202,7 @@ def test_nothing_is_loaded_without_an_endpoint() -> None:
 def test_a_missing_extra_or_a_wrong_variable_is_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process runs without spans: alerts matter more."""
+    """The process runs without spans, because alerts matter more."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
     with otlp.exporting("ui_iot"):

@@ -11,7 +11,7 @@ from services.shared.settings import UiSettings
 async def test_a_connection_that_is_never_given_back_does_not_hold_up_the_end(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a task that was cancelled, as Ctrl-C does."""
+    """This includes a canceled task, as after Ctrl-C."""
     monkeypatch.setattr(db, "CLOSE_SECONDS", 0.1)
     pool = await db.open_pool(UiSettings(database_url=app_url, pool_max_size=2))
     await pool.acquire()

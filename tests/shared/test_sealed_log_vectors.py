@@ -1,4 +1,4 @@
-"""docs/verify_export.py and services.shared.sealed_log read the same bytes in the same way."""
+"""docs/verify_export.py and services.shared.sealed_log give the same results for the same bytes."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -70,7 +70,7 @@ ENTRIES = [
 
 
 def rotation(handover: str) -> Entry:
-    """Return the entry in which NEXT_KEY takes the place of KEY."""
+    """Return the entry in which NEXT_KEY replaces KEY."""
     return replace(
         CONTINUED, kind="key", lost=None, old=str(KEY.verifier), new=str(NEXT_KEY.verifier), handover=handover
     )
@@ -125,7 +125,7 @@ def test_checkpoints_open_alike() -> None:
 
 
 def test_the_same_notes_are_found_in_a_file() -> None:
-    """One that a crash cut off is passed over by both."""
+    """Both skip one that a crash cut off."""
     notes = [KEY.sign(replace(CHECKPOINT, tree_size=size).text()) for size in (9, 10, 11)]
     text = f"\n\n{notes[0]}\n\n{notes[1][:90]}\n\n{notes[2]}"
     assert find_notes(text, [KEY.name]) == VERIFIER.find_notes(text, KEY.name) == [notes[0], notes[2]]

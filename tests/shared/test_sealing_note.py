@@ -22,7 +22,7 @@ from services.shared.sealed_log.note import (
 KEY = SignerKey("pulse.test/audit", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 CHECKPOINT = Checkpoint("pulse.test/audit", 7, bytes(32), 99, datetime(2026, 1, 5, 12, tzinfo=UTC))
 
-# The example that the documentation of Go's sumdb/note, where the format comes from, has in its tests.
+# The example in the tests of Go's sumdb/note, which defines the format.
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 GO_NOTE = (
     "If you think cryptography is the answer to your problem,\n"
@@ -51,7 +51,7 @@ def test_a_checkpoint_survives_its_note() -> None:
 
 @pytest.mark.parametrize("other", ["", "0", "A", "\n", " ", "\r", "\u2028"])
 def test_no_changed_note_opens(other: str) -> None:
-    """Whichever single character is replaced or left out."""
+    """For any single character that is replaced or removed."""
     note = KEY.sign(CHECKPOINT.text())
     for at in range(len(note) - 1):
         changed = note[:at] + other + note[at + 1 :]
@@ -77,7 +77,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(note: str, keys: list[Verifier
 
 
 def test_a_key_is_made_once_and_closed_to_others(tmp_path: Path) -> None:
-    """Mode 0600; loading again gives the same one; its public half is on record."""
+    """Mode 0600; loading again gives the same key, and its public half is recorded."""
     file = KeyFile(tmp_path / "deep" / "signing.key", "pulse.test/audit")
     key = file.load()
     assert file.load().verifier == key.verifier
@@ -87,7 +87,7 @@ def test_a_key_is_made_once_and_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_rotation_keeps_the_old_public_key(tmp_path: Path) -> None:
-    """Notes of both keys open with what is on record."""
+    """Notes of both keys open with the recorded public keys."""
     file = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     old = file.load().sign(CHECKPOINT.text())
     new = file.rotate().sign(CHECKPOINT.text())
@@ -98,7 +98,7 @@ def test_rotation_keeps_the_old_public_key(tmp_path: Path) -> None:
 
 
 def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """Open to others, damaged, no key at all, no place for it."""
+    """Open to other users, damaged, empty, or without a writable place."""
     file = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     file.load()
     file.path.chmod(0o640)
@@ -120,7 +120,7 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 40, 100, -2])
 async def test_the_file_anchor_appends_and_finds_its_newest(tmp_path: Path, cut: int) -> None:
-    """Also after a crash in the middle of a write."""
+    """This includes a crash in the middle of a write."""
     anchor = FileAnchor(tmp_path / "checkpoints")
     assert list(anchor.newest_of_each_day()) == []
     notes = [KEY.sign(Checkpoint("pulse.test/audit", n, bytes(32), n, CHECKPOINT.signed_at).text()) for n in (1, 2)]

@@ -37,7 +37,7 @@ def test_the_hashes_are_those_of_certificate_transparency() -> None:
 
 @given(LEAVES)
 def test_roots_agree_however_they_are_made(leaves: list[bytes]) -> None:
-    """Level by level, by growing, and by the RFC's recursion; inner nodes are what they cover."""
+    """Level by level, by growing, and by the RFC's recursion; inner nodes equal the roots of their leaves."""
     frontier = tree.Frontier()
     nodes = [node for leaf in leaves for node in frontier.append(leaf)]
     assert tree.root_of(leaves) == frontier.root() == plain_root(leaves)
@@ -61,7 +61,7 @@ def test_every_proof_leads_to_the_root_and_no_other_leaf_does(leaves: list[bytes
 
 @given(LEAVES.filter(len), st.data())
 def test_a_proof_is_made_of_complete_subtrees(leaves: list[bytes], data: st.DataObject) -> None:
-    """The ranges that a path asks for come from stored nodes and at most one incomplete end."""
+    """The ranges of a path come from stored nodes and at most one incomplete end."""
     index = data.draw(st.integers(0, len(leaves) - 1))
     for low, high in tree.ranges_of_path(index, len(leaves)):
         parts = tree.complete_subtrees(low, high)
@@ -70,7 +70,7 @@ def test_a_proof_is_made_of_complete_subtrees(leaves: list[bytes], data: st.Data
 
 
 def test_what_is_no_tree_is_refused() -> None:
-    """A frontier that does not fit its size, hashes cut short, a leaf that is not there."""
+    """A frontier that does not fit its size, truncated hashes, a missing leaf."""
     with pytest.raises(ValueError, match="3 leaves has 2 complete subtrees, not 1"):
         tree.Frontier(3, [bytes(32)])
     with pytest.raises(ValueError, match="33 bytes are no leaf hashes"):

@@ -1,4 +1,4 @@
-"""Settings are checked, and their page says what the code says."""
+"""Settings are validated, and docs/settings.md matches the code."""
 
 import os
 
@@ -50,7 +50,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_listening_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """By a word of its own; anything else that is no URL is a fault."""
+    """By its own word; any other value that is no URL is a fault."""
     monkeypatch.setenv("PULSE_DATABASE_URL", URL)
     monkeypatch.setenv("PULSE_LISTEN_URL", "off")
     assert EvaluatorSettings.load().listen_dsn is None

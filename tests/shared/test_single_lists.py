@@ -10,7 +10,7 @@ from services.ui_iot.auth.refusals import Refusal
 from tests.support.migrator import ROOT
 
 ROOMS = ("services", "exporter", "migrations", "sql")
-# Other lists in the neighborhood name one or two reasons; a copy names most.
+# Other lists may name one or two reasons; a copy names most.
 FEW_REASONS = 5
 
 

@@ -54,7 +54,7 @@ LEGAL_KEY = string.ascii_lowercase + string.digits + "_-*/"
 LEGAL_VALUE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in ",=")
 BARS = [f"bar{number:02}={number:02}" for number in range(1, 34)]
 LONG = "l=" + "v" * 200
-# What comes in as tracestate headers, what goes out.
+# Received tracestate headers and the expected one.
 STATES: tuple[tuple[tuple[str, ...], str | None], ...] = (
     (("foo=1,bar=2",), "foo=1,bar=2"),
     (("",), None),
@@ -128,7 +128,7 @@ async def harness() -> AsyncIterator[Harness]:
 
 
 async def test_traceparent(harness: Harness) -> None:
-    """Continued with a span of our own when it is valid, restarted when it is not, well-formed in any case."""
+    """Continued with our own span if valid, restarted if not, well-formed in any case."""
     cases: list[tuple[list[tuple[str, str]], bool]] = [
         ([], False),
         *(([("traceparent", value)], True) for value in CONTINUED),
@@ -169,7 +169,7 @@ async def test_tracestate(harness: Harness) -> None:
 
 @pytest.mark.parametrize("value", [PARENT, None, f"00-{'0' * 32}-{SPAN}-01"])
 async def test_every_call_is_a_step_of_its_own(harness: Harness, value: str | None) -> None:
-    """Of the same trace."""
+    """All steps belong to the same trace."""
     headers = [] if value is None else [("traceparent", value)]
     fields = [fields for fields, _state in await harness.sent_on(*headers, calls=3)]
     assert len({field[2] for field in fields}) == 3

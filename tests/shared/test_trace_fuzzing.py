@@ -35,7 +35,7 @@ NAMES = (b"traceparent", b"traceparent", b"x-trace-id", b"x-trace-id", b"tracest
 
 
 def value(chance: random.Random) -> bytes:
-    """Return a valid value, one with a few bytes changed, or bytes of one of the alphabets, at times very many."""
+    """Return a valid value, one with a few bytes changed, or bytes of one of the alphabets, sometimes very many."""
     form = chance.random()
     if form < 0.1:
         return chance.choice(VALID)
@@ -52,7 +52,7 @@ def value(chance: random.Random) -> bytes:
 
 
 class Failing:
-    """An object that cannot say what it is."""
+    """An object whose str() and repr() fail."""
 
     def __str__(self) -> NoReturn:
         raise RuntimeError("no")
@@ -61,10 +61,10 @@ class Failing:
 
 
 class Nowhere(tzinfo):
-    """A time zone that cannot say where it is."""
+    """A time zone that fails."""
 
     def utcoffset(self, _when: datetime | None) -> NoReturn:
-        """Fails."""
+        """Fail."""
         raise RuntimeError("no")
 
     tzname = dst = utcoffset
@@ -92,7 +92,7 @@ def nested(depth: int) -> list[Any]:
 
 NESTED = nested(2000)
 
-# What a careless caller may log beside a header's text.
+# Values that a careless caller may log next to a header's text.
 EXTRAS: tuple[Callable[[str], Any], ...] = (
     lambda text: text,
     lambda text: text.encode("latin-1"),
@@ -115,7 +115,7 @@ EXTRAS: tuple[Callable[[str], Any], ...] = (
 
 @contextmanager
 def lines() -> Iterator[list[str]]:
-    """Yield every line that is written meanwhile, as a process would write it."""
+    """Yield the list of lines written meanwhile, in a process's format."""
     written: list[str] = []
     formatter = JsonFormatter("ui_iot")
 
@@ -136,7 +136,7 @@ def lines() -> Iterator[list[str]]:
 
 
 async def careless(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Logs what it got, under names that are not its to use, and fails at times."""
+    """Logs the request's headers under reserved names, and fails at times."""
     log = logging.getLogger("services.ui_iot.careless")
     chance = scope["chance"]
     for _name, raw in scope["headers"]:

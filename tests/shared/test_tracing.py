@@ -1,4 +1,4 @@
-"""Trace ids from outside are taken when valid, replaced when not, and handed on unchanged."""
+"""Trace ids from clients are taken if valid, replaced if not, and sent on unchanged."""
 
 import asyncio
 import random
@@ -58,7 +58,7 @@ def test_each_header_costs_the_same(name: bytes) -> None:
 
 
 def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
-    """The traceparent header comes before X-Trace-ID; each step has a span of its own."""
+    """The traceparent header takes precedence over X-Trace-ID; each step has its own span."""
     context = tracing.from_headers([(b"x-trace-id", b"a" * 32), (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())])
     assert context.trace_id == TRACE
     assert context.span_id != SPAN
@@ -66,7 +66,7 @@ def test_traceparent_wins_and_the_parents_span_is_not_reused() -> None:
 
 
 def id_at(seconds: float) -> str:
-    """Return a trace id that carries a time so many seconds from now."""
+    """Return a trace id with a time the given number of seconds from now."""
     return f"{int((time.time() + seconds) * 1000):012x}7bea8{'1' * 15}"
 
 
@@ -81,7 +81,7 @@ UNMARKED = (
 
 @pytest.mark.parametrize("header", ["traceparent", "x-trace-id"])
 def test_a_trace_that_is_not_continued_is_named(header: str) -> None:
-    """An untrusted caller's, or one whose id lies about when it began: ours is new, theirs stands beside it."""
+    """For an untrusted caller or an impossible time, our trace is new and the caller's is recorded beside it."""
 
     def read(trace_id: str, *, trust: bool = True) -> tracing.TraceContext:
         value = trace_id if header == "x-trace-id" else f"00-{trace_id}-{SPAN}-03"
@@ -130,7 +130,7 @@ def test_a_block_has_its_trace_and_gives_it_back() -> None:
 
 
 def test_an_id_of_our_own_carries_its_time() -> None:
-    """A UUID of version 7; what only looks like one by chance says nothing."""
+    """It is a UUID of version 7; an id that looks like one by chance carries no time."""
     before = time.time_ns() // 1_000_000
     ids = [tracing.new_trace_id() for _ in range(1000)]
     after = time.time_ns() // 1_000_000
@@ -157,7 +157,7 @@ TIMES = [
 
 
 async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
-    """Span ids and the time in a trace id are computed on both sides."""
+    """Python and SQL both compute span ids and the time in a trace id."""
     for trace_id, expected in TIMES:
         bare = trace_id.replace("-", "")
         # A worker recognizes one of our ids by the time in it.
@@ -174,7 +174,7 @@ async def test_sql_says_the_same_of_an_id(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """While it runs or waits, in pg_stat_activity and so in the server's log; a pooled connection forgets it."""
+    """While it runs or waits, pg_stat_activity and the server's log show it; a pooled connection resets it."""
     named = (
         "select array_agg(application_name order by application_name) from pg_stat_activity"
         " where application_name like 'pulse-ui_iot%' and datname = current_database()"
@@ -196,7 +196,7 @@ async def test_a_statement_names_its_request(conn: asyncpg.Connection, app_pool:
         )
 
         async def waits() -> bool:
-            # Not by conn: one transaction sees one snapshot of this view.
+            # Not by conn: a transaction sees one snapshot of this view.
             query = "select true from pg_stat_activity where wait_event_type = 'Lock' and application_name = $1"
             return bool(await app_pool.fetchval(query, f"pulse-ui_iot {TRACE}"))
 

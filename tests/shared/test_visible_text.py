@@ -1,4 +1,4 @@
-"""Names from tokens, devices and psql: harmless in alerts, messages, log lines and on the terminal."""
+"""Names from tokens, devices and psql are harmless in alerts, messages, log lines and on the terminal."""
 
 import asyncio
 import io
@@ -84,7 +84,7 @@ async def test_harmless_names_stay_as_they_are(conn: asyncpg.Connection) -> None
 
 
 async def test_sql_finds_what_python_finds(conn: asyncpg.Connection) -> None:
-    """Of every character that is no letter, number, mark or symbol."""
+    """For every character that is no letter, number, mark or symbol."""
     points = [*range(1, 0xD800), *range(0xE000, 0x10000), *range(0xE0000, 0xE0200)]
     suspects = [chr(point) for point in points if not chr(point).isprintable() and printable(f"x{chr(point)}x") != "xx"]
     removed = [letter for letter in map(chr, points) if printable(f"x{letter}x") in ("xx", "x x") and letter != " "]
@@ -93,7 +93,7 @@ async def test_sql_finds_what_python_finds(conn: asyncpg.Connection) -> None:
         await conn.fetch("select t, core.visible_text(t) from unnest($1::text[]) t", [*removed, *suspects, "a"])
     )
     for letter in removed:
-        # Format characters of single scripts turn and hide nothing.
+        # Format characters of single scripts do not reverse or hide text.
         assert found[letter] == "\ufffd" or 0x600 <= ord(letter) <= 0x13FFF, hex(ord(letter))
     assert found["a"] == "a"
 
@@ -116,7 +116,7 @@ def test_a_log_line_is_harmless_and_means_the_same() -> None:
 
 
 async def test_hostile_names_reach_no_alert_and_no_message(conn: asyncpg.Connection) -> None:
-    """Written past the API, as an old row or by psql; a person acknowledges, the rule is renamed, the alert closed."""
+    """Written past the API, as in an old row or by psql; then acknowledged, renamed and closed."""
     await seed.device(conn)
     await conn.execute("update devices set name = $1", EVERYTHING)
     metric = EVERYTHING[:100]
@@ -147,7 +147,7 @@ async def test_hostile_names_reach_no_alert_and_no_message(conn: asyncpg.Connect
 
 
 def test_hostile_payloads_become_harmless_messages() -> None:
-    """Jobs made before names were cleaned are sent too."""
+    """This includes jobs made before names were cleaned."""
     alert = {
         **payload("closed")["alert"],
         **dict.fromkeys(("rule_name", "device_id", "device_name", "metric", "message"), EVERYTHING),
@@ -162,7 +162,7 @@ def test_hostile_payloads_become_harmless_messages() -> None:
             pagerduty.render(notification, PAGERDUTY),
             webhook.render(notification, WEBHOOK, idempotency_key="k", sent_at=datetime(2026, 1, 5, tzinfo=UTC)),
         ):
-            # Slack's blocks have line breaks of their own.
+            # Slack's blocks contain their own line breaks.
             found = [text.replace("\n", "") for text in texts(orjson.loads(parts.body))]
             assert len(found) > 5
             assert [text for text in found if not is_harmless(text)] == []

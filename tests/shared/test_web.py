@@ -43,7 +43,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def listening(api: Api) -> AsyncIterator[int]:
-    """Yield the application over sockets; its port."""
+    """Yield the port of the application, served over sockets."""
     stop, port = asyncio.Event(), free_port()
     server = asyncio.create_task(serve(api.app, host="127.0.0.1", port=port, stop=stop))
     try:
@@ -69,7 +69,7 @@ def headers_of(answer: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def assert_secured(headers: list[tuple[bytes, bytes]], *, scheme: str = "http") -> None:
-    """Check every header and its value, but for the policy and the cache control of an answer that has its own."""
+    """Check every header and its value, except policy and cache control of an answer that sets its own."""
     for name, value in headers_for(scheme):
         found = [each for given, each in headers if given == name]
         assert len(found) == 1, (name, headers)
@@ -126,7 +126,7 @@ async def test_a_crash_has_the_headers(api: Api) -> None:
     async def crash() -> None:
         raise RuntimeError("secret detail")
 
-    # The wrapped application is found through its layers.
+    # The layers lead to the wrapped application.
     layer: Any = api.app
     while not hasattr(layer, "router"):
         layer = layer.app
@@ -241,7 +241,7 @@ def test_a_wrong_list_of_hosts_ends_the_start(
 
 
 async def test_an_encoded_path_is_no_probe(api: Api, conn: asyncpg.Connection) -> None:
-    """It needs a token, is logged and is counted, as anything else is."""
+    """Such a path needs a token, is logged and is counted like any other."""
     for path in ("/%6Civez", "/live%7A", "/%6detrics", "/healt%68z", "/%64ocs", "/openapi%2ejson", "/auth%2Frefresh"):
         assert (await api.client.get(path)).status_code == 401, path
     counted = api.process.metrics.registry.get_sample_value(
@@ -254,7 +254,7 @@ async def test_an_encoded_path_is_no_probe(api: Api, conn: asyncpg.Connection) -
 
 
 async def test_the_documentation_needs_nothing_but_this_server(api: Api) -> None:
-    """The page, every file that it names and the document load without a token, and the policy admits them only."""
+    """The page, every file that it names and the document load without a token, and the policy admits only these."""
     response = await api.client.get("/docs")
     page, policy = response.text, response.headers["content-security-policy"]
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -296,7 +296,7 @@ async def test_documentation_and_metrics_can_be_closed(app_url: str, conn: async
 
 @asynccontextmanager
 async def running(process: Process) -> AsyncIterator[None]:
-    """Yield a process that serves nothing but its status."""
+    """Yield a process that serves only its status."""
     stop = asyncio.Event()
     server = asyncio.create_task(serve_process(process, status_app(process), stop=stop))
     try:
@@ -355,7 +355,7 @@ async def test_only_a_trusted_proxy_can_declare_https(app_url: str, conn: asyncp
 
 
 async def certificate_of(port: int, ca: PrivateCa, name: str = "localhost") -> tuple[bytes, asyncio.StreamWriter]:
-    """Return the certificate that a new connection is shown, and the connection."""
+    """Return a new connection and the certificate that it received."""
     context = ssl.create_default_context(cafile=ca.file)
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -394,7 +394,7 @@ def context_of(ca: PrivateCa) -> ssl.SSLContext:
 
 
 async def test_a_changed_certificate_counts_from_the_next_connection_on(tmp_path: Path) -> None:
-    """The files are looked at by hand; a half replaced pair keeps the old one."""
+    """The test checks the files by hand; a half replaced pair keeps the old certificate."""
     ca = PrivateCa(tmp_path)
     cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
 

@@ -1,4 +1,4 @@
-"""The loop all workers share, run as the real process of a real worker."""
+"""The loop that all workers share, run in the real process of a worker."""
 
 import asyncio
 import os
@@ -21,6 +21,7 @@ from services.shared.metrics import ProcessMetrics
 from services.shared.server import Process
 from services.shared.settings import DeliverySettings, DispatcherSettings, EvaluatorSettings, OpsSettings, Settings
 from services.shared.worker import Loop
+from services.shared.worker import loop as worker_loop
 from services.shared.worker.listener import Listener
 from services.shared.worker.loop import run_loop
 from services.shared.worker.metrics import WorkerMetrics
@@ -35,7 +36,7 @@ DELIVERY = "services.delivery_worker"
 
 
 async def open_alerts(conn: asyncpg.Connection) -> int:
-    """Alerts that are open."""
+    """Return the number of open alerts."""
     return int(await conn.fetchval("select count(*) from alerts where status = 'open'"))
 
 
@@ -79,7 +80,7 @@ async def test_its_metrics_and_health(conn: asyncpg.Connection, app_url: str) ->
 
 
 async def test_lost_connections_are_replaced(conn: asyncpg.Connection, app_url: str) -> None:
-    """With every backend of its terminated, the worker reconnects, listens again and goes on."""
+    """After every backend is terminated, the worker reconnects, listens again and continues."""
     await seed.device(conn)
     await seed.rule(conn)
     async with ready_service(EVALUATOR, app_url, poll_seconds="3600") as evaluator:
@@ -103,7 +104,7 @@ async def test_lost_connections_are_replaced(conn: asyncpg.Connection, app_url: 
 
 
 async def test_an_old_database_is_refused_in_one_line(empty_url: str) -> None:
-    """Without the revision it needs, a service says what to do and exits 1."""
+    """A service states the missing revision's remedy and exits with 1."""
     async with service(EVALUATOR, empty_url) as evaluator:
         assert await asyncio.wait_for(evaluator.process.wait(), 30) == 1
     last = evaluator.lines[-1]
@@ -112,7 +113,7 @@ async def test_an_old_database_is_refused_in_one_line(empty_url: str) -> None:
 
 
 async def test_a_taken_port_is_said_in_one_line(app_url: str) -> None:
-    """Two services on one port: the second says so and exits with an error."""
+    """Of two services on one port, the second reports it and exits with an error."""
     async with ready_service(EVALUATOR, app_url) as first:
         async with service(EVALUATOR, app_url, port=str(first.port)) as second:
             assert await asyncio.wait_for(second.process.wait(), 30) == 1
@@ -128,7 +129,7 @@ async def test_bad_settings_are_named(app_url: str) -> None:
 
 
 async def test_it_waits_for_a_database_that_is_away() -> None:
-    """A server that does not answer is waited for; probes and metrics answer meanwhile, and SIGINT still ends it."""
+    """Probes and metrics answer while the worker waits for the server, and SIGINT still ends it."""
     async with service(DELIVERY, f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse") as delivery:
         await until(lambda: [line for line in delivery.lines if line.get("failures", 0) >= 2], seconds=20)
         assert (await delivery.get("/livez")).status_code == 200
@@ -146,7 +147,7 @@ async def test_it_waits_for_a_database_that_is_away() -> None:
 
 
 async def test_the_metrics_count_what_the_passes_did(app_pool: Pool) -> None:
-    """Every series is there from the start; counts are exact, idle looks hide nothing, a step that raises backs off."""
+    """Every series exists from the start; counts are exact, idle polls hide nothing, and a failing step backs off."""
     process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
     passes = dict.fromkeys(("good", "bad", "idle", "timer", "few"), 0)
     metrics = WorkerMetrics(process.metrics, loops=passes)
@@ -200,8 +201,87 @@ async def test_the_metrics_count_what_the_passes_did(app_pool: Pool) -> None:
     assert (ages["bad"] or 0) > max(age or 0 for operation, age in ages.items() if operation != "bad")
 
 
+@asynccontextmanager
+async def running(process: Process, loop: Loop) -> AsyncIterator[None]:
+    """Run one loop until the end of the block."""
+    metrics = WorkerMetrics(process.metrics, loops=[loop.operation])
+    stop = asyncio.Event()
+    task = asyncio.create_task(run_loop(loop, process, metrics=metrics, listener=Listener(process, metrics), stop=stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 30)
+
+
+async def test_a_wake_up_during_a_pass_starts_one_more(app_pool: Pool) -> None:
+    """The pass may have looked before the work came; after the next one the loop waits again."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    wake = asyncio.Event()
+    passes = 0
+
+    async def step(_pool: Pool) -> int:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            wake.set()
+        return 0
+
+    async with running(process, Loop("look", step, poll_seconds=3600, wake=wake)):
+        await until(lambda: passes >= 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert passes == 2
+        wake.set()
+        await until(lambda: passes >= 3)
+
+
+async def test_failures_are_counted_in_a_row(app_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that works ends the count, the growing pauses and the report in /health."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    pauses: list[int] = []
+    reported: list[dict[str, str]] = []
+    works = (False, False, False, True, False)
+
+    def pause(failures: int) -> float:
+        pauses.append(failures)
+        return 0.0
+
+    async def step(_pool: Pool) -> int:
+        reported.append(dict(process.failing))
+        if len(reported) <= len(works) and not works[len(reported) - 1]:
+            raise RuntimeError("away")
+        return int(len(reported) < len(works))
+
+    monkeypatch.setattr(worker_loop, "backoff_seconds", pause)
+    async with running(process, Loop("look", step, poll_seconds=3600)):
+        await until(lambda: len(reported) == 6)
+    assert pauses == [1, 2, 3, 1]
+    failing = {"look": "3 passes in a row failed: RuntimeError"}
+    assert reported == [{}, {}, {}, failing, {}, {}]
+
+
+async def test_a_deadlock_costs_no_pass_and_a_demoted_server_its_connections(app_pool: Pool) -> None:
+    """The server undid what it ended, so the pass is repeated; a pool of a standby would fail for ever."""
+    process = Process(EvaluatorSettings(database_url="postgresql://unused"), ProcessMetrics("test"), app_pool)
+    errors = [asyncpg.DeadlockDetectedError("undone"), None, asyncpg.ReadOnlySQLTransactionError("standby"), None]
+    backends: list[int] = []
+
+    async def step(pool: Pool) -> int:
+        backends.append(await pool.fetchval("select pg_backend_pid()"))
+        error = errors.pop(0) if errors else None
+        if error is not None:
+            raise error
+        return len(errors)
+
+    async with running(process, Loop("look", step, poll_seconds=3600)):
+        await until(lambda: len(backends) == 4)
+    assert process.counters["errors"] == 1
+    assert backends[0] == backends[1] == backends[2] != backends[3]
+
+
 def test_backoff_grows_is_bounded_and_jittered() -> None:
-    """Never 0, never over 30 s, not the same for two copies."""
+    """Never 0, never over 30 s, and different for two copies."""
     assert all(0 < backoff_seconds(failures) <= 30 for failures in range(1, 2000))
     assert 0.05 <= backoff_seconds(1, first_seconds=0.1) <= 0.1
     assert len({backoff_seconds(5) for _ in range(20)}) > 1
@@ -227,7 +307,7 @@ async def test_build_may_be_a_list_or_a_context(app_pool: Pool, as_context: bool
 
 @pytest.mark.slow
 async def test_a_pass_that_waits_for_a_lock_does_not_hold_up_the_stop(conn: asyncpg.Connection, app_url: str) -> None:
-    """SIGTERM ends the process within 10 s, whatever its pass waits for; the pass is undone as a whole."""
+    """SIGTERM ends the process within 10 s, whatever lock its pass waits for; the pass is rolled back as a whole."""
     await seed.device(conn)
     await seed.rule(conn)
     async with ready_service(EVALUATOR, app_url) as evaluator:
@@ -267,7 +347,7 @@ async def test_a_hung_server_leaves_the_probes_answering(conn: asyncpg.Connectio
 
 @pytest.mark.parametrize("variable", ["database_url", "listen_url"])
 async def test_a_database_that_is_not_there(conn: asyncpg.Connection, app_url: str, variable: str) -> None:
-    """A wrong PULSE_DATABASE_URL is one line and exit 1; with a wrong PULSE_LISTEN_URL the worker polls and says so."""
+    """A wrong PULSE_DATABASE_URL is one line and exit 1; with a wrong PULSE_LISTEN_URL the worker logs it and polls."""
     missing = re.sub(r"/[^/?]+(?=\?|$)", "/no_such_database", app_url, count=1)
     if variable == "database_url":
         async with service(EVALUATOR, missing) as evaluator:

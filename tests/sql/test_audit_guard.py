@@ -35,7 +35,7 @@ async def test_rows_arrive_in_both_kinds_of_partition(conn: asyncpg.Connection, 
 async def test_no_table_of_the_trail_takes_a_change(
     conn: asyncpg.Connection, partitions: list[str], role: str, statement: str
 ) -> None:
-    """UPDATE, DELETE and TRUNCATE fail on the parent and on every partition, for the owner and a superuser too."""
+    """UPDATE, DELETE and TRUNCATE fail on the parent and on every partition, for the owner and a superuser."""
     if role != "postgres":
         await conn.execute(f"set role {role}")
     for table in partitions:
@@ -47,7 +47,7 @@ async def test_no_table_of_the_trail_takes_a_change(
 
 
 async def test_an_upsert_or_merge_changes_nothing(conn: asyncpg.Connection, partitions: list[str]) -> None:
-    """The ways around UPDATE go through the same guard."""
+    """Alternatives to UPDATE pass the same guard."""
     with pytest.raises(asyncpg.PostgresError, match="is append-only"):
         await conn.execute(
             "insert into audit_log select * from audit_log on conflict on constraint audit_log_pkey"
@@ -58,7 +58,7 @@ async def test_an_upsert_or_merge_changes_nothing(conn: asyncpg.Connection, part
 
 
 async def test_every_partition_is_guarded(conn: asyncpg.Connection, partitions: list[str]) -> None:
-    """Each table of the tree has both triggers, also those that were made after the layer."""
+    """Each table of the tree has both triggers, including tables made after the layer."""
     assert len(partitions) >= 3
     for table in partitions:
         names = await conn.fetch("select tgname from pg_trigger where tgrelid = $1::text::regclass", table)
@@ -108,7 +108,7 @@ DENIED_TO_ALL = ["delete from {}", "truncate {}", "select 1 from {}_default", "t
 async def test_each_role_is_denied_what_is_not_its_part(role: str, login: Login, partitions: list[str]) -> None:
     """Only the owner reads partitions or removes rows; writers do not read, and readers do not write."""
     connection = await login(role)
-    # pulse_exporter begins read-only, which it may change itself; what counts is what it is denied then.
+    # pulse_exporter starts read-only, but may change that itself; its rights must deny the statements.
     await connection.execute("set default_transaction_read_only = off")
     for statement in DENIED[role] + DENIED_TO_ALL:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

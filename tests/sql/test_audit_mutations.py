@@ -61,7 +61,7 @@ SWAP = (
 )
 OLDEST = "(select min(tree_size) from audit.checkpoints)"
 
-# What is done, and what must be said.
+# The tampering and the fault that must be reported.
 ROWS = {
     **{f"edit {name}": (ROW.format(f"{name} = {value}"), r"^block \d|^1 row") for name, value in COLUMNS.items()},
     "retype a number": (ROW.format("details = '{\"n\": 2.00}'"), r"^block 0 .* at least one was altered"),
@@ -205,7 +205,7 @@ PROOF = {
 
 @pytest.fixture
 async def log(conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path) -> SealedLog:
-    """A sealed log in which nothing is wrong."""
+    """A sealed log without faults."""
     made = SealedLog(conn, ops_pool, auditor_pool, tmp_path, make_sealer(tmp_path))
     await made.fill()
     assert (await made.verify()).faults == []
@@ -229,7 +229,7 @@ async def test_altered_rows_are_found(log: SealedLog, mutation: str) -> None:
 
 
 async def test_every_column_is_covered(log: SealedLog) -> None:
-    """A column that is added later is hashed, or this fails."""
+    """A column that is added later is hashed, or this test fails."""
     names = await log.conn.fetch(
         "select attname from pg_attribute where attrelid = 'audit_log'::regclass and attnum > 0 and not attisdropped"
     )
@@ -238,7 +238,7 @@ async def test_every_column_is_covered(log: SealedLog) -> None:
 
 @pytest.mark.parametrize("mutation", PROOF)
 async def test_an_altered_proof_is_found(log: SealedLog, mutation: str) -> None:
-    """Blocks, tree and checkpoints, each for itself."""
+    """Blocks, tree and checkpoints, each in its own case."""
     statement, words = PROOF[mutation]
     await log.conn.execute(statement)
     await expect(log, words)
@@ -246,7 +246,7 @@ async def test_an_altered_proof_is_found(log: SealedLog, mutation: str) -> None:
 
 @pytest.mark.parametrize("table", ["audit_log", "audit_log_202601"])
 async def test_a_disabled_trigger_does_not_help(log: SealedLog, table: str) -> None:
-    """The guard-rail away, the proof stays."""
+    """The guard is gone, but the proof remains."""
     await log.conn.execute(f"alter table {table} disable trigger all; update {table} set message = 'quiet'")
     await expect(log, "^block 0 .* altered")
 
@@ -277,7 +277,7 @@ async def test_an_honest_insert_is_no_fault(log: SealedLog) -> None:
 
 
 async def test_a_cut_tail_is_found(log: SealedLog) -> None:
-    """Rows, blocks, nodes and checkpoints of the last pass, all gone together."""
+    """Rows, blocks, nodes and checkpoints of the last pass are all removed together."""
     await log.conn.execute(
         "set session_replication_role = replica;"
         "delete from audit_log l using (select previous_snapshot from audit.blocks order by block_no desc limit 1) b"
@@ -290,7 +290,7 @@ async def test_a_cut_tail_is_found(log: SealedLog) -> None:
 
 
 async def forge_all(log: SealedLog, home: Path) -> None:
-    """Change every row and seal all anew, correctly, with the key in home, whose memory is wiped."""
+    """Change every row and seal all anew, correctly, with the key in home; clear the sealer's memory."""
     await log.conn.execute(
         "set session_replication_role = replica; update audit_log set message = 'all is well';"
         "truncate audit.blocks, audit.tree_nodes, audit.checkpoints, audit.signing_keys;"
@@ -316,7 +316,7 @@ async def test_a_log_that_was_written_anew_under_the_true_key_is_found(log: Seal
 
 
 async def test_a_past_that_was_written_anew_without_a_key_is_found(log: SealedLog) -> None:
-    """Blocks and tree are right over the new rows; the old signatures stay."""
+    """Blocks and tree match the new rows, but the old signatures remain."""
     notes = await log.conn.fetch("select tree_size, note from audit.checkpoints order by tree_size")
     await forge_all(log, log.home)
     await log.conn.execute("delete from audit.checkpoints")
@@ -348,7 +348,7 @@ async def test_a_month_with_a_signed_tombstone_is_let_go(log: SealedLog) -> None
 
 
 async def test_what_comes_late_into_a_month_that_was_let_go_counts_anew(log: SealedLog) -> None:
-    """It is sealed in a block behind the tombstone's."""
+    """Such a row is sealed in a block after the tombstone's."""
     await tombstone(log, log.sealer.keys.load())
     await log.conn.execute("drop table audit_log_202601")
     await log.write(3, timestamp="2026-01-09")
@@ -361,7 +361,7 @@ async def test_what_comes_late_into_a_month_that_was_let_go_counts_anew(log: Sea
 
 
 async def test_a_forged_tombstone_is_found(log: SealedLog) -> None:
-    """A month dropped, and its tombstone signed by another key of the same name."""
+    """The month is dropped, and its tombstone is signed by another key of the same name."""
     await tombstone(log, SignerKey("pulse.test/audit", Ed25519PrivateKey.generate()))
     await log.conn.execute("drop table audit_log_202601")
     await expect(log, "^the tombstone of 2026-01 is forged: no known key signed the note")
@@ -379,14 +379,14 @@ async def test_a_forged_tombstone_is_found(log: SealedLog) -> None:
     ],
 )
 async def test_an_edited_tombstone_is_found(log: SealedLog, edit: str, words: str) -> None:
-    """A true one that is made to speak of something else."""
+    """A valid tombstone is edited to describe another month or other blocks."""
     await tombstone(log, log.sealer.keys.load())
     await log.conn.execute(f"drop table audit_log_202601; update audit.tombstones set {edit}")
     await expect(log, words)
 
 
 async def test_a_tombstone_of_other_blocks_is_found(log: SealedLog) -> None:
-    """Signed by the true key over a root that no blocks of the month have."""
+    """It is signed by the true key, over a root that no blocks of the month have."""
     rows = await log.conn.fetch(
         "select block_no, row_count, sha256('x') from audit.blocks where segment = '2026-01-01'"
     )
@@ -395,7 +395,7 @@ async def test_a_tombstone_of_other_blocks_is_found(log: SealedLog) -> None:
 
 
 async def test_kept_checkpoints_are_read_with_their_signatures(log: SealedLog) -> None:
-    """A checkpoint that was edited where it is kept is no proof."""
+    """A checkpoint that was edited in its storage is no proof."""
     file = next(log.checkpoints.iterdir())
     text = file.read_text()
     file.write_text(text.replace("rows ", "rows 1", 1))
@@ -405,7 +405,7 @@ async def test_kept_checkpoints_are_read_with_their_signatures(log: SealedLog) -
 
 
 async def test_since_hashes_less_and_still_counts_all(log: SealedLog) -> None:
-    """An edit before the time is not looked for, a missing row is, and the tree is always whole."""
+    """An edit before the time is not searched for, a missing row is, and the tree is always checked whole."""
     since = await log.conn.fetchval("select max(sealed_at) from audit.blocks")
     report = await log.verify(since=since)
     assert report.faults == []

@@ -1,4 +1,4 @@
-"""The registry of event types and what the code writes agree."""
+"""The registry of event types matches the events that the code writes."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 CATEGORIES = "auth|device|rule|alert|delivery|config|audit|system"
 _LITERAL = re.compile(rf"""['"]((?:{CATEGORIES})\.[a-z_]+)['"]""")
-# Tables and functions of schema audit, where SQL names them in quotes.
+# Tables and functions of schema audit that SQL names in quotes.
 _NO_EVENT = {"audit.blocks", "audit.commands"}
 _PUT_TOGETHER = re.compile(rf"""p_event_type => '((?:{CATEGORIES})\.)' \|\|""")
 
@@ -32,7 +32,7 @@ async def registry(conn: asyncpg.Connection) -> dict[str, asyncpg.Record]:
 
 
 async def changes(conn: asyncpg.Connection) -> set[str]:
-    """Return the types that the triggers of our tracked tables put together: of an alert only its silence."""
+    """Return the types that the triggers of our tracked tables compose; for an alert only its silence."""
     rows = await conn.fetch("select entity_type, only_columns is null as whole from audit.tracked_tables")
     found = {f"{row['entity_type']}_{act}" for row in rows if row["whole"] for act in ("created", "updated", "deleted")}
     found |= {"alert_silenced", "row_created", "row_updated", "row_deleted"}
@@ -40,13 +40,13 @@ async def changes(conn: asyncpg.Connection) -> set[str]:
 
 
 async def test_every_type_in_the_code_is_registered(conn: asyncpg.Connection) -> None:
-    """COPY does not ask the registry, so a type from Python is checked here."""
+    """COPY does not check the registry, so a type from Python is checked here."""
     used = {name for text in sources() for name in _LITERAL.findall(text)} - _NO_EVENT
     assert (used | await changes(conn)) - set(await registry(conn)) == set()
 
 
 async def test_no_registered_type_is_dead(conn: asyncpg.Connection) -> None:
-    """A type that nothing writes is removed.
+    """A type that no code writes is removed.
 
     A type put together from an alert event's kind or a dispatcher's decision is known by its prefix only.
     """
@@ -57,7 +57,7 @@ async def test_no_registered_type_is_dead(conn: asyncpg.Connection) -> None:
 
 
 async def test_python_and_the_registry_agree_on_what_may_be_lost(conn: asyncpg.Connection) -> None:
-    """Python decides by itself, without a look at the database, which events are durable before the answer."""
+    """Python decides without the database which events are durable before the answer."""
     rows = await registry(conn)
     assert {name for name, row in rows.items() if row["class"] == "may"} == TELEMETRY
     assert {row["class"] for row in rows.values()} == {"must", "may"}

@@ -43,7 +43,7 @@ async def test_ids_sort_by_time(conn: asyncpg.Connection) -> None:
 
 
 async def test_the_transaction_sets_actor_reason_and_trace(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """db.act() sets the context that an event takes what it lacks from."""
+    """db.act() sets the context from which an event takes its missing fields."""
     actor = db.Actor("user", "alice", "Alice")
     with tracing.use_trace_id("ab" * 16) as context:
         async with db.act(app_pool, tenant_id="acme", actor=actor, service="ui_iot", reason="too noisy") as connection:
@@ -67,7 +67,7 @@ async def test_a_given_actor_is_not_mixed_with_the_transactions(app_pool: db.Poo
 
 
 async def test_without_a_context_the_login_is_named(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """A person in psql stands in the row by role; a process of ours by its service."""
+    """A person in psql is named by role, a process of ours by its service."""
     await conn.execute("set pulse.actor_id = ''; set pulse.actor_type = ''")
     row = await write(conn, "config.rule_created")
     assert (row["actor_type"], row["actor_id"]) == ("user", await conn.fetchval("select session_user"))
@@ -115,7 +115,7 @@ async def test_a_set_is_written_in_order_by_one_statement(conn: asyncpg.Connecti
 
 
 async def test_forged_lines_and_long_names_are_stored_harmlessly(conn: asyncpg.Connection) -> None:
-    """A device's name cannot forge a second line, turn the text around or cost the caller's transaction."""
+    """A device's name cannot forge a second line, reverse the text or fail the caller's transaction."""
     row = await write(
         conn, message="a\r\nb\u202ec\u200bd", entity_id="x" * 5000, entity_name="n" * 5000, trace_id="t" * 5000
     )
@@ -149,7 +149,7 @@ async def test_a_refused_login_called_twice_is_one_row(
 
 
 async def test_a_refused_login_survives_the_request(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """The row stands though the request's own transaction rolls back, for it was written on another connection."""
+    """The row remains although the request's own transaction rolls back, because another connection wrote it."""
     async with app_pool.acquire() as request:
         transaction = request.transaction()
         await transaction.start()
@@ -187,7 +187,7 @@ async def test_views_show_the_story(conn: asyncpg.Connection) -> None:
 
 
 async def test_what_an_older_release_called_a_change_is_still_shown(conn: asyncpg.Connection) -> None:
-    """Rows of the trail are never rewritten; the view knows their former types."""
+    """Rows of the trail are never rewritten, so the view knows their former types."""
     for event_type in ("rule.updated", "device.token_rotated", "device.authenticated"):
         await conn.execute(
             "insert into audit_log (timestamp, event_id, event_type, category, action, message, source_service)"
@@ -199,7 +199,7 @@ async def test_what_an_older_release_called_a_change_is_still_shown(conn: asyncp
 
 
 async def test_the_auditors_check_reads_few_rows_of_a_large_table(conn: asyncpg.Connection) -> None:
-    """The five newest auth events come off an index, newest first; the rest of the table is not read."""
+    """The five newest auth events come from an index, newest first; the rest of the table is not read."""
     await conn.execute("select * from ops.ensure_partitions()")
     await conn.execute(
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, action, message, source_service)"

@@ -33,7 +33,7 @@ async def test_secrets_are_found_as_everywhere_else(conn: asyncpg.Connection, te
 
 
 async def test_nothing_forged_or_secret_comes_in_by_psql(conn: asyncpg.Connection) -> None:
-    """Neither by what names the actor and the reason nor by what the event says itself."""
+    """Neither in the actor and the reason nor in the event itself."""
     async with conn.transaction():
         await conn.execute("select audit.act($1, $2)", f"psql:{FORGED}", f"{FORGED} password=hush")
         await conn.execute(
@@ -63,7 +63,7 @@ async def test_nothing_forged_or_secret_comes_in_by_psql(conn: asyncpg.Connectio
 
 
 async def test_a_services_own_words_stay(app_pool: db.Pool, conn: asyncpg.Connection) -> None:
-    """It cleans what clients sent before it hands it on; looking again would cost each of its events."""
+    """A service cleans client text before the call; a second search would slow each of its events."""
     await app_pool.execute(
         "select audit.write(array[audit.event('acme', 'alert.opened', p_details => $1)])", {"token_count": 3}
     )
@@ -71,7 +71,7 @@ async def test_a_services_own_words_stay(app_pool: db.Pool, conn: asyncpg.Connec
 
 
 async def test_a_long_context_costs_no_transaction(conn: asyncpg.Connection) -> None:
-    """An index entry has an end, a reason none."""
+    """An index entry has a maximum length, a reason has none."""
     async with conn.transaction():
         await conn.execute("select audit.act($1, $2)", "x" * 10_000, "y" * 10_000)
         await conn.execute("select audit.write(array[audit.event('acme', 'alert.opened')])")

@@ -1,4 +1,4 @@
-"""audit.track and audit.untrack: what can be tracked, what is redacted, and that it lasts."""
+"""audit.track and audit.untrack: which tables can be tracked, redaction, and durability."""
 
 import re
 from typing import Any
@@ -89,7 +89,7 @@ async def test_a_repeat_changes_nothing_and_other_arguments_replace(conn: asyncp
 
 
 async def test_our_own_tables_can_be_tracked_otherwise(conn: asyncpg.Connection, database_url: str) -> None:
-    """As the owner of the installation wishes, also after the next migration."""
+    """The owner of the installation decides, and a migration keeps the decision."""
     await conn.execute("select audit.track('alert_rules', redact => array['metric'])")
     Migrator(database_url).rebuild()
     await seed.rule(conn)

@@ -23,9 +23,9 @@ def updated(entity_id: int, **changes: list[object]) -> Event:
 
 
 async def test_an_event_names_the_row_the_actor_and_both_values(conn: asyncpg.Connection) -> None:
-    """Everything that an auditor asks for stands in columns or in details."""
+    """Every fact that an auditor needs is in columns or in details."""
     rule_id = await seed.rule(conn)
-    # A caller's id that is a little ahead of this clock, as a person would paste it.
+    # A caller's id slightly ahead of this clock, as a person would paste it.
     pasted = UUID(f"{int((time.time() + 200) * 1000):012x}7bea8{'d' * 15}")
     trace_id = pasted.hex
     async with conn.transaction():
@@ -82,7 +82,7 @@ async def test_every_statement_that_changes_rows_is_covered(conn: asyncpg.Connec
 
 
 async def test_of_many_rows_only_the_changed_ones_are_recorded(conn: asyncpg.Connection) -> None:
-    """A statement may touch what it leaves as it was; a time of change alone is no change."""
+    """A statement may touch unchanged rows; a changed time of change alone is no change."""
     await make_table(conn, columns="id int primary key, value int, created_at timestamptz, updated_at timestamptz")
     await conn.execute("insert into gauge select n, n, now(), now() from generate_series(1, 50) n")
     await conn.execute("update gauge set value = case when id % 10 = 0 then -id else value end, updated_at = now()")
@@ -94,7 +94,7 @@ async def test_of_many_rows_only_the_changed_ones_are_recorded(conn: asyncpg.Con
 
 
 async def test_a_new_key_is_an_end_and_a_beginning(conn: asyncpg.Connection) -> None:
-    """Rows pair by key, whatever order they come in; a row that moves shows each tenant its own side."""
+    """Rows pair by key in any order; a row that moves between tenants shows each tenant its own side."""
     await make_table(conn)
     await conn.execute("insert into gauge values ('acme', 1, 'a'), ('acme', 2, 'b')")
     await conn.execute("update gauge set id = id + 10 where id = 1")
@@ -185,7 +185,7 @@ async def test_a_wide_row_is_recorded_whole(conn: asyncpg.Connection) -> None:
 
 
 async def test_a_change_that_fails_leaves_no_event(conn: asyncpg.Connection) -> None:
-    """Event and change commit together; a savepoint takes back both."""
+    """Event and change commit together; a savepoint undoes both."""
     await make_table(conn)
     with pytest.raises(asyncpg.UniqueViolationError):
         await conn.execute("insert into gauge values ('acme', 1), ('acme', 1)")
@@ -196,7 +196,7 @@ async def test_a_change_that_fails_leaves_no_event(conn: asyncpg.Connection) -> 
 
 
 async def test_a_silence_is_recorded_and_other_work_on_alerts_is_not(conn: asyncpg.Connection) -> None:
-    """Of a busy table only one column is configuration; what the services do to the others needs no actor."""
+    """Only one column of a busy table is configuration; service work on the others needs no actor."""
     await seed.tenant(conn)
     await conn.execute("set pulse.actor_id = ''")
     await conn.execute(

@@ -12,7 +12,7 @@ CALLS = "select calls from pg_stat_xact_user_functions where schemaname = 'audit
 
 
 async def test_ten_thousand_rows_are_one_write(conn: asyncpg.Connection) -> None:
-    """And twice as many are two, so that no array grows without bound."""
+    """Twice as many rows are two writes, so that no array grows without bound."""
     await make_table(conn)
     await conn.execute("set track_functions = 'all'")
     async with conn.transaction():
@@ -28,7 +28,7 @@ async def test_ten_thousand_rows_are_one_write(conn: asyncpg.Connection) -> None
 
 
 async def test_a_statement_costs_less_than_its_rows_would(conn: asyncpg.Connection) -> None:
-    """Against the same table with a row trigger, which writes the same events one by one."""
+    """Compared with the same table with a row trigger, which writes the same events one by one."""
     took = {}
     for table, track in [("gauge", ""), ("rowwise", ", only_columns => array['value']")]:
         await make_table(conn, f"public.{table}", track=track)
@@ -44,7 +44,7 @@ async def test_a_statement_costs_less_than_its_rows_would(conn: asyncpg.Connecti
 
 
 async def test_other_updates_of_a_partly_tracked_table_call_nothing(conn: asyncpg.Connection) -> None:
-    """The condition of the trigger is part of the update: no function runs for an alert that is only worked on."""
+    """The condition of the trigger is part of the update: no function runs for other updates of an alert."""
     await seed.tenant(conn)
     await conn.execute(
         "insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at)"

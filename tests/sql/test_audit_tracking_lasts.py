@@ -28,7 +28,7 @@ async def test_a_users_table_is_tracked_after_a_migration(conn: asyncpg.Connecti
 
 
 async def test_a_table_that_is_gone_stops_no_migration(conn: asyncpg.Connection, database_url: str) -> None:
-    """It is taken off the list, and an event says so: a rename must not end the trail in silence."""
+    """It leaves the list with an event: a rename must not end the trail silently."""
     await make_table(conn)
     await make_table(conn, "public.other")
     await make_table(conn, "public.part")
@@ -47,7 +47,7 @@ async def test_a_table_that_is_gone_stops_no_migration(conn: asyncpg.Connection,
 
 
 def test_a_table_taken_from_the_owner_stops_the_migration(database_url: str) -> None:
-    """It could not be tracked again, so nothing happens at all, and the message names the table."""
+    """It could not be tracked again, so the migration changes nothing and names the table."""
     with psycopg.connect(database_url, autocommit=True) as session:
         session.execute("create table gauge (id int primary key); alter table gauge owner to pulse_owner")
         session.execute("select audit.track('gauge'); alter table gauge owner to current_user")

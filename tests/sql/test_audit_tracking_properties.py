@@ -13,7 +13,7 @@ Session: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = dict[str, Any]
 
 SECRET = "hush"
-# Whatever a redacted column holds has this mark in it; PostgreSQL's text has no NUL.
+# Every value of a redacted column contains this mark; PostgreSQL's text has no NUL.
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 SECRETS = st.one_of(st.none(), WORDS.map(lambda word: f"{word}{SECRET}{word}"))
 ROWS = st.fixed_dictionaries(
@@ -43,7 +43,7 @@ COLUMNS = ("name", "value", "tags", "doc", "secret", "secrets", "vault")
 
 @pytest.fixture
 def session(database_url: str) -> Iterator[Session]:
-    """A session on a tracked table; the test rolls its work back after each example."""
+    """A session on a tracked table; the test rolls back its work after each example."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("set pulse.actor_id = 'tests'")
         connection.execute(
@@ -92,7 +92,7 @@ def _rows(session: Session) -> dict[str, Row]:
 
 
 def _replayed(session: Session) -> dict[str, Row]:
-    """Return the same, made anew from the events alone."""
+    """Return the same table, rebuilt from the events alone."""
     rows: dict[str, Row] = {}
     query = (
         "select action, entity_id, details from audit_log where event_type like 'config.row%' order by timestamp, ctid"
@@ -114,7 +114,7 @@ def _replayed(session: Session) -> dict[str, Row]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=ACTS)
 def test_the_trail_records_everything_but_the_secrets(session: Session, acts: list[tuple[str, Any, Any]]) -> None:
-    """Replaying the events gives the table, each old value being the one before; no secret stands in any column."""
+    """Replaying the events gives the table, each old value equals the one before, and no column has a secret."""
     with session.transaction(force_rollback=True):
         for act in acts:
             _do(session, act)

@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 ROWS = 200_000
 
 # A year of events, one every 150 s: 1 in 10 is a login of one of 1,000 users, 1 in 100 a refusal of one of 2,000
-# accounts and addresses; the rest is what machines do.
+# accounts and addresses; the rest are events of machines.
 TRAIL = f"""
 set session_replication_role = replica;
 insert into audit_log (tenant_id, timestamp, recorded_at, event_id, event_type, category, action, message,
@@ -66,7 +66,7 @@ async def auditor(role_url: Callable[[str], str], conn: asyncpg.Connection) -> A
 
 
 async def test_failures_by_account_reason_and_address(conn: asyncpg.Connection, auditor: asyncpg.Connection) -> None:
-    """An aggregated row counts for all that it stands for, in each view."""
+    """An aggregated row counts as all events that it represents, in each view."""
     noon = datetime(2026, 1, 5, 12, tzinfo=UTC)
     bob, eve = account("bob"), account("eve")
     await refuse(conn, "invalid_token", when=noon, account=bob)
@@ -149,7 +149,7 @@ async def test_the_activity_of_one_user(conn: asyncpg.Connection, auditor: async
 async def test_each_view_reads_what_it_is_asked_for(
     conn: asyncpg.Connection, auditor: asyncpg.Connection, partitioned: bool
 ) -> None:
-    """200,000 rows of a year, in one partition or in twelve: a question reads little more than its answer."""
+    """200,000 rows of a year, in one partition or in twelve: a query reads little more than its answer."""
     await conn.execute(TRAIL)
     if partitioned:
         await conn.execute("select ops.ensure_partitions()")
@@ -175,7 +175,7 @@ async def test_each_view_reads_what_it_is_asked_for(
 
 
 async def audit_rows_touched(conn: asyncpg.Connection) -> int:
-    """Rows of audit_log that this transaction read, by index or from end to end."""
+    """Return the number of audit_log rows that this transaction read, by index or sequentially."""
     return int(
         await conn.fetchval(
             "select coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint from pg_stat_xact_user_tables"
@@ -213,7 +213,7 @@ async def test_a_pass_of_the_detector_reads_its_window(conn: asyncpg.Connection,
 
 
 async def test_a_flood_costs_its_size_before_there_are_statistics(conn: asyncpg.Connection) -> None:
-    """5,000 accounts tried within minutes on a table that was empty when it was analyzed: a few reads a row."""
+    """5,000 accounts tried within minutes on a table that was analyzed while empty: a few reads a row."""
     await conn.execute("select ops.ensure_partitions()")
     await conn.execute("analyze audit_log")
     await conn.execute(

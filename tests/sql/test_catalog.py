@@ -1,4 +1,4 @@
-"""Rules of the house that the database's own catalog can answer."""
+"""Rules of the codebase that the database's own catalog can check."""
 
 import re
 
@@ -9,12 +9,12 @@ from tests.support.migrator import ROOT
 
 SQL = ROOT / "sql"
 LONGEST_FILE = 150
-# The triggers of tracked and counted tables, which come after everything that they call.
+# The triggers of tracked and counted tables. They come after all functions that they call.
 WITHOUT_OBJECTS = {"85_tracking"}
 
 OURS = f"(n.nspname in ({', '.join(repr(name) for name in (*SCHEMAS, 'public'))}))"
 
-# tenant_id leads every key, so that tables can be spread over machines by tenant. These do not, and why:
+# tenant_id leads every key, so that tables can be spread over machines by tenant. The exceptions and their reasons:
 KEYS_WITHOUT_TENANT = {
     "alembic_version_pkc": "Alembic's own table",
     "sql_layer_pkey": "describes the database, not a tenant",
@@ -142,7 +142,7 @@ async def test_no_table_depends_on_the_layer(conn: asyncpg.Connection) -> None:
 
 
 async def test_the_layer_keeps_out_of_public(conn: asyncpg.Connection) -> None:
-    """In public the layer may put triggers and policies only: functions and views there would not be dropped."""
+    """The layer puts only triggers and policies into public: functions and views there would not be dropped."""
     query = """
       select pg_describe_object('pg_proc'::regclass, oid, 0) from pg_proc where pronamespace = 'public'::regnamespace
       union all

@@ -1,4 +1,4 @@
-"""The views of schema metrics: which there are, what they say of a known database, and what they cost on a big one."""
+"""The views of schema metrics: their names, their values for a known database, and their cost on a big one."""
 
 import math
 from collections.abc import Callable
@@ -91,7 +91,7 @@ QUEUES = {
     ("ops_worker", "audit_unsealed"),
 }
 
-# One of everything that some view counts, and one of everything that it must not count. Ages in seconds.
+# One row of every kind that some view counts, and one of every kind that it must not count. Ages in seconds.
 SCENARIO = """
 insert into public.tenants (tenant_id, name) values ('acme', 'Acme');
 insert into public.devices (tenant_id, device_id, name, enabled)
@@ -210,7 +210,7 @@ async def test_every_view_is_served_and_explained(conn: asyncpg.Connection, role
 
 
 async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Every label that can ever appear is there from the start, so that no rule waits for a series to be born."""
+    """Every label that can ever appear exists from the start, so that no rule waits for its first sample."""
     await conn.execute("select ops.ensure_partitions()")
     await history.mark_sealed(conn)
     async with exporting(role_url("pulse_exporter")) as scraper:
@@ -254,17 +254,17 @@ async def test_an_empty_database_shows_zeros(conn: asyncpg.Connection, role_url:
         *("replication_standbys", "replication_slot_retained_bytes"),
     ):
         assert found.value(f"pulse_{single}") == 0, single
-    # What was never done has no age, and there is no lag without a standby.
+    # An operation that never ran has no age, and without a standby there is no lag.
     for single in ("audit_retention_last_run_age_seconds", "replication_lag_bytes", "replication_lag_seconds"):
         assert found.value(f"pulse_{single}") is None, single
-    # Nothing is sealed here but what the test says is: the one row of its block.
+    # Only the row of the one block counts as sealed here.
     assert found.value("pulse_audit_rows") == 1
     partitions = found.series("pulse_partitions", "table_name")
     assert (partitions["telemetry",] > 10, partitions["audit_log",] > 3) == (True, True)
 
 
 async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: RoleUrl) -> None:
-    """Each view counts what it says, and nothing that is over, not due, too old or not its own."""
+    """Each view counts its own rows, but none that are over, not due, too old or another view's."""
     written = await conn.fetchval("select now()")
     await conn.execute(SCENARIO)
     async with exporting(role_url("pulse_exporter")) as scraper:
@@ -290,12 +290,12 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
         ("ops_worker", "escalations"): 3,
     }
     seen = found.series("pulse_queue_oldest_age_seconds", "service", "queue_name")
-    # Rows of one transaction are equally old to the sealer, whatever their times say.
+    # Rows of one transaction are equally old to the sealer, for any value of their times.
     assert 0 <= seen.pop(("ops_worker", "audit_unsealed")) <= 9 + late
     assert {queue: ages[queue] <= seen[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(seen, True)
     due = found.series("pulse_queue_oldest_due_seconds", "service", "queue_name")
     del due["ops_worker", "audit_unsealed"]
-    # Neither what is leased or scheduled is due, nor what waits for one of these, nor what a pause holds back.
+    # Leased and scheduled rows are not due, nor are rows that wait for one of these or that a pause holds back.
     ages["delivery_worker", "notification_jobs"] = 40
     assert {queue: ages[queue] <= due[queue] <= ages[queue] + late for queue in ages} == dict.fromkeys(due, True)
     assert 50 <= (found.value("pulse_evaluation_lag_seconds") or 0) <= 50 + late
@@ -313,7 +313,7 @@ async def test_values_of_a_known_database(conn: asyncpg.Connection, role_url: Ro
     age = "alert_age_seconds"
     assert _steps(found, age, severity="critical") == {"60.0": 1, "14400.0": 2}
     assert (_steps(found, age, severity="info"), _steps(found, age, severity="warning")) == ({"+Inf": 1}, {})
-    # One of an alert that a reading opened 90 seconds ago, one of an acknowledgement 20 seconds ago.
+    # One for an alert that a reading opened 90 seconds ago, one for an acknowledgement 20 seconds ago.
     assert _steps(found, "delivery_latency_seconds") == {"30.0": 1, "300.0": 2}
     assert _steps(found, "reading_delivery_latency_seconds") == {"300.0": 1}
     assert found.value("pulse_reading_delivery_latency_seconds_gsum") == 100
@@ -350,7 +350,7 @@ async def test_latency_counts_from_the_arrival_of_the_reading(conn: asyncpg.Conn
     for batch in (((0, 90), (1, 10), (2, 90)), ((3, 10),)):
         await seed.readings(conn, *batch)
         await conn.execute("select evaluator.evaluate(100)")
-    # Pending until its time is over, and no reading says so; a person acknowledges it.
+    # Pending until a timer opens it, without a reading; a person acknowledges it.
     await seed.readings(conn, (0, 90), metric="pressure")
     for _ in range(2):
         await conn.execute("select evaluator.evaluate(100)")
@@ -383,7 +383,7 @@ async def test_latency_counts_from_the_arrival_of_the_reading(conn: asyncpg.Conn
 
 
 async def test_a_value_on_a_bound_is_at_most_that(conn: asyncpg.Connection) -> None:
-    """Buckets count cumulatively what is at most le, null is no value, and what is above all bounds is in +Inf only."""
+    """Buckets count cumulatively up to le, null is no value, and a value above all bounds is in +Inf only."""
     query = "select le, value, sum from core.histogram($1, $2)"
     seconds = [-1.0, 0.005, 0.0051, None, 60.0, math.nextafter(60.0, 61.0)]
     rows = await conn.fetch(query, seconds, [0.005, 60.0])
@@ -393,7 +393,7 @@ async def test_a_value_on_a_bound_is_at_most_that(conn: asyncpg.Connection) -> N
 
 
 async def test_dead_rows_and_vacuum_are_measured(conn: asyncpg.Connection) -> None:
-    """A vacuum that never was is infinitely long ago; one takes away the dead rows and sets the clock to zero."""
+    """The age is infinite before the first vacuum; a vacuum removes the dead rows and resets the age to zero."""
     ages = "select table_name, value from metrics.table_last_vacuum_age_seconds"
     dead = "select table_name, value from metrics.table_dead_tuples"
     assert dict(await conn.fetch(ages)) == dict.fromkeys(HOT, math.inf)
@@ -427,7 +427,7 @@ async def test_what_is_due_follows_the_clock(conn: asyncpg.Connection) -> None:
 
 
 async def test_partitions_ahead_shrink_to_zero(conn: asyncpg.Connection) -> None:
-    """The end of the last partition, and 0 where only the default one is left to catch rows."""
+    """The end of the last partition, and 0 if only the default one remains."""
     query = "select table_name, value from metrics.partitions_ahead_seconds"
     assert dict(await conn.fetch(query)) == {"telemetry": 0, "audit_log": 0}
     await conn.execute(
@@ -443,7 +443,7 @@ async def test_partitions_ahead_shrink_to_zero(conn: asyncpg.Connection) -> None
 async def test_sessions_of_others_are_hidden_or_measured(
     conn: asyncpg.Connection, role_url: RoleUrl, database_url: str
 ) -> None:
-    """Without pg_read_all_stats other sessions count as hidden and no age is made up; with it both are known."""
+    """Without pg_read_all_stats other sessions count as hidden and no age is invented; with it both are known."""
     other = await asyncpg.connect(database_url)
     try:
         async with exporting(role_url("pulse_exporter")) as scraper:
@@ -489,7 +489,7 @@ async def test_neither_history_nor_a_backlog_makes_a_view_slow(conn: asyncpg.Con
 
 
 async def _too_many(conn: asyncpg.Connection, *, waiting: int) -> dict[str, dict[str, int]]:
-    """Return what views read beyond their bounds while so many rows wait in each queue: rows by view and table."""
+    """Return the reads of views beyond their bounds while this many rows wait in each queue: rows by view and table."""
     found = {}
     for view in VIEWS:
         most = _bounds(waiting).get(view, {})
@@ -499,7 +499,7 @@ async def _too_many(conn: asyncpg.Connection, *, waiting: int) -> dict[str, dict
 
 
 def _bounds(waiting: int) -> dict[str, dict[str, int]]:
-    """Rows that views may read, beyond a few: the fleet, a cap, or what waits, but never what is over."""
+    """Return the rows that views may read, beyond a few: the fleet, a cap, or waiting rows, but no finished ones."""
     deliveries = {"notification_jobs": 2_000, "alert_events": 2_000}
     queues = ("inbox", "rule_state", "alert_events", "notification_jobs", "escalations", "audit_log")
     counted = min(waiting, 250_000)
@@ -521,7 +521,7 @@ def _bounds(waiting: int) -> dict[str, dict[str, int]]:
 
 
 def _steps(scrape: Scrape, histogram: str, **labels: str) -> dict[str, float]:
-    """Return the buckets of a histogram that hold more than the one before, with what is in them by then."""
+    """Return the buckets of a histogram that exceed the previous one, with their counts."""
     names = sorted(labels)
     found = scrape.series(f"pulse_{histogram}_bucket", *names, "le")
     mine = {le: value for (*given, le), value in found.items() if given == [labels[name] for name in names]}

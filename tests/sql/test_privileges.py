@@ -17,14 +17,14 @@ from services.shared import db
 
 EXPECTED = Path(__file__).with_name("privileges.expected")
 ROLES = tuple(f"pulse_{suffix}" for suffix in CALLERS)
-# Granted by columns, without the one that holds a secret.
+# Granted by column, without the column that holds a secret.
 SECRETS = {
     "public.api_keys": "key_hash",
     "public.devices": "token_hash",
     "public.notification_channels": "config",
     "public.installation": "fingerprint_key",
 }
-# Neither needed nor meant for operators: what the proof of the trail and the detector keep for themselves, and answers.
+# Operators do not need these tables: internals of the proof and the detector, stored answers, counters and locks.
 UNREAD = {
     "audit.tree_nodes",
     "audit.attack_detector",
@@ -86,7 +86,7 @@ async def test_rights_are_those_of_the_matrix(conn: asyncpg.Connection) -> None:
 
 
 async def test_internal_functions_are_granted_to_no_service(conn: asyncpg.Connection) -> None:
-    """A name with a leading underscore is called by the layer alone; a view's reader may need it, by view only."""
+    """Only the layer calls functions with a leading underscore; a reader may need one, but only through a view."""
     rows = await conn.fetch(
         "select p.oid::regprocedure::text from pg_proc p"
         " where p.proname like '\\_%' and p.pronamespace = any ($1::regnamespace[])"
@@ -98,7 +98,7 @@ async def test_internal_functions_are_granted_to_no_service(conn: asyncpg.Connec
 
 
 async def test_nothing_is_granted_on_partitions(conn: asyncpg.Connection) -> None:
-    """A right on a partition would go around what the parent refuses."""
+    """A right on a partition would bypass the parent's restrictions."""
     rows = await conn.fetch(
         "select c.oid::regclass::text, a.grantee::regrole::text from pg_class c cross join aclexplode(c.relacl) a"
         " where c.relispartition and a.grantee <> c.relowner"
@@ -107,7 +107,7 @@ async def test_nothing_is_granted_on_partitions(conn: asyncpg.Connection) -> Non
 
 
 async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> None:
-    """No role of Pulse is a superuser, makes roles or databases or replicates; each membership is meant."""
+    """No role of Pulse is a superuser, makes roles or databases, or replicates; each membership is intended."""
     rows = await conn.fetch(
         "select rolname, rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls, rolcanlogin,"
         " array(select m.roleid::regrole::text from pg_auth_members m where m.member = r.oid order by 1) as member"
@@ -129,7 +129,7 @@ async def test_roles_have_no_special_attributes(conn: asyncpg.Connection) -> Non
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_no_role_changes_or_removes_audit_rows(role_url: Callable[[str], str], role: str) -> None:
-    """Not the rows, not the table, not the triggers, and not by a detour over a partition."""
+    """This covers the rows, the table, the triggers, and statements on a partition."""
     connection = await asyncpg.connect(role_url(role))
     await connection.execute("set default_transaction_read_only = off")
     for statement in (
@@ -152,7 +152,7 @@ async def test_no_role_changes_or_removes_audit_rows(role_url: Callable[[str], s
 async def test_no_role_writes_a_table_or_reads_a_secret(
     conn: asyncpg.Connection, role_url: Callable[[str], str], role: str
 ) -> None:
-    """Tables are reached through functions and views; of audit_log alone pulse_ui and pulse_app may fill columns."""
+    """Services use functions and views; only pulse_ui and pulse_app may insert columns, and only of audit_log."""
     tables = await conn.fetch(
         "select oid::regclass::text as name from pg_class"
         " where relkind in ('r', 'p') and relowner = 'pulse_owner'::regrole and not relispartition"
@@ -236,7 +236,7 @@ async def test_exporter_is_bounded(role_url: Callable[[str], str]) -> None:
 async def test_every_metric_and_audit_view_runs_for_its_reader(
     conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
-    """A view is read as its owner, its functions run as the reader: both rights must be there."""
+    """A view runs as its owner and its functions as the reader, so both rights must exist."""
     readers = {
         "pulse_exporter": ["metrics"],
         "pulse_auditor": ["audit"],

@@ -1,4 +1,4 @@
-"""Roles that only read cannot stop the product: not by locks, not by open transactions, not by the NOTIFY queue."""
+"""Roles that only read cannot stop the product by locks, by open transactions or by the NOTIFY queue."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ READERS = ("pulse_exporter", "pulse_auditor", "pulse_operator")
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a session of a reader that lifted its own limits."""
+    """Yield a session of a reader that removed its own limits."""
     connection = await asyncpg.connect(url)
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     await connection.execute("; ".join(f"set {limit} = 0" for limit in limits))
@@ -44,7 +44,7 @@ async def reading(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_no_lock_of_the_layer_is_open_to_every_login(conn: asyncpg.Connection) -> None:
-    """Advisory locks are; the rows that gate work can be locked by no role but the owner."""
+    """Any login can take advisory locks, but only the owner can lock the rows that gate work."""
     query = "select proname from pg_proc where pronamespace = any ($1::regnamespace[]) and prosrc ~ 'advisory'"
     assert await conn.fetch(query, list(SCHEMAS)) == []
     for role in CALLERS:
@@ -61,7 +61,7 @@ async def test_no_lock_of_the_layer_is_open_to_every_login(conn: asyncpg.Connect
 
 
 async def test_a_reader_cannot_hold_up_a_migration(database_url: str, role_url: Callable[[str], str]) -> None:
-    """The advisory lock of a first migration is no longer asked for."""
+    """A first migration no longer takes the advisory lock."""
     async with reading(role_url("pulse_exporter")) as reader, reader.transaction():
         await reader.execute("select pg_advisory_lock(4865765586851406717)")
         assert (await asyncio.to_thread(Migrator(database_url).upgrade)).startswith("nothing to do")
@@ -92,7 +92,7 @@ async def waiting_event(conn: asyncpg.Connection) -> None:
 async def test_a_blocked_dispatcher_is_a_failed_pass_that_names_its_blocker(
     conn: asyncpg.Connection, app_url: str, app_pool: db.Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A dispatcher that hangs in its transaction holds up the others, and they say so."""
+    """A dispatcher that hangs in its transaction blocks the others, and they report it."""
     await waiting_event(conn)
     text = await conn.fetchval("select pg_get_functiondef('ops._take_lock(text,interval)'::regprocedure)")
     await conn.execute(re.sub(r"DEFAULT '[^']+'::interval", "DEFAULT '1 microsecond'::interval", text))
@@ -153,7 +153,7 @@ async def test_a_lock_that_is_missing_for_an_interval_fails_the_pass(
 async def test_transactions_of_readers_end_though_they_lifted_their_timeouts(
     conn: asyncpg.Connection, ops_pool: db.Pool, role_url: Callable[[str], str]
 ) -> None:
-    """The ops worker ends them, and it is on record; sessions of others stay."""
+    """The ops worker ends them and records it; sessions of other roles stay."""
     text = await conn.fetchval("select pg_get_functiondef('ops.end_overdue_sessions()'::regprocedure)")
     await conn.execute(re.sub(r"interval '\d+ minutes?'", "interval '1 microsecond'", text))
     roles = (*READERS, "pulse_app")
@@ -163,7 +163,7 @@ async def test_transactions_of_readers_end_though_they_lifted_their_timeouts(
     assert await end_overdue_sessions(ops_pool) == len(READERS)
     for role, session in zip(roles, sessions, strict=True):
         if role in READERS:
-            # What the client sees depends on when it learns that the session ended.
+            # The client's error depends on when it notices the end of the session.
             with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
                 await session.execute("select 1")
             session.terminate()
@@ -175,7 +175,7 @@ async def test_transactions_of_readers_end_though_they_lifted_their_timeouts(
 
 
 async def test_roles_have_bounds(conn: asyncpg.Connection, role_url: Callable[[str], str]) -> None:
-    """No session of a role sits in a transaction for ever or takes all connections of the server."""
+    """No session of a role stays in a transaction for ever or takes all connections of the server."""
     unbounded = await conn.fetch(
         "select rolname from pg_roles r where rolname like 'pulse\\_%' and rolcanlogin and rolname !~ '^pulse_test'"
         " and not exists (select from pg_db_role_setting s, unnest(setconfig) as setting"
@@ -194,7 +194,7 @@ async def send_until_refused(connection: asyncpg.Connection) -> None:
 
 @pytest.mark.slow
 async def test_a_full_notify_queue_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A reader fills the smallest queue that a server can have: readings are taken, workers poll, and recover."""
+    """A reader fills the smallest queue that a server can have: readings are still taken, workers poll, and recover."""
     with EmbeddedPostgres(tmp_path / "server") as server:
         settings = await asyncpg.connect(server.url())
         await settings.execute("alter system set max_notify_queue_pages = 64")
@@ -225,7 +225,7 @@ async def test_a_full_notify_queue_stops_nothing(tmp_path: Path, caplog: pytest.
             said = next(record.message for record in caplog.records if "listener is deaf" in record.message)
             assert f"pid {listening.get_server_pid()} of role pulse_exporter" in said
             await worker.handles(3)
-            # What fills the queue ends by itself or by the ops worker; notifications wake the loops again.
+            # The session that fills the queue ends itself or is ended; then notifications wake the loops again.
             text = await conn.fetchval("select pg_get_functiondef('ops.end_overdue_sessions()'::regprocedure)")
             await conn.execute(re.sub(r"interval '1 minute'", "interval '1 microsecond'", text))
             assert [row["role"] for row in await conn.fetch("select role from ops.end_overdue_sessions()")] == [

@@ -1,4 +1,4 @@
-"""Several installations on one server: roles, passwords and grants of one are none of another's business."""
+"""Several installations on one server: their roles, passwords and grants are independent."""
 
 import asyncio
 import subprocess
@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[st
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A new server of the newest version, for what no version does differently."""
+    """A new server of the newest version, for behavior that is the same in all versions."""
     with EmbeddedPostgres(tmp_path / "server", durable=False) as started:
         with connect(started.url()) as session:
             session.execute("create database staging")
@@ -66,7 +66,7 @@ async def _enter_as_production(server: EmbeddedPostgres, logins: list[str]) -> N
 def test_two_installations_on_one_server_are_independent(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Migrating one changes nothing of the other, and no role of one enters the other's database."""
+    """Migrating one changes nothing in the other, and no role of one can connect to the other's database."""
 
     def migrate(name: str, password: str) -> str:
         monkeypatch.setenv("PULSE_ROLE_PREFIX", f"{name}_")
@@ -101,7 +101,7 @@ def test_two_installations_on_one_server_are_independent(
 def test_passwords_of_existing_roles_change_on_request_only(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Migrating a second database with another password in the environment leaves the first one's login alone."""
+    """Migrating a second database with another password in the environment keeps the first one's login unchanged."""
 
     def verifiers() -> dict[object, object]:
         with connect(server.url()) as session:
@@ -143,7 +143,7 @@ FOREIGN = [
 
 
 def test_a_role_of_another_application_is_not_taken_over(server: EmbeddedPostgres) -> None:
-    """A role that only shares the name stays as it is, and the message says how to go on."""
+    """A role that only shares the name is not changed, and the message shows the remedy."""
     for making, trait in FOREIGN:
         with connect(server.url()) as session:
             for statement in making.split("; "):
@@ -189,7 +189,7 @@ def test_roles_restored_without_comments_are_adopted(embedded: EmbeddedPostgres)
 
 
 def test_a_dump_is_restored_under_another_prefix(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its grants, which a migration builds anew for the roles of the new prefix."""
+    """It is restored without its grants; a migration builds them anew for the roles of the new prefix."""
     with connect(embedded.url()) as session:
         session.execute("create database production")
         session.execute("create database fresh")
@@ -230,7 +230,7 @@ def test_a_dump_is_restored_under_another_prefix(embedded: EmbeddedPostgres, mon
 def test_the_exporters_connection_limit_is_a_setting(
     embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two by default; a given number is applied to a role that exists; none given leaves it alone."""
+    """Two by default; a given number is applied to an existing role; without one the limit is kept."""
     look = b"select rolconnlimit from pg_roles where rolname = 'pulse_exporter'"
     with connect(embedded.url()) as session:
         for given, limit in (("", 2), ("5", 5), ("", 5), ("3", 3)):
@@ -246,7 +246,7 @@ def test_the_exporters_connection_limit_is_a_setting(
 
 
 def test_lost_settings_of_roles_come_back(embedded: EmbeddedPostgres) -> None:
-    """Read-only transactions, timeouts and the limit of the exporter above all; a chosen value stays."""
+    """Above all read-only transactions, timeouts and the limit of the exporter; a chosen value stays."""
     migrator = Migrator(embedded.url(database="staging"))
     migrator.upgrade()
     look = """
@@ -270,7 +270,7 @@ select rolname, rolconnlimit, array(select unnest(rolconfig) order by 1)::text
 
 
 def test_a_login_that_may_not_alter_roles_reports_lost_settings(embedded: EmbeddedPostgres) -> None:
-    """The migration goes on, and the line holds the statements."""
+    """The migration continues, and the line holds the statements."""
     Migrator(embedded.url(database="staging")).upgrade()
     with connect(embedded.url()) as session:
         session.execute("create role deployer login")
@@ -284,7 +284,7 @@ def test_a_login_that_may_not_alter_roles_reports_lost_settings(embedded: Embedd
 
 
 def test_attributes_that_pulse_does_not_need_are_named_until_they_go(embedded: EmbeddedPostgres) -> None:
-    """One line a role, with the statement that takes them away; none is taken away unasked."""
+    """One line a role, with the statement that removes them; the migration itself removes none."""
     migrator = Migrator(embedded.url(database="staging"))
     migrator.upgrade()
     with connect(embedded.url()) as session:
@@ -322,7 +322,7 @@ def test_no_parameter_of_our_roles_reaches_the_servers_log(server: EmbeddedPostg
 def test_a_prefix_that_is_none_is_refused_in_one_line(
     prefix: str, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is opened."""
+    """It is refused before any connection is opened."""
     monkeypatch.setenv("PULSE_ROLE_PREFIX", prefix)
     with pytest.raises(CommandError, match=r"^PULSE_ROLE_PREFIX takes up to 53 lower-case letters") as refused:
         Migrator(empty_url).upgrade()
@@ -330,14 +330,14 @@ def test_a_prefix_that_is_none_is_refused_in_one_line(
 
 
 def test_the_longest_prefix_works(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With it the longest name has 63 characters, so the server cuts none."""
+    """With it the longest name has 63 characters, so the server truncates none."""
     monkeypatch.setenv("PULSE_ROLE_PREFIX", "p" * 53)
     Migrator(embedded.url(database="staging")).upgrade()
     assert Migrator(embedded.url(database="staging")).upgrade().startswith("nothing to do")
 
 
 def test_renaming_touches_roles_only() -> None:
-    """A channel of NOTIFY and a longer name stay as they are, in all of sql/."""
+    """Names of NOTIFY channels and longer names stay as they are, in all of sql/."""
     names = RoleNames("acme_")
     assert names.rename("grant x to pulse_app, pulse_ops; perform pg_notify('pulse_ops', '')") == (
         "grant x to acme_app, acme_ops; perform pg_notify('pulse_ops', '')"
@@ -350,7 +350,7 @@ def test_renaming_touches_roles_only() -> None:
 
 
 def test_the_printed_plan_holds_no_password(embedded: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even its verifier."""
+    """This includes the verifier."""
     monkeypatch.setenv("PULSE_APP_PASSWORD", "only-here")
     with psycopg.connect(embedded.url(), autocommit=True) as session:
         text = "".join(statement.as_string(session) for statement in plan(session))

@@ -1,4 +1,4 @@
-"""One role for each service: what the code of a service calls it may call, what the others call it may not."""
+"""One role for each service: it may call what its own code calls, and nothing that only other services call."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -23,20 +23,20 @@ CALL = re.compile(r"\b((?:api|audit|core|delivery|dispatcher|evaluator|ingest|op
 VIEW = re.compile(r"\b(?:from|join) ((?:api|audit|ops|trace)\.[a-z_]+)\b(?!\()")
 SERVICE_ROLES = [role for role in ROLES.values() if role != "pulse_exporter"]
 WORKERS = ("pulse_evaluator", "pulse_dispatcher", "pulse_delivery")
-# The trail that auditors read over all tenants has a door of its own: `pulse audit`.
+# `pulse audit` has its own access to the trail of all tenants.
 OF_AUDITORS = {"audit.read_all_events"}
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection for a block."""
+    """Yield a connection while the block lasts."""
     connection = await asyncpg.connect(url)
     yield connection
     await connection.close()
 
 
 def named(pattern: re.Pattern[str], folder: str) -> set[str]:
-    """Everything of the layer that the Python of a folder names."""
+    """Return everything of the layer that the Python of a folder names."""
     texts = (path.read_text(encoding="utf-8") for path in (SERVICES / folder).rglob("*.py"))
     return {name for text in texts for name in pattern.findall(text)}
 
@@ -62,7 +62,7 @@ async def test_each_service_may_call_what_its_code_calls(conn: asyncpg.Connectio
 
 
 async def test_a_service_may_not_call_what_others_call(conn: asyncpg.Connection) -> None:
-    """Each routine of the layer outside core, with the service roles that may call it."""
+    """Each routine outside core is compared with the service roles that may call it."""
     rows = await conn.fetch(
         "select p.oid::regprocedure::text as name, array_agg(role order by role) as roles from pg_proc p,"
         " unnest($1::text[]) as role where has_function_privilege(role, p.oid, 'execute') and p.proname not like '\\_%'"
@@ -116,7 +116,7 @@ async def test_only_delivery_gets_the_secrets_of_channels(
 
 
 async def test_a_lease_has_a_bound(conn: asyncpg.Connection, role_url: Callable[[str], str]) -> None:
-    """A worker that asks for thirty years gets ten minutes, also when it extends."""
+    """A worker that requests thirty years gets ten minutes, also when it extends the lease."""
     channel_id = await seed.channel(conn)
     await seed.route(conn, channel_id)
     await conn.execute("select evaluator.open_alert('acme', 'test', 'n', 'warning', 'm', repeat('a', 32))")
@@ -149,7 +149,7 @@ async def test_a_worker_writes_no_event_of_its_own_choice(role_url: Callable[[st
 async def test_events_carry_the_service_that_logged_in(
     conn: asyncpg.Connection, role_url: Callable[[str], str]
 ) -> None:
-    """Settings of the session, which anybody may set, change neither service nor actor of a worker's events."""
+    """Any session may change its settings, but these change neither service nor actor of a worker's events."""
     forged = (
         "select set_config('pulse.service', 'ui_iot', false), set_config('pulse.actor_type', 'user', false),"
         " set_config('pulse.actor_id', 'ada', false), set_config('pulse.actor_name', 'Ada', false)"
@@ -179,7 +179,7 @@ async def test_events_carry_the_service_that_logged_in(
 
 
 async def test_the_api_writes_its_own_events_only(conn: asyncpg.Connection, role_url: Callable[[str], str]) -> None:
-    """By COPY and by the repair path: another service's name or another service's kind of event is refused."""
+    """By COPY and by the repair path, an event of another service's name or kind is refused."""
     pool = await db.open_pool(UiSettings(database_url=role_url("pulse_ui")))
     async with pool.acquire() as connection:
         await copy(connection, [make_line(AuditEvent(event_type="audit.read", message="m"), "ui_iot")])
@@ -197,7 +197,7 @@ async def test_the_api_writes_its_own_events_only(conn: asyncpg.Connection, role
             with pytest.raises(asyncpg.CheckViolationError, match="pulse_ui may not write"):
                 await connection.execute("select audit.append($1)", [row])
     assert await conn.fetchval("select count(*) from audit_log where source_service <> 'sql'") == 1
-    # What functions write for the API is theirs to decide.
+    # Functions that the API calls may write other events.
     async with db.act(pool, tenant_id="acme", actor=db.Actor("user", "ada"), service="ui_iot") as connection:
         await seed.tenant(conn)
         await connection.execute("select ingest.create_tenant('umbrella', 'Umbrella')")

@@ -1,4 +1,4 @@
-"""api.trace_timeline: the whole story of a trace id as a tree, of one tenant, by index."""
+"""api.trace_timeline: all rows of a trace id as a tree, for one tenant, by index."""
 
 import asyncio
 import hashlib
@@ -65,7 +65,7 @@ STORY = f"select * from api.trace_timeline('{TRACE}')"
 
 
 def tree(rows: list[asyncpg.Record]) -> dict[str, str | None]:
-    """Return what each row says and what its parent says. Fails when the tree is not closed."""
+    """Return the text of each row and of its parent. Fail unless the tree is closed."""
     what = {row["span_id"]: row["what"] for row in rows}
     assert len(what) == len(rows)
     return {row["what"]: row["parent_span_id"] and what[row["parent_span_id"]] for row in rows}
@@ -117,7 +117,7 @@ async def test_the_whole_story_in_order_and_as_a_tree(conn: asyncpg.Connection, 
 
 
 async def test_other_tenants_see_nothing(conn: asyncpg.Connection, app_pool: db.Pool) -> None:
-    """Neither another tenant nor a session without one, not even by a function of its own; an auditor sees all."""
+    """Neither another tenant nor a session without one sees rows, even by its own function; an auditor sees all."""
     await conn.execute(CHAIN)
     await conn.execute(
         """
@@ -174,7 +174,7 @@ analyze;
 
 
 async def scans(conn: asyncpg.Connection, trace_id: str) -> tuple[set[str], int]:
-    """Partitions that the timeline opened, and the most rows it fetched from a table; none is read as a whole."""
+    """Return the partitions that the timeline opened and the most rows it fetched from a table; fail at a full scan."""
     query = (
         "select relname, seq_scan, idx_scan, idx_tup_fetch + seq_tup_read as rows from pg_stat_xact_user_tables"
         " where schemaname = 'public' and relname <> 'tenants'"
@@ -194,7 +194,7 @@ async def scans(conn: asyncpg.Connection, trace_id: str) -> tuple[set[str], int]
 
 
 async def test_a_trace_opens_only_the_partitions_of_its_time(conn: asyncpg.Connection) -> None:
-    """By index, fetching no other trace's rows, whatever the id's layout."""
+    """By index, without fetching another trace's rows, for any layout of the id."""
     await conn.execute(PAST)
     now = datetime.now(UTC)
     own, foreign = trace_id_of(now), "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -223,7 +223,7 @@ async def test_a_trace_opens_only_the_partitions_of_its_time(conn: asyncpg.Conne
 
 
 async def test_rows_that_move_to_a_late_partition_are_never_missed(conn: asyncpg.Connection, database_url: str) -> None:
-    """Before, while and after their partition is made; the clocks of devices may be months behind."""
+    """Before, during and after the move; clocks of devices may be months behind."""
     await seed.device(conn)
     trace_id = trace_id_of(datetime.now(UTC))
     await seed.readings(conn, (0, 95), (60, 96), trace_id=trace_id)  # months ago, on a day without a partition

@@ -67,14 +67,14 @@ def session(database_url: str) -> Iterator[Session]:
 
 @dataclass(slots=True)
 class History:
-    """Two tenants that share three traces; every act goes through the functions that the services call."""
+    """Two tenants that share three traces; every act uses the functions that the services call."""
 
     session: Session
     tenants: list[str] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Tenants, devices, rules and routes of its own."""
+        """Insert new tenants with devices, rules and routes."""
         number = next(_numbers)
         self.traces = [
             trace_id_of(datetime.now(UTC), number),
@@ -107,7 +107,7 @@ class History:
                 )
 
     def act(self, name: str, *values: Any) -> None:
-        """Do one act of the list."""
+        """Run one act of the list."""
         getattr(self, f"_{name}")(*values)
 
     def _as_person(self, call: str, tenant: str, trace_id: str) -> None:
@@ -220,7 +220,7 @@ def check_tree(session: Session, tenant: str, trace_id: str) -> set[str]:
     kinds = {row["span_id"]: row["kind"] for row in rows}
     assert len(kinds) == len(rows)
     for row in rows:
-        # A cause is of an earlier kind than its effect, so that there is no way back to where one was.
+        # A cause has an earlier kind than its effect, so there are no cycles.
         cause = row["parent_span_id"] and kinds[row["parent_span_id"]]
         assert cause in CAUSES[row["kind"]], row
         assert row["kind"] != "alert" or (cause == "evaluation") == (tenant != "system"), row
@@ -260,7 +260,7 @@ def test_every_trace_is_a_tree_without_orphans(session: Session, acts: list[tupl
     assert session.execute("select * from trace.orphans").fetchall() == []
 
 
-# What a superuser can take away or bend, and what is said about it.
+# A superuser's removal or change, and the orphans that it must show.
 FAULTS = {
     "delete from alert_events where kind = 'opened'": {
         "alert without its opening",
@@ -290,7 +290,7 @@ FAULTS = {
 
 
 def test_each_orphan_is_named(session: Session) -> None:
-    """Everything that a fault broke and nothing else; of one trace by index."""
+    """Everything that the fault broke is named and nothing else; for one trace by index."""
     history = History(session)
     history.begin()
     for act in EVERYTHING:

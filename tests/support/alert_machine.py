@@ -1,4 +1,4 @@
-"""The evaluator's state machine in plain Python: one rule, one device, one reading after the other."""
+"""The evaluator's state machine in plain Python: one rule, one device, one reading at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Machine:
             self._open(time)
 
     def wait(self, now: float) -> None:
-        """Let the server's clock reach a time."""
+        """Advance the server's clock to a time."""
         if self.since is not None and self.opened is None and self.due is not None and self.due < now:
             self._open(self.since + self.for_seconds)
 

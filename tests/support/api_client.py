@@ -78,7 +78,7 @@ RSA = rsa_key()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Claims of a good token; a change to None leaves the claim out."""
+    """Return the claims of a good token with these changes; a change to None leaves the claim out."""
     now = int(time.time())
     good = {
         "iss": ISSUER,
@@ -95,7 +95,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def sign(payload: dict[str, Any] | bytes, *, key: SigningKey = EC, headers: dict[str, Any] | None = None) -> str:
-    """Return a token over any payload, signed by the key."""
+    """Return a token with any payload, signed by the key."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     if key.algorithm == "PS256":
         return _sign_pss(body, key, {"alg": "PS256", "typ": "JWT", "kid": key.kid, **(headers or {})})
@@ -121,7 +121,7 @@ def token(**changes: Any) -> str:
 
 @dataclass
 class KeyServer:
-    """A key source that counts how often it is asked; error makes it fail."""
+    """A key source that counts its requests; error makes them fail."""
 
     document: Any = field(default_factory=lambda: {"keys": [RSA.public(), EC.public()]})
     error: Exception | None = None
@@ -147,16 +147,16 @@ class Api:
 
     @property
     def process(self) -> Process:
-        """The process that the application believes it is."""
+        """The process object that the application uses."""
         return self.backend.process
 
     async def call(self, method: str, path: str, *, role: str = "admin", tenant: str = "acme", **rest: Any) -> Any:
-        """Return a request by a user of the role."""
+        """Return the response to a request by a user with the role."""
         headers = {"Authorization": f"Bearer {token(role=role, tenant_id=tenant, sub=f'{role}@{tenant}')}"}
         return await self.client.request(method, path, headers={**headers, **rest.pop("headers", {})}, **rest)
 
     async def make(self, path: str, body: dict[str, Any], **rest: Any) -> dict[str, Any]:
-        """Create something as admin; what the API answered."""
+        """Create something as admin and return the API's answer."""
         response = await self.call("POST", path, json=body, **rest)
         assert response.status_code == 201, response.text
         made: dict[str, Any] = response.json()
@@ -172,8 +172,8 @@ async def open_api(
     with_users: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Api]:
-    """Yield the application over the database, its audit trail included. issuer: the only one; issuers: several."""
-    # One connection at start: a test needs few, and twenty tests a minute open them.
+    """Yield the application over the database, including its audit trail. issuer: the only one; issuers: several."""
+    # One connection at start: a test needs few, and each test opens its own pool.
     values = UiSettings(
         **{
             "database_url": app_url,

@@ -9,7 +9,7 @@ from tests.support.api_client import Api
 
 
 async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
-    """Insert so many rows for each list."""
+    """Insert the given number of rows for each list."""
     await seed.tenant(conn, tenant_id)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name) select $1, 'd' || n, $1 || n from generate_series(1, $2) n",
@@ -55,7 +55,7 @@ async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
         channel,
     )
     await conn.execute(
-        # All at one instant: the order must not rest on the time alone.
+        # All at one instant: the order must not depend on the time alone.
         "insert into audit_log (tenant_id, timestamp, event_id, event_type, category, action, message, source_service)"
         " select $1, '2026-01-05T12:00Z', gen_random_uuid(), 'system.started', 'system', 'started', $1, 'x'"
         " from generate_series(1, $2)",
@@ -65,7 +65,7 @@ async def fill(conn: asyncpg.Connection, tenant_id: str, count: int) -> None:
 
 
 async def read_all(api: Api, name: str, query: str, **rest: Any) -> list[dict[str, Any]]:
-    """Return every page of a list, one after the other."""
+    """Return every page of a list in order."""
     items: list[dict[str, Any]] = []
     cursor = None
     for _ in range(100):

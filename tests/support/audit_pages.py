@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-# What the readers must agree with, spelled out: block after block, by the definition of a block.
+# The expected result of the readers, spelled out: block after block, by the definition of a block.
 REFERENCE = """
 select l.event_id::text as event_id, l.tenant_id
 from audit.blocks b
@@ -18,7 +18,7 @@ order by b.block_no, l.xid, l.timestamp, l.tenant_id collate "C", l.event_id
 async def write(
     conn: asyncpg.Connection, count: int, *, tenant_id: str = "acme", ago: str = "0", kind: str = "x"
 ) -> None:
-    """Write so many events in one transaction, each a second before the next."""
+    """Write the given number of events in one transaction, each a second before the next."""
     await conn.execute(
         "select audit.write(array(select audit.event($1, 'alert.opened', p_entity_type => $4, p_entity_id => n::text,"
         " p_timestamp => now() - $3::text::interval + n * interval '1 second') from generate_series(1, $2) n))",
@@ -38,7 +38,7 @@ async def read(
     tenant: str | None = None,
     **matching: Any,
 ) -> dict[str, Any]:
-    """Return what audit._read_sealed gives."""
+    """Return the result of audit._read_sealed."""
     text = await conn.fetchval(
         "select audit._read_sealed($1, $2::text::jsonb, $3::text::jsonb, $4, $5)::text",
         tenant,

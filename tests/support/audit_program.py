@@ -12,7 +12,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Pulse:
-    """Runs `pulse audit` with a home of its own."""
+    """Runs `pulse audit` with its own home."""
 
     def __init__(self, home: Path, url: str) -> None:
         self.home = home

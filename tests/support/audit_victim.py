@@ -18,7 +18,7 @@ from services.shared.settings import UiSettings
 
 
 async def obey(logger: AuditLogger, command: str, count: int) -> None:
-    """Do one line."""
+    """Execute one line."""
     for number in range(count):
         facts = {"tenant_id": "acme", "actor": db.Actor("user", f"user-{number}"), "ip_address": "10.1.2.3"}
         match command:

@@ -9,7 +9,7 @@ from tests.support.wait import until
 
 
 async def events(conn: asyncpg.Connection, count: int) -> list[dict[str, Any]]:
-    """Return the auth events, once there are so many."""
+    """Return the auth events as soon as the given number is stored."""
     query = (
         "select event_type, tenant_id, severity, actor_type, actor_id, actor_name, host(ip_address) as ip, trace_id,"
         " source_service, duration_ms, message, details::text as details from audit_log where category = 'auth'"

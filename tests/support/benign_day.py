@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def account(name: str) -> str:
-    """Pseudonym of a user's name."""
+    """Return the pseudonym of a user's name."""
     return "acct_" + hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -99,7 +99,7 @@ class Day:
         self.dice = random.Random(self.seed)
 
     def add(self, when: datetime, address: str | None, user: str | None = None, reason: str | None = None) -> None:
-        """Add one event."""
+        """Add one event to the day."""
         self.logins.append(Login(when=when, address=address, user=user, reason=reason))
 
 
@@ -109,7 +109,7 @@ def make_day(seed: int = 1) -> list[Login]:
     for number in range(OFFICE_USERS):
         _work(day, f"office-{number}", OFFICE)
     for number in range(REMOTE_USERS):
-        # Every other one has IPv6 and changes the address within its /64.
+        # Every other person has IPv6 and changes the address within a /64.
         v6 = number % 2 == 1
         _work(day, f"remote-{number}", f"2001:db8:{number:x}::" if v6 else f"203.0.113.{number}")
     _change_signing_key(day)
@@ -120,7 +120,7 @@ def make_day(seed: int = 1) -> list[Login]:
 
 
 def _work(day: Day, user: str, address: str) -> None:
-    """Requests from nine to five; the token expires now and then and is renewed, after lunch everybody's does."""
+    """Make requests from nine to five; tokens expire now and then, all after lunch, and are renewed."""
     when = at(8.5 + day.dice.random())
     while when < at(17.5):
         source = address + f"{day.dice.randrange(1, 65000):x}" if address.endswith("::") else address
@@ -175,6 +175,6 @@ def _paste_wrong_tokens(day: Day) -> None:
 
 
 async def store(conn: asyncpg.Connection, logins: Iterable[Login], *, first_number: int = 1) -> None:
-    """Write the events; conn is the superuser's, for when a row arrived is part of the story."""
+    """Write the events. conn is the superuser's, because the arrival times are part of the day."""
     rows = [login.row(number) for number, login in enumerate(logins, first_number)]
     await conn.copy_records_to_table("audit_log", records=rows, columns=COLUMNS)

@@ -1,4 +1,4 @@
-"""A private certificate authority made in the test, and servers' certificates by it."""
+"""A private certificate authority made in the test, and server certificates that it signs."""
 
 import datetime as dt
 import ssl

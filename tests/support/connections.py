@@ -1,4 +1,4 @@
-"""Further connections to the clone of a test, for what happens when two are at it at once."""
+"""Further connections to a test's clone, for tests of concurrent sessions."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +10,7 @@ Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 @asynccontextmanager
 async def connections(url: str) -> AsyncIterator[Connect]:
-    """Yield a function that opens one more connection; all are closed at the end."""
+    """Yield a function that opens one more connection; all are closed when the block ends."""
     async with AsyncExitStack() as opened:
 
         async def open_one() -> asyncpg.Connection:

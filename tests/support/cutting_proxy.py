@@ -1,4 +1,4 @@
-"""A proxy in front of Postgres that cuts or stalls the connection at the worst moment: around a commit."""
+"""A proxy in front of Postgres that cuts or stalls the connection around a commit."""
 
 from collections.abc import Iterator
 

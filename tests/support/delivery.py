@@ -11,7 +11,7 @@ from tests.support.notifications import payload
 
 
 async def alert(conn: asyncpg.Connection, *, tenant_id: str = "acme") -> int:
-    """Return an open alert; its id."""
+    """Insert an open alert and return its id."""
     await seed.tenant(conn, tenant_id)
     return int(
         await conn.fetchval(
@@ -32,7 +32,7 @@ async def job(
     tenant_id: str = "acme",
     **columns: Any,
 ) -> int:
-    """Return a pending job of a new alert, or of the one given, as the dispatcher makes it; its id."""
+    """Insert a pending job as the dispatcher makes it, for a new alert or the given one; return its id."""
     alert_id = alert_id or await alert(conn, tenant_id=tenant_id)
     event_id = await conn.fetchval(
         "insert into alert_events"
@@ -88,7 +88,7 @@ async def finish(
     retry_after: float | None = None,
     base: float = 5,
 ) -> dict[int, str]:
-    """Record one outcome for all of the claimed rows; the new state of those that were still held."""
+    """Record one outcome for all claimed rows; return the new state of those that were still leased."""
     count = len(rows)
     settled = await conn.fetch(
         "select * from delivery.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -107,13 +107,13 @@ async def finish(
 
 
 async def make_due(conn: asyncpg.Connection) -> None:
-    """Let every pending job and pause be over."""
+    """End the waiting time of every pending job and every pause."""
     await conn.execute("update notification_jobs set run_at = now() - interval '1 second' where state = 'pending'")
     await conn.execute("update delivery.lanes set paused_until = now() - interval '1 second'")
 
 
 async def expire_leases(conn: asyncpg.Connection) -> None:
-    """Let every lease be over."""
+    """Expire every lease."""
     await conn.execute("update notification_jobs set lease_until = now() - interval '1 second' where state = 'leased'")
 
 

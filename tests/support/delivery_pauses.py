@@ -1,4 +1,4 @@
-"""Channel pauses and redrives as a user of the tenant makes and sees them."""
+"""Channel pauses and redrives as a user of the tenant makes and reads them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ import orjson
 
 
 async def acting(conn: asyncpg.Connection, query: str, *arguments: Any) -> Any:
-    """Call a function as a person of the tenant does; its JSON."""
+    """Call a function as a user of the tenant and return its JSON."""
     async with conn.transaction():
         await conn.execute("select core.act('acme', 'user', 'ann', 'Ann', '', '', 'ui_iot')")
         return orjson.loads(await conn.fetchval(query, *arguments))
@@ -25,7 +25,7 @@ async def shown(conn: asyncpg.Connection, view: str) -> asyncpg.Record:
 
 @asynccontextmanager
 async def listening(conn: asyncpg.Connection) -> AsyncIterator[list[str]]:
-    """Notifications on pulse_delivery that reached conn; a round trip makes sure of those before it."""
+    """Yield the notifications on pulse_delivery that reached conn; a round trip flushes those before it."""
     heard: list[str] = []
     await conn.add_listener("pulse_delivery", lambda *arguments: heard.append(str(arguments[2])))
     yield heard

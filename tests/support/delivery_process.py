@@ -32,24 +32,24 @@ class Worker:
     stop: Callable[[], Awaitable[None]]
 
     async def claim(self) -> int:
-        """Return one pass of the claim loop."""
+        """Run one pass of the claim loop and return its result."""
         assert self.process.pool is not None
         return await self.claim_loop.step(self.process.pool)
 
     async def reap(self) -> int:
-        """Return one pass of the reap loop."""
+        """Run one pass of the reap loop and return its result."""
         assert self.process.pool is not None
         return await self.reap_loop.step(self.process.pool)
 
     def observed(self, operation: str) -> float:
-        """Observations of an operation's duration."""
+        """Return the observations of an operation's duration."""
         labels = {"service": "delivery_worker", "operation": operation}
         return self.process.metrics.registry.get_sample_value("pulse_processing_duration_seconds_count", labels) or 0
 
 
 @asynccontextmanager
 async def claiming(*workers: Worker) -> AsyncIterator[None]:
-    """Run the claim loops of workers, polling fast."""
+    """Run the claim loops of workers with a short poll interval."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for worker in workers:

@@ -8,7 +8,7 @@ TRACE = "7e" * 16
 
 
 async def policy(conn: asyncpg.Connection, *steps: tuple[float, str], name: str = "on call") -> int:
-    """Return a policy whose steps are (minutes after opening, channel name); its id."""
+    """Insert a policy whose steps are (minutes after opening, channel name); return its id."""
     await seed.tenant(conn)
     query = "insert into escalation_policies (tenant_id, name) values ('acme', $1) returning policy_id"
     policy_id = int(await conn.fetchval(query, name))
@@ -30,7 +30,7 @@ async def channel_id_of(conn: asyncpg.Connection, name: str) -> int:
 
 
 async def open_alert(conn: asyncpg.Connection, policy_id: int | None, device_id: str = "boiler-1") -> int:
-    """Return an alert opened by a reading of the device, through the evaluator; its id."""
+    """Open an alert through the evaluator with a reading of the device; return its id."""
     await seed.device(conn, device_id)
     await seed.rule(conn, name=f"hot {device_id}", device_id=device_id, policy_id=policy_id)
     await seed.readings(conn, (0, 90, device_id), trace_id=TRACE)
@@ -40,7 +40,7 @@ async def open_alert(conn: asyncpg.Connection, policy_id: int | None, device_id:
 
 
 async def let_pass(conn: asyncpg.Connection, minutes: float) -> None:
-    """Everything that waits was written so many minutes earlier."""
+    """Move every waiting row the given number of minutes into the past."""
     await conn.execute(
         "with older as (update alerts set recorded_at = recorded_at - $1 * interval '1 minute',"
         " silenced_until = silenced_until - $1 * interval '1 minute')"

@@ -21,15 +21,15 @@ from services.shared.worker.process import run_loops
 from tests.support import seed
 from tests.support.wait import until
 
-# The relation is that of the real ones: two pings fit into the time in which one must come back.
+# The relation is that of the real values: two pings fit into the time in which one must return.
 FAST = Timing(ping_seconds=0.1, deaf_seconds=0.4)
-# No loop of these tests looks by itself.
+# No loop of these tests polls by itself.
 NEVER = 3600.0
 
 
 @dataclass(slots=True)
 class Evaluating:
-    """The evaluator's loop and its listener, in this process."""
+    """The evaluator's loop and its listener, in the test process."""
 
     process: Process
     conn: asyncpg.Connection
@@ -44,11 +44,11 @@ class Evaluating:
         return {state: self.sample("pulse_listener_state", state=state) for state in ("connected", "deaf", "polling")}
 
     async def becomes(self, state: str) -> None:
-        """Return when the gauge shows the state and no other."""
+        """Wait until the gauge shows this state and no other."""
         await until(lambda: self.states() == dict.fromkeys(self.states(), 0.0) | {state: 1.0})
 
     async def handles(self, readings: int) -> None:
-        """Insert readings one by one, each when the one before was evaluated."""
+        """Insert readings one by one, each after the previous one was evaluated."""
         for _ in range(readings):
             await seed.readings(self.conn, (-next(self.ages), 20))
             await until(self._is_drained)
@@ -86,7 +86,7 @@ async def evaluating(
 
 
 async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
-    """Run passes until one is idle; the readings they consumed."""
+    """Run passes until one is idle; return the number of readings they consumed."""
     total = 0
     while True:
         row = await conn.fetchrow("select readings, transitions::text from evaluator.evaluate($1)", limit)
@@ -96,7 +96,7 @@ async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
 
 
 async def set_clock(conn: asyncpg.Connection, time_of_day: str) -> None:
-    """Make the database decide as if it were that time on NOON's day."""
+    """Set the database's clock to that time on NOON's day."""
     await conn.execute(
         "create or replace function core.now() returns timestamptz language sql stable"
         f" as $$ select '2026-01-05 {time_of_day}+00'::timestamptz $$"
@@ -110,7 +110,7 @@ async def story(conn: asyncpg.Connection) -> list[tuple[str, float]]:
 
 
 async def rows_read(conn: asyncpg.Connection, tables: Sequence[str]) -> dict[str, int]:
-    """Rows that scans have read from the tables in this database so far."""
+    """Return the number of rows that scans of the tables have read in this database so far."""
     await conn.execute("select pg_stat_force_next_flush()")
     rows: list[Any] = await conn.fetch(
         "select relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as read"

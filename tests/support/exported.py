@@ -16,7 +16,7 @@ from tests.support.sealed_log import SealedLog
 
 
 def load() -> ModuleType:
-    """docs/verify_export.py as a module."""
+    """Import docs/verify_export.py as a module."""
     spec = importlib.util.spec_from_file_location("verify_export", ROOT / "docs" / "verify_export.py")
     assert spec is not None
     assert spec.loader is not None
@@ -32,14 +32,14 @@ ALL = Question(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC
 
 
 async def export(log: SealedLog, question: Question = ALL) -> list[bytes]:
-    """Lines of an export."""
+    """Return the lines of an export."""
     file = io.BytesIO()
     await write_export(log.reader, question, file)
     return file.getvalue().splitlines(keepends=True)
 
 
 async def check(log: SealedLog, lines: Sequence[bytes], *options: str, key: str | None = None) -> tuple[int, str]:
-    """Exit status and output of the program, run in an empty directory without anything of ours."""
+    """Return exit status and output of the program, run in an empty directory outside the checkout."""
     program = str(ROOT / "docs" / "verify_export.py")
     keys = key or str(log.sealer.keys.public_path)
     empty = log.home / "empty"

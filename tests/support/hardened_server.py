@@ -22,7 +22,7 @@ RELATIONS = "pg_stat_activity pg_stat_replication pg_prepared_xacts pg_replicati
 
 
 def harden(session: psycopg.Connection[Any]) -> None:
-    """Take from PUBLIC whatever it has in this database; session is a superuser's."""
+    """Revoke all of PUBLIC's rights in this database; session is a superuser's."""
     functions = [signature.strip() for line in FUNCTIONS.strip().splitlines() for signature in line.split("  ")]
     for statement in (
         "revoke all on schema public from public",
@@ -38,7 +38,7 @@ def harden(session: psycopg.Connection[Any]) -> None:
 
 
 def make_deployer(session: psycopg.Connection[Any], password: str) -> None:
-    """Make a login that may create roles, and give it the database; it is no superuser."""
+    """Make a login that may create roles but is no superuser, and give it the database."""
     with suppress(psycopg.errors.DuplicateObject), session.transaction():
         session.execute(f"create role {DEPLOYER} login createrole".encode())
     session.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(DEPLOYER), sql.Literal(password)))
@@ -47,7 +47,7 @@ def make_deployer(session: psycopg.Connection[Any], password: str) -> None:
 
 
 def migrate_as_deployer(migrator: Migrator, administrator: psycopg.Connection[Any]) -> str:
-    """Migrate; what the deployer may not grant, the administrator runs as the message says."""
+    """Migrate; run as administrator the statements that the message asks for."""
     try:
         return migrator.upgrade()
     except CommandError as refused:

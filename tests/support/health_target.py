@@ -38,7 +38,7 @@ class HealthTarget:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
-        """Refuse connections, and break those that are open."""
+        """Refuse connections, and abort the open ones."""
         if self._server is not None:
             self._server.close()
             for writer in self._open:

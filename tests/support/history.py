@@ -1,4 +1,4 @@
-"""A database with a past: many finished rows over all tables that grow, and a backlog in each queue."""
+"""A database with a long history: many finished rows in all growing tables, and a backlog in each queue."""
 
 import os
 
@@ -11,7 +11,7 @@ PAST = int(os.environ.get("PULSE_TEST_HISTORY_ROWS", "80000")) // 8
 BACKLOG = PAST // 10
 """Rows of each kind that wait, and of each that happened just now."""
 
-# Foreign keys rest meanwhile: checking rows is not what is tested.
+# Foreign keys are off meanwhile: their checks are not under test.
 _STATEMENTS = f"""
 select ops.ensure_partitions();
 set session_replication_role = replica;
@@ -77,7 +77,7 @@ from generate_series(1, {BACKLOG});
 reset session_replication_role;
 """
 
-# A block that says so is enough: what is sealed follows from its snapshot, which sees whatever is committed by now.
+# A block is enough: the sealed rows follow from its snapshot, which sees everything committed by now.
 _SEAL = """
 insert into audit.blocks
 select coalesce(max(block_no) + 1, 0), date_trunc('month', now() at time zone 'UTC')::date, '1:1:',
@@ -94,10 +94,10 @@ async def make_history(conn: asyncpg.Connection) -> None:
 
 
 async def make_backlog(conn: asyncpg.Connection) -> None:
-    """Let BACKLOG rows wait in each queue, and as many have happened just now."""
+    """Insert BACKLOG waiting rows into each queue, and as many recent rows."""
     await conn.execute(_BACKLOG)
 
 
 async def mark_sealed(conn: asyncpg.Connection) -> None:
-    """Let every audit event so far count as sealed."""
+    """Mark every audit event so far as sealed."""
     await conn.execute(_SEAL)

@@ -1,4 +1,4 @@
-"""An application with a route of every shape and every way to end, behind the API's middleware."""
+"""An application with a route of every shape and every kind of ending, behind the API's middleware."""
 
 import asyncio
 from collections import defaultdict
@@ -42,7 +42,7 @@ class Measured:
         ]
 
     def requests(self, what: str = "count") -> dict[tuple[str, ...], float]:
-        """Observations (or their sum) by method, template and status."""
+        """Return the observations (or their sum) by method, template and status."""
         return self._by_label(f"pulse_http_request_duration_seconds_{what}", "method", "path_template", "status_code")
 
     def value(self, name: str) -> float | None:
@@ -51,7 +51,7 @@ class Measured:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Yield a client that sees what a server would send."""
+        """Yield a client that receives the responses that a server would send."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
             yield client
@@ -62,7 +62,7 @@ class Measured:
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[int]:
-    """Yield the application over uvicorn as the services run it; its port."""
+    """Yield the port of the application, served by uvicorn as the services run it."""
     stop, port = asyncio.Event(), free_port()
     server = asyncio.create_task(serve(app, host="127.0.0.1", port=port, stop=stop))
     try:

@@ -15,7 +15,7 @@ from tests.support.api_client import EC, RSA
 
 
 class Clock:
-    """Seconds that only the test lets pass."""
+    """A clock in seconds that advances only when the test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -31,7 +31,7 @@ async def reason(users: UserTokens, text: str) -> str | None:
 
 
 class Provider:
-    """An OpenID Connect issuer in forty lines; what it answers can be bent."""
+    """An OpenID Connect issuer in forty lines; tests can replace its answers."""
 
     def __init__(self, url: str = "http://issuer.test") -> None:
         self.url = url

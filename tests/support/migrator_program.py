@@ -8,7 +8,7 @@ from tests.support.migrator import ROOT
 
 
 def pulse_migrate(url: str) -> subprocess.CompletedProcess[str]:
-    """`./pulse migrate`, the command that the runbooks name."""
+    """Run `./pulse migrate`, the command that the runbooks name."""
     return subprocess.run(
         [sys.executable, "-m", "services.cli", "migrate"],
         check=False,

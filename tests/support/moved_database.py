@@ -21,13 +21,13 @@ from tests.support.server import ACTOR, PASSWORD
 
 
 def binaries(major: int) -> Path:
-    """Return the programs of a version of Postgres: a newer pg_dump sets what an older server does not know."""
+    """Return the programs of a version of Postgres; a newer pg_dump sets parameters unknown to an older server."""
     debian = Path(f"/usr/lib/postgresql/{major}/bin")
     return debian if debian.exists() else carried_binaries()
 
 
 def restore(source: str, target: str) -> None:
-    """Load a dump of one database into another, which is empty."""
+    """Load a dump of one database into another, empty one."""
     with psycopg.connect(target, autocommit=True) as session, suppress(psycopg.errors.DuplicateObject):
         programs = binaries(session.info.server_version // 10000)
         session.execute(f"create role {DEPLOYER}".encode())  # the schema of the tests' template is its own
@@ -40,7 +40,7 @@ def restore(source: str, target: str) -> None:
 
 
 def spend_transactions(url: str, count: int) -> None:
-    """Let a server's counter of transactions run on."""
+    """Advance a server's counter of transactions."""
     with psycopg.connect(url, autocommit=True) as session:
         session.execute(
             f"do $$ begin for n in 1..{count} loop perform pg_current_xact_id(); commit; end loop; end $$".encode()
@@ -48,7 +48,7 @@ def spend_transactions(url: str, count: int) -> None:
 
 
 class PhysicalServer:
-    """A server of the embedded programs on a data directory of its own, which can be copied, promoted and rewound."""
+    """A server of the embedded programs with its own data directory, which can be copied, promoted and rewound."""
 
     def __init__(self, programs: Path | None = None) -> None:
         self.account = find_account()
@@ -82,14 +82,14 @@ class PhysicalServer:
         )  # fmt: skip
 
     def copy_from(self, other: "PhysicalServer", *options: str) -> None:
-        """Take a base backup of a server that runs."""
+        """Take a base backup of a running server."""
         self.run(
             "pg_basebackup", "-D", str(self.data), "-h", str(other.home), "-U", "postgres", "--checkpoint=fast",
             "--no-sync", *options,
         )  # fmt: skip
 
     def start(self) -> None:
-        """Return when it takes connections."""
+        """Start the server and return when it takes connections."""
         # A test's server need survive no power cut, but the services refuse one that says so.
         options = (
             f"-c listen_addresses='' -c unix_socket_directories='{self.home}' -c max_connections=60 -c timezone=UTC"
@@ -99,7 +99,7 @@ class PhysicalServer:
         )  # fmt: skip
 
     def upgrade_from(self, old: "PhysicalServer") -> None:
-        """Take over the data of a server of an older version, which has stopped."""
+        """Take over the data of a stopped server of an older version."""
         self.make()
         self.run(
             "pg_upgrade", "-b", str(old.programs), "-B", str(self.programs), "-d", str(old.data), "-D", str(self.data),
@@ -107,7 +107,7 @@ class PhysicalServer:
         )  # fmt: skip
 
     def stop(self, *, mode: str = "fast") -> None:
-        """Stop it, if it runs."""
+        """Stop the server if it runs."""
         if (self.data / "postmaster.pid").exists():
             self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
@@ -133,7 +133,7 @@ def physical_servers(*programs: Path | None) -> Iterator[list[PhysicalServer]]:
 
 @asynccontextmanager
 async def sealed_log(url: str, home: Path) -> AsyncIterator[SealedLog]:
-    """Yield the log in a database, as a sealer sees it that has just started with the key and checkpoints of a home."""
+    """Yield the log in a database as a new sealer sees it, with the key and checkpoints of a home."""
     conn = await asyncpg.connect(url, server_settings=ACTOR)
     writer = await db.open_pool(OpsSettings(database_url=as_role(url, "pulse_ops")))
     reader = await db.open_pool(UiSettings(database_url=as_role(url, "pulse_auditor")))

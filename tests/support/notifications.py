@@ -9,7 +9,7 @@ KEY = str(UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
 
 
 def payload(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """Return the payload of a job; alert: members of the alert that differ."""
+    """Return the payload of a job. alert: members of the alert that differ from the default."""
     closed = kind == "closed"
     members = {
         "alert_id": 7,
@@ -40,5 +40,5 @@ def payload(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fiel
 
 
 def notification(kind: str = "opened", *, alert: dict[str, Any] | None = None, **fields: Any) -> Notification:
-    """Return the same, parsed."""
+    """Return the payload as a Notification."""
     return Notification.model_validate(payload(kind, alert=alert, **fields))

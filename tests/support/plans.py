@@ -9,7 +9,7 @@ import orjson
 
 
 async def rows_read(conn: asyncpg.Connection, query: str) -> Counter[str]:
-    """Rows that a query's scans touched, those it threw away included, by table; partitions count by themselves."""
+    """Return the rows that a query's scans touched by table, discarded rows included; partitions count separately."""
     found: Counter[str] = Counter()
     for node in _nodes(await _explain(conn, query)):
         if "Relation Name" in node:
@@ -31,7 +31,7 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def rows_touched(conn: asyncpg.Connection, query: str) -> dict[str, int]:
-    """Rows that a query fetched by table, partitions counted as their parent; what its functions fetched included."""
+    """Return the rows that a query and its functions fetched by table; partitions count as their parent."""
     counters = (
         "select split_part(relname, '_2', 1) as name, sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
         " as rows from pg_stat_xact_user_tables group by 1"
@@ -44,9 +44,9 @@ async def rows_touched(conn: asyncpg.Connection, query: str) -> dict[str, int]:
 
 
 async def entries_read(conn: asyncpg.Connection, query: str) -> Counter[str]:
-    """Rows and index entries that a query's scans went through by table, partitions counted as their parent.
+    """Return the rows and index entries that a query's scans read by table; partitions count as their parent.
 
-    What its functions went through is included, what an index alone could answer as well.
+    Reads of its functions and index-only scans are included.
     """
     counters = """
       select coalesce(p.relname, t.relname)::text as name,

@@ -18,7 +18,7 @@ ROLES = ("pulse_app", *roster.ROLES.values())
 SERVER_CONNECTIONS = 2
 """So few a role that sessions share them all the time."""
 
-# As it is installed, but for what tests need: it ignores no startup parameter, and resets nothing.
+# The installed defaults, with two changes: it ignores no startup parameter, and resets nothing.
 _CONFIG = """
 [databases]
 * = host={server.host} port={server.port}
@@ -35,7 +35,7 @@ auth_file = {home}/users
 
 @dataclass(frozen=True, slots=True)
 class Pooler:
-    """A PgBouncer that runs."""
+    """A running PgBouncer."""
 
     socket_dir: Path
     database: str
@@ -47,7 +47,7 @@ class Pooler:
 
 @asynccontextmanager
 async def pooling(program: str, server: Server, database: str) -> AsyncIterator[Pooler]:
-    """Run PgBouncer, as the user that runs the server when this one is root, which it refuses."""
+    """Run PgBouncer as the server's user when this process is root, because PgBouncer refuses root."""
     account = find_account()
     with tempfile.TemporaryDirectory(prefix="pulse-pooler-") as made:
         home = Path(made)

@@ -8,7 +8,7 @@ PROBLEM = {"type", "title", "status", "detail", "trace_id"}
 
 
 def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """Form and headers of a problem; its body."""
+    """Check form and headers of a problem and return its body."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()

@@ -1,4 +1,4 @@
-"""Services as the real processes they are, on free loopback ports, stopped by the process id they were started with."""
+"""Services as real processes on free loopback ports, stopped by their process id."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
-        """Return one GET."""
+        """Return the response to one GET."""
         async with httpx.AsyncClient(trust_env=False) as client:
             return await client.get(self.url + path, headers=headers)
 
@@ -61,7 +61,7 @@ class Running:
             return False
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait; the exit status."""
+        """Send a signal, wait for the end and return the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 15)
@@ -69,13 +69,13 @@ class Running:
 
 @asynccontextmanager
 async def service(module: str, database_url: str, **settings: str) -> AsyncIterator[Running]:
-    """Start `python -m module` with PULSE_<NAME> settings; killed at the end when the test did not stop it."""
+    """Start `python -m module` with PULSE_<NAME> settings; kill it at the end if the test did not stop it."""
     port = int(settings.pop("port", "0")) or free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PULSE_")}
     environment |= {"PULSE_DATABASE_URL": database_url, "PULSE_PORT": str(port), "PYTHONUNBUFFERED": "1"}
     kept = tempfile.TemporaryDirectory(prefix="pulse-audit-")
     environment |= {"PULSE_AUDIT_KEY_FILE": f"{kept.name}/signing.key", "PULSE_AUDIT_ANCHOR_DIR": kept.name}
-    # The tests' server is fast, not durable; what one test spools is no business of the next.
+    # The tests' server is fast, not durable. Each test has its own spool, so that tests share no events.
     environment |= {"PULSE_ALLOW_UNSAFE_DATABASE": "true", "PULSE_AUDIT_SPOOL_DIR": os.environ["PULSE_AUDIT_SPOOL_DIR"]}
     environment |= {f"PULSE_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
@@ -103,7 +103,7 @@ async def service(module: str, database_url: str, **settings: str) -> AsyncItera
 
 @asynccontextmanager
 async def ready_service(module: str, database_url: str, **settings: str) -> AsyncIterator[Running]:
-    """Yield the same, entered when it is ready."""
+    """Yield the same service once it is ready."""
     async with service(module, database_url, **settings) as running:
         await until(running.is_ready, seconds=30)
         yield running

@@ -1,4 +1,4 @@
-"""Prometheus' rules, their tests and the dashboards, as deploy/ has them."""
+"""Prometheus rules, their tests and the dashboards in deploy/."""
 
 import json
 import re
@@ -17,13 +17,13 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 GRAFANA = ROOT / "deploy" / "grafana"
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 
-# What Prometheus makes itself.
+# The metrics that Prometheus makes itself.
 OWN = {"up": TARGET, "ALERTS": frozenset(("alertname", "alertstate", "severity"))}
 
 
 @dataclass(frozen=True)
 class Expression:
-    """PromQL and where it stands; shown: labels that the words around it name."""
+    """A PromQL expression and its place. shown: labels that the surrounding text names."""
 
     where: str
     text: str
@@ -42,19 +42,19 @@ def rules(name: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def alerts() -> dict[str, Mapping[str, Any]]:
-    """Alert rules by name."""
+    """Return the alert rules by name."""
     return {rule["alert"]: rule for rule in rules("alerts")}
 
 
 def rule_expressions() -> Iterator[Expression]:
-    """Those of all alerts."""
+    """Return the expressions of all alerts."""
     for name, rule in alerts().items():
         words = " ".join(rule["annotations"].values())
         yield Expression(name, rule["expr"], frozenset(re.findall(r"\$labels\.(\w+)", words)))
 
 
 def panel_expressions() -> Iterator[Expression]:
-    """Those of all panels and of the variables that are questions."""
+    """Return the expressions of all panels and of the variables that are queries."""
     for path in sorted(GRAFANA.glob("*.json")):
         board = json.loads(path.read_text(encoding="utf-8"))
         for panel in board["panels"]:
@@ -79,7 +79,7 @@ def with_recorded(known: Mapping[str, frozenset[str]]) -> tuple[dict[str, frozen
 
 
 def faults_of(expression: Expression, known: Mapping[str, frozenset[str]]) -> list[str]:
-    """Return why the expression can never hold, or which label it shows and its result lacks."""
+    """Return the reasons why the expression can never match, and each shown label that its result lacks."""
     parsed = Parser(expression.text, known)
     missing = expression.shown - (parsed.labels or frozenset())
     return [

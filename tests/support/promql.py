@@ -31,7 +31,7 @@ _NUMBERS = {"time", "scalar", "pi"}
 
 
 class Parser:
-    """Reads one expression; `faults` says what in it is dead.
+    """Parses one expression; `faults` lists the parts that can never match.
 
     matchers: metric, label and pattern of each.
     """
@@ -158,7 +158,7 @@ class Parser:
         return frozenset(found)
 
     def _arguments(self) -> list[tuple[Labels, str]]:
-        """Labels and first token of each."""
+        """Return the labels and the first token of each argument."""
         self._take("(")
         found = []
         while not self._skip(")"):
@@ -174,7 +174,7 @@ class Parser:
         if name in _NUMBERS or (not vectors and name != "vector"):
             return None
         if name == "absent":
-            # It shows the labels that the selector demands.
+            # The result has the labels that the selector demands.
             inside = "".join(self._tokens[start : self._at])
             return frozenset(re.findall(r'(\w+)="', inside)) & vectors[0]
         if name == "label_replace":

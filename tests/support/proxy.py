@@ -1,4 +1,4 @@
-"""A real HTTP proxy on loopback that opens tunnels and keeps what it was asked for."""
+"""A real HTTP proxy on loopback that opens tunnels and keeps the requests for them."""
 
 import asyncio
 import ssl
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class TunnelProxy:
-    """Answers CONNECT. hosts: where a target really is; refuse: the answer to every request, instead of a tunnel."""
+    """Answers CONNECT. hosts: the real addresses of targets; refuse: the answer to all requests instead of a tunnel."""
 
     def __init__(self, *, hosts: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[str] = []

@@ -1,4 +1,4 @@
-"""A client that speaks HTTP byte by byte, so that it can stop in the middle of everything."""
+"""A client that speaks HTTP byte by byte, so that it can stop at any point."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class RawConnection:
-    """One connection to loopback; leaving it closes it."""
+    """One connection to loopback; leaving the block closes it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -22,28 +22,28 @@ class RawConnection:
         self.abort()
 
     def abort(self) -> None:
-        """Vanish."""
+        """Abort the connection."""
         self._writer.transport.abort()
 
     def write(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         self._writer.write(data)
 
     def write_eof(self) -> None:
-        """Say that no more will come."""
+        """Signal the end of the request."""
         self._writer.write_eof()
 
     def request(self, method: str, path: str, *headers: str, body: bytes = b"") -> None:
-        """Send a request that is this connection's last."""
+        """Send the last request of this connection."""
         lines = [f"{method} {path} HTTP/1.1", "Host: api.test", "Connection: close", *headers, "", ""]
         self.write("\r\n".join(lines).encode("latin-1") + body)
 
     async def read_until(self, mark: bytes) -> bytes:
-        """Return what came up to the mark."""
+        """Return the bytes received up to the mark."""
         return await self._reader.readuntil(mark)
 
     async def read_all(self) -> bytes:
-        """Return what came up to the end of the connection, however it ended."""
+        """Return the bytes received up to the end of the connection, whether closed or aborted."""
         got = bytearray()
         try:
             while piece := await self._reader.read(65536):

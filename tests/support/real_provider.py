@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parent / "oidc_provider.mjs"
 
 
 def install(require: Callable[[str], str]) -> Path:
-    """Directory with the module; installed at first use. Skips, or fails in CI, where that cannot be."""
+    """Install the module if missing and return its directory. Skip the test, or fail in CI, if that is impossible."""
     node, npm = require("node"), require("npm")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.removeprefix("v").split(".")[0]) < OLDEST_NODE:
@@ -35,7 +35,7 @@ def install(require: Callable[[str], str]) -> Path:
     place = cache / f"oidc-provider-{VERSION}"
     if not (place / "node_modules" / "oidc-provider").exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Moved into place when it is complete: another process may install at the same time.
+        # Moved into place when complete, because another process may install at the same time.
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             command = [npm, "install", "--prefix", scratch, "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
             done = subprocess.run([*command, f"oidc-provider@{VERSION}"], capture_output=True, text=True, check=False)
@@ -59,13 +59,13 @@ class RealProvider:
     process: asyncio.subprocess.Process
 
     async def stop(self) -> None:
-        """End it now."""
+        """Stop the provider."""
         if self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
 
     async def grant(self, grant_type: str, **form: str) -> dict[str, Any]:
-        """Return what the token endpoint gives the client."""
+        """Return the token endpoint's answer to the client."""
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.post(
                 f"{self.url}/token",
@@ -79,7 +79,7 @@ class RealProvider:
 
 @asynccontextmanager
 async def real_provider(modules: Path, port: int, key: SigningKey) -> AsyncIterator[RealProvider]:
-    """Run it with one signing key until the end."""
+    """Run the provider with one signing key while the block lasts."""
     private = {**jwk.construct(key.pem, "RS256").to_dict(), "kid": key.kid, "use": "sig"}
     private.pop("alg")
     options = {

@@ -23,7 +23,7 @@ class Request:
     arrived_at: float
 
     def header(self, name: str) -> str | None:
-        """Return the one value of a header; fails when it came twice."""
+        """Return the only value of a header; fail if it occurs twice."""
         values = [value for known, value in self.headers if known == name]
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None

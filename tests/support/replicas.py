@@ -1,4 +1,4 @@
-"""Real servers with a TCP port, a standby among them, and a proxy whose way can be changed, all stopped by pid."""
+"""Real servers with a TCP port, including a standby, and a proxy whose target can change, all stopped by pid."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ _SETTINGS = {
 
 @dataclass(slots=True)
 class Node:
-    """One server. Everybody from loopback may log in, by password where `passwords` is set."""
+    """One server. Every role may log in from loopback, by password if `passwords` is set."""
 
     home: Path
     account: Account
@@ -45,7 +45,7 @@ class Node:
 
     @property
     def data(self) -> Path:
-        """Its data directory."""
+        """The server's data directory."""
         return self.home / "data"
 
     @property
@@ -82,7 +82,7 @@ class Node:
         await until(self.answers, seconds=30)
 
     async def answers(self) -> bool:
-        """Return whether it takes a connection now."""
+        """Return whether the server takes a connection now."""
         assert self.process is not None
         assert self.process.returncode is None, self.log.read_text(errors="replace")[-2000:]
         try:
@@ -93,7 +93,7 @@ class Node:
         return True
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
-        """Run statements as the superuser, each by itself."""
+        """Run statements as the superuser, each in its own transaction."""
         connection = await asyncpg.connect(self.url(database=database))
         try:
             for statement in statements:
@@ -102,7 +102,7 @@ class Node:
             await connection.close()
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the server and its backends, which are children of its own."""
+        """Signal the server and its backends, which are its child processes."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for pid in (self.process.pid, *map(int, children.split())):
@@ -126,19 +126,19 @@ class Node:
         return node
 
     async def promote(self) -> None:
-        """Make a primary of a standby."""
+        """Promote a standby to primary."""
         await self.execute("select pg_promote()")
 
 
 def make_home(path: Path, account: Account) -> Path:
-    """Return a directory of the server's user."""
+    """Return a directory that belongs to the server's user."""
     path.mkdir()
     account.own(path, mode=0o700)
     return path
 
 
 def make_root() -> Path:
-    """Return a directory in memory, where there is some, that the server's user can enter."""
+    """Return a directory that the server's user can enter, in memory if possible."""
     root = Path(tempfile.mkdtemp(prefix="pulse-node-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     root.chmod(0o755)
     return root
@@ -146,7 +146,7 @@ def make_root() -> Path:
 
 @asynccontextmanager
 async def primary(*, binaries: Path | None = None, encoding: str = "UTF8", **settings: str) -> AsyncIterator[Node]:
-    """Yield a new server. Nodes below its directory are to be stopped before."""
+    """Yield a new server. Stop the nodes below its directory before the block ends."""
     account = find_account()
     root = make_root()
     node = Node(make_home(root / "first", account), account, binaries or reachable_binaries(account))
@@ -172,7 +172,7 @@ async def pair() -> AsyncIterator[tuple[Node, Node]]:
 
 
 class Switch:
-    """A TCP proxy whose new connections go to `port`; those that are open stay where they are."""
+    """A TCP proxy whose new connections go to `port`; open connections stay where they are."""
 
     def __init__(self, port: int) -> None:
         self.target: int | None = port

@@ -1,4 +1,4 @@
-"""Databases to dump and restore: rows in every table, their contents to compare, the guards that must come back."""
+"""Databases to dump and restore: rows in every table, their contents to compare, the guards that must be restored."""
 
 import hashlib
 from collections import Counter
@@ -73,7 +73,7 @@ insert into revocations (tenant_id, subject, reason, expires_at)
 values ('acme', 'mallory', 'r', now() + interval '1 day');
 """
 
-# Types without equality, with a loose one, with an exact one, and of a user's own; two values that differ in the image.
+# Types without equality, with a loose one, with an exact one, and user-defined; two values with different images.
 _OWN_TYPES = """
 create schema "My Own";
 grant usage on schema "My Own" to pulse_owner;
@@ -135,7 +135,7 @@ async def superuser(url: Url) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def fill(url: Url, home: Path, hook: str) -> None:
-    """Put rows into every table, the audit trail sealed with the key in home; alerts go to the webhook."""
+    """Insert rows into every table and seal the audit trail with the key in home; alerts go to the webhook."""
     async with superuser(url) as conn, pools(url, "pulse_app", "pulse_ops", "pulse_auditor") as [app, ops, auditor]:
         log = SealedLog(conn, ops, auditor, home, make_sealer(home))
         await conn.execute(_OLD_EVENTS)
@@ -163,7 +163,7 @@ async def fill(url: Url, home: Path, hook: str) -> None:
 
 
 async def track_own_tables(conn: asyncpg.Connection) -> None:
-    """Make a table of a user's own for each type, of which only one column, with a hostile name, is tracked."""
+    """Make a user's table for each type; only one column, with a hostile name, is tracked."""
     await conn.execute(_OWN_TYPES)
     for number, (kind, (old, _)) in enumerate(_KINDS.items()):
         await conn.execute(_OWN_TABLE.format(number=number, kind=kind, old=old, column=_COLUMN))
@@ -207,7 +207,7 @@ async def require_guards(url: Url) -> None:
 
 
 async def serve(url: Url, receiver: Receiver) -> None:
-    """Run the services on a restored database: what waited is delivered, and a quiet reading closes the open alert."""
+    """Run the services on a restored database: waiting jobs are delivered, a quiet reading closes the open alert."""
     settings = {
         "allow_private_destinations": "true",
         "auth_rate_limit_per_minute": "0",

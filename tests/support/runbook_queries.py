@@ -1,4 +1,4 @@
-"""docs/runbooks.md as tests read it: the queries and repairs of each section."""
+"""The queries and repairs of each section of docs/runbooks.md."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cache
 
 from tests.support.migrator import ROOT
 
-# A repair in SQL, as a sentence quotes it.
+# A repair in SQL, quoted in a sentence.
 _REPAIR = re.compile(r"`((?:select|vacuum|alter table|rollback prepared) [^`]*)`")
 
 

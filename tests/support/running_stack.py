@@ -1,4 +1,4 @@
-"""A whole `pulse up` in processes of its own, on free ports, with a home of its own."""
+"""A whole `pulse up` in its own processes, on free ports, with its own home."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ READY_SECONDS = 90.0
 
 
 def free_port_base() -> int:
-    """Return a port that is followed by twelve free ones, below those that the kernel gives to clients."""
+    """Return a port followed by twelve free ports, below the range that the kernel gives to clients."""
     for base in range(20_000 + os.getpid() % 500 * 20, 32_000, 20):
         with ExitStack() as held:
             try:
@@ -35,7 +35,7 @@ def free_port_base() -> int:
 
 @dataclass
 class RunningStack:
-    """The stack and what it printed; `home` can be entered by the server's user."""
+    """The stack and its output; the server's user can enter `home`."""
 
     home: Path
     port_base: int
@@ -45,7 +45,7 @@ class RunningStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For every command about this stack."""
+        """The environment for every command about this stack."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PULSE_", "PG"))}
         return {**inherited, "PYTHONPATH": str(CHECKOUT), "PULSE_HOME": str(self.home), **self.settings}
 
@@ -86,7 +86,7 @@ class RunningStack:
         )
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """Return what `stack.json` says, by name; empty before the running `up` has written anything."""
+        """Return the processes in `stack.json` by name; empty until the running `up` has written the file."""
         try:
             state = orjson.loads((self.home / "stack.json").read_bytes())
         except FileNotFoundError:
@@ -107,7 +107,7 @@ class RunningStack:
         return until_now(ready, seconds=READY_SECONDS)
 
     def pids(self) -> list[int]:
-        """Pids of all processes that `up` keeps."""
+        """Return the pids of all processes that `up` supervises."""
         return [one["pid"] for one in self.processes().values() if one["pid"]]
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 10.0) -> int:
@@ -117,7 +117,7 @@ class RunningStack:
         return self.supervisor.wait(seconds)
 
     def kill(self) -> None:
-        """End whatever is left, at the end of a test that may have failed."""
+        """Kill the remaining processes at the end of a test that may have failed."""
         if self.supervisor is not None and self.supervisor.poll() is None:
             self.supervisor.terminate()
             try:

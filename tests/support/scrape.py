@@ -33,7 +33,7 @@ class Scrape:
         return self.samples.get((name, frozenset(labels.items())))
 
     def series(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """Values of a name by the values of these labels."""
+        """Return the values of a name by the values of these labels."""
         return {
             tuple(dict(found)[label] for label in labels): value
             for (sample, found), value in self.samples.items()
@@ -41,7 +41,7 @@ class Scrape:
         }
 
     def views(self) -> dict[str, bool]:
-        """Return every view that was found, and whether it is served."""
+        """Return every view in the scrape with its state: served or left out."""
         return {view: bool(value) for (view,), value in self.series("pulse_exporter_view_success", "view").items()}
 
     def names(self) -> set[str]:
@@ -75,7 +75,7 @@ class Scraper:
 def _parsed(families: list[Metric]) -> Scrape:
     samples = [sample for family in families for sample in family.samples]
     found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
-    # The reference parsers take repeated series and families, Prometheus does not.
+    # The reference parsers accept repeated series and families; Prometheus does not.
     assert len(found) == len(samples)
     assert len({family.name for family in families}) == len(families)
     return Scrape({family.name: family for family in families}, found)
@@ -98,5 +98,5 @@ async def exporting(url: str, **settings: Any) -> AsyncIterator[Scraper]:
 
 
 async def as_owner(conn: asyncpg.Connection, *statements: str) -> None:
-    """Run statements as the owner of schema metrics, as sql/ is."""
+    """Run statements as the owner of schema metrics, like sql/."""
     await conn.execute("set role pulse_owner; " + "; ".join(statements) + "; reset role")

@@ -23,7 +23,7 @@ MONTHS = ("2026-01-15 08:00Z", "2026-01-20 09:30Z", "2026-02-10 10:00Z")
 
 @dataclass(slots=True)
 class SealedLog:
-    """conn is a superuser's, writer the sealer's pool, reader the auditor's."""
+    """A sealed log. conn is a superuser's, writer the sealer's pool, reader the auditor's."""
 
     conn: asyncpg.Connection
     writer: db.Pool
@@ -38,11 +38,11 @@ class SealedLog:
 
     @property
     def public_keys(self) -> Sequence[VerifierKey]:
-        """The keys to trust."""
+        """The public keys to trust."""
         return self.sealer.keys.verifiers()
 
     async def write(self, count: int = 1, *, timestamp: str = "now", tenant: str = "acme") -> None:
-        """Write so many events in one transaction."""
+        """Write the given number of events in one transaction."""
         await self.conn.execute(
             "select audit.write(array(select audit.event($2, 'alert.opened', p_entity_id => n::text,"
             " p_entity_type => 'device', p_entity_name => 'pump', p_actor_type => 'user', p_actor_id => 'ada',"
@@ -62,7 +62,7 @@ class SealedLog:
             await FileAnchor(self.checkpoints).keep(newest["note"])
 
     async def fill(self) -> None:
-        """Five passes with blocks in two months of 2026 that have partitions, and in the present one."""
+        """Run five passes, with blocks in two months of 2026 that have partitions, and in the present month."""
         for timestamp in MONTHS:
             await self.write(1, timestamp=timestamp)
         await self.conn.execute("select * from ops.ensure_partitions()")
@@ -75,7 +75,7 @@ class SealedLog:
     async def verify(
         self, *, keys: Sequence[VerifierKey] | None = None, since: datetime | None = None, independent: bool = False
     ) -> Report:
-        """Return what `pulse audit verify` finds."""
+        """Return the report of `pulse audit verify`."""
         trusted = self.public_keys if keys is None else keys
         try:
             kept = read_kept(self.checkpoints, trusted)
@@ -94,7 +94,7 @@ def make_sealer(home: Path, *, holder: str = "one", rows: int = 1000) -> Sealer:
 
 
 async def bury(log: SealedLog, key: SignerKey, *, segment: str, blocks: list[asyncpg.Record]) -> str:
-    """Put a tombstone over blocks."""
+    """Insert a tombstone over blocks."""
     first, last, rows = blocks[0][0], blocks[-1][0], sum(row[1] for row in blocks)
     root = base64.b64encode(root_of([row[2] for row in blocks])).decode()
     size = await log.conn.fetchval("select count(*) from audit.blocks")

@@ -1,4 +1,4 @@
-"""Sealing in tests: what is committed is shown to readers only then."""
+"""Sealing in tests: readers see committed events only after it."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

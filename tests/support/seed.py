@@ -10,7 +10,7 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 async def tenant(conn: asyncpg.Connection, tenant_id: str = "acme") -> str:
-    """Return a tenant; its id."""
+    """Insert a tenant and return its id."""
     await conn.execute(
         "insert into public.tenants (tenant_id, name) values ($1, initcap($1)) on conflict do nothing",
         tenant_id,
@@ -25,7 +25,7 @@ async def device(
     tenant_id: str = "acme",
     tags: tuple[str, ...] = (),
 ) -> str:
-    """Return a device of the tenant; its id."""
+    """Insert a device of the tenant and return its id."""
     await tenant(conn, tenant_id)
     await conn.execute(
         "insert into public.devices (tenant_id, device_id, name, tags) values ($1, $2, $2, $3)",
@@ -37,7 +37,7 @@ async def device(
 
 
 async def rule(conn: asyncpg.Connection, *, tenant_id: str = "acme", **columns: Any) -> int:
-    """Return a rule; 'temperature > 80' unless columns say otherwise; its id."""
+    """Insert a rule, 'temperature > 80' unless columns differ, and return its id."""
     await tenant(conn, tenant_id)
     values = {
         "name": "too hot",
@@ -60,7 +60,7 @@ async def channel(
     kind: str = "webhook",
     **columns: Any,
 ) -> int:
-    """Return a channel; its id."""
+    """Insert a channel and return its id."""
     await tenant(conn, tenant_id)
     config = columns.pop(
         "config",
@@ -80,7 +80,7 @@ async def route(
     tenant_id: str = "acme",
     **columns: Any,
 ) -> int:
-    """Return a route to the channel; its id."""
+    """Insert a route to the channel and return its id."""
     values = {"name": f"to {channel_id}", "channel_id": channel_id, **columns}
     names = ", ".join(values)
     places = ", ".join(f"${number}" for number in range(2, len(values) + 2))
@@ -95,7 +95,7 @@ async def readings(
     metric: str = "temperature",
     trace_id: str | None = None,
 ) -> tuple[int, int, list[dict[str, Any]]]:
-    """Send (seconds after NOON, value[, device_id]); the accepted and duplicate counts and the refused."""
+    """Send (seconds after NOON, value[, device_id]); return the accepted and duplicate counts and the refused."""
     rows = [(value[0], value[1], value[2] if len(value) == 3 else "boiler-1") for value in values]
     row = await conn.fetchrow(
         "select accepted, duplicates, refused::text from ingest.record_readings($1, $2, $3, $4, $5, $6)",

@@ -38,11 +38,11 @@ class Server:
 
 @contextmanager
 def throwaway_server(home: Path) -> Iterator[EmbeddedPostgres]:
-    """Run a server without durability, of the programs that the tests are to use."""
+    """Run a server without durability, with the programs selected for the tests."""
     programs = os.environ.get("PULSE_TEST_POSTGRES_BIN")
     with EmbeddedPostgres(home, durable=False, bin_dir=Path(programs) if programs else None) as server:
         if programs:
-            # Before Postgres 16 no map admits roles that it does not name; the socket's directory keeps strangers out.
+            # Before Postgres 16 no map admits roles that it does not name. The socket's directory blocks other users.
             (server.places.data / "pg_hba.conf").write_text("local all all trust\nlocal replication all trust\n")
             with psycopg.connect(server.url(), autocommit=True) as session:
                 session.execute("select pg_reload_conf()")

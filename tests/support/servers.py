@@ -13,12 +13,12 @@ DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """Connection in autocommit mode."""
+    """Open a connection in autocommit mode."""
     return psycopg.connect(url, autocommit=True)
 
 
 def admit(server: EmbeddedPostgres, *roles: str) -> None:
-    """Let this user in as roles that exist; before 16 the server's identity map names each role."""
+    """Let this user log in as existing roles; before 16 the server's identity map names each role."""
     with connect(server.url()) as session:
         row = session.execute("show ident_file").fetchone()
         assert row is not None
@@ -37,7 +37,7 @@ def admit(server: EmbeddedPostgres, *roles: str) -> None:
 
 
 def make_login(server: EmbeddedPostgres, *attributes: str) -> str:
-    """Make a login named deployer and return its URL once the server lets it in."""
+    """Make a login named deployer and return its URL once the server accepts it."""
     with connect(server.url()) as session:
         session.execute(f"create role deployer login {' '.join(attributes)}".encode())
     admit(server, "deployer")

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the settings classes: PULSE_TEST_REGENERATE=1 writes it anew."""
+"""docs/settings.md, rendered from the settings classes; PULSE_TEST_REGENERATE=1 writes the file."""
 
 import ast
 import inspect

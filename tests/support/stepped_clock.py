@@ -7,5 +7,5 @@ class Clock:
     now = 0.0
 
     def __call__(self) -> float:
-        """Return what it shows."""
+        """Return the current time of the clock."""
         return self.now

@@ -1,4 +1,4 @@
-"""A client of server-sent events, and the application on a socket of its own: a tail needs a real connection."""
+"""A client of server-sent events, and the application on its own socket, because a tail needs a real connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,11 +39,11 @@ class Stream:
 
     @property
     def event_ids(self) -> list[str]:
-        """Which events came."""
+        """The ids of the received events."""
         return [event["event_id"] for event in self.events]
 
     async def wait_for(self, count: int) -> list[dict[str, Any]]:
-        """Return the events, as soon as there are so many."""
+        """Return the events as soon as the given number has arrived."""
         assert self.response.status_code == 200, self.response.text
         await until(lambda: len(self.events) >= count)
         return self.events
@@ -51,7 +51,7 @@ class Stream:
 
 @asynccontextmanager
 async def tail(url: str, query: str = "", *, bearer: str | None = None, **headers: str) -> AsyncIterator[Stream]:
-    """Yield a tail that is read in the background while the context lasts; then the client hangs up."""
+    """Yield a tail that is read in the background while the block lasts; then close the connection."""
     headers = {"Authorization": f"Bearer {bearer or token(role='auditor')}", **headers}
     async with (
         httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(30)) as client,

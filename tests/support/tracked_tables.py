@@ -1,4 +1,4 @@
-"""A table of a user's own that is tracked, and the events that its changes left."""
+"""A user's tracked table, and the events of its changes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ async def make_table(
 
 
 async def rows(conn: asyncpg.Connection) -> list[asyncpg.Record]:
-    """Whole events about rows and TRUNCATE, in the order of their statements and then of entity_id."""
+    """Return whole events about rows and TRUNCATE, in the order of their statements and then of entity_id."""
     query = (
         "select * from audit_log where category = 'config' and event_type !~ '_(un)?tracked$'"
         " order by xid, entity_id, event_type, event_id"
@@ -38,7 +38,7 @@ async def rows(conn: asyncpg.Connection) -> list[asyncpg.Record]:
 
 
 async def events(conn: asyncpg.Connection) -> list[Event]:
-    """Return the same, as far as tests compare it; a created_at in them is left out."""
+    """Return the compared fields of these events; a created_at in them is left out."""
     return [
         Event(
             act=row["action"].rpartition("_")[2],

@@ -15,11 +15,11 @@ from services.shared.settings import UiSettings
 
 
 class Trail:
-    """An AuditLogger with what a test asks about it."""
+    """An AuditLogger with queries for its state."""
 
     def __init__(self, pool: db.Pool, *, spool: Spool | None = None, **settings: Any) -> None:
         self.registry = CollectorRegistry()
-        # Every refusal is a row of its own, and nothing is spooled before a test has had its way with the database.
+        # Every refusal is its own row, and no event is spooled before the test has finished with the database.
         chosen = {
             "audit_flood_rows_per_window": 0,
             "audit_read_rows_per_window": 0,
@@ -38,21 +38,21 @@ class Trail:
         return value
 
     def total(self, name: str) -> float:
-        """Return a sample of pulse_audit_<name> that there is one of."""
+        """Return the only sample of pulse_audit_<name>."""
         value = self.registry.get_sample_value(f"pulse_audit_{name}")
         assert value is not None
         return value
 
     def has_written(self, count: int) -> bool:
-        """Return whether so many events are stored, by either way."""
+        """Return whether the given number of events is stored, by either way."""
         return self.metric("events_written_total") + self.metric("events_written_total", "auth_failures") == count
 
     def has_begun(self, count: int) -> bool:
-        """Return whether some of so many events are stored, by either way."""
+        """Return whether some of the given number of events are stored, by either way."""
         return self.metric("buffer_events") + self.metric("buffer_events", "auth_failures") < count
 
     def has_failed_since(self, failures: float) -> bool:
-        """Return whether writes failed since there had been so many failures."""
+        """Return whether writes have failed since the counter had this value."""
         return self.metric("write_failures_total") > failures
 
     def send(self, count: int) -> None:
@@ -68,7 +68,7 @@ class Trail:
             self.sent += 1
 
     async def record(self, count: int = 1) -> None:
-        """Record so many numbered logins, one after the other."""
+        """Record the given number of numbered logins, one after the other."""
         for _ in range(count):
             await self.logger.record(self.login())
 
@@ -80,7 +80,7 @@ class Trail:
 
 @asynccontextmanager
 async def open_trail(url: str, **settings: Any) -> AsyncIterator[Trail]:
-    """Yield a trail that is writing, with a pool of its own, as open_audit_logger makes it."""
+    """Yield a running trail with its own pool, as open_audit_logger makes it."""
     pool = await db.open_pool(UiSettings(database_url=url, pool_min_size=0, pool_max_size=4))
     trail = Trail(pool, **settings)
     await trail.logger.start()
@@ -92,16 +92,16 @@ async def open_trail(url: str, **settings: Any) -> AsyncIterator[Trail]:
 
 
 async def stored(conn: asyncpg.Connection) -> list[str]:
-    """Return the actors of all stored auth events, sorted by their number; one twice stands here twice."""
+    """Return the actors of all stored auth events, sorted by number; a duplicate occurs twice."""
     rows = await conn.fetch("select actor_id from audit_log where category = 'auth'")
     return sorted((row[0] for row in rows), key=lambda name: int(name.removeprefix("user-")))
 
 
 def expected(count: int) -> list[str]:
-    """Return each of so many events once."""
+    """Return the actors of the given number of events, once each."""
     return [f"user-{number}" for number in range(count)]
 
 
 def trace_id_of(time: datetime, number: int = 0) -> str:
-    """Return an id of our own, from that time."""
+    """Return one of Pulse's own trace ids, made at that time."""
     return f"{int(time.timestamp() * 1000):012x}7bea8{number:03x}{'a' * 12}"

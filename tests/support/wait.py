@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for a time."""
+"""Waiting for a condition instead of a fixed time."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ async def until(predicate: Callable[[], Awaitable[T]], *, seconds: float = ...) 
 @overload
 async def until(predicate: Callable[[], T], *, seconds: float = ...) -> T: ...
 async def until(predicate: Callable[[], object], *, seconds: float = 10.0) -> object:
-    """Return the first true value of the predicate (a plain or async function); fails when none came in time."""
+    """Return the first true value of the predicate, a plain or async function; fail if none comes in time."""
     deadline = time.monotonic() + seconds
     while True:
         found = predicate()
@@ -29,5 +29,5 @@ async def until(predicate: Callable[[], object], *, seconds: float = 10.0) -> ob
 
 
 def until_now(predicate: Callable[[], T], *, seconds: float = 10.0) -> T:
-    """Return the same for a test that has no event loop."""
+    """Return the same value in a test without an event loop."""
     return asyncio.run(until(predicate, seconds=seconds))

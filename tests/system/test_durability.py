@@ -1,4 +1,4 @@
-"""A service does not start on a database that says "stored" before it is."""
+"""A service does not start on a database that reports a commit before it is durable."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SERVICES = ("ui_iot", "evaluator_iot", "dispatcher", "delivery_worker", "ops_wor
 
 @pytest.fixture
 def durable() -> Iterator[EmbeddedPostgres]:
-    """A server that keeps what it commits, migrated."""
+    """A migrated server that keeps its commits."""
     with tempfile.TemporaryDirectory(prefix="pulse-test-") as directory:
         Path(directory).chmod(0o755)
         with EmbeddedPostgres(Path(directory) / "postgres") as server:
@@ -28,7 +28,7 @@ def durable() -> Iterator[EmbeddedPostgres]:
 
 
 async def said_at_exit(running: Running) -> str:
-    """Return why it did not start, from its one line."""
+    """Return the reason for the failed start, from its one line."""
     assert await running.process.wait() == 1
     await until(lambda: any(line.get("level") == "error" for line in running.lines))
     errors = [line["message"] for line in running.lines if line.get("level") == "error"]
@@ -38,7 +38,7 @@ async def said_at_exit(running: Running) -> str:
 
 @pytest.mark.slow
 async def test_every_writing_service_refuses_a_database_that_would_lose_rows(durable: EmbeddedPostgres) -> None:
-    """Also when only our role's setting says so, as after a hasty tuning; one clear line and status 1."""
+    """This includes a setting of only our role; one clear line and status 1."""
     owner = await asyncpg.connect(durable.url())
     url = durable.url("pulse_app")
     async with service("services.evaluator_iot", url, allow_unsafe_database="") as running:
@@ -56,7 +56,7 @@ async def test_every_writing_service_refuses_a_database_that_would_lose_rows(dur
 
 
 async def test_the_fault_is_named(conn: asyncpg.Connection) -> None:
-    """For the session that asks; whatever waits for the local disk at least is good enough."""
+    """For the session that asks; waiting for the local disk is the minimum."""
     fsync = await conn.fetchval("select current_setting('fsync')")
     for level in ("on", "local", "remote_write", "remote_apply", "off"):
         await conn.execute(f"set synchronous_commit = {level}")

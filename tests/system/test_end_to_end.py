@@ -28,7 +28,7 @@ UI, EVALUATOR, DISPATCHER, DELIVERY = (
 
 @dataclass(slots=True)
 class Stack:
-    """The running processes by module, the receiver, and the way to start more."""
+    """The running processes by module, the receiver, and a method to start more."""
 
     receiver: Receiver
     services: dict[str, list[Running]]
@@ -36,7 +36,7 @@ class Stack:
     url: str
 
     async def start(self, module: str) -> Running:
-        """Return one more process of a service."""
+        """Start one more process of a service and return it."""
         running = await self.exits.enter_async_context(ready_service(module, self.url, **SETTINGS))
         self.services.setdefault(module, []).append(running)
         return running
@@ -47,7 +47,7 @@ class Stack:
             assert await running.stop(signal.SIGKILL) == -signal.SIGKILL
 
     async def post(self, *readings: dict[str, Any], trace_id: str | None = None, token: str = TOKEN) -> httpx.Response:
-        """Readings of the device, as it would send them."""
+        """Send readings as the device does."""
         headers = {"authorization": f"Bearer {token}"} | ({"x-trace-id": trace_id} if trace_id else {})
         async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
             return await client.post(
@@ -61,13 +61,13 @@ def event_kind(got: Request) -> str:
 
 
 def distinct(receiver: Receiver) -> list[Request]:
-    """Return what a receiver that drops repeats of a webhook-id keeps, in order."""
+    """Return the first request of each webhook-id in order, as a receiver that drops repeats does."""
     return list({got.header("webhook-id"): got for got in reversed(receiver.requests)}.values())[::-1]
 
 
 @asynccontextmanager
 async def running_stack(conn: asyncpg.Connection, app_url: str, copies: int) -> AsyncIterator[Stack]:
-    """Yield the four services of the flow, so many copies each, with one device, one rule and one webhook."""
+    """Yield the four services of the flow, this many copies each, with one device, one rule and one webhook."""
     async with AsyncExitStack() as exits:
         sink = await exits.enter_async_context(Receiver())
         await seed.device(conn)
@@ -84,7 +84,7 @@ async def running_stack(conn: asyncpg.Connection, app_url: str, copies: int) -> 
 
 
 async def test_one_reading_reaches_the_webhook_under_one_trace(conn: asyncpg.Connection, app_url: str) -> None:
-    """The id a device sends stands in every row, every service's log and the request the webhook gets."""
+    """The device's trace id is in every row, every service's log and the webhook's request."""
     async with running_stack(conn, app_url, 1) as stack:
         answer = await stack.post(reading(95), trace_id=TRACE)
         assert (answer.status_code, answer.headers["x-trace-id"]) == (202, TRACE)
@@ -149,7 +149,7 @@ async def test_each_service_may_be_killed(conn: asyncpg.Connection, app_url: str
 
 @pytest.mark.slow
 async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connection, app_url: str) -> None:
-    """The lease runs out, the attempt is recorded as unknown, and the repeat carries the same webhook-id."""
+    """The lease expires, the attempt is recorded as unknown, and the repeat has the same webhook-id."""
     async with running_stack(conn, app_url, 1) as stack:
         stack.receiver.hold.clear()
         await stack.post(reading(95), trace_id=TRACE)
@@ -170,7 +170,7 @@ async def test_a_worker_killed_in_the_middle_of_a_request(conn: asyncpg.Connecti
 
 @pytest.mark.slow
 async def test_two_copies_of_each_notify_the_same_as_one(conn: asyncpg.Connection, app_url: str) -> None:
-    """With two evaluators, dispatchers and delivery workers every notification goes out once, in order."""
+    """With two evaluators, dispatchers and delivery workers every notification is sent once, in order."""
     async with running_stack(conn, app_url, 2) as stack:
         spikes = [reading(95 if number % 2 else 20, seconds_ago=60 - number) for number in range(40)]
         for number in range(0, 40, 4):

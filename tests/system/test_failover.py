@@ -25,7 +25,7 @@ DEVICE = {"device_id": "pump-1", "name": "Pump 1"}
 
 @pytest.fixture
 async def servers() -> AsyncIterator[tuple[Node, Node]]:
-    """A migrated primary with a tenant and its standby, which has everything."""
+    """A migrated primary with a tenant, and its standby, which has all data."""
     async with pair() as (first, second):
         await first.execute("create database pulse")
         await asyncio.to_thread(Migrator(first.url(database="pulse")).upgrade)
@@ -35,7 +35,7 @@ async def servers() -> AsyncIterator[tuple[Node, Node]]:
 
 
 async def caught_up(first: Node, second: Node) -> None:
-    """Return when the standby has what the primary wrote."""
+    """Return when the standby has the primary's writes."""
     source, target = await asyncpg.connect(first.url()), await asyncpg.connect(second.url())
     try:
         place = await source.fetchval("select pg_current_wal_lsn()")
@@ -46,12 +46,12 @@ async def caught_up(first: Node, second: Node) -> None:
 
 
 async def post(api: Api, device_id: str) -> int:
-    """Status of making a device."""
+    """Make a device and return the status."""
     return int((await api.call("POST", "/api/v1/devices", json={**DEVICE, "device_id": device_id})).status_code)
 
 
 async def readyz(api: Api) -> tuple[int, str]:
-    """Return what /readyz answers."""
+    """Return the answer of /readyz."""
     response = await api.client.get("/readyz")
     return response.status_code, response.text.strip()
 
@@ -72,7 +72,7 @@ async def test_behind_a_proxy_the_api_follows_the_primary(servers: tuple[Node, N
         shown = await api.call("GET", "/api/v1/devices")
         assert {item["device_id"] for item in shown.json()["items"]} == {"before", "after"}
         assert await readyz(api) == (200, "ok")
-        # Events of requests that were let in meanwhile were spooled and are stored now.
+        # Events of requests accepted meanwhile were spooled and are stored now.
         reader = await asyncpg.connect(second.url(database="pulse"))
         try:
             query = "select true from audit_log where event_type = 'auth.login_success' having count(*) >= 3"
@@ -82,7 +82,7 @@ async def test_behind_a_proxy_the_api_follows_the_primary(servers: tuple[Node, N
 
 
 async def is_refused(api: Api) -> bool:
-    """Return whether a change is answered by 503 with all that belongs to it; never by another fault."""
+    """Return whether a change is answered by a complete 503; any other fault fails."""
     response = await api.call("POST", "/api/v1/devices", json={**DEVICE, "device_id": "between"})
     assert response.status_code == 503, response.text
     assert response.headers["retry-after"]
@@ -91,14 +91,14 @@ async def is_refused(api: Api) -> bool:
 
 
 async def is_made(api: Api) -> bool:
-    """Return whether a change is possible again; a refused one left nothing behind."""
+    """Return whether a change succeeds again; a refused one left nothing behind."""
     status = await post(api, "after")
     assert status in (201, 503)
     return status == 201
 
 
 async def test_a_server_that_becomes_read_only_is_left(servers: tuple[Node, Node]) -> None:
-    """An old primary that is fenced keeps its connections open; so does one that its provider made read-only."""
+    """A fenced old primary keeps its connections open, and so does a primary that its provider made read-only."""
     first, second = servers
     async with Switch(first.port) as switch, open_api(switch.url("pulse_app")) as api:
         assert await post(api, "before") == 201
@@ -120,7 +120,7 @@ def pool_of(api: Api) -> db.Pool:
 
 
 async def is_read_only(api: Api) -> bool:
-    """Return whether readiness says so; a change is refused then and not lost."""
+    """Return whether readiness reports it; a change is then refused, not lost."""
     status, said = await readyz(api)
     if status == 200:
         return False
@@ -130,7 +130,7 @@ async def is_read_only(api: Api) -> bool:
 
 
 async def test_of_several_hosts_the_one_that_takes_changes_is_used(servers: tuple[Node, Node]) -> None:
-    """A first host that accepts and says nothing costs its own limit, once; a standby costs nothing."""
+    """A first host that accepts and stays silent costs its own limit, once; a standby costs nothing."""
     first, second = servers
     async with Switch(0) as silent:
         silent.target = None
@@ -149,7 +149,7 @@ async def test_of_several_hosts_the_one_that_takes_changes_is_used(servers: tupl
             await second.promote()
             await until(lambda: is_made(api), seconds=60)
             assert await readyz(api) == (200, "ok")
-        # Commands and the exporter, which may read a standby, share the way.
+        # Commands and the exporter, which may read a standby, connect in the same way.
         pool = await db.open_pool(UiSettings(database_url=url + "&target_session_attrs=primary", pool_min_size=0))
         assert not await pool.fetchval("select pg_is_in_recovery()")
         await db.close_pool(pool)
@@ -169,7 +169,7 @@ async def test_a_standby_is_recognized_where_transactions_are_serializable(serve
 
 
 async def test_the_exporter_reads_a_standby(servers: tuple[Node, Node]) -> None:
-    """Its role is read-only, and it does not ask for more than it needs."""
+    """Its role is read-only, and it requests no more than it needs."""
     _first, second = servers
     async with ready_service("exporter", second.url("pulse_exporter", "pulse")) as exporter:
         scraped = (await exporter.get("/metrics")).text
@@ -181,7 +181,7 @@ async def test_the_exporter_reads_a_standby(servers: tuple[Node, Node]) -> None:
 
 
 async def test_workers_go_on(servers: tuple[Node, Node]) -> None:
-    """A worker whose server is a standby is not ready, says why, and works when that is promoted."""
+    """A worker whose server is a standby is not ready, reports why, and works after the promotion."""
     first, second = servers
     url = f"postgresql://pulse_app@127.0.0.1:{first.port},127.0.0.1:{second.port}/pulse"
     async with ready_service("services.evaluator_iot", url) as worker:
@@ -216,7 +216,7 @@ async def test_workers_go_on(servers: tuple[Node, Node]) -> None:
 
 
 async def says(running: Running, text: str) -> bool:
-    """Return whether its readiness says so."""
+    """Return whether the worker's readiness reports the text."""
     try:
         return text in (await running.get("/readyz")).text
     except httpx.TransportError:

@@ -1,11 +1,11 @@
-"""No process and no backend of Postgres grows without end while strangers and one tenant attack a whole stack."""
+"""No process and no backend of Postgres grows without end while clients and one tenant attack a whole stack."""
 
 import pytest
 
 from benchmarks import memory
 from benchmarks._bench import scratch_database
 
-# Far above what an attack takes in ten minutes, far below what one without a limit takes in ten seconds.
+# Far above the use of an attack in ten minutes, far below that of an unbounded leak in ten seconds.
 MOST_MEGABYTES = 600
 
 

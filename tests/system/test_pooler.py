@@ -1,4 +1,4 @@
-"""Everything behind PgBouncer in transaction mode, which forgets LISTEN, prepared statements and sessions."""
+"""The whole stack behind PgBouncer in transaction mode, which drops LISTEN, prepared statements and sessions."""
 
 import asyncio
 import hashlib
@@ -53,7 +53,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
             stack[name] = await exits.enter_async_context(ready_service(module, url, **settings))
 
         await asyncio.gather(*(start(name) for name in SERVICES if name != "ops_worker"))
-        # Last, and the first to stop: it asks the others how they are.
+        # It starts last and stops first, because it checks the others' health.
         await start("ops_worker")
 
         async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
@@ -85,7 +85,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
             shown = await scraped(name)
             assert shown[f'pulse_listener_state{{service="{name}",state="polling"}}'] == "1.0"
             assert {value for series, value in shown.items() if "worker_failed_passes_total" in series} == {"0.0"}
-        # It is the pooler that they all share.
+        # All services share the pooler's connections.
         sessions = await conn.fetch(
             "select usename, count(*) from pg_stat_activity"
             " where datname = current_database() and usename like 'pulse\\_%' group by usename"
@@ -103,7 +103,7 @@ async def test_the_whole_chain_poll_only(conn: asyncpg.Connection, pooler: Poole
 
 @pytest.mark.slow
 async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: asyncpg.Connection, pooler: Pooler) -> None:
-    """No session behind it keeps a SET, so a worker says which statement the database needs, and starts after it."""
+    """No session behind the pooler keeps a SET, so a worker names the statement to run and starts after it."""
     database = await conn.fetchval("select current_database()")
     await conn.execute(f"alter database \"{database}\" set default_transaction_isolation = 'repeatable read'")
     await conn.execute(f"alter database \"{database}\" set timezone = 'Asia/Kathmandu'")
@@ -136,7 +136,7 @@ async def test_an_isolation_that_only_the_role_can_have_is_asked_for(conn: async
 
 
 async def test_a_listener_behind_it_is_deaf_and_polls(conn: asyncpg.Connection, pooler: Pooler) -> None:
-    """LISTEN succeeds there and is forgotten: no ping comes back, so the worker says deaf and looks each second."""
+    """LISTEN succeeds there but has no effect: no ping returns, so the worker reports deaf and polls each second."""
     url = pooler.url("pulse_app")
     pool = await open_pool(UiSettings(database_url=url, statement_cache_size=0))
     try:

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, each followed to the letter on a copy of the checkout."""
+"""The recipes of CONTRIBUTING.md, each followed literally on a copy of the checkout."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ ALWAYS = (
 
 
 def copy_checkout(target: Path) -> None:
-    """Copy the files that git knows, or would add, into a repository of its own."""
+    """Copy the files that git tracks, or would add, into a new repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         check=True,
@@ -66,7 +66,7 @@ def run_pytest(checkout: Path, *arguments: str, regenerate: bool = False) -> sub
 
 
 def follow(recipe: str, checkout: Path) -> None:
-    """Make the changes of a recipe, which tests/system/recipes holds."""
+    """Apply the changes of a recipe in tests/system/recipes."""
     steps = tomllib.loads((RECIPES / f"{recipe}.toml").read_text(encoding="utf-8"))
     newest = max(path.name[:4] for path in (checkout / "migrations" / "versions").glob("[0-9]*.py"))
     filled = {

@@ -20,7 +20,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> dict[str, str]:
-    """Settings that make the tests' keys the issuer's."""
+    """Settings that name the tests' keys as the issuer's."""
     path = tmp_path / "jwks.json"
     path.write_bytes(orjson.dumps({"keys": [EC.public(), RSA.public()]}))
     return {"jwks_file": str(path), "jwt_issuer": ISSUER}

@@ -1,4 +1,4 @@
-"""What people do with alerts and deliveries over HTTP."""
+"""Operations of people on alerts and deliveries over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,8 +45,8 @@ async def kinds(conn: asyncpg.Connection) -> list[tuple[str, str | None]]:
     return [(row["kind"], row["actor"]) for row in rows]
 
 
-async def test_an_alert_is_acknowledged_by_the_first_who_asks(api: Api, conn: asyncpg.Connection, alert: int) -> None:
-    """One gets it; the others learn who. Its escalation ends."""
+async def test_an_alert_is_acknowledged_by_the_first_caller(api: Api, conn: asyncpg.Connection, alert: int) -> None:
+    """One request succeeds, and the others report the first caller's name. The escalation ends."""
     assert await conn.fetchval("select count(*) from ops.escalations") == 1
     responses = await asyncio.gather(
         *(api.call("POST", f"/api/v1/alerts/{alert}/acknowledge", role="operator") for _ in range(10))
@@ -131,7 +131,7 @@ async def test_a_silence_ends_for_its_tenant_only(api: Api, conn: asyncpg.Connec
 
 
 async def test_a_channel_that_waits_says_so_and_is_resumed(api: Api, conn: asyncpg.Connection, alert: int) -> None:
-    """In the channel, the delivery and the alert's decisions; a person ends it."""
+    """The pause shows in the channel, the delivery and the alert's decisions. A person ends it."""
     await conn.execute("select dispatcher.dispatch(100)")
     (claimed,) = await claim(conn)
     await finish(conn, [claimed], "limited", status=429, error="HTTP 429: slow down", retry_after=3600)
@@ -253,7 +253,7 @@ async def test_a_delivery_is_shown_with_its_tries_and_driven_again(
     assert row["actor_id"] == "admin@acme"
 
 
-async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.Connection, job: int) -> None:
+async def test_a_trace_shows_its_steps_in_order_of_time(api: Api, conn: asyncpg.Connection, job: int) -> None:
     response = await api.call("GET", f"/api/v1/traces/{TRACE}", role="auditor")
     assert response.status_code == 200, response.text
     body = response.json()
@@ -278,7 +278,7 @@ async def test_a_trace_tells_the_story_in_order_of_time(api: Api, conn: asyncpg.
 async def test_a_trace_that_takes_too_long_gives_its_connection_back(
     api: Api, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The caller hears why, and no fault of ours is counted."""
+    """The caller gets the reason, and no internal error is counted."""
     monkeypatch.setattr(traces, "MOST_SECONDS", 0.1)
     async with conn.transaction():
         await conn.execute("lock table public.telemetry")
@@ -290,7 +290,7 @@ async def test_a_trace_that_takes_too_long_gives_its_connection_back(
 
 @pytest.mark.usefixtures("job")
 async def test_a_long_trace_is_cut_by_time_and_stays_a_tree(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes later is left out and said to be; a step whose parent is left out stands at the root."""
+    """Later steps are left out and the response is marked as truncated. A step without its parent becomes a root."""
     path = f"/api/v1/traces/{TRACE}"
     whole = (await api.call("GET", path)).json()["steps"]
     for most in range(1, len(whole) + 1):
@@ -347,7 +347,7 @@ async def test_the_audit_trail_is_read_filtered_and_reading_is_an_event(
 
 
 async def test_requests_of_one_trace_that_overlap_keep_their_changes(api: Api, conn: asyncpg.Connection) -> None:
-    """A caller that fans out under one traceparent; who may not read the trail sees no details of it."""
+    """A caller may send parallel requests under one traceparent. A viewer sees no details of the trail."""
     for number in range(4):
         await seed.device(conn, f"pump-{number}")
     headers = {"X-Trace-ID": TRACE}

@@ -1,4 +1,4 @@
-"""Preconditions and idempotency keys between callers: at once, across processes, over time, with secrets."""
+"""Preconditions and idempotency keys: concurrent callers, several processes, expiry and secrets."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ async def wait_for_a_lock(conn: asyncpg.Connection, count: int = 1) -> None:
 async def test_of_two_changes_of_one_state_one_is_made(
     api: Api, app_url: str, conn: asyncpg.Connection, database_url: str
 ) -> None:
-    """Both name the same ETag and wait for the same row; compared before the lock, both would be let through."""
+    """Both name the same ETag and wait for the same row. A comparison before the lock would let both through."""
     rule = await api.make("/api/v1/rules", RULE)
     path = f"/api/v1/rules/{rule['rule_id']}"
     tag = (await api.call("GET", path)).headers["etag"]
@@ -75,7 +75,7 @@ async def test_of_two_changes_of_one_state_one_is_made(
 
 
 async def test_a_change_between_get_and_change_is_412_and_a_report_is_not(api: Api, conn: asyncpg.Connection) -> None:
-    """A device that reports does not change; the next GET shows the report all the same."""
+    """A device report does not change the ETag, although the next GET shows it."""
     path = "/api/v1/devices/boiler-1"
     tag = (await api.call("GET", path)).headers["etag"]
     reading = {"device_id": "boiler-1", "metric": "heat", "value": 1}
@@ -99,8 +99,8 @@ async def test_a_change_between_get_and_change_is_412_and_a_report_is_not(api: A
     assert_problem(await api.call("DELETE", path, headers={"If-Match": "*"}), 404)
 
 
-async def test_changes_that_are_not_shown_are_told_apart_within_one_tick(api: Api, conn: asyncpg.Connection) -> None:
-    """The clock is set back, so that only the database's own care keeps the times apart."""
+async def test_hidden_changes_within_one_tick_have_different_tags(api: Api, conn: asyncpg.Connection) -> None:
+    """The clock is set back, so that only the database keeps the times distinct."""
     channel = await api.make("/api/v1/channels", HOOK)
     await conn.execute("update notification_channels set updated_at = 'tomorrow'")
     await conn.execute("update devices set updated_at = 'tomorrow', token_hash = sha256('x')")
@@ -130,7 +130,7 @@ async def test_an_alert_is_acknowledged_as_it_was_seen(api: Api, conn: asyncpg.C
 async def test_a_repeated_request_is_answered_alike_in_whatever_process(
     api: Api, app_url: str, conn: asyncpg.Connection
 ) -> None:
-    """Order of members and blanks are not what a body says; caller, tenant and address are part of the key."""
+    """The order of members and whitespace do not matter. Caller, tenant and address are part of the key."""
     await seed.tenant(conn, "other")
     first = await post(api, "/api/v1/rules", RULE)
     async with open_api(app_url) as second:
@@ -144,7 +144,7 @@ async def test_a_repeated_request_is_answered_alike_in_whatever_process(
     assert (await post(api, "/api/v1/rules", RULE, tenant="other")).status_code == 201
     assert (await post(api, "/api/v1/devices", {"device_id": "d"})).status_code == 201
     assert await conn.fetchval("select count(*) from alert_rules") == 3
-    # What has changed since is not in the answer: it is that of the request.
+    # The answer is the one of the first request, without later changes.
     await conn.execute("update alert_rules set name = 'renamed'")
     assert (await post(api, "/api/v1/rules", RULE)).content == first.content
 
@@ -193,7 +193,7 @@ async def test_a_request_that_failed_has_used_no_key(api: Api, conn: asyncpg.Con
 async def test_a_waiting_request_goes_on_when_the_first_one_fails(
     api: Api, app_url: str, conn: asyncpg.Connection, database_url: str
 ) -> None:
-    """The first one holds the key, then its transaction is ended from outside."""
+    """The first request holds the key until its session is terminated."""
     other = await asyncpg.connect(database_url)
     async with open_api(app_url) as second:
         async with other.transaction():
@@ -226,7 +226,7 @@ async def test_a_secret_is_shown_again_only_to_the_key_and_stands_nowhere(api: A
     for secret in (*secrets, "4e2f-1"):
         assert secret not in kept
         assert secret.encode().hex() not in kept
-    # The token of the second answer works, for it is that of the first.
+    # The second answer repeats the first one's token, so it works.
     headers = {"Authorization": f"Bearer {rotated.json()['token']}"}
     assert (await api.client.post("/ingest/v1/readings", json=[], headers=headers)).status_code == 202
 
@@ -248,7 +248,7 @@ async def test_acts_are_repeated_without_a_second_act(api: Api, conn: asyncpg.Co
 
 
 async def test_a_key_ends_after_a_day_and_goes(api: Api, conn: asyncpg.Connection, ops_pool: Pool) -> None:
-    """Pruned or not, a key past its time is a new one."""
+    """An expired key is a new one, whether it was pruned or not."""
     await post(api, "/api/v1/rules", RULE)
     await conn.execute("update ingest.idempotency_keys set created_at = created_at - interval '23:59'")
     assert await ops_pool.fetch("select * from ops.prune(30, 30)") == []
@@ -307,7 +307,7 @@ GAP = st.sampled_from([",", ", ", " ,\t", ",,", " , , "])
 
 @given(st.lists(st.tuples(TAG, GAP), min_size=1, max_size=6), st.integers(0, 6))
 def test_a_list_of_tags_is_read_whole_however_it_is_cut(parts: list[tuple[str, str]], cut: int) -> None:
-    """Empty members count for nothing, and several lines are one list."""
+    """Empty members are ignored, and several lines form one list."""
     lines = ["".join(tag + gap for tag, gap in some) for some in (parts[:cut], parts[cut:]) if some]
     read = tags_of(*lines)
     assert read is not None

@@ -1,4 +1,4 @@
-"""What a change of the configuration leaves in the audit trail: from where it came, and what it took away."""
+"""Audit events of configuration changes: the client's address and the deleted values."""
 
 from typing import Any
 
@@ -14,20 +14,18 @@ ADDRESS = "203.0.113.9"
 
 
 async def deletion(conn: asyncpg.Connection, event_type: str) -> dict[str, Any]:
-    """Details of the one event of this type."""
+    """Return the details of the only event of this type."""
     [row] = await conn.fetch("select details::text as d from audit.config_changes where event_type = $1", event_type)
     details: dict[str, Any] = orjson.loads(row["d"])
     return details
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row, whose times the API writes in another way than the trail."""
+    """Return the row without times, which the API formats differently from the trail."""
     return {name: value for name, value in row.items() if name not in {"created_at", "updated_at"}}
 
 
-async def test_each_change_and_batch_of_readings_tells_the_address_it_came_from(
-    api: Api, conn: asyncpg.Connection
-) -> None:
+async def test_each_change_and_batch_of_readings_records_its_client_address(api: Api, conn: asyncpg.Connection) -> None:
     await api.make("/api/v1/devices", {"device_id": "boiler-1"})
     rule = await api.make("/api/v1/rules", {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80})
     reading = {"device_id": "boiler-1", "metric": "heat", "value": 20}
@@ -65,12 +63,12 @@ async def test_an_address_that_is_none_costs_no_transaction(
         body = {"device_id": "boiler-1", "token_hash": "00" * 32}
         await connection.fetchval("select ingest.create_device($1)", body)
     assert await conn.fetchval("select host(ip_address) from audit.config_changes") == expected
-    # It ends with its transaction.
+    # The setting ends with its transaction.
     async with app_pool.acquire() as connection:
         assert not await connection.fetchval("select current_setting('pulse.ip_address', true)")
 
 
-async def test_a_deleted_device_is_still_told_without_its_token(api: Api, conn: asyncpg.Connection) -> None:
+async def test_a_deleted_device_is_recorded_without_its_token(api: Api, conn: asyncpg.Connection) -> None:
     device = await api.make("/api/v1/devices", {"device_id": "boiler-1", "tags": ["attic"], "is_gateway": True})
     digest = await conn.fetchval("select encode(token_hash, 'hex') from devices")
     await api.call("DELETE", "/api/v1/devices/boiler-1")
@@ -82,7 +80,7 @@ async def test_a_deleted_device_is_still_told_without_its_token(api: Api, conn: 
     assert not await conn.fetchval("select count(*) from audit_log l where l::text like '%' || $1 || '%'", digest)
 
 
-async def test_a_deleted_route_is_still_told(api: Api, conn: asyncpg.Connection) -> None:
+async def test_a_deleted_route_is_recorded(api: Api, conn: asyncpg.Connection) -> None:
     channel_id = await seed.channel(conn)
     body = {"name": "r", "channel_id": channel_id, "min_severity": "error", "tag": "attic"}
     route = await api.make("/api/v1/routes", body)
@@ -90,14 +88,14 @@ async def test_a_deleted_route_is_still_told(api: Api, conn: asyncpg.Connection)
     assert without_times((await deletion(conn, "config.route_deleted"))["old"]) == without_times(route)
 
 
-async def test_a_deleted_rule_is_still_told(api: Api, conn: asyncpg.Connection) -> None:
+async def test_a_deleted_rule_is_recorded(api: Api, conn: asyncpg.Connection) -> None:
     body = {"name": "hot", "metric": "heat", "operator": ">", "threshold": 80.0, "for_seconds": 60, "tag": "attic"}
     rule = await api.make("/api/v1/rules", body)
     await api.call("DELETE", f"/api/v1/rules/{rule['rule_id']}")
     assert without_times((await deletion(conn, "config.rule_deleted"))["old"]) == without_times(rule)
 
 
-async def test_a_deleted_channel_is_still_told_without_its_secrets(api: Api, conn: asyncpg.Connection) -> None:
+async def test_a_deleted_channel_is_recorded_without_its_secrets(api: Api, conn: asyncpg.Connection) -> None:
     secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
     config = {"url": "https://hooks.example.com/pulse?key=hush", "secret": secret}
     channel = await api.make("/api/v1/channels", {"name": "c", "kind": "webhook", "config": config})
@@ -110,7 +108,7 @@ async def test_a_deleted_channel_is_still_told_without_its_secrets(api: Api, con
     }
 
 
-async def test_a_deleted_policy_is_still_told_with_its_steps(api: Api, conn: asyncpg.Connection) -> None:
+async def test_a_deleted_policy_is_recorded_with_its_steps(api: Api, conn: asyncpg.Connection) -> None:
     steps = [{"after_minutes": 5, "channel_id": await seed.channel(conn)}]
     policy = await api.make("/api/v1/escalation-policies", {"name": "p", "steps": steps})
     await api.call("DELETE", f"/api/v1/escalation-policies/{policy['policy_id']}")

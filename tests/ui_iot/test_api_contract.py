@@ -135,7 +135,7 @@ def sample(schema: dict[str, Any]) -> str:
 
 
 def test_the_document_names_every_route(api: Api, operations: list[Operation]) -> None:
-    """The other tests try the routes of the document only."""
+    """The other tests cover only the routes in the document."""
     declared = [
         getattr(route, "starlette_route", None) or route
         for route in iter_route_contexts(create_api(api.backend).routes)
@@ -210,8 +210,8 @@ async def test_a_body_is_json_and_has_no_member_that_is_not_listed(api: Api, ope
             problem = assert_problem(
                 await api.call(operation.method, operation.path, json={**body, "surprise": 1}), 422
             )
-            told = {error["pointer"].rpartition("/")[2] for error in problem.get("errors", ())}
-            assert operation.template.startswith("/ingest") or "surprise" in told, problem
+            pointers = {error["pointer"].rpartition("/")[2] for error in problem.get("errors", ())}
+            assert operation.template.startswith("/ingest") or "surprise" in pointers, problem
 
 
 async def test_an_address_without_a_body_ignores_no_member(api: Api, operations: list[Operation]) -> None:
@@ -227,7 +227,7 @@ async def test_an_address_without_a_body_ignores_no_member(api: Api, operations:
 
 
 def test_the_document_says_that_members_are_closed(operations: list[Operation]) -> None:
-    """Every object in a request body, at any depth."""
+    """This covers every object in a request body, at any depth."""
 
     def objects(schema: Any, operation: Operation) -> Iterator[dict[str, Any]]:
         if isinstance(schema, list):
@@ -252,7 +252,7 @@ def test_the_document_says_that_members_are_closed(operations: list[Operation]) 
 
 
 def test_every_change_takes_preconditions_and_every_post_a_key(operations: list[Operation]) -> None:
-    """A new route that forgets them is found here."""
+    """The test fails for a new route without them."""
     changed = {operation.template for operation in operations if operation.method in ("PATCH", "PUT", "DELETE")}
     for operation in operations:
         if not operation.template.startswith("/api/v1"):
@@ -314,7 +314,7 @@ async def test_a_stale_entity_tag_changes_nothing(
 
 
 async def test_the_entity_tag_of_a_get_admits_one_change(api: Api, operations: list[Operation]) -> None:
-    """The answer to a change has the tag that a GET then has."""
+    """The ETag in the response to a change is the one that a GET then returns."""
     changing = [operation for operation in operations if operation.method == "PATCH"]
     assert len(changing) >= 5
     for operation in changing:
@@ -334,7 +334,7 @@ async def test_the_entity_tag_of_a_get_admits_one_change(api: Api, operations: l
 async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
     api: Api, conn: asyncpg.Connection, database_url: str, operations: list[Operation]
 ) -> None:
-    """Two changes wait for the lanes, one with If-Match: had it the row already, each would wait for the other."""
+    """One of two changes that wait for the lanes has If-Match. With the row locked first they would deadlock."""
     guarded = [one for one in operations if "If-Match" in one.headers and one.method != "DELETE"]
     assert len(guarded) >= 7
     other = await asyncpg.connect(database_url)
@@ -349,7 +349,7 @@ async def test_a_precondition_takes_the_locks_of_its_change_in_their_order(
                     tasks.append(asyncio.create_task(call))
                     await until(partial(_is_settled, conn, tasks))
             answers = await asyncio.gather(*tasks)
-            # An alert that is acknowledged twice is a conflict; a deadlock is 503.
+            # Acknowledging an alert twice is a conflict. A deadlock is 503.
             assert {answer.status_code for answer in answers} <= {200, 409, 412, 422}, (operation, answers)
     finally:
         await other.close()

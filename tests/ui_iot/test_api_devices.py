@@ -28,7 +28,7 @@ async def test_a_device_is_created_read_changed_and_deleted(api: Api, conn: asyn
 
 
 async def test_every_change_leaves_an_audit_event_with_actor_and_trace(api: Api, conn: asyncpg.Connection) -> None:
-    """The event commits with the change, names who did it and what was different."""
+    """The event commits with the change and contains the actor and the difference."""
     trace_id = "ab" * 16
     await api.make("/api/v1/devices", {"device_id": "boiler-1"}, headers={"X-Trace-ID": trace_id})
     await api.call("PATCH", "/api/v1/devices/boiler-1", json={"name": "Boiler"})
@@ -54,7 +54,7 @@ async def test_every_change_leaves_an_audit_event_with_actor_and_trace(api: Api,
 
 
 async def test_the_token_is_stored_as_a_hash_and_rotation_ends_the_old_one(api: Api, conn: asyncpg.Connection) -> None:
-    """At once on the process that rotated it, although it remembers tokens."""
+    """The process that rotated it rejects the old token at once, despite its cache."""
     first = (await api.make("/api/v1/devices", {"device_id": "boiler-1"}))["token"]
     stored = await conn.fetchval("select token_hash from devices")
     assert stored == hash_token(first)
@@ -72,7 +72,7 @@ async def test_the_token_is_stored_as_a_hash_and_rotation_ends_the_old_one(api: 
 
 
 async def test_ten_concurrent_creates_make_one_device(api: Api, conn: asyncpg.Connection) -> None:
-    """One gets it, nine are told that it exists."""
+    """One request creates the device, and nine get 409."""
     responses = await asyncio.gather(
         *(api.call("POST", "/api/v1/devices", json={"device_id": "boiler-1"}) for _ in range(10))
     )
@@ -101,7 +101,7 @@ async def test_ten_concurrent_creates_make_one_device(api: Api, conn: asyncpg.Co
     ],
 )
 async def test_a_body_that_makes_no_device_is_refused(api: Api, conn: asyncpg.Connection, body: object) -> None:
-    """422 with a pointer to what is wrong, and nothing stored."""
+    """The response is 422 with a pointer to the error, and nothing is stored."""
     response = await api.call("POST", "/api/v1/devices", json=body)
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -110,7 +110,7 @@ async def test_a_body_that_makes_no_device_is_refused(api: Api, conn: asyncpg.Co
 
 
 async def test_disabling_or_deleting_a_device_closes_its_alerts(api: Api, conn: asyncpg.Connection) -> None:
-    """An alert of a device that sends nothing any more would stay open for ever."""
+    """Without new readings, the alert would stay open forever."""
     for device_id, method, body in (("a", "PATCH", {"enabled": False}), ("b", "DELETE", None)):
         await seed.device(conn, device_id)
         if device_id == "a":
@@ -127,7 +127,7 @@ async def test_disabling_or_deleting_a_device_closes_its_alerts(api: Api, conn: 
 
 
 async def test_leaving_a_group_closes_the_alerts_of_its_rules_only(api: Api, conn: asyncpg.Connection) -> None:
-    """A tag that is taken away ends what the rules of that group said; other alerts stay open."""
+    """Removing a tag closes the alerts of that group's rules. Other alerts stay open."""
     await seed.device(conn, "a", tags=("hot", "cellar"))
     of_group = await seed.rule(conn, name="group", tag="hot")
     of_all = await seed.rule(conn, name="all")

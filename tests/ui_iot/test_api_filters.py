@@ -168,7 +168,7 @@ def _time(field: str, *, until: bool) -> tuple[Callable[[Item], Any], Callable[[
     return (lambda item: [item[field]]), is_chosen
 
 
-# Filters that do not compare the member of their own name: the values of an item, and whether a value chooses it.
+# Filters that do not compare the member of the same name, with their values and comparison.
 OTHERS: dict[tuple[str, str], tuple[Callable[[Item], Any], Callable[[Item, Any], bool]]] = {
     ("/api/v1/devices", "tag"): (lambda item: item["tags"], lambda item, value: value in item["tags"]),
     ("/api/v1/alerts", "opened_since"): _time("opened_at", until=False),
@@ -205,7 +205,7 @@ async def read_all(api: Api, path: str, pairs: Sequence[tuple[str, str]] = (), *
 
 
 async def test_each_filter_chooses_the_rows_that_have_its_value(api: Api, lists: list[Listed]) -> None:
-    """Every value, in pages of one; a list of values chooses the rows of each, all filters together those of all."""
+    """Every value is tried with pages of one row, then a list of values, then all filters together."""
     tried = 0
     for one in lists:
         if one.tail:
@@ -242,7 +242,7 @@ def test_the_tail_takes_the_filters_of_the_list(lists: list[Listed]) -> None:
 
 
 async def test_the_bounds_of_a_parameter_are_documented_and_hold(api: Api, lists: list[Listed]) -> None:
-    """A client made from the document sends no number and no text that is refused for its size."""
+    """A client generated from the document never sends a number or text that is refused for its size."""
 
     def keywords(schema: dict[str, Any]) -> set[str]:
         return schema.keys() | {word for part in schema.get("anyOf", ()) for word in keywords(part)}
@@ -277,7 +277,7 @@ TEXTS = ("", "x", "%", "%_\\'\"--;", "\u202e", "\U0001f600", "\ufffe", "\x01", "
 
 
 def extremes(schema: dict[str, Any]) -> Iterator[str]:
-    """Values at the edges of what the schema takes, and beside them."""
+    """Yield values at the limits of the schema, and just outside them."""
     for choice in schema.get("anyOf", ()):
         yield from extremes(choice)
     if "items" in schema:
@@ -296,7 +296,7 @@ def extremes(schema: dict[str, Any]) -> Iterator[str]:
 
 @pytest.mark.slow
 async def test_no_value_of_a_parameter_is_a_fault(api: Api, lists: list[Listed]) -> None:
-    """The edges of every type, and bytes that are no text: taken or refused."""
+    """Limits of every type and bytes that are not text are accepted or refused."""
     answers: dict[int, int] = {}
     for one in lists:
         method = "HEAD" if one.tail else "GET"
@@ -318,7 +318,7 @@ PLACES: tuple[Any, ...] = (
 
 @pytest.mark.slow
 async def test_no_cursor_is_a_fault(api: Api, lists: list[Listed]) -> None:
-    """Every place of a real cursor is replaced by values of each type and at its edges."""
+    """Every position of a real cursor is replaced by values of each type and at its limits."""
     tried = 0
     for one in lists:
         if one.tail:

@@ -1,4 +1,4 @@
-"""API keys of machines: what they open, when they end, what the trail says."""
+"""API keys of machines: scopes, expiry and audit events."""
 
 import asyncio
 import hashlib
@@ -85,7 +85,7 @@ async def test_a_key_is_shown_once_hashed_at_rest_and_opens_its_scopes(api: Api,
 
 
 async def test_no_key_manages_keys_or_revocations_and_no_scope_is_dead(api: Api) -> None:
-    """A stolen key must not outlive its revocation by making another."""
+    """A stolen key must not survive its revocation by creating another key."""
     made = await api.make(KEYS, {**NEW, "role": "admin", "scopes": list(SCOPES)})
     for method, path in (("POST", KEYS), ("GET", KEYS), ("POST", f"{KEYS}/1/revoke"), ("POST", "/api/v1/revocations")):
         refused = await api.client.request(method, path, headers=bearer(made["key"]), json=NEW)
@@ -203,12 +203,12 @@ async def test_the_last_use_is_written_once_a_minute(api: Api, conn: asyncpg.Con
 
     await until(later)
     assert (await api.call("GET", f"{KEYS}/1")).json()["last_used_at"] is not None
-    # Its use is no change of the key.
+    # Using a key is not recorded as a change.
     assert [what for what, *_ in await changed(conn)] == ["config.api_key_created"]
 
 
 async def test_a_key_revoked_elsewhere_is_remembered_for_seconds_only(api: Api, conn: asyncpg.Connection) -> None:
-    """The clock of the memory is set by hand; another process revoked the key in the database."""
+    """The test sets the cache's clock. Another process revoked the key in the database."""
     now = [0.0]
     keys = ApiKeys(lambda: pool_of(api.process), remember_seconds=60, clock=lambda: now[0])
     key, digest = ApiKeys.make("acme")

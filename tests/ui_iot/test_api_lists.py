@@ -1,4 +1,4 @@
-"""Pages: every row once, whatever happens meanwhile, at the same cost everywhere; and no row of another tenant."""
+"""Pages: every row once despite concurrent changes, at constant cost, and no row of another tenant."""
 
 import base64
 
@@ -41,7 +41,7 @@ async def test_pages_show_every_row_once_and_only_the_tenants(
 
 
 async def test_a_row_that_comes_or_goes_between_pages_moves_no_other(api: Api, conn: asyncpg.Connection) -> None:
-    """With numbered pages, a new row shows an old one twice and a deleted one hides another."""
+    """With numbered pages, an inserted row would repeat another one and a deleted row would hide one."""
     await fill(conn, "acme", 6)
     first = (await api.call("GET", "/api/v1/devices?limit=3")).json()
     assert [item["device_id"] for item in first["items"]] == ["d1", "d2", "d3"]
@@ -77,7 +77,7 @@ async def test_a_cursor_that_the_list_did_not_give_out_is_refused(api: Api, curs
 
 
 async def test_a_cursor_opens_no_other_tenant(api: Api, conn: asyncpg.Connection) -> None:
-    """It is a place in an order, not a right."""
+    """A cursor is a position in an order and grants no access."""
     await fill(conn, "acme", 3)
     await fill(conn, "other", 3)
     cursor = (await api.call("GET", "/api/v1/alerts?limit=1", tenant="other")).json()["next_cursor"]
@@ -137,7 +137,7 @@ async def crowded(conn: asyncpg.Connection) -> None:
 async def test_a_page_reads_a_page_wherever_it_is(
     crowded: None, app_url: str, view: str, table_name: str, where: str, order: str
 ) -> None:
-    """Order, place and limit reach the index through the view."""
+    """Order, position and limit reach the index through the view."""
     connection = await asyncpg.connect(app_url)
     try:
         async with connection.transaction():

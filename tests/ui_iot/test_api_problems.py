@@ -1,4 +1,4 @@
-"""Errors over HTTP: one form, the trace id, nothing of the inside and nothing of what was sent."""
+"""Errors over HTTP have one form and the trace id, and reveal neither internals nor input."""
 
 import json
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def test_every_error_is_a_problem(api: Api, method: str, path: str, status
 
 @pytest.mark.parametrize(("host", "status"), [("api.test", 404), ("evil.test", 421)])
 async def test_no_address_sends_the_caller_elsewhere(api: Api, host: str, status: int) -> None:
-    """A redirect would be built from the Host that the client claims."""
+    """A redirect would use the Host header that the client sent."""
     response = await api.call("GET", "/api/v1/devices/", headers={"Host": host})
     assert_problem(response, status)
     assert "location" not in response.headers
@@ -71,7 +71,7 @@ async def test_a_body_that_is_not_json_is_400_wherever_it_is_sent(
 ) -> None:
     response = await api.call(method, path, content=body, headers={"Content-Type": "application/json"})
     if path == "/ingest/v1/readings" and body.startswith(b'{"a":9'):
-        # A number of any length is JSON; what of it is no reading is refused by itself.
+        # A number of any length is JSON. Members that are no reading are refused one by one.
         assert (response.status_code, response.json()["accepted"]) == (202, 0)
         return
     if path == "/ingest/v1/readings" and len(body) == 2000:
@@ -121,7 +121,7 @@ async def test_a_fault_of_ours_is_500_without_its_inside(
 
 
 async def test_the_database_going_away_is_503_and_its_return_is_noticed(app_url: str, conn: asyncpg.Connection) -> None:
-    """Connections that were killed under us are replaced; nobody needs to restart anything."""
+    """Killed connections are replaced without a restart."""
     await seed.device(conn)
     async with open_api(app_url) as api:
         assert (await api.call("GET", "/api/v1/devices")).status_code == 200
@@ -143,7 +143,7 @@ async def test_the_database_going_away_is_503_and_its_return_is_noticed(app_url:
 
 
 async def test_a_statement_that_is_given_up_is_503(app_url: str, conn: asyncpg.Connection) -> None:
-    """A row that somebody holds costs one request its answer, not the service."""
+    """A locked row fails one request, not the service."""
     await seed.device(conn)
     async with open_api(app_url, command_timeout_seconds=0.3) as api, conn.transaction():
         await conn.execute("select 1 from devices for update")
@@ -166,7 +166,7 @@ async def test_a_statement_that_is_given_up_is_503(app_url: str, conn: asyncpg.C
 async def test_no_request_makes_a_fault_of_ours(
     api: Api, path: str, query: str, headers: dict[str, bytes], body: bytes, method: str
 ) -> None:
-    """With a good token in hand: whatever the rest is, the answer is 2xx or 4xx with a trace id."""
+    """With a valid token, any request gets 2xx or 4xx with a trace id."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:

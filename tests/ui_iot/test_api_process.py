@@ -1,4 +1,4 @@
-"""The HTTP API as a process of its own: start, log, stop."""
+"""The HTTP API as a separate process: start, log, stop."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def lines_of(running: Running, trace_id: str) -> list[dict[str, Any]]:
-    """Return what was logged within a trace."""
+    """Return the log lines of a trace."""
     return [line for line in running.lines if line.get("trace_id") == trace_id]
 
 
@@ -86,7 +86,7 @@ async def test_without_an_issuer_it_says_so_once_and_devices_are_let_in(app_url:
 
 
 async def test_tokens_up_to_the_largest_setting_reach_the_check(app_url: str, conn: asyncpg.Connection) -> None:
-    """Through a real server, in small pieces, beside other headers; one byte more is too large, not malformed."""
+    """The token arrives in small pieces beside other headers. One byte more is too large, not malformed."""
     await seed.device(conn)
     stop, port = asyncio.Event(), free_port()
     provider = Provider(f"http://127.0.0.1:{port}")
@@ -147,7 +147,7 @@ async def test_an_issuer_is_found_by_discovery_and_asked_for_sessions(app_url: s
 async def test_a_request_in_hand_is_answered_before_the_process_ends(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
-    """SIGTERM while a row is locked: the change that waits for it is made, answered and audited."""
+    """SIGTERM arrives while a change waits for a locked row. The change is made, answered and audited."""
     await seed.device(conn)
     async with ready_service("services.ui_iot", app_url, **issuer) as running:
         async with httpx.AsyncClient(base_url=running.url) as client:
@@ -179,7 +179,7 @@ async def test_a_request_in_hand_is_answered_before_the_process_ends(
 
 @pytest.mark.slow
 async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer: dict[str, str]) -> None:
-    """Orchestrators must not kill what only waits."""
+    """An orchestrator must not kill a process that only waits for the database."""
     away = f"postgresql://pulse_app@127.0.0.1:{free_port()}/pulse"
     async with service("services.ui_iot", away, **issuer) as running:
 
@@ -202,7 +202,7 @@ async def test_it_lives_without_a_database_and_is_ready_when_there_is_one(issuer
 async def test_hostile_bytes_on_the_wire_break_nothing(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
-    """What uvicorn lets through is answered with a trace id; every log line stays one JSON object."""
+    """Requests that uvicorn accepts are answered with a trace id. Every log line stays one JSON object."""
     await seed.tenant(conn)
     async with ready_service("services.ui_iot", app_url, **issuer) as running:
         for head in (
@@ -244,7 +244,7 @@ def _exchange(port: int, head: bytes) -> bytes:
     ],
 )
 def test_a_setting_that_is_wrong_is_named_at_start(name: str, value: str, expected: str) -> None:
-    """One line, no traceback, status 2."""
+    """The process prints one line without a traceback and exits with status 2."""
     done = subprocess.run(
         [sys.executable, "-m", "services.ui_iot"],
         cwd=ROOT,
@@ -262,7 +262,7 @@ def test_a_setting_that_is_wrong_is_named_at_start(name: str, value: str, expect
 async def test_head_leaves_the_connection_in_order(
     app_url: str, conn: asyncpg.Connection, issuer: dict[str, str]
 ) -> None:
-    """Over one connection: a body after a HEAD would be read as the next response."""
+    """On a kept connection, a body after a HEAD would be read as the next response."""
     await seed.device(conn)
     async with ready_service("services.ui_iot", app_url, **issuer) as running:
         async with httpx.AsyncClient(base_url=running.url, headers={"Authorization": f"Bearer {token()}"}) as client:

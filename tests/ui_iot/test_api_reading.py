@@ -1,4 +1,4 @@
-"""How requests are read: numbers, times, media types, byte order marks, HEAD, addresses and methods."""
+"""Parsing of requests: numbers, times, media types, byte order marks, HEAD, addresses and methods."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -107,7 +107,7 @@ async def test_json_by_any_of_its_names_is_read(api: Api) -> None:
 
 
 async def test_json_is_utf_8(api: Api) -> None:
-    """Python's own reader guesses UTF-16 and UTF-32, which no other part of Pulse reads."""
+    """Python's parser guesses UTF-16 and UTF-32, which no other part of Pulse reads."""
     for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1"):
         for path in ("/api/v1/devices", "/ingest/v1/readings", "/auth/refresh"):
             body = '{"name": "é"}'.encode(encoding)
@@ -138,7 +138,7 @@ async def test_head_of_probes_and_documents_is_get_without_a_body(api: Api) -> N
 
 
 async def test_head_is_measured_as_head(api: Api) -> None:
-    """Of an endless stream it gives the head and ends."""
+    """HEAD on an endless stream returns the headers and ends."""
     paths = {"/api/v1/devices/boiler-1": "/api/v1/devices/{device_id}", "/api/v1/audit/tail": "/api/v1/audit/tail"}
     for path in paths:
         response = await api.call("HEAD", path)

@@ -1,4 +1,4 @@
-"""Who may do what: every route with every role, and every route with another tenant's things."""
+"""Permissions: every route with every role, and every route with another tenant's objects."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +19,7 @@ OPERATORS = frozenset(("operator", "admin"))
 ADMIN = frozenset(("admin",))
 ROLES = (*sorted(READERS), "device")
 
-# What is written here is the rule; a route that is missing fails the test below.
+# This table is the reference. A missing route fails the test below.
 MATRIX: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/ingest/v1/readings"): frozenset(("operator", "admin", "device")),
     ("GET", "/api/v1/alerts"): READERS,
@@ -79,7 +79,7 @@ async def test_the_matrix_names_every_route(api: Api) -> None:
 
 
 async def test_every_route_is_guarded_or_open_on_purpose(api: Api) -> None:
-    """A route without roles cannot be made by accident."""
+    """The test fails for a new route without roles."""
     from fastapi.routing import APIRoute  # noqa: PLC0415
 
     from services.ui_iot.app import ROUTERS  # noqa: PLC0415
@@ -97,7 +97,7 @@ async def test_every_route_is_guarded_or_open_on_purpose(api: Api) -> None:
 
 
 async def test_every_route_opens_for_its_roles_and_for_no_other(api: Api, conn: asyncpg.Connection) -> None:
-    """And the document says the same as the guard does."""
+    """The OpenAPI document lists the same roles as the guard."""
     device, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1", digest)
     documented = operations(api)
@@ -123,7 +123,7 @@ def _numbered(path: str) -> str:
 
 
 async def test_nothing_of_another_tenant_can_be_read_or_changed(api: Api, conn: asyncpg.Connection) -> None:
-    """Its things are as if they were not there, and stay as they are."""
+    """Objects of another tenant look absent and stay unchanged."""
     await seed.tenant(conn, "other")
     await seed.device(conn, "theirs", tenant_id="other")
     channel = await seed.channel(conn, tenant_id="other")
@@ -145,7 +145,7 @@ async def test_nothing_of_another_tenant_can_be_read_or_changed(api: Api, conn: 
         assert (await api.call("DELETE", path)).status_code == 404, path
         assert "theirs" not in (await api.call("GET", f"/api/v1/{resource}")).text
     assert (await api.call("POST", "/api/v1/devices/theirs/token")).status_code == 404
-    # Nor can it be referred to.
+    # Other objects cannot refer to it.
     own = await seed.channel(conn, "mine")
     for resource, body in (
         ("routes", {"name": "r", "channel_id": ids["channels"]}),
@@ -163,14 +163,14 @@ async def test_nothing_of_another_tenant_can_be_read_or_changed(api: Api, conn: 
 
 
 async def test_a_tenant_that_does_not_exist_owns_nothing_and_can_make_nothing(api: Api) -> None:
-    """The issuer may name tenants that nobody made here."""
+    """The issuer may name tenants that do not exist here."""
     assert (await api.call("GET", "/api/v1/devices", tenant="ghost")).json() == {"items": [], "next_cursor": None}
     response = await api.call("POST", "/api/v1/devices", tenant="ghost", json={"device_id": "a"})
     assert (response.status_code, response.json()["detail"]) == (403, "The tenant of the token does not exist.")
 
 
 async def test_without_a_tenant_the_views_show_nothing(conn: asyncpg.Connection, app_url: str) -> None:
-    """A forgotten setting must mean nobody, not everybody."""
+    """A missing setting must hide all rows instead of showing all."""
     await seed.device(conn)
     await seed.rule(conn)
     connection = await asyncpg.connect(app_url)
@@ -191,7 +191,7 @@ async def test_without_a_tenant_the_views_show_nothing(conn: asyncpg.Connection,
 
 
 async def test_the_document_is_complete(api: Api) -> None:
-    """Every operation has a summary, an example in and out, its problems and its security; ids are unique."""
+    """Every operation has a summary, examples, problems, security and a unique id."""
     document = create_api(api.backend).openapi()
     schemas = document["components"]["schemas"]
     assert set(document["components"]["securitySchemes"]) == {"userToken", "sessionCookie", "apiKey", "deviceToken"}
@@ -236,7 +236,7 @@ def _has_example(content: dict[str, Any], schemas: dict[str, Any]) -> bool:
 
 
 async def test_the_examples_of_the_document_are_true(api: Api, conn: asyncpg.Connection) -> None:
-    """What a reader copies from the page works."""
+    """The examples work when copied from the page."""
     document = create_api(api.backend).openapi()
     examples = {
         name: schema["examples"][0]

@@ -1,4 +1,4 @@
-"""Rules, channels, routes and escalation policies over HTTP, and what hangs together between them."""
+"""Rules, channels, routes and escalation policies over HTTP, and their references to each other."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ async def test_a_rule_lives_its_life(api: Api, conn: asyncpg.Connection) -> None
 async def test_a_rule_that_ends_or_changes_closes_its_alerts(
     api: Api, conn: asyncpg.Connection, body: dict[str, Any] | None, close_reason: str
 ) -> None:
-    """In the same transaction, with an event for those who were told; alerts of other rules stay."""
+    """The alerts close in the same transaction, with an event. Alerts of other rules stay open."""
     await seed.device(conn)
     rule = await api.make("/api/v1/rules", RULE)
     other = await api.make("/api/v1/rules", {**RULE, "name": "other"})
@@ -155,7 +155,7 @@ async def test_deleting_a_rule_takes_its_own_routes_along_and_says_so(api: Api, 
 async def test_secrets_of_a_channel_go_in_and_never_come_out(
     api: Api, conn: asyncpg.Connection, body: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in an answer, not in the audit trail, not in a log line; the delivery worker gets them whole."""
+    """No answer, audit event or log line contains them. The delivery worker gets them whole."""
     caplog.set_level("DEBUG")
     made = await api.make("/api/v1/channels", body)
     path = f"/api/v1/channels/{made['channel_id']}"
@@ -167,14 +167,14 @@ async def test_secrets_of_a_channel_go_in_and_never_come_out(
         (await api.call("PATCH", path, json={"config": {**body["config"]}, "name": "again"})).json(),
     ]
     trail = await conn.fetch("select message, details::text, entity_name from audit_log")
-    told = repr(answers) + repr([tuple(row) for row in trail]) + caplog.text
-    assert "s3cret" not in told
-    assert SECRET[8:] not in told
+    outputs = repr(answers) + repr([tuple(row) for row in trail]) + caplog.text
+    assert "s3cret" not in outputs
+    assert SECRET[8:] not in outputs
     assert orjson.loads(await conn.fetchval("select config::text from notification_channels")) == body["config"]
 
 
 async def test_a_channels_config_is_changed_member_by_member(api: Api, conn: asyncpg.Connection) -> None:
-    """A new secret leaves the address as it is; a new address leaves nothing."""
+    """A new secret keeps the address. A new address keeps nothing."""
     made = await api.make("/api/v1/channels", WEBHOOK)
     path = f"/api/v1/channels/{made['channel_id']}"
     newer = "whsec_OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2"
@@ -184,7 +184,7 @@ async def test_a_channels_config_is_changed_member_by_member(api: Api, conn: asy
     assert stored == {**WEBHOOK["config"], "secret": newer}
     wrong = await api.call("PATCH", path, json={"config": {"routing_key": "0" * 32}})
     assert (wrong.status_code, wrong.json()["detail"]) == (422, "webhook channels have no routing_key")
-    # What a person reads and sends back is not taken for the address itself.
+    # A masked address that is sent back does not replace the real one.
     slack = await api.make("/api/v1/channels", SLACK)
     back = await api.call("PATCH", f"/api/v1/channels/{slack['channel_id']}", json={"config": slack["config"]})
     assert back.status_code == 422
@@ -232,7 +232,7 @@ async def test_a_channel_that_could_never_work_is_refused(
 
 
 async def test_a_secret_is_changed_over_in_the_receivers_time(api: Api, conn: asyncpg.Connection) -> None:
-    """Both sign until the old one is taken out; neither is ever shown."""
+    """Both secrets sign until the old one is removed, and neither is ever shown."""
     newer = "whsec_OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2"
     path = f"/api/v1/channels/{(await api.make('/api/v1/channels', WEBHOOK))['channel_id']}"
     changed = await api.call("PATCH", path, json={"config": {"secret": newer, "previous_secrets": [SECRET]}})
@@ -255,7 +255,7 @@ async def test_the_demo_may_deliver_to_this_machine(app_url: str, conn: asyncpg.
         assert (await api.call("POST", "/api/v1/channels", json=away)).status_code == 422
 
 
-async def test_the_database_holds_the_same_line_for_those_who_come_past_the_api(conn: asyncpg.Connection) -> None:
+async def test_the_database_enforces_the_same_rule_without_the_api(conn: asyncpg.Connection) -> None:
     await seed.tenant(conn)
     async with conn.transaction():
         await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
@@ -276,7 +276,7 @@ async def test_the_database_holds_the_same_line_for_those_who_come_past_the_api(
             assert caught.value.sqlstate == "PU422"
 
 
-async def test_a_channel_in_use_stays_and_says_who_uses_it(api: Api) -> None:
+async def test_a_channel_in_use_stays_and_names_its_users(api: Api) -> None:
     channel = await api.make("/api/v1/channels", WEBHOOK)
     channel_id = channel["channel_id"]
     route = await api.make("/api/v1/routes", {"name": "to hook", "channel_id": channel_id})
@@ -292,7 +292,7 @@ async def test_a_channel_in_use_stays_and_says_who_uses_it(api: Api) -> None:
 
 
 async def test_a_route_made_while_its_channel_goes_is_one_or_the_other(api: Api, conn: asyncpg.Connection) -> None:
-    """Never a route to nowhere."""
+    """No route refers to a deleted channel."""
     for turn in range(10):
         channel = await api.make("/api/v1/channels", {**WEBHOOK, "name": f"c{turn}"})
         body = {"name": "r", "channel_id": channel["channel_id"]}
@@ -362,11 +362,11 @@ async def test_a_policy_lives_its_life(api: Api, conn: asyncpg.Connection) -> No
     assert (refused.status_code, f"rule {rule['rule_id']} (too hot)" in refused.json()["detail"]) == (409, True)
     await api.call("PATCH", f"/api/v1/rules/{rule['rule_id']}", json={"policy_id": None})
     assert (await api.call("DELETE", path)).status_code == 204
-    told = await conn.fetch(
+    events = await conn.fetch(
         "select event_type, entity_id from audit_log where event_type like 'config.policy%' order by recorded_at"
     )
     policy = str(made["policy_id"])
-    assert [tuple(row) for row in told] == [
+    assert [tuple(row) for row in events] == [
         ("config.policy_created", policy),
         ("config.policy_step_created", f"{policy}/1"),
         ("config.policy_step_created", f"{policy}/2"),

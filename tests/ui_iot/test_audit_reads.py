@@ -1,4 +1,4 @@
-"""Repeated reads: the first is durable before its answer, the rest one row with the exact number."""
+"""Repeated reads: the first is durable before its answer, the others share one row with the exact count."""
 
 import asyncio
 from typing import Any
@@ -97,7 +97,7 @@ def test_a_crash_leaves_the_number_of_reads_without_a_row(tmp_path: Any) -> None
     reads = make_reads(Clock(), ledger)
     for _ in range(8):
         reads.admits(read(), "k")
-    # Nothing is closed: the file holds what a killed process leaves.
+    # Nothing is closed, so the file looks like that of a killed process.
     remains = read_remains(tmp_path)
     assert remains is not None
     assert remains.counts == {"reads": 7}
@@ -120,7 +120,7 @@ async def test_polling_leaves_two_rows_a_window_over_http(app_url: str, conn: as
             looks = [api.call("GET", f"/api/v1/audit/events?limit={n}", role="auditor") for n in (1, 2, 2)]
             assert {answer.status_code for answer in await asyncio.gather(*polls, *looks)} == {200}
         viewers = ["viewer@acme", "viewer@umbrella"]
-        # A change is never counted with others.
+        # A change is never aggregated.
         for number in range(3):
             await api.make("/api/v1/devices", {"device_id": f"d{number}"})
 
@@ -148,7 +148,7 @@ async def _is_sum(count: Any, viewers: list[str]) -> bool:
 
 
 async def test_requests_that_no_route_takes_share_a_row(app_url: str, conn: asyncpg.Connection) -> None:
-    """They change nothing, whatever their method is: a viewer or a device must not fill the trail with them."""
+    """They change nothing, so a viewer or a device must not fill the trail with them."""
     await seed.device(conn)
     async with open_api(app_url, audit_read_window_seconds=3600.0) as api:
         calls = [api.call("POST", f"/api/v1/nowhere/{number}", role="viewer", json={}) for number in range(20)]

@@ -39,14 +39,14 @@ async def url(api: Api) -> AsyncIterator[str]:
 
 
 async def count_reads(conn: asyncpg.Connection) -> int:
-    """Events that tell of somebody reading."""
+    """Return the number of recorded reads."""
     return int(await conn.fetchval("select count(*) from audit_log where event_type = 'audit.read'"))
 
 
 async def test_a_tail_sends_what_is_sealed_from_now_on(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Each event once, of the tenant alone, as one line of the JSON that a page shows."""
+    """Each of the tenant's events is sent once, as the JSON that a page shows."""
     await write(conn, 2)
     await seal()
     async with tail(url, ONLY) as stream:
@@ -85,10 +85,10 @@ async def test_a_tail_can_begin_at_the_beginning_or_where_a_page_ended(
         assert stream.event_ids[: -2 if count > 2 else 0] == [item["event_id"] for item in whole["items"]][8 - count :]
 
 
-async def test_who_comes_back_misses_nothing_and_gets_nothing_twice(
+async def test_a_client_that_reconnects_misses_nothing_and_gets_nothing_twice(
     url: str, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Cut off after any event, also amid a transaction; the header goes before the query of the first request."""
+    """The connection breaks after any event, even within a transaction. The header overrides the query."""
     for count in (3, 1, 5, 2):
         await write(conn, count)
         await seal()
@@ -111,7 +111,7 @@ async def test_a_place_that_the_trail_does_not_have_is_refused(url: str) -> None
 async def test_a_tail_is_one_event_however_much_it_sends(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """Else a tail would feed itself."""
+    """Otherwise a tail would feed itself."""
     async with tail(url) as stream:
         for _ in range(5):
             await write(conn, 3)
@@ -123,10 +123,10 @@ async def test_a_tail_is_one_event_however_much_it_sends(
     assert await count_reads(conn) == 1
 
 
-async def test_a_long_tail_shows_life_tells_again_and_ends_with_its_token(
+async def test_a_long_tail_sends_heartbeats_is_recorded_again_and_ends_with_its_token(
     url: str, conn: asyncpg.Connection, seal: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat carries the place, so that who comes back after a silent day does not search it again."""
+    """The heartbeat carries the position, so that a client that reconnects after a quiet day does not search again."""
     monkeypatch.setattr(audit_tail, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(audit_tail, "RENEWAL_SECONDS", 0.1)
     bearer = token(role="auditor", exp=int(time.time()) + 3)
@@ -176,7 +176,7 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
     async def all_gone() -> bool:
         return api.process.metrics.registry.get_sample_value("pulse_http_requests_in_progress") == 0
 
-    # Who hung up is noticed at once, not at the next heartbeat.
+    # A disconnected client is noticed at once, not at the next heartbeat.
     await until(all_gone, seconds=5)
     async with tail(url) as one, tail(url) as two:
         assert (one.response.status_code, two.response.status_code) == (200, 200)
@@ -185,7 +185,7 @@ async def test_there_is_room_for_so_many_tails_and_one_tenant_gets_half(
 async def test_tenants_that_took_all_tails_make_room_for_another(
     url: str, api: Api, conn: asyncpg.Connection, seal: Seal
 ) -> None:
-    """The tail that ends goes on from its place without a gap; when all have as many, the next tenant waits."""
+    """The evicted tail resumes without a gap. When all tenants hold equally many, the next tenant waits."""
     for tenant_id in ("third", "fourth", "fifth"):
         await seed.tenant(conn, tenant_id)
     bearers = {name: token(role="auditor", tenant_id=name) for name in ("acme", "other", "third", "fourth", "fifth")}
@@ -218,10 +218,10 @@ async def test_tenants_that_took_all_tails_make_room_for_another(
         assert (first.ended, third.ended) == (False, False)
 
 
-async def test_who_does_not_read_is_not_read_for(
+async def test_a_client_that_stops_reading_stops_its_queries(
     url: str, conn: asyncpg.Connection, seal: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that stalls makes its tail wait, and no other."""
+    """A stalled client delays only its own tail."""
     await conn.execute(
         "select audit.write(array(select audit.event('acme', 'alert.opened', p_message => repeat('m', 2000))"
         " from generate_series(1, 8000) n))"
@@ -256,7 +256,7 @@ async def test_who_does_not_read_is_not_read_for(
 async def test_a_stop_ends_tails_cleanly_and_soon(
     app_url: str, ops_url: str, conn: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """In the process as it runs; with the sealer as it runs, an event is sent within seconds of its commit."""
+    """In a real process with a real sealer, an event is sent within seconds of its commit."""
     await seed.tenant(conn)
     keys = tmp_path / "jwks.json"
     keys.write_bytes(orjson.dumps({"keys": [EC.public()]}))

@@ -1,4 +1,4 @@
-"""Who is let in over HTTP, and what every attempt leaves behind."""
+"""Authentication over HTTP, and the audit events of every attempt."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ PATH = "/api/v1/devices"
 
 
 async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **columns: Any) -> str:
-    """Return a device with a token; the token."""
+    """Create a device and return its token."""
     await seed.device(conn, device_id)
     text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $2 where device_id = $1", device_id, digest)
@@ -47,7 +47,7 @@ async def device_token(conn: asyncpg.Connection, device_id: str = "boiler-1", **
 
 
 def pseudonym(account: str) -> str:
-    """Return the account as the trail of this test has it."""
+    """Return the account's pseudonym in this test's trail."""
     key = Path(os.environ["PULSE_AUDIT_SPOOL_DIR"]).parent / KEY_FILE
     return Pseudonyms(key.read_bytes()).of(account)
 
@@ -99,7 +99,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
     assert event["details"] == {"reason": expected, "method": "GET", "path": PATH}
     assert (event["ip"], event["trace_id"], event["source_service"]) == ("203.0.113.9", "cd" * 16, "ui_iot")
     assert event["duration_ms"] > 0
-    # Only a token whose signature is right tells whose attempt it was.
+    # Only a token with a valid signature identifies the caller.
     known = expected == "expired"
     assert (event["tenant_id"], event["actor_id"]) == (("acme", "alice") if known else ("system", None))
     assert failures(api) == {expected: 1}
@@ -107,7 +107,7 @@ async def test_each_failure_has_its_reason_in_answer_audit_and_metric(
         assert header.split()[-1][:20] not in orjson.dumps(event, default=str).decode()
 
 
-async def test_success_is_audited_once_with_who_and_where(api: Api, conn: asyncpg.Connection) -> None:
+async def test_success_is_audited_once_with_actor_and_address(api: Api, conn: asyncpg.Connection) -> None:
     assert (await api.call("GET", PATH, role="viewer")).status_code == 200
     [event] = await events(conn, 1)
     assert (event["event_type"], event["tenant_id"], event["ip"]) == ("auth.login_success", "acme", "203.0.113.9")
@@ -137,9 +137,10 @@ async def test_an_attempt_is_one_event_however_the_request_ends(
 
 
 async def test_a_role_that_is_not_enough_is_one_forbidden_event(api: Api, conn: asyncpg.Connection) -> None:
-    """Decided before the body is looked at, and before anything is said about it."""
+    """The role is checked before the body is parsed or any error about it is reported."""
     response = await api.call("POST", PATH, role="viewer", content=b"{not json")
     assert (response.status_code, response.json()["reason"]) == (403, "forbidden")
+    assert response.json()["detail"].startswith("This needs the role ")
     [event] = await events(conn, 1)
     assert (event["event_type"], event["actor_id"], event["tenant_id"]) == ("auth.forbidden", "viewer@acme", "acme")
     assert event["details"]["reason"] == "forbidden"
@@ -147,7 +148,7 @@ async def test_a_role_that_is_not_enough_is_one_forbidden_event(api: Api, conn: 
 
 
 async def test_every_reason_is_there_from_the_start(api: Api) -> None:
-    """A rate over a series that appears with its first failure misses that failure."""
+    """A rate over a series that starts with its first failure would miss that failure."""
     text = (await api.client.get("/metrics")).text
     for reason in AUTH_FAILURE_REASONS:
         assert f'pulse_auth_failures_total{{reason="{reason}"}} 0.0' in text
@@ -172,7 +173,7 @@ async def test_a_device_token_opens_ingest_and_nothing_else(api: Api, conn: asyn
     assert (refusal["event_type"], refusal["tenant_id"], refusal["actor_id"]) == ("auth.forbidden", "acme", "boiler-1")
 
     async def let_in() -> asyncpg.Record | None:
-        # A fleet shows its tokens all the time; people's logins are kept apart from it.
+        # Devices authenticate constantly, so people's logins are counted separately.
         return await conn.fetchrow("select l::text, l.* from audit_log l where event_type = 'device.authenticated'")
 
     row: Any = await until(let_in)
@@ -189,7 +190,7 @@ async def test_a_disabled_device_is_known_and_refused(api: Api, conn: asyncpg.Co
 
 
 async def test_a_device_token_of_one_tenant_is_none_of_another(api: Api, conn: asyncpg.Connection) -> None:
-    """The tenant in the token is part of what is looked up and of what is hashed."""
+    """The tenant in the token is part of the lookup and of the hash."""
     text = await device_token(conn)
     await seed.tenant(conn, "other")
     headers = {"Authorization": f"Bearer {text.replace('pdt_acme_', 'pdt_other_')}"}
@@ -211,7 +212,7 @@ async def test_a_device_token_is_remembered_for_seconds_only(app_url: str, conn:
 
 
 async def test_the_session_cookie_reads_but_changes_only_from_our_own_pages(api: Api) -> None:
-    """A browser adds the cookie to requests of any page."""
+    """A browser sends the cookie with requests from any page."""
     cookie = {"Cookie": f"theme=dark; pulse_session={token()}"}
     assert (await api.client.get(PATH, headers=cookie)).status_code == 200
     device = {"device_id": "boiler-1"}
@@ -233,7 +234,7 @@ async def test_the_session_cookie_reads_but_changes_only_from_our_own_pages(api:
 
 
 async def test_two_tokens_are_none(api: Api) -> None:
-    """Which one counts would depend on who asks: a proxy, or us."""
+    """A proxy and Pulse could pick different tokens."""
     one, two = token(), token(role="viewer")
     twice = [("Authorization", f"Bearer {one}"), ("Authorization", f"Bearer {two}")]
     assert (await api.client.get(PATH, headers=twice)).json()["reason"] == "invalid_token"
@@ -244,7 +245,7 @@ async def test_two_tokens_are_none(api: Api) -> None:
 
 
 async def test_an_address_that_fails_too_often_is_turned_away(app_url: str, conn: asyncpg.Connection) -> None:
-    """By the address that the trusted proxy saw; a valid token is accepted all the same."""
+    """The limit uses the address that the trusted proxy saw. A valid token is accepted all the same."""
     await seed.tenant(conn)
     async with open_api(
         app_url, audit_read_rows_per_window=0, auth_rate_limit_per_minute=5, trusted_proxies="203.0.113.0/24"
@@ -271,7 +272,7 @@ async def test_an_address_that_fails_too_often_is_turned_away(app_url: str, conn
 
 
 async def test_stale_devices_behind_one_address_lock_out_no_valid_token(app_url: str, conn: asyncpg.Connection) -> None:
-    """Five devices with stale tokens; new users, new devices and sessions behind the same NAT are accepted."""
+    """Five devices have stale tokens. New users, devices and sessions behind the same NAT are accepted."""
     fresh = [await device_token(conn, f"fresh-{number}") for number in range(5)]
     stale = [f"pdt_acme_{'A' * 42}{number}" for number in range(5)]
     async with open_api(app_url, auth_rate_limit_per_minute=3, device_cache_seconds=0.0) as api:
@@ -284,22 +285,22 @@ async def test_stale_devices_behind_one_address_lock_out_no_valid_token(app_url:
             return (await api.client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status_code
 
         assert [await send(text) for text in stale * 2] == [401] * 3 + [429] * 7
-        # At once with further stale ones: the good ones share their held-back lookups.
+        # Good tokens compete with stale ones for the deferred lookups.
         sent = await asyncio.gather(*(send(text) for text in stale + fresh))
         assert sent == [429] * 5 + [202] * 5
         assert [await read(token(sub=f"user-{number}")) for number in range(5)] == [200] * 5
-        # An expired token is proven: it is answered as such, so that its browser refreshes the session.
+        # An expired token is authentic, so the answer says so and the browser refreshes the session.
         assert await read(token(iat=1000, exp=2000, sub="lunch")) == 401
-        # The limit of a proven account is its own.
+        # A proven account has its own limit.
         assert [await read(token(iat=1000, exp=2000, sub="clock")) for _ in range(4)] == [401] * 3 + [429]
         assert await read(token(iat=1000, exp=2000, sub="other")) == 401
-        # What stops being good is refused at once.
+        # A token that becomes invalid is refused at once.
         await conn.execute("update devices set token_hash = null where device_id = 'fresh-1'")
         assert [await send(fresh[1]), await send(fresh[2])] == [429, 202]
 
 
 async def test_tries_on_one_account_from_many_addresses_are_limited(app_url: str, conn: asyncpg.Connection) -> None:
-    """Its own tokens are accepted all the same, and an expired one is answered as such."""
+    """The account's valid tokens are accepted, and an expired one is reported as expired."""
     await seed.tenant(conn)
     good_device = await device_token(conn)
     async with open_api(app_url, auth_rate_limit_per_minute=3, trusted_proxies="203.0.113.0/24") as api:
@@ -321,7 +322,7 @@ async def test_tries_on_one_account_from_many_addresses_are_limited(app_url: str
 
 
 async def test_a_flood_of_unknown_device_tokens_takes_few_queries(app_url: str, conn: asyncpg.Connection) -> None:
-    """The number of queries grows with time, not with the number of tokens; a repeated token costs none."""
+    """The number of queries grows with time, not with the number of tokens. A repeated token costs none."""
     good = await device_token(conn)
     async with open_api(app_url, auth_rate_limit_per_minute=10, device_cache_seconds=5.0) as api:
         devices = api.backend.authenticator.devices
@@ -346,13 +347,13 @@ async def test_a_flood_of_unknown_device_tokens_takes_few_queries(app_url: str, 
         before = len(queries)
         assert {await send(text) for text in texts[:50]} == {429}
         assert len(queries) == before
-        # Good devices are remembered apart: no flood pushes them out.
+        # Valid devices are cached separately, so a flood does not evict them.
         assert await send(good) == 202
         assert len(queries) == before
 
 
 async def test_a_lookup_reads_the_devices_it_asks_for_and_no_others(conn: asyncpg.Connection) -> None:
-    """By the index, however long the list is and whatever the planner believes of the table."""
+    """The lookup uses the index for any list length and any planner statistics."""
     await seed.tenant(conn)
     await conn.execute(
         "insert into devices (tenant_id, device_id, name, token_hash)"
@@ -385,7 +386,7 @@ async def test_a_disabled_device_that_keeps_sending_costs_no_query_and_works_onc
 
 
 async def test_tries_beyond_the_limit_are_still_tries(app_url: str, conn: asyncpg.Connection) -> None:
-    """Noise from one address must not hide that it tries an account: each try was checked."""
+    """Noise from one address must not hide an attack on an account, because each try was checked."""
     forged = sign(claims(sub="victim"), key=SigningKey(EC.kid, "ES256", ec_key().pem))
     async with open_api(app_url, auth_rate_limit_per_minute=1, audit_flood_rows_per_window=5) as api:
         assert (await api.client.get(PATH)).status_code == 401
@@ -396,7 +397,7 @@ async def test_tries_beyond_the_limit_are_still_tries(app_url: str, conn: asyncp
     assert [(row["kind"], row["subject"]) for row in found] == [("brute_force", pseudonym("victim"))]
 
 
-async def test_without_an_issuer_devices_work_and_users_are_told(app_url: str, conn: asyncpg.Connection) -> None:
+async def test_without_an_issuer_devices_work_and_users_get_503(app_url: str, conn: asyncpg.Connection) -> None:
     text = await device_token(conn)
     async with open_api(app_url, with_users=False) as api:
         response = await api.client.get(PATH, headers={"Authorization": f"Bearer {token()}"})
@@ -409,7 +410,7 @@ async def test_without_an_issuer_devices_work_and_users_are_told(app_url: str, c
 async def test_a_database_that_is_away_makes_device_tokens_unavailable_not_wrong(
     app_url: str, conn: asyncpg.Connection
 ) -> None:
-    """A device that is told 401 may throw its token away."""
+    """A device that gets 401 may discard its token."""
     text = await device_token(conn)
     async with open_api(app_url) as api:
         assert api.process.pool is not None
@@ -448,7 +449,7 @@ async def refreshing(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[tu
 async def test_a_session_is_refreshed_at_the_issuer(
     refreshing: tuple[Api, Provider], conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its answer comes back as it is; the audit event names who it is, by the new token; no log line holds a token."""
+    """The issuer's answer is returned unchanged. The event names the new token's user. No token is logged."""
     caplog.set_level("DEBUG")
     api, provider = refreshing
     answer = {"access_token": token(), "token_type": "Bearer", "expires_in": 300, "refresh_token": "r2-secret"}
@@ -459,22 +460,22 @@ async def test_a_session_is_refreshed_at_the_issuer(
     assert provider.forms[0]["refresh_token"] == "r1-secret"
     [event] = await events(conn, 1)
     assert (event["event_type"], event["tenant_id"], event["actor_id"]) == ("auth.token_refresh", "acme", "alice")
-    told = orjson.dumps(event, default=str).decode() + caplog.text
+    recorded = orjson.dumps(event, default=str).decode() + caplog.text
     for secret in ("r1-secret", "r2-secret", answer["access_token"]):
-        assert str(secret) not in told
+        assert str(secret) not in recorded
 
 
 async def test_a_refused_refresh_is_a_failure_of_the_address(
     refreshing: tuple[Api, Provider], conn: asyncpg.Connection
 ) -> None:
-    """One that the issuer refused once is not sent there again."""
+    """A refresh token that the issuer refused is not sent again."""
     api, provider = refreshing
     provider.token_answer = JSONResponse({"error": "invalid_grant"}, 400)
     responses = [await api.client.post("/auth/refresh", json={"refresh_token": "old"}) for _ in range(4)]
     assert [response.status_code for response in responses] == [401, 401, 401, 429]
     assert len(provider.forms) == 1
     assert [event["details"]["reason"] for event in await events(conn, 4)] == ["invalid_token"] * 3 + ["rate_limited"]
-    # A session of a neighbor is refreshed all the same.
+    # A neighbor's session is still refreshed.
     provider.token_answer = JSONResponse({"access_token": token(), "token_type": "Bearer"})
     assert (await api.client.post("/auth/refresh", json={"refresh_token": "good"})).status_code == 200
 
@@ -482,7 +483,7 @@ async def test_a_refused_refresh_is_a_failure_of_the_address(
 async def test_a_refresh_token_goes_to_the_issuer_that_is_named_and_to_no_other(
     app_url: str, conn: asyncpg.Connection
 ) -> None:
-    """Of several; sent by guess, one provider would get the session of another."""
+    """With several issuers, a guess would send one provider's session to another."""
     await seed.tenant(conn)
     first, second = Provider("http://one.test"), Provider("http://two.test")
     async with (
@@ -504,7 +505,7 @@ async def test_a_refresh_token_goes_to_the_issuer_that_is_named_and_to_no_other(
 
 
 async def test_refreshes_of_one_address_reach_the_issuer_a_few_at_a_time() -> None:
-    """None of a burst has failed yet; further ones wait, and beyond a bound they are turned away at once."""
+    """No request of a burst has failed yet. Further ones wait, and beyond a bound they are refused at once."""
     entered: list[str] = []
     release = asyncio.Event()
 
@@ -568,11 +569,11 @@ async def test_an_expired_token_is_refused_although_it_was_good_before(
 async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
     api: Api, caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes | None, status: int, template: str
 ) -> None:
-    """Or nobody sees which part of the API a wrong token knocks at."""
+    """The metric shows which part of the API receives invalid tokens."""
     caplog.set_level("INFO", logger="services.ui_iot.middleware.http_meter")
     assert (await api.client.request(method, path, content=body)).status_code == status
     labels = {"method": method, "path_template": template, "status_code": str(status)}
-    if method == "PUT":  # no route has it here: series of these would grow with the methods that a client tries
+    if method == "PUT":  # no route has this method, so clients could create arbitrary series
         labels |= {"method": "_OTHER", "path_template": "__unmatched__"}
     name = "pulse_http_request_duration_seconds_count"
     assert api.process.metrics.registry.get_sample_value(name, labels) == 1
@@ -582,7 +583,7 @@ async def test_a_request_refused_before_its_route_is_measured_as_of_that_route(
 
 
 async def test_a_caller_makes_no_series_of_methods_that_an_address_does_not_have(api: Api) -> None:
-    """Or a viewer could make /metrics of 2 MB."""
+    """Otherwise a viewer could inflate /metrics to 2 MB."""
     for method in ("PUT", "DELETE", "TRACE", "OPTIONS"):
         assert (await api.call(method, PATH, role="viewer")).status_code == 405
     labels = {"method": "_OTHER", "path_template": PATH, "status_code": "405"}
@@ -600,7 +601,7 @@ async def test_an_address_that_waits_is_measured_as_of_the_route_it_asks_for(app
 
 
 async def test_refuses_a_websocket_handshake_with_403(api: Api) -> None:
-    """Over the wire, with a valid token or on an open path, and counted as the client saw it."""
+    """The handshake is refused with a valid token and on an open path, and counted as the client saw it."""
     handshake = ("Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
     authorization = f"Authorization: Bearer {token(role='admin', tenant_id='acme')}"
     async with served(api.app) as port:
@@ -611,3 +612,6 @@ async def test_refuses_a_websocket_handshake_with_403(api: Api) -> None:
             labels = {"method": "GET", "path_template": path, "status_code": "403"}
             name = "pulse_http_request_duration_seconds_count"
             assert api.process.metrics.registry.get_sample_value(name, labels) == 1
+        async with RawConnection(port) as connection:
+            connection.request("GET", PATH, "Connection: Upgrade", "Upgrade: h2c, WebSocket")
+            assert status_of(await connection.read_all()) == 403

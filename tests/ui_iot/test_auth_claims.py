@@ -1,4 +1,4 @@
-"""The claims of many providers: places of tenant and role, audiences and clients, and what is no access token."""
+"""Claims of many providers: tenant and role, audiences and clients, and tokens that are not access tokens."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,14 +51,14 @@ def trust(**values: Any) -> Trust:
 
 
 def read(payload: dict[str, Any], conditions: Trust) -> tuple[str, str] | str:
-    """Tenant and role, or the reason with its text."""
+    """Return tenant and role, or the reason with its text."""
     result = read_claims({"iss": conditions.issuer, "sub": "alice", **TIMES, **payload}, trust=conditions, now=NOW)
     if isinstance(result, Claims):
         return result.user.tenant_id, result.user.role
     return f"{result.reason}: {result.detail}"
 
 
-# Tokens as the providers' documentation shows them, shortened to what matters.
+# Tokens from the providers' documentation, shortened.
 AUTH0 = {
     "aud": ["https://pulse.example/api", "https://acme.eu.auth0.com/userinfo"],
     "azp": "spa-1",
@@ -163,7 +163,7 @@ def test_tokens_of_known_providers(payload: dict[str, Any], values: dict[str, An
     ],
 )
 def test_a_place_is_a_name_a_dotted_path_or_a_list(text: str, value: object) -> None:
-    """A name with dots is tried as it is first, and one with :// is never split."""
+    """A dotted name is first tried as a whole. A name with :// is never split."""
     payload = KEYCLOAK | {
         "https://example.com/app": {"role": "admin"},
         "https://example.com/a.b/tenant": "acme",
@@ -238,7 +238,7 @@ def test_a_time_is_a_finite_number(name: str, value: object) -> None:
     ],
 )
 def test_a_token_that_lasts_too_long_is_refused(iat: float, exp: float, is_good: bool) -> None:
-    """A provider whose tokens never end must not make a session that nobody can end."""
+    """A provider whose tokens never expire must not create a session that cannot be ended."""
     conditions = replace(trust(), max_token_seconds=3600)
     found = read({"aud": "pulse", "role": "viewer", "tenant_id": "acme", "iat": iat, "exp": exp}, conditions)
     assert found == ("acme", "viewer") if is_good else str(found).startswith("invalid_claims: ")
@@ -246,7 +246,7 @@ def test_a_token_that_lasts_too_long_is_refused(iat: float, exp: float, is_good:
 
 @pytest.mark.parametrize("text", ["1e400", "NaN", "Infinity", "-1e400", '"1800000600"', "1" + "0" * 400, "null", "[1]"])
 def test_a_number_that_overflows_is_no_time(text: str) -> None:
-    """JSON writes numbers that no float and no integer of the machine can hold."""
+    """JSON can hold numbers that neither a float nor a machine integer can represent."""
     payload = orjson.dumps(claims()).decode().rstrip("}") + f', "exp": {text}' + "}"
     verifier = TokenVerifier(trust())
     found = verifier.verify(sign(payload.encode()), KeySet.from_document({"keys": [EC.public()]}))
@@ -266,7 +266,7 @@ def test_a_number_that_overflows_is_no_time(text: str) -> None:
     ],
 )
 def test_the_tenant_of_pulse_needs_an_entry_of_its_own(tenants: object, claim: str, is_good: bool) -> None:
-    """A provider whose users choose the value of the claim must not hand out the alerts of the installation."""
+    """A provider whose users choose the claim's value must not grant access to the installation's alerts."""
     [entry] = read_issuers(settings(oidc_issuer=ISSUER))
     conditions = entry.model_copy(update={"tenants": tenants}).trust(**LIMITS)
     found = read({"aud": "pulse", "role": "viewer", "tenant_id": claim}, conditions)
@@ -327,7 +327,7 @@ def test_a_token_is_for_us_by_audience_or_client(
     ],
 )
 def test_other_tokens_of_the_issuer_are_no_access_tokens(payload: dict[str, Any], is_access: bool) -> None:
-    """Also when audience and client coincide, as those of an ID token of this very client do."""
+    """They are refused even if audience and client coincide, as in an ID token of this client."""
     found = read({"aud": "pulse", "azp": "pulse", "tenant_id": "acme", "role": "admin", **payload}, trust())
     assert found == ("acme", "admin") if is_access else "access token" in found
 
@@ -408,7 +408,7 @@ def test_no_value_anywhere_makes_the_check_raise(payload: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00b", "\u202eevil", "\u200b", "", 7, ["x"]])
 def test_a_name_that_cannot_be_shown_is_left_out(name: object) -> None:
-    """Nothing is decided by it, so it costs nobody the access."""
+    """The name is not used for authorization, so access is not refused."""
     payload = {"iss": ISSUER, "sub": "alice", "aud": "pulse", "tenant_id": "acme", "role": "viewer", "name": name}
     result = read_claims({**payload, **TIMES}, trust=trust(), now=NOW)
     assert isinstance(result, Claims)
@@ -425,7 +425,7 @@ ONE, TWO = "https://one.test", "https://two.test"
 
 
 async def test_an_issuer_speaks_for_its_own_tenants_only(tmp_path: Path) -> None:
-    """And its keys sign for nobody else."""
+    """An issuer's keys are not valid for other issuers."""
     first, second = ec_key("k"), ec_key("k")
     entries = [
         {"issuer": ONE, "tenants": ["acme", "shared"]},
@@ -509,7 +509,7 @@ def test_entries_have_the_settings_as_defaults_but_never_the_secret(tmp_path: Pa
 
 
 def test_an_issuer_may_be_described_elsewhere() -> None:
-    """As the tokens of version 1.0 of Entra ID ask for."""
+    """Tokens of version 1.0 of Entra ID need this."""
     given = settings(oidc_issuer="https://login.test/dir", jwt_issuer="https://sts.test/dir/", oidc_client_secret="s")
     [entry] = read_issuers(given)
     assert (entry.issuer, entry.discovery, entry.client_id) == (

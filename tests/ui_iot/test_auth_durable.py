@@ -1,4 +1,4 @@
-"""No decision about a caller leaves before its row is durable, and none hangs."""
+"""An authentication result is sent only after its row is durable, and no request hangs."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from tests.support.wait import until
 
 PATH = "/api/v1/devices"
 
-# Whatever writes a row about a reader waits for this connection.
+# Every insert of a read event waits for this connection.
 HOLD_READS = """
 create function public.hold() returns trigger language plpgsql as $$
 begin
@@ -46,7 +46,7 @@ async def table_lock(database_url: str) -> AsyncIterator[TableLock]:
 
 
 async def waits(conn: asyncpg.Connection) -> bool:
-    """Return whether somebody waits for the lock."""
+    """Return whether a session waits for the lock."""
     return bool(await conn.fetchval(WAITING))
 
 
@@ -72,7 +72,7 @@ async def test_the_answer_waits_for_the_row(
     status: int,
     event_type: str,
 ) -> None:
-    """A real process and a table that cannot be written: no byte comes back, and the handler has not run."""
+    """With a real process and a locked table, no byte is sent and the handler does not run."""
     await seed.tenant(conn)
     async with (
         ready_service("services.ui_iot", app_url, **issuer, audit_database_seconds="30") as running,
@@ -93,7 +93,7 @@ async def test_the_answer_waits_for_the_row(
 async def test_what_was_answered_survives_the_process_while_the_database_is_away(
     app_url: str, conn: asyncpg.Connection, table_lock: TableLock, issuer: dict[str, str], spool_dir: Path
 ) -> None:
-    """401 from the spool, kill -9, and the next process stores the row."""
+    """After a 401 whose row is in the spool, the process is killed and the next one stores the row."""
     async with ready_service("services.ui_iot", app_url, **issuer, audit_database_seconds="0.2") as running:
         await table_lock.hold()
         refused = await running.get(PATH, authorization="Bearer rubbish")
@@ -114,15 +114,17 @@ async def test_what_was_answered_survives_the_process_while_the_database_is_away
 
 @pytest.fixture
 async def blocked(app_url: str, conn: asyncpg.Connection, table_lock: TableLock) -> AsyncIterator[Api]:
-    """The API with neither database nor spool for its trail."""
+    """The API without database and spool for its trail."""
     await seed.tenant(conn)
     async with open_api(app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE) as api:
         await table_lock.hold()
         yield api
 
 
-async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Connection, table_lock: TableLock) -> None:
-    """503 with Retry-After in time, the handler does not run, and what is missing is told when it can be."""
+async def test_no_request_is_let_in_off_the_record(
+    blocked: Api, conn: asyncpg.Connection, table_lock: TableLock
+) -> None:
+    """The response is 503 with Retry-After, the handler does not run, and the gap is recorded as soon as possible."""
     for method, path in (("POST", PATH), ("GET", PATH), ("GET", "/api/v1/nowhere"), ("PUT", PATH)):
         started = time.monotonic()
         response = await blocked.call(method, path, json={"device_id": "boiler-1"} if method == "POST" else None)
@@ -132,7 +134,7 @@ async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Conne
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["trace_id"] == response.headers["x-trace-id"]
     await table_lock.release()
-    await until(lambda: _are_told_lost(conn, 4))
+    await until(lambda: _are_reported_lost(conn, 4))
     await until(lambda: not blocked.backend.audit.is_blocked)
     assert await conn.fetchval("select count(*) from devices") == 0
     assert (await blocked.call("GET", PATH)).status_code == 200
@@ -141,17 +143,17 @@ async def test_nobody_is_let_in_off_the_record(blocked: Api, conn: asyncpg.Conne
 async def test_a_refusal_is_answered_all_the_same(
     blocked: Api, conn: asyncpg.Connection, table_lock: TableLock
 ) -> None:
-    """Nobody gains anything by it, so it keeps its status; the gap counts it."""
+    """A refusal grants nothing, so it keeps its status. The gap counts it."""
     assert (await blocked.client.get(PATH)).status_code == 401
     assert (await blocked.call("POST", PATH, role="viewer")).status_code == 403
     await table_lock.release()
-    await until(lambda: _are_told_lost(conn, 2))
+    await until(lambda: _are_reported_lost(conn, 2))
     blocked_total = blocked.process.metrics.registry.get_sample_value("pulse_audit_events_blocked_total")
     assert blocked_total == 2
 
 
 async def test_allow_lets_in_and_counts(app_url: str, conn: asyncpg.Connection, table_lock: TableLock) -> None:
-    """For whom availability matters more; the gap is on record all the same."""
+    """The setting is for operators that prefer availability. The gap is recorded all the same."""
     await seed.tenant(conn)
     async with open_api(
         app_url, audit_database_seconds=0.5, audit_spool_dir=NOWHERE, audit_when_blocked="allow"
@@ -165,7 +167,7 @@ async def test_allow_lets_in_and_counts(app_url: str, conn: asyncpg.Connection, 
 async def test_a_refresh_token_is_not_spent_for_nothing(
     app_url: str, conn: asyncpg.Connection, table_lock: TableLock
 ) -> None:
-    """While the trail is blocked the issuer is not even asked."""
+    """While the trail is blocked, the issuer gets no request."""
     await seed.tenant(conn)
     provider = Provider()
     provider.token_answer = JSONResponse({"access_token": token(), "token_type": "Bearer", "expires_in": 300})
@@ -187,7 +189,7 @@ async def test_a_refresh_token_is_not_spent_for_nothing(
 async def test_reading_the_trail_is_on_record_before_it_is_shown(
     app_url: str, conn: asyncpg.Connection, path: str
 ) -> None:
-    """While that row alone waits, of one who was let in, no byte of a page or a tail leaves."""
+    """While only the row about the read is blocked, no byte of a page or a tail is sent."""
     await seed.tenant(conn)
     await conn.execute(HOLD_READS)
     headers = {"Authorization": f"Bearer {token(role='auditor')}"}
@@ -210,7 +212,7 @@ async def test_reading_the_trail_is_on_record_before_it_is_shown(
 
 
 async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: asyncpg.Connection) -> None:
-    """Beyond the rate a refusal does not wait for its row; its number is exact."""
+    """Beyond the rate, a refusal does not wait for its row. The count is exact."""
     async with open_api(app_url, audit_flood_rows_per_window=10, audit_flood_window_seconds=0.5) as api:
         for _ in range(60):
             assert (await api.client.get(PATH)).status_code == 401
@@ -229,10 +231,10 @@ async def test_a_flood_is_answered_at_once_and_counted(app_url: str, conn: async
         "a.eyJzdWIiOiJtYWxsb3J5In0.x",
     ],
 )
-async def test_whom_a_worthless_token_names_is_kept_as_a_pseudonym_only(
+async def test_the_subject_of_a_worthless_token_is_kept_as_a_pseudonym_only(
     app_url: str, conn: asyncpg.Connection, text: str
 ) -> None:
-    """The same for each attempt on the account, and the name itself in no column."""
+    """Every attempt on the account has the same pseudonym, and no column contains the name."""
     async with open_api(app_url) as api:
         for _ in range(2):
             assert (await api.client.get(PATH, headers={"Authorization": f"Bearer {text}"})).status_code == 401
@@ -242,8 +244,10 @@ async def test_whom_a_worthless_token_names_is_kept_as_a_pseudonym_only(
     assert not any("mallory" in row["row"] for row in rows)
 
 
-async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: str, conn: asyncpg.Connection) -> None:
-    """An unknown secret is the fleet's failure, a known one the device's success."""
+async def test_devices_of_a_tenant_are_distinguished_once_they_are_proven(
+    app_url: str, conn: asyncpg.Connection
+) -> None:
+    """An unknown secret counts as the fleet's failure, a known one as the device's success."""
     tokens = {}
     for device_id in ("boiler-1", "boiler-2"):
         await seed.device(conn, device_id)
@@ -257,7 +261,7 @@ async def test_devices_of_a_tenant_are_told_apart_once_they_are_proven(app_url: 
     assert len({row[0] for row in rows}) == 3
 
 
-async def _are_told_lost(conn: asyncpg.Connection, events: int) -> bool:
+async def _are_reported_lost(conn: asyncpg.Connection, events: int) -> bool:
     query = "select sum((details ->> 'count')::int) from audit_log where event_type = 'audit.gap'"
     return bool(await conn.fetchval(query) == events)
 

@@ -31,7 +31,7 @@ def users_of(source: KeySource, clock: Clock) -> UserTokens:
 
 
 async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
-    """A rotated key is found; forged ids do not hammer the issuer."""
+    """A rotated key is found, and forged ids cause few requests to the issuer."""
     source, clock = KeyServer(), Clock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
@@ -51,7 +51,7 @@ async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
 
 
 async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_while() -> None:
-    """A wrong signature under a known id leads to one look; forged ones cannot hammer the issuer."""
+    """A wrong signature under a known id causes one fetch. Forged ones cause few requests to the issuer."""
     source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
     users = users_of(source, clock)
     old = token()
@@ -64,20 +64,20 @@ async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_
     clock.now += RETRY_SECONDS
     assert await asyncio.gather(*(reason(users, fresh) for _ in range(20))) == [None] * 20
     assert source.asked == 2
-    # What the old key signed is good no more, neither from memory nor by a check.
+    # The old key's signatures are no longer valid, neither from the cache nor by a check.
     assert users.remembered(old) is None
     clock.now += RETRY_SECONDS
     for _ in range(100):
         assert await reason(users, sign(claims(), key=SigningKey(EC.kid, "ES256", ec_key().pem))) == "invalid_token"
     assert source.asked == 3
-    # The forged ones share their looks with unknown ids.
+    # Forged signatures and unknown ids share the fetch interval.
     assert await reason(users, sign(claims(), key=ec_key("unknown"))) == "unknown_key"
     assert source.asked == 3
     assert await reason(users, fresh) is None
 
 
 async def test_a_wrong_signature_while_the_issuer_is_away_is_not_held_against_the_client() -> None:
-    """Its key may be one that cannot be fetched now; a signature that is right needs no look."""
+    """Its key may be temporarily unavailable. A valid signature needs no fetch."""
     source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
@@ -102,7 +102,7 @@ async def test_concurrent_requests_share_one_look() -> None:
     users = users_of(source, clock)
     checks = [asyncio.create_task(reason(users, token(sub=f"user-{number}"))) for number in range(50)]
     await entered.wait()
-    checks[0].cancel()  # one that gives up takes the answer from nobody
+    checks[0].cancel()  # a canceled check does not cancel the others
     release.set()
     results = await asyncio.gather(*checks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
@@ -120,7 +120,7 @@ async def test_known_keys_stay_while_the_issuer_is_away(error: Exception) -> Non
     source.error = error
     clock.now += 100 * FRESH_SECONDS
     assert await reason(users, token(sub="bob")) is None
-    # A key we do not know may be a new one: the caller is asked to come back, not told that it is wrong.
+    # An unknown key may be a new one, so the caller is asked to retry instead of being refused.
     assert await reason(users, sign(claims(), key=ec_key("new"))) == "auth_unavailable"
     source.error = None
     clock.now += RETRY_SECONDS
@@ -145,7 +145,7 @@ async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() 
     assert await reason(users, text) is None
     source.document = {"keys": [RSA.public()]}
     clock.now += FRESH_SECONDS + 1
-    assert await reason(users, text) is None  # remembered, and the look goes on behind
+    assert await reason(users, text) is None  # cached, while the fetch runs in the background
     await jwks.newer()
     assert users.remembered(text) is None
     assert await reason(users, text) == "unknown_key"
@@ -183,7 +183,7 @@ async def test_a_look_under_way_is_given_up_at_the_end() -> None:
     "url", ["http://[::1", "http://issuer.test:port/", "http://issuer.test:99999999/", "http://a\x00b/", "ftp://x/", ""]
 )
 async def test_an_address_that_is_none_makes_authentication_unavailable(url: str) -> None:
-    """Whoever mistypes it in the settings, or in the issuer's description, must not get a 500 or a dead process."""
+    """A mistyped address in the settings or the issuer's description must not cause a 500 or a dead process."""
     server = Provider()
     server.description |= {"jwks_uri": url, "token_endpoint": url}
     async with traced_client(trusted=True) as client:
@@ -251,7 +251,7 @@ async def test_keys_are_found_by_discovery(provider: tuple[Provider, Issuer]) ->
 async def test_a_description_that_does_not_fit_is_refused(
     provider: tuple[Provider, Issuer], bend: dict[str, Any]
 ) -> None:
-    """Another issuer's description could point us to other keys."""
+    """The description of another issuer could name wrong keys."""
     server, issuer = provider
     server.description |= bend
     with pytest.raises(ProviderError):
@@ -259,7 +259,7 @@ async def test_a_description_that_does_not_fit_is_refused(
 
 
 async def test_a_description_may_have_the_name_that_the_tokens_have() -> None:
-    """Where it stands at another address, which the operator names as well."""
+    """The description may be at another address, which the operator configures as well."""
     server = Provider()
     server.description["issuer"] = "http://tokens.test/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
@@ -324,7 +324,7 @@ async def test_a_public_client_shows_its_id_only() -> None:
 
 
 async def test_an_issuer_that_takes_no_secret_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """And the refresh token stays unspent."""
+    """The refresh token stays unused."""
     server = Provider()
     server.description["token_endpoint_auth_methods_supported"] = ["private_key_jwt", "tls_client_auth"]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
@@ -351,7 +351,7 @@ async def test_an_issuer_that_takes_no_secret_is_named_in_the_log(caplog: pytest
         (Response("", 302, {"location": "http://elsewhere.test"}), "auth_unavailable"),
     ],
 )
-async def test_what_the_issuer_refuses_and_what_it_fails_at_are_told_apart(
+async def test_refusals_and_failures_of_the_issuer_are_distinguished(
     provider: tuple[Provider, Issuer], answer: Response, expected: str
 ) -> None:
     server, issuer = provider
@@ -362,7 +362,7 @@ async def test_what_the_issuer_refuses_and_what_it_fails_at_are_told_apart(
 
 
 async def test_an_issuer_may_stand_at_a_private_address() -> None:
-    """The operator chose it; a channel's address, which a tenant chose, may not."""
+    """The operator configures the issuer's address. A tenant configures a channel's, which must be public."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return ["127.0.0.1", "10.0.0.1"]

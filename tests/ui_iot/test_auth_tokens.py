@@ -1,4 +1,4 @@
-"""User tokens: every way a token can be wrong, each of which python-jose alone would let through or trip over."""
+"""User tokens: all invalid forms, each of which python-jose alone would accept or fail on."""
 
 import base64
 import hashlib
@@ -42,7 +42,7 @@ def encode(value: Any) -> str:
 
 
 @pytest.mark.parametrize("key", [EC, RSA], ids=["ES256", "RS256"])
-def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
+def test_a_good_token_identifies_its_user(key: SigningKey) -> None:
     payload = claims()
     result = check(sign(payload, key=key))
     assert isinstance(result, Principal)
@@ -112,14 +112,14 @@ def test_a_good_token_tells_who_it_is(key: SigningKey) -> None:
     ],
 )
 def test_claims_are_required_and_typed(changes: dict[str, Any], expected: str | None) -> None:
-    """The clock stands still, however long the tests before this one took."""
+    """The clock is fixed, so that the duration of earlier tests does not matter."""
     text = token(**{"iat": int(NOW), "exp": int(NOW) + 600, **changes})
     result = TokenVerifier(Trust(ISSUER), clock=lambda: NOW).verify(text, KEYS)
     assert (result.reason if isinstance(result, Refusal) else None) == expected
 
 
-def test_an_expired_token_still_tells_whose_it_was() -> None:
-    """Its signature is right, so the tenant may see in its audit trail who came too late."""
+def test_an_expired_token_still_identifies_its_user() -> None:
+    """The signature is valid, so the tenant may see in its audit trail whose token expired."""
     result = check(token(iat=1000, exp=2000))
     assert isinstance(result, Refusal)
     assert (result.reason, result.tenant_id) == ("expired", "acme")
@@ -143,7 +143,7 @@ def hmac_token(secret: bytes, algorithm: str, kid: str) -> str:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 @pytest.mark.parametrize("encoding", ["PEM", "DER"])
 def test_a_public_key_is_no_shared_secret(algorithm: str, encoding: str) -> None:
-    """CVE-2024-33663 and CVE-2026-85394: whoever knows the public key would sign as the issuer."""
+    """CVE-2024-33663 and CVE-2026-85394: with the public key as HMAC secret, anyone could sign as the issuer."""
     key = serialization.load_pem_private_key(RSA.pem.encode(), None).public_key()
     secret = key.public_bytes(
         getattr(serialization.Encoding, encoding), serialization.PublicFormat.SubjectPublicKeyInfo
@@ -168,7 +168,7 @@ def test_algorithms_are_a_closed_list(algorithm: object) -> None:
 
 
 def test_the_algorithm_must_fit_the_key() -> None:
-    """A key is found by its id and the algorithm together; a mixed key set confuses nobody."""
+    """A key is selected by its id and algorithm together, so a mixed key set is unambiguous."""
     for key, other in ((EC, RSA), (RSA, EC)):
         forged = sign(claims(), key=key, headers={"kid": other.kid})
         assert reason(forged) == "unknown_key"
@@ -209,7 +209,7 @@ def test_a_token_brings_no_key_of_its_own(member: str) -> None:
 
 
 def test_a_token_without_key_id_needs_an_only_key() -> None:
-    """With two that fit, guessing would be a choice that the token makes."""
+    """With two matching keys, the token would choose."""
     nameless = sign(claims(), headers={"kid": None})
     header = orjson.loads(base64.urlsafe_b64decode(nameless.split(".")[0] + "=="))
     assert header["kid"] is None
@@ -252,7 +252,7 @@ def test_small_rsa_keys_are_left_out() -> None:
     ],
 )
 def test_a_malformed_key_costs_the_others_nothing(entry: Any) -> None:
-    """Issuers publish keys for other uses beside the ones we want."""
+    """Issuers publish keys for other purposes in the same set."""
     keys = KeySet.from_document({"keys": [entry, RSA.public()]})
     assert len(keys) == 1
     assert reason(sign(claims(), key=RSA), keys) is None
@@ -265,7 +265,7 @@ def test_what_is_no_key_set_is_an_error(document: object) -> None:
 
 
 def test_a_leaked_private_key_is_used_as_a_public_one() -> None:
-    """And never to sign or to be shown."""
+    """The private part is neither used nor shown."""
     private = {**jwk.construct(RSA.pem, "RS256").to_dict(), "kid": RSA.kid}
     assert "d" in private
     keys = KeySet.from_document({"keys": [private]})
@@ -349,7 +349,7 @@ CLAIMS = st.sampled_from(["exp", "iat", "nbf", "aud", "iss", "sub", "tenant_id",
 
 @given(st.dictionaries(CLAIMS, JSON, min_size=1))
 def test_no_claim_makes_the_check_raise(changes: dict[str, Any]) -> None:
-    """Whatever the values are, the answer is one of the known ones."""
+    """Every value gives one of the known answers."""
     payload = orjson.dumps({**claims(), **changes}, option=orjson.OPT_NON_STR_KEYS)
     assert reason(sign(payload)) in (None, "invalid_claims", "expired")
 
@@ -381,7 +381,7 @@ def test_a_verified_token_is_remembered_until_it_expires() -> None:
 
 
 def test_new_keys_make_every_token_prove_itself_again() -> None:
-    """A revoked key must not live on in the memory of its tokens."""
+    """Cached tokens of a revoked key must be verified again."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = token()
     assert isinstance(verifier.verify(text, KEYS), Principal)
@@ -403,7 +403,7 @@ def test_refused_tokens_are_not_remembered_and_memory_is_bounded() -> None:
 
 
 def test_the_memory_holds_no_token() -> None:
-    """Only digests: a dump of the process gives no session away."""
+    """The cache holds digests only, so a memory dump reveals no session."""
     verifier = TokenVerifier(Trust(ISSUER))
     text = token()
     verifier.verify(text, KEYS)

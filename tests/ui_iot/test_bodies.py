@@ -1,4 +1,4 @@
-"""Bodies cannot take the memory or the event loop of the API, whatever is in them."""
+"""Hostile bodies exhaust neither the memory nor the event loop of the API."""
 
 import asyncio
 import itertools
@@ -56,7 +56,7 @@ def feed(text: bytes, *, most_values: int, cuts: list[int]) -> None:
 
 @given(JSON, st.lists(st.integers(min_value=0), max_size=6), st.booleans())
 def test_the_count_is_exact_however_a_text_is_cut(document: Any, cuts: list[int], pretty: bool) -> None:
-    """Brackets, commas, quotes and backslashes in strings count nothing."""
+    """Brackets, commas, quotes and backslashes in strings are not counted."""
     text = orjson.dumps(document, option=orjson.OPT_INDENT_2 if pretty else None)
     values, _ = counted(document)
     feed(text, most_values=values, cuts=cuts)
@@ -67,7 +67,7 @@ def test_the_count_is_exact_however_a_text_is_cut(document: Any, cuts: list[int]
 
 @given(st.integers(min_value=1, max_value=MOST_LEVELS + 2), st.sampled_from(["[", '{"a":']), st.integers(1, 50))
 def test_levels_are_exact(levels: int, opening: str, repeats: int) -> None:
-    """Also of a text that goes down and up again."""
+    """Levels may fall and rise again."""
     closing = {"[": "]", '{"a":': "}"}[opening]
     one = opening * (levels - 1) + '"]"' + closing * (levels - 1)
     text = ("[" + ",".join([one] * repeats) + "]").encode()
@@ -81,7 +81,7 @@ def test_levels_are_exact(levels: int, opening: str, repeats: int) -> None:
 
 @given(st.binary(max_size=300), st.lists(st.integers(min_value=0), max_size=4))
 def test_no_bytes_make_the_look_at_a_body_fail(text: bytes, cuts: list[int]) -> None:
-    """Bytes that are no JSON are the parser's to refuse."""
+    """Bytes that are not JSON are left to the parser."""
     feed(text, most_values=1000, cuts=cuts)
 
 
@@ -129,7 +129,7 @@ async def test_short_bodies_hold_few_values(api: Api) -> None:
 
 
 async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body goes to the parser only when it can hold no more values than are allowed; errors name the limit."""
+    """A body is parsed only if it cannot hold more values than allowed. Errors name the limit."""
     parsed: list[int] = []
     real = orjson.loads
 
@@ -150,7 +150,7 @@ async def test_hostile_bodies_make_few_objects(api: Api, monkeypatch: pytest.Mon
 
 
 async def test_a_body_that_is_too_long_is_read_to_its_end(api: Api) -> None:
-    """At Connection: close the server hangs up at once, and a client that still sends sees a reset, not the answer."""
+    """With Connection: close the server hangs up, and a sending client would see a reset, not the answer."""
     for path in ("/api/v1/rules", PATH):
         refused = await api.call("POST", path, content=b"[" + b" " * (9 * MIB) + b"]")
         assert (refused.status_code, "connection" in refused.headers) == (413, False)
@@ -162,7 +162,7 @@ def principal(tenant: str, device: str) -> Principal:
 
 
 def test_a_tenant_and_a_caller_have_their_shares() -> None:
-    """What one may not hold is still there for others; refusals say which limit it was."""
+    """Bytes refused to one caller remain available to others. The refusal names the limit."""
     budget = BodyBudget(most=100, most_of_caller=30)
     first = budget.hold(principal("a", "1"))
     first.grow(30)
@@ -204,7 +204,7 @@ class Upload:
 
 @pytest.mark.parametrize("end", ["answered", "disconnected", "canceled", "failed"])
 async def test_bytes_are_given_back_however_a_request_ends(end: str) -> None:
-    """Held bytes are those that came, beyond short bodies; none are left afterwards."""
+    """Received bytes beyond short bodies are held, and none are left afterwards."""
     budget = BodyBudget(most=20 * MIB, most_of_caller=10 * MIB)
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
@@ -242,7 +242,7 @@ async def test_bytes_are_given_back_however_a_request_ends(end: str) -> None:
 
 
 async def test_bodies_that_are_held_open_are_bounded(app_url: str, conn: asyncpg.Connection) -> None:
-    """A caller with many unfinished bodies gets 429 for further bytes, others go on, and short bodies always pass."""
+    """A caller with many unfinished bodies gets 429. Other callers and short bodies are accepted."""
     await seed.device(conn)
     async with open_api(app_url) as api:
         stuck: list[asyncio.Event] = []
@@ -272,7 +272,7 @@ async def test_bodies_that_are_held_open_are_bounded(app_url: str, conn: asyncpg
 
 
 async def test_long_bodies_take_turns_with_everything_else() -> None:
-    """Between two pieces of work on long bodies the event loop runs what else is ready."""
+    """Between two pieces of a long body the event loop runs other ready tasks."""
     turns = Turns()
     order: list[str] = []
     bodies = [b"[" + b" " * (4 * PIECE_BYTES) + b"1]" for _ in range(3)]

@@ -1,4 +1,4 @@
-"""What each channel sends, and what it refuses to be configured with; no network here."""
+"""Requests and configuration checks of each channel, without a network."""
 
 import base64
 import hashlib
@@ -85,20 +85,20 @@ def test_a_configuration_that_cannot_work_is_refused(
 
 
 def test_plain_http_needs_leave() -> None:
-    """Only a machine's own development setting gives it."""
+    """Only a development setting permits it."""
     config = parse(WebhookConfig, {"url": "http://127.0.0.1:9/in", "secret": SECRET}, allow_private=True)
     assert config.url.get_secret_value() == "http://127.0.0.1:9/in"
 
 
 @pytest.mark.parametrize("config", [WEBHOOK, SLACK, TEAMS, PAGERDUTY])
 def test_a_configuration_does_not_show_its_secrets(config: ChannelConfig) -> None:
-    """Neither printed nor dumped."""
+    """Neither repr nor dump contains them."""
     for shown in (repr(config), str(config), str(config.model_dump())):
         assert not any(secret in shown for secret in config.secrets())
 
 
 def test_what_a_receiver_repeats_is_blotted_out() -> None:
-    """The whole address, its path, its parts, the query's values, also where they were percent-encoded."""
+    """The address, its path, its parts and query values are masked, even percent-encoded."""
     url = "https://ann:passw0rd-of-ann@a.example/hook/abcdefgh12/in?sig=qwertyui%3D1"
     secrets = parse(WebhookConfig, {"url": url, "secret": SECRET, "previous_secrets": [OLD_SECRET]}).secrets()
     for said in (url, "/hook/abcdefgh12/in", "abcdefgh12", "qwertyui%3D1", "qwertyui=1", SECRET, OLD_SECRET):
@@ -110,12 +110,12 @@ def test_what_a_receiver_repeats_is_blotted_out() -> None:
 
 
 @given(st.text())
-def test_what_is_told_is_one_short_printable_line(text: str) -> None:
-    """Postgres takes it (no NUL, no lone surrogate), and it forges no log line."""
-    told = tell(text, [])
-    assert len(told) <= 300
-    assert all(unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} for character in told)
-    told.encode()
+def test_a_reported_answer_is_one_short_printable_line(text: str) -> None:
+    """Postgres can store it, and it cannot forge a log line."""
+    reason = tell(text, [])
+    assert len(reason) <= 300
+    assert all(unicodedata.category(character) not in {"Cc", "Cs", "Zl", "Zp"} for character in reason)
+    reason.encode()
 
 
 # Outcomes
@@ -130,7 +130,7 @@ GIVEN_UP = {400, 411, 413, 414, 415, 417, 422, 431}
 
 
 def test_every_status_has_its_outcome() -> None:
-    """A deploy of the receiver answers anything: only what a repetition cannot change is given up at once."""
+    """A receiver may answer anything during a deployment. Only permanent errors end the job at once."""
     for status in range(100, 600):
         special: dict[int, type] = {429: Limited, 410: Gone, **dict.fromkeys(GIVEN_UP, Refused)}
         outcome = classify(status, said="no", retry_after_seconds=None)
@@ -139,14 +139,14 @@ def test_every_status_has_its_outcome() -> None:
 
 
 def test_503_with_retry_after_is_a_limit() -> None:
-    """Without it, it is a failure like any other."""
+    """Without Retry-After, a 503 is an ordinary failure."""
     assert classify(503, said="busy", retry_after_seconds=3) == Limited("HTTP 503: busy", 503, 3)
     assert classify(503, said="busy") == Retry("HTTP 503: busy", 503)
     assert classify(500, said="busy", retry_after_seconds=3) == Retry("HTTP 500: busy", 500, 3)
 
 
 def test_redirects_and_410_say_what_to_do() -> None:
-    """Both are the configuration's fault and need a person."""
+    """Both are configuration errors that a person must fix."""
     assert classify(301) == Retry("HTTP 301: redirects are not followed", 301)
     assert classify(410, said="x") == Gone("HTTP 410: x (gone for good, so the channel was disabled)", 410)
 
@@ -169,7 +169,7 @@ def test_redirects_and_410_say_what_to_do() -> None:
 def test_every_failure_to_get_an_answer_has_its_outcome(
     error: httpx.TransportError | httpx.InvalidURL, outcome: Outcome
 ) -> None:
-    """A request that was sent may have arrived; without a connection it did not; some addresses never take one."""
+    """A sent request may have arrived. Without a connection it did not. Some addresses never accept one."""
     assert classify_error(error, said=str(error)) == outcome
 
 
@@ -244,13 +244,13 @@ def test_a_text_may_say_more_than_the_status(judge: Judge, status: int, text: st
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Seconds or an HTTP date, bounded, never an error."""
+    """The value is seconds or an HTTP date, bounded, and never raises an error."""
     assert parse_retry_after(value, NOW) == seconds
 
 
 @given(st.text())
 def test_retry_after_is_never_an_error(value: str) -> None:
-    """A receiver writes what it likes."""
+    """Receivers may send any value."""
     seconds = parse_retry_after(value, NOW)
     assert seconds is None or 0 < seconds <= LONGEST_PAUSE_SECONDS
 
@@ -268,7 +268,7 @@ def test_a_webhook_is_signed_as_the_standard_says() -> None:
 
 
 def test_a_webhook_has_a_constant_id_and_body() -> None:
-    """From one attempt to the next only time and signature change."""
+    """Only time and signature change between attempts."""
     first = webhook.render(notification(), WEBHOOK, idempotency_key=KEY, sent_at=NOW)
     later = webhook.render(notification(), WEBHOOK, idempotency_key=KEY, sent_at=NOW.replace(hour=13))
     assert (first.url, first.body, first.headers["webhook-id"]) == (later.url, later.body, later.headers["webhook-id"])
@@ -281,7 +281,7 @@ def test_a_webhook_has_a_constant_id_and_body() -> None:
 
 
 def test_a_rotated_secret_signs_beside_the_new_one() -> None:
-    """New first, both by the same rule."""
+    """Both signatures follow the same rule, the new secret's first."""
     config = parse(WebhookConfig, {"url": "https://a.example", "secret": SECRET, "previous_secrets": [OLD_SECRET]})
     parts = webhook.render(notification(), config, idempotency_key=KEY, sent_at=NOW)
     alone = [
@@ -297,13 +297,13 @@ def test_a_rotated_secret_signs_beside_the_new_one() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_webhook_tells_everything(kind: str) -> None:
+def test_a_webhook_contains_everything(kind: str) -> None:
     """Type, time and the whole notification."""
-    told = notification(kind)
-    body = orjson.loads(webhook.render(told, WEBHOOK, idempotency_key=KEY, sent_at=NOW).body)
+    sent = notification(kind)
+    body = orjson.loads(webhook.render(sent, WEBHOOK, idempotency_key=KEY, sent_at=NOW).body)
     assert body["type"] == f"alert.{kind}"
     assert body["timestamp"] == "2026-01-05T12:00:00+00:00"
-    assert body["data"] == told.model_dump(mode="json")
+    assert body["data"] == sent.model_dump(mode="json")
     assert body["data"]["alert"]["device_name"] == "Boiler 1"
 
 
@@ -340,7 +340,7 @@ def texts_of(value: Any) -> list[dict[str, Any]]:
 
 
 def test_slack_parses_nothing_of_a_name() -> None:
-    """A device cannot call the whole channel, show a false link or shout: no text is mrkdwn, < and & are entities."""
+    """A name cannot mention the channel or show a false link: no text is mrkdwn, and < and & are entities."""
     names = {
         "rule_name": "<!channel> & *co* _x_ ~y~ `z`",
         "message": "<https://evil.example|our site> <@U123> :fire:",
@@ -356,7 +356,7 @@ def test_slack_parses_nothing_of_a_name() -> None:
 
 @given(TEXTS, TEXTS, st.text(alphabet="&<>", max_size=4000))
 def test_slack_limits_hold_for_any_text(name: str, message: str, reason: str) -> None:
-    """In characters after escaping, never cut inside an entity; in all below what Slack refuses."""
+    """Limits count characters after escaping, never cut an entity, and hold for the whole message."""
     odd = {"rule_name": name, "message": message, "device_id": message, "metric": name, "close_reason": reason}
     body = orjson.loads(slack.render(notification("closed", alert=odd), SLACK).body)
     title, text, fields = body["blocks"]
@@ -364,11 +364,11 @@ def test_slack_limits_hold_for_any_text(name: str, message: str, reason: str) ->
     assert len(fields["fields"]) <= 10
     texts = [title["text"]["text"], text["text"]["text"], *(field["text"] for field in fields["fields"])]
     longest = {"header": 150, "section": 500}[title["type"]]
-    assert all(0 < len(told) <= limit for told, limit in zip(texts, [longest, 3000, *[2000] * 10], strict=False))
+    assert all(0 < len(shown) <= limit for shown, limit in zip(texts, [longest, 3000, *[2000] * 10], strict=False))
     assert sum(map(len, [body["text"], *texts])) < 13_200
-    for told in texts:
-        assert all(piece.startswith(("amp;", "lt;", "gt;")) for piece in told.split("&")[1:])
-        assert not set("<>") & set(told)
+    for shown in texts:
+        assert all(piece.startswith(("amp;", "lt;", "gt;")) for piece in shown.split("&")[1:])
+        assert not set("<>") & set(shown)
 
 
 # Teams
@@ -402,14 +402,14 @@ def test_a_teams_card() -> None:
     ],
 )
 def test_teams_marks_are_escaped(message: str, shown: str) -> None:
-    """No link, list, mention or date from a name; nothing that hides or turns text."""
+    """Names cannot contain links, lists, mentions, dates, or characters that hide or reverse text."""
     body = orjson.loads(teams.render(notification(alert={"message": message}), TEAMS).body)
     assert body["attachments"][0]["content"]["body"][1]["text"] == shown
 
 
 @given(TEXTS)
 def test_no_card_function_survives_in_any_field(text: str) -> None:
-    """Whatever surrounds it, in the title, the message and the facts."""
+    """No card function survives in the title, the message and the facts."""
     odd = dict.fromkeys(("rule_name", "message", "device_name", "device_id", "metric"), "{{TIME(" + text + ")}}")
     body = orjson.loads(teams.render(notification("closed", alert=odd | {"close_reason": odd["message"]}), TEAMS).body)
     title, message, details = body["attachments"][0]["content"]["body"]
@@ -420,7 +420,7 @@ def test_no_card_function_survives_in_any_field(text: str) -> None:
 
 @given(st.lists(st.text(alphabet=st.sampled_from("a\\[\x01é😀\u2028"), max_size=9000), min_size=5, max_size=5))
 def test_a_teams_message_has_at_most_28_kilobytes(texts: list[str]) -> None:
-    """Whatever JSON and escaping make of the texts; what fits is not cut."""
+    """The limit holds after JSON encoding and escaping. Texts that fit are not cut."""
     odd = dict(zip(("rule_name", "message", "device_id", "metric", "close_reason"), texts, strict=True))
     body = teams.render(notification("closed", alert=odd), TEAMS).body
     assert len(body) <= 28 * 1024
@@ -431,7 +431,7 @@ def test_a_teams_message_has_at_most_28_kilobytes(texts: list[str]) -> None:
 
 
 def test_pagerduty_events_of_one_alert_share_their_key() -> None:
-    """Trigger, acknowledge, trigger again, resolve: one incident; the next alert is another."""
+    """All events of an alert belong to one incident. The next alert is another."""
     events = [body_of(kind) for kind in KINDS]
     assert [event["event_action"] for event in events] == ["trigger", "acknowledge", "trigger", "resolve"]
     # A job made before the dispatcher fixed the key.
@@ -463,8 +463,8 @@ def test_pagerduty_severities(severity: str) -> None:
 def test_pagerduty_limits_hold_for_any_text(name: str, message: str) -> None:
     """Characters of the summary, bytes of the event, length of the key."""
     odd = {"rule_name": name, "message": message, "device_id": message, "metric": name, "fingerprint": name * 3}
-    told = notification(alert=odd | {"alert_id": 2**63 - 1}, tenant_id="t" * 63, dedup_key="k" * 300)
-    body = pagerduty.render(told, PAGERDUTY).body
+    sent = notification(alert=odd | {"alert_id": 2**63 - 1}, tenant_id="t" * 63, dedup_key="k" * 300)
+    body = pagerduty.render(sent, PAGERDUTY).body
     event = orjson.loads(body)
     assert len(event["payload"]["summary"]) <= 1024
     assert all(unicodedata.category(character) != "Cc" for character in event["payload"]["summary"])

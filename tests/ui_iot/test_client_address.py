@@ -1,4 +1,4 @@
-"""Which address a request counts for, and how many failures it may have."""
+"""Client address of a request, and the limit on its failures."""
 
 from ipaddress import ip_address, ip_network
 
@@ -16,15 +16,15 @@ TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2
 @pytest.mark.parametrize(
     ("peer", "forwarded_for", "expected"),
     [
-        # Nobody vouches for the header of a stranger.
+        # The header of an untrusted peer is ignored.
         ("203.0.113.7", [], "203.0.113.7"),
         ("203.0.113.7", ["1.1.1.1"], "203.0.113.7"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.7"], "198.51.100.7"),
-        # The leftmost entry is what the client wrote itself.
+        # The client controls the leftmost entry.
         ("10.0.0.1", ["1.1.1.1, 198.51.100.7"], "198.51.100.7"),
         ("10.0.0.1", ["1.1.1.1, 198.51.100.7, 10.2.3.4"], "198.51.100.7"),
-        # Several lines are one list.
+        # Several lines form one list.
         ("10.0.0.1", ["1.1.1.1", "198.51.100.7", "10.2.3.4"], "198.51.100.7"),
         ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         # Ports, brackets, mapped and scoped addresses.
@@ -37,7 +37,7 @@ TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2
         ("fd00::1", ["fe80::1%eth0"], "fe80::1"),
         ("192.0.2.1", ["198.51.100.7"], "198.51.100.7"),
         ("192.0.2.2", ["198.51.100.7"], "192.0.2.2"),
-        # Garbage ends the walk at the last proxy that was believed.
+        # Garbage ends the walk at the last trusted proxy.
         ("10.0.0.1", ["unknown"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.7, , 10.0.0.2"], "10.0.0.2"),
         ("10.0.0.1", ["198.51.100.7, _hidden, 10.0.0.2"], "10.0.0.2"),
@@ -64,24 +64,24 @@ def test_the_address_is_the_last_one_that_a_trusted_proxy_saw(
 
 @given(st.lists(st.text(max_size=60), max_size=6))
 def test_no_header_of_a_stranger_changes_its_address(lines: list[str]) -> None:
-    """Whatever it holds, and without an exception."""
+    """Any header content is ignored, without an exception."""
     assert str(ClientAddress(TRUSTED).of("203.0.113.7", lines)) == "203.0.113.7"
 
 
 @given(st.lists(st.text(alphabet="0123456789abcdef.:[]%, \t", max_size=40), max_size=6))
 def test_a_client_cannot_choose_its_address_behind_a_proxy(lines: list[str]) -> None:
-    """The proxy appends what it saw; nothing left of that is looked at."""
+    """The proxy appends the peer's address. Entries to its left are ignored."""
     assert str(ClientAddress(TRUSTED).of("10.0.0.1", [*lines, "198.51.100.7"])) == "198.51.100.7"
 
 
 def test_a_long_chain_is_walked_so_far_and_no_further() -> None:
-    """32 hops are more than any chain of proxies."""
+    """No chain of proxies has more than 32 hops."""
     chain = ["198.51.100.7", *(["10.0.0.2"] * 100_000)]
     assert str(ClientAddress(TRUSTED).of("10.0.0.1", [",".join(chain)])) == "10.0.0.2"
 
 
 class Clock:
-    """Seconds that only the test lets pass."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -113,7 +113,7 @@ def test_an_address_that_fails_too_often_waits_and_recovers_evenly() -> None:
 
 
 def test_failures_while_limited_do_not_lock_an_address_out_for_ever() -> None:
-    """The bucket never holds less than nothing."""
+    """The bucket never goes below zero."""
     clock = Clock()
     limit = FailureLimit(6, clock=clock)
     for _ in range(1000):
@@ -124,7 +124,7 @@ def test_failures_while_limited_do_not_lock_an_address_out_for_ever() -> None:
 
 
 def test_an_ipv6_customer_is_one_address() -> None:
-    """It owns a /64 and would otherwise never meet the limit."""
+    """A customer owns a /64 and would otherwise never reach the limit."""
     limit = FailureLimit(2, clock=Clock())
     limit.record_failure(ip_address("2001:db8:0:1::1"))
     limit.record_failure(ip_address("2001:db8:0:1:ffff::2"))
@@ -133,7 +133,7 @@ def test_an_ipv6_customer_is_one_address() -> None:
 
 
 def test_memory_is_bounded_whatever_the_number_of_addresses() -> None:
-    """The one that failed longest ago is forgotten first."""
+    """The address with the oldest failure is evicted first."""
     limit = FailureLimit(1, clock=Clock(), most_addresses=100)
     for number in range(1000):
         limit.record_failure(ip_address(number))

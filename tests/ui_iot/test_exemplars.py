@@ -1,4 +1,4 @@
-"""A bucket's exemplar names a trace that can be looked up, and no other."""
+"""Every bucket's exemplar names a trace that can be looked up."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ DEVICES = "/api/v1/devices"
 
 
 async def scrape_exemplars(api: Api) -> dict[tuple[str, str], set[str]]:
-    """Trace ids by template and status, as OpenMetrics shows them; and that the older format shows none."""
+    """Return trace ids by template and status from OpenMetrics. The older format shows none."""
     plain = (await api.client.get("/metrics")).text
     assert "# {" not in plain
     assert "pulse_http_request_duration_seconds_bucket" in plain
@@ -35,7 +35,7 @@ async def scrape_exemplars(api: Api) -> dict[tuple[str, str], set[str]]:
 
 
 async def test_every_exemplar_is_on_record(app_url: str, conn: asyncpg.Connection) -> None:
-    """Not so a probe, an open path, one of a flood, or what the trail did not take."""
+    """Probes, open paths, aggregated requests and unstored events have no exemplar."""
     table_lock = TableLock(conn)
     await seed.tenant(conn)
     settings: dict[str, Any] = {"audit_database_seconds": 3, "audit_spool_dir": NOWHERE}
@@ -48,7 +48,7 @@ async def test_every_exemplar_is_on_record(app_url: str, conn: asyncpg.Connectio
             ("GET", "/api/v1/nowhere", "viewer", 404),
         ):
             assert (await api.call(method, path, role=role)).status_code == status, path
-        # The third of a kind is counted with others and has no row of its own.
+        # The third equal request is aggregated and has no separate row.
         for path in ("/api/v1/alerts", "/api/v1/rules", "/api/v1/channels"):
             assert (await api.client.get(path)).status_code == 401
         for path in ("/docs", "/openapi.json", "/livez", "/readyz", "/health"):
@@ -76,7 +76,7 @@ async def test_every_exemplar_is_on_record(app_url: str, conn: asyncpg.Connectio
 
 
 async def test_what_is_let_in_off_the_record_is_no_exemplar(app_url: str, conn: asyncpg.Connection) -> None:
-    """Where availability matters more than the trail."""
+    """With `allow`, an event that was not stored is no exemplar."""
     table_lock = TableLock(conn)
     await seed.tenant(conn)
     settings: dict[str, Any] = {"audit_database_seconds": 0.2, "audit_spool_dir": NOWHERE}
@@ -87,10 +87,10 @@ async def test_what_is_let_in_off_the_record_is_no_exemplar(app_url: str, conn: 
         assert await scrape_exemplars(api) == {}
 
 
-async def test_the_event_of_a_request_tells_its_place_in_the_trace(
+async def test_the_event_of_a_request_records_its_place_in_the_trace(
     app_url: str, conn: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own span, the caller's, and the caller's trace where that is not continued."""
+    """The event has its span, the caller's span, and the caller's trace if that is not continued."""
     await seed.tenant(conn)
     context = tracing.TraceContext("ab" * 16, "01" * 8, parent_span_id="02" * 8, foreign_trace_id="cd" * 16)
     monkeypatch.setattr(tracing, "from_headers", lambda *_args, **_options: context)

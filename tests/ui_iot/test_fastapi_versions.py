@@ -1,4 +1,4 @@
-"""What looks into FastAPI works with the oldest version that may be installed; the newest is what all tests run on."""
+"""Code that uses FastAPI's internals works with the oldest version allowed. All other tests run on the newest."""
 
 import os
 
@@ -10,7 +10,7 @@ from tests.fastapi_versions import check, oldest
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_oldest_fastapi_allowed_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installs it from the package index, so only where everything is asked for."""
+    """It is installed from the package index, so the test runs only on request."""
     if os.environ.get("PULSE_TEST_REQUIRE") != "all":
         pytest.skip("PULSE_TEST_REQUIRE is not all: the oldest FastAPI is NOT tested; python -m tests.fastapi_versions")
     for size, value in (("HTTP_REQUESTS", "100"), ("HOSTILE_REQUESTS", "1000"), ("GENERATED_APPS", "20")):

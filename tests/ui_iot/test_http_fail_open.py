@@ -1,4 +1,4 @@
-"""Whatever breaks in the measuring code, the client gets the same bytes, and the fault is counted once a request."""
+"""If the measuring code fails, the client gets the same bytes and the fault is counted once per request."""
 
 import logging
 import re
@@ -51,7 +51,7 @@ BREAK = "_break_"
 
 
 class Broken:
-    """A middleware of which one thing is broken; `more` is put into the scope of each request."""
+    """A middleware with one broken part. `more` is merged into the scope of each request."""
 
     def __init__(self, measured: Measured, patch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
         self._meter = meter(measured)
@@ -115,7 +115,7 @@ def meter(measured: Measured) -> Any:
 
 
 async def ask(port: int, path: str) -> bytes:
-    """Return the whole response, its trace id and date taken out."""
+    """Return the whole response without trace id and date."""
     async with RawConnection(port) as connection:
         connection.request("GET", path)
         response = await connection.read_all()
@@ -126,7 +126,7 @@ async def ask(port: int, path: str) -> bytes:
 async def test_no_fault_in_measuring_changes_a_byte(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a real server; one fault after the other, at each of what a request passes."""
+    """Over a real server, each measuring step fails in turn."""
     caplog.set_level(logging.INFO, logger=log.name)
     api = make_app(Gates())
     more: dict[str, Any] = {}
@@ -149,7 +149,7 @@ async def test_no_fault_in_measuring_changes_a_byte(
             assert measured.value(ERRORS) == before + len(PATHS), name
             assert measured.value("pulse_http_requests_in_progress") == 0, name
         with monkeypatch.context() as patch:
-            # Not even the count of faults is trusted.
+            # The counter of faults is broken as well.
             patch.setattr(measured.templates, "of", fail)
             patch.setattr(meter(measured), "_errors", SimpleNamespace(inc=fail))
             assert [await ask(port, path) for path in PATHS] == whole

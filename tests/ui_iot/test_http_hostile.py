@@ -1,4 +1,4 @@
-"""However a request is spelled, it makes no series of its own and leaves no byte in one."""
+"""No spelling of a request creates a series or leaves a byte in a label."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ from services.ui_iot.middleware.path_template import UNMATCHED
 from tests.support.http_app import Gates, Measured, make_app, served
 from tests.support.raw_http import RawConnection
 
-# PULSE_TEST_HOSTILE_REQUESTS makes the run longer.
+# PULSE_TEST_HOSTILE_REQUESTS sets the number of requests.
 REQUESTS = int(os.environ.get("PULSE_TEST_HOSTILE_REQUESTS", "3000"))
 RAW_REQUESTS = 300
-# In every path, method, header and query, so that it can be looked for; some paths lead to a route all the same.
+# A searchable mark in every path, method, header and query. Some paths still match a route.
 MARK = "evil"
 
 TEMPLATES = {
@@ -60,7 +60,7 @@ _WEIRD = (
 
 
 class Attacker:
-    """Makes requests by chance, from a seed."""
+    """Generator of random requests, from a seed."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -108,7 +108,7 @@ async def attack(measured: Measured, attacker: Attacker) -> None:
         return incoming.pop(0) if incoming else {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        """Nobody looks at it."""
+        """Discard the message."""
 
     await measured.app(scope, receive, send)
 
@@ -126,12 +126,12 @@ def assert_closed(measured: Measured) -> None:
         *("implementation", "major", "minor", "patchlevel", "version"),  # of python_info
     }
     assert len(measured.requests()) <= len(TEMPLATES) * (len(KNOWN_METHODS) + 1) * len(STATUSES)
-    # One entry a series, and nothing else is kept of a request.
+    # One entry per series, and nothing else is kept per request.
     assert len(measured.app._meter._series) == len(measured.requests())  # noqa: SLF001  # what must not grow
 
 
 async def test_no_byte_of_a_client_becomes_a_label() -> None:
-    """Straight at the application, with what no server would let through either."""
+    """The requests go directly to the application, including those that a server would reject."""
     api = make_app(Gates())
     measured = Measured(api, api.routes)
     attacker = Attacker(11)
@@ -144,7 +144,7 @@ async def test_no_byte_of_a_client_becomes_a_label() -> None:
 
 
 async def test_no_bytes_on_the_wire_become_a_label() -> None:
-    """Over a real server: half of what is sent is no HTTP."""
+    """Over a real server. Half of the input is not HTTP."""
     api = make_app(Gates())
     measured = Measured(api, api.routes)
     attacker = Attacker(12)

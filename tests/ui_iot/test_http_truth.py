@@ -1,4 +1,4 @@
-"""What the metrics say equals what the clients of a real server saw, whatever way a request ends."""
+"""The metrics equal the responses that a real server's clients saw, for every way a request can end."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from tests.support.http_app import Gates, Measured, make_app, served
 from tests.support.raw_http import RawConnection, status_of
 from tests.support.wait import until
 
-# PULSE_TEST_HTTP_REQUESTS makes the mix longer.
+# PULSE_TEST_HTTP_REQUESTS sets the number of requests.
 REQUESTS = int(os.environ.get("PULSE_TEST_HTTP_REQUESTS", "600"))
 AT_ONCE = 20
 
@@ -24,7 +24,7 @@ Key = tuple[str, ...]
 
 @dataclass
 class Ledger:
-    """What the clients saw, under the labels that it should be counted under."""
+    """The clients' observations, under the expected labels."""
 
     port: int
     gates: Gates
@@ -111,7 +111,7 @@ ENDINGS: tuple[Step, ...] = (
 
 
 class _Lines(logging.Handler):
-    """Counts the log lines of requests by what they say."""
+    """Counter of request log lines by message."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Lines(logging.Handler):
 async def test_counts_statuses_and_durations_are_what_the_clients_saw(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mix by seed; each key's count is exact, its time no more than what its clients waited."""
+    """A seeded mix of requests. Counts are exact, and measured times do not exceed the clients' waits."""
     gates = Gates()
     api = make_app(gates)
     measured = Measured(api, api.routes)
@@ -136,7 +136,7 @@ async def test_counts_statuses_and_durations_are_what_the_clients_saw(
     monkeypatch.setattr(logger, "propagate", False)
     caplog.set_level(logging.INFO, logger=logger.name)
     chance = random.Random(7)
-    # Each at least once, then by chance.
+    # Each kind occurs at least once, then at random.
     mix = [*ENDINGS, *chance.choices(ENDINGS, k=max(0, REQUESTS - len(ENDINGS)))]
     chance.shuffle(mix)
     async with served(measured.app) as port:

@@ -1,4 +1,4 @@
-"""POST /ingest/v1/readings: what is kept, what is refused, and that nothing a client sends breaks it."""
+"""POST /ingest/v1/readings: accepted and refused readings, and hostile input."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -124,7 +124,7 @@ async def test_good_readings_are_kept_and_each_bad_one_is_refused_with_its_place
     assert row["trace_id"] == body["trace_id"]
 
 
-async def test_the_accepted_are_audited_with_the_one_who_sent_them(api: Api, conn: asyncpg.Connection) -> None:
+async def test_accepted_readings_are_audited_with_their_sender(api: Api, conn: asyncpg.Connection) -> None:
     await post(api, [reading(), reading(metric="pressure")])
     row = await conn.fetchrow(
         "select actor_id, source_service, details::text details from audit_log"
@@ -135,7 +135,7 @@ async def test_the_accepted_are_audited_with_the_one_who_sent_them(api: Api, con
 
 
 async def test_a_reading_sent_twice_is_stored_once(api: Api, conn: asyncpg.Connection) -> None:
-    """So that a device may repeat a request whose answer it did not get."""
+    """A device may repeat a request without having received the answer."""
     body = [reading(timestamp=datetime.now(UTC).isoformat())]
     assert (await post(api, body)).json()["accepted"] == 1
     again = (await post(api, body)).json()
@@ -265,7 +265,7 @@ async def test_a_body_that_is_not_json_is_a_bad_request(api: Api, conn: asyncpg.
 async def test_a_reading_that_no_strict_reader_takes_costs_only_itself(
     api: Api, conn: asyncpg.Connection, bad: bytes, reason: str, form: bytes
 ) -> None:
-    """JSON readers refuse the whole document for it; the neighbours are kept all the same."""
+    """JSON parsers refuse the whole document for it. The other readings are kept."""
     good = [orjson.dumps(reading(value=value)) for value in (7, 8)]
     response = await api.call("POST", PATH, role="operator", content=form % (good[0], bad, good[1]))
     assert response.status_code == 202, response.text
@@ -276,13 +276,12 @@ async def test_a_reading_that_no_strict_reader_takes_costs_only_itself(
 
 
 def test_an_integer_that_no_float_holds_is_refused() -> None:
-    """Whatever decoder it comes from."""
     batch = check_readings([reading(value=10**400), reading(value=-(10**400)), reading(timestamp=10**400)], LIMITS)
     assert [entry["reason"] for entry in batch.refused] == ["invalid_value", "invalid_value", "invalid_timestamp"]
 
 
 def test_names_that_are_too_long_are_not_remembered() -> None:
-    """What is remembered outlives the request: thousands of long names would fill the memory."""
+    """The cache outlives the request, so thousands of long names would fill the memory."""
     remembering = readings._is_device_id, readings._is_metric  # noqa: SLF001  # their memory is what this is about
     for function in remembering:
         function.cache_clear()
@@ -312,7 +311,7 @@ async def test_ten_thousand_readings_go_in_one_call(api: Api, conn: asyncpg.Conn
 
 
 async def test_a_body_is_refused_by_its_announced_length_before_it_is_read(api: Api) -> None:
-    """And one that lies about its length is refused while it arrives."""
+    """A body with a false length is refused while it arrives."""
     most = api.backend.settings.ingest_max_body_bytes
     read = 0
 
@@ -332,7 +331,7 @@ async def test_a_body_is_refused_by_its_announced_length_before_it_is_read(api: 
 async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
     api: Api, conn: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is counted as gone, stores nothing and makes no error line."""
+    """It is counted as disconnected, stores nothing and logs no error."""
     messages: list[Any] = [
         {"type": "http.request", "body": b'[{"device_id": "boi', "more_body": True},
         {"type": "http.disconnect"},
@@ -364,7 +363,7 @@ async def test_a_client_that_leaves_in_mid_body_is_no_fault_of_ours(
 
 @pytest.fixture
 async def gateway(conn: asyncpg.Connection, api: Api) -> str:
-    """Token of a device; a gateway only once the test makes it one."""
+    """The token of a device, which a test may make a gateway."""
     text, digest = DeviceTokens.make("acme")
     await conn.execute("update devices set token_hash = $1 where device_id = 'boiler-1'", digest)
     return text
@@ -420,7 +419,7 @@ LIMITS = ReadingLimits(datetime(2026, 1, 5, 13, tzinfo=UTC), 86400, 300)
 
 @given(st.lists(JSON | MEMBERS | st.builds(reading, timestamp=JSON) | st.builds(reading, value=JSON), max_size=8))
 def test_every_reading_is_kept_or_refused_once(items: list[Any]) -> None:
-    """Whatever JSON it is; what is kept can be stored."""
+    """The items are arbitrary JSON. Every accepted reading can be stored."""
     batch = check_readings(items, LIMITS)
     assert sorted([*batch.positions, *(entry["index"] for entry in batch.refused)]) == list(range(len(items)))
     assert all(-1.8e308 < value < 1.8e308 for value in batch.values)

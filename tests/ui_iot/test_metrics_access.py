@@ -1,4 +1,4 @@
-"""Who may read /metrics, and where: a port of its own, a token; and what it costs the others."""
+"""Access to /metrics: its own port, its token, and its cost for other requests."""
 
 import asyncio
 import logging
@@ -79,13 +79,13 @@ async def test_metrics_have_a_port_and_a_token_of_their_own(
     line: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing answers on the other port, nothing else on this one, and nobody without the token."""
+    """The metrics port serves only /metrics, the other port never does, and a token is required."""
     caplog.set_level(logging.DEBUG)
     ports: dict[str, Any] = {"port": free_port(), "metrics_port": free_port(), "metrics_token": TOKEN}
     async with serving(settings_class(database_url=NOWHERE, **ports), make_app) as client:
         there = f"http://127.0.0.1:{ports['metrics_port']}"
         good = {"authorization": f"Bearer {TOKEN}"}
-        # The Host header is the client's: it moves nothing.
+        # The Host header, which the client sets, has no influence.
         for host in (f"127.0.0.1:{ports['port']}", f"127.0.0.1:{ports['metrics_port']}"):
             assert (await client.get("/metrics", headers={**good, "host": host})).status_code == 404
             assert line in (await client.get(f"{there}/metrics", headers={**good, "host": host})).text
@@ -102,7 +102,7 @@ async def test_metrics_have_a_port_and_a_token_of_their_own(
 
 
 class Slow(Collector):
-    """Takes as long as the loop needs for something else."""
+    """A collector that blocks until the event loop has done other work."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ class Slow(Collector):
 
 
 async def test_a_scrape_holds_up_no_request() -> None:
-    """However long it takes to write all series down."""
+    """A slow rendering of all series delays no request."""
     process = Process(settings=EvaluatorSettings(database_url=NOWHERE), metrics=ProcessMetrics("evaluator_iot"))
     slow = Slow()
     process.metrics.registry.register(slow)
@@ -128,7 +128,7 @@ async def test_a_scrape_holds_up_no_request() -> None:
 
 
 async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> None:
-    """Probes need none; what a file of the token has around it is no part of it."""
+    """Probes need no token. Whitespace around a token from a file is ignored."""
     settings = EvaluatorSettings(database_url=NOWHERE, port=free_port(), metrics_token=f" {TOKEN}\n")  # type: ignore[arg-type]
     async with serving(settings, worker_app) as client:
         assert (await client.get("/metrics")).status_code == 401
@@ -137,7 +137,7 @@ async def test_without_a_port_of_its_own_the_token_guards_metrics_alone() -> Non
 
 
 def test_bad_settings_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A token that can be guessed, and a port that is taken already; the token is not repeated."""
+    """A guessable token and a taken port are refused, without repeating the token."""
     for name, value in (("DATABASE_URL", NOWHERE), ("METRICS_PORT", "8082"), ("METRICS_TOKEN", "hunter2" + " " * 9)):
         monkeypatch.setenv(f"PULSE_{name}", value)
     with pytest.raises(SystemExit):
@@ -150,7 +150,7 @@ def test_bad_settings_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_the_stack_refuses_a_port_for_six_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passing over it would leave /metrics open where its owner thinks it is not."""
+    """Ignoring the port would leave /metrics open unexpectedly."""
     monkeypatch.setenv("PULSE_METRICS_PORT", "9100")
     options = Options(Ports(8080), demo=False, devices=1, rate=1.0)
     with pytest.raises(CommandFailed, match="PULSE_METRICS_PORT names one port and the stack has six processes"):

@@ -1,4 +1,4 @@
-"""Numbers in messages: as they were sent."""
+"""Numbers in messages keep their original form."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ def session(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]
 
 
 def test_a_number_is_shown_as_sent(session: psycopg.Connection[tuple[object, ...]]) -> None:
-    """By the database and by the channels alike."""
+    """The database and the channels use the same form."""
     for value, text in SHOWN:
         assert number_text(value) == text
         assert session.execute("select core.number_text(%s::float8)", [value]).fetchone() == (text,)
@@ -45,7 +45,7 @@ def test_a_number_is_shown_as_sent(session: psycopg.Connection[tuple[object, ...
 def test_no_digit_is_lost(session: psycopg.Connection[tuple[object, ...]], value: float) -> None:
     assert float(number_text(value)) == value
     row = session.execute("select core.number_text(%s::float8)", [value]).fetchone()
-    # Of several shortest texts of a large number Postgres may choose another one.
+    # If several shortest forms of a large number exist, Postgres may choose another.
     assert row is not None
     assert float(str(row[0])) == value
 

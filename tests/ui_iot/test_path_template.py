@@ -1,4 +1,4 @@
-"""The path label is the route that FastAPI itself chose, on applications made by chance."""
+"""The path label is the route that FastAPI chose, on random applications."""
 
 import importlib.util
 import itertools
@@ -17,13 +17,13 @@ from starlette.types import Message, Scope
 
 from services.ui_iot.middleware.path_template import UNMATCHED, PathTemplates
 
-# PULSE_TEST_GENERATED_APPS makes more of them.
+# PULSE_TEST_GENERATED_APPS sets the number of generated applications.
 APPLICATIONS = int(os.environ.get("PULSE_TEST_GENERATED_APPS", "60"))
 REQUESTS = 25
-# FastAPI tells its own finding since it measures itself; before, only the endpoints tell what they were declared as.
-TELLS_ITS_ROUTE = importlib.util.find_spec("fastapi.telemetry") is not None
-# Few words, so that routes overlap and paths meet them; what is between braces takes any of them.
-# A # becomes a new name, for no path may have one twice.
+# FastAPI reports the matched route since it measures itself. Before, only the endpoints know their declared path.
+REPORTS_ITS_ROUTE = importlib.util.find_spec("fastapi.telemetry") is not None
+# Few words, so that routes overlap and paths match them. A segment in braces matches any word.
+# Each # becomes a new name, because a path cannot repeat one.
 SEGMENTS = ("a", "b", "a-b", "{#}", "{#}", "{#:int}", "v{#}", "{#}.json")
 PREFIXES = ("/a", "/b", "/{#}", "/a/b")
 WORDS = ("a", "b", "a-b", "7", "va", "a.json", "x y", "é", "")
@@ -33,7 +33,7 @@ Endpoint = Callable[[], Awaitable[Response]]
 
 
 class _Routes(NoOpHistogram):
-    """The histogram that FastAPI observes its durations with; keeps the routes."""
+    """The histogram in which FastAPI observes durations. It keeps the routes."""
 
     def __init__(self) -> None:
         super().__init__("routes")
@@ -44,7 +44,7 @@ class _Routes(NoOpHistogram):
 
 
 class _Meters(MeterProvider):
-    """Hands that histogram to FastAPI."""
+    """A meter provider that gives that histogram to FastAPI."""
 
     def __init__(self) -> None:
         self.routes = _Routes()
@@ -56,7 +56,7 @@ class _Meters(MeterProvider):
 
 
 class Application:
-    """Included and nested routers that overlap, from a seed; each endpoint notes what it was declared as."""
+    """Random included and nested routers that overlap. Each endpoint notes its declared path."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -64,19 +64,19 @@ class Application:
         self.declared: list[str] = []
         self._paths: list[str] = []
         self.meters = _Meters()
-        # The API makes no redirects either: they would be built from the Host that a client claims.
+        # Redirects are off, as in the API, because they would use the client's Host header.
         self.api = FastAPI(redirect_slashes=False, openapi_url=None, telemetry={"meter_provider": self.meters})
         self._fill(self.api, "", 2)
 
     async def ask(self, method: str, path: str) -> Scope:
-        """Return one request; its scope as the application left it."""
+        """Send one request and return its scope afterwards."""
         scope = make_scope(method, path)
 
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
-            """Nobody looks at it."""
+            """Discard the message."""
 
         self.declared.clear()
         await self.api(scope, receive, send)
@@ -143,8 +143,8 @@ def make_scope(method: str, path: str) -> Scope:
 
 
 async def test_the_template_is_the_route_that_answered() -> None:
-    """As the endpoint was declared, as FastAPI found it, and as it would be found for a request refused on the way."""
-    told = matched = 0
+    """The template equals the declared path, FastAPI's route, and the one found for an early refusal."""
+    reported = matched = 0
     for seed in range(APPLICATIONS):
         application = Application(seed)
         templates = PathTemplates(application.api.routes)
@@ -155,10 +155,10 @@ async def test_the_template_is_the_route_that_answered() -> None:
             assert templates.of(make_scope(method, path)) == template, where
             if application.declared:
                 assert application.declared == [template], where
-                told += 1
-            if TELLS_ITS_ROUTE:
+                reported += 1
+            if REPORTS_ITS_ROUTE:
                 assert (application.meters.routes.seen.pop() or UNMATCHED) == template, where
             matched += template != UNMATCHED
-    # The applications are not so odd that nothing is ever found.
-    assert told > 3 * APPLICATIONS
-    assert told < matched < 0.95 * APPLICATIONS * REQUESTS
+    # The applications still match enough requests.
+    assert reported > 3 * APPLICATIONS
+    assert reported < matched < 0.95 * APPLICATIONS * REQUESTS

@@ -1,4 +1,4 @@
-"""What providers do wrong: named once with address, status and advice, and never held against a client."""
+"""Faults of providers are reported once with address, status and advice, and never counted against a client."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ DESCRIPTION = f"{URL}/.well-known/openid-configuration"
 
 
 def one_answer(answer: Response) -> Starlette:
-    """Return a provider that says the same to everything."""
+    """Return a provider with the same answer for every request."""
 
     async def always(_request: Request) -> Response:
         return answer
@@ -149,7 +149,7 @@ def test_an_address_is_shown_without_secrets(url: str, said: str) -> None:
 
 
 async def test_refusals_for_a_provider_are_not_counted(app_url: str, conn: asyncpg.Connection) -> None:
-    """Neither with keys that cannot be renewed nor without any; the limit still stands for real failures."""
+    """Neither stale nor missing keys count. The limit still holds for real failures."""
     await seed.tenant(conn)
     async with open_api(app_url, auth_rate_limit_per_minute=2) as api:
         api.keys.error = httpx.ConnectError("away")
@@ -167,7 +167,7 @@ async def test_refusals_for_a_provider_are_not_counted(app_url: str, conn: async
 
 
 class Server(uvicorn.Server):
-    """A server that leaves the signals to pytest."""
+    """A server that leaves signal handling to pytest."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -193,7 +193,7 @@ async def tls_provider(provider: Provider, certificate: Path, port: int) -> Asyn
 
 @pytest.mark.slow
 async def test_a_private_provider_behind_a_proxy(app_url: str, conn: asyncpg.Connection, tmp_path: Path) -> None:
-    """Real processes: a provider with a private authority, known to the proxy only; named while it is not trusted."""
+    """Real processes: only the proxy knows the provider, whose private authority is reported until it is trusted."""
     await seed.tenant(conn)
     ca, port = PrivateCa(tmp_path), free_port()
     provider = Provider(f"https://issuer.example:{port}")

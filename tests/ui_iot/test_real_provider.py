@@ -23,7 +23,7 @@ async def test_tokens_sessions_and_a_restart_with_the_same_key_id(
     modules, port = install(require), free_port()
     settings = {
         "oidc_issuer": f"http://127.0.0.1:{port}",
-        # The client's own id too, as where API and client are one registration: its ID tokens then have our audience.
+        # The client's own id is an audience, as with one registration for API and client.
         "oidc_audience": f"{RESOURCE},pulse",
         "oidc_client_ids": "pulse",
         "oidc_client_secret": SECRET,
@@ -57,7 +57,7 @@ async def test_tokens_sessions_and_a_restart_with_the_same_key_id(
         await provider.stop()
         async with real_provider(modules, port, ps256_key("k1")) as restarted:
             renewed = (await restarted.grant("password"))["access_token"]
-            # At the latest after the pause between two looks for keys.
+            # At the latest after the pause between two fetches of keys.
             await until(lambda: succeeds(status, renewed), seconds=30)
             assert await status(granted["access_token"]) == 401
 

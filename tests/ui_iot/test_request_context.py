@@ -1,4 +1,4 @@
-"""One typed object carries the state of a request, and one method records how its authentication ended."""
+"""One typed object carries a request's state, and one method records the result of its authentication."""
 
 import ast
 from typing import Any
@@ -18,7 +18,7 @@ WRONG = Refusal("invalid_token", "The token's signature is wrong.")
 
 
 class Trail:
-    """An audit logger that keeps what it is asked to record. blocked: nothing can be stored."""
+    """An audit logger that keeps its events. blocked: nothing can be stored."""
 
     def __init__(self, *, blocked: bool = False) -> None:
         self.auth = self
@@ -102,7 +102,7 @@ async def test_a_refusal_stands_without_its_event() -> None:
 
 
 def test_nothing_else_adds_to_the_scope_of_a_request() -> None:
-    """Untyped members of the scope are how the parts of a request lost each other's names."""
+    """Parts of a request could disagree about the names of untyped members."""
     found = {
         (path.name, node.value)
         for path in (ROOT / "services" / "ui_iot").rglob("*.py")

@@ -1,4 +1,4 @@
-"""Limits on requests, and on traces that are read: over HTTP, with two principals and two tenants."""
+"""Limits on requests and trace lookups over HTTP, with two principals and two tenants."""
 
 import asyncio
 import re
@@ -65,7 +65,7 @@ async def test_a_caller_above_a_limit_gets_429_and_hurts_no_other(
             }
             assert problem["trace_id"] == alice[-1].headers["x-trace-id"]
             assert 1 <= int(alice[-1].headers["retry-after"]) <= 12
-            # A refused request takes nothing from the tenant; another user has what is left of it.
+            # A refused request consumes nothing of the tenant's limit, so another user can use the rest.
             bob = await ask("bob", "acme", 5)
             assert [answer.status_code for answer in bob] == [200] * 3 + [429] * 2
             assert bob[-1].json()["setting"] == "PULSE_REQUESTS_PER_TENANT"
@@ -99,7 +99,7 @@ def test_a_bucket_fills_evenly_and_memory_is_bounded() -> None:
         buckets.take(str(number), buckets.full_at(str(number), now))
         buckets.take("b", buckets.full_at("b", now))
     assert len(buckets) <= 200
-    # A key in use is never forgotten, however many others come.
+    # A key in use is never evicted, for any number of other keys.
     assert buckets.full_at("b", now) - now > WINDOW_SECONDS
     off: Buckets[str] = Buckets(0)
     off.take("a", off.full_at("a", now))
@@ -125,7 +125,7 @@ async def test_a_huge_trace_is_cut_short_and_its_tenant_has_one_turn(app_url: st
     await conn.execute("analyze telemetry, alerts")
     async with open_api(app_url) as api:
         path = f"/api/v1/traces/{huge}"
-        # While somebody else's transaction keeps the table, the look-ups of one tenant wait for one place.
+        # While another transaction locks the table, the lookups of one tenant share one connection.
         async with conn.transaction():
             await conn.execute("lock table alerts")
             asked = [asyncio.create_task(api.call("GET", path)) for _ in range(MOST_OF_TENANT + 3)]

@@ -1,4 +1,4 @@
-"""Revoked user tokens: which, from when on, on which processes, and what happens without the database."""
+"""Revoked user tokens: selection, start, propagation between processes, and behavior without the database."""
 
 import asyncio
 import time
@@ -183,7 +183,7 @@ class Clock:
 
 
 async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn: asyncpg.Connection) -> None:
-    """Another process wrote the row. The list is read again by a request, without a notification."""
+    """Another process wrote the row. A request reloads the list without a notification."""
     clock = Clock()
     revocations = Revocations(lambda: pool_of(api.process), clock=clock)
     users = api.backend.authenticator.users
@@ -203,7 +203,7 @@ async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn:
         return revocations.cover(alice)
 
     await until(is_covered)
-    # A change by hand keeps the number of rows and their ids.
+    # A manual change keeps the number of rows and their ids.
     await conn.execute("update revocations set subject = 'bob'")
     clock.now += OLDEST_SECONDS
     assert await revocations.are_known()
@@ -244,7 +244,7 @@ async def test_the_database_refuses_a_revocation_from_the_future(conn: asyncpg.C
 
 
 async def test_an_old_list_is_not_used_while_the_database_is_away(api: Api, conn: asyncpg.Connection) -> None:
-    """Fail closed: what was revoked meanwhile cannot be known. Refused tokens are refused as before."""
+    """Fail closed, because newer revocations are unknown. Revoked tokens stay refused."""
     clock = Clock()
     away = False
 

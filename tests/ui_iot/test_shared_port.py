@@ -1,4 +1,4 @@
-"""Several processes on one port, each measured on a port of its own."""
+"""Several processes on one port, each with its own metrics port."""
 
 import asyncio
 import signal
@@ -47,7 +47,7 @@ async def send(client: httpx.AsyncClient, saw: Counts, *, times: int = 8) -> Non
 
 
 async def is_ready(client: httpx.AsyncClient, process: Running, metrics_port: int) -> bool:
-    """Ask the process itself: on the shared port, the other one may answer."""
+    """Ask on the metrics port, because the other process may answer on the shared one."""
     assert process.process.returncode is None, process.lines[-3:]
     try:
         return (await client.get(f"http://127.0.0.1:{metrics_port}/readyz")).status_code == 200
@@ -59,11 +59,11 @@ async def is_ready(client: httpx.AsyncClient, process: Running, metrics_port: in
 async def test_the_sum_over_both_metrics_ports_is_what_the_clients_saw(
     conn: asyncpg.Connection, app_url: str, tmp_path: Path
 ) -> None:
-    """Also when one of the processes is killed: the other goes on, and a new one joins it."""
+    """The sum holds although one process is killed and a new one joins."""
     await seed.device(conn)
     (tmp_path / "jwks.json").write_bytes(orjson.dumps({"keys": [EC.public(), RSA.public()]}))
     settings = {"port": str(free_port()), "reuse_port": "true", "jwks_file": str(tmp_path / "jwks.json")}
-    # Neither a limit on failures nor shared audit rows: the client counts every answer.
+    # No failure limit and no aggregated audit rows, because the client counts every answer.
     settings |= {"jwt_issuer": ISSUER, "auth_rate_limit_per_minute": "0", "audit_flood_rows_per_window": "0"}
     first_port, second_port, third_port = ports = (free_port(), free_port(), free_port())
     first, second, third = (service("services.ui_iot", app_url, metrics_port=str(port), **settings) for port in ports)
@@ -93,7 +93,7 @@ async def test_the_sum_over_both_metrics_ports_is_what_the_clients_saw(
         async with third as successor:
 
             async def has_joined() -> bool:
-                # A process that starts takes no request before it is ready, so none is answered with 503.
+                # A starting process accepts no request before it is ready, so none gets 503.
                 await send(client, alone, times=2)
                 return await is_ready(client, successor, third_port)
 
@@ -110,7 +110,7 @@ async def test_the_sum_over_both_metrics_ports_is_what_the_clients_saw(
 
 @pytest.mark.slow
 async def test_refuses_a_port_that_is_not_shared(app_url: str) -> None:
-    """The shared port without the setting, and the metrics port of another process, end with status 1."""
+    """Without the setting, and with another process's metrics port, the process exits with status 1."""
     port, metrics_port = free_port(), free_port()
     shared = {"port": str(port), "metrics_port": str(metrics_port), "reuse_port": "true"}
     async with service("services.ui_iot", app_url, **shared) as running:

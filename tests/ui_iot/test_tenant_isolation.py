@@ -1,4 +1,4 @@
-"""A tenant sees its own rows, an unset one sees none, and nobody gets around the views: tried for every role."""
+"""Each role sees only its tenant's rows, none without a tenant, and cannot bypass the views."""
 
 import random
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from tests.support.sealer import Seal
 
 SEED = 5
 TENANTS = ("acme", "rival")
-# No tenant of these: what people forget, mistype or try.
+# Settings that name no tenant: missing, mistyped or hostile values.
 NOBODY = (
     *(
         None,
@@ -36,10 +36,10 @@ NOBODY = (
     *("acme'", "' or true --", "acme' or 'a'='a", '"acme"', "acme\\", "$1", "é", "🙂", "x" * 5000),
 )
 TRACE = "ab" * 16
-# Depths of queues, without a word about whose they are.
+# Queue depths do not name a tenant.
 WITHOUT_TENANT = {"api.queues"}
 
-# The tenant's name in rows that fill() leaves out or makes without it.
+# Adds the tenant's name to rows that fill() creates without it.
 NAMED = """
 update notification_routes set name = '{tenant}' || route_id where tenant_id = '{tenant}';
 update alert_events set actor = '{tenant}' where tenant_id = '{tenant}';
@@ -62,7 +62,7 @@ order by 1
 
 @pytest.fixture
 async def crowd(conn: asyncpg.Connection, seal: Seal) -> None:
-    """Two tenants with something in every list, each row with its tenant's name in it, and sealed audit events."""
+    """Two tenants with rows in every list, each containing its tenant's name, and sealed audit events."""
     for tenant in TENANTS:
         await fill(conn, tenant, 3)
         await conn.execute(NAMED.format(tenant=tenant))
@@ -97,7 +97,7 @@ async def rows_as(connection: asyncpg.Connection, name: str, tenant: str | None)
 
 
 async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, crowd: None) -> None:
-    """Views and no tables, but for the auditor, who reads the trail and its proof; partitions are for nobody."""
+    """Roles read views but no tables, except the auditor's trail and proof. Partitions are not readable."""
     expected = {
         "pulse_app": {"api", "metrics"},
         "pulse_ui": {"api"},
@@ -112,13 +112,13 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
         found = await readable(conn, role)
         assert {row["schema"] for row in found} == schemas, role
         assert not [row["name"] for row in found if row["is_partition"]], role
-    # What the layer is held against is no secret.
+    # The recorded SQL layer is not secret.
     for role, tables in (
         ("pulse_auditor", {"public.audit_log", "public.sql_layer"}),
         ("pulse_ops", {"public.sql_layer"}),
     ):
         assert {row["name"] for row in await readable(conn, role) if row["schema"] == "public"} == tables
-    # What it verifies by itself: hashes and signatures, no event.
+    # The ops role verifies with hashes and signatures, without reading events.
     assert {row["name"] for row in await readable(conn, "pulse_ops") if row["schema"] == "audit"} == {
         "audit.block_headers",
         "audit.log_checkpoints",
@@ -132,7 +132,7 @@ async def test_each_role_reads_only_through_its_door(conn: asyncpg.Connection, c
 
 
 async def test_no_column_of_a_partition_is_granted(conn: asyncpg.Connection, crowd: None) -> None:
-    """A right on one column is enough to read it, and pg_class does not show it."""
+    """A grant on one column allows reading it, and pg_class does not show it."""
     rows = await conn.fetch(
         "select a.attrelid::regclass::text from pg_attribute a join pg_class c on c.oid = a.attrelid"
         " where c.relispartition and a.attacl is not null"
@@ -141,7 +141,7 @@ async def test_no_column_of_a_partition_is_granted(conn: asyncpg.Connection, cro
 
 
 async def test_every_api_view_asks_for_the_tenant(conn: asyncpg.Connection) -> None:
-    """In its text, so that a new view cannot forget it."""
+    """The view's text is checked, so that a new view cannot omit it."""
     rows = await conn.fetch(
         "select format('api.%I', c.relname) as name, pg_get_viewdef(c.oid) as text from pg_class c"
         " where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'"
@@ -150,10 +150,10 @@ async def test_every_api_view_asks_for_the_tenant(conn: asyncpg.Connection) -> N
     assert {row["name"] for row in rows if "core.current_tenant()" not in row["text"]} == WITHOUT_TENANT
 
 
-async def test_no_setting_shows_a_row_of_somebody_else(
+async def test_no_setting_shows_a_row_of_another_tenant(
     conn: asyncpg.Connection, app: asyncpg.Connection, crowd: None
 ) -> None:
-    """All that pulse_app may read, the story of a shared trace too, under right, wrong and absent tenants, shuffled."""
+    """All that pulse_app may read is compared under valid, wrong and missing tenants, in random order."""
     relations = [row["name"] for row in await readable(conn, "pulse_app")] + [f"api.trace_timeline('{TRACE}')"]
     tries = [(name, tenant) for name in relations for tenant in (*TENANTS, *NOBODY)]
     random.Random(SEED).shuffle(tries)
@@ -167,7 +167,7 @@ async def test_no_setting_shows_a_row_of_somebody_else(
             assert not [row for row in rows if f'"{foreign}' in row], (name, tenant)
         if own is not None and any(f'"{own}' in row for row in rows):
             seen[own].add(name)
-    # Every view has rows of both tenants that it must not mix up.
+    # Every view has rows of both tenants.
     views = {name for name in relations if name.startswith("api.")} - WITHOUT_TENANT
     assert seen == {"acme": views, "rival": views}
 
@@ -175,7 +175,7 @@ async def test_no_setting_shows_a_row_of_somebody_else(
 async def test_the_exporter_sees_no_tenant(
     conn: asyncpg.Connection, role_url: Callable[[str], str], crowd: None
 ) -> None:
-    """Metrics are of the whole: no setting of a tenant changes them, and none names one."""
+    """Metrics cover all tenants. The tenant setting does not change them, and no label names a tenant."""
     exporter = await asyncpg.connect(role_url("pulse_exporter"))
     views = await readable(conn, "pulse_exporter")
     assert len(views) > 40
@@ -189,7 +189,7 @@ async def test_the_exporter_sees_no_tenant(
 async def test_the_trail_is_read_for_one_tenant_whatever_is_asked(
     conn: asyncpg.Connection, app: asyncpg.Connection, crowd: None
 ) -> None:
-    """Filters and places that were made up, those of another tenant's rows included; without a tenant it is refused."""
+    """Forged filters and cursors, including those of another tenant, show no rows. No tenant is an error."""
     chance = random.Random(SEED)
     events = orjson.loads(await conn.fetchval("select audit.read_all_events(null, '{}', null, true, 1000)::text"))
     assert {event["tenant_id"] for event in events["events"]} >= {"acme", "rival"}

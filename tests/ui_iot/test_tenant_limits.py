@@ -1,4 +1,4 @@
-"""Limits of tenants: what is above them is refused and counted, exactly, and hurts no other tenant."""
+"""Tenant limits: excess is refused and counted exactly, without effect on other tenants."""
 
 import asyncio
 from collections import Counter
@@ -41,7 +41,7 @@ async def api(app_url: str, conn: asyncpg.Connection) -> AsyncIterator[Api]:
 
 
 async def counts(conn: asyncpg.Connection, query: str, tenant_id: str = "acme") -> dict[str, int]:
-    """Numbers by limit, those that are 0 left out."""
+    """Return the nonzero counts by limit."""
     return {name: number for name, number in await conn.fetch(query, tenant_id) if number}
 
 
@@ -73,7 +73,7 @@ async def test_what_is_above_a_limit_is_refused_by_name_and_audited_once(
             problem = assert_problem(response, 422)
             assert (problem["reason"], problem["limit"], problem["value"]) == ("limit_reached", limit, used + 1)
             assert f"pulse tenant limit acme {limit} VALUE" in problem["detail"]
-        # Another tenant has the default; removing one makes room for one.
+        # Another tenant has the default. Removing a row makes room for one.
         await api.make(f"/api/v1/{limit}", body(1), tenant="umbrella")
         identity = made.get(f"{limit[:-1]}_id")
         assert (await api.call("DELETE", f"/api/v1/{limit}/{identity}")).status_code == 204
@@ -115,7 +115,7 @@ async def test_requests_at_once_do_not_pass_a_limit_together(
     async def send(number: int) -> dict[str, Any]:
         readings = [{"device_id": "boiler-1", "metric": f"m{number}-{place}", "value": 1} for place in range(2)]
         answer = await api.call("POST", "/ingest/v1/readings", json=readings)
-        # A request may lose its place twice in a row to others and is then to be sent again.
+        # A request may lose its place twice in a row and must then be sent again.
         while answer.status_code == 503:
             answer = await api.call("POST", "/ingest/v1/readings", json=readings)
         body: dict[str, Any] = answer.json()
@@ -185,7 +185,7 @@ async def test_defaults_come_from_the_settings_and_0_is_no_limit(
 ) -> None:
     stored = "select limit_name, value from tenant_limits where tenant_id = 'system'"
     settings = TenantLimitSettings().limits()
-    defaults = {**settings, "evaluation_weight": 1}  # no setting: a weight means something between tenants only
+    defaults = {**settings, "evaluation_weight": 1}  # not a setting, because a weight is relative to other tenants
     assert dict(await conn.fetch(stored)) == defaults
     worker = LimitDefaults({**settings, "devices": 1})
     await worker.store(app_pool)

@@ -1,4 +1,4 @@
-"""The outermost layer: trace id in and out, one log line, one observation, whatever the application does."""
+"""The outermost layer: trace ids, one log line and one observation per request, for any application."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ def measured() -> Measured:
 async def test_the_trace_id_of_the_caller_is_kept_when_it_is_one(
     measured: Measured, headers: dict[str, str], expected: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else there is a new one, and what was refused is written nowhere."""
+    """Otherwise it gets a new id, and the invalid one is not logged."""
     caplog.set_level("DEBUG")
     async with measured.client() as client:
         response = await client.get("/v1/items/7", headers=headers)
@@ -66,7 +66,7 @@ async def test_the_trace_id_of_the_caller_is_kept_when_it_is_one(
 
 
 async def test_two_traceparents_are_none(measured: Measured) -> None:
-    """W3C Trace Context: which of them is the parent is anybody's guess."""
+    """W3C Trace Context: with two headers the parent is ambiguous."""
     async with measured.client() as client:
         response = await client.get("/plain", headers=[("traceparent", PARENT), ("traceparent", PARENT)])
     assert response.headers["x-trace-id"] != TRACE
@@ -104,7 +104,7 @@ async def test_methods_are_a_closed_list(measured: Measured) -> None:
     assert {key[0] for key in measured.requests()} == {"GET", "HEAD", "OPTIONS", "_OTHER"}
 
 
-async def test_one_log_line_tells_of_a_request(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_request_writes_one_log_line(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with measured.client() as client:
         await client.get("/v1/items/7?token=hidden", headers={"X-Trace-ID": TRACE})
@@ -119,7 +119,7 @@ async def test_one_log_line_tells_of_a_request(measured: Measured, caplog: pytes
 
 
 async def test_a_crash_is_answered_logged_and_counted(measured: Measured, caplog: pytest.LogCaptureFixture) -> None:
-    """With its trace id, and as an error line."""
+    """The response has the trace id, and the exception is logged as an error."""
     async with measured.client() as client:
         response = await client.get("/wrong", headers={"X-Trace-ID": TRACE})
     assert (response.status_code, response.headers["x-trace-id"]) == (500, TRACE)
@@ -140,7 +140,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 async def run(
     handler: Handler, *, receive: Receive | None = None
 ) -> tuple[Measured, list[Message], BaseException | None]:
-    """Return one request to a bare application; what was sent, and what came out as an exception."""
+    """Send one request to a bare application. Return the messages and the exception."""
     measured = Measured(handler)
     sent: list[Message] = []
 
@@ -168,7 +168,7 @@ async def start(send: Send, status: int = 200) -> None:
 
 
 async def test_an_exception_after_the_head_counts_as_500_and_reaches_the_server() -> None:
-    """The client has seen 200 and half a body; the server must cut the connection, and an SLO must see a failure."""
+    """The client got 200 and a partial body. The server must abort the connection, and SLOs count a failure."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
@@ -182,7 +182,7 @@ async def test_an_exception_after_the_head_counts_as_500_and_reaches_the_server(
 
 
 async def test_an_exception_after_the_whole_response_changes_nothing() -> None:
-    """A background task that fails is not the request's failure."""
+    """A failed background task is not a failure of the request."""
 
     async def fail() -> None:
         raise RuntimeError("later")
@@ -204,7 +204,7 @@ async def test_a_response_that_never_came_counts_as_client_gone() -> None:
 
 
 async def test_a_message_that_the_application_keeps_stays_as_it_is() -> None:
-    """Else each response that it sends again would carry the trace ids of those before."""
+    """Otherwise reused messages would accumulate trace ids."""
     head: Message = {"type": "http.response.start", "status": 204, "headers": []}
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,23 +217,23 @@ async def test_a_message_that_the_application_keeps_stays_as_it_is() -> None:
 
 
 class Cycle:
-    """What uvicorn's send belongs to; it knows whether the client is there."""
+    """The owner of uvicorn's send, which knows whether the client is connected."""
 
     def __init__(self, *, disconnected: bool) -> None:
         self.disconnected = disconnected
 
     async def send(self, message: Message) -> None:
-        """Nobody looks at it."""
+        """Discard the message."""
 
 
 @pytest.mark.parametrize(
     ("disconnected", "status", "counted"),
     [(False, 200, "200"), (True, 200, "499"), (True, 404, "499"), (True, 503, "503"), (False, None, "500")],
 )
-async def test_an_answer_that_nobody_heard_counts_as_client_gone_unless_it_failed(
+async def test_an_unreceived_answer_counts_as_client_gone_unless_it_failed(
     disconnected: bool, status: int | None, counted: str
 ) -> None:
-    """And an application that leaves its response unfinished, with its client there, has failed."""
+    """An application that leaves its response unfinished, with the client connected, has failed."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         if status is not None:
@@ -256,7 +256,7 @@ async def test_a_cancelled_request_is_counted_and_stays_cancelled() -> None:
 
 
 async def test_the_duration_ends_with_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A streamed body is measured to its end, a background task not at all. The clock is the test's."""
+    """A streamed body is measured to its end, without background tasks. The test controls the clock."""
     now = [100.0]
     monkeypatch.setattr("services.ui_iot.middleware.exchange.time.perf_counter", lambda: now[0])
 

@@ -64,7 +64,7 @@ def test_names_of_every_script_are_taken_in_one_spelling() -> None:
 
 @given(st.text(min_size=1, max_size=8))
 def test_what_is_taken_can_be_seen(text: str) -> None:
-    """Every character of a name is a letter, mark, number, sign or blank, and a name given again stays as it is."""
+    """Every character of a name is a letter, mark, number, sign or space. An accepted name stays as it is."""
     try:
         name = visible_name(text)
     except ValueError:
@@ -74,7 +74,7 @@ def test_what_is_taken_can_be_seen(text: str) -> None:
 
 
 def test_no_format_character_is_taken_anywhere() -> None:
-    """Over the whole of Unicode as this Python knows it."""
+    """The test covers all of Unicode in this Python version."""
     for number in range(sys.maxunicode + 1):
         character = chr(number)
         if unicodedata.category(character) in {"Cc", "Cf", "Cs"}:
@@ -221,7 +221,7 @@ def test_only_loopback_is_let_in_for_the_demo() -> None:
 
 @given(st.text(max_size=40).map("https://".__add__) | st.text(max_size=20))
 def test_no_text_breaks_the_reading_of_an_address(text: str) -> None:
-    """What is taken is printable ASCII, reads as itself, and has a host for which a connection can be opened."""
+    """An accepted address is printable ASCII, parses to itself, and has a host that a client can connect to."""
     try:
         url = read_url(text)
     except ValueError:
@@ -247,7 +247,7 @@ async def test_the_channel_keeps_the_address_in_its_one_form(api: Api, conn: asy
             ("PATCH", path, {"config": {"url": url}}),
         ):
             problem = assert_problem(await api.call(method, place, json=whole), 422)
-            told = problem["detail"] + "".join(error["detail"] for error in problem.get("errors", ()))
-            assert expected in told, url
+            explained = problem["detail"] + "".join(error["detail"] for error in problem.get("errors", ()))
+            assert expected in explained, url
     long = {**body, "config": {"url": "https://a.example/" + "x" * LONGEST_URL}}
     assert_problem(await api.call("POST", "/api/v1/channels", json=long), 422)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -105,10 +106,14 @@ async def sealing_lease(pool: db.Pool) -> AsyncIterator[Lease]:
     """Hold the lease to seal, after waiting for another holder. Raises CommandFailed."""
     holder = f"cli:{socket.gethostname()}:{os.getpid()}"
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    is_waiting = False
     while True:
         number = await pool.fetchval("select audit.lease_seal($1, $2)", holder, LEASE_SECONDS)
         if number is not None:
             break
+        if not is_waiting:
+            print(f"another process is sealing this log: waiting for at most {WAIT_SECONDS:.0f} s", file=sys.stderr)
+            is_waiting = True
         if asyncio.get_running_loop().time() > deadline:
             raise CommandFailed("another process is sealing this log: stop that process first, or try again")
         await asyncio.sleep(0.2)

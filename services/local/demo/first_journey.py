@@ -61,7 +61,7 @@ def _is_opening(body: object) -> bool:
 
 
 def hops(rows: Sequence[Row]) -> list[Hop] | None:
-    """Return the five steps from reading to answer, None while one of them is missing."""
+    """Return the five steps from reading to answer, None while one step is missing."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(str(row["kind"]), row)

@@ -34,7 +34,7 @@ SERVICES = {
 SINK, FLEET, POSTGRES = "sink", "fleet", "postgres"
 MODULES = {**SERVICES, SINK: "services.local.demo.sink", FLEET: "services.local.demo.fleet"}
 PROBE_TIMEOUT_SECONDS = 2.0
-# The fleet is stopped first, then the services, then sink and database: within 10 s even if all of them hang.
+# The fleet is stopped first, then the services, then sink and database: within 10 s even if all hang.
 SERVICE_STOP = ((signal.SIGTERM, 4.4), (signal.SIGKILL, 0.5))
 DEMO_STOP = ((signal.SIGTERM, 1.5), (signal.SIGKILL, 0.2))
 POSTGRES_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 0.8))

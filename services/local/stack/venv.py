@@ -38,7 +38,7 @@ def _install(venv: Path, lock: Path) -> None:
             return
     else:
         shutil.rmtree(venv, ignore_errors=True)
-    print(f"pulse: installing packages into {venv}; this happens once and takes about half a minute", file=sys.stderr)
+    print(f"pulse: installing {lock.name} into {venv}; this happens once, in about half a minute", file=sys.stderr)
     venv.mkdir(exist_ok=True)
     marker.touch()
     # An interrupted installation must not leave stamps that are no longer true.

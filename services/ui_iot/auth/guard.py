@@ -49,7 +49,7 @@ class GuardedRoute(JsonRoute):
             scope = f"{part}:{'read' if request.method in ('GET', 'HEAD') else 'write'}"
             refusal = None
             if caller.role not in roles:
-                refusal = Refusal("forbidden", f"This needs one of the roles {', '.join(sorted(roles))}.")
+                refusal = Refusal("forbidden", f"This needs the role {' or '.join(sorted(roles))}.")
             elif caller.scopes is not None and scope not in caller.scopes:
                 refusal = Refusal("forbidden", _explain(scope))
             if refusal is not None:

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from cachetools import TTLCache
@@ -52,9 +53,8 @@ class RefreshGate:
     async def exchange(self, issuer: TokenEndpoint, token: str, address: Address | None) -> Granted | Refusal:
         """Return the issuer's answer to a token that came from the address."""
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        refused = self._refused.get(digest)
-        if refused is not None:
-            return refused
+        with suppress(KeyError):  # get() would fail for an entry that ends between its two looks
+            return self._refused[digest]
         result = await self._ask(issuer, token, address)
         if isinstance(result, Refusal) and result.reason == "invalid_token":
             self._refused[digest] = result

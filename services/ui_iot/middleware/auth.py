@@ -34,7 +34,7 @@ class AuthMiddleware:
         headers = read_headers(scope)
         address = self._authenticator.address_of(scope, headers)
         context = RequestContext(scope, address, audit=self._audit, metrics=self._metrics)
-        if headers.upgrade.lower() == "websocket":
+        if "websocket" in (each.strip() for each in headers.upgrade.lower().split(",")):
             await problem(403, "Pulse opens no websockets.")(scope, receive, send)
             return
         if has_path(scope, OPEN_PATHS):

@@ -18,7 +18,7 @@ from services.ui_iot.routes.alerts import RESOURCE, SHOWN, Alert
 
 router = APIRouter(prefix="/api/v1/alerts", tags=["alerts"], route_class=GuardedRoute)
 
-# An alert that flaps for weeks has more events. The trace and the audit trail contain all of them.
+# An alert that flaps for weeks has more events. The trace and the audit trail contain all events.
 MOST_EVENTS = 200
 MOST_DECISIONS = 1000
 

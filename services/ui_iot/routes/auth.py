@@ -79,7 +79,7 @@ async def _refresh(api: Backend, issuer: Issuer | None, token: str, *, address: 
 
 
 async def _identify(api: Backend, granted: Granted) -> Principal | None:
-    """Return the user whom the new token proves, or None. An issuer may also grant tokens for other audiences."""
+    """Return the user of the new token, or None. An issuer may also grant tokens for other audiences."""
     users = api.authenticator.users
     result = await users.check(granted.answer["access_token"]) if users is not None else None
     return result if isinstance(result, Principal) else None

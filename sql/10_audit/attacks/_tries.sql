@@ -1,7 +1,7 @@
--- These refusals are no tries to guess: expired and invalid_claims carry the issuer's signature (for example browsers
--- that come back from lunch), missing_token names no account (health checks, crawlers), auth_unavailable was never
--- checked, and a device's token names no account (a broken gateway). A rate_limited request that was checked counts by
--- its cause. Without a cause it was not checked.
+-- These refusals are not attempts to guess: expired and invalid_claims carry the issuer's signature (for example a browser
+-- that was idle), missing_token names no account (health checks, crawlers), auth_unavailable was never checked, and a
+-- device's token names no account (a broken gateway). A rate_limited request that was checked counts by its cause.
+-- Without a cause it was not checked.
 --
 -- The window is one of timestamp, so rows that arrive late and all at once are as far apart as they were. The index is
 -- the one of recorded_at, which selects few rows. A row is recorded after its event, except for differences between
