@@ -187,6 +187,7 @@ async def test_tagging_a_device_judges_its_last_value(api: Api, conn: asyncpg.Co
     await api.make("/api/v1/rules", {**RULE, "tag": "hot"})
     await seed.readings(conn, (0, 90, "boiler-2"))
     await evaluate(conn)
+    await api.make("/api/v1/rules", {**RULE, "tag": "new"})
     assert await state(conn) == []
     await api.call("PATCH", "/api/v1/devices/boiler-2", json={"tags": ["hot"]})
     assert await state(conn) == [("boiler-2", "open")]

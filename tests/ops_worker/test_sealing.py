@@ -76,6 +76,10 @@ async def test_a_late_commit_is_not_skipped(
     await late.close()
     await sealer.seal(ops_pool)
     assert await sealed(conn) == before + 2 == await conn.fetchval("select count(*) from audit_log")
+    found = await conn.fetch(
+        "select row_count, (select count(*) from audit._rows_between(previous_snapshot, snapshot)) from audit.blocks"
+    )
+    assert all(counted == read for counted, read in found)
 
 
 async def test_a_pass_reads_what_is_new_and_no_more(

@@ -234,6 +234,15 @@ async def test_a_list_that_the_caller_has_is_not_sent_again(conn: asyncpg.Connec
     assert await conn.fetchval(read, changed["version"]) is None
 
 
+async def test_the_database_refuses_a_revocation_from_the_future(conn: asyncpg.Connection) -> None:
+    await seed.tenant(conn)
+    body = '{"issued_before": "2226-01-05T12:00:00Z", "reason": "r", "expires_in_seconds": 60}'
+    async with conn.transaction():
+        await conn.execute("select set_config('pulse.tenant_id', 'acme', true)")
+        with pytest.raises(asyncpg.PostgresError, match="must not lie in the future"):
+            await conn.execute("select ingest.create_revocation($1::text::jsonb)", body)
+
+
 async def test_an_old_list_is_not_used_while_the_database_is_away(api: Api, conn: asyncpg.Connection) -> None:
     """Fail closed, because newer revocations are unknown. Revoked tokens stay refused."""
     clock = Clock()
