@@ -131,7 +131,8 @@ async def prepare(connection: asyncpg.Connection, options: argparse.Namespace) -
     )
     await connection.execute(
         "insert into tenant_limits (tenant_id, limit_name, value, updated_at)"
-        " select 'acme', limit_name, 0, now() from tenant_limits where tenant_id = 'system'"
+        " select 'acme', limit_name, 0, now() from tenant_limits"
+        " where tenant_id = 'system' and limit_name <> 'evaluation_weight'"
     )
     await connection.execute("select ops.ensure_partitions()")
     await connection.execute("analyze devices, alert_rules")

@@ -25,8 +25,8 @@ SHORT = {
 
 
 def test_every_benchmark_is_tried_here() -> None:
-    """A new script in benchmarks/ gets a short run."""
-    assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys()
+    """A new script in benchmarks/ gets a short run. That of memory is tests/system/test_memory_under_attack.py."""
+    assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys() | {"memory"}
 
 
 def run_benchmark(name: str, url: str) -> subprocess.CompletedProcess[str]:

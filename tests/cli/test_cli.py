@@ -220,7 +220,7 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
     url = {"PULSE_DATABASE_URL": app_url}
     made = pulse("tenant", "create", "acme", "--name", "Acme Ltd", **url)
     assert (made.returncode, made.stderr) == (0, "")
-    assert "Tenant acme is there" in made.stdout
+    assert "Tenant acme is created" in made.stdout
     assert pulse("tenant", "create", "plain", **url).returncode == 0
     shown = pulse("tenant", "list", **url)
     assert [line.split(maxsplit=1) for line in shown.stdout.splitlines()] == [
@@ -247,7 +247,7 @@ async def test_the_limits_of_a_tenant_are_shown_and_set(pulse: Run, conn: asyncp
     url = {"PULSE_DATABASE_URL": app_url}
     await seed.device(conn)
     assert (
-        pulse("tenant", "limit", "acme", "devices", "7", **url).stdout == "The limit devices of tenant acme is 7 now.\n"
+        pulse("tenant", "limit", "acme", "devices", "7", **url).stdout == "The limit devices of tenant acme is now 7.\n"
     )
     again = pulse("tenant", "limit", "acme", "devices", "7", **url)
     assert again.stdout == "The limit devices of tenant acme was 7 already.\n"

@@ -383,10 +383,14 @@ async def test_nothing_slips_in_between_the_last_look_and_the_end(trail: Trail, 
         else late.execute(f"select audit.write(array[audit.event('acme', 'alert.opened', p_timestamp => '{MAY}')])")
     )
     await until(lambda: is_blocked(trail.conn, late))
+    if what == "event":
+        # It would deadlock with the end of the drop, and Postgres would end either.
+        late.terminate()
+        await asyncio.wait([writing])
     await blocker.execute("select pg_advisory_unlock(7)")
     assert await dropping == "dropped"
-    await asyncio.wait([writing])
     if what == "hold":
+        await writing
         assert '"dropped_before": ["2025-05-01"]' in (await trail.events("audit.hold_placed"))[0]["details"]
 
 

@@ -96,13 +96,13 @@ class RunningStack:
         return {one["name"]: one for one in state["processes"]}
 
     def until_ready(self) -> dict[str, dict[str, Any]]:
-        """Wait until all six services are ready."""
+        """Wait until all six services, and further processes of theirs, are ready."""
 
         def ready() -> dict[str, dict[str, Any]]:
             assert self.supervisor is not None
             assert self.supervisor.poll() is None, self.output
             now = self.processes()
-            return now if all(now.get(name, {}).get("ready") for name in SERVICES) else {}
+            return now if all(now.get(name, {}).get("ready") for name in {*SERVICES, *now}) else {}
 
         return until_now(ready, seconds=READY_SECONDS)
 
