@@ -47,8 +47,7 @@ begin
   if not exists (
     select from public.notification_jobs j
     where j.state = 'pending'
-    order by j.tenant_id, j.channel_id, j.run_at
-    limit 1
+    order by j.tenant_id, j.channel_id, j.run_at limit 1
   ) then
     return;
   end if;
@@ -61,9 +60,7 @@ begin
   if v_fates && '{channel_deleted,channel_disabled}' then
     v_buried := delivery._bury(v_tenant_ids, v_job_ids, array_replace(v_fates, 'superseded', null));
   end if;
-
-  select
-    array_agg(c.tenant_id order by c.turn), array_agg(c.channel_id order by c.turn), array_agg(c.job_id order by c.turn),
+  select array_agg(c.tenant_id order by c.turn), array_agg(c.channel_id order by c.turn), array_agg(c.job_id order by c.turn),
     array_agg(c.place order by c.turn), array_agg(c.fate order by c.turn)
   into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
   from (
@@ -82,16 +79,13 @@ begin
   -- place of jobs that can go.
   v_more := cardinality(array_positions(v_fates, null)) > p_most;
   if v_more then
-    select
-      array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
+    select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
     into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
     from (
       select c.*
       from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates)
         with ordinality as c (tenant_id, channel_id, job_id, place, fate, turn)
-      where c.fate is null
-      order by c.turn
-      limit p_most
+      where c.fate is null order by c.turn limit p_most
     ) c;
   end if;
 

@@ -234,7 +234,7 @@ async def test_a_tenant_is_made_once_and_listed(pulse: Run, conn: asyncpg.Connec
     assert (audited["actor_name"], audited["source_service"]) == ("pulse tenant create", "local_stack")
     assert audited["trace_id"] is not None
 
-    assert "is a tenant acme already" in assert_one_line(pulse("tenant", "create", "acme", "--name", "Other", **url))
+    assert "tenant acme exists already" in assert_one_line(pulse("tenant", "create", "acme", "--name", "Other", **url))
     for wrong in ("Acme", "-acme", "a" * 64, "a_b", "acme\n"):
         assert "is no tenant id" in assert_one_line(pulse("tenant", "create", "--", wrong, **url))
     for wrong, fault in (("", "visible"), (" ", "visible"), ("two\nlines", "U+000A"), ("a\u202eb", "U+202E")):

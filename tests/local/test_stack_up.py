@@ -172,7 +172,7 @@ def test_the_demo_shows_the_first_journey_and_its_hints_work_as_printed(
     stack.arguments = ("--devices", "5", "--rate", "10")
     stack.start()
     stack.until_ready()
-    until_now(lambda: "Ctrl-C stops everything" in stack.output, seconds=40)
+    until_now(lambda: "Ctrl-C stops all processes" in stack.output, seconds=40)
     assert "The first alert's journey, trace " in stack.output, stack.output
     assert "from reading to answer" in stack.output
     token = next(line.split()[-1] for line in stack.output.splitlines() if line.startswith("Token"))
