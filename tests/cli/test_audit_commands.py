@@ -129,6 +129,7 @@ async def test_verify_takes_checkpoints_and_keys_from_elsewhere(log: SealedLog, 
     assert done.stdout.startswith("All is as it was sealed")
 
 
+@pytest.mark.slow
 async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
     """An attacker who replaced the log may have replaced the key and the checkpoints next to it."""
     public, kept = log.sealer.keys.public_path, next(log.checkpoints.iterdir())
@@ -152,6 +153,7 @@ async def test_what_only_this_machine_says_is_trusted_only_so_far(log: SealedLog
     assert "holds something that is no checkpoint: 'rubbish'" in (await pulse("verify", status=1)).stdout
 
 
+@pytest.mark.slow
 async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None:
     """The output of `prove` is piped to the verifying program."""
     event_id = await log.conn.fetchval("select event_id::text from audit_log where tenant_id = 'acme' limit 1")
@@ -164,6 +166,7 @@ async def test_a_proof_goes_through_a_pipe(log: SealedLog, pulse: Pulse) -> None
     assert [row[0] for row in await log.conn.fetch(query)] == [1, 0]
 
 
+@pytest.mark.slow
 async def test_an_export_is_a_file_for_its_owner(log: SealedLog, pulse: Pulse, tmp_path: Path) -> None:
     """The file gets its name when it is complete."""
     out = tmp_path / "export.jsonl"

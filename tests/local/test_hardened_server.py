@@ -30,6 +30,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[st
         yield started
 
 
+@pytest.mark.slow
 async def test_every_role_has_what_it_needs_where_public_has_nothing(server: EmbeddedPostgres) -> None:
     """The audit writer's COPY works, no metric is missing, and the readers find their tables and views."""
     refused = pulse_migrate(server.url("deployer")).stderr

@@ -378,6 +378,7 @@ def test_a_detached_default_partition_is_named_until_it_is_back(
     migrator.run(command.check)
 
 
+@pytest.mark.slow
 def test_a_lost_schema_of_views_and_routines_comes_back(session: psycopg.Connection[Any], database_url: str) -> None:
     """It returns with its owner, comment, grants and every object in it."""
     rows = session.execute(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 from migrations.layer_check import VARIABLE, Findings, check_layer
@@ -93,6 +94,7 @@ TAMPERING = {
 }
 
 
+@pytest.mark.slow
 def test_each_tampering_is_named(database_url: str) -> None:
     """By the login that verifies, in a database with only this one change."""
     database = urlsplit(database_url).path.strip("/")
@@ -181,6 +183,7 @@ def test_another_checkout_is_said_and_not_compared(database_url: str, tmp_path: 
         session.rollback()
 
 
+@pytest.mark.slow
 async def test_verify_names_the_layer_and_exits_with_1(
     conn: asyncpg.Connection, ops_pool: db.Pool, auditor_pool: db.Pool, tmp_path: Path, role_url: Callable[[str], str]
 ) -> None:

@@ -518,6 +518,7 @@ def test_the_memory_reads_what_it_wrote(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["signing.key.head"]
 
 
+@pytest.mark.slow
 async def test_a_loss_of_everything_but_the_key_is_declared(log: SealedLog, pulse: Pulse) -> None:
     """The sealer stopped before it raised an alarm, so no earlier moment is known."""
     forget_anchors(log)

@@ -181,6 +181,7 @@ async def _pulse(arguments: list[str], environment: Mapping[str, str]) -> tuple[
     return out.decode(), process.returncode or 0
 
 
+@pytest.mark.slow
 async def test_no_command_prints_what_steers_the_terminal(
     conn: asyncpg.Connection, role_url: Callable[[str], str], seal: Seal, tmp_path: Path
 ) -> None:

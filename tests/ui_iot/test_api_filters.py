@@ -204,6 +204,7 @@ async def read_all(api: Api, path: str, pairs: Sequence[tuple[str, str]] = (), *
     raise AssertionError(f"the pages of {path} never end")
 
 
+@pytest.mark.slow
 async def test_each_filter_chooses_the_rows_that_have_its_value(api: Api, lists: list[Listed]) -> None:
     """Every value is tried with pages of one row, then a list of values, then all filters together."""
     tried = 0
