@@ -328,7 +328,9 @@ async def test_a_pass_that_waits_for_a_lock_does_not_hold_up_the_stop(conn: asyn
 
 async def test_a_hung_server_leaves_the_probes_answering(conn: asyncpg.Connection, app_url: str) -> None:
     """While backends are stopped, /metrics, /readyz and /health answer within seconds."""
-    async with ready_service(EVALUATOR, app_url, poll_seconds="3600") as evaluator:
+    # A full pool opens no further connection, which would answer.
+    full = {"pool_min_size": "2", "pool_max_size": "2"}
+    async with ready_service(EVALUATOR, app_url, poll_seconds="3600", **full) as evaluator:
         backends = await conn.fetch(
             "select pid from pg_stat_activity where application_name like 'pulse-evaluator_iot%'"
             " and datname = current_database()"
