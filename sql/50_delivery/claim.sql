@@ -41,7 +41,6 @@ declare
   v_fates text[];
   v_buried integer := 0;
   v_claimed integer := 0;
-  v_more boolean;
 begin
   -- Most claims find an empty queue, which one probe shows.
   if not exists (
@@ -75,24 +74,19 @@ begin
   if v_fates && '{superseded}' then
     v_buried := v_buried + delivery._bury(v_tenant_ids, v_job_ids, v_fates);
   end if;
-  -- This is cut after the locks: jobs that are given up, or whose channel another session has locked, must not take the
-  -- place of jobs that can go.
-  v_more := cardinality(array_positions(v_fates, null)) > p_most;
-  if v_more then
-    select array_agg(c.tenant_id), array_agg(c.channel_id), array_agg(c.job_id), array_agg(c.place), array_agg(c.fate)
-    into v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates
+  return query
+  with candidate as materialized (
+    select l.place
+    -- This is cut after the locks: jobs that are given up, or whose channel another session has locked, must not take the
+    -- place of jobs that can go.
     from (
       select c.*
       from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates)
         with ordinality as c (tenant_id, channel_id, job_id, place, fate, turn)
-      where c.fate is null order by c.turn limit p_most
-    ) c;
-  end if;
-
-  return query
-  with candidate as materialized (
-    select l.place
-    from unnest(v_tenant_ids, v_channel_ids, v_job_ids, v_places, v_fates) as c (tenant_id, channel_id, job_id, place, fate)
+      where c.fate is null
+      order by c.turn
+      limit p_most
+    ) c
     left join delivery._busy_channels() f on f.tenant_id = c.tenant_id and f.channel_id = c.channel_id
     left join delivery.lanes p on p.tenant_id = c.tenant_id and p.channel_id = c.channel_id
     -- Each candidate is one look-up by key. The plan of a join would depend on statistics.
@@ -103,8 +97,7 @@ begin
         and j.lease_until is null and j.finished_at is null and j.run_at <= v_now
       for update skip locked
     ) l
-    where c.fate is null
-      and c.place <= delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit) - coalesce(f.jobs, 0)
+    where c.place <= delivery._allowed_in_flight(p.limits, p.deliveries, p_channel_limit) - coalesce(f.jobs, 0)
       and coalesce(p.paused_until, '-infinity') <= v_now
       -- This is checked again, because a dead job may have been redriven in between. Redriving holds the channel's lock.
       -- A limited sub-select is a probe for each candidate; not exists would become a join over all that waits.
@@ -136,7 +129,7 @@ begin
   order by j.run_at, j.job_id;
   get diagnostics v_claimed = row_count;
   -- There may be more jobs, for the next call or for another worker that found these channels locked.
-  if v_claimed = least(p_limit, p_most) or v_buried > 0 or v_more then
+  if v_claimed = least(p_limit, p_most) or v_buried > 0 or cardinality(array_positions(v_fates, null)) > p_most then
     perform core.notify('pulse_delivery');
   end if;
 end
