@@ -1,5 +1,6 @@
 """Admit no request without a caller: every path that is not on the list of open paths needs a valid token."""
 
+import re
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +35,7 @@ class AuthMiddleware:
         headers = read_headers(scope)
         address = self._authenticator.address_of(scope, headers)
         context = RequestContext(scope, address, audit=self._audit, metrics=self._metrics)
-        if "websocket" in (each.strip() for each in headers.upgrade.lower().split(",")):
+        if headers.upgrade and "websocket" in re.split(r"[\s,]+", headers.upgrade.lower()):
             await problem(403, "Pulse opens no websockets.")(scope, receive, send)
             return
         if has_path(scope, OPEN_PATHS):
