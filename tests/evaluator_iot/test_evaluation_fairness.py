@@ -12,7 +12,8 @@ from services.evaluator_iot.evaluator import Evaluator
 from services.shared.db import Pool
 from tests.support import seed
 from tests.support.alert_machine import MOST_CHANGES, Machine, matches_events
-from tests.support.evaluation import evaluator_of, rows_read, set_clock
+from tests.support.clock import stop_clock
+from tests.support.evaluation import evaluator_of, rows_read
 
 
 async def add_rules(
@@ -62,7 +63,7 @@ async def run_attack(conn: asyncpg.Connection, pool: Pool, *, rules: int, readin
         await seed.device(conn, tenant_id=tenant_id)
     await add_rules(conn, rules)
     await seed.rule(conn, tenant_id="good")
-    await set_clock(conn, "23:00:00")
+    await stop_clock(conn, "2026-01-05 23:00:00Z")
     sent = alternating(readings)
     await seed.readings(conn, *sent, tenant_id="evil")
 
@@ -189,7 +190,7 @@ async def test_a_pass_costs_the_same_beside_a_thousand_tenants(conn: asyncpg.Con
 
 async def test_a_tenant_with_many_timers_leaves_the_others_theirs(conn: asyncpg.Connection) -> None:
     """A pass fires at most its share of one tenant's timers, together with those of the others."""
-    await set_clock(conn, "12:00:00")
+    await stop_clock(conn, "2026-01-05 12:00:00Z")
     for tenant_id, devices in (("evil", 400), ("good", 1)):
         rule_id = await seed.rule(conn, tenant_id=tenant_id, for_seconds=60)
         names = [f"d{number}" for number in range(devices)]
@@ -200,7 +201,7 @@ async def test_a_tenant_with_many_timers_leaves_the_others_theirs(conn: asyncpg.
     for _ in range(3):
         await conn.execute("select evaluator.evaluate(10000)")
     assert await conn.fetchval("select count(*) from rule_state where not firing") == 401
-    await set_clock(conn, "12:02:00")
+    await stop_clock(conn, "2026-01-05 12:02:00Z")
     opened: list[dict[str, int]] = []
     for _ in range(100):
         await conn.execute("select evaluator.evaluate(10)")
@@ -280,7 +281,7 @@ async def test_many_changes_in_one_pass_are_one_alert(
     """The alert begins with the first change and ends in the last state; the event has the number of changes."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
     channel_id = await seed.channel(conn)
     await seed.route(conn, channel_id)
     await seed.readings(conn, (0, 20 if expected[0][1] else 90))
@@ -312,7 +313,7 @@ async def test_few_changes_in_one_pass_are_written_one_by_one(conn: asyncpg.Conn
     """Up to the bound, changes are separate alerts."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
     await seed.readings(conn, *[(second, 90 if second % 2 else 20) for second in range(MOST_CHANGES + 1)])
     await conn.execute("select evaluator.evaluate(1000)")
     assert [kind for kind, _, _ in await story(conn, rule_id)] == ["opened", "closed"] * (MOST_CHANGES // 2)
@@ -322,7 +323,7 @@ async def test_many_late_breaches_in_one_pass_are_one_alert(conn: asyncpg.Connec
     """Late breaches between quiet readings cannot flood the alerts either."""
     await seed.device(conn)
     rule_id = await seed.rule(conn)
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
     late = [(at, value) for number in range(1, 21) for at, value in ((10 * number, 20), (10 * number - 5, 90))]
     await seed.readings(conn, *late)
     await conn.execute("select evaluator.evaluate(1000)")

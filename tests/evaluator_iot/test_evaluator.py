@@ -12,7 +12,8 @@ import pytest
 from services.shared.db import Pool
 from tests.support import seed
 from tests.support.alert_machine import Machine, matches_events
-from tests.support.evaluation import evaluate, rows_read, set_clock, story
+from tests.support.clock import stop_clock
+from tests.support.evaluation import evaluate, rows_read, story
 from tests.support.wait import until
 
 
@@ -89,7 +90,7 @@ async def test_for_seconds_over_batches(conn: asyncpg.Connection) -> None:
     """A breach opens once it has lasted for_seconds without a quiet reading, counted over batches."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
 
     for batch in ([(0, 90)], [(30, 90), (40, 20), (50, 91)], [(100, 92)]):
         await seed.readings(conn, *batch)
@@ -107,18 +108,18 @@ async def test_for_seconds_ends_without_a_further_reading(
     """A silent device's breach opens after for_seconds, because no reading has contradicted it."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
-    await set_clock(conn, "12:00:00")
+    await stop_clock(conn, "2026-01-05 12:00:00Z")
     await seed.readings(conn, (0, 90), trace_id="b" * 32)
-    await set_clock(conn, "12:00:59")
+    await stop_clock(conn, "2026-01-05 12:00:59Z")
     await evaluate(conn)
     assert await story(conn) == []
 
-    await set_clock(conn, "12:01:00")
+    await stop_clock(conn, "2026-01-05 12:01:00Z")
     await evaluate(conn)
 
     assert await story(conn) == [("opened", 60)]
     assert await conn.fetchval("select trace_id from alerts") == "b" * 32
-    await set_clock(conn, "12:01:31")
+    await stop_clock(conn, "2026-01-05 12:01:31Z")
     await seed.readings(conn, (90, 20))
     await evaluate(conn)
     assert await story(conn) == [("opened", 60), ("closed", 90)]
@@ -130,11 +131,11 @@ async def test_a_timer_waits_for_readings_that_have_arrived(
     """A due timer does not open while the inbox holds a reading that may end the breach."""
     await seed.device(conn)
     await seed.rule(conn, for_seconds=60)
-    await set_clock(conn, "12:00:30")
+    await stop_clock(conn, "2026-01-05 12:00:30Z")
     await seed.readings(conn, (0, 90))
     await evaluate(conn)
     await seed.readings(conn, (10, 95), (20, 20))
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
 
     await evaluate(conn, limit=1)  # the first pass consumes only one of the two
 
@@ -265,7 +266,7 @@ async def test_any_batching_gives_the_same_story(conn: asyncpg.Connection, seed_
     """Random readings, cut into random batches and passes, open and close as in the plain state machine."""
     chance = random.Random(seed_number)
     for_seconds = chance.choice([0, 0, 5, 20])
-    await set_clock(conn, "13:00:00")
+    await stop_clock(conn, "2026-01-05 13:00:00Z")
     devices = [f"d{number}" for number in range(4)]
     rule_id = await seed.rule(conn, for_seconds=for_seconds)
     for device_id in devices:

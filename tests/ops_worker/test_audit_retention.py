@@ -22,8 +22,8 @@ from services.shared.sealed_log import tree
 from services.shared.sealed_log.key_file import KeyFile
 from services.shared.sealed_log.note import BadNote, SignerKey
 from services.shared.sealed_log.tombstone import Tombstone, open_tombstone
+from tests.support.clock import stop_clock
 from tests.support.connections import Connect, is_blocked
-from tests.support.partition_clock import set_now
 from tests.support.wait import until
 
 NOW = "2026-11-26 12:00Z"
@@ -95,7 +95,7 @@ def anchors(*kept: Anchor) -> Anchors:
 @pytest.fixture
 async def trail(conn: asyncpg.Connection, ops_pool: db.Pool, tmp_path: Path) -> Trail:
     """Sealed events of May and June 2025 and November 2026, partly in two writes. Nothing is dropped yet."""
-    await set_now(conn, NOW)
+    await stop_clock(conn, NOW)
     keys = KeyFile(tmp_path / "signing.key", "pulse.test/audit")
     file = FileAnchor(tmp_path / "anchor")
     trail = Trail(
@@ -173,11 +173,11 @@ async def test_sealing_goes_on_after_a_drop(trail: Trail) -> None:
 async def test_a_month_goes_at_its_moment(trail: Trail) -> None:
     """The last moment of May 2025 is 400 days old when July 6th 2026 begins."""
     ends = datetime(2025, 6, 1, tzinfo=UTC) + timedelta(days=DAYS)
-    await set_now(trail.conn, (ends - timedelta(microseconds=1)).isoformat())
+    await stop_clock(trail.conn, (ends - timedelta(microseconds=1)).isoformat())
     assert await trail.candidate() is None
     for zone in ("Pacific/Kiritimati", "America/St_Johns"):
         await trail.conn.execute(f"set timezone = '{zone}'")
-        await set_now(trail.conn, ends.isoformat())
+        await stop_clock(trail.conn, ends.isoformat())
         assert await trail.candidate() == "2025-05"
 
 
@@ -187,9 +187,9 @@ async def test_a_clock_that_is_behind_drops_nothing_early(trail: Trail) -> None:
     await trail.seal()
     assert await trail.candidate() == "2025-06"
     assert await trail.conn.fetchval("select audit.drop_segment('2025-05-01', 400, null)") == "gone"
-    await set_now(trail.conn, "2027-12-25 07:59:59.999999Z")
+    await stop_clock(trail.conn, "2027-12-25 07:59:59.999999Z")
     assert await trail.candidate() == "2025-06"
-    await set_now(trail.conn, "2027-12-25 08:00Z")
+    await stop_clock(trail.conn, "2027-12-25 08:00Z")
     assert await trail.candidate() == "2025-05"
 
 

@@ -8,6 +8,7 @@ import pytest
 from services.ops_worker.workers.retention_worker import RetentionWorker
 from services.shared.db import Pool
 from tests.support import seed
+from tests.support.clock import stop_clock
 from tests.support.connections import Connect, is_blocked
 from tests.support.wait import until
 
@@ -21,13 +22,6 @@ async def prune(
     rows = await conn.fetch("select what, removed from ops.prune_telemetry($1, $2)", telemetry, limit)
     rows += await conn.fetch("select what, removed from ops.prune($1, $2, $3)", alerts, metrics, limit)
     return {row["what"]: row["removed"] for row in rows}
-
-
-async def set_now(conn: asyncpg.Connection, moment: str) -> None:
-    """Set a fixed time for the decisions about expiry."""
-    await conn.execute(
-        f"create or replace function core.now() returns timestamptz language sql stable return '{moment}'::timestamptz"
-    )
 
 
 async def partitions(conn: asyncpg.Connection) -> list[str]:
@@ -101,7 +95,7 @@ async def names(conn: asyncpg.Connection) -> list[str]:
 
 async def test_whole_days_of_readings_go(conn: asyncpg.Connection) -> None:
     """A day is dropped once its last moment is too old. Old readings without a partition are removed."""
-    await set_now(conn, "2026-10-01 12:00Z")
+    await stop_clock(conn, "2026-10-01 12:00Z")
     await conn.execute("select ops.ensure_partitions(1, 1)")
     await conn.execute(
         "insert into telemetry (tenant_id, timestamp, device_id, metric, value)"
@@ -109,7 +103,7 @@ async def test_whole_days_of_readings_go(conn: asyncpg.Connection) -> None:
         " from generate_series(0, 263) n"
     )
     assert (await partitions(conn))[0] == "telemetry_20260923"
-    await set_now(conn, "2026-10-05 00:00Z")
+    await stop_clock(conn, "2026-10-05 00:00Z")
 
     # Ten days back is the first moment of September 25.
     assert await prune(conn, telemetry=10, limit=50) == {"telemetry_partitions": 1, "telemetry": 50}
@@ -142,7 +136,7 @@ async def test_a_query_over_all_readings_only_delays(conn: asyncpg.Connection, c
     transaction = reader.transaction()
     await transaction.start()
     await reader.fetch("select * from telemetry")
-    await set_now(conn, "2040-01-01 00:00Z")
+    await stop_clock(conn, "2040-01-01 00:00Z")
 
     assert "telemetry_partitions" not in (removed := await prune(conn))
     assert removed["alerts"] == 1

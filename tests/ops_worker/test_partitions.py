@@ -9,8 +9,8 @@ import pytest
 from services.ops_worker.workers.partition_worker import PartitionWorker
 from services.shared.db import Pool
 from tests.support import seed
+from tests.support.clock import stop_clock
 from tests.support.connections import Connect, is_blocked
-from tests.support.partition_clock import set_now
 from tests.support.wait import until
 
 
@@ -61,7 +61,7 @@ async def test_no_call_makes_partitions_without_end(conn: asyncpg.Connection, da
 
 async def test_a_fresh_database_gets_its_partitions(conn: asyncpg.Connection) -> None:
     """Days start 8 back, months at the previous one. A second call does nothing."""
-    await set_now(conn, "2026-11-23 10:00Z")
+    await stop_clock(conn, "2026-11-23 10:00Z")
 
     made = await make(conn, days=2, months=1)
     assert list(made) == [
@@ -118,7 +118,7 @@ async def test_days_are_utc_whatever_the_session_says(conn: asyncpg.Connection, 
     """No time zone, date style (IST is also Israel's time) or daylight saving makes a gap or a 23-hour day."""
     await conn.execute(f"set timezone = '{zone}'")
     await conn.execute("set datestyle = 'German, DMY'")
-    await set_now(conn, "2026-03-28 23:30Z")
+    await stop_clock(conn, "2026-03-28 23:30Z")
     await make(conn, days=3, months=2)
     await conn.execute("set datestyle = 'ISO'")
     await conn.execute("set timezone = 'UTC'")
@@ -135,13 +135,13 @@ async def test_days_are_utc_whatever_the_session_says(conn: asyncpg.Connection, 
 
 
 async def test_a_leap_day_and_a_new_year(conn: asyncpg.Connection) -> None:
-    await set_now(conn, "2027-12-31 23:59:59Z")
+    await stop_clock(conn, "2027-12-31 23:59:59Z")
     made = await make(conn, days=1, months=2)
     assert "telemetry_20280101" in made
     assert [name for name in made if name.startswith("audit_log")] == [
         *("audit_log_202711", "audit_log_202712", "audit_log_202801", "audit_log_202802")
     ]
-    await set_now(conn, "2028-02-28 12:00Z")
+    await stop_clock(conn, "2028-02-28 12:00Z")
     assert {"telemetry_20280229", "telemetry_20280301"} <= (await make(conn, days=2)).keys()
 
 

@@ -15,7 +15,7 @@ from services.shared.audit import AuditEvent
 from services.shared.audit_writer.aggregation import MOST_MEMBERS, Flood
 from services.shared.audit_writer.ledger import EventLedger
 from services.shared.audit_writer.line import read_line
-from tests.support.stepped_clock import Clock
+from tests.support.stepped_clock import SteppedClock
 from tests.support.trail import open_trail
 from tests.support.wait import until
 
@@ -29,7 +29,9 @@ def refusal(address: str | None, reason: str = "expired", account: str | None = 
     return AuditEvent(event_type=kind, message="m", ip_address=address, details=details)
 
 
-def make_flood(clock: Clock, *, rows: int = 5, most_keys: int = 10_000, ledger: EventLedger | None = None) -> Flood:
+def make_flood(
+    clock: SteppedClock, *, rows: int = 5, most_keys: int = 10_000, ledger: EventLedger | None = None
+) -> Flood:
     """Return a flood control with windows of ten seconds."""
     account = (ledger or EventLedger(None, "ui_iot")).accounts["aggregated"]
     return Flood(
@@ -50,7 +52,7 @@ def due(flood: Flood, *, everything: bool = False) -> list[tuple[str | None, dic
 
 
 def test_the_first_of_a_window_are_rows_and_the_rest_is_one() -> None:
-    clock = Clock()
+    clock = SteppedClock(0.0)
     flood = make_flood(clock)
     events = [refusal("10.1.2.3") for _ in range(12)]
     assert [flood.admits(event) for event in events] == [True] * 5 + [False] * 7
@@ -74,7 +76,7 @@ def test_the_first_of_a_window_are_rows_and_the_rest_is_one() -> None:
 
 
 def test_addresses_and_reasons_are_counted_apart_and_a_64_is_one_address() -> None:
-    flood = make_flood(Clock(), rows=1)
+    flood = make_flood(SteppedClock(0.0), rows=1)
     assert all(
         flood.admits(event)
         for event in (
@@ -95,7 +97,7 @@ def test_addresses_and_reasons_are_counted_apart_and_a_64_is_one_address() -> No
 
 def test_accounts_are_counted_apart_and_only_so_many() -> None:
     """Noise that fills a window hides no account; thousands of invented accounts do not get a row each."""
-    flood = make_flood(Clock(), rows=1)
+    flood = make_flood(SteppedClock(0.0), rows=1)
     noise = [f"made up {number}" for number in range(1000)]
     for account in ["noise", *noise[:500], *["victim"] * 30, *noise[500:], "victim"]:
         flood.admits(refusal("10.1.2.3", "invalid_token", account))
@@ -111,7 +113,7 @@ def test_accounts_are_counted_apart_and_only_so_many() -> None:
 
 
 def test_zero_turns_it_off() -> None:
-    flood = make_flood(Clock(), rows=0)
+    flood = make_flood(SteppedClock(0.0), rows=0)
     assert all(flood.admits(refusal("10.1.2.3")) for _ in range(1000))
     assert len(flood) == 0
 
@@ -120,7 +122,7 @@ def test_zero_turns_it_off() -> None:
 @settings(max_examples=100, deadline=None)
 def test_every_refusal_is_a_row_or_in_exactly_one_count(seed: int, most_keys: int) -> None:
     """For any order, times and evictions, the single rows plus the counts equal the refusals, by address."""
-    clock, ledger = Clock(), EventLedger(None, "ui_iot")
+    clock, ledger = SteppedClock(0.0), EventLedger(None, "ui_iot")
     flood = make_flood(clock, rows=3, most_keys=most_keys, ledger=ledger)
     chosen = random.Random(seed)
     happened: Counter[tuple[object, object]] = Counter()

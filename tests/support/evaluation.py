@@ -95,14 +95,6 @@ async def evaluate(conn: asyncpg.Connection | Pool, limit: int = 10_000) -> int:
             return total
 
 
-async def set_clock(conn: asyncpg.Connection, time_of_day: str) -> None:
-    """Set the database's clock to that time on NOON's day."""
-    await conn.execute(
-        "create or replace function core.now() returns timestamptz language sql stable"
-        f" as $$ select '2026-01-05 {time_of_day}+00'::timestamptz $$"
-    )
-
-
 async def story(conn: asyncpg.Connection) -> list[tuple[str, float]]:
     """Kind and seconds after NOON of every alert event, in order."""
     rows = await conn.fetch("select kind, occurred_at from alert_events order by event_id")

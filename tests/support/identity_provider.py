@@ -14,17 +14,6 @@ from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support.api_client import EC, RSA
 
 
-class Clock:
-    """A clock in seconds that advances only when the test sets it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 async def reason(users: UserTokens, text: str) -> str | None:
     result = await users.check(text)
     return result.reason if isinstance(result, Refusal) else None

@@ -1,11 +1,14 @@
-"""A clock that moves only when the test sets it."""
+"""A clock that advances only when the test sets it."""
+
+from dataclasses import dataclass
 
 
-class Clock:
-    """A clock that the test sets."""
+@dataclass(slots=True)
+class SteppedClock:
+    """Seconds since any moment. Code under test calls it; the test sets or adds to `now`."""
 
-    now = 0.0
+    now: float = 1000.0
 
     def __call__(self) -> float:
-        """Return the current time of the clock."""
+        """Return the time that the test set."""
         return self.now

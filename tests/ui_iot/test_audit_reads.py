@@ -13,7 +13,7 @@ from services.shared.audit_writer.ledger import EventLedger, read_remains
 from services.shared.audit_writer.line import read_line
 from tests.support import seed
 from tests.support.api_client import open_api
-from tests.support.stepped_clock import Clock
+from tests.support.stepped_clock import SteppedClock
 from tests.support.wait import until
 
 ROWS = """
@@ -36,7 +36,7 @@ def read(actor: str = "alice", path: str = "/a", address: str = "10.0.0.1", tena
     )
 
 
-def make_reads(clock: Clock, ledger: EventLedger | None = None, *, most_keys: int = 10_000) -> Reads:
+def make_reads(clock: SteppedClock, ledger: EventLedger | None = None, *, most_keys: int = 10_000) -> Reads:
     """Windows of a minute."""
     return Reads(
         rows=1,
@@ -55,7 +55,7 @@ def details(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def test_repeats_share_a_row_and_callers_kinds_and_addresses_do_not() -> None:
-    clock = Clock()
+    clock = SteppedClock(0.0)
     reads = make_reads(clock)
     assert all(
         reads.admits(event, kind)
@@ -84,7 +84,7 @@ def test_repeats_share_a_row_and_callers_kinds_and_addresses_do_not() -> None:
 
 
 def test_memory_is_bounded_and_no_count_is_lost() -> None:
-    reads = make_reads(Clock(), most_keys=10)
+    reads = make_reads(SteppedClock(0.0), most_keys=10)
     for number in range(1000):
         reads.admits(read(f"a{number % 50}"), "k")
         reads.admits(read(f"a{number % 50}"), "k")
@@ -94,7 +94,7 @@ def test_memory_is_bounded_and_no_count_is_lost() -> None:
 
 def test_a_crash_leaves_the_number_of_reads_without_a_row(tmp_path: Any) -> None:
     ledger = EventLedger(tmp_path, "ui_iot")
-    reads = make_reads(Clock(), ledger)
+    reads = make_reads(SteppedClock(0.0), ledger)
     for _ in range(8):
         reads.admits(read(), "k")
     # Nothing is closed, so the file looks like that of a killed process.

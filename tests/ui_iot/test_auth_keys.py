@@ -22,17 +22,18 @@ from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import Trust
 from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support.api_client import EC, ISSUER, RSA, KeyServer, SigningKey, claims, ec_key, sign, token
-from tests.support.identity_provider import Clock, Provider, reason
+from tests.support.identity_provider import Provider, reason
 from tests.support.receiver import Receiver
+from tests.support.stepped_clock import SteppedClock
 
 
-def users_of(source: KeySource, clock: Clock) -> UserTokens:
+def users_of(source: KeySource, clock: SteppedClock) -> UserTokens:
     return UserTokens(Jwks(source, clock=clock), TokenVerifier(Trust(ISSUER)))
 
 
 async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
     """A rotated key is found, and forged ids cause few requests to the issuer."""
-    source, clock = KeyServer(), Clock()
+    source, clock = KeyServer(), SteppedClock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
     assert source.asked == 1
@@ -52,7 +53,7 @@ async def test_an_unknown_key_id_asks_the_issuer_once_in_a_while() -> None:
 
 async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_while() -> None:
     """A wrong signature under a known id causes one fetch. Forged ones cause few requests to the issuer."""
-    source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
+    source, clock = KeyServer(document={"keys": [EC.public()]}), SteppedClock()
     users = users_of(source, clock)
     old = token()
     assert await reason(users, old) is None
@@ -78,7 +79,7 @@ async def test_a_provider_that_restarts_with_the_same_key_id_is_asked_once_in_a_
 
 async def test_a_wrong_signature_while_the_issuer_is_away_is_not_held_against_the_client() -> None:
     """Its key may be temporarily unavailable. A valid signature needs no fetch."""
-    source, clock = KeyServer(document={"keys": [EC.public()]}), Clock()
+    source, clock = KeyServer(document={"keys": [EC.public()]}), SteppedClock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
     source.error = httpx.ConnectError("away")
@@ -89,7 +90,7 @@ async def test_a_wrong_signature_while_the_issuer_is_away_is_not_held_against_th
 
 
 async def test_concurrent_requests_share_one_look() -> None:
-    source, clock = KeyServer(), Clock()
+    source, clock = KeyServer(), SteppedClock()
     entered, release = asyncio.Event(), asyncio.Event()
     fetch = source.fetch_keys
 
@@ -114,7 +115,7 @@ async def test_concurrent_requests_share_one_look() -> None:
     "error", [httpx.ConnectError("away"), ProviderError("HTTP 500"), ValueError("not JSON"), OSError()]
 )
 async def test_known_keys_stay_while_the_issuer_is_away(error: Exception) -> None:
-    source, clock = KeyServer(), Clock()
+    source, clock = KeyServer(), SteppedClock()
     users = users_of(source, clock)
     assert await reason(users, token()) is None
     source.error = error
@@ -128,7 +129,7 @@ async def test_known_keys_stay_while_the_issuer_is_away(error: Exception) -> Non
 
 
 async def test_without_any_keys_authentication_is_unavailable_until_the_issuer_answers() -> None:
-    source, clock = KeyServer(error=httpx.ConnectError("away")), Clock()
+    source, clock = KeyServer(error=httpx.ConnectError("away")), SteppedClock()
     users = users_of(source, clock)
     assert await reason(users, token()) == "auth_unavailable"
     source.error = None
@@ -138,7 +139,7 @@ async def test_without_any_keys_authentication_is_unavailable_until_the_issuer_a
 
 
 async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() -> None:
-    source, clock = KeyServer(), Clock()
+    source, clock = KeyServer(), SteppedClock()
     jwks = Jwks(source, clock=clock)
     users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
     text = token()
@@ -152,7 +153,7 @@ async def test_old_keys_are_renewed_behind_the_caller_and_a_revoked_one_stops() 
 
 
 async def test_the_same_keys_again_keep_the_verified_tokens() -> None:
-    source, clock = KeyServer(), Clock()
+    source, clock = KeyServer(), SteppedClock()
     jwks = Jwks(source, clock=clock)
     users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
     text = token()
@@ -187,10 +188,10 @@ async def test_an_address_that_is_none_makes_authentication_unavailable(url: str
     server = Provider()
     server.description |= {"jwks_uri": url, "token_endpoint": url}
     async with traced_client(trusted=True) as client:
-        assert await reason(users_of(JwksUrl(client, url), Clock()), token()) == "auth_unavailable"
+        assert await reason(users_of(JwksUrl(client, url), SteppedClock()), token()) == "auth_unavailable"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app)) as client:
         issuer = Issuer(client, server.url, client_id="pulse")
-        assert await reason(users_of(issuer, Clock()), token()) == "auth_unavailable"
+        assert await reason(users_of(issuer, SteppedClock()), token()) == "auth_unavailable"
         refused = await issuer.refresh("r1")
         assert isinstance(refused, Refusal)
         assert refused.reason == "auth_unavailable"

@@ -21,6 +21,7 @@ from services.ui_iot.auth.refusals import Refusal
 from services.ui_iot.auth.tokens import TokenVerifier
 from services.ui_iot.auth.trust import LONGEST_TOKEN_BYTES, Trust
 from tests.support.api_client import EC, ISSUER, RSA, SigningKey, claims, ec_key, rsa_key, sign, token
+from tests.support.stepped_clock import SteppedClock
 
 KEYS = KeySet.from_document({"keys": [RSA.public(), EC.public()]})
 
@@ -354,19 +355,8 @@ def test_no_claim_makes_the_check_raise(changes: dict[str, Any]) -> None:
     assert reason(sign(payload)) in (None, "invalid_claims", "expired")
 
 
-class Clock:
-    """Seconds since 1970 that only the test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 def test_a_verified_token_is_remembered_until_it_expires() -> None:
-    clock = Clock()
+    clock = SteppedClock(time.time())
     verifier = TokenVerifier(Trust(ISSUER), clock=clock)
     text = token()
     assert verifier.remembered(text, KEYS) is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.ui_iot.auth import client_address
 from services.ui_iot.auth.client_address import ClientAddress, parse_address
 from services.ui_iot.auth.failure_limit import FailureLimit
+from tests.support.stepped_clock import SteppedClock
 
 TRUSTED = tuple(ip_network(text) for text in ("10.0.0.0/8", "fd00::/8", "192.0.2.1"))
 
@@ -80,20 +81,9 @@ def test_a_long_chain_is_walked_so_far_and_no_further() -> None:
     assert str(ClientAddress(TRUSTED).of("10.0.0.1", [",".join(chain)])) == "10.0.0.2"
 
 
-class Clock:
-    """A clock that only the test advances."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 def test_an_address_that_fails_too_often_waits_and_recovers_evenly() -> None:
     """60 a minute: a burst of 60, then one a second."""
-    clock = Clock()
+    clock = SteppedClock()
     limit = FailureLimit(60, clock=clock)
     address = ip_address("198.51.100.7")
     for _ in range(60):
@@ -114,7 +104,7 @@ def test_an_address_that_fails_too_often_waits_and_recovers_evenly() -> None:
 
 def test_failures_while_limited_do_not_lock_an_address_out_for_ever() -> None:
     """The bucket never goes below zero."""
-    clock = Clock()
+    clock = SteppedClock()
     limit = FailureLimit(6, clock=clock)
     for _ in range(1000):
         limit.record_failure(None)
@@ -125,7 +115,7 @@ def test_failures_while_limited_do_not_lock_an_address_out_for_ever() -> None:
 
 def test_an_ipv6_customer_is_one_address() -> None:
     """A customer owns a /64 and would otherwise never reach the limit."""
-    limit = FailureLimit(2, clock=Clock())
+    limit = FailureLimit(2, clock=SteppedClock())
     limit.record_failure(ip_address("2001:db8:0:1::1"))
     limit.record_failure(ip_address("2001:db8:0:1:ffff::2"))
     assert limit.wait_seconds(ip_address("2001:db8:0:1::3")) > 0
@@ -134,7 +124,7 @@ def test_an_ipv6_customer_is_one_address() -> None:
 
 def test_memory_is_bounded_whatever_the_number_of_addresses() -> None:
     """The address with the oldest failure is evicted first."""
-    limit = FailureLimit(1, clock=Clock(), most_addresses=100)
+    limit = FailureLimit(1, clock=SteppedClock(), most_addresses=100)
     for number in range(1000):
         limit.record_failure(ip_address(number))
     limited = [number for number in range(1000) if limit.wait_seconds(ip_address(number))]

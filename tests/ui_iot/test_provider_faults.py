@@ -27,10 +27,11 @@ from services.ui_iot.auth.user_tokens import UserTokens
 from tests.support import seed
 from tests.support.api_client import EC, ISSUER, KeyServer, claims, ec_key, open_api, sign, token
 from tests.support.certificates import PrivateCa
-from tests.support.identity_provider import Clock, Provider, reason
+from tests.support.identity_provider import Provider, reason
 from tests.support.processes import free_port, ready_service
 from tests.support.proxy import TunnelProxy
 from tests.support.receiver import Receiver
+from tests.support.stepped_clock import SteppedClock
 from tests.support.wait import until
 
 URL = "http://issuer.test"
@@ -81,7 +82,7 @@ async def test_a_fault_is_named_once_with_address_status_and_advice(
     app: Starlette, parts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    clock = Clock()
+    clock = SteppedClock()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
         jwks = Jwks(Issuer(client, URL, client_id="pulse", clock=clock), issuer=URL, clock=clock)
         users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
@@ -113,7 +114,7 @@ async def test_a_bom_is_ignored_and_named(caplog: pytest.LogCaptureFixture, tmp_
 
 
 async def test_a_provider_without_a_usable_key_is_at_fault_not_the_token(caplog: pytest.LogCaptureFixture) -> None:
-    source, clock = KeyServer({"keys": KEYLESS}), Clock()
+    source, clock = KeyServer({"keys": KEYLESS}), SteppedClock()
     jwks = Jwks(source, issuer=URL, clock=clock)
     users = UserTokens(jwks, TokenVerifier(Trust(ISSUER)))
     assert await reason(users, token()) == "auth_unavailable"

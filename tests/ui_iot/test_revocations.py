@@ -25,6 +25,7 @@ from services.ui_iot.backend import pool_of
 from tests.support import seed
 from tests.support.api_client import Api, token
 from tests.support.problem import assert_problem
+from tests.support.stepped_clock import SteppedClock
 from tests.support.wait import until
 
 REVOCATIONS = "/api/v1/revocations"
@@ -171,20 +172,9 @@ def test_the_default_end_follows_the_longest_token() -> None:
     assert lasting_seconds(days=2, ends_by_itself=True, max_token_seconds=300) == 172_800
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time that the test set."""
-        return self.now
-
-
 async def test_a_revocation_elsewhere_is_in_force_within_seconds(api: Api, conn: asyncpg.Connection) -> None:
     """Another process wrote the row. A request reloads the list without a notification."""
-    clock = Clock()
+    clock = SteppedClock()
     revocations = Revocations(lambda: pool_of(api.process), clock=clock)
     users = api.backend.authenticator.users
     assert users is not None
@@ -245,7 +235,7 @@ async def test_the_database_refuses_a_revocation_from_the_future(conn: asyncpg.C
 
 async def test_an_old_list_is_not_used_while_the_database_is_away(api: Api, conn: asyncpg.Connection) -> None:
     """Fail closed, because newer revocations are unknown. Revoked tokens stay refused."""
-    clock = Clock()
+    clock = SteppedClock()
     away = False
 
     def pool() -> Pool:
