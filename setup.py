@@ -1,4 +1,4 @@
-"""What an installation holds: the services, the exporter, and the migrations with the SQL layer as their data.
+"""Contents of an installation: the services, the exporter, and the migrations with the SQL layer as their data.
 
 Tests, benchmarks, docs and deploy/ stay in the checkout.
 """

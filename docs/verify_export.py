@@ -496,8 +496,8 @@ def main() -> int:
     """Verify an export and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", help="the export, - for standard input")
-    parser.add_argument("--key", action="append", required=True, help="public key, or a file of them; may be repeated")
-    parser.add_argument("--checkpoint", help="a file of checkpoints that was kept elsewhere")
+    parser.add_argument("--key", action="append", required=True, help="public key or a file with keys; may be repeated")
+    parser.add_argument("--checkpoint", help="a file of checkpoints that was stored elsewhere")
     options = parser.parse_args()
     line_no = 0
     try:

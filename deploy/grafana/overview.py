@@ -9,7 +9,7 @@ OF = 'job=~"$job", instance=~"$instance"'
 
 TRACES = (
     "A dot in *How long requests take* is an exemplar: one request with its trace id. "
-    "`./pulse trace ID` or `GET /api/v1/traces/ID` tells its story, from the reading to the webhook's answer; "
+    "`./pulse trace ID` or `GET /api/v1/traces/ID` shows its whole course, from the reading to the webhook's answer; "
     "the data source in `deploy/grafana/datasource.yml` links there."
 )
 

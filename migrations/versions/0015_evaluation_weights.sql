@@ -16,7 +16,7 @@ insert into public.tenant_limits (tenant_id, limit_name, value) values ('system'
 -- Each reading paid for this index, and only a scrape used it. The primary key shows the oldest reading of each lane.
 drop index evaluator.inbox_arrival_idx;
 
--- What a pass does to the alert of a rule and device. Functions of the evaluator hand arrays of it to each other.
+-- What a pass does to the alert of a rule and device. Functions of the evaluator pass arrays of this type to each other.
 create type evaluator.transition as (
   kind text,
   tenant_id text,

@@ -9,7 +9,7 @@ class Slots:
     def __init__(self, due: asyncio.Event) -> None:
         self.freed = asyncio.Event()
         self.are_shared = False
-        """Whether one tenant holds half of the slots or more, so that its next job may wait for one of them."""
+        """True if one tenant holds half of the slots or more. Its next job may then wait for the end of another."""
         self._due = due
 
     def free(self) -> None:

@@ -54,7 +54,7 @@ class Process:
     counters: dict[str, int] = field(default_factory=lambda: {"passes": 0, "rows": 0, "errors": 0})
     last_pass_at: datetime | None = None
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    """What else /health shows, by name."""
+    """Further members of /health, by name."""
     failing: dict[str, str] = field(default_factory=dict)
     """Loops whose passes fail again and again, with the last reason."""
     faults: list[Callable[[], str | None]] = field(default_factory=list)

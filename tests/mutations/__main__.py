@@ -68,7 +68,7 @@ def outcome(mutation: Mutation, free: SimpleQueue[Path]) -> str:
 
 
 def select(mutations: list[Mutation], names: list[str]) -> list[Mutation]:
-    """Return the mutations whose name, or whose file's path, contains one of the names; all of them without names."""
+    """Return the mutations whose name, or whose file's path, contains one of the names. Without names, return all."""
     if not names:
         return mutations
     return [one for one in mutations if any(name in one.name or name in one.file for name in names)]

@@ -12,7 +12,7 @@ Labels: TypeAlias = frozenset[str] | None
 """Labels of a vector; None: a number."""
 
 TARGET = frozenset(("job", "instance"))
-"""What Prometheus adds to everything it scrapes."""
+"""Labels that Prometheus adds to every scraped sample."""
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]))"""

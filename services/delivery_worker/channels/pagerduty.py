@@ -42,7 +42,7 @@ def dedup_key(notification: Notification) -> str:
 def _payload(notification: Notification) -> dict[str, object]:
     alert = notification.alert
     details = alert.model_dump(mode="json", include={"fingerprint", "rule_id", "metric", "value", "message"})
-    told = {"trace_id": notification.trace_id, "step_number": notification.step_number, **details}
+    shown = {"trace_id": notification.trace_id, "step_number": notification.step_number, **details}
     return {
         "summary": clip(f"{headline(notification)}: {printable(alert.message)}", _SUMMARY),
         "source": clip(printable(alert.device_id or "") or "pulse", _TEXT),
@@ -51,7 +51,7 @@ def _payload(notification: Notification) -> dict[str, object]:
         "component": clip(printable(alert.metric), _TEXT) if alert.metric else None,
         "class": clip(printable(alert.rule_name), _TEXT),
         "custom_details": {
-            name: clip(printable(value), _TEXT) if isinstance(value, str) else value for name, value in told.items()
+            name: clip(printable(value), _TEXT) if isinstance(value, str) else value for name, value in shown.items()
         },
     }
 

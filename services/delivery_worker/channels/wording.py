@@ -48,5 +48,5 @@ def facts(notification: Notification) -> list[tuple[str, str]]:
         ("Closed because", alert.close_reason),
         ("Alert", str(alert.alert_id)),
     ]
-    cleaned = [(printable(name) or "Value", printable(told)) for name, told in named if told]
-    return [(name, told) for name, told in cleaned if told]
+    cleaned = [(printable(name) or "Value", printable(value)) for name, value in named if value]
+    return [(name, value) for name, value in cleaned if value]

@@ -118,7 +118,7 @@ class MemoryFile:
             return _parse(text)
         except (BadNote, LookupError, TypeError, ValueError, AttributeError):
             raise MemoryFault(
-                f"{self.path} is damaged, so it is unknown which tree was signed last: put back a copy of it, or run "
+                f"{self.path} is damaged, so it is unknown which tree was signed last: restore a copy, or run "
                 "`pulse audit declare-loss`"
             ) from None
 

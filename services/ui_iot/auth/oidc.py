@@ -136,7 +136,7 @@ class Issuer:
         chosen = next((method for method in (_BASIC, _POST) if method in methods), None)
         if chosen is None:
             names = ", ".join(str(each)[:50] for each in methods[:5] if str(each).isprintable())
-            advice = f"Pulse can use {_BASIC} and {_POST}: allow one of them for the client"
+            advice = f"Pulse can use {_BASIC} and {_POST}: allow either for the client"
             raise ProviderError(f"the issuer offers only {names or 'no'} client authentication", url=url, advice=advice)
         return chosen
 

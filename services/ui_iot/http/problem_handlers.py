@@ -38,7 +38,7 @@ LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
-    "23": (422, "A value is outside of what is allowed."),
+    "23": (422, "A value is outside the permitted range."),
     "40": (503, "Another change came between; try again."),
     "55": (503, "Something else holds what this request needs."),
     "0A": (503, _CHANGED),
@@ -84,8 +84,8 @@ async def _on_refused(_request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = error.detail not in (HTTPStatus(error.status_code).phrase, _FASTAPI_UNREADABLE)
-    detail = error.detail if told else _describe(error.status_code)
+    is_specific = error.detail not in (HTTPStatus(error.status_code).phrase, _FASTAPI_UNREADABLE)
+    detail = error.detail if is_specific else _describe(error.status_code)
     members = error.members if isinstance(error, LimitReached) else {}
     return problem(error.status_code, detail, headers=error.headers, **members)
 

@@ -73,7 +73,7 @@ from (
     ('config.table_tracked', 'info', 'Each change of a table''s rows is an event from now on.'),
     ('config.table_untracked', 'warning', 'Changes of a table''s rows are no longer events.'),
     ('audit.gap', 'error', 'Events were lost before they reached this table; details holds count, process and time bounds.'),
-    ('audit.quarantined', 'error', 'An event could not be stored as it was; details holds a safe rendering of it.'),
+    ('audit.quarantined', 'error', 'An event could not be stored as it was. The details have a safe rendering.'),
     ('audit.key_changed', 'warning', 'Checkpoints are signed with another key from now on.'),
     ('audit.log_continued', 'warning', 'The sealed log continues on another server, or after its end was lost.'),
     ('audit.loss_declared', 'critical', 'A person declared a loss of the sealed log, or that a sealer''s alarm is settled.'),
