@@ -25,8 +25,8 @@ from services.shared import db
 from services.shared.settings import OpsSettings, UiSettings
 from tests.support.hardened_server import DEPLOYER, harden, make_deployer, migrate_as_deployer
 from tests.support.migrator import Migrator
+from tests.support.postgres_server import ACTOR, PASSWORD, Server, throwaway_server
 from tests.support.sealer import Seal, sealer_of
-from tests.support.server import ACTOR, PASSWORD, Server, throwaway_server
 
 # The time for an example depends on the machine.
 hypothesis.settings.register_profile("pulse", deadline=None)

@@ -13,8 +13,8 @@ import pytest
 from exporter import collector
 from exporter.deadline import Deadline
 from exporter.link import Link
+from tests.support.postgres_server import PASSWORD, Server
 from tests.support.scrape import OPENMETRICS, as_owner, exporting
-from tests.support.server import PASSWORD, Server
 from tests.support.wait import until
 
 RoleUrl = Callable[[str], str]

@@ -18,10 +18,10 @@ from migrations.roles import ensure_roles
 from services.local.postgres.server import EmbeddedPostgres
 from tests.support.migrator import Migrator
 from tests.support.moved_database import binaries
+from tests.support.postgres_server import Server
 from tests.support.receiver import Receiver
 from tests.support.restored_database import Url, contents, fill, pools, require_guards, serve, superuser
 from tests.support.sealed_log import SealedLog, make_sealer
-from tests.support.server import Server
 from tests.support.servers import DEBIAN_15, make_login
 
 # pulse_owner cannot grant on the schema public, which it does not own; migrations.roles has already done so.

@@ -19,8 +19,8 @@ from tests.support.exported import check, export
 from tests.support.hardened_server import make_deployer
 from tests.support.migrator import Migrator
 from tests.support.moved_database import physical_servers, restore, sealed_log, spend_transactions
+from tests.support.postgres_server import PASSWORD, throwaway_server
 from tests.support.sealed_log import SealedLog
-from tests.support.server import PASSWORD, throwaway_server
 from tests.support.wait import until
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin/postgres"

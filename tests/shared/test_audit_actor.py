@@ -14,7 +14,7 @@ from services.local.postgres.binaries import carried_binaries
 from services.shared import db
 from tests.support import seed
 from tests.support.connections import is_blocked
-from tests.support.server import ACTOR
+from tests.support.postgres_server import ACTOR
 from tests.support.tracked_tables import make_table, rows
 from tests.support.wait import until
 

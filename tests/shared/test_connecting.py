@@ -21,9 +21,9 @@ from services.shared.connecting.faults import UnsafeDatabase, ends_by_itself, is
 from services.shared.settings import ExporterSettings, UiSettings
 from tests.support.api_client import open_api
 from tests.support.migrator import Migrator
+from tests.support.postgres_server import PASSWORD, Server
 from tests.support.processes import ROOT, service
 from tests.support.replicas import Node, Switch, primary
-from tests.support.server import PASSWORD, Server
 from tests.support.wait import until
 
 OFF_THE_RAILS = {

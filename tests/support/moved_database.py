@@ -16,8 +16,8 @@ from services.local.postgres.binaries import carried_binaries, reachable_binarie
 from services.shared import db
 from services.shared.settings import OpsSettings, UiSettings
 from tests.support.hardened_server import DEPLOYER
+from tests.support.postgres_server import ACTOR, PASSWORD
 from tests.support.sealed_log import SealedLog, make_sealer
-from tests.support.server import ACTOR, PASSWORD
 
 
 def binaries(major: int) -> Path:

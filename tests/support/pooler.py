@@ -11,7 +11,7 @@ import asyncpg
 
 from services.local.postgres.account import find_account
 from services.local.stack import roster
-from tests.support.server import PASSWORD, Server
+from tests.support.postgres_server import PASSWORD, Server
 from tests.support.wait import until
 
 ROLES = ("pulse_app", *roster.ROLES.values())

@@ -17,9 +17,9 @@ from tests.support import seed
 from tests.support.chain import SECRET, SETTINGS, TOKEN, TRACE, is_signed, reading
 from tests.support.evaluation import evaluating
 from tests.support.pooler import SERVER_CONNECTIONS, Pooler, pooling
+from tests.support.postgres_server import Server
 from tests.support.processes import Running, free_port, ready_service, service
 from tests.support.receiver import Receiver
-from tests.support.server import Server
 from tests.support.wait import until
 
 POLL_ONLY = {"listen_url": "off", "statement_cache_size": "0"}
