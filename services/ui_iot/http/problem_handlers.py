@@ -38,7 +38,7 @@ LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
-    "23": (422, "A value is outside of what is allowed."),
+    "23": (422, "A value is not allowed."),
     "40": (503, "Another change came between; try again."),
     "55": (503, "Something else holds what this request needs."),
     "0A": (503, _CHANGED),
