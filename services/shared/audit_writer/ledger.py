@@ -19,8 +19,15 @@ from uuid import UUID
 
 from services.shared.audit_writer.event import new_event_id
 
+FILE_NAME = "ledger"
+ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
+LEDGER_BYTES = 4096
 # Number of processes that can start while the disk is full.
 RESERVE_FILES = 8
+_MAGIC = b"PULSLED1"
+_HEADER = struct.Struct("<8s16sQ64s")
+_ACCOUNTS_AT = 256
+_WORDS = 4  # taken, settled, first_ns, last_ns
 
 
 def stock_reserve(root: Path, size: int) -> None:
@@ -53,16 +60,6 @@ def take_reserve(root: Path, file: Path) -> bool:
             (root / f".reserve-{number}").rename(file)
             return True
     return False
-
-
-FILE_NAME = "ledger"
-ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
-
-_MAGIC = b"PULSLED1"
-_HEADER = struct.Struct("<8s16sQ64s")
-_ACCOUNTS_AT = 256
-_WORDS = 4  # taken, settled, first_ns, last_ns
-LEDGER_BYTES = 4096
 
 
 class EventAccount:
