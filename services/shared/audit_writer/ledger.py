@@ -11,7 +11,6 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -177,20 +176,19 @@ def read_remains(directory: Path) -> Remains | None:
     if magic != _MAGIC:
         return None
     rows = [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
-    counts = {name: row[0] - row[1] for name, row in zip(ACCOUNTS, rows, strict=True) if row[0] > row[1]}
-    if not counts:
+    unsettled = {name: row for name, row in zip(ACCOUNTS, rows, strict=True) if row[0] > row[1]}
+    if not unsettled:
         return None
-    open_rows = [row for row in rows if row[0] > row[1]]
     return Remains(
         UUID(bytes=event_id),
         process,
         service.rstrip(b"\0").decode("utf-8", "replace"),
-        counts,
-        _time(open_rows, 2),
-        _time(open_rows, 3),
+        {name: row[0] - row[1] for name, row in unsettled.items()},
+        _time(min(row[2] for row in unsettled.values())),
+        _time(max(row[3] for row in unsettled.values())),
     )
 
 
-def _time(rows: Sequence[tuple[int, ...]], word: int) -> datetime:
-    chosen = min(row[2] for row in rows) if word == 2 else max(row[3] for row in rows)
-    return datetime.fromtimestamp((chosen or time.time_ns()) / 1e9, UTC)
+def _time(at_ns: int) -> datetime:
+    """Return the time, or the present time if the ledger has none."""
+    return datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC)
