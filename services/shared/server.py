@@ -68,7 +68,7 @@ class Process:
         return self.settings.service
 
     async def queues(self) -> list[dict[str, Any]]:
-        """Depth and age of this service's queues; empty while the database does not answer."""
+        """Return depth and age of this service's queues, or an empty list while the database does not answer."""
         if self.pool is None:
             return []
         try:
@@ -142,17 +142,17 @@ def hosts_of(settings: Settings) -> Hosts:
     return Hosts.of(settings.allowed_hosts, settings.host, settings.metrics_host)
 
 
-def guarded(process: Process, app: ASGIApp) -> ASGIApp:
-    """Return an application with the check of Host and the security headers around it."""
-    return SecureHeaders(HostCheck(app, hosts_of(process.settings)))
-
-
 def status_app(process: Process) -> ASGIApp:
     """Return the application of a process that serves nothing but its status."""
-    app = Starlette(routes=status_routes(process))
+    return _guarded(process, status_routes(process))
+
+
+def _guarded(process: Process, routes: list[Route]) -> ASGIApp:
+    """Return an application of the routes, with the check of Host and the security headers around it."""
+    app = Starlette(routes=routes)
     # A redirect would be built from the Host that the client claims.
     app.router.redirect_slashes = False
-    return guarded(process, app)
+    return SecureHeaders(HostCheck(app, hosts_of(process.settings)))
 
 
 async def readiness_fault(process: Process) -> str | None:
@@ -202,15 +202,11 @@ async def serve_process(
     sockets: list[socket.socket] = [bind(settings.host, settings.port, reuse_port=shared is not None)]
     if settings.metrics_port is not None:
         sockets.append(bind(settings.metrics_host or settings.host, settings.metrics_port))
-        own = Starlette(
-            routes=[
-                *([_metrics_route(process)] if settings.serve_metrics else []),
-                *(_probe_routes(process) if shared is not None else []),
-            ]
-        )
-        # A redirect would be built from the Host that the client claims.
-        own.router.redirect_slashes = False
-        app = by_port(settings.metrics_port, guarded(process, own), app)
+        routes = [
+            *([_metrics_route(process)] if settings.serve_metrics else []),
+            *(_probe_routes(process) if shared is not None else []),
+        ]
+        app = by_port(settings.metrics_port, _guarded(process, routes), app)
     await serve_on(
         sockets,
         app,

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -14,7 +15,7 @@ def write_once(file: Path, content: bytes) -> bytes:
         except FileExistsError:
             pass
         else:
-            _sync_names(file.parent)
+            sync_names(file.parent)
             return content
         finally:
             draft.unlink()
@@ -29,14 +30,14 @@ def replace(file: Path, content: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    _sync_names(file.parent)
+    sync_names(file.parent)
 
 
-def _sync_names(directory: Path) -> None:
-    # A file that a power cut takes from its directory is as good as not written.
-    handle = os.open(directory, os.O_RDONLY)
+def sync_names(directory: Path, sync: Callable[[int], None] = os.fsync) -> None:
+    """Make the names in a directory durable, without which a power cut could take a written file."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
 

@@ -7,7 +7,6 @@ from starlette.types import ASGIApp
 from services.shared import otlp
 from services.shared.server import hosts_of, program_version, status_routes
 from services.shared.web import PROBE_PATHS, HostCheck, SecureHeaders, has_path
-from services.ui_iot.auth.client_address import ClientAddress
 from services.ui_iot.backend import Backend
 from services.ui_iot.docs_page import docs_routes
 from services.ui_iot.http.problem_handlers import install_problem_handlers
@@ -108,7 +107,7 @@ def create_app(backend: Backend) -> ASGIApp:
     settings = backend.settings
     app: ASGIApp = HostCheck(api, hosts_of(settings))
     if settings.trusted_proxies:
-        app = ForwardedScheme(app, ClientAddress(settings.trusted_proxies))
+        app = ForwardedScheme(app, backend.authenticator.addresses)
     traced = TraceMiddleware(
         app,
         metrics=backend.process.metrics,

@@ -18,6 +18,10 @@ from asyncpg.pgproto import pgproto
 from services.shared import db, tracing
 from services.shared.write_once import write_once
 
+log = logging.getLogger(__name__)
+
+KEY_FILE = "pseudonym.key"
+_SHORTEST_KEY = 16
 _VERSION_7 = 7 << 76 | 2 << 62
 _RANDOM = (1 << 80) - 1 ^ (15 << 76 | 3 << 62)
 
@@ -152,12 +156,6 @@ def _make(event_type: str, severity: str, message: str, facts: Facts, details: M
         ip_address=facts.get("ip_address"),
         duration_ms=facts.get("duration_ms"),
     )
-
-
-log = logging.getLogger(__name__)
-
-KEY_FILE = "pseudonym.key"
-_SHORTEST_KEY = 16
 
 
 class Pseudonyms:

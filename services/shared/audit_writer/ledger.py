@@ -11,7 +11,6 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,15 @@ from uuid import UUID
 
 from services.shared.audit_writer.event import new_event_id
 
+FILE_NAME = "ledger"
+ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
+LEDGER_BYTES = 4096
 # Number of processes that can start while the disk is full.
 RESERVE_FILES = 8
+_MAGIC = b"PULSLED1"
+_HEADER = struct.Struct("<8s16sQ64s")
+_ACCOUNTS_AT = 256
+_WORDS = 4  # taken, settled, first_ns, last_ns
 
 
 def stock_reserve(root: Path, size: int) -> None:
@@ -53,16 +59,6 @@ def take_reserve(root: Path, file: Path) -> bool:
             (root / f".reserve-{number}").rename(file)
             return True
     return False
-
-
-FILE_NAME = "ledger"
-ACCOUNTS = ("events", "auth_failures", "telemetry", "lost", "aggregated", "spooled", "reads")
-
-_MAGIC = b"PULSLED1"
-_HEADER = struct.Struct("<8s16sQ64s")
-_ACCOUNTS_AT = 256
-_WORDS = 4  # taken, settled, first_ns, last_ns
-LEDGER_BYTES = 4096
 
 
 class EventAccount:
@@ -180,20 +176,19 @@ def read_remains(directory: Path) -> Remains | None:
     if magic != _MAGIC:
         return None
     rows = [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
-    counts = {name: row[0] - row[1] for name, row in zip(ACCOUNTS, rows, strict=True) if row[0] > row[1]}
-    if not counts:
+    unsettled = {name: row for name, row in zip(ACCOUNTS, rows, strict=True) if row[0] > row[1]}
+    if not unsettled:
         return None
-    open_rows = [row for row in rows if row[0] > row[1]]
     return Remains(
         UUID(bytes=event_id),
         process,
         service.rstrip(b"\0").decode("utf-8", "replace"),
-        counts,
-        _time(open_rows, 2),
-        _time(open_rows, 3),
+        {name: row[0] - row[1] for name, row in unsettled.items()},
+        _time(min(row[2] for row in unsettled.values())),
+        _time(max(row[3] for row in unsettled.values())),
     )
 
 
-def _time(rows: Sequence[tuple[int, ...]], word: int) -> datetime:
-    chosen = min(row[2] for row in rows) if word == 2 else max(row[3] for row in rows)
-    return datetime.fromtimestamp((chosen or time.time_ns()) / 1e9, UTC)
+def _time(at_ns: int) -> datetime:
+    """Return the time, or the present time if the ledger has none."""
+    return datetime.fromtimestamp((at_ns or time.time_ns()) / 1e9, UTC)

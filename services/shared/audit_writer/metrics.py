@@ -17,16 +17,16 @@ _GAUGES = {
 }
 _COUNTERS = {
     "pulse_audit_events_spooled_total": "Events kept on the local disk for the database.",
-    "pulse_audit_events_drained_total": "Events stored from the spool, dead processes' included.",
-    "pulse_audit_events_blocked_total": "Events waited for in vain: neither the database nor the spool took them.",
+    "pulse_audit_events_drained_total": "Events stored from the spools of this process and of dead processes.",
+    "pulse_audit_events_blocked_total": "Events that a request waited for and neither the database nor the spool took.",
     "pulse_audit_events_aggregated_total": "Refused requests that share a row with others.",
-    "pulse_audit_gaps_total": "Rows written that say that events were lost.",
+    "pulse_audit_gaps_total": "Rows written to report lost events.",
 }
-_BUFFER_GAUGE = "pulse_audit_buffer_events", "Audit events not durable yet."
+_BUFFER_GAUGE = "pulse_audit_buffer_events", "Audit events that are not durable yet."
 _BUFFER_COUNTERS = {
-    "pulse_audit_events_written_total": "Audit events kept.",
+    "pulse_audit_events_written_total": "Audit events made durable.",
     "pulse_audit_events_dropped_total": "Audit events lost.",
-    "pulse_audit_events_quarantined_total": "Audit events the database refused as they were.",
+    "pulse_audit_events_quarantined_total": "Audit events that the database refused, stored as quarantine rows.",
     "pulse_audit_write_failures_total": "Writes of audit events that had to be repeated.",
 }
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from services.shared.audit_writer.ledger import FILE_NAME as LEDGER
 from services.shared.audit_writer.line import Line
+from services.shared.write_once import sync_names
 
 # Rows have the columns line.COLUMNS. A change of those counts this up, and both are read for one release.
 MAGIC = b"PULSPOOL1\n"
@@ -124,7 +125,7 @@ class SpoolDirectory:
             path.mkdir(mode=0o700)
             lock = _lock(path)
             if lock is not None:
-                _sync_directory(root, sync)
+                sync_names(root, sync)
                 return cls(path, lock, sync=sync)
             # Another process found it unlocked, took its owner for dead and removes it.
             with contextlib.suppress(OSError):
@@ -240,11 +241,3 @@ def _write_all(handle: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(handle, rest) :]
-
-
-def _sync_directory(path: Path, sync: Sync) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sync(handle)
-    finally:
-        os.close(handle)

@@ -127,7 +127,9 @@ class Acceptor:
 
     def _refuse(self, arrival: Arrival) -> None:
         self._door.note("refused")
-        arrival.refuse(busy_answer() if arrival.has_head else b"")
+        if arrival.has_head:
+            arrival.answer(busy_answer())
+        arrival.close()
 
     def _drop_partial(self) -> bool:
         arrival = self._lobby.drop_partial()

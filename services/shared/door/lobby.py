@@ -40,14 +40,12 @@ class Arrival(socket.socket):
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
 
-    def refuse(self, answer: bytes) -> None:
-        """Answer a head if the client can take the answer at once, and close."""
-        if self.has_head:
-            with contextlib.suppress(OSError):
-                # Closing with unread data would reset the connection before the client reads the answer.
-                self.recv(65536)
-                self.send(answer)
-        self.close()
+    def answer(self, answer: bytes) -> None:
+        """Answer a whole head, if the client can take the answer at once."""
+        with contextlib.suppress(OSError):
+            # Closing with unread data would reset the connection before the client reads the answer.
+            self.recv(65536)
+            self.send(answer)
 
     def rank(self) -> int | None:
         """Return PROBE, REQUEST or PARTIAL, or None if the client has gone. Leaves the data unread."""
@@ -80,21 +78,18 @@ class Queue:
     def next(self) -> Arrival:
         """Remove and return the oldest arrival of the next address. Raises StopIteration if there is none."""
         peer = next(iter(self._by_peer))
-        arrival = self._take(peer)
+        arrival = self.take(peer)
         if peer in self._by_peer:
             self._by_peer[peer] = self._by_peer.pop(peer)
         return arrival
 
     def longest(self) -> tuple[str, int]:
-        """Return the address with the most arrivals, and their number."""
+        """Return the address with the most arrivals and their number, or an empty text and 0 if there is none."""
         peer = max(self._by_peer, key=lambda name: len(self._by_peer[name]), default="")
         return peer, len(self._by_peer.get(peer, ()))
 
-    def drop(self) -> Arrival:
-        """Remove and return the oldest arrival of the address with the most. Raises KeyError if there is none."""
-        return self._take(self.longest()[0])
-
-    def _take(self, peer: str) -> Arrival:
+    def take(self, peer: str) -> Arrival:
+        """Remove and return the oldest arrival of an address. Raises KeyError if it has none."""
         arrivals = self._by_peer[peer]
         arrival = arrivals.popleft()
         self.length -= 1
@@ -130,8 +125,9 @@ class Lobby:
 
     def drop_partial(self) -> Arrival | None:
         """Remove and return an arrival without a whole head, the oldest of the address with the most."""
-        while self._queues[PARTIAL].length:
-            arrival = self._queues[PARTIAL].drop()
+        queue = self._queues[PARTIAL]
+        while queue.length:
+            arrival = queue.take(queue.longest()[0])
             if arrival.rank() == PARTIAL:
                 return arrival
             # Its head has come in the meantime.
@@ -140,5 +136,6 @@ class Lobby:
 
     def drop_request(self, most: int, *, spared: Callable[[str], bool]) -> Arrival | None:
         """Remove and return the oldest request of the address with the most, if these are more than most."""
-        peer, count = self._queues[REQUEST].longest()
-        return self._queues[REQUEST].drop() if count > most and not spared(peer) else None
+        queue = self._queues[REQUEST]
+        peer, count = queue.longest()
+        return queue.take(peer) if count > most and not spared(peer) else None

@@ -135,7 +135,6 @@ class MemoryFile:
                 if self._source() != before.source:
                     return None
                 write_once.replace(self.path, text)
-                os.fsync(directory)
             finally:
                 os.close(directory)
         except OSError as error:

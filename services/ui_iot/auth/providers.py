@@ -83,7 +83,7 @@ async def open_providers(
     if not entries:
         log.warning(
             "no issuer of user tokens: set PULSE_OIDC_ISSUER, or PULSE_JWT_ISSUER with PULSE_JWKS_URL or"
-            " PULSE_JWKS_FILE, or PULSE_OIDC_ISSUERS_FILE; until then only devices are let in"
+            " PULSE_JWKS_FILE, or PULSE_OIDC_ISSUERS_FILE; until then only device tokens and API keys are accepted"
         )
         yield Providers(None, {}, ())
         return

@@ -1,30 +1,30 @@
 """Handlers that turn errors of the application into problems, with the one table from SQLSTATE to HTTP."""
 
-import logging
 from collections.abc import Sequence
-from http import HTTPStatus
-
-import asyncpg
-import orjson
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from http import HTTPStatus
+from services.shared.audit import AuditBlocked
+from services.shared.db import UNAVAILABLE
+from services.shared.db import is_rebuilt
+from services.shared.db import outage
+from services.shared.db import replace_stale
+from services.ui_iot.auth.request_context import context_of
+from services.ui_iot.http.problems import CLIENT_GONE
+from services.ui_iot.http.problems import LimitReached
+from services.ui_iot.http.problems import RequestRefused
+from services.ui_iot.http.problems import UNREADABLE
+from services.ui_iot.http.problems import blocked_problem
+from services.ui_iot.http.problems import problem
+from services.ui_iot.http.problems import refusal_problem
+from services.ui_iot.middleware.path_template import PathTemplates
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-
-from services.shared.audit import AuditBlocked
-from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
-from services.ui_iot.auth.request_context import context_of
-from services.ui_iot.http.problems import (
-    CLIENT_GONE,
-    UNREADABLE,
-    LimitReached,
-    RequestRefused,
-    blocked_problem,
-    problem,
-    refusal_problem,
-)
-from services.ui_iot.middleware.path_template import PathTemplates
+import asyncpg
+import logging
+import orjson
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ LIMIT_REACHED = "PULIM"
 _CHANGED = "The database was changed meanwhile; try again."
 _CLASSES: dict[str, tuple[int, str]] = {
     "22": (422, "A value cannot be stored as it is."),
-    "23": (422, "A value is outside the permitted range."),
+    "23": (422, "A value is not allowed."),
     "40": (503, "Another change came between; try again."),
     "55": (503, "Something else holds what this request needs."),
     "0A": (503, _CHANGED),

@@ -40,8 +40,8 @@ INVALID_VALUE = ReadingFault("invalid_value", "value must be a finite number.")
 INVALID_TIMESTAMP = ReadingFault(
     "invalid_timestamp", "timestamp must be RFC 3339 text with a zone, or seconds since 1970."
 )
-TOO_OLD = ReadingFault("timestamp_too_old", "timestamp lies further in the past than is taken.")
-IN_FUTURE = ReadingFault("timestamp_in_future", "timestamp lies further in the future than is taken.")
+TOO_OLD = ReadingFault("timestamp_too_old", "timestamp lies further in the past than is accepted.")
+IN_FUTURE = ReadingFault("timestamp_in_future", "timestamp lies further in the future than is accepted.")
 NOT_ALLOWED = ReadingFault("device_not_allowed", "The token of a device that is no gateway reports only that device.")
 SERIES_LIMIT = "series_limit"
 BY_DATABASE = {

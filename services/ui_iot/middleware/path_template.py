@@ -42,7 +42,7 @@ class PathTemplates:
         """Return whether a route has this method and template."""
         if self._declared is None:
             self._declared = frozenset(
-                (known, str(candidate.template)) for candidate in self._candidates() for known in candidate.methods
+                (known, candidate.template) for candidate in self._candidates() for known in candidate.methods
             )
         return (method, template) in self._declared
 

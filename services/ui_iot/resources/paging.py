@@ -13,15 +13,14 @@ from sqlalchemy import ColumnElement, Select, tuple_
 
 from services.shared.db import Connection
 from services.ui_iot.http.problems import Unprocessable
-from services.ui_iot.resources.fields import DIGITS
+from services.ui_iot.resources.fields import DIGITS, GREATEST_ID
 from services.ui_iot.resources.views import fetch
 
 LONGEST_CURSOR = 512
-_GREATEST_ID = 2**63 - 1
 
 
 def _parse_id(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _GREATEST_ID:
+    if type(value) is not int or not 0 <= value <= GREATEST_ID:
         raise ValueError
     return value
 

@@ -45,7 +45,7 @@ class TailQuery(AuditFilter):
     after: Cursor | None = None
     """Continue after this event `id`, `next_cursor` or `tail_cursor`. `Last-Event-ID` takes precedence."""
     start: Literal["end", "beginning"] = "end"
-    """Start without either: `end` sends events sealed from now on, `beginning` starts with the first event."""
+    """Start if neither is given: `end` sends events sealed from now on, `beginning` starts with the first event."""
 
 
 class EventStream(StreamingResponse):
@@ -56,7 +56,7 @@ class EventStream(StreamingResponse):
 
 @dataclass(slots=True)
 class AuditTail:
-    """One client's tail. place: right after what it was sent."""
+    """One client's tail. place: where the next read begins, or None for the first event."""
 
     api: Backend
     caller: Principal
@@ -65,17 +65,17 @@ class AuditTail:
     place: Place | None
     seat: Seat
     checked_at: float = field(default_factory=time.monotonic)
-    """When the token was last checked."""
+    """Monotonic time of the last check of the token."""
 
     async def find_start(self) -> None:
-        """Settle where it begins. Raises PostgresError PU422 for a place that this trail does not have."""
+        """Check the place, or set it to the trail's end. Raises PostgresError PU422 if this trail lacks the place."""
         at_end = self.place is None and self.query.start == "end"
         found = await self.read(TrailReading(matching={}, newest_first=at_end, limit=1))
         if at_end:
             self.place = found.end
 
     async def stream(self) -> AsyncIterator[str]:
-        """Events as they are sealed, until the process stops, the token ends or the database is away.
+        """Yield events as they are sealed, until the process stops, the token ends or the database is away.
 
         Nothing is read before the client has taken what was sent, and no transaction is open meanwhile.
         """

@@ -40,7 +40,6 @@ _MOST_ID_CHARACTERS = 65_536
 """No token is longer."""
 
 
-# A NUL has no place in a text of the database.
 def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable, as the subject of every accepted token is")
@@ -62,9 +61,9 @@ class NewRevocation(BaseModel):
     subject: Annotated[ClaimText, AfterValidator(_check_printable)] | None = None
     """Value of the claim `sub`, which is printable in every accepted token."""
     session: IdText | None = None
-    """Value of the claim `sid` or `session_state`, a number in decimal. A longer one than 255 characters is hashed."""
+    """Value of the claim `sid` or `session_state`, a number in decimal. Values over 255 characters are hashed."""
     token_id: IdText | None = None
-    """Value of the claim `jti`, a number in decimal. A longer one than 255 characters is hashed."""
+    """Value of the claim `jti`, a number in decimal. Values over 255 characters are hashed."""
     issued_before: Moment | None = None
     """Upper bound of the claim `iat`. Alone, it revokes all tokens of the tenant that were issued before."""
     reason: Name
