@@ -1,30 +1,30 @@
 """Handlers that turn errors of the application into problems, with the one table from SQLSTATE to HTTP."""
 
+import logging
 from collections.abc import Sequence
-from fastapi import FastAPI
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from http import HTTPStatus
-from services.shared.audit import AuditBlocked
-from services.shared.db import UNAVAILABLE
-from services.shared.db import is_rebuilt
-from services.shared.db import outage
-from services.shared.db import replace_stale
-from services.ui_iot.auth.request_context import context_of
-from services.ui_iot.http.problems import CLIENT_GONE
-from services.ui_iot.http.problems import LimitReached
-from services.ui_iot.http.problems import RequestRefused
-from services.ui_iot.http.problems import UNREADABLE
-from services.ui_iot.http.problems import blocked_problem
-from services.ui_iot.http.problems import problem
-from services.ui_iot.http.problems import refusal_problem
-from services.ui_iot.middleware.path_template import PathTemplates
+
+import asyncpg
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-import asyncpg
-import logging
-import orjson
+
+from services.shared.audit import AuditBlocked
+from services.shared.db import UNAVAILABLE, is_rebuilt, outage, replace_stale
+from services.ui_iot.auth.request_context import context_of
+from services.ui_iot.http.problems import (
+    CLIENT_GONE,
+    UNREADABLE,
+    LimitReached,
+    RequestRefused,
+    blocked_problem,
+    problem,
+    refusal_problem,
+)
+from services.ui_iot.middleware.path_template import PathTemplates
 
 log = logging.getLogger(__name__)
 
