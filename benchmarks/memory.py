@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,16 +29,9 @@ import asyncpg
 import psutil
 
 from benchmarks import door, fairness, fairness_delivery
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, require_effect, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_ports, require_effect, scratch_database
+from services.local.stack.roster import SERVICES
 
-SERVICES = {
-    "ui_iot": "services.ui_iot",
-    "evaluator_iot": "services.evaluator_iot",
-    "dispatcher": "services.dispatcher",
-    "delivery_worker": "services.delivery_worker",
-    "ops_worker": "services.ops_worker",
-    "exporter": "exporter",
-}
 BACKEND = "largest backend"
 SAMPLE_SECONDS = 0.05
 READERS = 200
@@ -48,15 +40,6 @@ RULES, READINGS = 200, 2000
 CHANNELS, JOBS = 80, 20
 
 Peaks = dict[str, float]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @asynccontextmanager
@@ -86,11 +69,7 @@ async def stack_on(url: str) -> AsyncIterator[dict[str, tuple[int, int]]]:
                     stdout=asyncio.subprocess.DEVNULL,
                 )
             for name, process in processes.items():
-                while not (await door.exchange(ports[name], b"GET /readyz HTTP/1.0\r\n\r\n")).startswith(
-                    b"HTTP/1.1 200"
-                ):
-                    require_effect(f"a running {name}", found=process.returncode is None, expected=1)
-                    await asyncio.sleep(0.1)
+                await door.until_ready(name, ports[name], process)
             yield {name: (ports[name], process.pid) for name, process in processes.items()}
         finally:
             for process in processes.values():
