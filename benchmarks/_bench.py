@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +78,19 @@ def require_effect(what: str, *, found: float, expected: float) -> None:
     """Raise MeasurementVoid unless the measured work had its effect."""
     if found != expected:
         raise MeasurementVoid(f"{what}: expected {expected:,.0f}, found {found:,.0f}")
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work beside a measurement and cancel it at the end. Raises its error if it failed before."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
 
 def conclude(benchmark: Coroutine[Any, Any, None]) -> None:

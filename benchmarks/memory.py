@@ -29,7 +29,7 @@ import asyncpg
 import psutil
 
 from benchmarks import door, fairness, fairness_delivery
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_ports, require_effect, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_ports, require_effect, running, scratch_database
 from services.local.stack.roster import SERVICES
 
 BACKEND = "largest backend"
@@ -116,25 +116,13 @@ async def hold_answers(port: int) -> None:
 
 
 @asynccontextmanager
-async def running(attack: "asyncio.Task[None]") -> AsyncIterator[None]:
-    """Run an attack beside the measurement."""
-    try:
-        yield
-    finally:
-        attack.cancel()
-        await asyncio.wait([attack])
-        if not attack.cancelled():
-            attack.result()
-
-
-@asynccontextmanager
 async def under(name: str, url: str, port: int, token: str) -> AsyncIterator[None]:
     """Attack the stack; `idle` is no attack."""
     if name in DOOR_ATTACKS:
         async with door.attacking(DOOR_ATTACKS[name], port, token):
             yield
     elif name == "rules":
-        async with running(asyncio.create_task(fairness.attack(url, READINGS))):
+        async with running(fairness.attack(url, READINGS)):
             yield
     elif name == "hanging":
         owner = await asyncpg.connect(url, server_settings=ACTOR)
@@ -142,7 +130,7 @@ async def under(name: str, url: str, port: int, token: str) -> AsyncIterator[Non
         await owner.close()
         yield
     elif name == "readers":
-        async with running(asyncio.create_task(hold_answers(port))):
+        async with running(hold_answers(port)):
             yield
     else:
         yield
@@ -163,7 +151,7 @@ async def measure(url: str, seconds: float) -> dict[str, Peaks]:
         for name in ("idle", "rules", "hanging", *DOOR_ATTACKS, "readers"):
             found[name] = {}
             watching = watch({name: pid for name, (_, pid) in stack.items()}, postmaster, found[name])
-            async with under(name, url, stack["ui_iot"][0], token), running(asyncio.create_task(watching)):
+            async with under(name, url, stack["ui_iot"][0], token), running(watching):
                 await asyncio.sleep(seconds)
     require_effect("readings evaluated", found=await owner.fetchval(_OPENED, "attacker"), expected=1)
     require_effect("notifications that hung", found=hanging.requests > 0, expected=1)
