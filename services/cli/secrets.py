@@ -11,7 +11,7 @@ import asyncpg
 from services.cli import database
 from services.cli.app import new_app
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
+from services.cli.home import PROGRAM, Home
 from services.cli.secret_keys import add_key, make_keys
 from services.shared import db
 from services.shared.secret_box import (
@@ -76,7 +76,7 @@ def _using(file: Path, work: Any) -> None:
     try:
         work()
     except BadKeyFile as fault:
-        raise CommandFailed(f"{fault}: create it with ./pulse secrets init") from None
+        raise CommandFailed(f"{fault}: create it with {PROGRAM} secrets init") from None
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}") from None
     except asyncpg.PostgresError as error:
