@@ -138,6 +138,12 @@ async def call(pool: db.Pool, tenant_id: str, command: str, query: str, *argumen
             return await connection.fetchval(query, *arguments)
 
 
+async def rows_of(pool: db.Pool, tenant_id: str, query: str, *arguments: object) -> list[Any]:
+    """Return the rows of a query on the views of schema api, which show this tenant only."""
+    async with db.read_as(pool, tenant_id=tenant_id) as connection:
+        return list(await connection.fetch(query, *arguments))
+
+
 def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = None, *, roles: str = "") -> Result:
     """Return the result of work on a database, by default with the rights of the API. Raises CommandFailed.
 

@@ -14,7 +14,6 @@ from services.cli.errors import CommandFailed
 from services.cli.home import PROGRAM, Home
 from services.cli.state_file import NotRunningError
 from services.cli.tenant import list_tenants, require_tenant
-from services.shared import db
 from services.shared.oidc_settings import OidcSettings
 from services.shared.tenant_id import SYSTEM_TENANT
 from services.shared.visible_text import visible_name
@@ -92,17 +91,12 @@ def revoke(
 @app.command("revocations")
 def show(*, tenant: Tenant = "demo") -> None:
     """List the revocations of a tenant that are in force."""
-
-    async def read(pool: db.Pool) -> list[Any]:
-        async with db.read_as(pool, tenant_id=tenant) as connection:
-            found: list[Any] = await connection.fetch(
-                "select revocation_id, subject, session, token_id, issued_before, expires_at, reason"
-                " from api.revocations order by revocation_id"
-            )
-            return found
-
     require_tenant(tenant)
-    for row in database.in_database(read):
+    query = (
+        "select revocation_id, subject, session, token_id, issued_before, expires_at, reason"
+        " from api.revocations order by revocation_id"
+    )
+    for row in database.in_database(lambda pool: database.rows_of(pool, tenant, query)):
         names = ("subject", "session", "token_id", "issued_before")
         # Claims of a token may contain any character.
         conditions = ascii(" ".join(f"{name}={row[name]}" for name in names if row[name] is not None))[1:-1]
