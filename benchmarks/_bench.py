@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 
@@ -78,6 +80,38 @@ def require_effect(what: str, *, found: float, expected: float) -> None:
     """Raise MeasurementVoid unless the measured work had its effect."""
     if found != expected:
         raise MeasurementVoid(f"{what}: expected {expected:,.0f}, found {found:,.0f}")
+
+
+@contextmanager
+def running_services(url: str, *modules: str, **settings: str) -> Iterator[None]:
+    """Run services on a database, and stop them by their process ids at the end. settings: their variables."""
+    processes = []
+    try:
+        for module in modules:
+            environment = {
+                **os.environ,
+                "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
+                "PULSE_PORT": str(free_port()),
+                "PULSE_ALLOW_PRIVATE_DESTINATIONS": "true",
+                **settings,
+            }
+            processes.append(
+                subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+            )
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(15)
+
+
+async def until_listening(connection: asyncpg.Connection, name: str) -> None:
+    """Wait until the service of this name listens for notifications."""
+    while not await connection.fetchval(
+        "select exists (select from pg_stat_activity where application_name = $1)", f"pulse-{name}-listen"
+    ):
+        await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
