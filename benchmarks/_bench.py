@@ -4,14 +4,16 @@ import asyncio
 import io
 import os
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 
@@ -23,10 +25,16 @@ ACTOR = {"pulse.actor_id": "benchmark"}
 """Settings of a session that may change tracked tables."""
 
 
+def free_ports(count: int) -> list[int]:
+    """Return different ports on loopback that were free a moment ago."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
     """Return a port on loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @contextmanager
@@ -72,6 +80,51 @@ def require_effect(what: str, *, found: float, expected: float) -> None:
     """Raise MeasurementVoid unless the measured work had its effect."""
     if found != expected:
         raise MeasurementVoid(f"{what}: expected {expected:,.0f}, found {found:,.0f}")
+
+
+@contextmanager
+def running_services(url: str, *modules: str, **settings: str) -> Iterator[None]:
+    """Run services on a database, and stop them by their process ids at the end. settings: their variables."""
+    processes = []
+    try:
+        for module in modules:
+            environment = {
+                **os.environ,
+                "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
+                "PULSE_PORT": str(free_port()),
+                "PULSE_ALLOW_PRIVATE_DESTINATIONS": "true",
+                **settings,
+            }
+            processes.append(
+                subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+            )
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(15)
+
+
+async def until_listening(connection: asyncpg.Connection, name: str) -> None:
+    """Wait until the service of this name listens for notifications."""
+    while not await connection.fetchval(
+        "select exists (select from pg_stat_activity where application_name = $1)", f"pulse-{name}-listen"
+    ):
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work beside a measurement and cancel it at the end. Raises its error if it failed before."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
 
 def conclude(benchmark: Coroutine[Any, Any, None]) -> None:

@@ -19,7 +19,6 @@ import contextlib
 import multiprocessing
 import os
 import resource
-import socket
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, percentile, require_effect, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
 from services.ui_iot.auth.device_tokens import DeviceTokens
 
 DESCRIPTORS = 1024
@@ -189,13 +188,18 @@ async def add_device(url: str) -> str:
     return token
 
 
+async def until_ready(name: str, port: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until a service is ready. Raises MeasurementVoid if its process has ended."""
+    while not (await exchange(port, b"GET /readyz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200"):
+        require_effect(f"a running {name}", found=process.returncode is None, expected=1)
+        await asyncio.sleep(0.1)
+
+
 @asynccontextmanager
 async def running_api(url: str) -> AsyncIterator[tuple[int, int]]:
     """Run the API in a process with few descriptors and yield its port and process id."""
-    with socket.socket() as free, tempfile.TemporaryDirectory(prefix="pulse-bench-") as home:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as home:
         environment = {
             **os.environ,
             "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
@@ -212,9 +216,7 @@ async def running_api(url: str) -> AsyncIterator[tuple[int, int]]:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),
         )
         try:
-            while not (await exchange(port, b"GET /readyz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200"):
-                require_effect("a running API", found=process.returncode is None, expected=1)
-                await asyncio.sleep(0.1)
+            await until_ready("ui_iot", port, process)
             yield port, process.pid
         finally:
             process.terminate()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, conclude, percentile, require_effect, scratch_database
+from benchmarks._bench import ACTOR, conclude, percentile, require_effect, running, scratch_database
 from services.evaluator_iot.evaluator import build
 from services.shared import db
 from services.shared.metrics import ProcessMetrics
@@ -57,6 +57,12 @@ async def send(connection: asyncpg.Connection, tenant_id: str, values: list[floa
     require_effect("readings stored", found=accepted, expected=len(values))
 
 
+async def until_evaluated(connection: asyncpg.Connection, tenant_id: str, *, look_seconds: float) -> None:
+    """Wait until none of the tenant's readings wait."""
+    while await connection.fetchval(WAITS, tenant_id):
+        await asyncio.sleep(look_seconds)
+
+
 async def attack(url: str, readings: int) -> None:
     """Send the next request of the attacker as soon as the one before is evaluated, until canceled."""
     connection = await asyncpg.connect(url, server_settings=ACTOR)
@@ -65,8 +71,7 @@ async def attack(url: str, readings: int) -> None:
         while True:
             await send(connection, "attacker", [90.0 if number % 2 else 20.0 for number in range(readings)], start)
             start += timedelta(milliseconds=readings)
-            while await connection.fetchval(WAITS, "attacker"):
-                await asyncio.sleep(0.05)
+            await until_evaluated(connection, "attacker", look_seconds=0.05)
     finally:
         connection.terminate()
 
@@ -78,8 +83,7 @@ async def probe(url: str, probes: int) -> list[float]:
     for _ in range(probes):
         started = time.perf_counter()
         await send(connection, "quiet", [20.0], datetime.now(UTC))
-        while await connection.fetchval(WAITS, "quiet"):
-            await asyncio.sleep(0.0005)
+        await until_evaluated(connection, "quiet", look_seconds=0.0005)
         waits.append(time.perf_counter() - started)
         await asyncio.sleep(0.01)
     await connection.close()
@@ -115,12 +119,9 @@ async def run(options: argparse.Namespace) -> None:
         async with evaluator(url):
             for _ in range(options.rounds):
                 waits["reference"] += await probe(url, options.probes)
-                attacking = asyncio.create_task(attack(url, options.readings))
-                waits["pulse"] += await probe(url, options.probes)
-                attacking.cancel()
-                await asyncio.wait([attacking])
-                while await connection.fetchval(WAITS, "attacker"):
-                    await asyncio.sleep(0.05)
+                async with running(attack(url, options.readings)):
+                    waits["pulse"] += await probe(url, options.probes)
+                await until_evaluated(connection, "attacker", look_seconds=0.05)
         events = await connection.fetchval("select count(*) from alert_events where tenant_id = 'attacker'")
         await connection.close()
     for name, label in (("reference", "without"), ("pulse", "with")):

@@ -10,21 +10,23 @@ request's last byte is at the receiver.
 
 import argparse
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
+from benchmarks._bench import (
+    ACTOR,
+    conclude,
+    percentile,
+    require_effect,
+    running_services,
+    scratch_database,
+    until_listening,
+)
 from benchmarks.reading_to_webhook import Receiver
 
 _SLOTS = 64
-_TIMEOUT_SECONDS = 2.0
+_SETTINGS = {"PULSE_DELIVERY_CONCURRENCY": str(_SLOTS), "PULSE_DELIVERY_TIMEOUT_SECONDS": "2"}
 MAKE_JOBS = """
 with a as (
   insert into alerts (tenant_id, fingerprint, rule_name, severity, message, opened_at, trace_id)
@@ -78,25 +80,6 @@ class Hanging:
             writer.close()
 
 
-@contextmanager
-def worker(url: str) -> Iterator[None]:
-    """Run a delivery worker and stop it by its process id at the end."""
-    environment = os.environ | {
-        "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
-        "PULSE_PORT": str(free_port()),
-        "PULSE_ALLOW_PRIVATE_DESTINATIONS": "true",
-        "PULSE_DELIVERY_CONCURRENCY": str(_SLOTS),
-        "PULSE_DELIVERY_TIMEOUT_SECONDS": str(_TIMEOUT_SECONDS),
-    }
-    command = [sys.executable, "-m", "services.delivery_worker"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(15)
-
-
 async def add_channels(owner: asyncpg.Connection, tenant_id: str, count: int, port: int) -> None:
     """Make a tenant with webhook channels to a port of this machine."""
     await owner.execute("insert into tenants (tenant_id, name) values ($1, $1)", tenant_id)
@@ -136,11 +119,8 @@ async def run(options: argparse.Namespace) -> None:
         owner = await asyncpg.connect(url, server_settings=ACTOR)
         await add_channels(owner, "quiet", 1, servers[0].sockets[0].getsockname()[1])
         await add_channels(owner, "evil", options.channels, servers[1].sockets[0].getsockname()[1])
-        with worker(url):
-            while not await owner.fetchval(
-                "select exists (select from pg_stat_activity where application_name = 'pulse-delivery_worker-listen')"
-            ):
-                await asyncio.sleep(0.05)
+        with running_services(url, "services.delivery_worker", **_SETTINGS):
+            await until_listening(owner, "delivery_worker")
             await measure(
                 owner, receiver, argparse.Namespace(seconds=1.0, rate=options.rate)
             )  # warms plans and sockets

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,16 +29,9 @@ import asyncpg
 import psutil
 
 from benchmarks import door, fairness, fairness_delivery
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, require_effect, scratch_database
+from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_ports, require_effect, running, scratch_database
+from services.local.stack.roster import SERVICES
 
-SERVICES = {
-    "ui_iot": "services.ui_iot",
-    "evaluator_iot": "services.evaluator_iot",
-    "dispatcher": "services.dispatcher",
-    "delivery_worker": "services.delivery_worker",
-    "ops_worker": "services.ops_worker",
-    "exporter": "exporter",
-}
 BACKEND = "largest backend"
 SAMPLE_SECONDS = 0.05
 READERS = 200
@@ -48,15 +40,6 @@ RULES, READINGS = 200, 2000
 CHANNELS, JOBS = 80, 20
 
 Peaks = dict[str, float]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @asynccontextmanager
@@ -86,11 +69,7 @@ async def stack_on(url: str) -> AsyncIterator[dict[str, tuple[int, int]]]:
                     stdout=asyncio.subprocess.DEVNULL,
                 )
             for name, process in processes.items():
-                while not (await door.exchange(ports[name], b"GET /readyz HTTP/1.0\r\n\r\n")).startswith(
-                    b"HTTP/1.1 200"
-                ):
-                    require_effect(f"a running {name}", found=process.returncode is None, expected=1)
-                    await asyncio.sleep(0.1)
+                await door.until_ready(name, ports[name], process)
             yield {name: (ports[name], process.pid) for name, process in processes.items()}
         finally:
             for process in processes.values():
@@ -137,25 +116,13 @@ async def hold_answers(port: int) -> None:
 
 
 @asynccontextmanager
-async def running(attack: "asyncio.Task[None]") -> AsyncIterator[None]:
-    """Run an attack beside the measurement."""
-    try:
-        yield
-    finally:
-        attack.cancel()
-        await asyncio.wait([attack])
-        if not attack.cancelled():
-            attack.result()
-
-
-@asynccontextmanager
 async def under(name: str, url: str, port: int, token: str) -> AsyncIterator[None]:
     """Attack the stack; `idle` is no attack."""
     if name in DOOR_ATTACKS:
         async with door.attacking(DOOR_ATTACKS[name], port, token):
             yield
     elif name == "rules":
-        async with running(asyncio.create_task(fairness.attack(url, READINGS))):
+        async with running(fairness.attack(url, READINGS)):
             yield
     elif name == "hanging":
         owner = await asyncpg.connect(url, server_settings=ACTOR)
@@ -163,7 +130,7 @@ async def under(name: str, url: str, port: int, token: str) -> AsyncIterator[Non
         await owner.close()
         yield
     elif name == "readers":
-        async with running(asyncio.create_task(hold_answers(port))):
+        async with running(hold_answers(port)):
             yield
     else:
         yield
@@ -184,7 +151,7 @@ async def measure(url: str, seconds: float) -> dict[str, Peaks]:
         for name in ("idle", "rules", "hanging", *DOOR_ATTACKS, "readers"):
             found[name] = {}
             watching = watch({name: pid for name, (_, pid) in stack.items()}, postmaster, found[name])
-            async with under(name, url, stack["ui_iot"][0], token), running(asyncio.create_task(watching)):
+            async with under(name, url, stack["ui_iot"][0], token), running(watching):
                 await asyncio.sleep(seconds)
     require_effect("readings evaluated", found=await owner.fetchval(_OPENED, "attacker"), expected=1)
     require_effect("notifications that hung", found=hanging.requests > 0, expected=1)

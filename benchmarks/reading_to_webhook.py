@@ -10,18 +10,21 @@ notifies the next.
 
 import argparse
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import asyncpg
 
-from benchmarks._bench import ACTOR, ROOT, as_role, conclude, free_port, percentile, require_effect, scratch_database
+from benchmarks._bench import (
+    ACTOR,
+    as_role,
+    conclude,
+    percentile,
+    require_effect,
+    running_services,
+    scratch_database,
+    until_listening,
+)
 
 SERVICES = ("services.evaluator_iot", "services.dispatcher", "services.delivery_worker")
 HOPS = 3
@@ -51,29 +54,6 @@ class Receiver:
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         except asyncio.IncompleteReadError:
             writer.close()
-
-
-@contextmanager
-def services(url: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run the three workers and stop them by their process ids at the end."""
-    processes = []
-    try:
-        for module in SERVICES:
-            environment = os.environ | {
-                "PULSE_DATABASE_URL": as_role(url, "pulse_app"),
-                "PULSE_PORT": str(free_port()),
-                "PULSE_ALLOW_PRIVATE_DESTINATIONS": "true",
-                "PULSE_LOG_LEVEL": "INFO",
-            }
-            processes.append(
-                subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-            )
-        yield processes
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(15)
 
 
 async def seed(owner: asyncpg.Connection, port: int) -> None:
@@ -183,12 +163,9 @@ async def run(options: argparse.Namespace) -> None:
     with scratch_database() as url:
         owner = await asyncpg.connect(url, server_settings=ACTOR)
         await seed(owner, server.sockets[0].getsockname()[1])
-        with services(url):
+        with running_services(url, *SERVICES, PULSE_LOG_LEVEL="INFO"):
             for name in ("evaluator_iot", "dispatcher", "delivery_worker"):
-                while not await owner.fetchval(
-                    "select exists (select from pg_stat_activity where application_name = $1)", f"pulse-{name}-listen"
-                ):
-                    await asyncio.sleep(0.05)
+                await until_listening(owner, name)
             # Warms plans and sockets.
             warm = await measure(url, receiver, argparse.Namespace(seconds=1.0, rate=options.rate))
             await finished(owner, len(warm))

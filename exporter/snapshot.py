@@ -45,7 +45,7 @@ async def read_views(
 ) -> list[ViewReading]:
     """Read every view in one transaction that ends by the deadline.
 
-    cost: duration of each view in the last pass in seconds, because slow views come last.  taken: names that no view
+    cost: duration of each view in the last pass in seconds, because slow views come last. taken: names that no view
     may have. Raises an exception of UNAVAILABLE if the connection is lost, and asyncpg.PostgresError if the catalog
     cannot be read.
     """

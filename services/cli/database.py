@@ -13,8 +13,8 @@ import asyncpg
 
 from migrations.role_names import RoleNames, RolesRefused
 from services.cli.errors import BadSettingError, CommandFailed
-from services.cli.home import Home
-from services.cli.state_file import running_state
+from services.cli.home import PROGRAM, Home
+from services.cli.state_file import StackState, running_state
 from services.shared import db, tracing
 from services.shared.connecting.faults import UnsafeDatabase
 from services.shared.connecting.target import check_url
@@ -50,12 +50,20 @@ def given_url(variable: str = "PULSE_DATABASE_URL") -> str | None:
     return url
 
 
+def embedded_state(home: Home) -> StackState:
+    """Return the state of the running stack, whose database is used if no variable names another.
+
+    Raises NotRunningError.
+    """
+    return running_state(home, otherwise=" or set PULSE_DATABASE_URL")
+
+
 def migration_url(home: Home) -> str:
     """Return the URL to migrate with: PULSE_MIGRATION_URL, PULSE_DATABASE_URL or the running embedded server.
 
     Raises NotRunningError.
     """
-    url = os.environ.get("PULSE_MIGRATION_URL") or given_url() or running_state(home).migration_url
+    url = os.environ.get("PULSE_MIGRATION_URL") or given_url() or embedded_state(home).migration_url
     if url is None:
         raise CommandFailed("the running stack uses PULSE_DATABASE_URL: set it for this command")
     return url
@@ -130,6 +138,12 @@ async def call(pool: db.Pool, tenant_id: str, command: str, query: str, *argumen
             return await connection.fetchval(query, *arguments)
 
 
+async def rows_of(pool: db.Pool, tenant_id: str, query: str, *arguments: object) -> list[Any]:
+    """Return the rows of a query on the views of schema api, which show this tenant only."""
+    async with db.read_as(pool, tenant_id=tenant_id) as connection:
+        return list(await connection.fetch(query, *arguments))
+
+
 def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = None, *, roles: str = "") -> Result:
     """Return the result of work on a database, by default with the rights of the API. Raises CommandFailed.
 
@@ -143,7 +157,7 @@ def in_database(work: Callable[[db.Pool], Awaitable[Result]], url: str | None = 
     try:
         return asyncio.run(run())
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        raise CommandFailed("the database is older than this checkout: run ./pulse migrate") from error
+        raise CommandFailed(f"the database is older than this checkout: run {PROGRAM} migrate") from error
     except asyncpg.PostgresError as error:
         hint = roles if isinstance(error, asyncpg.InsufficientPrivilegeError) else ""
         raise CommandFailed(f"the database refuses: {error}{hint}") from error

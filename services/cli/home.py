@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Self
 
-from migrations.places import state_directory
+from migrations.places import is_checkout, state_directory
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Root of the checkout, or the directory of the packages of an installed Pulse."""
+
+PROGRAM = "./pulse" if is_checkout() else "pulse"
+"""The program as an operator calls it, for commands in messages."""
 
 
 class Home:

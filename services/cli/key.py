@@ -1,6 +1,6 @@
 """`pulse key`: creates, lists and revokes API keys of machines."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,7 +9,6 @@ from services.cli import signing_key as keys
 from services.cli.app import new_app
 from services.cli.errors import CommandFailed
 from services.cli.tenant import require_tenant
-from services.shared import db
 from services.shared.visible_text import visible_name
 from services.ui_iot.auth.api_keys import SCOPES, ApiKeys
 
@@ -48,17 +47,9 @@ def create(
 @app.command("list")
 def show(*, tenant: Tenant = "demo") -> None:
     """List the keys of a tenant, including expired and revoked ones."""
-
-    async def read(pool: db.Pool) -> list[Any]:
-        async with db.read_as(pool, tenant_id=tenant) as connection:
-            found: list[Any] = await connection.fetch(
-                "select key_id, name, role, scopes, expires_at, last_used_at, revoked_at"
-                " from api.api_keys order by key_id"
-            )
-            return found
-
     require_tenant(tenant)
-    for row in database.in_database(read):
+    query = "select key_id, name, role, scopes, expires_at, last_used_at, revoked_at from api.api_keys order by key_id"
+    for row in database.in_database(lambda pool: database.rows_of(pool, tenant, query)):
         end = f"revoked {row['revoked_at']:%Y-%m-%d}" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}"
         used = f"used {row['last_used_at']:%Y-%m-%d %H:%M}Z" if row["last_used_at"] else "never used"
         print(f"{row['key_id']:>6}  {row['name']}  {row['role']}  {','.join(row['scopes'])}  {end}  {used}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from services.cli.errors import CommandFailed
+from services.cli.home import PROGRAM
 
 
 class AlreadyHeldError(CommandFailed):
@@ -14,7 +15,7 @@ class AlreadyHeldError(CommandFailed):
     status = 2
 
     def __init__(self, pid: int | None) -> None:
-        super().__init__(f"already running, process {pid}: ./pulse status shows it")
+        super().__init__(f"already running, process {pid}: {PROGRAM} status shows it")
         self.pid = pid
 
 

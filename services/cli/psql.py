@@ -16,7 +16,6 @@ from services.cli import database
 from services.cli.app import PASS_ON, new_app
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
-from services.cli.state_file import running_state
 from services.local.postgres.binaries import carried_binaries
 
 RoleSuffix = Literal[
@@ -66,7 +65,7 @@ def become_psql(home: Home, arguments: Sequence[str], *, suffix: RoleSuffix) -> 
         psql = shutil.which("psql") or str(carried_binaries() / "psql")
         login, env = given_login(os.environ, suffix, role), dict(os.environ)
     else:
-        state = running_state(home)
+        state = database.embedded_state(home)
         psql = str(Path(state.bin_dir or carried_binaries()) / "psql")
         url = database.migration_url(home)
         # The owner may not log in; the superuser of the embedded server acts as it.

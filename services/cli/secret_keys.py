@@ -1,16 +1,23 @@
 """Key file of channel secrets, and the public key beside it."""
 
 import base64
+import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from services.cli.home import Home
 from services.shared.secret_box import key_id, public_file, read_private_keys
 from services.shared.write_once import replace, write_once
 
 _HEAD = (
     "# Keys of Pulse's channel secrets, the newest first. Keep a copy: without them the secrets of a backup are lost.\n"
 )
+
+
+def secrets_key_file(home: Home) -> Path:
+    """Return the key file: PULSE_SECRETS_KEY_FILE, by default the one of the home."""
+    return Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or home.channel_secrets)
 
 
 def make_keys(file: Path) -> bool:

@@ -1,7 +1,6 @@
 """`pulse secrets`: the key of channel secrets, and the secrets sealed for it."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import asyncpg
 from services.cli import database
 from services.cli.app import new_app
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
-from services.cli.secret_keys import add_key, make_keys
+from services.cli.home import PROGRAM, Home
+from services.cli.secret_keys import add_key, make_keys, secrets_key_file
 from services.shared import db
 from services.shared.secret_box import (
     BadKeyFile,
@@ -35,7 +34,7 @@ def init() -> None:
 
     The file is PULSE_SECRETS_KEY_FILE. If it exists, it is unchanged.
     """
-    file = _key_file()
+    file = secrets_key_file(Home.find())
     _using(file, lambda: print(f"{file} {'was created' if make_keys(file) else 'exists and is unchanged'}."))
 
 
@@ -45,7 +44,7 @@ def encrypt() -> None:
 
     Seals secrets that are stored as plain text or sealed for an older key. Safe to interrupt and repeat.
     """
-    file = _key_file()
+    file = secrets_key_file(Home.find())
     _using(file, lambda: asyncio.run(_seal_all(KeyRing(file))))
 
 
@@ -56,7 +55,7 @@ def rotate() -> None:
     Give the new file to the delivery worker before the API gets the new public key. Older keys stay in the file: the
     secrets in backups are sealed for them.
     """
-    file = _key_file()
+    file = secrets_key_file(Home.find())
 
     def work() -> None:
         if asyncio.run(_has_older(KeyRing(file))):
@@ -68,15 +67,11 @@ def rotate() -> None:
     _using(file, work)
 
 
-def _key_file() -> Path:
-    return Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or Home.find().channel_secrets)
-
-
 def _using(file: Path, work: Any) -> None:
     try:
         work()
     except BadKeyFile as fault:
-        raise CommandFailed(f"{fault}: create it with ./pulse secrets init") from None
+        raise CommandFailed(f"{fault}: create it with {PROGRAM} secrets init") from None
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}") from None
     except asyncpg.PostgresError as error:

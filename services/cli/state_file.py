@@ -7,16 +7,16 @@ from typing import ClassVar
 import orjson
 
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
+from services.cli.home import PROGRAM, Home
 from services.cli.lock import holder
 from services.shared.write_once import replace
 
 
 class NotRunningError(CommandFailed):
-    """The stack does not run; start it with ./pulse up."""
+    """The stack does not run. `otherwise`: another way to do the work, for the message."""
 
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
+    def __init__(self, otherwise: str = "") -> None:
+        super().__init__(f"The stack does not run; start it with {PROGRAM} up{otherwise}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,19 @@ def read_state(home: Home) -> StackState | None:
         return None
 
 
-def running_state(home: Home) -> StackState:
+def running_state(home: Home, *, otherwise: str = "") -> StackState:
     """Return the state of the running stack. Raises NotRunningError."""
-    state = read_state(home)
-    if state is None or state.pid != holder(home.lock):
-        raise NotRunningError
+    state = _find_running(home)
+    if state is None:
+        raise NotRunningError(otherwise)
     return state
+
+
+def is_running(home: Home) -> bool:
+    """Return whether a stack runs."""
+    return _find_running(home) is not None
+
+
+def _find_running(home: Home) -> StackState | None:
+    state = read_state(home)
+    return None if state is None or state.pid != holder(home.lock) else state

@@ -7,10 +7,9 @@ import typer
 from services.cli import database
 from services.cli.app import new_app
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
-from services.cli.lock import holder
+from services.cli.home import PROGRAM, Home
 from services.cli.signing_key import signs_tokens
-from services.cli.state_file import read_state
+from services.cli.state_file import is_running
 from services.shared import db
 from services.shared.tenant_id import is_tenant_id
 from services.shared.visible_text import terminal_text, visible_name
@@ -79,7 +78,7 @@ def limit(
 def require_tenant(tenant_id: str) -> None:
     """Raise CommandFailed if there is no such tenant."""
     if tenant_id not in {known_id for known_id, _ in database.in_database(list_tenants)}:
-        raise CommandFailed(f"there is no tenant {tenant_id}: see ./pulse tenant list")
+        raise CommandFailed(f"there is no tenant {tenant_id}: see {PROGRAM} tenant list")
 
 
 async def set_limit(pool: db.Pool, tenant_id: str, name: str, value: int | None) -> bool:
@@ -101,8 +100,6 @@ async def list_tenants(pool: db.Pool) -> list[tuple[str, str]]:
 
 
 def _sign_in_hint(home: Home, tenant_id: str) -> str:
-    state = read_state(home)
-    is_running = state is not None and state.pid == holder(home.lock)
-    if signs_tokens(home) and (is_running or database.given_url() is None):
-        return f"./pulse token --tenant {tenant_id} --role admin prints a token for it."
+    if signs_tokens(home) and (is_running(home) or database.given_url() is None):
+        return f"{PROGRAM} token --tenant {tenant_id} --role admin prints a token for it."
     return f"Sign in with a token of your identity provider that has the claims tenant_id: {tenant_id} and role: admin."

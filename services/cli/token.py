@@ -11,10 +11,9 @@ from services.cli import database
 from services.cli import signing_key as keys
 from services.cli.app import new_app
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
+from services.cli.home import PROGRAM, Home
 from services.cli.state_file import NotRunningError
 from services.cli.tenant import list_tenants, require_tenant
-from services.shared import db
 from services.shared.oidc_settings import OidcSettings
 from services.shared.tenant_id import SYSTEM_TENANT
 from services.shared.visible_text import visible_name
@@ -92,17 +91,12 @@ def revoke(
 @app.command("revocations")
 def show(*, tenant: Tenant = "demo") -> None:
     """List the revocations of a tenant that are in force."""
-
-    async def read(pool: db.Pool) -> list[Any]:
-        async with db.read_as(pool, tenant_id=tenant) as connection:
-            found: list[Any] = await connection.fetch(
-                "select revocation_id, subject, session, token_id, issued_before, expires_at, reason"
-                " from api.revocations order by revocation_id"
-            )
-            return found
-
     require_tenant(tenant)
-    for row in database.in_database(read):
+    query = (
+        "select revocation_id, subject, session, token_id, issued_before, expires_at, reason"
+        " from api.revocations order by revocation_id"
+    )
+    for row in database.in_database(lambda pool: database.rows_of(pool, tenant, query)):
         names = ("subject", "session", "token_id", "issued_before")
         # Claims of a token may contain any character.
         conditions = ascii(" ".join(f"{name}={row[name]}" for name in names if row[name] is not None))[1:-1]
@@ -135,10 +129,10 @@ def _visible(reason: str) -> str:
 def make_token(home: Home, *, tenant_id: str, role: keys.Role, expired: bool) -> str:
     """Return a user's token. Raises CommandFailed if the services would refuse it or the tenant does not exist."""
     if not keys.signs_tokens(home):
-        raise CommandFailed("the services accept tokens of your identity provider only, not those of ./pulse token")
+        raise CommandFailed(f"the services accept tokens of your identity provider only, not those of {PROGRAM} token")
     if tenant_id == SYSTEM_TENANT:
         raise CommandFailed(
-            f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: read its rows with ./pulse psql"
+            f"the services refuse tokens for {SYSTEM_TENANT}, Pulse's own tenant: read its rows with {PROGRAM} psql"
         )
     try:
         known = [known_id for known_id, _ in database.in_database(list_tenants)]
@@ -147,7 +141,7 @@ def make_token(home: Home, *, tenant_id: str, role: keys.Role, expired: bool) ->
         known = ["demo"]
     if tenant_id not in known:
         raise CommandFailed(
-            f"there is no tenant {tenant_id}: see ./pulse tenant list, or create it with ./pulse tenant create"
+            f"there is no tenant {tenant_id}: see {PROGRAM} tenant list, or create it with {PROGRAM} tenant create"
         )
     return keys.SigningKey(home.keys).token(tenant_id=tenant_id, role=role, expired=expired)
 
@@ -157,7 +151,7 @@ def device_token(home: Home, device_id: str) -> str:
     try:
         return read_device_tokens(home)[device_id]
     except KeyError:
-        raise CommandFailed(f"the demo has no device {device_id} with a token: ./pulse up creates probe-1") from None
+        raise CommandFailed(f"the demo has no device {device_id} with a token: {PROGRAM} up creates probe-1") from None
 
 
 def read_device_tokens(home: Home) -> Mapping[str, str]:

@@ -42,5 +42,5 @@ def trace(
 
 async def read_timeline(pool: db.Pool, *, tenant_id: str, trace_id: str) -> list[dict[str, Any]]:
     """Return the tenant's rows of the trace, oldest first. Each names its parent row, or none."""
-    async with db.read_as(pool, tenant_id=tenant_id) as connection:
-        return [dict(row) for row in await connection.fetch("select * from api.trace_timeline($1)", trace_id)]
+    rows = await database.rows_of(pool, tenant_id, "select * from api.trace_timeline($1)", trace_id)
+    return [dict(row) for row in rows]

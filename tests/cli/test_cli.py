@@ -121,6 +121,12 @@ def test_without_a_stack_the_way_out_is_named(pulse: Run, arguments: list[str]) 
     assert "./pulse up" in assert_one_line(pulse(*arguments))
 
 
+def test_without_a_database_both_ways_out_are_named(pulse: Run) -> None:
+    """Commands that need a database report how to start or name one."""
+    for arguments in (["psql"], ["tenant", "list"], ["metrics", "list"]):
+        assert "start it with ./pulse up or set PULSE_DATABASE_URL." in assert_one_line(pulse(*arguments))
+
+
 def test_status_of_a_running_stack(pulse: Run, home: Home) -> None:
     """The output is a table, or JSON of a fixed shape. The status is 1 while a process is not ready."""
     processes = [

@@ -81,6 +81,7 @@ def test_an_installation_migrates_a_database_and_needs_no_checkout(tmp_path: Pat
     run("pulse", "tenant", "create", "acme")
     assert run("pulse", "tenant", "list").startswith("acme")
     assert not (packages / ".pulse").exists()
+    assert run("pulse", "status", status=1) == "pulse: The stack does not run; start it with pulse up.\n"
     assert run("pulse", "test", status=1) == "pulse: an installed Pulse has no tests: run this in a checkout\n"
     assert "no benchmarks: run this in a checkout" in run("pulse", "bench", "http", status=1)
     assert "no chaos runs: run this in a checkout" in run("pulse", "chaos", "audit", "--minutes", "1", status=1)

@@ -12,6 +12,7 @@ from services.cli.audit.app import app, as_auditor
 from services.cli.audit.places import parse_time
 from services.cli.console import open_console
 from services.cli.database import operator
+from services.cli.home import PROGRAM
 from services.shared import db, tracing
 from services.shared.visible_text import terminal_text
 
@@ -26,14 +27,14 @@ def hold(
     """Place a legal hold: no month that it touches is dropped."""
     held_from, held_to = parse_time(start), None if end is None else parse_time(end)
     hold_id, dropped = as_auditor(lambda pool: place_hold(pool, held_from, held_to, reason))
-    print(f"Hold {hold_id} is in force until ./pulse audit release {hold_id} --reason … ends it.")
+    print(f"Hold {hold_id} is in force until {PROGRAM} audit release {hold_id} --reason … ends it.")
     if dropped:
         print(f"These months were dropped before: {', '.join(dropped)}.")
 
 
 @app.command()
 def release(
-    hold_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the hold, as ./pulse audit holds shows it.")],
+    hold_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the hold, as `pulse audit holds` shows it.")],
     *,
     reason: Annotated[str, typer.Option(help="Reason, for the record.")],
 ) -> None:

@@ -20,7 +20,7 @@ from services.cli.audit.places import checkpoint_directory, key_file, parse_time
 from services.cli.audit.progress import show_progress
 from services.cli.audit.witness import Witness, is_elsewhere, read_memory
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
+from services.cli.home import PROGRAM, Home
 from services.shared import db
 from services.shared.sealed_log.block import Broken
 from services.shared.sealed_log.contents import count_of
@@ -160,7 +160,7 @@ def _compare_layer(url: str) -> Findings:
         return read_findings(url)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
         raise CommandFailed(
-            f"the SQL layer was not compared: {one_line(error)}; if the database is older, run ./pulse migrate"
+            f"the SQL layer was not compared: {one_line(error)}; if the database is older, run {PROGRAM} migrate"
         ) from error
     except psycopg.Error as error:
         raise CommandFailed(f"the SQL layer was not compared: {one_line(error)}") from error

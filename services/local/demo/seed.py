@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +14,7 @@ import orjson
 
 from services.cli.errors import CommandFailed
 from services.cli.home import Home
+from services.cli.secret_keys import secrets_key_file
 from services.cli.token import read_device_tokens
 from services.local.demo import factory as demo
 from services.shared import db, tracing
@@ -43,7 +43,7 @@ async def seed(pool: db.Pool, home: Home, *, sink_url: str, devices: int) -> Non
                 await connection.execute("select ingest.create_tenant($1, $2)", demo.TENANT_ID, demo.TENANT_NAME)
             await _make_devices(pool, wanted, tokens=tokens)
             await _make_rules(pool)
-            key_file = Path(os.environ.get("PULSE_SECRETS_KEY_FILE") or home.channel_secrets)
+            key_file = secrets_key_file(home)
             await _make_channel(pool, key_file, url=f"{sink_url}/hooks/demo", secret=sink_secret(home))
     except asyncpg.PostgresError as error:
         raise CommandFailed(f"cannot create the demo: {error}") from error

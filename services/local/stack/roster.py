@@ -13,6 +13,7 @@ import orjson
 from migrations.role_names import CALLERS
 from services.cli.database import without_client_variables
 from services.cli.home import CHECKOUT, Home
+from services.cli.secret_keys import secrets_key_file
 from services.cli.signing_key import AUDIENCE, ISSUER, SigningKey, uses_own_keys
 from services.local.postgres.server import EmbeddedPostgres
 from services.local.process.command import Command
@@ -119,9 +120,7 @@ class Roster:
         if self._ports.metrics(name) != self._ports[name]:
             extra |= {"PULSE_REUSE_PORT": "true", "PULSE_METRICS_PORT": str(self._ports.metrics(name))}
         if kind_of(name) in ("ui_iot", "delivery_worker"):
-            extra["PULSE_SECRETS_KEY_FILE"] = os.environ.get("PULSE_SECRETS_KEY_FILE") or str(
-                self._home.channel_secrets
-            )
+            extra["PULSE_SECRETS_KEY_FILE"] = str(secrets_key_file(self._home))
         if self._embedded:
             # The caller's values of these belong to another database.
             roles = (role.removeprefix("pulse_").upper() for role in ROLES.values())

@@ -16,7 +16,7 @@ import httpx
 
 from services.cli import database
 from services.cli.errors import CommandFailed
-from services.cli.home import Home
+from services.cli.home import PROGRAM, Home
 from services.cli.lock import hold
 from services.cli.migrate import migrate
 from services.cli.secret_keys import make_keys
@@ -47,7 +47,7 @@ _REFUSED = {
     " it where you start each process yourself",
     "PULSE_TLS_CERT_FILE": _NO_TLS,
     "PULSE_TLS_KEY_FILE": _NO_TLS,
-    "PULSE_UI_WORKERS": "PULSE_UI_WORKERS was replaced: unset it, and use ./pulse up --ui-processes N",
+    "PULSE_UI_WORKERS": f"PULSE_UI_WORKERS was replaced: unset it, and use {PROGRAM} up --ui-processes N",
 }
 
 
