@@ -1,4 +1,4 @@
-"""Links between the pages of the checkout lead somewhere, and the index of docs/ is complete."""
+"""Links of the pages lead somewhere, the tests that they name exist, and the index of docs/ is complete."""
 
 import re
 from collections.abc import Iterator
@@ -47,3 +47,19 @@ def test_the_index_lists_every_page() -> None:
     there = {path.name for path in (ROOT / "docs").iterdir() if path.is_file()} - {index.name}
     assert len(there) > 10
     assert there - listed == set()
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    """docs/security.md names the tests of each promise."""
+    tests = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {
+        (page.name, module, function)
+        for page in PAGES
+        for module, function in re.findall(r"\b(test_\w+)(?:\.py)?(?:::(\w+))?", page.read_text(encoding="utf-8"))
+    }
+    assert len({module for _, module, _ in named}) > 30
+    assert {
+        (page, module, function)
+        for page, module, function in named
+        if module not in tests or (function and f"def {function}(" not in tests[module])
+    } == set()
