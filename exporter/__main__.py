@@ -6,7 +6,7 @@ import logging
 
 from exporter.app import create_app
 from exporter.collector import ViewCollector
-from exporter.login import ExporterLogin
+from exporter.login import ExporterLoginSettings
 from services.shared.metrics import ProcessMetrics
 from services.shared.process import run_process, stop_on_signals
 from services.shared.server import Process, serve_process
@@ -41,4 +41,4 @@ async def run(settings: ExporterSettings) -> None:
 
 
 if __name__ == "__main__":
-    run_process(ExporterLogin, run)
+    run_process(ExporterLoginSettings, run)

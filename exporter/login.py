@@ -10,7 +10,7 @@ from services.shared.settings import ExporterSettings
 _SERVICES = frozenset(["app", "ui", "evaluator", "dispatcher", "delivery", "ops"])
 
 
-class ExporterLogin(ExporterSettings):
+class ExporterLoginSettings(ExporterSettings):
     """Settings of the process. It must not read metrics with the rights of a service, which may write."""
 
     @field_validator("database_url")

@@ -14,6 +14,7 @@ from tests.support.migrator import ROOT
 MODULES = [path for room in ("services", "exporter", "migrations") for path in (ROOT / room).rglob("*.py")]
 LONGEST_MODULE = 250
 LONGEST_FUNCTION = 40
+MOST_POSITIONAL = 6
 VAGUE = {"utils", "helpers", "common", "models", "types", "constants", "misc"}
 # Modules that several services need. A module that one service uses belongs to that service.
 SHARED = {
@@ -119,6 +120,17 @@ def test_no_class_name_occurs_twice() -> None:
                 places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
     assert len(places) > 200
     assert {found: where for found, where in places.items() if len(where) > 1} == {}
+
+
+def test_functions_take_few_arguments_by_position() -> None:
+    """More than that are mixed up in a call: put a star before the others, so that callers name them."""
+    counts = {
+        f"{name(path)}:{node.name}": len(node.args.posonlyargs) + len(node.args.args)
+        for path in MODULES
+        for node in functions(path)
+    }
+    assert len(counts) > 1000
+    assert {where: count for where, count in counts.items() if count > MOST_POSITIONAL} == {}
 
 
 def test_shared_is_a_closed_list() -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from exporter.__main__ import run
-from exporter.login import ExporterLogin
+from exporter.login import ExporterLoginSettings
 from services.shared.door import Acceptor, Door, Limits
 from services.shared.listening import bind
 from services.shared.process import run_process
@@ -104,8 +104,8 @@ def test_the_login_of_the_services_is_refused(
     if login.startswith("acme"):
         monkeypatch.setenv("PULSE_ROLE_PREFIX", "acme_")
     with pytest.raises(SystemExit, match="2"):
-        ExporterLogin.load()
+        ExporterLoginSettings.load()
     fault = capsys.readouterr().err
     assert "may do more than read metrics: set PULSE_EXPORTER_DATABASE_URL" in fault
     monkeypatch.setenv("PULSE_EXPORTER_DATABASE_URL", "postgresql://pulse_exporter@db/pulse")
-    assert ExporterLogin.load().database_url == "postgresql://pulse_exporter@db/pulse"
+    assert ExporterLoginSettings.load().database_url == "postgresql://pulse_exporter@db/pulse"

@@ -56,11 +56,19 @@ def read_catalog() -> list[Mutation]:
 
 
 def check_catalog(mutations: list[Mutation], root: Path = ROOT) -> None:
-    """Raise BadMutation for the first mutation that does not fit the checkout or whose file of tests is missing."""
+    """Raise BadMutation for the first mutation that does not fit the checkout or one of whose tests is missing."""
     for mutation in mutations:
         mutation.mutated(root)
         for test in mutation.tests:
-            if not (root / test.partition("::")[0]).exists():
+            if not _exists(test, root):
                 raise BadMutation(f"{mutation.name}: there is no {test}")
         if not mutation.tests and not mutation.equivalent:
             raise BadMutation(f"{mutation.name}: name the tests that must catch it, or say why it is equivalent")
+
+
+def _exists(test: str, root: Path) -> bool:
+    """Return whether the path or id of a test names a file and, if it names one, a function in it."""
+    path, _, function = test.partition("::")
+    file = root / path
+    name = function.partition("[")[0]
+    return file.exists() and (not name or f"def {name}(" in file.read_text(encoding="utf-8"))

@@ -3,7 +3,9 @@
 import os
 
 import pytest
+from pydantic_settings import BaseSettings
 
+from exporter.login import ExporterLoginSettings
 from services.shared.settings import EvaluatorSettings, UiSettings
 from tests.support import settings_page
 
@@ -15,6 +17,17 @@ def test_the_page_says_what_the_code_says() -> None:
     if os.environ.get("PULSE_TEST_REGENERATE"):
         settings_page.PAGE.write_text(settings_page.render(), encoding="utf-8")
     assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.render()
+
+
+def test_settings_classes_are_named_settings() -> None:
+    """A reader who meets the name knows that the object comes from PULSE_* variables."""
+
+    def below(one: type[BaseSettings]) -> set[type[BaseSettings]]:
+        return {one}.union(*(below(other) for other in one.__subclasses__()))
+
+    found = {each for each in below(BaseSettings) if each.__module__.split(".")[0] in ("services", "exporter")}
+    assert {ExporterLoginSettings, UiSettings} < found
+    assert [each.__name__ for each in found if not each.__name__.endswith("Settings")] == []
 
 
 def test_every_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,6 +177,14 @@ def test_sql_files_are_small_and_hold_one_object_of_their_name() -> None:
     assert wrong == []
 
 
+def test_each_step_of_the_evaluation_says_what_it_holds() -> None:
+    """The query of evaluator._advance is long: a reader follows the comments of its common table expressions."""
+    text = (SQL / "30_evaluator" / "_advance.sql").read_text(encoding="utf-8")
+    steps = re.findall(r"^  (?:with |\), )(\w+) as (?:(?:not )?materialized )?\((.*)$", text, re.MULTILINE)
+    assert len(steps) > 15
+    assert [step for step, rest in steps if not re.fullmatch(r"  -- \w.+", rest)] == []
+
+
 def test_each_folder_of_sql_is_a_schema_of_the_layer() -> None:
     rooms = {path.name for path in SQL.iterdir() if path.is_dir()}
     assert {room.partition("_")[2] for room in rooms - WITHOUT_OBJECTS} == set(SCHEMAS)

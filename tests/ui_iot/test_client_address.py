@@ -91,7 +91,9 @@ def test_an_address_that_fails_too_often_waits_and_recovers_evenly() -> None:
         limit.record_failure(address)
     assert limit.wait_seconds(address) == 1
     assert limit.wait_seconds(ip_address("198.51.100.8")) == 0
-    clock.now += 1.0
+    clock.now += 0.5
+    assert limit.wait_seconds(address) == 1
+    clock.now += 0.5
     assert limit.wait_seconds(address) == 0
     limit.record_failure(address)
     assert limit.wait_seconds(address) == 1

@@ -303,3 +303,12 @@ def test_the_sorted_list_finds_what_a_search_finds(rows: list[dict[str, Any]], s
     expected = any(row["tenant_id"] == "t" and Condition.read(row).is_met(subject, grant) for row in rows)
     conditions = sort_conditions(rows).get("t")
     assert (conditions is not None and conditions.cover(subject, grant)) == expected
+
+
+@pytest.mark.parametrize("member", ["subject", "session", "token_id"])
+def test_a_token_issued_after_the_moment_is_not_revoked(member: str) -> None:
+    """A user who signs in again after a revocation of all earlier tokens may work."""
+    row = dict.fromkeys(("subject", "session", "token_id")) | {member: "x", "tenant_id": "t", "issued_before": 100.0}
+    conditions = sort_conditions([row])["t"]
+    covered = [conditions.cover("x", Grant(issued_at, token_id="x", sessions=("x",))) for issued_at in (99.0, 100.0)]
+    assert covered == [True, False]
