@@ -11,6 +11,11 @@ import orjson
 import pytest
 
 from services.shared import tracing
+from services.shared.db import Pool
+from services.shared.metrics import ProcessMetrics
+from services.shared.server import Process
+from services.shared.settings import UiSettings
+from services.ui_iot.limits.limit_refusals import LimitRefusals
 from services.ui_iot.limits.request_buckets import WINDOW_SECONDS, Buckets, wait_seconds
 from services.ui_iot.limits.turns import MOST_OF_TENANT
 from tests.support import seed
@@ -145,3 +150,24 @@ async def test_a_huge_trace_is_cut_short_and_its_tenant_has_one_turn(app_url: st
         readings = [step["details"] for step in body["steps"] if step["kind"] == "reading"]
         assert [(step["readings"], step["truncated"]) for step in readings] == [(40_000, True)]
         assert len(body["steps"]) == 1000
+
+
+async def test_refusals_during_a_failed_store_are_added(
+    conn: asyncpg.Connection, database_url: str, app_pool: Pool
+) -> None:
+    """The connection is lost while counts are being stored, and more refusals come meanwhile."""
+    await seed.tenant(conn)
+    process = Process(UiSettings(database_url="postgresql://unused"), ProcessMetrics("ui_iot"), app_pool)
+    refusals = LimitRefusals(process)
+    locked = await asyncpg.connect(database_url)
+    await locked.execute("begin; lock table ops.limit_refusals")
+    refusals.count("acme", "requests", 100, refused=2)
+    waiting = "select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%record_refusals%'"
+    pid = await until(lambda: conn.fetchval(waiting))
+    refusals.count("acme", "requests", 100, refused=3)
+    await conn.execute("select pg_terminate_backend($1)", pid)
+    await until(lambda: conn.fetchval(f"select not exists ({waiting} and pid = $1)", pid))
+    await locked.close()
+    await refusals.stop()
+    stored = "select value from metrics.limit_refusals_total where limit_name = 'requests'"
+    assert await conn.fetchval(stored) == 5
